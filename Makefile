@@ -1,0 +1,67 @@
+# `make help` lists the targets. The variables of this file are in capitals; any other key=value typed after `make` is an
+# option of the stages. The program reads those from the environment's MAKEFLAGS, so that no shell ever sees them.
+
+PYTHON ?= python3
+VENV   ?= .venv
+
+STAGES := adapt finetune sweep push
+GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
+
+# make would expand the $(...) in an option's value on its way into the environment, where nobody wants it.
+unexport $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(if $(findstring $$,$(value $v)),$v)))
+
+# $(call pip_install,WHAT) keeps what pip says in a file, and shows the end of it when pip fails.
+PIP_LOG     = $(VENV)/pip.log
+pip_install = $(VENV)/bin/pip install -c constraints.txt -e $1 >$(PIP_LOG) 2>&1 \
+	|| { tail -n 20 $(PIP_LOG); echo "pip failed: the whole of what it said is in $(PIP_LOG)"; exit 1; }
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup $(STAGES) test check format
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo 'Stages typed together make one run: make adapt finetune name=mine finetune.epochs=5'
+
+setup: $(VENV)/installed ## make the environment in .venv (the other targets do so too where it is missing)
+	@echo "the environment in $(VENV) is ready"
+
+adapt:    ## train the pretrained model on the domain's unlabelled text
+finetune: ## train it on the labelled task, and measure it
+sweep:    ## try many values of the options, and tell which are best
+push:     ## put the model on the Hugging Face Hub
+
+# The first stage typed runs them all, in the order typed.
+$(STAGES): $(VENV)/installed
+	@$(if $(filter $@,$(firstword $(GOALS))),$(VENV)/bin/ulmfit-style $(GOALS) --from-make,:)
+
+test: $(VENV)/installed-dev ## run the tests
+	@$(VENV)/bin/pytest
+
+check: $(VENV)/installed-dev ## all that has to pass before a change goes in: format, lint, types, tests
+	@$(VENV)/bin/ruff format --check
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/pytest
+
+format: $(VENV)/installed-dev ## format the code, and mend what the linter can
+	@$(VENV)/bin/ruff format
+	@$(VENV)/bin/ruff check --fix
+
+# Both files are stamps: while they are newer than what they depend on, nothing is installed.
+$(VENV)/installed: pyproject.toml constraints.txt ulmfit_style/embedded.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "setup needs Python 3.11 or newer, but $(PYTHON) is: $$($(PYTHON) --version 2>&1)"; \
+		     echo "name another one: make setup PYTHON=python3.12"; exit 1; }
+	@echo "setup 1/3: a Python environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "setup 2/3: torch, transformers and the rest: at first 350 MB to download (with CUDA about 2.5 GB more)"
+	@$(call pip_install,.)
+	@echo "setup 3/3: the model and the data of the shipped recipes"
+	@$(VENV)/bin/ulmfit-style setup
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "setup: pytest, ruff and mypy: at first 30 MB to download"
+	@$(call pip_install,".[dev]")
+	@touch $@

@@ -1,0 +1,127 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ulmfit_style.config import CONF, Config, compose, from_recipe, grid
+from ulmfit_style.errors import ConfigError
+
+YAMLS = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
+
+
+def problems(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    return caught.value.problems
+
+
+def test_the_conf_folder_has_the_files_that_these_tests_compose():
+    assert len(YAMLS) == 10
+    assert {path.parent.name for path in YAMLS} == {"model", "corpus", "task", "adapt", "finetune", "experiment"}
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=str)
+def test_every_yaml_composes_into_the_schema(path: Path):
+    needed = {"corpus/file": ["corpus.path=x.txt"], "task/text_classification": ["task.path=x.csv"]}
+    needed["task/none"] = ["corpus=file", "corpus.path=x.txt"]
+    group, choice = path.parent.name, path.stem
+    assert isinstance(compose([f"{group}={choice}", *needed.get(f"{group}/{choice}", [])]), Config)
+
+
+def test_an_override_reaches_its_field_with_or_without_a_plus():
+    config = compose(["finetune.learning_rate=3e-5", "+task.train_samples=300", "++task.group=null"])
+    assert config.finetune.learning_rate == 3e-5
+    assert config.task.train_samples == 300
+    assert config.task.group is None
+
+
+def test_an_option_that_no_yaml_spells_out_can_be_overridden():
+    assert compose(["task.test_samples=7"]).task.test_samples == 7
+
+
+def test_a_config_survives_its_recipe():
+    config = compose(["experiment=smoke", "adapt.seed=3"])
+    assert from_recipe(config.recipe()) == config
+
+
+def test_all_unknown_keys_and_choices_are_listed_at_once_with_the_nearest_name():
+    assert problems("finetune.lr=1", "tusk=1", "task=rotten", "task.txt=a") == [
+        "task=rotten: there is no such task; did you mean 'rotten_tomatoes'? "
+        "(there are: none, rotten_tomatoes, text_classification)",
+        "finetune.lr=1: there is no option 'finetune.lr'; did you mean 'finetune.learning_rate'?",
+        "tusk=1: there is no option 'tusk'; did you mean 'task'?",
+        "task.txt=a: there is no option 'task.txt'; did you mean 'task.text'?",
+    ]
+
+
+def test_all_wrong_values_are_listed_at_once_in_the_users_spelling():
+    assert problems("adapt.epochs=-1", "finetune.batch_size=x", "compare=maybe", "task.test_ratio=2") == [
+        "task.test_ratio=2: should be less than 1",
+        "compare=maybe: should be a valid boolean, unable to interpret input",
+        "adapt.epochs=-1: should be greater than 0",
+        "finetune.batch_size=x: should be a valid integer, unable to parse string as an integer",
+    ]
+
+
+def test_a_required_option_is_reported_with_its_meaning():
+    (problem,) = problems("task=text_classification")
+    assert problem.startswith("task.path: is required (The file of labelled rows")
+
+
+def test_a_value_that_hydra_cannot_read_is_shown_quoted():
+    (problem,) = problems("task.path=my file (1).csv")
+    remedy = """task.path="'my file (1).csv'\""""
+    assert problem == f"task.path=my file (1).csv: cannot be read as an override; write {remedy}"
+    assert compose(["task.path='my file (1).csv'"]).task.path == "my file (1).csv"
+
+
+def test_a_token_is_no_option_and_is_not_repeated():
+    (problem,) = problems("hub.token=hf_secret")
+    assert "HF_TOKEN" in problem
+    assert "hf_secret" not in problem
+
+
+def test_options_of_a_stage_that_is_switched_off_are_refused():
+    assert problems("adapt=none", "adapt.epochs=2") == ["adapt.epochs=2: there is no adapt here (adapt=none)"]
+
+
+def test_adapting_to_the_text_of_no_task_is_refused():
+    (problem,) = problems("task=none")
+    assert problem.startswith("corpus=task: there is no task")
+
+
+def test_a_name_cannot_leave_the_runs_folder():
+    assert len(problems("name=../escape")) == 1
+
+
+def test_a_task_outside_the_package_is_imported_by_its_path():
+    recipe = compose().recipe()
+    recipe["task"]["_target_"] = "collections.Counter"
+    with pytest.raises(ConfigError, match="is not a subclass of"):
+        from_recipe(recipe)
+    recipe["task"]["_target_"] = "nowhere.Task"
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        from_recipe(recipe)
+
+
+def test_a_grid_is_the_product_of_the_swept_options():
+    points = grid(["finetune.seed=1,2", "adapt.seed=0", "finetune.epochs=1,3"])
+    assert points == [
+        ["finetune.seed=1", "adapt.seed=0", "finetune.epochs=1"],
+        ["finetune.seed=1", "adapt.seed=0", "finetune.epochs=3"],
+        ["finetune.seed=2", "adapt.seed=0", "finetune.epochs=1"],
+        ["finetune.seed=2", "adapt.seed=0", "finetune.epochs=3"],
+    ]
+
+
+def test_a_wrong_option_is_answered_without_a_traceback_and_without_torch():
+    code = "import sys; from ulmfit_style.__main__ import main; code = main(['adapt', 'finetune.lr=1']); "
+    code += "assert 'torch' not in sys.modules and 'transformers' not in sys.modules; sys.exit(code)"
+    started = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "did you mean 'finetune.learning_rate'?" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert time.monotonic() - started < 10  # 1 s on an idle machine; the bound only catches a stray import

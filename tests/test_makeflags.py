@@ -1,0 +1,143 @@
+"""The real Makefile under the real make, with a stand-in for the program that notes how it was called."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ulmfit_style.errors import UserError
+from ulmfit_style.makeflags import overrides_from_make
+
+ROOT = Path(__file__).parents[1]
+
+STAND_IN = """#!{python}
+import json, os, sys
+call = {{"arguments": sys.argv[1:], "makeflags": os.environ["MAKEFLAGS"]}}
+print(json.dumps(call), file=open({calls!r}, "a"))
+"""
+
+
+class Make:
+    """Runs make with an environment that holds the stand-in alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.venv = folder / "venv"
+        self.calls = folder / "calls.jsonl"
+        program = self.venv / "bin" / "ulmfit-style"
+        program.parent.mkdir(parents=True)
+        program.write_text(STAND_IN.format(python=sys.executable, calls=str(self.calls)))
+        program.chmod(0o755)
+
+    def __call__(self, *typed: str) -> list[dict[str, Any]]:
+        """Return what each call of the program was given."""
+        outside = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+        # An "old" file is not made again, whatever it depends on: no test sets up an environment.
+        command = ["make", f"VENV={self.venv}", f"--old-file={self.venv}/installed", *typed]
+        subprocess.run(command, cwd=ROOT, env=outside, check=True, capture_output=True)
+        return [json.loads(line) for line in self.calls.read_text().splitlines()] if self.calls.exists() else []
+
+    def overrides(self, *typed: str) -> list[str]:
+        [call] = self("adapt", *typed)
+        return overrides_from_make(call["makeflags"])
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    return Make(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "finetune.learning_rate=1e-5,3e-5",
+        "+adapt.extra=1",
+        "++adapt.extra=1",
+        "~task=none",
+        "hydra/launcher=joblib",
+        "model@other.model=minilm",
+        "task.labels=[fresh, rotten]",
+        "task={path: a.csv, labels: [1, 2]}",
+        "task.path=my data.csv",
+        "task.path=my  data.csv ",
+        "task.path=",
+        "task.path=a=b==c",
+        "task.path=it's",
+        """task.path="it's a 'quoted' name\"""",
+        "task.path=(x);rm -rf `y` | z && w > v",
+        "task.path=$(x)",
+        "name=$(shell echo executed)",
+        "name=a$(b",
+        "name=$",
+        "name=$$x$$$",
+        "name=${oc.env:HOME}",
+        "name=#1 and \\#2",
+        "name=C:\\new\\table\\",
+        "name=two\\\\",
+        "name=\\ \\\\ x",
+        "name=-- sly=1",
+        "name=--sly=1",
+        "name=%.o:%.c",
+        "name=*?~",
+        "name=tab\there",
+        "name=line\nbreak \\\n",
+        "name=été 日本語 🙂",
+        "NAME.x=capitals need not be make's",
+    ],
+)
+def test_a_value_comes_through_make_as_it_was_typed(make: Make, typed: str) -> None:
+    assert make.overrides(typed) == [typed]
+
+
+def test_the_order_typed_is_kept(make: Make) -> None:
+    typed = ["b=2 x", "a=1", "+c.d=\\", "e=$(f)", "~g=1"]
+    assert make.overrides(*typed) == typed
+
+
+def test_of_a_key_typed_twice_the_last_value_counts(make: Make) -> None:
+    assert make.overrides("a=1", "b=2", "a=3") == ["a=3", "b=2"]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["-s"], ["-j2"], ["-k", "-s", "-j2"], ["--no-print-directory"], ["-I", "/a b"], ["--eval=x = -- y=1"], ["--"]],
+    ids=" ".join,
+)
+def test_flags_of_make_are_no_overrides(make: Make, flags: list[str]) -> None:
+    assert make.overrides(*flags, "a=1", "b=x y") == ["a=1", "b=x y"]
+
+
+@pytest.mark.parametrize("flags", [[], ["-s"], ["-j2"], ["--eval=x=1"]], ids=" ".join)
+def test_without_options_there_are_no_overrides(make: Make, flags: list[str]) -> None:
+    assert make.overrides(*flags) == []
+
+
+def test_variables_of_the_makefile_are_left_out(make: Make) -> None:
+    assert make.overrides("a=1", "PYTHON=python3", "HF_HUB_OFFLINE=1", "b=2") == ["a=1", "b=2"]
+
+
+def test_make_before_4_writes_no_dashes_where_no_flag_was_given() -> None:
+    assert overrides_from_make("b=2 a=x\\ y") == ["a=x y", "b=2"]
+
+
+def test_make_dash_e_is_refused_for_it_hides_the_options(make: Make) -> None:
+    with pytest.raises(UserError, match="leave -e out"):
+        make.overrides("-e", "a=1")
+
+
+def test_stages_typed_together_are_one_call_in_the_order_typed(make: Make) -> None:
+    calls = make("finetune", "adapt", "name=x", "push")
+    assert [call["arguments"] for call in calls] == [["finetune", "adapt", "push", "--from-make"]]
+
+
+def test_a_dry_run_of_make_runs_nothing(make: Make) -> None:
+    assert make("-n", "adapt", "finetune", "name=x") == []
+
+
+def test_no_value_runs_as_a_command(make: Make, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    make.overrides(f"name=$(shell touch {trace})", f"a.b=`touch {trace}`", f"runs=; touch {trace}")
+    assert not trace.exists()

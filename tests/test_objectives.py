@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import BertForMaskedLM, PreTrainedTokenizerFast, set_seed
+
+from ulmfit_style.training.objectives import IGNORED, Chunks, MaskedLM, heldout_loss, logits_at
+
+DOCUMENTS = [
+    "the film is wonderful",
+    "a very tedious plot that was quite unforgettable in every scene of the story " * 4,
+    "moving",
+]
+
+
+@pytest.fixture
+def objective(tokenizer: PreTrainedTokenizerFast) -> MaskedLM:
+    return MaskedLM(tokenizer, mask_probability=0.15, seed=7)
+
+
+def test_a_long_document_becomes_several_rows_and_no_token_is_lost(tokenizer: PreTrainedTokenizerFast):
+    rows = Chunks(DOCUMENTS, tokenizer, max_length=16)
+    assert all(len(ids) <= 16 for ids in rows.ids)
+    special = {tokenizer.cls_token_id, tokenizer.sep_token_id}
+    kept = [token for ids in rows.ids for token in ids if token not in special]
+    assert kept == [token for text in DOCUMENTS for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
+def test_masks_are_a_function_of_seed_epoch_and_row_alone(tokenizer: PreTrainedTokenizerFast, objective: MaskedLM):
+    rows = Chunks(DOCUMENTS, tokenizer, max_length=64)
+    row = rows[1]
+
+    def labels(seed: int = 7, epoch: int = 1, index: int = 1) -> list[int]:
+        return MaskedLM(tokenizer, 0.15, seed).mask(row["input_ids"], row["words"], epoch, index)[1].tolist()
+
+    np.random.seed(0)
+    torch.manual_seed(0)
+    first = labels()
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert labels() == first
+    assert all(other != first for other in (labels(seed=8), labels(epoch=2), labels(index=2)))
+
+
+def test_words_are_masked_whole_and_special_tokens_never(tokenizer: PreTrainedTokenizerFast, objective: MaskedLM):
+    rows = Chunks(DOCUMENTS, tokenizer, max_length=64)
+    assert any(rows.words[1].count(word) > 1 for word in rows.words[1] if word is not None)
+    for epoch in range(50):
+        for index in range(len(rows)):
+            row = rows[index]
+            _, labels = objective.mask(row["input_ids"], row["words"], epoch, index)
+            for word in set(row["words"]):
+                predicted = {
+                    bool(label != IGNORED) for label, of in zip(labels, row["words"], strict=True) if of == word
+                }
+                assert len(predicted) == 1 if word is not None else predicted == {False}
+
+
+def test_of_the_masked_tokens_eighty_ten_and_ten_in_a_hundred_are_masked_swapped_and_kept(
+    tokenizer: PreTrainedTokenizerFast, objective: MaskedLM
+):
+    row = Chunks(DOCUMENTS, tokenizer, max_length=64)[1]
+    masked = swapped = kept = 0
+    for epoch in range(2000):
+        inputs, labels = objective.mask(row["input_ids"], row["words"], epoch, 0)
+        chosen = labels != IGNORED
+        masked += int((inputs[chosen] == tokenizer.mask_token_id).sum())
+        kept += int((inputs[chosen] == labels[chosen]).sum())
+        swapped += int(((inputs != labels) & chosen & (inputs != tokenizer.mask_token_id)).sum())
+    total = masked + swapped + kept
+    # A random token is the right one, or [MASK], now and then: hence not exactly 80, 10 and 10.
+    assert [masked / total, swapped / total, kept / total] == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
+    words = len({word for word in row["words"] if word is not None})
+    assert round(0.15 * words) >= 2
+    assert total / 2000 / (len(row["input_ids"]) - 2) == pytest.approx(0.15, abs=0.03)
+
+
+@pytest.mark.parametrize("name", ["Bert", "DistilBert", "Roberta", "Electra", "Albert"])
+def test_logits_at_positions_are_those_of_the_whole_head(name: str, tiny: dict):
+    set_seed(0)
+    sizes = {**tiny, "embedding_size": 16} if name in ("Electra", "Albert") else dict(tiny)
+    if name == "DistilBert":
+        sizes = {"vocab_size": 90, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "dropout": 0.0}
+    config = getattr(transformers, f"{name}Config")(**sizes)
+    model = getattr(transformers, f"{name}ForMaskedLM")(config).eval()
+    ids = torch.randint(5, 90, (3, 11))
+    positions = torch.rand(3, 11) < 0.4
+    with torch.no_grad():
+        whole = model(ids).logits
+        with logits_at(model, positions):
+            chosen = model(ids).logits
+        assert torch.equal(model(ids).logits, whole)  # the hooks are gone
+    assert chosen.shape == (int(positions.sum()), config.vocab_size)
+    torch.testing.assert_close(chosen, whole[positions])
+
+
+def test_the_loss_is_the_models_own(
+    masked_lm: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, objective: MaskedLM
+):
+    rows = Chunks(DOCUMENTS, tokenizer, max_length=64)
+    batch = objective.collate([rows[index] for index in range(len(rows))])
+    with torch.no_grad():
+        ours = objective.loss(masked_lm, batch) / objective.count(batch)
+        torch.testing.assert_close(ours, masked_lm(**batch).loss)
+
+
+def test_the_heldout_loss_does_not_depend_on_batches_or_on_the_epoch(
+    masked_lm: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, objective: MaskedLM
+):
+    rows = Chunks(DOCUMENTS, tokenizer, max_length=16)
+    first = heldout_loss(masked_lm, objective, rows, batch_size=1)
+    rows.epoch = 5
+    assert heldout_loss(masked_lm, objective, rows, batch_size=64) == pytest.approx(first, rel=1e-5)
+
+
+def test_a_row_without_words_is_not_masked(objective: MaskedLM, tokenizer: PreTrainedTokenizerFast):
+    _, labels = objective.mask([tokenizer.cls_token_id, tokenizer.sep_token_id], [None, None], 0, 0)
+    assert set(labels) == {IGNORED}

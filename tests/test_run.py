@@ -1,0 +1,73 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from ulmfit_style.config import compose
+from ulmfit_style.run import MANIFEST, Artefact, digest, write_json
+
+
+def artefact(runs: Path, **determinants: object) -> Artefact:
+    return Artefact("adapt", determinants or {"seed": 0}, runs)
+
+
+def test_a_fingerprint_depends_on_every_determinant_and_on_nothing_else(tmp_path: Path):
+    assert artefact(tmp_path, seed=0).fingerprint == artefact(tmp_path / "elsewhere", seed=0).fingerprint
+    assert artefact(tmp_path, seed=0).fingerprint != artefact(tmp_path, seed=1).fingerprint
+    assert artefact(tmp_path, a=1, b=2).fingerprint == artefact(tmp_path, b=2, a=1).fingerprint
+
+
+def test_the_manifest_is_written_last_and_tells_what_was_made(tmp_path: Path):
+    made = artefact(tmp_path)
+
+    def build(directory: Path) -> None:
+        assert not (directory / MANIFEST).exists()
+        assert not made.finished
+        (directory / "weights").write_text("w")
+
+    directory = made.make(build, {"name": "x"})
+    assert made.finished
+    manifest = json.loads((directory / MANIFEST).read_text())
+    assert manifest["fingerprint"] == made.fingerprint
+    assert manifest["determinants"] == {"seed": 0}
+    assert set(manifest["versions"]) >= {"python", "torch", "transformers"}
+
+
+def test_a_finished_artefact_is_not_made_again(tmp_path: Path):
+    artefact(tmp_path).make(lambda directory: None, {})
+    artefact(tmp_path).make(lambda directory: pytest.fail("made again"), {})
+
+
+def test_what_an_interrupted_run_left_is_removed_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def killed(directory: Path) -> None:
+        (directory / "half").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        artefact(tmp_path).make(killed, {})
+    assert not artefact(tmp_path).finished
+    directory = artefact(tmp_path).make(lambda directory: None, {})
+    assert not (directory / "half").exists()
+    assert "an interrupted run left" in capsys.readouterr().out
+
+
+def test_links_follow_the_last_artefact_of_a_name(tmp_path: Path):
+    for seed in (0, 1):
+        made = artefact(tmp_path, seed=seed)
+        made.make(lambda directory: None, {})
+        made.link("mine", "adapt")
+    assert (tmp_path / "mine" / "adapt").resolve() == made.directory.resolve()
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path):
+    write_json(tmp_path / "a.json", {"old": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"new": object()})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}
+
+
+def test_options_that_act_through_the_data_are_in_no_fingerprint():
+    task = compose(["task.train_samples=7", "task.split_seed=3"]).task
+    assert task.determinants() == {}
+    assert set(compose().finetune.determinants()) == set(type(compose().finetune).model_fields)
+    assert digest({"ä": 1}) == digest({"ä": 1})

@@ -1,0 +1,75 @@
+"""Pretrained checkpoints: where their files are, and what identifies them in a fingerprint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ulmfit_style.config import Model
+from ulmfit_style.embedded import locate
+from ulmfit_style.errors import UserError
+from ulmfit_style.run import digest, file_digest
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The files of a model and its tokenizer."""
+
+    directory: Path
+    identity: Any
+    """What stands for the checkpoint in a fingerprint, as JSON: a Hub commit, a digest of files, or an artefact."""
+
+
+@cache
+def resolve(model: Model) -> Checkpoint:
+    """Find a checkpoint's files, downloading them from the Hub where the config names a Hub id.
+
+    Raises:
+        UserError: if there is no such checkpoint, or its weights are not those that `model.sha256` expects.
+    """
+    local = Path(model.checkpoint).expanduser()
+    if model.checkpoint.startswith("package:"):
+        directory = locate(model.checkpoint)
+    elif local.is_dir():
+        directory = local
+    else:
+        return _from_hub(model)
+    if not (directory / "config.json").exists():
+        raise UserError(f"model.checkpoint={model.checkpoint}: holds no config.json")
+    if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
+        raise UserError(f"model.checkpoint={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
+    digests = {
+        path.name: file_digest(path)
+        for path in sorted(directory.iterdir())
+        if path.suffix in {".safetensors", ".json", ".txt", ".model"} and path.is_file()
+    }
+    if model.sha256 is not None and digests.get(WEIGHTS) != model.sha256:
+        raise UserError(
+            f"model.sha256={model.sha256}: {directory / WEIGHTS} has {digests.get(WEIGHTS)}; these are other weights"
+        )
+    return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
+
+
+def _from_hub(model: Model) -> Checkpoint:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        directory = Path(
+            snapshot_download(
+                model.checkpoint,
+                revision=model.revision,
+                allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model", "recipe.yaml"],
+            )
+        )
+    except HFValidationError as error:
+        raise UserError(f"model.checkpoint={model.checkpoint}: is neither a directory nor a Hub id") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"model.checkpoint={model.checkpoint}: cannot be had from the Hub ({reason})") from error
+    # The Hub's cache names the folder of a snapshot by its commit.
+    return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})

@@ -1,0 +1,81 @@
+"""What a run showed: every score on the same test rows, and what adaptation was worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ulmfit_style import lineage
+from ulmfit_style.config import Config
+from ulmfit_style.console import say, show
+from ulmfit_style.metrics import difference
+from ulmfit_style.run import METRICS, PREDICTIONS, Artefact, read_json
+from ulmfit_style.tasks.base import Task
+
+
+def conclude(config: Config) -> None:
+    """Print the table of scores, the worth of adaptation and the language model's losses, from finished artefacts."""
+    task, tuned = lineage.required_task(config), lineage.finetune(config)
+    metrics = read_json(tuned.directory / METRICS)
+    results: dict[str, Mapping[str, Any]] = {}
+    plain = None
+    if config.compare:
+        results |= read_json(lineage.references(config).directory / METRICS)["test"]
+    if config.compare and config.adapt is not None:
+        plain = lineage.finetune(without_adaptation(config))
+        results["fine-tuned, not adapted"] = read_json(plain.directory / METRICS)["test"]
+    results["fine-tuned" if config.adapt is None else "adapted + fine-tuned"] = metrics["test"]
+
+    say()
+    show(_table(results, task.metric, metrics))
+    best = max(results, key=lambda name: results[name]["scores"][task.metric])
+    if len(results) > 1:
+        say(f"Highest on these rows: {best}.")
+    if plain is not None:
+        say(_worth(task, tuned, plain))
+    if config.adapt is not None:
+        heldout = read_json(lineage.adapt(config).directory / METRICS)["heldout"]
+        steps = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in heldout)
+        say(f"Language-model loss on held-out documents, nats a masked token: {steps}.")
+    folder = config.runs / config.name / "finetune"
+    say()
+    say(f"The model is in {folder} ({tuned.directory}). Next:")
+    say(f"""  python -c 'from ulmfit_style import load; print(load("{folder}")("..."))'""")
+    say("  make sweep finetune.learning_rate=2e-5,5e-5,1e-4")
+    say("  make push hub.repo=my-model hub.dry_run=true")
+
+
+def without_adaptation(config: Config) -> Config:
+    """Return the same config with nothing adapted."""
+    return config.model_copy(update={"adapt": None})
+
+
+def _table(results: Mapping[str, Mapping[str, Any]], metric: str, metrics: Mapping[str, Any]) -> Table:
+    train, rows = metrics["train"]["rows"], metrics["test"]["rows"]
+    table = Table(title=f"{train:,} labelled training rows, {rows:,} test rows", title_justify="left")
+    table.add_column("model")
+    table.add_column(metric, justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, result in results.items():
+        low, high = result["interval"]
+        table.add_row(name, f"{result['scores'][metric]:.3f}", f"{low:.3f} to {high:.3f}")
+    return table
+
+
+def _worth(task: Task, tuned: Artefact, plain: Artefact) -> str:
+    gain, low, high = difference(_points(task, tuned.directory), _points(task, plain.directory))
+    change = f"Adaptation changed {task.metric} by {100 * gain:+.1f} points here"
+    span = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f} over the test rows, one seed"
+    if low <= 0 <= high:
+        return f"{change} ({span}): it cannot be told from zero."
+    return f"{change} ({span}): the interval excludes zero; other seeds and other labelled rows may differ."
+
+
+def _points(task: Task, directory: Path) -> list[float]:
+    lines = (directory / PREDICTIONS).read_text(encoding="utf-8").splitlines()
+    predictions = [prediction for prediction in map(json.loads, lines) if prediction["split"] == "test"]
+    return task.points(predictions, [prediction["target"] for prediction in predictions])

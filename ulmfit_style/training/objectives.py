@@ -1,0 +1,158 @@
+"""What a model is trained to do on unlabelled text.
+
+Masked language modelling (BERT, section 3.1) of whole words, with logits at the masked positions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Batch = Mapping[str, torch.Tensor]
+
+IGNORED = -100
+"""The label of a position that is not predicted."""
+
+
+class Objective(Protocol):
+    """What the trainer minimises: the sum of losses, divided by the count over all batches of an optimizer step."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the loss summed over the batch, a scalar."""
+
+    def count(self, batch: Batch) -> torch.Tensor:
+        """Return how many losses are summed, a scalar."""
+
+
+class Chunks(Dataset[dict[str, Any]]):
+    """Documents as token ids: one row per document, or several where it is longer than `max_length`.
+
+    Nothing is dropped and no row holds two documents, so that documents do not see each other.
+    """
+
+    epoch: int
+    """Which masks a row gets; set before each epoch."""
+
+    def __init__(self, documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        encoded = tokenizer(
+            list(documents), truncation=True, max_length=max_length, return_overflowing_tokens=True, stride=0
+        )
+        self.ids: list[list[int]] = encoded["input_ids"]
+        self.words = [encoding.word_ids for encoding in encoded.encodings]
+        self.epoch = 0
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens of all rows, special tokens included."""
+        return sum(map(len, self.ids))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"input_ids": self.ids[index], "words": self.words[index], "epoch": self.epoch, "index": index}
+
+
+@dataclass(frozen=True)
+class MaskedLM:
+    """Predicts masked words."""
+
+    tokenizer: PreTrainedTokenizerBase
+    mask_probability: float
+    seed: int
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Mask rows and pad them to the longest: `input_ids`, `attention_mask` and `labels`, each (batch, length)."""
+        length = max(len(row["input_ids"]) for row in rows)
+        inputs = torch.full((len(rows), length), self.tokenizer.pad_token_id)
+        labels = torch.full((len(rows), length), IGNORED)
+        attention = torch.zeros((len(rows), length), dtype=torch.long)
+        for place, row in enumerate(rows):
+            size = len(row["input_ids"])
+            masked, targets = self.mask(row["input_ids"], row["words"], row["epoch"], row["index"])
+            inputs[place, :size], labels[place, :size] = torch.from_numpy(masked), torch.from_numpy(targets)
+            attention[place, :size] = 1
+        return {"input_ids": inputs, "attention_mask": attention, "labels": labels}
+
+    def mask(
+        self, ids: Sequence[int], words: Sequence[int | None], epoch: int, index: int
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Mask whole words: of their tokens 80 % become [MASK], 10 % a random token, 10 % stay (BERT, section 3.1).
+
+        A pure function of (seed, epoch, index), so that workers, processes and a resumed run see the same masks.
+        Words are the tokenizer's own, for offsets tell them wrongly with byte-level BPE and SentencePiece.
+
+        Returns:
+            The masked ids and the labels, both (length,); a label is -100 where nothing is predicted.
+        """
+        random = np.random.default_rng([self.seed, epoch, index])
+        inputs, labels = np.array(ids), np.full(len(ids), IGNORED)
+        word_of = np.array([-1 if word is None else word for word in words])
+        candidates = np.unique(word_of[word_of >= 0])
+        if not len(candidates):
+            return inputs, labels
+        count = max(1, round(self.mask_probability * len(candidates)))
+        chosen = np.isin(word_of, random.choice(candidates, size=count, replace=False))
+        labels[chosen] = inputs[chosen]
+        fate = random.random(len(ids))
+        inputs[chosen & (fate < 0.8)] = self.tokenizer.mask_token_id
+        swapped = chosen & (fate >= 0.8) & (fate < 0.9)
+        inputs[swapped] = random.integers(len(self.tokenizer), size=len(ids))[swapped]
+        return inputs, labels
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the cross entropy summed over the masked positions."""
+        masked = batch["labels"].ne(IGNORED)
+        with logits_at(model, masked):
+            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        return cross_entropy(logits.float(), batch["labels"][masked], reduction="sum")
+
+    def count(self, batch: Batch) -> torch.Tensor:
+        """Return the number of masked positions."""
+        return batch["labels"].ne(IGNORED).sum()
+
+
+@contextmanager
+def logits_at(model: nn.Module, positions: torch.Tensor) -> Iterator[None]:
+    """Let a language model compute logits at the chosen positions only: (chosen, vocabulary).
+
+    The vocabulary is by far the widest layer of a small model, and MLM needs one position in seven. The head works on
+    each position by itself, so that the logits are those of the whole head. `positions` is (batch, length), boolean.
+    """
+    inner = extract_model_from_parallel(model)
+
+    def select(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        whole = isinstance(args[0], torch.Tensor) and args[0].shape[:2] == positions.shape and args[0].dim() == 3
+        return (args[0][positions], *args[1:]) if whole else None
+
+    heads = [child for child in inner.children() if child is not inner.base_model]
+    hooks = [head.register_forward_pre_hook(select) for head in heads]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.inference_mode()
+def heldout_loss(model: PreTrainedModel, objective: MaskedLM, rows: Chunks, batch_size: int = 64) -> float:
+    """Return the mean loss in nats per masked token, over masks that are always the same (those of epoch 0)."""
+    model.eval()
+    order = sorted(range(len(rows)), key=lambda index: len(rows.ids[index]))
+    total, count = 0.0, 0
+    for start in range(0, len(order), batch_size):
+        batch = objective.collate([{**rows[index], "epoch": 0} for index in order[start : start + batch_size]])
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        total += objective.loss(model, batch).item()
+        count += int(objective.count(batch))
+    return total / count

@@ -1,0 +1,101 @@
+"""The one Trainer subclass: it divides the summed loss by the global count, as one big batch would."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, final
+
+import torch
+from torch import nn
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from ulmfit_style.console import Steps
+from ulmfit_style.errors import UserError
+from ulmfit_style.training.objectives import Chunks, Objective
+
+
+@final
+class RecipeTrainer(Trainer):
+    """A Trainer whose loss comes from an objective, exact under accumulation and several processes.
+
+    The stock Trainer believes that any model whose forward takes keyword arguments divides by the batch's item count;
+    most encoder heads do not, and their loss and gradients come out multiplied by the accumulation steps
+    (transformers#47688). `test_accumulation_equals_one_big_batch` tells when the two overrides can go.
+    """
+
+    def __init__(self, *, objective: Objective, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.objective: Objective = objective
+        self.model_accepts_loss_kwargs = False
+        self.loss_is_scaled_for_ga = True
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor | None]:
+        """Fetch the batches of one optimizer step, and count what their losses are divided by, over all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        count = torch.stack([self.objective.count(batch) for batch in batches]).sum().to(device)
+        return batches, self.accelerator.gather(count).sum()
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return this batch's part of the mean loss over the optimizer step."""
+        assert num_items_in_batch is not None  # get_batch_samples counted
+        loss = self.objective.loss(model, inputs) / num_items_in_batch
+        # Gradients are averaged over the processes, and this is a sum.
+        loss = loss * self.accelerator.num_processes
+        return (loss, None) if return_outputs else loss
+
+
+@final
+class Progress(TrainerCallback):
+    """Shows loss and rate, tells the rows which epoch it is, and stops at a loss that is not a number."""
+
+    def __init__(self, steps: Steps, rows: Any) -> None:
+        self.steps, self.rows, self.loss = steps, rows, math.nan
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set the epoch on which masks depend; epoch 0 is for measuring."""
+        if isinstance(self.rows, Chunks):
+            self.rows.epoch = 1 + int(state.epoch or 0)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keep the last loss."""
+        self.loss = (logs or {}).get("loss", self.loss)
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            raise UserError(
+                f"{self.steps.title}: the loss is {logs['loss']} at step {state.global_step}; "
+                "try a lower learning_rate or a longer warmup_ratio"
+            )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Advance the bar."""
+        rate = kwargs["lr_scheduler"].get_last_lr()[0]
+        self.steps.advance(notes=f"loss {self.loss:.3f}, rate {rate:.1e}")
