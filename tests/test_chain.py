@@ -1,0 +1,186 @@
+"""The real chain through the command line, on the embedded model and data, made small."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from samples import reviews
+from transformers import pipeline
+
+from ulmfit_style import load
+from ulmfit_style.__main__ import main
+from ulmfit_style.run import METRICS, PREDICTIONS
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `ulmfit-style` as a user does."""
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "ulmfit_style", *arguments], capture_output=True, text=True, check=False, env=environment
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("chain") / "runs"
+
+
+@pytest.fixture(scope="module")
+def first(runs: Path) -> str:
+    """What the smoke recipe prints when it runs for the first time."""
+    ended = command("adapt", "finetune", "experiment=smoke", f"runs={runs}")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    return ended.stdout
+
+
+def test_the_run_ends_with_every_score_and_its_interval(first: str):
+    for name in (
+        "TF-IDF + logistic regression",
+        "frozen features + logistic regression",
+        "fine-tuned, not adapted",
+        "adapted + fine-tuned",
+    ):
+        assert re.search(rf"│ {re.escape(name)} +│ +0\.\d{{3}} │ 0\.\d{{3}} to 0\.\d{{3}} │", first), first
+
+
+def test_the_run_tells_what_adaptation_was_worth_and_what_to_type_next(first: str, runs: Path):
+    worth = re.search(r"Adaptation changed accuracy by ([+-]\d+\.\d) points here \(95 % interval (\S+) to (\S+)", first)
+    assert worth, first
+    gain, low, high = map(float, worth.groups())
+    assert low <= gain <= high
+    assert ("cannot be told from zero" in first) == (low <= 0 <= high)
+    assert f"The model is in {runs}/smoke/finetune" in first
+    assert "make push hub.repo=" in first
+
+
+def test_nothing_but_our_own_lines_is_printed(first: str):
+    for noise in ("LOAD REPORT", "Warning", "it/s", "\r"):
+        assert noise not in first
+
+
+def test_the_language_model_got_better_on_held_out_documents(first: str, runs: Path):
+    losses = [entry["loss"] for entry in json.loads((runs / "smoke/adapt" / METRICS).read_text())["heldout"]]
+    assert len(losses) == 3
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_the_same_command_again_is_answered_from_what_is_there(first: str, runs: Path):
+    again = command("adapt", "finetune", "experiment=smoke", f"runs={runs}")
+    assert again.returncode == 0
+    assert again.stdout.count("up to date") == 4
+    table = first[first.index("┏") :]
+    assert again.stdout.endswith(table)
+
+
+def test_a_change_of_fine_tuning_shares_the_adapted_model(first: str, runs: Path):
+    changed = command("adapt", "finetune", "experiment=smoke", f"runs={runs}", "finetune.epochs=1", "compare=false")
+    assert re.search(r"\[1/2\] adapt: .*: up to date", changed.stdout), changed.stdout
+    assert re.search(r"\[2/2\] finetune: the task\n", changed.stdout)
+    assert len(list(runs.glob("adapt-*"))) == 1
+    assert len(list(runs.glob("finetune-*"))) == 3
+
+
+def test_the_predictions_are_those_that_the_score_was_computed_from(first: str, runs: Path):
+    directory = runs / "smoke/finetune-not-adapted"
+    lines = [json.loads(line) for line in (directory / PREDICTIONS).read_text().splitlines()]
+    test = [line for line in lines if line["split"] == "test"]
+    metrics = json.loads((directory / METRICS).read_text())
+    assert len(test) == metrics["test"]["rows"] == 200
+    right = sum(line["label"] == line["target"] for line in test)
+    assert metrics["test"]["scores"]["accuracy"] == pytest.approx(right / 200)
+
+
+def test_load_and_the_transformers_pipeline_agree(first: str, runs: Path):
+    texts = ["A film to remember.", "Two hours that nobody gives back."]
+    ours = load(runs / "smoke/finetune")
+    theirs = pipeline("text-classification", model=str(runs / "smoke/finetune"))
+    for answer, expected in zip(ours(texts), theirs(texts), strict=True):
+        assert answer["label"] == expected["label"]
+        assert answer["score"] == pytest.approx(expected["score"], abs=1e-5)
+    assert ours(texts[0]) == pytest.approx(ours(texts)[0], abs=1e-5)
+
+
+def test_a_sweep_runs_a_grid_over_one_adapted_model(first: str, runs: Path):
+    swept = command("sweep", "experiment=smoke", f"runs={runs}", "finetune.learning_rate=2e-5,1e-4")
+    assert swept.returncode == 0, swept.stderr
+    assert len(list(runs.glob("adapt-*"))) == 1
+    rows = re.findall(r"│ finetune\.learning_rate=(\S+) +│ (0\.\d{3}) ", swept.stdout)
+    assert {rate for rate, _ in rows} == {"2e-05", "0.0001"}
+    assert rows[0][1] >= rows[1][1]
+    assert f"make adapt finetune experiment=smoke runs={runs} finetune.learning_rate={rows[0][0]}" in swept.stdout
+
+
+def test_a_wrong_value_in_a_grid_is_answered_before_the_first_trial(runs: Path):
+    ended = command("sweep", "experiment=smoke", f"runs={runs / 'none'}", "finetune.learning_rate=2e-5,-1")
+    assert ended.returncode == 2
+    assert "finetune.learning_rate=-1: should be greater than 0" in ended.stderr
+    assert not (runs / "none").exists()
+
+
+def test_hydra_shows_the_composed_config(runs: Path):
+    shown = command("adapt", "finetune", "experiment=smoke", "finetune.seed=9", "--cfg", "job")
+    assert shown.returncode == 0, shown.stderr
+    assert yaml.safe_load(shown.stdout)["finetune"]["seed"] == 9
+
+
+@pytest.fixture
+def own_csv(write_csv: Callable[..., Path], checkpoint: Path, tmp_path: Path) -> Callable[..., Sequence[str]]:
+    """A command line over a csv of the user's own and the tiny checkpoint."""
+
+    def arguments(*overrides: str) -> list[str]:
+        path = write_csv(reviews(120))
+        own = ["task=text_classification", f"task.path={path}", "task.text=review", "task.label=stars"]
+        tiny = [f"model.checkpoint={checkpoint}", "model.sha256=null", f"runs={tmp_path / 'runs'}"]
+        return ["adapt", "finetune", *own, *tiny, *overrides]
+
+    return arguments
+
+
+def test_a_csv_of_ones_own_needs_no_code(own_csv, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(own_csv("finetune.epochs=30", "finetune.learning_rate=1e-2")) == 0
+    scores = json.loads((tmp_path / "runs/default/finetune" / METRICS).read_text())["test"]["scores"]
+    assert scores["accuracy"] > 0.9  # the label is a word of the text
+    assert "adapted + fine-tuned" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task.path=nowhere.csv"], "task.path=nowhere.csv: there is no such file"),
+        (["task.text=reviews"], "has no column 'reviews'; did you mean 'review'?"),
+        (["model.checkpoint=/nowhere/model"], "model.checkpoint=/nowhere/model: is neither a directory nor a Hub id"),
+        (["model.checkpoint=nobody/nothing"], "model.checkpoint=nobody/nothing: cannot be had from the Hub"),
+        (["model.sha256=0000"], "model.sha256=0000: "),
+        (["task=none"], "there is no task here"),
+    ],
+)
+def test_a_mistake_is_answered_before_anything_is_trained(
+    own_csv, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], message: str
+):
+    assert main(own_csv(*overrides)) == 2
+    assert message in capsys.readouterr().err
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_finetune_without_its_adapted_model_names_the_command(own_csv, capsys: pytest.CaptureFixture[str]):
+    assert main([argument for argument in own_csv() if argument != "adapt"]) == 2
+    assert "run `adapt finetune` with the same options" in capsys.readouterr().err
+
+
+def test_push_before_there_is_a_model_names_the_command(own_csv, capsys: pytest.CaptureFixture[str]):
+    assert main(["push", *own_csv("hub.repo=me/x")[2:]]) == 2
+    assert "there is no finished model in" in capsys.readouterr().err
+
+
+def test_unknown_commands_are_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]):
+    assert main(["adept"]) == 2
+    assert "did you mean 'adapt'?" in capsys.readouterr().err
+    assert main(["sweep", "adapt"]) == 2
+    assert "sweep: goes alone" in capsys.readouterr().err

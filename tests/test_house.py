@@ -1,0 +1,86 @@
+"""The rules of the house that a reader could break without noticing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "ulmfit_style"
+MODULES = {
+    str(path.relative_to(PACKAGE.parent).with_suffix("")).replace("/", ".").removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+# From the ground up: a room imports from the floors below its own, and within its folder.
+FLOORS = [
+    {"errors", "schema", "console", "metrics"},
+    {"run", "embedded", "makeflags", "tasks"},
+    {"config"},
+    {"checkpoints", "card"},
+    {"data", "training"},
+    {"lineage"},
+    {"stages", "comparison", "predictor"},
+    {"launch"},
+    {"sweep"},
+    {"__main__"},
+]
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(path: Path, *, of_types: bool = True) -> set[str]:
+    """Return the modules that a file imports, anywhere in it; `of_types=False` leaves out those for annotations."""
+    found = set()
+    skipped = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if node in skipped:
+            continue
+        if not of_types and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            skipped.update(child for line in node.body for child in ast.walk(line))
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            whole = {f"{node.module}.{name.name}" for name in node.names}
+            found |= (whole & set(MODULES)) or {node.module or ""}
+    return found
+
+
+def test_every_room_has_a_floor():
+    assert {room(module) for module in MODULES} - {""} == set().union(*FLOORS)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if room(module)])
+def test_imports_run_one_way(module: str):
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    for other in imports(MODULES[module]):
+        if other.startswith("ulmfit_style.") and room(other) != room(module):
+            assert floor[room(other)] < floor[room(module)], f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if room(module) == "stages"])
+def test_no_stage_imports_another(module: str):
+    others = {name for name in imports(MODULES[module]) if room(name) == "stages"}
+    assert others <= {"ulmfit_style.stages"}
+
+
+def test_hydra_stops_at_the_door():
+    guests = {
+        module
+        for module, path in MODULES.items()
+        if any(name.split(".")[0] in {"hydra", "omegaconf"} for name in imports(path))
+    }
+    assert guests == {"ulmfit_style.config", "ulmfit_style.sweep"}
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if room(module) in {"tasks", "config", "lineage"}])
+def test_tasks_and_config_are_imported_without_torch(module: str):
+    code = f"import sys, {module}; sys.exit(bool({{'torch', 'transformers', 'hydra'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_package_can_be_read_in_an_afternoon():
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES.values()) < 5000
