@@ -26,12 +26,12 @@ def test_a_long_document_becomes_several_rows_and_no_token_is_lost(tokenizer: Pr
     assert kept == [token for text in DOCUMENTS for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
-def test_masks_are_a_function_of_seed_epoch_and_row_alone(tokenizer: PreTrainedTokenizerFast, objective: MaskedLM):
+def test_masks_are_a_function_of_seed_turn_and_row_alone(tokenizer: PreTrainedTokenizerFast, objective: MaskedLM):
     rows = Chunks(DOCUMENTS, tokenizer, max_length=64)
     row = rows[1]
 
-    def labels(seed: int = 7, epoch: int = 1, index: int = 1) -> list[int]:
-        return MaskedLM(tokenizer, 0.15, seed).mask(row["input_ids"], row["words"], epoch, index)[1].tolist()
+    def labels(seed: int = 7, turn: tuple[int, int] = (1, 0), index: int = 1) -> list[int]:
+        return MaskedLM(tokenizer, 0.15, seed).mask(row["input_ids"], row["words"], turn, index)[1].tolist()
 
     np.random.seed(0)
     torch.manual_seed(0)
@@ -39,7 +39,7 @@ def test_masks_are_a_function_of_seed_epoch_and_row_alone(tokenizer: PreTrainedT
     np.random.seed(1)
     torch.manual_seed(1)
     assert labels() == first
-    assert all(other != first for other in (labels(seed=8), labels(epoch=2), labels(index=2)))
+    assert all(other != first for other in (labels(seed=8), labels(turn=(1, 1)), labels(turn=(2, 0)), labels(index=2)))
 
 
 def test_words_are_masked_whole_and_special_tokens_never(tokenizer: PreTrainedTokenizerFast, objective: MaskedLM):
@@ -48,7 +48,7 @@ def test_words_are_masked_whole_and_special_tokens_never(tokenizer: PreTrainedTo
     for epoch in range(50):
         for index in range(len(rows)):
             row = rows[index]
-            _, labels = objective.mask(row["input_ids"], row["words"], epoch, index)
+            _, labels = objective.mask(row["input_ids"], row["words"], (1, epoch), index)
             for word in set(row["words"]):
                 predicted = {
                     bool(label != IGNORED) for label, of in zip(labels, row["words"], strict=True) if of == word
@@ -62,7 +62,7 @@ def test_of_the_masked_tokens_eighty_ten_and_ten_in_a_hundred_are_masked_swapped
     row = Chunks(DOCUMENTS, tokenizer, max_length=64)[1]
     masked = swapped = kept = 0
     for epoch in range(2000):
-        inputs, labels = objective.mask(row["input_ids"], row["words"], epoch, 0)
+        inputs, labels = objective.mask(row["input_ids"], row["words"], (1, epoch), 0)
         chosen = labels != IGNORED
         masked += int((inputs[chosen] == tokenizer.mask_token_id).sum())
         kept += int((inputs[chosen] == labels[chosen]).sum())
@@ -104,15 +104,15 @@ def test_the_loss_is_the_models_own(
         torch.testing.assert_close(ours, masked_lm(**batch).loss)
 
 
-def test_the_heldout_loss_does_not_depend_on_batches_or_on_the_epoch(
+def test_the_heldout_loss_does_not_depend_on_batches_or_on_the_turn(
     masked_lm: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, objective: MaskedLM
 ):
     rows = Chunks(DOCUMENTS, tokenizer, max_length=16)
     first = heldout_loss(masked_lm, objective, rows, batch_size=1)
-    rows.epoch = 5
+    rows.turn = (1, 5)
     assert heldout_loss(masked_lm, objective, rows, batch_size=64) == pytest.approx(first, rel=1e-5)
 
 
 def test_a_row_without_words_is_not_masked(objective: MaskedLM, tokenizer: PreTrainedTokenizerFast):
-    _, labels = objective.mask([tokenizer.cls_token_id, tokenizer.sep_token_id], [None, None], 0, 0)
+    _, labels = objective.mask([tokenizer.cls_token_id, tokenizer.sep_token_id], [None, None], (1, 0), 0)
     assert set(labels) == {IGNORED}

@@ -143,3 +143,18 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_its_step(tokenizer: PreT
         learning.model.classifier.bias.fill_(torch.nan)
     with pytest.raises(UserError, match=r"the loss is nan at step 10; try a lower learning_rate"):
         learning.run(epochs=3)
+
+
+def test_every_epoch_of_every_phase_has_masks_of_its_own(tokenizer: PreTrainedTokenizerFast, tiny: dict):
+    model = BertForMaskedLM(BertConfig(**tiny))
+    objective = MaskedLM(tokenizer, 0.15, seed=0)
+    rows = Chunks([text for text, _, _ in reviews(20)], tokenizer, 32)
+    turns = []
+
+    def record(batch: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        turns.append(batch[0]["turn"])
+        return objective.collate(batch)
+
+    for number in range(2):
+        run_phase(model, Phase("test", None, 2, 1e-3), number, Settings(10, 0.1, 0.0, 0), objective, rows, record)
+    assert turns == [(1, 0), (1, 0), (1, 1), (1, 1), (2, 0), (2, 0), (2, 1), (2, 1)]

@@ -24,6 +24,13 @@ IGNORED = -100
 """The label of a position that is not predicted."""
 
 
+Turn = tuple[int, int]
+"""A phase, counted from 1, and an epoch of it, from 0."""
+
+MEASURING: Turn = (0, 0)
+"""The turn whose masks measure a model: no phase trains on them."""
+
+
 class Objective(Protocol):
     """What the trainer minimises: the sum of losses, divided by the count over all batches of an optimizer step."""
 
@@ -40,8 +47,8 @@ class Chunks(Dataset[dict[str, Any]]):
     Nothing is dropped and no row holds two documents, so that documents do not see each other.
     """
 
-    epoch: int
-    """Which masks a row gets; set before each epoch."""
+    turn: Turn
+    """Which masks the rows get; set before each epoch."""
 
     def __init__(self, documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         encoded = tokenizer(
@@ -49,7 +56,7 @@ class Chunks(Dataset[dict[str, Any]]):
         )
         self.ids: list[list[int]] = encoded["input_ids"]
         self.words = [encoding.word_ids for encoding in encoded.encodings]
-        self.epoch = 0
+        self.turn = MEASURING
 
     @property
     def tokens(self) -> int:
@@ -60,7 +67,7 @@ class Chunks(Dataset[dict[str, Any]]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"input_ids": self.ids[index], "words": self.words[index], "epoch": self.epoch, "index": index}
+        return {"input_ids": self.ids[index], "words": self.words[index], "turn": self.turn, "index": index}
 
 
 @dataclass(frozen=True)
@@ -79,23 +86,23 @@ class MaskedLM:
         attention = torch.zeros((len(rows), length), dtype=torch.long)
         for place, row in enumerate(rows):
             size = len(row["input_ids"])
-            masked, targets = self.mask(row["input_ids"], row["words"], row["epoch"], row["index"])
+            masked, targets = self.mask(row["input_ids"], row["words"], row["turn"], row["index"])
             inputs[place, :size], labels[place, :size] = torch.from_numpy(masked), torch.from_numpy(targets)
             attention[place, :size] = 1
         return {"input_ids": inputs, "attention_mask": attention, "labels": labels}
 
     def mask(
-        self, ids: Sequence[int], words: Sequence[int | None], epoch: int, index: int
+        self, ids: Sequence[int], words: Sequence[int | None], turn: Turn, index: int
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Mask whole words: of their tokens 80 % become [MASK], 10 % a random token, 10 % stay (BERT, section 3.1).
 
-        A pure function of (seed, epoch, index), so that workers, processes and a resumed run see the same masks.
+        A pure function of (seed, turn, index), so that workers, processes and a resumed run see the same masks.
         Words are the tokenizer's own, for offsets tell them wrongly with byte-level BPE and SentencePiece.
 
         Returns:
             The masked ids and the labels, both (length,); a label is -100 where nothing is predicted.
         """
-        random = np.random.default_rng([self.seed, epoch, index])
+        random = np.random.default_rng([self.seed, *turn, index])
         inputs, labels = np.array(ids), np.full(len(ids), IGNORED)
         word_of = np.array([-1 if word is None else word for word in words])
         candidates = np.unique(word_of[word_of >= 0])
@@ -146,12 +153,12 @@ def logits_at(model: nn.Module, positions: torch.Tensor) -> Iterator[None]:
 
 @torch.inference_mode()
 def heldout_loss(model: PreTrainedModel, objective: MaskedLM, rows: Chunks, batch_size: int = 64) -> float:
-    """Return the mean loss in nats per masked token, over masks that are always the same (those of epoch 0)."""
+    """Return the mean loss in nats per masked token, over masks that are always the same."""
     model.eval()
     order = sorted(range(len(rows)), key=lambda index: len(rows.ids[index]))
     total, count = 0.0, 0
     for start in range(0, len(order), batch_size):
-        batch = objective.collate([{**rows[index], "epoch": 0} for index in order[start : start + batch_size]])
+        batch = objective.collate([{**rows[index], "turn": MEASURING} for index in order[start : start + batch_size]])
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         total += objective.loss(model, batch).item()
         count += int(objective.count(batch))

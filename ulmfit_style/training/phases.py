@@ -93,7 +93,7 @@ def run_phase(
             ),
             train_dataset=rows,
             data_collator=collate,
-            callbacks=[Progress(steps, rows)],
+            callbacks=[Progress(steps, rows, number)],
         )
         if trainer.args.n_gpu > 1:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")

@@ -67,17 +67,17 @@ class RecipeTrainer(Trainer):
 
 @final
 class Progress(TrainerCallback):
-    """Shows loss and rate, tells the rows which epoch it is, and stops at a loss that is not a number."""
+    """Shows loss and rate, tells the rows whose turn it is, and stops at a loss that is not a number."""
 
-    def __init__(self, steps: Steps, rows: Any) -> None:
-        self.steps, self.rows, self.loss = steps, rows, math.nan
+    def __init__(self, steps: Steps, rows: Any, phase: int) -> None:
+        self.steps, self.rows, self.phase, self.loss = steps, rows, phase, math.nan
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Set the epoch on which masks depend; epoch 0 is for measuring."""
+        """Give the rows other masks than in the epoch and in the phase before."""
         if isinstance(self.rows, Chunks):
-            self.rows.epoch = 1 + int(state.epoch or 0)
+            self.rows.turn = (1 + self.phase, int(state.epoch or 0))
 
     def on_log(
         self,
