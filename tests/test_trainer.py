@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_its_step(tokenizer: PreT
     learning = Learning(tokenizer, tiny)
     with torch.no_grad():
         learning.model.classifier.bias.fill_(torch.nan)
-    with pytest.raises(UserError, match=r"the loss is nan at step 10; try a lower learning_rate"):
+    with pytest.raises(UserError, match=r"the loss is nan at step 1; try a lower learning_rate"):
         learning.run(epochs=3)
 
 

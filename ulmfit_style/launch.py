@@ -15,20 +15,16 @@ from ulmfit_style.console import say
 from ulmfit_style.run import Artefact
 from ulmfit_style.stages import adapt, finetune, push, references
 
-TRAINING = ("adapt", "finetune")
-"""Stages that make a model, in the order of the chain."""
-STAGES = (*TRAINING, "push")
-
-
 @dataclass(frozen=True)
 class Step:
     """One artefact to make."""
 
     title: str
-    artefact: Artefact
-    run: Callable[[], Path]
     role: str
     """What the artefact is called in `runs/<name>/`."""
+    artefact: Artefact
+    stage: Callable[[Config], Path]
+    config: Config
 
 
 def plan(config: Config, stages: Sequence[str]) -> list[Step]:
@@ -36,21 +32,21 @@ def plan(config: Config, stages: Sequence[str]) -> list[Step]:
     steps = []
     if "finetune" in stages and config.compare:
         title = "references: simple models on the same rows"
-        steps.append(Step(title, lineage.references(config), lambda: references.run(config), "references"))
+        steps.append(Step(title, "references", lineage.references(config), references.run, config))
         if config.adapt is not None:
             bare = without_adaptation(config)
             title = "finetune, not adapted: for comparison"
-            steps.append(Step(title, lineage.finetune(bare), lambda: finetune.run(bare), "finetune-not-adapted"))
-    if "adapt" in stages and (config.adapt is not None or stages == ["adapt"]):
+            steps.append(Step(title, "finetune-not-adapted", lineage.finetune(bare), finetune.run, bare))
+    if "adapt" in stages and (config.adapt is not None or "finetune" not in stages):
         title = f"adapt: {config.model.checkpoint} learns the corpus"
-        steps.append(Step(title, lineage.adapt(config), lambda: adapt.run(config), "adapt"))
+        steps.append(Step(title, "adapt", lineage.adapt(config), adapt.run, config))
     if "finetune" in stages:
-        steps.append(Step("finetune: the task", lineage.finetune(config), lambda: finetune.run(config), "finetune"))
+        steps.append(Step("finetune: the task", "finetune", lineage.finetune(config), finetune.run, config))
     return steps
 
 
-def run(config: Config, stages: Sequence[str]) -> Path:
-    """Run the stages and say what came of it; return the directory of the last artefact.
+def run(config: Config, stages: Sequence[str]) -> None:
+    """Run the stages and say what came of it.
 
     Raises:
         UserError: if something in the data or the options is wrong.
@@ -64,15 +60,16 @@ def run(config: Config, stages: Sequence[str]) -> Path:
         else:
             say(f"[{number}/{len(steps)}] {step.title}", style="bold")
             started = time.monotonic()
-            step.run()
+            step.stage(step.config)
             say(f"  done in {time.monotonic() - started:.0f} s: {step.artefact.directory}")
         step.artefact.link(config.name, step.role)
     if "finetune" in stages:
         conclude(config)
-    last = lineage.adapt(config) if config.task is None or stages == ["adapt"] else lineage.finetune(config)
+    elif "adapt" in stages and config.task is not None:
+        say("Next: make finetune, with the same options")
     if "push" in stages:
-        push.run(config, last.directory)
-    return last.directory
+        pushed = lineage.adapt(config) if config.task is None else lineage.finetune(config)
+        push.run(config, pushed.directory)
 
 
 def _prepare() -> None:

@@ -83,6 +83,7 @@ def run_phase(
                 seed=settings.seed * 1000 + number,
                 train_sampling_strategy="group_by_length",
                 bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+                logging_first_step=True,
                 logging_steps=LOGGING_STEPS,
                 logging_nan_inf_filter=False,
                 save_strategy="no",
