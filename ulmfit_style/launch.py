@@ -15,6 +15,7 @@ from ulmfit_style.console import say
 from ulmfit_style.run import Artefact
 from ulmfit_style.stages import adapt, finetune, push, references
 
+
 @dataclass(frozen=True)
 class Step:
     """One artefact to make."""
