@@ -1,11 +1,12 @@
 # `make help` lists the targets. The variables of this file are in capitals; any other key=value typed after `make` is an
-# option of the stages. The program reads those from the environment's MAKEFLAGS, so that no shell ever sees them.
+# option of the commands. The program reads those from the environment's MAKEFLAGS, so that no shell ever sees them.
 
 PYTHON ?= python3
 VENV   ?= .venv
 
-STAGES := adapt finetune sweep push
-GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
+COMMANDS := plan adapt finetune evaluate predict push sweep runs clean-runs new-task check-presets doctor
+WORKERS  := -n auto --dist loadfile
+GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
 
 # make would expand the $(...) in an option's value on its way into the environment, where nobody wants it.
 unexport $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(if $(findstring $$,$(value $v)),$v)))
@@ -17,32 +18,41 @@ pip_install = $(VENV)/bin/pip install -c constraints.txt -e $1 >$(PIP_LOG) 2>&1 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup $(STAGES) test check format
+.PHONY: help setup $(COMMANDS) test check format
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ' *:.*## ' '/^[a-z-]+ *:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'Stages typed together make one run: make adapt finetune name=mine finetune.epochs=5'
+	@echo 'Their options: $(VENV)/bin/ulmfit-style adapt --help'
 
 setup: $(VENV)/installed ## make the environment in .venv (the other targets do so too where it is missing)
 	@echo "the environment in $(VENV) is ready"
 
-adapt:    ## train the pretrained model on the domain's unlabelled text
-finetune: ## train it on the labelled task, and measure it
-sweep:    ## try many values of the options, and tell which are best
-push:     ## put the model on the Hugging Face Hub
+plan:          ## say what `make adapt finetune` would run with these options, and why, and run nothing
+adapt:         ## train the pretrained model on the domain's unlabelled text
+finetune:      ## train it on the labelled task, and measure it
+evaluate:      ## score a finished model on other rows, and keep every prediction
+predict:       ## answer a text, a file of them or standard input with a finished model
+push:          ## put the model on the Hugging Face Hub
+sweep:         ## try many values of the options, and tell which are best
+runs:          ## list what was made: when, its size, and which names link to it
+clean-runs:    ## list what no name needs any more; with yes=true, remove it
+new-task:      ## look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews
+check-presets: ## ask the Hub whether the models and data sets of conf/ are there
+doctor:        ## print what an issue should tell about this machine
 
-# The first stage typed runs them all, in the order typed.
-$(STAGES): $(VENV)/installed
+# The first command typed runs them all, in the order typed.
+$(COMMANDS): $(VENV)/installed
 	@$(if $(filter $@,$(firstword $(GOALS))),$(VENV)/bin/ulmfit-style $(GOALS) --from-make,:)
 
-test: $(VENV)/installed-dev ## run the tests
-	@$(VENV)/bin/pytest
+test: $(VENV)/installed-dev ## run the tests, but for the slow ones
+	@$(VENV)/bin/pytest $(WORKERS)
 
 check: $(VENV)/installed-dev ## all that has to pass before a change goes in: format, lint, types, tests
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/pytest
+	@$(VENV)/bin/pytest $(WORKERS) -m "not gpu"
 
 format: $(VENV)/installed-dev ## format the code, and mend what the linter can
 	@$(VENV)/bin/ruff format

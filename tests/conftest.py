@@ -5,58 +5,39 @@ import os
 # No test may ask the Hub: what is not embedded or made here does not exist.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tiny models are faster on one thread, and several workers do not wait for each other's.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import torch
-from samples import reviews
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast, set_seed
+from samples import reviews, tiny_sizes, tiny_tokenizer
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
+from ulmfit_style.__main__ import main
 from ulmfit_style.config import Config, compose
-
-WORDS = "a an the film plot actor scene story is was feels very quite wonderful dreadful moving tedious unforgettable"
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """A WordPiece tokenizer that splits long words into several tokens."""
-    wordpiece = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    wordpiece.normalizer = normalizers.BertNormalizer()
-    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=90, special_tokens=special, show_progress=False)
-    wordpiece.train_from_iterator([WORDS, *(text for text, _, _ in reviews(40))], trainer)
-    ids = {token: wordpiece.token_to_id(token) for token in special}
-    wordpiece.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=wordpiece,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_max_length=64,
-    )
+    return tiny_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def tiny(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
     """The sizes of a tiny model, without dropout, for any architecture's config."""
-    return {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "max_position_embeddings": 64,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    return tiny_sizes(tokenizer)
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +47,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTo
     directory = tmp_path_factory.mktemp("checkpoint")
     BertModel(BertConfig(**tiny)).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def causal_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast, tiny: dict) -> Path:
+    """A causal language model with its head, and a tokenizer without a padding token."""
+    set_seed(0)
+    directory = tmp_path_factory.mktemp("causal")
+    sizes = {name: size for name, size in tiny.items() if "dropout" not in name}
+    LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2)).save_pretrained(directory)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, unk_token="[UNK]", bos_token="[CLS]", eos_token="[SEP]"
+    ).save_pretrained(directory)
     return directory
 
 
@@ -95,32 +89,55 @@ def reviews_csv(write_csv: Callable[..., Path]) -> Path:
     return write_csv(reviews(120))
 
 
+@pytest.fixture(scope="session")
+def finetuned(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> list[str]:
+    """The overrides of a recipe that `finetune` has run.
+
+    One good review in five is called bad, so that no score is perfect.
+    """
+    folder = tmp_path_factory.mktemp("finetuned")
+    rows = [
+        (text, "bad" if number % 10 == 3 else label, film) for number, (text, label, film) in enumerate(reviews(120))
+    ]
+    with (folder / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("review", "stars", "film"), *rows])
+    overrides = [
+        "task=text_classification",
+        f"task.path={folder / 'reviews.csv'}",
+        "task.text=review",
+        "task.label=stars",
+        f"model.checkpoint={checkpoint}",
+        "model.sha256=null",
+        f"runs={folder / 'runs'}",
+        "adapt=none",
+        "compare=false",
+        "finetune.epochs=10",
+        "finetune.learning_rate=1e-2",
+        "finetune.max_length=32",
+    ]
+    assert main(["finetune", *overrides]) == 0
+    return overrides
+
+
 @pytest.fixture
-def compose_tiny(tmp_path: Path, checkpoint: Path, reviews_csv: Path) -> Callable[..., Config]:
-    """Compose a config over the tiny checkpoint and the tiny reviews, in the test's folder."""
-
-    def make(*overrides: str) -> Config:
-        return compose(
-            [
-                "task=text_classification",
-                f"task.path={reviews_csv}",
-                "task.text=review",
-                "task.label=stars",
-                "task.train_samples=20",
-                f"model.checkpoint={checkpoint}",
-                "model.sha256=null",
-                f"runs={tmp_path / 'runs'}",
-                "adapt.epochs=1",
-                "adapt.head_epochs=1",
-                "finetune.epochs=2",
-                *overrides,
-            ]
-        )
-
-    return make
+def tiny_overrides(tmp_path: Path, checkpoint: Path, reviews_csv: Path) -> list[str]:
+    """A recipe over the tiny checkpoint and the tiny reviews, in the test's folder."""
+    return [
+        "task=text_classification",
+        f"task.path={reviews_csv}",
+        "task.text=review",
+        "task.label=stars",
+        "task.train_samples=20",
+        f"model.checkpoint={checkpoint}",
+        "model.sha256=null",
+        f"runs={tmp_path / 'runs'}",
+        "adapt.epochs=1",
+        "adapt.head_epochs=1",
+        "finetune.epochs=2",
+    ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Tiny models are faster, and sums the same, on one thread."""
-    torch.set_num_threads(1)
+@pytest.fixture
+def compose_tiny(tiny_overrides: list[str]) -> Callable[..., Config]:
+    """Compose the tiny recipe with further overrides."""
+    return lambda *overrides: compose([*tiny_overrides, *overrides])

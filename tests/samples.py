@@ -1,10 +1,15 @@
-"""Small data for the tests."""
+"""Small data, and a tiny tokenizer and the sizes of tiny models, for the tests."""
 
 import json
 import random
+import string
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+WORDS = "the film plot story is very number wonderful moving dreadful tedious actor scene"
 GOOD, BAD = ("wonderful", "moving", "unforgettable"), ("dreadful", "tedious")
 
 
@@ -23,3 +28,42 @@ def jsonl(path: Path, rows: Sequence[object]) -> Path:
     """Write rows as JSON lines."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Make a WordPiece tokenizer of 90 tokens, which splits all words but a few into letters.
+
+    It is not trained: of two trained ones each numbers its tokens differently.
+    """
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = string.ascii_lowercase + string.digits
+    vocabulary = [*special, *WORDS.split(), *letters, *(f"##{letter}" for letter in letters)]
+    wordpiece = Tokenizer(models.WordPiece({token: index for index, token in enumerate(vocabulary)}, unk_token="[UNK]"))
+    wordpiece.normalizer = normalizers.BertNormalizer()
+    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    ids = {token: wordpiece.token_to_id(token) for token in special}
+    wordpiece.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=wordpiece,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+    )
+
+
+def tiny_sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
+    """Return the sizes of a tiny model, without dropout, for any architecture's config."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 64,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "pad_token_id": tokenizer.pad_token_id,
+    }

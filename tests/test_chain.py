@@ -13,9 +13,9 @@ import yaml
 from samples import reviews
 from transformers import pipeline
 
-from ulmfit_style import load
+from ulmfit_style import load, predictions
 from ulmfit_style.__main__ import main
-from ulmfit_style.run import METRICS, PREDICTIONS
+from ulmfit_style.run import METRICS
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -89,11 +89,10 @@ def test_a_change_of_fine_tuning_shares_the_adapted_model(first: str, runs: Path
 
 def test_the_predictions_are_those_that_the_score_was_computed_from(first: str, runs: Path):
     directory = runs / "smoke/finetune-not-adapted"
-    lines = [json.loads(line) for line in (directory / PREDICTIONS).read_text().splitlines()]
-    test = [line for line in lines if line["split"] == "test"]
+    test = predictions.read(directory, "test")
     metrics = json.loads((directory / METRICS).read_text())
     assert len(test) == metrics["test"]["rows"] == 200
-    right = sum(line["label"] == line["target"] for line in test)
+    right = sum(prediction["label"] == prediction["target"] for prediction in test)
     assert metrics["test"]["scores"]["accuracy"] == pytest.approx(right / 200)
 
 
@@ -150,6 +149,20 @@ def test_a_csv_of_ones_own_needs_no_code(own_csv, tmp_path: Path, capsys: pytest
     assert "adapted + fine-tuned" in capsys.readouterr().out
 
 
+def test_a_causal_model_goes_the_same_way(own_csv, causal_checkpoint: Path, tmp_path: Path):
+    options = ("finetune.epochs=30", "finetune.learning_rate=1e-2", "compare=false")
+    assert main(own_csv(f"model.checkpoint={causal_checkpoint}", *options)) == 0
+    adapted = json.loads((tmp_path / "runs/default/adapt" / METRICS).read_text())
+    assert adapted["per"] == "token"
+    assert [entry["after"] for entry in adapted["heldout"]] == ["checkpoint", "every weight"]
+    scores = json.loads((tmp_path / "runs/default/finetune" / METRICS).read_text())["test"]["scores"]
+    assert scores["accuracy"] > 0.9
+    texts = ["a film number 3 is wonderful", "the plot number 12345 is tedious"]
+    model = load(tmp_path / "runs/default/finetune")
+    assert [answer["label"] for answer in model(texts)] == ["good", "bad"]
+    assert model(texts) == [pytest.approx(model(text), abs=1e-5) for text in texts]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -176,7 +189,9 @@ def test_finetune_without_its_adapted_model_names_the_command(own_csv, capsys: p
 
 def test_push_before_there_is_a_model_names_the_command(own_csv, capsys: pytest.CaptureFixture[str]):
     assert main(["push", *own_csv("hub.repo=me/x")[2:]]) == 2
-    assert "there is no finished model in" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "there is no finished model for this config" in error
+    assert "run `adapt finetune` with the same options" in error
 
 
 def test_unknown_commands_are_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]):

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,17 @@ def problems(*overrides: str) -> list[str]:
 
 
 def test_the_conf_folder_has_the_files_that_these_tests_compose():
-    assert len(YAMLS) == 10
+    assert len(YAMLS) == 24
     assert {path.parent.name for path in YAMLS} == {"model", "corpus", "task", "adapt", "finetune", "experiment"}
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=str)
 def test_every_yaml_composes_into_the_schema(path: Path):
-    needed = {"corpus/file": ["corpus.path=x.txt"], "task/text_classification": ["task.path=x.csv"]}
-    needed["task/none"] = ["corpus=file", "corpus.path=x.txt"]
+    needed = {"corpus/file": ["corpus.path=x.txt"], "task/none": ["corpus=file", "corpus.path=x.txt"]}
+    needed |= {
+        f"task/{kind}": ["task.path=x.csv"]
+        for kind in ("text_classification", "multi_label_classification", "text_regression")
+    }
     group, choice = path.parent.name, path.stem
     assert isinstance(compose([f"{group}={choice}", *needed.get(f"{group}/{choice}", [])]), Config)
 
@@ -49,7 +53,8 @@ def test_a_config_survives_its_recipe():
 def test_all_unknown_keys_and_choices_are_listed_at_once_with_the_nearest_name():
     assert problems("finetune.lr=1", "tusk=1", "task=rotten", "task.txt=a") == [
         "task=rotten: there is no such task; did you mean 'rotten_tomatoes'? "
-        "(there are: none, rotten_tomatoes, text_classification)",
+        "(there are: ag_news, imdb, multi_label_classification, none, rotten_tomatoes, sst2, text_classification, "
+        "text_regression, trec, tweet_eval)",
         "finetune.lr=1: there is no option 'finetune.lr'; did you mean 'finetune.learning_rate'?",
         "tusk=1: there is no option 'tusk'; did you mean 'task'?",
         "task.txt=a: there is no option 'task.txt'; did you mean 'task.text'?",
@@ -74,7 +79,7 @@ def test_a_value_that_hydra_cannot_read_is_shown_quoted():
     (problem,) = problems("task.path=my file (1).csv")
     remedy = """task.path="'my file (1).csv'\""""
     assert problem == f"task.path=my file (1).csv: cannot be read as an override; write {remedy}"
-    assert compose(["task.path='my file (1).csv'"]).task.path == "my file (1).csv"
+    assert compose(["task.path='my file (1).csv'"]).task.path.train == "my file (1).csv"
 
 
 def test_a_token_is_no_option_and_is_not_repeated():
@@ -116,6 +121,15 @@ def test_a_grid_is_the_product_of_the_swept_options():
     ]
 
 
+def test_a_glob_in_a_grid_spans_the_choices_of_its_group():
+    assert grid(["model=glob(*bert)"]) == [["model=bert"], ["model=distilbert"], ["model=modernbert"]]
+
+
+def test_a_grid_that_cannot_be_counted_is_refused():
+    with pytest.raises(ConfigError, match="INTERVAL"):
+        grid(["finetune.learning_rate=interval(1e-5,1e-4)"])
+
+
 def test_a_wrong_option_is_answered_without_a_traceback_and_without_torch():
     code = "import sys; from ulmfit_style.__main__ import main; code = main(['adapt', 'finetune.lr=1']); "
     code += "assert 'torch' not in sys.modules and 'transformers' not in sys.modules; sys.exit(code)"
@@ -125,3 +139,66 @@ def test_a_wrong_option_is_answered_without_a_traceback_and_without_torch():
     assert "did you mean 'finetune.learning_rate'?" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert time.monotonic() - started < 10  # 1 s on an idle machine; the bound only catches a stray import
+
+
+@pytest.fixture
+def own_yaml(tmp_path: Path) -> Callable[..., str]:
+    """Write YAMLs of the user's own, and return the override that makes them known."""
+
+    def write(**files: str) -> str:
+        for name, text in files.items():
+            path = tmp_path / "my conf" / f"{name.replace('__', '/')}.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return f"hydra.searchpath=['{tmp_path / 'my conf'}']"
+
+    return write
+
+
+def test_a_folder_of_ones_own_adds_choices_to_the_groups(own_yaml):
+    path = own_yaml(task__mine="_target_: ulmfit_style.tasks.text_classification.TextClassification\npath: my.csv\n")
+    assert compose([path, "task=mine", "task.text=a", "task.label=b"]).task.path.train == "my.csv"
+    assert "did you mean 'mine'? (there are: ag_news, imdb, mine, " in problems(path, "task=main")[0]
+
+
+def test_a_mistake_in_a_yaml_is_told_with_its_file(own_yaml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    path = own_yaml(finetune__mine="defaults: [plain]\nepoch: 3\nseed: many\ntrainer: {lerning_rate: 1}\n")
+    file = "my conf/finetune/mine.yaml"
+    unknown, wrong, trainer = sorted(problems(path, "finetune=mine"))
+    assert unknown == f"finetune.epoch: there is no such option; did you mean 'finetune.epochs'? (in {file})"
+    assert wrong.startswith("finetune.seed=many: should be a valid integer")
+    assert wrong.endswith(f"(in {file})")
+    assert trainer.startswith("finetune.trainer.lerning_rate: TrainingArguments has no such field")
+    assert trainer.endswith(f"(in {file})")
+
+
+def test_a_mistake_in_a_yaml_over_the_whole_recipe_is_told_with_its_file(
+    own_yaml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    path = own_yaml(experiment__mine="# @package _global_\nfinetune: {seed: many}\n")
+    assert problems(path, "experiment=mine")[0].endswith("(in my conf/experiment/mine.yaml)")
+
+
+def test_a_typed_mistake_is_blamed_on_no_yaml():
+    assert problems("finetune.seed=many")[0].endswith("as an integer")
+
+
+def test_a_yaml_that_cannot_be_parsed_is_told_with_its_file(own_yaml, tmp_path: Path):
+    path = own_yaml(finetune__mine="epochs: [1\nseed: 2\n")
+    (problem,) = problems(path, "finetune=mine")
+    assert str(tmp_path / "my conf/finetune/mine.yaml") in problem
+    assert "line 2" in problem
+
+
+def test_a_folder_of_ones_own_has_to_be_there():
+    assert problems("hydra.searchpath=[nowhere]") == ["nowhere: there is no such folder of configs"]
+
+
+def test_a_yaml_of_ones_own_that_would_never_be_read_is_refused(own_yaml, tmp_path: Path):
+    (problem,) = problems(own_yaml(finetune__plain="epochs: 1\n"))
+    assert problem == (
+        f"{tmp_path / 'my conf/finetune/plain.yaml'}: the program has a finetune/plain.yaml of its own; "
+        "choose another name"
+    )

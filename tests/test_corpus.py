@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 from samples import jsonl, reviews
 
-from ulmfit_style.config import Config, Corpus
+from ulmfit_style.config import Config, Corpus, compose
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.errors import UserError
+from ulmfit_style.tasks.text_classification import TextClassification
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +60,62 @@ def test_empty_documents_are_counted_and_a_tiny_corpus_is_refused(tmp_path: Path
     with pytest.raises(UserError, match="holds 5 documents; adapt needs 20 at least"):
         corpus.load(Corpus(path=str(path)), None)
     assert "2 empty documents are left out" in capsys.readouterr().out
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    """A folder of 30 notes of two paragraphs each, a csv file of more, and a picture."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"{number:02}.txt").write_text(f"note {number}\n\nits second paragraph, {number}\n", encoding="utf-8")
+    (folder / "more.csv").write_text("text\n" + "".join(f"row {n}\n" for n in range(5)), encoding="utf-8")
+    (folder / "picture.png").touch()
+    return folder
+
+
+@pytest.mark.parametrize(("document", "count"), [("file", 35), ("paragraph", 65), ("line", 65)])
+def test_a_folder_of_notes_is_cut_into_documents_as_told(notes: Path, document, count: int, capsys):
+    documents = corpus.load(Corpus(path=str(notes), document=document), None)
+    assert len(documents.train) + len(documents.heldout) == count
+    out = capsys.readouterr().out
+    assert f"from {notes} (31 files); in txt and md files a document is a {document} (corpus.document)" in out
+    assert f"1 files of {notes} are of other kinds, and are not read (.png)" in out
+    assert ("empty documents are left out" in out) == (document == "line")
+
+
+def test_several_files_and_globs_are_one_corpus_and_no_file_is_read_twice(notes: Path):
+    reference = (str(notes / "more.csv"), f"{notes}/*.txt", str(notes / "00.txt"))
+    documents = corpus.load(Corpus(path=reference, document="file"), None)
+    assert len(documents.train) + len(documents.heldout) == 35
+    config = compose(["task=none", "corpus=file", f"corpus.path=[{notes}/more.csv,'{notes}/*.txt']"])
+    assert config.corpus.path == reference[:2]
+
+
+def test_where_a_corpus_lies_does_not_change_its_digest(notes: Path):
+    before = corpus.load(Corpus(path=str(notes)), None).digest()
+    moved = notes.rename(notes.with_name("moved"))
+    assert corpus.load(Corpus(path=str(moved)), None).digest() == before
+    assert corpus.load(Corpus(path=str(moved), document="file"), None).digest() != before
+
+
+def test_a_broken_file_of_a_folder_is_told_by_its_name(notes: Path):
+    (notes / "07.txt").write_bytes("이 기록은 오래된 것이다".encode("cp949"))
+    with pytest.raises(UserError, match=r"notes/07\.txt:1: is not UTF-8; it looks like CP949"):
+        corpus.load(Corpus(path=str(notes)), None)
+
+
+def test_a_document_that_is_no_text_is_told_with_its_row(tmp_path: Path):
+    path = jsonl(tmp_path / "a.jsonl", [{"text": f"{n}"} for n in range(30)] + [{"text": ["a", "b"]}])
+    with pytest.raises(UserError, match=r"a\.jsonl:31: 'text' is a list, and no text; name another: corpus\.text"):
+        corpus.load(Corpus(path=str(path)), None)
+
+
+def test_both_texts_of_a_pair_are_documents_and_neither_of_a_test_pair_is_trained_on(tmp_path: Path):
+    rows = [{"a": f"premise {n // 2}", "b": f"hypothesis {n}", "label": n % 2} for n in range(200)]
+    path = jsonl(tmp_path / "pairs.jsonl", rows)
+    task = TextClassification(path=str(path), text="a", text_pair="b")
+    found = corpus.load(Corpus(path=None), task)
+    assert any(text.startswith("premise") for text in found.train)
+    assert any(text.startswith("hypothesis") for text in found.train)
+    assert not {labelled.normalised(text) for text in found.train + found.heldout} & labelled.load(task).held

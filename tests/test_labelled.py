@@ -1,13 +1,23 @@
+import csv
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from samples import reviews
+from pydantic import ValidationError
+from samples import jsonl, reviews
 
 from ulmfit_style.data.labelled import Labelled, load, normalised
 from ulmfit_style.errors import UserError
+from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.tasks.text_regression import TextRegression
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    load.cache_clear()
 
 
 @pytest.fixture
@@ -20,20 +30,33 @@ def loaded(write_csv: Callable[..., Path]) -> Callable[..., Labelled]:
     return make
 
 
+@pytest.fixture
+def split_files(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """Write one csv file for each split, and return what `task.path` takes."""
+
+    def write(**splits) -> dict[str, str]:
+        for split, rows in splits.items():
+            with (tmp_path / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerows([("review", "stars", "film"), *rows])
+        return {split: str(tmp_path / f"{split}.csv") for split in splits}
+
+    return write
+
+
 def texts(rows) -> list[str]:
-    return [row.fields["review"] for row in rows]
+    return [row.fields["text"] for row in rows]
 
 
 def test_every_row_is_in_one_split_and_each_split_has_its_share_of_each_class(loaded: Callable[..., Labelled]):
     rows = loaded()
     assert sorted(texts(rows.pool + rows.validation + rows.test)) == sorted(text for text, _, _ in reviews(120))
     assert [len(rows.pool), len(rows.validation), len(rows.test)] == [84, 12, 24]
-    assert Counter(row.fields["stars"] for row in rows.test) == {"good": 12, "bad": 12}
+    assert Counter(row.fields["label"] for row in rows.test) == {"good": 12, "bad": 12}
 
 
 def test_no_group_is_on_two_sides(loaded: Callable[..., Labelled]):
     rows = loaded(group="film")
-    films = [{row.fields["film"] for row in split} for split in (rows.pool, rows.validation, rows.test)]
+    films = [{row.fields["group"] for row in split} for split in (rows.pool, rows.validation, rows.test)]
     assert all(films)
     assert not films[0] & films[1]
     assert not films[0] & films[2]
@@ -48,12 +71,88 @@ def test_the_test_rows_stay_when_rows_are_sampled_or_come_to_the_file(loaded: Ca
     assert set(texts(loaded(split_seed=1).test)) != test
 
 
+def test_splits_that_are_given_stay_as_they_are(split_files):
+    parts = {"train": reviews(60), "validation": reviews(30, 1), "test": reviews(20, 2)}
+    # The samples count from 0 in each file: make their texts differ.
+    parts = {split: [(f"{split} {text}", *rest) for text, *rest in rows] for split, rows in parts.items()}
+    rows = load(TextClassification(path=split_files(**parts), text="review", label="stars", test_ratio=0.9))
+    for split, found in (("train", rows.pool), ("validation", rows.validation), ("test", rows.test)):
+        assert sorted(texts(found)) == sorted(text for text, *_ in parts[split])
+
+
+@pytest.mark.parametrize(("given", "made"), [("test", "validation"), ("validation", "test")])
+def test_a_split_that_is_not_given_is_made_from_train(split_files, given: str, made: str, capsys):
+    own = [(f"own {text}", *rest) for text, *rest in reviews(30)]
+    paths = split_files(train=reviews(100), **{given: own})
+    rows = load(TextClassification(path=paths, text="review", label="stars", test_ratio=0.2, validation_ratio=0.2))
+    assert texts(getattr(rows, given)) == [text for text, *_ in own]
+    assert len(getattr(rows, made)) == 20
+    assert sorted(texts([*getattr(rows, made), *rows.pool])) == sorted(text for text, *_ in reviews(100))
+    assert f"{made} is split off train" in capsys.readouterr().out
+
+
+def test_a_row_in_two_of_the_given_splits_stays_in_test_alone(split_files, capsys: pytest.CaptureFixture[str]):
+    paths = split_files(train=reviews(60), validation=reviews(120)[50:80], test=reviews(120)[70:90])
+    rows = load(TextClassification(path=paths, text="review", label="stars"))
+    assert texts(rows.test) == [text for text, *_ in reviews(120)[70:90]]
+    assert texts(rows.validation) == [text for text, *_ in reviews(120)[50:70]]
+    assert sorted(texts(rows.pool)) == sorted(text for text, *_ in reviews(50))
+    assert "20 rows are left out whose text also stands in test or validation" in capsys.readouterr().out
+
+
+def test_the_same_rows_have_one_digest_in_one_file_or_under_other_names(split_files, tmp_path: Path):
+    parts = {"train": reviews(60), "test": [(f"own {text}", *rest) for text, *rest in reviews(30)]}
+    task = TextClassification(path=split_files(**parts), text="review", label="stars")
+    for split, rows in parts.items():
+        jsonl(tmp_path / f"{split}.jsonl", [{"Body": text, "Class": label} for text, label, _ in rows])
+    other = TextClassification(path={split: str(tmp_path / f"{split}.jsonl") for split in parts})
+    # The line numbers differ, and break ties of the sample's order alone.
+    assert load(task).digest(task) == load(other).digest(other)
+    assert task.determinants() == other.determinants()
+
+
+def test_what_is_asked_and_what_is_answered_enter_the_digest(tmp_path: Path):
+    def digest(pair: str, label: object) -> str:
+        load.cache_clear()
+        rows = [{"a": f"text {n}", "b": f"{pair} {n}", "label": label if n == 0 else n % 3} for n in range(90)]
+        path = jsonl(tmp_path / "a.jsonl", rows)
+        task = TextClassification(path=str(path), text="a", text_pair="b")
+        return load(task).digest(task)
+
+    assert digest("pair", 0) == digest("pair", "0")
+    assert len({digest("pair", 0), digest("pair", 1), digest("other", 0)}) == 3
+
+
+def test_class_weights_enter_the_fingerprint_and_names_of_columns_do_not():
+    task = TextClassification(path="a.csv", text="a", text_pair="b", label="c", group="d", shots=3)
+    assert task.determinants() == {"class_weights": "none"}
+    assert MultiLabelClassification(path="a.csv", label_separator=";").determinants() == {}
+
+
 def test_a_larger_sample_holds_the_smaller_one_and_every_class(loaded: Callable[..., Labelled]):
     small, large = (loaded(train_samples=count, sample_seed=2) for count in (2, 30))
-    assert {row.fields["stars"] for row in small.train} == {"good", "bad"}
+    assert {row.fields["label"] for row in small.train} == {"good", "bad"}
     assert set(texts(small.train)) < set(texts(large.train))
     assert set(texts(large.train)) <= set(texts(large.pool)) == set(texts(small.pool))
     assert set(texts(loaded(train_samples=30, sample_seed=3).train)) != set(texts(large.train))
+
+
+def test_shots_are_so_many_rows_of_each_class_and_fewer_are_among_more(loaded: Callable[..., Labelled]):
+    few, more = (loaded(shots=count, sample_seed=2) for count in (3, 8))
+    assert Counter(row.fields["label"] for row in few.train) == {"good": 3, "bad": 3}
+    assert Counter(row.fields["label"] for row in more.train) == {"good": 8, "bad": 8}
+    assert set(texts(few.train)) < set(texts(more.train))
+
+
+def test_a_class_with_fewer_rows_than_shots_is_named(loaded: Callable[..., Labelled], capsys):
+    rows = loaded([*reviews(60), *((f"rare {n}", "rare", "f") for n in range(4))], shots=10)
+    assert Counter(row.fields["label"] for row in rows.train) == {"good": 10, "bad": 10, "rare": 3}
+    assert "classes with fewer than 10 training rows: rare (3)" in capsys.readouterr().out
+
+
+def test_shots_and_a_total_do_not_go_together():
+    with pytest.raises(ValidationError, match=r"goes without task\.train_samples, which is 100 here"):
+        TextClassification(path="a.csv", train_samples=100, shots=5)
 
 
 def test_training_rows_whose_text_is_tested_are_left_out(
@@ -65,6 +164,15 @@ def test_training_rows_whose_text_is_tested_are_left_out(
     train, held = {normalised(text) for text in texts(rows.pool)}, texts(rows.validation + rows.test)
     assert not train & {normalised(text) for text in held}
     assert "rows are left out whose text also stands in test or validation" in capsys.readouterr().out
+
+
+def test_hangul_in_parts_equals_hangul_in_syllables_as_text_and_as_label(loaded: Callable[..., Labelled]):
+    rows = [(f"재미있는 영화 {n}", ("긍정", "부정")[n % 2], "f") for n in range(60)]
+    parts = [tuple(unicodedata.normalize("NFD", cell) for cell in row) for row in rows]
+    found = loaded([*rows, *parts])
+    assert found.classes == ["긍정", "부정"]
+    sides = [{normalised(text) for text in texts(split)} for split in (found.pool, found.validation, found.test)]
+    assert sum(map(len, sides)) == len(set().union(*sides)) == 60
 
 
 def test_rows_of_other_classes_are_left_out_and_counted(
@@ -85,18 +193,58 @@ def test_numbers_as_labels_sort_as_numbers(loaded: Callable[..., Labelled]):
     assert loaded([(f"text {n}", str(n % 12 + 1), "f") for n in range(240)]).classes == [str(n) for n in range(1, 13)]
 
 
+@pytest.mark.parametrize("header", [("Review", "Stars", "film"), ("내용", "라벨", "film"), ("TEXT", "label", "film")])
+def test_columns_whose_names_leave_no_doubt_are_found_and_said(write_csv, capsys, header: tuple[str, ...]):
+    path = write_csv(reviews(60), header)
+    assert load(TextClassification(path=str(path))).classes == ["bad", "good"]
+    told = f"task.path={path}: the text is column '{header[0]}' and the label is column '{header[1]}', by its name\n"
+    assert told in capsys.readouterr().out
+
+
+def test_columns_that_are_named_are_not_looked_for(write_csv, capsys: pytest.CaptureFixture[str]):
+    path = write_csv(reviews(60), ("text", "label", "content"))
+    task = TextClassification(path=str(path), text="content", label="label", test_ratio=0.3)
+    assert normalised(texts(load(task).pool)[0]).startswith("film")
+    assert "by its name" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (("text", "content", "label"), "'text' and 'content' may both be the text; say which one: task.text=text"),
+        (("text", "stars", "Label"), "'stars' and 'Label' may both be the label; say which one: task.label=stars"),
+        (("a", "label", "c"), r"no column is surely the text; name it: task.text=<column> \(there are: a, label, c\)"),
+    ],
+)
+def test_columns_that_leave_doubt_are_asked_for(write_csv, header: tuple[str, ...], message: str):
+    with pytest.raises(UserError, match=message):
+        load(TextClassification(path=str(write_csv(reviews(60), header))))
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
         (
             [("", "good", "f"), ("x", "", "f"), *reviews(50)],
             {},
-            r"reviews\.csv:2: 'review' is empty\n  - .*:3: 'stars' is",
+            r"reviews\.csv has 2 problems:\n  - reviews\.csv:2: the text is empty\n  - reviews\.csv:3: the label is",
         ),
+        (
+            [("", "", "f")] * 12 + reviews(50),
+            {},
+            r"has 12 problems:(\n  - reviews\.csv:\d+: .*){10}\n  - \.\.\. and 2 more$",
+        ),
+        ([("x", "good", ""), *reviews(50)], {"group": "film"}, r"reviews\.csv:2: 'film' is empty, which task\.group"),
         ([(text, "good", film) for text, _, film in reviews(50)], {}, "every row has the label 'good'"),
-        ([(text, text, film) for text, _, film in reviews(50)], {}, "50 different values of 'stars' in 50 rows"),
+        ([(text, text, film) for text, _, film in reviews(50)], {}, "50 different labels in 50 rows; is task.label"),
+        (
+            reviews(50),
+            {"labels": ("bad", "goood")},
+            "no row has the label 'goood' of task.labels; did you mean 'good'?",
+        ),
         (reviews(4), {}, "4 rows are too few"),
-        (reviews(50), {"train_samples": 1}, "there are 2 classes, and each needs a row"),
+        ([], {}, "reviews.csv: holds no rows"),
+        (reviews(50), {"train_samples": 1}, "there are 2 classes, and it takes 2 rows for each to have one"),
         (reviews(50), {"train_samples": 500}, "the training split has 36 rows"),
     ],
 )
@@ -105,8 +253,60 @@ def test_bad_rows_are_answered_before_anything_is_trained(loaded, rows, options,
         loaded(rows, **options)
 
 
+def test_an_empty_split_is_told_with_its_file(split_files):
+    paths = split_files(train=reviews(60), test=[])
+    with pytest.raises(UserError, match=r"task\.path\.test=\S+test\.csv: holds no rows"):
+        load(TextClassification(path=paths, text="review", label="stars"))
+
+
 def test_a_label_that_training_lacks_is_refused(loaded: Callable[..., Labelled]):
     # Each rare film is one group, so that each rare label is in one split.
     rare = [(f"rare {n}", f"rare {n}", f"rare film {n}") for n in range(20)]
     with pytest.raises(UserError, match=r"the label 'rare \d+' is in no training row"):
         loaded([*reviews(100), *rare], group="film")
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_labels_that_training_lacks_are_all_told_with_file_and_row(split_files, split: str):
+    unknown = [("x", "great", "f"), ("y", "great", "f"), ("z", "awful", "f")]
+    paths = split_files(train=reviews(60), **{split: [("w", "good", "f"), *unknown]})
+    with pytest.raises(UserError) as caught:
+        load(TextClassification(path=paths, text="review", label="stars"))
+    assert f"{split}.csv:3: the label 'great' is in no training row (rows of it in validation and test: 2)" in str(
+        caught.value
+    )
+    assert f"{split}.csv:5: the label 'awful' is in no training row" in str(caught.value)
+
+
+TOPICS = ("war", "love", "crime", "space")
+
+
+def films(count: int) -> list[dict[str, object]]:
+    """Rows with none to four labels; `space` is rare."""
+    return [
+        {"text": f"film {n}", "labels": [topic for power, topic in enumerate(TOPICS) if n % (2 + 3 * power) == 0]}
+        for n in range(count)
+    ]
+
+
+def test_each_split_has_its_share_of_a_rare_one_of_several_labels(tmp_path: Path):
+    rows = load(MultiLabelClassification(path=str(jsonl(tmp_path / "a.jsonl", films(220)))))
+    assert rows.classes == sorted(TOPICS)
+    counts = [sum("space" in row.fields["label"] for row in split) for split in (rows.pool, rows.validation, rows.test)]
+    assert counts == [14, 2, 4]
+
+
+def test_shots_of_several_labels_give_each_so_many_rows_at_least(tmp_path: Path):
+    task = MultiLabelClassification(path=str(jsonl(tmp_path / "a.jsonl", films(220))), shots=5)
+    counts = Counter(label for row in load(task).train for label in task.target(row))
+    assert set(counts) == set(TOPICS)
+    assert counts["space"] == 5 <= min(counts.values())
+
+
+def test_numbers_are_split_and_sampled_without_classes(tmp_path: Path):
+    path = jsonl(tmp_path / "a.jsonl", [{"text": f"text {n}", "score": n / 7} for n in range(100)])
+    rows = load(TextRegression(path=str(path), train_samples=10))
+    assert [len(split) for split in (rows.pool, rows.train, rows.validation, rows.test)] == [70, 10, 10, 20]
+    assert rows.classes == []
+    with pytest.raises(UserError, match=r"task\.shots=3: there are no classes here; use task\.train_samples"):
+        load(TextRegression(path=str(path), shots=3))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ulmfit_style.__main__ import COMMANDS
 from ulmfit_style.errors import UserError
 from ulmfit_style.makeflags import overrides_from_make
 
@@ -58,6 +59,7 @@ def make(tmp_path: Path) -> Make:
         "++adapt.extra=1",
         "~task=none",
         "hydra/launcher=joblib",
+        "hydra.searchpath=[my_conf]",
         "model@other.model=minilm",
         "task.labels=[fresh, rotten]",
         "task={path: a.csv, labels: [1, 2]}",
@@ -131,6 +133,16 @@ def test_make_dash_e_is_refused_for_it_hides_the_options(make: Make) -> None:
 def test_stages_typed_together_are_one_call_in_the_order_typed(make: Make) -> None:
     calls = make("finetune", "adapt", "name=x", "push")
     assert [call["arguments"] for call in calls] == [["finetune", "adapt", "push", "--from-make"]]
+
+
+def test_every_command_is_a_target_that_help_lists() -> None:
+    listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert [name for name in COMMANDS if f"  make {name} " not in listed] == []
+
+
+def test_a_plan_takes_the_stages_that_follow_it(make: Make) -> None:
+    calls = make("plan", "finetune", "name=x")
+    assert [call["arguments"] for call in calls] == [["plan", "finetune", "--from-make"]]
 
 
 def test_a_dry_run_of_make_runs_nothing(make: Make) -> None:

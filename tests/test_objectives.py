@@ -4,7 +4,9 @@ import torch
 import transformers
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
-from ulmfit_style.training.objectives import IGNORED, Chunks, MaskedLM, heldout_loss, logits_at
+from ulmfit_style.config import compose
+from ulmfit_style.errors import UserError
+from ulmfit_style.training.objectives import IGNORED, CausalLM, Chunks, MaskedLM, choose, heldout, logits_at
 
 DOCUMENTS = [
     "the film is wonderful",
@@ -75,7 +77,7 @@ def test_of_the_masked_tokens_eighty_ten_and_ten_in_a_hundred_are_masked_swapped
     assert total / 2000 / (len(row["input_ids"]) - 2) == pytest.approx(0.15, abs=0.03)
 
 
-@pytest.mark.parametrize("name", ["Bert", "DistilBert", "Roberta", "Electra", "Albert"])
+@pytest.mark.parametrize("name", ["Bert", "DistilBert", "Roberta", "Electra", "Albert", "DebertaV2", "ModernBert"])
 def test_logits_at_positions_are_those_of_the_whole_head(name: str, tiny: dict):
     set_seed(0)
     sizes = {**tiny, "embedding_size": 16} if name in ("Electra", "Albert") else dict(tiny)
@@ -98,19 +100,64 @@ def test_the_loss_is_the_models_own(
     masked_lm: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, objective: MaskedLM
 ):
     rows = Chunks(DOCUMENTS, tokenizer, max_length=64)
-    batch = objective.collate([rows[index] for index in range(len(rows))])
+    batch = objective.collate([{**rows[index], "turn": (1, 0)} for index in range(len(rows))])
     with torch.no_grad():
         ours = objective.loss(masked_lm, batch) / objective.count(batch)
         torch.testing.assert_close(ours, masked_lm(**batch).loss)
 
 
-def test_the_heldout_loss_does_not_depend_on_batches_or_on_the_turn(
+def test_the_heldout_loss_does_not_depend_on_batches(
     masked_lm: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, objective: MaskedLM
 ):
     rows = Chunks(DOCUMENTS, tokenizer, max_length=16)
-    first = heldout_loss(masked_lm, objective, rows, batch_size=1)
-    rows.turn = (1, 5)
-    assert heldout_loss(masked_lm, objective, rows, batch_size=64) == pytest.approx(first, rel=1e-5)
+    first = heldout(masked_lm, objective, rows, batch_size=1)
+    assert heldout(masked_lm, objective, rows, batch_size=64) == pytest.approx(first, rel=1e-5)
+
+
+def test_bits_per_byte_are_the_loss_over_the_bytes_of_what_was_predicted(
+    tokenizer: PreTrainedTokenizerFast, tiny: dict
+):
+    set_seed(0)
+    model = transformers.LlamaForCausalLM(llama(tiny)).eval()
+    text = "the film was 감동 wonderful"
+    rows = Chunks([text], tokenizer, max_length=64)
+    ids = torch.tensor([tokenizer(text)["input_ids"]])
+    with torch.no_grad():
+        nats = float(model(ids, labels=ids).loss) * (ids.shape[1] - 1)
+    measures = heldout(model, CausalLM(tokenizer), rows)
+    assert measures["loss"] == pytest.approx(nats / (ids.shape[1] - 1), rel=1e-5)
+    size = len(text.replace(" ", "").encode())  # this tokenizer predicts no blanks
+    assert measures["bits_per_byte"] == pytest.approx(nats / np.log(2) / size, rel=1e-5)
+
+
+def llama(tiny: dict) -> transformers.LlamaConfig:
+    sizes = {name: size for name, size in tiny.items() if "dropout" not in name}
+    return transformers.LlamaConfig(**sizes, num_key_value_heads=2)
+
+
+def test_the_causal_loss_is_the_models_own_and_padding_adds_nothing(tokenizer: PreTrainedTokenizerFast, tiny: dict):
+    set_seed(0)
+    model = transformers.LlamaForCausalLM(llama(tiny)).eval()
+    rows = Chunks(DOCUMENTS, tokenizer, max_length=32)
+    objective = CausalLM(tokenizer)
+    batch = objective.collate([rows[index] for index in range(len(rows))])
+    with torch.no_grad():
+        alone = [torch.tensor([ids]) for ids in rows.ids]
+        expected = sum(float(model(ids, labels=ids).loss) * (ids.shape[1] - 1) for ids in alone)
+        assert float(objective.loss(model, batch)) == pytest.approx(expected, rel=1e-5)
+    assert int(objective.count(batch)) == sum(len(ids) - 1 for ids in rows.ids)
+
+
+def test_the_architecture_chooses_the_objective(tokenizer: PreTrainedTokenizerFast):
+    options = compose().adapt
+    assert isinstance(choose("auto", "bert", tokenizer, options), MaskedLM)
+    assert isinstance(choose("auto", "gpt2", tokenizer, options), CausalLM)
+    with pytest.raises(UserError, match=r"adapt\.objective=clm: a model of type 'bert' has mlm"):
+        choose("clm", "bert", tokenizer, options)
+    with pytest.raises(UserError, match=r"adapt\.objective=mlm: a model of type 'llama' has clm"):
+        choose("mlm", "llama", tokenizer, options)
+    with pytest.raises(UserError, match=r"adapt\.objective=auto: a model of type 't5' has neither mlm nor clm"):
+        choose("auto", "t5", tokenizer, options)
 
 
 def test_a_row_without_words_is_not_masked(objective: MaskedLM, tokenizer: PreTrainedTokenizerFast):

@@ -120,7 +120,7 @@ def artefact(tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path) -> 
     (directory / "vocab.txt").write_text("a\ngood\n")
     write_json(directory / "metrics.json", SCORES)
     write_json(directory / "manifest.json", MANIFEST)
-    (directory / "predictions.jsonl").write_text('{"text": "what a customer wrote"}\n')
+    (directory / "predictions.parquet").write_text('{"text": "what a customer wrote"}\n')
     (directory / "log.txt").write_text("INFO\n")
     (directory / "training_args.bin").write_bytes(b"hf_mine")
     return directory
@@ -132,7 +132,7 @@ def test_a_push_uploads_the_allowed_files_and_no_others_in_one_commit(hub: Hub, 
     repo = hub.repos["me/reviews"]
     assert set(repo.files) == UPLOADED
     assert [message for message, _ in repo.commits[1:]] == ["Push finetune-3fa9c1e2"]
-    assert "stays behind: log.txt, manifest.json, predictions.jsonl, training_args.bin" in done.stdout
+    assert "stays behind: log.txt, manifest.json, predictions.parquet, training_args.bin" in done.stdout
     assert f"{hub.url}/me/reviews (private)" in done.stdout
     assert f"{hub.url}/me/reviews/commit/{repo.head}" in done.stdout
     assert 'pipeline("text-classification", model="me/reviews")' in done.stdout
@@ -191,7 +191,7 @@ def test_the_uploaded_recipe_loads_and_says_the_same(hub: Hub, push: Run, artefa
     uploaded.write_bytes(hub.repos["me/reviews"].files["recipe.yaml"])
     recipe, original = load(uploaded), load(artefact / "recipe.yaml")
     assert recipe.task is not None
-    assert recipe.task.path == "reviews.csv"
+    assert recipe.task.path.train == "reviews.csv"
     assert recipe.hub.repo is None
     assert recipe.finetune == original.finetune
     assert recipe.adapt == original.adapt
@@ -212,7 +212,7 @@ def test_a_recipe_to_be_read_by_others_names_a_checkpoint_but_no_folder(checkpoi
     recipe = compose([f"model.checkpoint='{checkpoint}'", "corpus=file", "corpus.path=/secret/docs.txt"])
     values = without_private_paths(recipe)
     assert values["model"]["checkpoint"] == told
-    assert values["corpus"]["path"] == "docs.txt"
+    assert values["corpus"]["path"] == ["docs.txt"]
     assert from_recipe(values).task == recipe.task
 
 
@@ -361,7 +361,7 @@ def test_the_card_tells_the_recipe_and_the_test_scores(hub: Hub, push: Run) -> N
         "adapted to the unlabelled texts of its task's training split "
         "and fine-tuned on 100 labelled rows of `reviews.csv`"
     ) in written.text
-    assert "| Adapted | epochs 1, peak learning rate 0.0001, batch size 32, seed 0 |" in written.text
+    assert "| Adapted | epochs 1, peak learning rate 5e-05, batch size 32, seed 0 |" in written.text
     assert 'pipeline("text-classification", model="me/reviews")' in written.text
     assert 'load("me/reviews")' in written.text
     assert "`finetune-3fa9c1e2`" in written.text
@@ -382,10 +382,12 @@ def test_the_card_of_an_adapted_language_model_claims_no_task() -> None:
     manifest = {**MANIFEST, "stage": "adapt", "determinants": {"init": {"checkpoint": "0a1b2c3d"}}}
     recipe = compose(["task=none", "corpus=file", "corpus.path=/secret/tickets.txt"])
     recipe = from_recipe(without_private_paths(recipe))
-    metrics = {"heldout": [{"after": "new head, untrained", "loss": 8.1}, {"after": "every weight", "loss": 2.25}]}
+    stations = [("untrained head", 8.1, 2.4), ("every weight", 2.25, 0.7)]
+    heldout = [{"after": after, "loss": loss, "bits_per_byte": bits} for after, loss, bits in stations]
+    metrics = {"heldout": heldout, "per": "masked token"}
     text = card.write("me/tickets", manifest, recipe, metrics, {"architectures": ["BertForMaskedLM"]})
     assert "pipeline_tag: fill-mask" in text
     assert "adapted to the texts of `tickets.txt`" in text
-    assert "| every weight | 2.250 |" in text
+    assert "| every weight | 2.250 | 0.700 |" in text
     assert "model-index" not in text
     assert "ulmfit_style import load" not in text

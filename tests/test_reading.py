@@ -1,18 +1,30 @@
 import bz2
+import codecs
 import gzip
 import lzma
+import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from samples import jsonl
 
-from ulmfit_style.data.reading import read
+from ulmfit_style.data.reading import files, header, rows
 from ulmfit_style.errors import UserError
 
 
-def texts(path: Path) -> list[tuple[int, object]]:
-    return [(row.number, row.fields["text"]) for row in read("task.path", str(path), ["text"])]
+def texts(path: Path, **options) -> list[tuple[int, object]]:
+    return [(row.number, row.fields["text"]) for row in rows("task.path", str(path), ["text"], **options)]
+
+
+def zstd(content: bytes) -> bytes:
+    packed = pyarrow.BufferOutputStream()
+    with pyarrow.CompressedOutputStream(packed, "zstd") as file:
+        file.write(content)
+    return packed.getvalue().to_pybytes()
 
 
 def test_a_csv_row_knows_its_line_even_after_a_text_of_several_lines(tmp_path: Path):
@@ -27,18 +39,38 @@ def test_tsv_jsonl_txt_and_parquet_are_read(tmp_path: Path):
     assert texts(jsonl(tmp_path / "a.jsonl", [{"text": "한국어"}, {"text": "b"}])) == [(1, "한국어"), (2, "b")]
     (tmp_path / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
     assert texts(tmp_path / "a.txt") == [(1, "one"), (2, "two")]
-    import pyarrow
-    import pyarrow.parquet
-
     pyarrow.parquet.write_table(pyarrow.table({"text": ["p", "q"], "label": [1, 0]}), tmp_path / "a.parquet")
     assert texts(tmp_path / "a.parquet") == [(1, "p"), (2, "q")]
 
 
-@pytest.mark.parametrize(("suffix", "module"), [(".gz", gzip), (".bz2", bz2), (".xz", lzma)])
-def test_compressed_files_are_read(tmp_path: Path, suffix: str, module):
+NOTES = "one\ntwo\n\n\nthree\n  \nfour\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "expected"),
+    [
+        ("a.txt", None, [(1, "one"), (2, "two"), (3, ""), (4, ""), (5, "three"), (6, "  "), (7, "four")]),
+        ("a.txt", "paragraph", [(1, "one\ntwo"), (5, "three"), (7, "four")]),
+        ("a.txt", "file", [(1, NOTES)]),
+        ("a.md", None, [(1, NOTES)]),
+        ("a.md", "paragraph", [(1, "one\ntwo"), (5, "three"), (7, "four")]),
+    ],
+)
+def test_a_document_is_a_line_of_txt_and_the_whole_of_md_unless_told_otherwise(
+    tmp_path: Path, name: str, document, expected: list[tuple[int, str]]
+):
+    (tmp_path / name).write_bytes(NOTES.replace("\n", "\r\n").encode())
+    assert texts(tmp_path / name, document=document) == expected
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress), (".zst", zstd)],
+)
+def test_compressed_files_are_read(tmp_path: Path, suffix: str, compress):
     path = tmp_path / f"a.csv{suffix}"
-    path.write_bytes(module.compress(b"text\nhello\n"))
-    assert texts(path) == [(2, "hello")]
+    path.write_bytes(compress("text\n한국어\n".encode()))
+    assert texts(path) == [(2, "한국어")]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path):
@@ -47,32 +79,169 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path):
     assert texts(path) == [(2, "hello")]
 
 
+def test_a_column_is_found_however_its_letters_are_composed(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text(unicodedata.normalize("NFD", "리뷰,id\n") + "좋다,1\n", encoding="utf-8")
+    assert header("task.path", str(path)) == ["리뷰", "id"]
+    for name in ("리뷰", unicodedata.normalize("NFD", "리뷰")):
+        (row,) = rows("task.path", str(path), [name])
+        assert row.fields == {"리뷰": "좋다"}
+
+
+def test_the_text_of_a_txt_file_goes_by_any_name(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("one\n", encoding="utf-8")
+    assert [row.fields for row in rows("corpus.path", str(tmp_path / "a.txt"), ["body"])] == [{"body": "one"}]
+
+
+def test_rows_are_given_before_the_rest_of_the_file_is_read(tmp_path: Path):
+    fifo = tmp_path / "a.jsonl"
+    lines = (f'{{"text": "{number}"}}\n' for number in range(100_000))
+    fifo.write_text("".join(lines) + "broken\n", encoding="utf-8")
+    assert next(rows("task.path", str(fifo), ["text"])).number == 1
+
+
+def test_wide_parquet_columns_that_nobody_asked_for_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "picture": [b"0" * 1000]}), tmp_path / "a.parquet")
+    asked = []
+    original = pyarrow.parquet.ParquetFile.iter_batches
+
+    def record(file, batch_size, columns):
+        asked.append(columns)
+        return original(file, batch_size=batch_size, columns=columns)
+
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", record)
+    assert texts(tmp_path / "a.parquet") == [(1, "a")]
+    assert asked == [["text"]]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         (
             "a.csv",
             b"txt,label\nhello,1\n",
-            r"row 2 has no column 'text'; did you mean 'txt'\? \(there are: txt, label\)",
+            r"^task\.path=\S+a\.csv: has no column 'text'; did you mean 'txt'\? \(there are: txt, label\)$",
         ),
-        ("a.csv", b"text,label\nhello\n", r"a\.csv:2: has not as many columns as the header"),
-        ("a.csv", b"text,label\nhello,1,2\n", r"a\.csv:2: has not as many columns as the header"),
-        ("a.csv", b'text\n"never closed\n', r"a\.csv:2: is broken \(unexpected end of data\)"),
-        ("a.csv", b"text\n", "holds no rows"),
-        ("a.csv", "text\nsch\u00f6n\n".encode("latin-1"), "is not UTF-8"),
+        (
+            "a.csv",
+            b"text,label\nhello\n",
+            r"^\S+a\.csv:2: has 1 columns, and the header 2; a text that holds the separator needs quotes$",
+        ),
+        ("a.csv", b"text,label\nhello,1,2\n", r"a\.csv:2: has 3 columns, and the header 2"),
+        ("a.csv", b'text\n"never closed\n', r"a\.csv:2: is broken \(unexpected end of data\); is a quote not closed\?"),
+        ("a.csv", b"text,text\na,b\n", r"a\.csv:1: the header has two columns 'text'"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"a\.jsonl:2: is not JSON \(.* at column 9\)"),
         ("a.jsonl", b'"just text"\n', r"a\.jsonl:1: is not a JSON object"),
-        ("a.docx", b"", r"'\.docx' is not a kind of file that is read here"),
-        ("a.csv.gz", b"not gzip", "cannot be read"),
+        ("a.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', r"a\.jsonl:2: has no column 'text'; did you mean 'txt'\?"),
+        ("a.parquet", b"PAR1 and no more", r"a\.parquet: cannot be read \(Parquet "),
+        ("a.docx", b"", r"'\.docx' is not a kind of file that is read here \(there are: csv, "),
+        ("a.csv.gz", b"not gzip", "a.csv.gz: cannot be read"),
+        ("a.csv.zst", b"not zstd", "a.csv.zst: cannot be read"),
+        ("a.csv.xz", lzma.compress(b"text\nhello\n")[:-9], "a.csv.xz: cannot be read"),
     ],
 )
 def test_a_bad_file_is_answered_with_its_place(tmp_path: Path, name: str, content: bytes, message: str):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
-        read("task.path", str(tmp_path / name), ["text"])
+        texts(tmp_path / name)
+
+
+def test_all_bad_rows_of_a_file_are_told_at_once_and_none_is_given_after_the_first(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a"}\n' + 12 * '{"text"}\n' + '{"txt": "b"}\n{"text": "c"}\n', encoding="utf-8")
+    given: list[object] = []
+    with pytest.raises(UserError) as caught:
+        given.extend(row.fields["text"] for row in rows("task.path", str(path), ["text"]))
+    head, *problems = str(caught.value).splitlines()
+    assert head == f"task.path={path} has 13 problems:"
+    assert problems[0].startswith(f"  - {path}:2: is not JSON")
+    assert len(problems) == 11
+    assert problems[-1] == "  - ... and 3 more"
+    assert given == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "guess"),
+    [
+        ("정말 재미있는 영화", "cp949", "CP949"),
+        ("sch\u00f6n, d\u00e9j\u00e0 vu", "latin-1", "CP1252"),
+        ("日本語のテキストです", "shift_jis", "SHIFT_JIS"),
+    ],
+)
+def test_text_that_is_not_utf8_is_answered_with_its_lines_what_it_looks_like_and_the_command(
+    tmp_path: Path, text: str, encoding: str, guess: str
+):
+    (tmp_path / "a.csv").write_bytes(f"text\nplain\n{text}\nplain\n{text}\n".encode(encoding))
+    with pytest.raises(UserError) as caught:
+        texts(tmp_path / "a.csv")
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.csv'}:3: is not UTF-8 (2 such lines); it looks like {guess}; "
+        f"iconv -f {guess} -t UTF-8 a.csv > a.utf8.csv"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "text\n한국어\n".encode("utf-16"),
+        codecs.BOM_UTF16_BE + "text\n한국어\n".encode("utf-16-be"),
+        "text,label\nplain letters,1\n".encode("utf-16-le"),
+    ],
+)
+def test_utf16_is_told_as_such_with_and_without_its_mark(tmp_path: Path, content: bytes):
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(
+        UserError, match=r":1: is not UTF-8, but UTF-16; unpack it, then iconv -f UTF-16 -t UTF-8 a\.csv"
+    ):
+        texts(tmp_path / "a.csv.gz")
+
+
+def test_a_spreadsheet_under_a_false_name_is_told_to_be_no_text(tmp_path: Path):
+    (tmp_path / "a.csv").write_bytes(b"PK\x03\x04\x14\x00\x06" + b"compressed" * 100)
+    with pytest.raises(UserError, match="holds zero bytes, so it is no text file, whatever its name"):
+        texts(tmp_path / "a.csv")
 
 
 def test_a_missing_file_is_answered_with_the_nearest_name(write_csv: Callable[..., Path]):
     path = write_csv([])
     with pytest.raises(UserError, match=r"there is no such file; did you mean 'reviews\.csv'\?"):
-        read("task.path", str(path.with_name("review.csv")), ["text"])
+        texts(path.with_name("review.csv"))
+
+
+def test_the_header_of_an_empty_file_is_asked_for_in_vain(tmp_path: Path):
+    for name, content in (("a.csv", "text\n"), ("a.jsonl", "\n"), ("a.txt", "")):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        with pytest.raises(UserError, match=f"task.path=.*{name}: holds no rows"):
+            header("task.path", str(tmp_path / name))
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    """A folder with files of several kinds, some within folders, some hidden."""
+    for name in ("b.txt", "a.md", "more/c.csv.gz", "more/picture.png", "scan.pdf", ".DS_Store", ".git/d.txt"):
+        path = tmp_path / "notes" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "notes"
+
+
+def test_a_folder_means_all_files_in_it_that_can_be_read_sorted_and_the_others_are_counted(notes: Path):
+    found, others = files("corpus.path", str(notes))
+    assert [os.path.relpath(path, notes) for path in found] == ["a.md", "b.txt", "more/c.csv.gz"]
+    assert others == {".png": 1, ".pdf": 1, ".DS_Store": 1, ".txt": 1}
+
+
+def test_a_glob_means_the_files_whose_names_match(notes: Path, monkeypatch: pytest.MonkeyPatch):
+    assert files("corpus.path", f"{notes}/*.txt")[0] == [str(notes / "b.txt")]
+    monkeypatch.chdir(notes.parent)
+    assert files("corpus.path", "notes/**/*.csv.gz")[0] == ["notes/more/c.csv.gz"]
+    with pytest.raises(UserError, match=r"corpus\.path=notes/\*\.jsonl: no file's name is like this"):
+        files("corpus.path", "notes/*.jsonl")
+
+
+def test_a_folder_without_a_file_that_can_be_read_is_refused(tmp_path: Path):
+    (tmp_path / "scan.pdf").touch()
+    with pytest.raises(UserError, match="the folder holds no file that is read here"):
+        files("corpus.path", str(tmp_path))
+    with pytest.raises(UserError, match="there is no such file"):
+        files("corpus.path", str(tmp_path / "nowhere"))

@@ -1,10 +1,13 @@
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from ulmfit_style.config import compose
-from ulmfit_style.run import MANIFEST, Artefact, digest, write_json
+from ulmfit_style.run import CHECKPOINTS, MANIFEST, Artefact, digest, write_json
 
 
 def artefact(runs: Path, **determinants: object) -> Artefact:
@@ -38,17 +41,38 @@ def test_a_finished_artefact_is_not_made_again(tmp_path: Path):
     artefact(tmp_path).make(lambda directory: pytest.fail("made again"), {})
 
 
-def test_what_an_interrupted_run_left_is_removed_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    def killed(directory: Path) -> None:
-        (directory / "half").write_text("")
+def test_what_a_stopped_run_left_to_go_on_from_is_handed_over_and_removed_in_the_end(tmp_path: Path):
+    def stopped(directory: Path) -> None:
+        (directory / CHECKPOINTS).mkdir()
+        (directory / CHECKPOINTS / "half").write_text("done")
         raise KeyboardInterrupt
 
+    def going_on(directory: Path) -> None:
+        assert (directory / CHECKPOINTS / "half").read_text() == "done"
+
     with pytest.raises(KeyboardInterrupt):
-        artefact(tmp_path).make(killed, {})
+        artefact(tmp_path).make(stopped, {})
     assert not artefact(tmp_path).finished
-    directory = artefact(tmp_path).make(lambda directory: None, {})
-    assert not (directory / "half").exists()
-    assert "an interrupted run left" in capsys.readouterr().out
+    directory = artefact(tmp_path).make(going_on, {})
+    assert artefact(tmp_path).finished
+    assert not (directory / CHECKPOINTS).exists()
+
+
+def test_a_second_run_waits_for_the_first_and_finds_it_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    started, go_on = threading.Event(), threading.Event()
+
+    def slow(directory: Path) -> None:
+        started.set()
+        go_on.wait(10)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(artefact(tmp_path).make, slow, {})
+        started.wait(10)
+        second = pool.submit(artefact(tmp_path).make, lambda directory: pytest.fail("made twice"), {})
+        while "waiting for it" not in capsys.readouterr().out:
+            time.sleep(0.01)
+        go_on.set()
+        assert first.result() == second.result()
 
 
 def test_links_follow_the_last_artefact_of_a_name(tmp_path: Path):
@@ -68,6 +92,6 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path):
 
 def test_options_that_act_through_the_data_are_in_no_fingerprint():
     task = compose(["task.train_samples=7", "task.split_seed=3"]).task
-    assert task.determinants() == {}
+    assert set(task.determinants()) == {"class_weights"}
     assert set(compose().finetune.determinants()) == set(type(compose().finetune).model_fields)
     assert digest({"ä": 1}) == digest({"ä": 1})

@@ -13,15 +13,19 @@ __version__ = version("ulmfit-style")
 __all__ = ["load"]
 
 
-def load(source: str | PathLike[str]) -> Predictor:
-    """Load a fine-tuned model: `load("runs/default/finetune")("A film to remember.")`.
+def load(source: str | PathLike[str], device: str | None = None) -> Predictor:
+    """Load a fine-tuned model, which answers one text, a list of them, or the rows of a pandas DataFrame.
+
+    `load("runs/default/finetune")("A film to remember.")` returns one answer, `load(...)([text, text])` and
+    `load(...)(frame)` a list of them; of the frame, the task's column of texts is read.
 
     Args:
         source: The directory that `finetune` made, or the Hub id that `push` uploaded to.
+        device: Where the model runs, as torch spells it: "cpu", "cuda:1", "mps"; None for the first GPU there is.
 
     Raises:
-        UserError: if there is no such model, or it was not made by `finetune`.
+        UserError: if there is no such model or device, or the model was not made by `finetune`.
     """
     from ulmfit_style.predictor import Predictor
 
-    return Predictor(fspath(source))
+    return Predictor(fspath(source), device)

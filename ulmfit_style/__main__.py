@@ -7,34 +7,34 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 
-from ulmfit_style.console import say
-from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.errors import Interrupted, UserError, nearest
 
 COMMANDS = {
     "adapt": "continue the checkpoint's pretraining on your unlabelled text",
     "finetune": "train on the labelled rows, score the test rows, tell what adaptation was worth",
+    "evaluate": "score a finished model: evaluate.split=validation, evaluate.path=<file>, evaluate.model=<directory>",
+    "predict": "answer texts: predict.input=<text, file or - for standard input> predict.output=<.jsonl or .csv>",
     "push": "upload the fine-tuned model to the Hub: hub.repo=<name>",
+    "plan": "before other commands: say what they would run, and why, and run nothing",
     "sweep": "run a grid over one shared adapt: finetune.learning_rate=2e-5,5e-5",
+    "runs": "list the artefacts: when they were made, their size, which names link to them",
+    "clean-runs": "list the artefacts that no name needs; yes=true removes them",
+    "new-task": "look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews",
+    "check-presets": "ask the Hub whether every preset of conf/ is there",
+    "doctor": "print versions, devices and what is reachable, for an issue",
     "setup": "install the embedded model and data",
 }
 
-ALONE = ("setup", "sweep")
-"""Commands that are no stages of a chain."""
+CHAIN = ("adapt", "finetune")
+"""What `plan` alone plans."""
 
-USAGE = """usage: ulmfit-style COMMAND [COMMAND ...] [key=value ...]
-
-commands:
-{commands}
-
-examples:
-  ulmfit-style adapt finetune
-  ulmfit-style adapt finetune task.train_samples=300 finetune.learning_rate=3e-5
-  ulmfit-style adapt finetune task=text_classification task.path=reviews.csv task.text=review task.label=stars
-
---cfg job shows the composed configuration; the options and their defaults are in conf/config.yaml."""
+HELP = {"-h", "--help"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,23 +44,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"ulmfit-style: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stop:
+        print(f"ulmfit-style: {stop}", file=sys.stderr)
+        return 128 + stop.signal
     except KeyboardInterrupt:
         print("ulmfit-style: interrupted; what was finished is kept", file=sys.stderr)
         return 130
 
 
 def _main(arguments: list[str]) -> int:
+    from ulmfit_style import hydra_flags, manual
+
     if "--from-make" in arguments:
         from ulmfit_style.makeflags import overrides_from_make
 
         arguments.remove("--from-make")
         arguments += overrides_from_make(os.environ.pop("MAKEFLAGS", ""))
-    words = list(itertools.takewhile(str.isidentifier, arguments))
-    rest = arguments[len(words) :]
-    if not words or {"-h", "--help"} & set(rest):
-        width = max(map(len, COMMANDS))
-        say(USAGE.format(commands="\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())))
+    if hydra_flags.COMPLETION & set(arguments):
+        hydra_flags.complete(COMMANDS, arguments)
         return 0
+    words = list(itertools.takewhile(re.compile("[a-z][a-z-]*$").match, arguments))
+    rest = hydra_flags.without_config_dir(arguments[len(words) :])
     for word in words:
         if word not in COMMANDS:
             there = ", ".join(COMMANDS)
@@ -68,23 +72,87 @@ def _main(arguments: list[str]) -> int:
         if word in ALONE and len(words) > 1:
             raise UserError(f"{word}: goes alone, without {' '.join(other for other in words if other != word)}")
 
-    if words == ["setup"]:
-        from ulmfit_style import embedded
-
-        embedded.install()
-    elif words == ["sweep"]:
-        from ulmfit_style import sweep
-
-        sweep.run(rest)
-    elif any(argument.startswith("-") for argument in rest):
-        from ulmfit_style import sweep
-
-        sweep.through_hydra(words, rest)
+    if not words and "--hydra-help" not in rest:
+        manual.overview(COMMANDS)
+    elif HELP & set(rest):
+        manual.options(COMMANDS, words, [argument for argument in rest if argument not in HELP])
+    elif words and words[0] in ALONE:
+        ALONE[words[0]](rest)
     else:
-        from ulmfit_style import config, launch
-
-        launch.run(config.compose(rest), words)
+        _run_stages(words, rest)
     return 0
+
+
+def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
+    """Run stages, or plan them; by Hydra's own entry point where one of its flags is given."""
+    from ulmfit_style import config, hydra_flags, inventory, launch
+    from ulmfit_style.console import lines_on_stderr
+
+    if "plan" in words:
+        job = partial(inventory.plan, stages=[word for word in words if word != "plan"] or CHAIN)
+    else:
+        job = partial(launch.run, stages=words)
+    # What `predict` prints is for programs to read.
+    with lines_on_stderr() if "predict" in words else nullcontext():
+        if any(argument.startswith("-") for argument in rest):
+            hydra_flags.run(job, rest)
+        else:
+            job(config.compose(rest))
+
+
+def _sweep(rest: Sequence[str]) -> None:
+    from ulmfit_style import sweep
+
+    sweep.run(rest)
+
+
+def _runs(rest: Sequence[str]) -> None:
+    from ulmfit_style import config, inventory
+
+    inventory.runs(config.compose(rest).runs)
+
+
+def _clean_runs(rest: Sequence[str]) -> None:
+    from ulmfit_style import config, inventory
+
+    overrides = [argument for argument in rest if argument != "yes=true"]
+    inventory.clean(config.compose(overrides).runs, yes="yes=true" in rest)
+
+
+def _new_task(rest: Sequence[str]) -> None:
+    from ulmfit_style.data import new_task
+
+    new_task.run(rest)
+
+
+def _check_presets(rest: Sequence[str]) -> None:
+    from ulmfit_style import presets
+
+    presets.check()
+
+
+def _doctor(rest: Sequence[str]) -> None:
+    from ulmfit_style import doctor
+
+    doctor.run()
+
+
+def _setup(rest: Sequence[str]) -> None:
+    from ulmfit_style import embedded
+
+    embedded.install()
+
+
+ALONE: dict[str, Callable[[Sequence[str]], None]] = {
+    "sweep": _sweep,
+    "runs": _runs,
+    "clean-runs": _clean_runs,
+    "new-task": _new_task,
+    "check-presets": _check_presets,
+    "doctor": _doctor,
+    "setup": _setup,
+}
+"""Commands that are no stages of a chain. Each imports what it needs when it runs."""
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def write(
 
     name = repo.rpartition("/")[2]
     tag = pipeline_tag(model_config)
-    data_name = PurePosixPath(recipe.task.path).name if recipe.task is not None else ""
+    data_name = PurePosixPath(recipe.task.path.train).name if recipe.task is not None else ""
     results = [
         EvalResult(
             task_type=tag or "other",
@@ -121,7 +121,7 @@ def _summary(manifest: Mapping[str, Any], recipe: Config, metrics: Mapping[str, 
 
 def _corpus(recipe: Config) -> str:
     if recipe.corpus.path is not None:
-        return f"the texts of `{recipe.corpus.path}`"
+        return f"the texts of {', '.join(f'`{path}`' for path in recipe.corpus.path)}"
     return "the unlabelled texts of its task's training split"
 
 
@@ -170,8 +170,10 @@ def _scores(metrics: Mapping[str, Any]) -> list[str]:
             "seed or another choice of labelled rows would have changed them.",
         ]
     if "heldout" in metrics:
-        rows = [[entry["after"], f"{entry['loss']:.3f}"] for entry in metrics["heldout"]]
-        return ["## Held-out loss", _table(["After", "Nats a masked token"], rows)]
+        rows = [
+            [entry["after"], f"{entry['loss']:.3f}", f"{entry['bits_per_byte']:.3f}"] for entry in metrics["heldout"]
+        ]
+        return ["## Held-out loss", _table(["After", f"Nats a {metrics['per']}", "Bits a byte"], rows)]
     return []
 
 

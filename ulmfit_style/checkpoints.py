@@ -10,7 +10,7 @@ from typing import Any
 from ulmfit_style.config import Model
 from ulmfit_style.embedded import locate
 from ulmfit_style.errors import UserError
-from ulmfit_style.run import digest, file_digest
+from ulmfit_style.run import RECIPE, digest, file_digest, read_json
 
 WEIGHTS = "model.safetensors"
 
@@ -25,8 +25,11 @@ class Checkpoint:
 
 
 @cache
-def resolve(model: Model) -> Checkpoint:
+def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     """Find a checkpoint's files, downloading them from the Hub where the config names a Hub id.
+
+    Args:
+        option: What the user names the checkpoint by, for error messages.
 
     Raises:
         UserError: if there is no such checkpoint, or its weights are not those that `model.sha256` expects.
@@ -37,11 +40,11 @@ def resolve(model: Model) -> Checkpoint:
     elif local.is_dir():
         directory = local
     else:
-        return _from_hub(model)
+        return _from_hub(model, option)
     if not (directory / "config.json").exists():
-        raise UserError(f"model.checkpoint={model.checkpoint}: holds no config.json")
+        raise UserError(f"{option}={model.checkpoint}: holds no config.json")
     if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
-        raise UserError(f"model.checkpoint={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
+        raise UserError(f"{option}={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
     digests = {
         path.name: file_digest(path)
         for path in sorted(directory.iterdir())
@@ -54,7 +57,30 @@ def resolve(model: Model) -> Checkpoint:
     return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
 
 
-def _from_hub(model: Model) -> Checkpoint:
+def finetuned(source: str, option: str) -> Checkpoint:
+    """Find a fine-tuned model's files: in the directory that `finetune` made, or at the Hub id that `push` uploaded to.
+
+    Args:
+        option: What the user names it by, for error messages.
+
+    Raises:
+        UserError: if there is no such model, or it was not made by `finetune`.
+    """
+    found = resolve(Model(checkpoint=source), option)
+    recipe = found.directory / RECIPE
+    if not recipe.exists():
+        raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
+    # Where a text is cut stands in the recipe alone.
+    return Checkpoint(found.directory, {**found.identity, "recipe": file_digest(recipe)})
+
+
+def classes(checkpoint: Checkpoint) -> list[str]:
+    """Return the names of a fine-tuned model's outputs."""
+    names: dict[str, str] = read_json(checkpoint.directory / "config.json")["id2label"]
+    return list(names.values())
+
+
+def _from_hub(model: Model, option: str) -> Checkpoint:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -67,9 +93,9 @@ def _from_hub(model: Model) -> Checkpoint:
             )
         )
     except HFValidationError as error:
-        raise UserError(f"model.checkpoint={model.checkpoint}: is neither a directory nor a Hub id") from error
+        raise UserError(f"{option}={model.checkpoint}: is neither a directory nor a Hub id") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"model.checkpoint={model.checkpoint}: cannot be had from the Hub ({reason})") from error
+        raise UserError(f"{option}={model.checkpoint}: cannot be had from the Hub ({reason})") from error
     # The Hub's cache names the folder of a snapshot by its commit.
     return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from ulmfit_style import lineage
+from ulmfit_style import lineage, predictions
 from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
 from ulmfit_style.metrics import difference
-from ulmfit_style.run import METRICS, PREDICTIONS, Artefact, read_json
+from ulmfit_style.run import METRICS, Artefact, read_json
 from ulmfit_style.tasks.base import Task
 
 
@@ -38,9 +37,9 @@ def conclude(config: Config) -> None:
     if plain is not None:
         say(_worth(task, tuned, plain))
     if config.adapt is not None:
-        heldout = read_json(lineage.adapt(config).directory / METRICS)["heldout"]
-        steps = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in heldout)
-        say(f"Language-model loss on held-out documents, nats a masked token: {steps}.")
+        adapted = read_json(lineage.adapt(config).directory / METRICS)
+        steps = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in adapted["heldout"])
+        say(f"Language-model loss on held-out documents, nats a {adapted['per']}: {steps}.")
     folder = config.runs / config.name / "finetune"
     say()
     say(f"The model is in {folder} ({tuned.directory}). Next:")
@@ -76,6 +75,5 @@ def _worth(task: Task, tuned: Artefact, plain: Artefact) -> str:
 
 
 def _points(task: Task, directory: Path) -> list[float]:
-    lines = (directory / PREDICTIONS).read_text(encoding="utf-8").splitlines()
-    predictions = [prediction for prediction in map(json.loads, lines) if prediction["split"] == "test"]
-    return task.points(predictions, [prediction["target"] for prediction in predictions])
+    found = predictions.read(directory, "test")
+    return task.points(found, [prediction["target"] for prediction in found])

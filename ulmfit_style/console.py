@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-OUT = Console(highlight=False, soft_wrap=True)
-"""Where everything is printed; plain text when it is not a terminal."""
+from ulmfit_style import processes
+
+OUT = Console(highlight=False, soft_wrap=True, quiet=not processes.is_main())
+"""Where everything is printed, by the main process alone; plain text when it is not a terminal."""
 
 PLAIN_INTERVAL = 20.0
 """Seconds between two progress lines where there is no terminal."""
@@ -33,10 +35,11 @@ def show(table: Table) -> None:
 class Steps:
     """Reports how far a loop has come: a live bar on a terminal, now and then a line elsewhere."""
 
-    def __init__(self, title: str, total: int, bar: Progress | None) -> None:
-        self.title, self.total, self.done = title, total, 0
+    def __init__(self, title: str, total: int | None, done: int, bar: Progress | None) -> None:
+        self.title, self.total, self.done = title, total, done
+        self._before = done
         self._bar = bar
-        self._task = bar.add_task(title, total=total, notes="") if bar else None
+        self._task = bar.add_task(title, total=total, completed=done, notes="") if bar else None
         self._started = self._spoken = time.monotonic()
 
     def advance(self, count: int = 1, notes: str = "") -> None:
@@ -46,27 +49,54 @@ class Steps:
             self._bar.update(self._task, advance=count, notes=notes)
             return
         now = time.monotonic()
-        if now - self._spoken >= PLAIN_INTERVAL and self.done < self.total:
-            self._spoken = now
-            left = (now - self._started) / self.done * (self.total - self.done)
+        if now - self._spoken < PLAIN_INTERVAL:
+            return
+        self._spoken = now
+        if self.total is None:
+            say(f"  {self.title}: {self.done:,}")
+        elif self.done < self.total:
+            left = (now - self._started) / (self.done - self._before) * (self.total - self.done)
             say(f"  {self.title}: {self.done}/{self.total}, {_clock(left)} left{', ' + notes if notes else ''}")
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Steps]:
-    """Report the progress of `total` steps; a bar disappears at the end, for one line says what came of it."""
+def progress(title: str, total: int | None, done: int = 0) -> Iterator[Steps]:
+    """Report the progress of `total` steps, `done` of them before; a bar disappears at the end of the block.
+
+    Where nobody knows how many steps there will be, `total` is None.
+    """
     if not OUT.is_terminal:
-        yield Steps(title, total, None)
+        yield Steps(title, total, done, None)
         return
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(bar_width=30),
-        TaskProgressColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TaskProgressColumn("{task.completed:.0f}/{task.total:.0f}", "{task.completed:.0f}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[notes]}"),
     )
     with Progress(*columns, console=OUT, transient=True) as bar:
-        yield Steps(title, total, bar)
+        yield Steps(title, total, done, bar)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Print nothing while the block runs."""
+    before, OUT.quiet = OUT.quiet, True
+    try:
+        yield
+    finally:
+        OUT.quiet = before
+
+
+@contextmanager
+def lines_on_stderr() -> Iterator[None]:
+    """Print on standard error while the block runs, so that standard output holds data alone."""
+    before, OUT.stderr = OUT.stderr, True
+    try:
+        yield
+    finally:
+        OUT.stderr = before
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 """Models and data that come as Python packages, so that the shipped recipes need no Hub."""
 
+import base64
+import hashlib
 import importlib.util
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, files, version
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +51,20 @@ def install() -> None:
         raise UserError("\n".join([*lines, f"mend this (is the network up?), then run {SETUP} again"]))
 
 
+def states() -> Iterator[str]:
+    """Tell of each package whether it is installed, and whether its files are still those that were installed."""
+    for package in _packages():
+        if not _is_installed(package):
+            yield f"{package.name} {package.version}: not installed; {SETUP} installs it"
+            continue
+        packed = [(file, file.hash) for file in files(package.name) or [] if file.hash is not None]
+        changed = [str(file) for file, expected in packed if _hash(Path(str(file.locate()))) != expected.value]
+        state = (
+            f"changed since it was installed: {', '.join(changed)}" if changed else f"{len(packed)} files, unchanged"
+        )
+        yield f"{package.name} {package.version}: {state}"
+
+
 def locate(reference: str) -> Path:
     """Return the path that `package:<package>/<path inside it>` stands for, without importing the package.
 
@@ -87,3 +104,11 @@ def _is_installed(package: Package) -> bool:
         return version(package.name) == package.version
     except PackageNotFoundError:
         return False
+
+
+def _hash(path: Path) -> str:
+    """Return a file's SHA-256 as pip records it, or the empty string for a file that is gone."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        return base64.urlsafe_b64encode(hashlib.file_digest(file, "sha256").digest()).decode().rstrip("=")

@@ -11,6 +11,17 @@ class UserError(Exception):
     """
 
 
+class Interrupted(BaseException):
+    """A training run was stopped by a signal, and saved what it had: exit code 128 + the signal's number.
+
+    As KeyboardInterrupt, it is no Exception: whoever runs several jobs shall not go on with the next one.
+    """
+
+    def __init__(self, signal: int, message: str) -> None:
+        self.signal = signal
+        super().__init__(f"{message}; the same command goes on from there")
+
+
 class ConfigError(UserError):
     """All the problems of one configuration, gathered so that they are mended in one go."""
 
@@ -18,6 +29,19 @@ class ConfigError(UserError):
         self.problems = list(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__("\n".join([f"the configuration has {count}:", *(f"  - {p}" for p in problems)]))
+
+
+SHOWN_PROBLEMS = 10
+"""How many problems of a file are listed before the rest is counted."""
+
+
+def together(head: str, problems: Sequence[str]) -> UserError:
+    """Return one error for all problems of `head`, an option with its value: the first ones, and how many there are."""
+    if len(problems) == 1:
+        return UserError(problems[0])
+    more = [f"... and {len(problems) - SHOWN_PROBLEMS:,} more"] if len(problems) > SHOWN_PROBLEMS else []
+    lines = [f"{head} has {len(problems):,} problems:", *problems[:SHOWN_PROBLEMS], *more]
+    return UserError("\n  - ".join(lines))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -1,19 +1,28 @@
-"""Runs the stages of a config, one after another, in this process."""
+"""Runs the stages of a config, one after another, in one process or in several."""
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ulmfit_style import lineage
+import yaml
+
+from ulmfit_style import lineage, processes
 from ulmfit_style.comparison import conclude, without_adaptation
-from ulmfit_style.config import Config
-from ulmfit_style.console import say
-from ulmfit_style.run import Artefact
-from ulmfit_style.stages import adapt, finetune, push, references
+from ulmfit_style.config import Config, load
+from ulmfit_style.console import muted, say
+from ulmfit_style.errors import Interrupted, UserError
+from ulmfit_style.run import RECIPE, Artefact
+from ulmfit_style.stages import adapt, evaluate, finetune, predict, push, references
+
+SPEAKING_SECONDS = 3
+"""How long the other processes leave the main one to say what is wrong, before all are ended."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +38,15 @@ class Step:
 
 
 def plan(config: Config, stages: Sequence[str]) -> list[Step]:
-    """Return the steps of the stages. All data is read and checked here, before anything is trained."""
+    """Return the steps of the stages. All data is read and checked here, before anything is trained.
+
+    Raises:
+        UserError: if something in the data or the options is wrong, or the adapted model that `finetune` needs is not
+            there.
+    """
     steps = []
+    if "finetune" in stages and "adapt" not in stages and not lineage.finetune(config).finished:
+        lineage.require_adapted(config)
     if "finetune" in stages and config.compare:
         title = "references: simple models on the same rows"
         steps.append(Step(title, "references", lineage.references(config), references.run, config))
@@ -43,42 +59,127 @@ def plan(config: Config, stages: Sequence[str]) -> list[Step]:
         steps.append(Step(title, "adapt", lineage.adapt(config), adapt.run, config))
     if "finetune" in stages:
         steps.append(Step("finetune: the task", "finetune", lineage.finetune(config), finetune.run, config))
+    if "evaluate" in stages:
+        title = f"evaluate: {config.evaluate.path or f'the {config.evaluate.split} rows'}"
+        steps.append(Step(title, "evaluate", lineage.evaluate(config), evaluate.run, config))
+    if "predict" in stages:
+        predict.check(config)
     return steps
 
 
 def run(config: Config, stages: Sequence[str]) -> None:
-    """Run the stages and say what came of it.
+    """Run the stages, in as many processes as the config wants, and say what came of it.
 
     Raises:
         UserError: if something in the data or the options is wrong.
+        Interrupted: if a signal stopped the training.
     """
     steps = plan(config, stages)
+    if all(step.artefact.finished for step in steps) or (count := _processes(config)) == 1:
+        make(steps, config.name)
+    else:
+        _start(config, stages, count)
+    if "finetune" in stages:
+        conclude(config)
+    elif "adapt" in stages and config.task is not None:
+        say("Next: make finetune, with the same options")
+    if "evaluate" in stages:
+        evaluate.tell(config)
+    if "predict" in stages:
+        predict.run(config)
+    if "push" in stages:
+        push.run(config, lineage.finished_model(config).directory)
+
+
+def make(steps: Sequence[Step], name: str) -> None:
+    """Make the artefacts of the steps, but for those that are up to date, and link them in `runs/<name>/`."""
     if not all(step.artefact.finished for step in steps):
         _prepare()
     for number, step in enumerate(steps, start=1):
-        if step.artefact.finished:
+        if processes.from_main(step.artefact.finished):
             say(f"[{number}/{len(steps)}] {step.title}: up to date ({step.artefact.directory})")
         else:
             say(f"[{number}/{len(steps)}] {step.title}", style="bold")
             started = time.monotonic()
             step.stage(step.config)
             say(f"  done in {time.monotonic() - started:.0f} s: {step.artefact.directory}")
-        step.artefact.link(config.name, step.role)
-    if "finetune" in stages:
-        conclude(config)
-    elif "adapt" in stages and config.task is not None:
-        say("Next: make finetune, with the same options")
-    if "push" in stages:
-        pushed = lineage.adapt(config) if config.task is None else lineage.finetune(config)
-        push.run(config, pushed.directory)
+        if processes.is_main():
+            step.artefact.link(name, step.role)
+
+
+def _processes(config: Config) -> int:
+    """Return how many processes train: as many as the config wants, or one on each visible GPU."""
+    if config.processes is not None:
+        return config.processes
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def _start(config: Config, stages: Sequence[str], count: int) -> None:
+    """Start processes that make the artefacts together, from a frozen recipe: Hydra never runs in them."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    say(f"{count} processes train together")
+    # Without this each process would take every core, and they would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    options = LaunchConfig(
+        1, 1, count, rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id="ulmfit-style", max_restarts=0
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / RECIPE
+        frozen = config.model_copy(update={"processes": count}).recipe()
+        recipe.write_text(yaml.safe_dump(frozen), encoding="utf-8")
+        try:
+            elastic_launch(options, sys.executable)("-m", "ulmfit_style.launch", str(recipe), *stages)
+        except ChildFailedError as error:
+            code = error.get_first_failure()[1].exitcode
+            raise UserError(f"a process ended with exit code {code}; what it said stands above") from None
+        except SignalException as error:
+            raise Interrupted(error.sigval, "stopped") from None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make the artefacts of a frozen recipe as one of several processes, and return the exit code.
+
+    This is what `_start` starts on this machine, and what `accelerate launch -m ulmfit_style.launch recipe.yaml adapt
+    finetune` starts on several.
+    """
+    recipe, *stages = arguments
+    config = load(Path(recipe))
+    try:
+        if config.processes not in (None, processes.count()):
+            raise UserError(f"processes={config.processes}: there are {processes.count()}")
+        processes.join()
+        with muted():
+            steps = plan(config, stages)
+        make(steps, config.name)
+    except (UserError, Interrupted) as error:
+        if processes.is_main():
+            print(f"ulmfit-style: {error}", file=sys.stderr, flush=True)
+        else:
+            time.sleep(SPEAKING_SECONDS)
+        return 128 + error.signal if isinstance(error, Interrupted) else 2
+    processes.leave()
+    return 0
 
 
 def _prepare() -> None:
     """Load the libraries, on one GPU where there are several, and send what they say to the log of the run."""
-    # One process trains on one GPU; without this the Trainer would split every batch over all of them.
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
-    from transformers.utils import logging
+    if processes.count() == 1:
+        # Without this the Trainer would split every batch over all visible GPUs, in this one process.
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.partition(",")[0]
+    from transformers.utils import logging as library_logging
 
-    logging.disable_progress_bar()
-    logging.disable_default_handler()
-    logging.enable_propagation()
+    library_logging.disable_progress_bar()
+    library_logging.disable_default_handler()
+    library_logging.enable_propagation()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

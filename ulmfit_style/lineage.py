@@ -5,16 +5,35 @@ Every stage composes the same config, so it knows the directories of the stages 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
 from ulmfit_style import checkpoints
 from ulmfit_style.checkpoints import Checkpoint
-from ulmfit_style.config import Config
+from ulmfit_style.config import Config, load
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.errors import UserError
-from ulmfit_style.run import Artefact
-from ulmfit_style.tasks.base import Task
+from ulmfit_style.run import MANIFEST, RECIPE, Artefact, read_json
+from ulmfit_style.schema import spelled
+from ulmfit_style.tasks.base import Row, Task
 
-RESULT_VERSIONS = {"references": 1, "adapt": 1, "finetune": 1}
+RESULT_VERSIONS = {"references": 2, "adapt": 1, "finetune": 2, "evaluate": 1}
 """Raised whenever a stage would make something else of the same config."""
+
+ACTS_THROUGH = {
+    "version": ((), "the program's results have changed since"),
+    "init": (("model", "corpus", "adapt"), "the checkpoint's files have changed"),
+    "corpus": (("corpus", "task"), "the corpus's text has changed"),
+    "data": (("task",), "the labelled rows have changed"),
+    "tuned": (("model", "corpus", "adapt", "task", "finetune", "evaluate"), "the model's files have changed"),
+    "split": (("evaluate",), "other rows were scored"),
+    "rows": (("task", "evaluate"), "the rows have changed"),
+}
+"""Which groups of options act through a determinant, and what is to say if none of theirs changed. All other
+determinants are options themselves."""
 
 
 def adapt(config: Config) -> Artefact:
@@ -67,6 +86,56 @@ def references(config: Config) -> Artefact:
     return Artefact("references", determinants, config.runs)
 
 
+def tuned(config: Config, named: str | None, option: str) -> Checkpoint:
+    """Return the fine-tuned model: the config's own, finished or not, or the one that an option names.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    if named is not None:
+        return checkpoints.finetuned(named, option)
+    own = finetune(config)
+    return Checkpoint(own.directory, {"finetune": own.fingerprint})
+
+
+def task_of(config: Config, named: str | None, option: str) -> Task:
+    """Return the task of that model: the config's own, or the one that the named model was trained on."""
+    return required_task(config if named is None else load(tuned(config, named, option).directory / RECIPE))
+
+
+def evaluate(config: Config) -> Artefact:
+    """Return the artefact of a fine-tuned model's scores.
+
+    Raises:
+        UserError: if the model is of another kind of task, or does not know a label of the rows.
+    """
+    task, named = required_task(config), config.evaluate.model
+    model = tuned(config, named, "evaluate.model")
+    split, rows = scored(config)
+    if named is not None:
+        theirs = task_of(config, named, "evaluate.model")
+        if type(theirs) is not type(task):
+            kinds = f"was trained on {type(theirs).__name__}, and the task is {type(task).__name__}"
+            raise UserError(f"evaluate.model={named}: {kinds}; choose the task that fits")
+    labelled.require_known(task, labelled.load(task).classes if named is None else checkpoints.classes(model), rows)
+    determinants = {
+        "version": RESULT_VERSIONS["evaluate"],
+        "tuned": model.identity,
+        "task": {"kind": type(task).__name__, **task.determinants()},
+        "split": split,
+        "rows": labelled.digest_of(task, rows),
+    }
+    return Artefact("evaluate", determinants, config.runs)
+
+
+def scored(config: Config) -> tuple[str, list[Row]]:
+    """Return the rows that `evaluate` scores, and what they are called: a split, or "all" rows of another file."""
+    task, options = required_task(config), config.evaluate
+    if options.path is not None:
+        return "all", labelled.load_whole(task, "evaluate.path", options.path)
+    return options.split, labelled.load(task).split(options.split)
+
+
 def required_task(config: Config) -> Task:
     """Return the task.
 
@@ -76,3 +145,109 @@ def required_task(config: Config) -> Task:
     if config.task is None:
         raise UserError("task=none: there is nothing to fine-tune on; choose a task, for example task=rotten_tomatoes")
     return config.task
+
+
+def require_tuned(config: Config, named: str | None, stage: str) -> None:
+    """Check that the fine-tuned model which a stage is to run is there; a named one was looked for before.
+
+    Raises:
+        UserError: naming the command that makes it, and the nearest fine-tuned model that there is.
+    """
+    if named is None and not finetune(config).finished:
+        chain = "finetune" if config.adapt is None else "adapt finetune"
+        raise UserError(
+            f"{stage}: there is no fine-tuned model for this config ({why_missing(finetune(config), config)}); "
+            f"run `{chain}` with the same options, or name another model: {stage}.model=<directory or Hub id>"
+        )
+
+
+def require_adapted(config: Config) -> None:
+    """Check that what `finetune` starts from is there.
+
+    Raises:
+        UserError: naming the command that makes it, and the nearest adapted model that there is.
+    """
+    if config.adapt is not None and not adapt(config).finished:
+        raise UserError(
+            f"finetune: there is no adapted model for this config ({why_missing(adapt(config), config)}); "
+            "run `adapt finetune` with the same options, or finetune the plain checkpoint with adapt=none"
+        )
+
+
+def finished_model(config: Config) -> Artefact:
+    """Return the last model of the chain: the fine-tuned one, or without a task the adapted one.
+
+    Raises:
+        UserError: if it is not finished, naming the command that makes it, and the nearest one that there is.
+    """
+    model = adapt(config) if config.task is None else finetune(config)
+    if not model.finished:
+        raise UserError(
+            f"there is no finished model for this config ({why_missing(model, config)}); "
+            f"run `{'adapt' if config.task is None else 'adapt finetune'}` with the same options"
+        )
+    return model
+
+
+def why_missing(artefact: Artefact, config: Config) -> str:
+    """Tell why an artefact is not there: it was not finished, or made with other options, or nothing like it was made.
+
+    Args:
+        config: The config that means this artefact.
+    """
+    if artefact.directory.exists():
+        return f"{artefact.directory} was begun, but not finished"
+    found = nearest(artefact, config.recipe())
+    if found is None:
+        return f"{artefact.directory} is not there"
+    directory, differences = found
+    return f"{artefact.directory} is not there; the nearest is {directory}: {', '.join(differences)}"
+
+
+def nearest(artefact: Artefact, recipe: Mapping[str, Any]) -> tuple[Path, list[str]] | None:
+    """Return the finished artefact of the same stage with the fewest differences, and these, in words.
+
+    Of equally near ones it is the newest.
+
+    Args:
+        recipe: The recipe of the config that means `artefact`, to compare with those of the others.
+    """
+    candidates = []
+    for manifest in artefact.runs.glob(f"{artefact.stage}-*/{MANIFEST}"):
+        directory = manifest.parent
+        other = yaml.safe_load((directory / RECIPE).read_text(encoding="utf-8"))
+        determinants = read_json(manifest)["determinants"]
+        differences = list(_differences(determinants, artefact.determinants, other, recipe))
+        candidates.append((len(differences), -manifest.stat().st_mtime, directory, differences))
+    return min(candidates)[2:] if candidates else None
+
+
+def _differences(
+    theirs: Mapping[str, Any], ours: Mapping[str, Any], their_recipe: Mapping[str, Any], our_recipe: Mapping[str, Any]
+) -> Iterator[str]:
+    """Tell what differs, by the options that act through the determinants that differ."""
+    told: set[str] = set()
+    for name in {**ours, **theirs}:
+        if theirs.get(name) == ours.get(name):
+            continue
+        if name not in ACTS_THROUGH:
+            options = list(_changed(theirs.get(name), ours.get(name), name))
+        else:
+            groups, otherwise = ACTS_THROUGH[name]
+            options = [
+                option for group in groups for option in _changed(their_recipe.get(group), our_recipe.get(group), group)
+            ] or [otherwise]
+        # An option may act through several determinants.
+        yield from (option for option in options if option not in told)
+        told |= set(options)
+
+
+def _changed(theirs: Any, ours: Any, key: str) -> Iterator[str]:
+    """Compare two values of recipes, all the way down."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in {**ours, **theirs}:
+            yield from _changed(theirs.get(name), ours.get(name), f"{key}.{name}")
+    elif isinstance(theirs, dict) or isinstance(ours, dict):
+        yield f"{key}=none there" if theirs is None else f"{key}=none here"
+    elif theirs != ours:
+        yield f"{key}={spelled(theirs)} there, {spelled(ours)} here"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import final, overload
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, final, overload
 
 import transformers
 from accelerate import PartialState
@@ -11,42 +11,80 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from ulmfit_style import checkpoints, config
-from ulmfit_style.config import Model
+from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import required_task
 from ulmfit_style.run import RECIPE
-from ulmfit_style.tasks.base import Answer
+from ulmfit_style.tasks.base import Answer, Feature, Row, Task
 from ulmfit_style.training.answers import answers
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Text = str | tuple[str, str]
+"""What is asked: a text, or a pair of texts for a model of pairs."""
 
 
 @final
 class Predictor:
     """Answers one text or several."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, device: str | None = None, option: str = "source") -> None:
         logging.disable_progress_bar()
-        directory = checkpoints.resolve(Model(checkpoint=source)).directory
-        if not (directory / RECIPE).exists():
-            raise UserError(f"{source}: holds no {RECIPE}, so it was not made by `finetune`")
+        directory = checkpoints.finetuned(source, option).directory
         recipe = config.load(directory / RECIPE)
         self.task = required_task(recipe)
         self.max_length = recipe.finetune.max_length
         self.tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         auto_class = getattr(transformers, self.task.auto_class)
-        self.model = auto_class.from_pretrained(directory, use_safetensors=True, trust_remote_code=False)
-        self.model.to(PartialState().device)
+        self.model, loaded = auto_class.from_pretrained(
+            directory, output_loading_info=True, use_safetensors=True, trust_remote_code=False
+        )
+        if loaded["missing_keys"]:
+            raise UserError(f"{option}={source}: lacks the weights of a task's head; was it made by `adapt`?")
+        try:
+            self.model.to(PartialState().device if device is None else device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"device={device}: cannot be used ({str(error).splitlines()[0]})") from error
 
     @overload
     def __call__(self, texts: str) -> Answer: ...  # type: ignore[overload-overlap]
 
     @overload
-    def __call__(self, texts: Sequence[str]) -> list[Answer]: ...
+    def __call__(self, texts: Sequence[Text] | DataFrame) -> list[Answer]: ...
 
-    def __call__(self, texts: str | Sequence[str]) -> Answer | list[Answer]:
-        """Return the answer to a text, or one answer for each of several.
+    def __call__(self, texts: str | Sequence[Text] | DataFrame) -> Answer | list[Answer]:
+        """Return the answer to a text, or one answer for each of several texts, or for each row of a DataFrame.
 
         For text classification an answer is `{"label": ..., "score": ...}`, the score being the label's probability.
+
+        Raises:
+            UserError: if the DataFrame lacks the task's column of texts, or a text in it.
         """
-        rows = [self.task.row(text) for text in ([texts] if isinstance(texts, str) else texts)]
-        found = list(answers(self.model, self.tokenizer, self.task, rows, self.max_length))
-        return found[0] if isinstance(texts, str) else found
+        from pandas import DataFrame
+
+        if isinstance(texts, str):
+            return next(self.stream([self.task.row(texts)]))
+        if isinstance(texts, DataFrame):
+            return list(self.stream(_rows(self.task, texts)))
+        return list(self.stream(self.task.row(*([text] if isinstance(text, str) else text)) for text in texts))
+
+    def stream(
+        self, rows: Iterable[Row], done: Callable[[Sequence[Feature]], None] = lambda features: None
+    ) -> Iterator[Answer]:
+        """Answer rows in their order, with no more than a window of them in memory.
+
+        Args:
+            done: Called with the features that were answered.
+        """
+        return answers(self.model, self.tokenizer, self.task, rows, self.max_length, done)
+
+
+def _rows(task: Task, frame: DataFrame) -> Iterator[Row]:
+    names = columns.find_inputs(task, [name for name in frame.columns if isinstance(name, str)], "DataFrame")
+    texts = frame[list(names.values())]
+    missing = texts.isna().any(axis=1)
+    if missing.any():
+        raise UserError(f"DataFrame: row {missing.idxmax()} has no text; leave out such rows with dropna()")
+    for number, values in enumerate(texts.itertuples(index=False), start=1):
+        yield Row("DataFrame", number, dict(zip(names, values, strict=True)))

@@ -11,22 +11,25 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from ulmfit_style import processes
 from ulmfit_style.console import logging_to, say
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
-PREDICTIONS = "predictions.jsonl"
 RECIPE = "recipe.yaml"
 LOG = "log.txt"
+CHECKPOINTS = "checkpoints"
+"""Within an artefact in the making: what a stopped stage goes on from."""
 
 RECORDED_VERSIONS = ("ulmfit-style", "torch", "transformers", "accelerate", "tokenizers", "scikit-learn")
 
@@ -70,32 +73,50 @@ class Artefact:
     def make(self, build: Callable[[Path], None], recipe: Mapping[str, Any]) -> Path:
         """Let `build` fill the directory, unless it is finished, and return it.
 
-        The directory is locked meanwhile: a second process that wants the same artefact waits, and finds it finished.
-        What an interrupted run left is removed first. The manifest is written last, when `build` returned.
+        The directory is locked meanwhile: another run that wants the same artefact waits, and finds it finished. What a
+        stopped run left in `CHECKPOINTS` is there for `build` to go on from, and removed in the end. The manifest is
+        written last, when `build` returned. Several processes come here together; the main one writes.
         """
         self.runs.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.runs / f".{self.directory.name}.lock"):
-            if self.finished:
+        with self._lock() if processes.is_main() else nullcontext():
+            if processes.from_main(self.finished):
                 return self.directory
-            if self.directory.exists():
-                say(f"{self.stage}: an interrupted run left {self.directory}; it starts again")
-                shutil.rmtree(self.directory)
-            self.directory.mkdir()
-            (self.directory / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
+            if processes.is_main():
+                self.directory.mkdir(exist_ok=True)
+                (self.directory / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
+            processes.wait()
             started = time.time()
             with logging_to(self.directory / LOG):
                 build(self.directory)
-            manifest = {
-                "stage": self.stage,
-                "fingerprint": self.fingerprint,
-                "determinants": self.determinants,
-                "seconds": round(time.time() - started, 1),
-                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "versions": _versions(),
-                "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            }
-            write_json(self.directory / MANIFEST, manifest)
+            processes.wait()
+            if processes.is_main():
+                shutil.rmtree(self.directory / CHECKPOINTS, ignore_errors=True)
+                manifest = {
+                    "stage": self.stage,
+                    "fingerprint": self.fingerprint,
+                    "determinants": self.determinants,
+                    "seconds": round(time.time() - started, 1),
+                    "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                    "processes": processes.count(),
+                    "versions": _versions(),
+                    "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+                }
+                write_json(self.directory / MANIFEST, manifest)
+            processes.wait()
         return self.directory
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        lock = lock_of(self.directory)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            say(f"{self.stage}: another run is making {self.directory}; waiting for it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def link(self, name: str, role: str) -> None:
         """Point `runs/<name>/<role>` at this artefact."""
@@ -105,6 +126,11 @@ class Artefact:
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(Path("..") / self.directory.name, target_is_directory=True)
         fresh.replace(folder / role)
+
+
+def lock_of(directory: Path) -> FileLock:
+    """Return the lock that is held while an artefact's directory is being made."""
+    return FileLock(directory.with_name(f".{directory.name}.lock"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,5 +1,6 @@
 """The base of every config section: frozen, typed, and aware of which fields determine a result."""
 
+import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,3 +33,10 @@ Rate = Annotated[float, Field(gt=0, lt=1)]
 
 Count = Annotated[int, Field(ge=1)]
 """A number of things, at least one."""
+
+
+def spelled(value: Any) -> str:
+    """Return a plain value as one types it after `key=`."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import PurePath
 
 from ulmfit_style.console import say
-from ulmfit_style.data.reading import read
-from ulmfit_style.errors import UserError
+from ulmfit_style.data import columns, reading
+from ulmfit_style.errors import UserError, together
 from ulmfit_style.run import digest
-from ulmfit_style.tasks.base import Row, Task
-
-SHOWN_PROBLEMS = 10
-"""How many problems of a file are listed before the rest is counted."""
+from ulmfit_style.tasks.base import Column, Row, Task
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Labelled:
     pool: list[Row]
     """The whole training split: the unlabelled text of the task."""
     train: list[Row]
-    """The rows whose labels are used: `task.train_samples` of the pool."""
+    """The rows whose labels are used: `task.train_samples` or `task.shots` of the pool."""
     validation: list[Row]
     test: list[Row]
     held: frozenset[str]
@@ -34,10 +32,19 @@ class Labelled:
     classes: list[str]
     """The labels of the pool, in the order of the model's outputs."""
 
+    def split(self, name: str) -> list[Row]:
+        """Return the rows of train (those whose labels are used), validation or test."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
     def digest(self, task: Task) -> str:
         """Return the digest of all that training and scoring read."""
         splits = (self.train, self.validation, self.test)
-        return digest([[[task.document(row), task.target(row)] for row in rows] for rows in splits] + [self.classes])
+        return digest([[[*task.texts(row), task.target(row)] for row in rows] for rows in splits] + [self.classes])
+
+
+def digest_of(task: Task, rows: Sequence[Row]) -> str:
+    """Return the digest of what scoring reads of rows."""
+    return digest([[*task.texts(row), task.target(row)] for row in rows])
 
 
 def normalised(text: str) -> str:
@@ -57,102 +64,211 @@ def load(task: Task) -> Labelled:
     Raises:
         UserError: listing what is wrong with the rows, each with its place.
     """
-    rows = read("task.path", task.path, task.columns())
-    wanted = [row for row in rows if task.wanted(row)]
-    problems = task.check(wanted)
-    if problems:
-        more = [f"... and {len(problems) - SHOWN_PROBLEMS} more"] if len(problems) > SHOWN_PROBLEMS else []
-        raise UserError("\n  - ".join([f"task.path={task.path}:", *problems[:SHOWN_PROBLEMS], *more]))
+    read = {
+        split: list(_rows(task.path.option(split), path, task.columns())) for split, path in task.path.files().items()
+    }
+    given = {split: [row for row in rows if task.wanted(row)] for split, rows in read.items()}
+    _check(task, given)
+    doubt = task.doubt(read["train"])
+    if doubt is not None:
+        raise UserError(f"{task.path.option('train')}={task.path.train}: {doubt}")
 
-    pool, validation, test = _split(task, wanted)
-    held = {normalised(task.document(row)) for row in test}
+    pool, validation, test = _split(task, given)
+    held = {_key(task, row) for row in test}
     validation, leaked_validation = _without(task, validation, held)
-    held |= {normalised(task.document(row)) for row in validation}
+    held |= {_key(task, row) for row in validation}
     pool, leaked_pool = _without(task, pool, held)
     for name, split in (("training", pool), ("validation", validation), ("test", test)):
         if not split:
-            raise UserError(f"task.path={task.path}: {len(wanted)} rows are too few; none is left for {name}")
+            count = sum(map(len, given.values()))
+            raise UserError(f"task.path={task.path}: {count} rows are too few; none is left for {name}")
     classes = task.classes(pool)
     if classes:
-        _known_labels(task, classes, validation, test)
-    train = _sample(task, pool, len(classes))
+        _known_labels(task, classes, [*validation, *test])
+    train = _sample(task, pool, classes)
     scored = {name: _first(task, split) for name, split in (("validation", validation), ("test", test))}
 
-    by = f" by {task.group}" if task.group else ""
-    say(
-        f"task: {len(wanted):,} rows of {rows[0].file}, split{by} into {len(pool):,} training, "
-        f"{len(validation):,} validation and {len(test):,} test rows"
-    )
-    if len(wanted) < len(rows):
-        say(f"task: {len(rows) - len(wanted):,} rows of other classes than {', '.join(classes)} are left out")
+    say(f"task: {len(pool):,} training, {len(validation):,} validation and {len(test):,} test rows {_origin(task)}")
+    left_out = sum(len(read[split]) - len(given[split]) for split in read)
+    if left_out:
+        say(f"task: {left_out:,} rows of other classes than {', '.join(classes)} are left out")
     if leaked_validation + leaked_pool:
         say(f"task: {leaked_validation + leaked_pool} rows are left out whose text also stands in test or validation")
     for name, split in (("validation", validation), ("test", test)):
         if len(scored[name]) < len(split):
             say(f"task: only {len(scored[name]):,} {name} rows are scored (task.test_samples)")
-    return Labelled(pool, train, scored["validation"], scored["test"], frozenset(held), classes)
+    texts = frozenset(normalised(text) for row in [*validation, *test] for text in task.texts(row))
+    return Labelled(pool, train, scored["validation"], scored["test"], texts, classes)
 
 
-def _split(task: Task, rows: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
-    """Split into training, validation and test rows, by hash: no group and no equal text is on two sides.
+@cache
+def load_whole(task: Task, option: str, reference: str) -> list[Row]:
+    """Read and check the labelled rows of another file than the task's, to be scored as they are, not split.
 
-    Without a group column each class is split by itself, so that every split has its share of each.
+    Args:
+        option: The config field that names the file, for error messages.
+
+    Raises:
+        UserError: listing what is wrong with the rows, each with its place.
+    """
+    rows = list(_rows(option, reference, {**task.inputs(), **task.targets()}))
+    wanted = [row for row in rows if task.wanted(row)]
+    problems = [f"{row.place}: {problem}" for row in wanted if (problem := task.problem(row)) is not None]
+    if problems:
+        raise together(f"{option}={reference}", problems)
+    if not wanted:
+        raise UserError(f"{option}={reference}: none of its {len(rows):,} rows is of the classes of task.labels")
+    left_out = f"; {len(rows) - len(wanted):,} of other classes are left out" if len(wanted) < len(rows) else ""
+    say(f"{option}={reference}: {len(wanted):,} rows{left_out}")
+    return wanted
+
+
+def require_known(task: Task, classes: Sequence[str], rows: Sequence[Row]) -> None:
+    """Check that a model has an output for each label of the rows that it is scored on.
+
+    Args:
+        classes: The names of the model's outputs.
+
+    Raises:
+        UserError: naming each other label, and a row that has it.
+    """
+    known, unknown = set(classes), dict[str, Row]()
+    for row in rows:
+        for label in task.labels_of(row):
+            if label not in known:
+                unknown.setdefault(label, row)
+    if unknown:
+        names = ", ".join([*classes[:10], *(["..."] if len(classes) > 10 else [])])
+        hint = f"the model does not know (it knows: {names})"
+        problems = [f"{row.place}: has the label '{label}', which {hint}" for label, row in unknown.items()]
+        raise together(unknown[next(iter(unknown))].file, problems)
+
+
+def _rows(option: str, path: str, wanted: Mapping[str, Column]) -> Iterator[Row]:
+    """Read the rows of a file that an option names, with the fields named as the task names them."""
+    names = columns.find(option, path, wanted)
+    for row in reading.rows(option, path, list(names.values())):
+        yield Row(row.file, row.number, {field: row.fields[name] for field, name in names.items()})
+
+
+def _check(task: Task, given: Mapping[str, Sequence[Row]]) -> None:
+    """Raise for the rows that are wrong one by one."""
+    problems = []
+    for row in (row for rows in given.values() for row in rows):
+        problem = task.problem(row)
+        if problem is None and task.group and row.fields["group"] in (None, ""):
+            problem = f"'{task.group}' is empty, which task.group names"
+        if problem is not None:
+            problems.append(f"{row.place}: {problem}")
+    if problems:
+        raise together(f"task.path={task.path}", problems)
+
+
+def _origin(task: Task) -> str:
+    """Tell where the splits come from."""
+    files = task.path.files()
+    made = [split for split in ("validation", "test") if split not in files]
+    by = f" by {task.group}" if task.group else ""
+    names = ", ".join(PurePath(path).name for path in files.values())
+    verb = "are" if len(made) == 2 else "is"
+    return f"of {names}" + (f"; {' and '.join(made)} {verb} split off train{by}" if made else "")
+
+
+def _split(task: Task, given: Mapping[str, Sequence[Row]]) -> tuple[list[Row], list[Row], list[Row]]:
+    """Return training, validation and test rows; those that are not given are split off the training rows.
+
+    It goes by hash, and no group and no equal text is on two sides. Without a group column each class is split by
+    itself, so that every split has its share of each.
     """
     units: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        units[str(row.fields[task.group]) if task.group else normalised(task.document(row))].append(row)
+    for row in given["train"]:
+        units[str(row.fields["group"]) if task.group else _key(task, row)].append(row)
+    names = [""] * len(units) if task.group else task.strata([members[0] for members in units.values()])
     strata: dict[str, list[str]] = defaultdict(list)
-    for unit, members in units.items():
-        strata["" if task.group else task.target(members[0])].append(unit)
+    for name, unit in zip(names, units, strict=True):
+        strata[name].append(unit)
     train: list[Row] = []
-    validation: list[Row] = []
-    test: list[Row] = []
-    for names in strata.values():
-        names.sort(key=lambda unit: position(task.split_seed, unit))
-        size = sum(len(units[name]) for name in names)
-        test_size, validation_size = round(task.test_ratio * size), round(task.validation_ratio * size)
+    validation, test = list(given.get("validation", [])), list(given.get("test", []))
+    for members in strata.values():
+        members.sort(key=lambda unit: position(task.split_seed, unit))
+        size = sum(len(units[unit]) for unit in members)
+        test_size = 0 if "test" in given else round(task.test_ratio * size)
+        validation_size = 0 if "validation" in given else round(task.validation_ratio * size)
         taken = 0
-        for name in names:
+        for unit in members:
             side = test if taken < test_size else validation if taken < test_size + validation_size else train
-            side += units[name]
-            taken += len(units[name])
+            side += units[unit]
+            taken += len(units[unit])
     return train, validation, test
 
 
-def _without(task: Task, rows: Iterable[Row], texts: set[str]) -> tuple[list[Row], int]:
-    """Leave out the rows whose text is among `texts`; return the rest and how many were left out."""
-    rows = list(rows)
-    kept = [row for row in rows if normalised(task.document(row)) not in texts]
+def _key(task: Task, row: Row) -> str:
+    """Return that by which rows count as equal."""
+    return "\n".join(map(normalised, task.texts(row)))
+
+
+def _without(task: Task, rows: Sequence[Row], keys: set[str]) -> tuple[list[Row], int]:
+    """Leave out the rows that equal one of `keys`; return the rest and how many were left out."""
+    kept = [row for row in rows if _key(task, row) not in keys]
     return kept, len(rows) - len(kept)
 
 
-def _known_labels(task: Task, classes: Sequence[str], *splits: Sequence[Row]) -> None:
-    unknown = [row for split in splits for row in split if task.target(row) not in set(classes)]
+def _known_labels(task: Task, classes: Sequence[str], rows: Sequence[Row]) -> None:
+    known = set(classes)
+    unknown: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        for label in task.labels_of(row):
+            if label not in known:
+                unknown[label].append(row)
     if unknown:
-        row = unknown[0]
-        raise UserError(
-            f"{row.place}: the label '{task.target(row)}' is in no training row "
-            f"({len(unknown)} such rows in validation and test); add rows of it, or leave it out by task.labels"
-        )
+        problems = [
+            f"{found[0].place}: the label '{label}' is in no training row (rows of it in validation and test: "
+            f"{len(found):,}); add training rows of it, or take these out"
+            for label, found in unknown.items()
+        ]
+        raise together(f"task.path={task.path}", problems)
 
 
-def _sample(task: Task, pool: Sequence[Row], classes: int) -> list[Row]:
-    """Choose `task.train_samples` rows: one of each class first, then in random order."""
-    count = task.train_samples
-    if count is None:
+def _sample(task: Task, pool: Sequence[Row], classes: Sequence[str]) -> list[Row]:
+    """Choose the training rows: `task.shots` of each class; or `task.train_samples`, one of each class first."""
+    if task.shots is None and task.train_samples is None:
         return list(pool)
+    ordered = sorted(pool, key=_order(task, task.sample_seed))
+    if task.shots is not None:
+        return _shots(task, ordered, classes, task.shots)
+    count = task.train_samples or 0
     if count > len(pool):
         raise UserError(f"task.train_samples={count}: the training split has {len(pool):,} rows")
-    if count < classes:
-        raise UserError(f"task.train_samples={count}: there are {classes} classes, and each needs a row")
-    ordered = sorted(pool, key=_order(task, task.sample_seed))
-    first_of_class: dict[str, Row] = {}
-    if classes:
-        for row in ordered:
-            first_of_class.setdefault(task.target(row), row)
-    firsts = list(first_of_class.values())
+    firsts = _of_each_class(task, ordered, 1)
+    if count < len(firsts):
+        raise UserError(
+            f"task.train_samples={count}: there are {len(classes)} classes, and it takes {len(firsts)} rows for each "
+            "to have one"
+        )
     chosen = {id(row) for row in firsts}
     return (firsts + [row for row in ordered if id(row) not in chosen])[:count]
+
+
+def _shots(task: Task, ordered: Sequence[Row], classes: Sequence[str], shots: int) -> list[Row]:
+    if not classes:
+        raise UserError(f"task.shots={shots}: there are no classes here; use task.train_samples")
+    chosen = _of_each_class(task, ordered, shots)
+    counts = Counter(label for row in chosen for label in task.labels_of(row))
+    fewer = [f"{label} ({counts[label]})" for label in classes if counts[label] < shots]
+    if fewer:
+        say(f"task: classes with fewer than {shots} training rows: {', '.join(fewer)}")
+    return chosen
+
+
+def _of_each_class(task: Task, ordered: Sequence[Row], count: int) -> list[Row]:
+    """Return rows until each class has `count` of them, or all that it has."""
+    chosen, counts = [], Counter[str]()
+    for row in ordered:
+        labels = task.labels_of(row)
+        if any(counts[label] < count for label in labels):
+            chosen.append(row)
+            counts.update(labels)
+    return chosen
 
 
 def _first(task: Task, rows: Sequence[Row]) -> list[Row]:
@@ -163,4 +279,4 @@ def _first(task: Task, rows: Sequence[Row]) -> list[Row]:
 
 
 def _order(task: Task, seed: int) -> Callable[[Row], int]:
-    return lambda row: position(seed, f"{row.number}\0{task.document(row)}")
+    return lambda row: position(seed, "\0".join([str(row.number), *task.texts(row)]))

@@ -6,11 +6,11 @@ import math
 from functools import partial
 from pathlib import Path
 
-from ulmfit_style import checkpoints, lineage
+from ulmfit_style import checkpoints, lineage, processes
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
 from ulmfit_style.data import corpus
-from ulmfit_style.run import METRICS, write_json
+from ulmfit_style.run import CHECKPOINTS, METRICS, write_json
 
 
 def run(config: Config) -> Path:
@@ -19,32 +19,32 @@ def run(config: Config) -> Path:
 
 
 def _adapt(config: Config, directory: Path) -> None:
-    from accelerate import PartialState
-    from transformers import AutoModelForMaskedLM, AutoTokenizer, set_seed
+    import transformers
+    from transformers import AutoConfig, AutoTokenizer, set_seed
 
     from ulmfit_style.training.layers import head
-    from ulmfit_style.training.objectives import Chunks, MaskedLM, heldout_loss
-    from ulmfit_style.training.phases import Phase, Settings, run_phase
+    from ulmfit_style.training.objectives import Chunks, choose, heldout
+    from ulmfit_style.training.phases import Phase, settings, train
 
     options = config.adapt
     assert options is not None  # lineage refused otherwise
 
     # Data
-    documents = corpus.load(config.corpus, config.task)
     source = checkpoints.resolve(config.model).directory
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
+    objective = choose(options.objective, model_type, tokenizer, options)
+    documents = corpus.load(config.corpus, config.task)
     rows = Chunks(documents.train, tokenizer, options.max_length)
-    heldout = Chunks(documents.heldout, tokenizer, options.max_length)
-    objective = MaskedLM(tokenizer, options.mask_probability, options.seed)
-    say(f"  {rows.tokens:,} tokens in {len(rows):,} rows")
+    unseen = Chunks(documents.heldout, tokenizer, options.max_length)
+    say(f"  {rows.tokens:,} tokens in {len(rows):,} rows; the loss is on the held-out ones, in nats a {objective.per}")
 
     # Model
     set_seed(options.seed)
-    model, loaded = AutoModelForMaskedLM.from_pretrained(
+    model, loaded = getattr(transformers, objective.auto_class).from_pretrained(
         source, output_loading_info=True, use_safetensors=True, trust_remote_code=False
     )
     missing = loaded["missing_keys"]
-    model.to(PartialState().device)
 
     # Phases
     phases = [Phase("every weight", None, options.epochs, options.learning_rate)]
@@ -53,26 +53,32 @@ def _adapt(config: Config, directory: Path) -> None:
         phases.insert(0, Phase("new head", head(model, missing), options.head_epochs, options.head_learning_rate))
 
     # Train
-    losses = [heldout_loss(model, objective, heldout)]
-    log = []
-    settings = Settings(options.batch_size, options.warmup_ratio, options.weight_decay, options.seed)
-    for number, phase in enumerate(phases):
-        entries = run_phase(model, phase, number, settings, objective, rows, objective.collate)
-        log += [{"phase": phase.title, **entry} for entry in entries]
-        losses.append(heldout_loss(model, objective, heldout))
-        say(f"  {phase.title}: held-out loss {losses[-2]:.3f} -> {losses[-1]:.3f} nats a masked token")
+    outcomes = train(
+        model,
+        phases,
+        settings(config, options),
+        objective,
+        rows,
+        objective.collate,
+        directory / CHECKPOINTS,
+        measure=lambda: heldout(model, objective, unseen),
+    )
 
     # Finish
+    if not processes.is_main():
+        return
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    stations = ["untrained head" if missing else "checkpoint", *(phase.title for phase in phases)]
+    stations = {"untrained head" if missing else "checkpoint": outcomes[0].before}
+    stations |= {outcome.title: outcome.after for outcome in outcomes}
     metrics = {
         "documents": {"train": len(documents.train), "heldout": len(documents.heldout)},
         "tokens": rows.tokens,
+        "per": objective.per,
         "heldout": [
-            {"after": station, "loss": loss, "perplexity": math.exp(loss)}
-            for station, loss in zip(stations, losses, strict=True)
+            {"after": station, **measures, "perplexity": math.exp(measures["loss"])}
+            for station, measures in stations.items()
         ],
-        "log": log,
+        "log": [{"phase": outcome.title, **entry} for outcome in outcomes for entry in outcome.log],
     }
     write_json(directory / METRICS, metrics)

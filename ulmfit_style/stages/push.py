@@ -160,23 +160,31 @@ def _export(repo: str, directory: Path) -> Files:
 def without_private_paths(recipe: Config) -> dict[str, Any]:
     """Return the recipe's values, from which `config.from_recipe` makes a config, without the paths of this disk.
 
-    Files keep their names, a checkpoint's folder becomes `./<name>`, and the hub section goes back to its defaults.
+    Files keep their names, a checkpoint's folder becomes `./<name>`, and what did not train the model (where it is
+    evaluated, what it predicts, where it is pushed) goes back to its defaults.
     """
     values = recipe.recipe()
     values["runs"] = "runs"
-    values["hub"] = {}
+    values |= {"hub": {}, "evaluate": {}, "predict": {}}
     for section in ("corpus", "task"):
         if values[section] and values[section]["path"]:
-            values[section]["path"] = _without_folder(values[section]["path"])
+            values[section]["path"] = _without_folders(values[section]["path"])
     checkpoint = values["model"]["checkpoint"]
     if not card.is_hub_id(checkpoint) or Path(checkpoint).is_dir():
         values["model"]["checkpoint"] = _without_folder(checkpoint, mark="./")
     return values
 
 
+def _without_folders(paths: Any) -> Any:
+    """Return a path, or several in a list or by name, without their folders."""
+    if isinstance(paths, dict):
+        return {name: _without_folder(path) for name, path in paths.items()}
+    return [_without_folder(path) for path in paths] if isinstance(paths, list) else _without_folder(paths)
+
+
 def _without_folder(path: str, mark: str = "") -> str:
-    # A package's files are in the same place on every disk.
-    return path if path.startswith("package:") else mark + Path(path).name
+    # What a package or the Hub holds is in the same place for everyone.
+    return path if path.startswith(("package:", "hub:")) else mark + Path(path).name
 
 
 def _is_exported(name: str) -> bool:

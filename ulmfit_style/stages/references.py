@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ulmfit_style import checkpoints, lineage
+from ulmfit_style import checkpoints, lineage, processes
 from ulmfit_style.config import Config
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled
-from ulmfit_style.metrics import interval
 from ulmfit_style.run import METRICS, write_json
 
-Fitted = Callable[[Sequence[str]], Sequence[str]]
-"""Labels for texts."""
+Featurise = Callable[[Sequence[str], Sequence[str]], tuple[Any, Any]]
+"""Features of the training texts, and of unseen ones."""
 
 
 def run(config: Config) -> Path:
@@ -26,39 +25,42 @@ def run(config: Config) -> Path:
 
 
 def _references(config: Config, directory: Path) -> None:
+    if not processes.is_main():
+        return
     task = lineage.required_task(config)
+    model = task.reference()
+    if model is None:
+        say("  there are no simple models for this kind of task")
+        write_json(directory / METRICS, {"metric": task.metric, "test": {}})
+        return
     rows = labelled.load(task)
-    texts, targets = [task.document(row) for row in rows.train], [task.target(row) for row in rows.train]
-    test, right = [task.document(row) for row in rows.test], [task.target(row) for row in rows.test]
-    models: dict[str, Callable[[], Fitted]] = {
-        "TF-IDF + logistic regression": lambda: _tfidf(texts, targets),
-        "frozen features + logistic regression": lambda: _frozen(config, texts, targets),
-    }
+    texts, unseen = ([" ".join(task.texts(row)) for row in split] for split in (rows.train, rows.test))
+    targets, right = ([task.target(row) for row in split] for split in (rows.train, rows.test))
     found = {}
-    for name, fit in models.items():
-        answers = [{"label": label} for label in fit()(test)]
-        scores = task.score(answers, right)
-        low, high = interval(task.points(answers, right))
-        found[name] = {"rows": len(test), "scores": scores, "interval": [low, high]}
-        say(f"  {name}: {task.metric} {scores[task.metric]:.3f} (95 % interval {low:.3f} to {high:.3f})")
+    kinds: dict[str, Featurise] = {"TF-IDF": _tfidf, "frozen features": partial(_frozen, config)}
+    for kind, featurise in kinds.items():
+        name = f"{kind} + {model.name}"
+        features, of_unseen = featurise(texts, unseen)
+        answers = model.fit(features, targets)(of_unseen)
+        found[name] = task.measure(answers, right)
+        low, high = found[name]["interval"]
+        say(f"  {name}: {task.metric} {found[name]['scores'][task.metric]:.3f} (95 % interval {low:.3f} to {high:.3f})")
     write_json(directory / METRICS, {"metric": task.metric, "test": found})
 
 
-def _tfidf(texts: Sequence[str], targets: Sequence[str]) -> Fitted:
-    """Fit logistic regression on TF-IDF weights of words and word pairs."""
+def _tfidf(texts: Sequence[str], unseen: Sequence[str]) -> tuple[Any, Any]:
+    """Return the TF-IDF weights of words and word pairs, (texts, terms) and (unseen, terms)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
 
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(max_iter=1000))
-    model.fit(texts, targets)
-    return lambda unseen: list(model.predict(unseen))
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    return vectorizer.fit_transform(texts), vectorizer.transform(unseen)
 
 
-def _frozen(config: Config, texts: Sequence[str], targets: Sequence[str]) -> Fitted:
-    """Fit logistic regression on the checkpoint's last hidden states, averaged over a text's tokens."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
+def _frozen(config: Config, texts: Sequence[str], unseen: Sequence[str]) -> tuple[Any, Any]:
+    """Return the checkpoint's last hidden states, averaged over a text's tokens: (texts, hidden), (unseen, hidden).
+
+    They are standardised by those of `texts`.
+    """
     from sklearn.preprocessing import StandardScaler
     from transformers import AutoModel, AutoTokenizer
 
@@ -66,9 +68,8 @@ def _frozen(config: Config, texts: Sequence[str], targets: Sequence[str]) -> Fit
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     body = AutoModel.from_pretrained(source, use_safetensors=True, trust_remote_code=False).eval()
     features = partial(_features, body, tokenizer, config.finetune.max_length)
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    model.fit(features(texts), targets)
-    return lambda unseen: list(model.predict(features(unseen)))
+    scaler = StandardScaler()
+    return scaler.fit_transform(features(texts)), scaler.transform(features(unseen))
 
 
 def _features(body: Any, tokenizer: Any, max_length: int, texts: Sequence[str], batch_size: int = 64) -> Any:

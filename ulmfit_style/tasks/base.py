@@ -6,12 +6,13 @@ No torch and no transformers at import, so that a task is checked before they ar
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator, model_serializer, model_validator
 
+from ulmfit_style.errors import nearest
 from ulmfit_style.schema import Count, Section, Unhashed
 
 if TYPE_CHECKING:
@@ -34,11 +35,72 @@ class Row:
     number: int
     """The line (csv, jsonl, txt) or row (parquet) in the file, from 1: what an error message names."""
     fields: Mapping[str, Any]
+    """What the row holds, by the names of `Task.columns`, whatever the columns are called in the file."""
 
     @property
     def place(self) -> str:
         """Where the row stands, for error messages."""
         return f"{self.file}:{self.number}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where a field of a task's rows is found in a file."""
+
+    option: str
+    """What the user sets to name the column, for messages: "task.text"."""
+    name: str | None
+    """The column's name; None to find it."""
+    known: Sequence[str] = ()
+    """The names that leave no doubt, in any case, where the user gives none."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A linear model of a task, which results are held against."""
+
+    name: str
+    fit: Callable[[Any, Sequence[Any]], Callable[[Any], list[Answer]]]
+    """From features (rows, width) and targets to what answers the features of other rows."""
+
+
+class Splits(Section):
+    """The files of labelled rows."""
+
+    train: str
+    """The training rows; validation and test rows are made of them where they have no file of their own."""
+    validation: str | None = None
+    """The rows that sweeps choose by."""
+    test: str | None = None
+    """The rows that are only scored. They never move."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_file(cls, value: Any) -> Any:
+        if not isinstance(value, (str, dict, Splits)):
+            raise ValueError("should be a file, or files by their splits: {train: a.csv, test: b.csv}")
+        unknown = [name for name in value if name not in cls.model_fields] if isinstance(value, dict) else []
+        if unknown:
+            there = f"(there are: {', '.join(cls.model_fields)})"
+            raise ValueError(f"there is no split '{unknown[0]}'{nearest(unknown[0], cls.model_fields)} {there}")
+        return {"train": value} if isinstance(value, str) else value
+
+    @model_serializer
+    def _as_given(self) -> str | dict[str, str]:
+        files = self.files()
+        return self.train if len(files) == 1 else files
+
+    def files(self) -> dict[str, str]:
+        """Return the file of each split that has one."""
+        return {split: path for split, path in self if path is not None}
+
+    def option(self, split: str) -> str:
+        """Return what the user sets to name the file of a split."""
+        return "task.path" if list(self.files()) == ["train"] else f"task.path.{split}"
+
+    def __str__(self) -> str:
+        files = [f"{split}: {path}" for split, path in self.files().items()]
+        return self.train if len(files) == 1 else f"{{{', '.join(files)}}}"
 
 
 class Task(Section, abc.ABC):
@@ -50,61 +112,112 @@ class Task(Section, abc.ABC):
     """The score that ranks models."""
 
     # The data enter a fingerprint by the content of the rows that these options choose, not by the options.
-    path: Annotated[str, Unhashed]
-    """The file of labelled rows (csv, jsonl or parquet; also .gz, .bz2, .xz), or `package:<file>` of an installed
-    Python package. It is split into train, validation and test."""
+    path: Annotated[Splits, Unhashed]
+    """The file of labelled rows (csv, tsv, jsonl or parquet; also .gz, .bz2, .xz, .zst), `package:<file>` of an
+    installed Python package, or `hub:<data set>@<commit>/<file>` of the Hub; it is split into train, validation and
+    test. Or the files of splits that there are: task.path={train: a.csv, test: b.csv}; what is missing is made from
+    train."""
     group: Annotated[str | None, Unhashed] = None
     """A column whose equal values stay in one split (a film, a customer); null: only equal texts stay together."""
     test_ratio: Annotated[float, Field(gt=0, lt=1), Unhashed] = 0.2
-    """Share of the rows that is only scored."""
+    """Share of the rows that is only scored; unused where the test rows have a file of their own."""
     validation_ratio: Annotated[float, Field(gt=0, lt=1), Unhashed] = 0.1
-    """Share of the rows that sweeps choose by."""
+    """Share of the rows that sweeps choose by; unused where the validation rows have a file of their own."""
     split_seed: Annotated[int, Unhashed] = 0
     """Seed of the splits. Leave it: then the test rows never move."""
     train_samples: Annotated[Count | None, Unhashed] = None
     """Labelled training rows to use, every class first; null for all. The rest stays unlabelled text for `adapt`."""
+    shots: Annotated[Count | None, Unhashed] = None
+    """Labelled training rows to use of each class; goes without `train_samples`."""
     sample_seed: Annotated[int, Unhashed] = 0
     """Seed of which training rows those are. A larger sample holds the smaller ones of the same seed."""
     test_samples: Annotated[Count | None, Unhashed] = None
     """At most this many rows of validation and of test are scored; null for all."""
 
+    @field_validator("shots")
+    @classmethod
+    def _one_sample(cls, shots: int | None, info: ValidationInfo) -> int | None:
+        total = info.data.get("train_samples")
+        if shots is not None and total is not None:
+            raise ValueError(f"goes without task.train_samples, which is {total} here; add task.train_samples=null")
+        return shots
+
     @abc.abstractmethod
-    def columns(self) -> list[str]:
-        """Return the columns that a row must have."""
+    def inputs(self) -> dict[str, Column]:
+        """Return the columns of what the model reads: those that a row must have to be answered."""
+
+    @abc.abstractmethod
+    def targets(self) -> dict[str, Column]:
+        """Return the columns of the right answer."""
+
+    def columns(self) -> dict[str, Column]:
+        """Return all columns that a labelled row needs."""
+        group = {"group": Column("task.group", self.group)} if self.group else {}
+        return {**self.inputs(), **self.targets(), **group}
 
     def wanted(self, row: Row) -> bool:
         """Return whether a row of the file belongs to the task."""
         return True
 
     @abc.abstractmethod
-    def check(self, rows: Sequence[Row]) -> list[str]:
-        """Return what is wrong with the rows: one problem a line, each with its place."""
+    def problem(self, row: Row) -> str | None:
+        """Return what is wrong with a labelled row, without its place; None when it is right."""
+
+    def doubt(self, rows: Sequence[Row]) -> str | None:
+        """Return why the rows of the training file, wanted or not, cannot be learnt from though each is right."""
+        return None
 
     @abc.abstractmethod
-    def document(self, row: Row) -> str:
-        """Return the text of a row, as `adapt` reads it."""
+    def texts(self, row: Row) -> list[str]:
+        """Return the texts of a row: each is a document for `adapt`, and rows count as equal when all of them are."""
 
     @abc.abstractmethod
-    def target(self, row: Row) -> str:
-        """Return the right answer of a row."""
+    def target(self, row: Row) -> Any:
+        """Return the right answer of a row, as a JSON value."""
 
     @abc.abstractmethod
-    def row(self, text: str) -> Row:
-        """Make an unlabelled row of a text, to be answered."""
+    def row(self, *texts: str) -> Row:
+        """Make an unlabelled row of the texts of one question.
+
+        Raises:
+            UserError: if their number is wrong.
+        """
+
+    def labels_of(self, row: Row) -> list[str]:
+        """Return the classes that a row is an example of; empty for a task without classes."""
+        return []
+
+    def strata(self, rows: Sequence[Row]) -> list[str]:
+        """Return a name for each row: each split gets its share of the rows of each name."""
+        return [""] * len(rows)
 
     @abc.abstractmethod
     def classes(self, rows: Sequence[Row]) -> list[str]:
         """Return the labels that the model chooses from; empty for a task without classes."""
 
     @abc.abstractmethod
+    def head(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Return what the model's config says of its head, such as `num_labels` and `problem_type`."""
+
+    def start(self, model: PreTrainedModel, rows: Sequence[Row]) -> None:
+        """Fit a fresh head to the training rows, before anything is trained; most tasks leave it as it is."""
+
+    def weights(self, rows: Sequence[Row]) -> list[float]:
+        """Return the weight of each training row in the loss."""
+        return [1.0] * len(rows)
+
+    @abc.abstractmethod
     def encode(
         self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
     ) -> list[Feature]:
-        """Turn a row into what the model reads; with `label2id`, each feature carries its `labels` too."""
+        """Turn a row into what the model reads; with `label2id`, each feature carries its `labels` too.
+
+        `cut` says of each feature whether its text was longer than `max_length`.
+        """
 
     @abc.abstractmethod
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss summed over the batch's rows, a scalar."""
+        """Return the loss summed over the batch's rows, each times its `weight` where it has one: a scalar."""
 
     @abc.abstractmethod
     def count(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -118,10 +231,35 @@ class Task(Section, abc.ABC):
     def merge(self, answers: Sequence[Answer]) -> Answer:
         """Return the answer of a row from those of its features."""
 
+    def reference(self) -> Reference | None:
+        """Return the linear model that results are held against; None where the task has none."""
+        return None
+
     @abc.abstractmethod
-    def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> list[float]:
+    def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[float]:
         """Return each row's part of `metric`, whose mean over the rows is the score."""
 
     @abc.abstractmethod
-    def score(self, answers: Sequence[Answer], targets: Sequence[str]) -> dict[str, float]:
+    def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         """Return all scores of the answers, `metric` among them."""
+
+    def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
+        """Return the 95 % bootstrap interval of each score; by default of `metric` alone, the mean of the points."""
+        from ulmfit_style.metrics import interval
+
+        return {self.metric: interval(self.points(answers, targets))}
+
+    def report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
+        """Return the scores of each class, in the same columns for each; empty for a task without classes."""
+        return []
+
+    def measure(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, Any]:
+        """Return what metrics.json tells of answers: rows, scores, and their intervals; `interval` is the metric's."""
+        intervals = self.intervals(answers, targets)
+        return {
+            "rows": len(targets),
+            "scores": self.score(answers, targets),
+            "interval": intervals[self.metric],
+            "intervals": intervals,
+            "report": self.report(answers, targets),
+        }

@@ -1,84 +1,90 @@
-"""Text classification: one label for one text."""
+"""Text classification: one class for a text, or for a pair of texts."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 
+from pydantic import BeforeValidator
+
+from ulmfit_style.errors import nearest
 from ulmfit_style.schema import Unhashed
-from ulmfit_style.tasks.base import Answer, Feature, Row, Task
+from ulmfit_style.tasks.base import Answer, Reference, Row
+from ulmfit_style.tasks.text import LabelTask, plain
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
+
+Labels = Annotated[
+    tuple[str, ...], BeforeValidator(lambda labels: tuple(map(plain, labels)) if isinstance(labels, list) else labels)
+]
+"""Names of classes; whole numbers are taken as their names."""
 
 
 @final
-class TextClassification(Task):
-    """Rows of a text and its class."""
+class TextClassification(LabelTask):
+    """Rows of a text, or a pair of texts, and its class: a name or a whole number."""
 
-    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    problem_type: ClassVar[str] = "single_label_classification"
+    answered: ClassVar[str] = "label"
     metric: ClassVar[str] = "accuracy"
+    label_columns: ClassVar[Sequence[str]] = (
+        *("label", "class", "category", "stars", "target", "sentiment", "rating", "intent", "topic", "genre"),
+        *("라벨", "레이블", "분류", "감정", "별점"),
+    )
 
-    text: Annotated[str, Unhashed]
-    """The column of the text."""
-    label: Annotated[str, Unhashed]
-    """The column of the class: a name or a whole number."""
-    labels: Annotated[tuple[str, ...] | None, Unhashed] = None
+    labels: Annotated[Labels | None, Unhashed] = None
     """The classes to keep; rows of other classes are left out, and counted. null for all classes."""
-
-    def columns(self) -> list[str]:
-        return [self.text, self.label, *([self.group] if self.group else [])]
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: each class has the same share in the loss, however many of the used training rows it has."""
 
     def wanted(self, row: Row) -> bool:
         return self.labels is None or self.target(row) in self.labels
 
-    def check(self, rows: Sequence[Row]) -> list[str]:
-        problems = [f"{row.place}: '{self.text}' is empty" for row in rows if not self.document(row).strip()]
-        problems += [f"{row.place}: '{self.label}' is empty" for row in rows if not self.target(row)]
-        counts = Counter(self.target(row) for row in rows)
-        if len(counts) == 1:
-            problems.append(f"{rows[0].file}: every row has the label '{next(iter(counts))}'; two classes are needed")
-        elif rows and len(counts) > max(2, len(rows) // 2):
-            problems.append(
-                f"{rows[0].file}: {len(counts)} different values of '{self.label}' in {len(rows)} rows; "
-                "is it the column of the class?"
-            )
-        return problems
+    def label_problem(self, row: Row) -> str | None:
+        if isinstance(row.fields["label"], (list, dict)):
+            return "the label is a list; task=multi_label_classification takes several labels of a row"
+        return None if self.target(row) else "the label is empty"
 
-    def document(self, row: Row) -> str:
-        return str(row.fields[self.text] or "")
+    def doubt(self, rows: Sequence[Row]) -> str | None:
+        there = {self.target(row) for row in rows}
+        for label in self.labels or ():
+            if label not in there:
+                return f"no row has the label '{label}' of task.labels{nearest(label, there)}"
+        counts = Counter(self.target(row) for row in rows if self.wanted(row))
+        if len(counts) == 1:
+            return f"every row has the label '{next(iter(counts))}'; two classes are needed"
+        if len(counts) > max(2, len(rows) // 2):
+            return (
+                f"{len(counts):,} different labels in {len(rows):,} rows; is task.label the column of the class? "
+                "task=text_regression learns numbers"
+            )
+        return None
 
     def target(self, row: Row) -> str:
-        label = row.fields[self.label]
-        return "" if label is None else str(label).strip()
+        return plain(row.fields["label"])
 
-    def row(self, text: str) -> Row:
-        return Row("text", 1, {self.text: text})
+    def labels_of(self, row: Row) -> list[str]:
+        return [self.target(row)]
 
-    def classes(self, rows: Sequence[Row]) -> list[str]:
-        labels = {self.target(row) for row in rows}
-        # Numbers sort as numbers, so that 10 stars do not stand between 1 and 2.
-        return sorted(labels, key=int if all(map(str.isdecimal, labels)) else None)
+    def strata(self, rows: Sequence[Row]) -> list[str]:
+        return [self.target(row) for row in rows]
 
-    def encode(
-        self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
-    ) -> list[Feature]:
-        feature: Feature = dict(tokenizer(self.document(row), truncation=True, max_length=max_length))
-        if label2id is not None:
-            feature["labels"] = label2id[self.target(row)]
-        return [feature]
+    def weights(self, rows: Sequence[Row]) -> list[float]:
+        if self.class_weights == "none":
+            return super().weights(rows)
+        counts = Counter(self.target(row) for row in rows)
+        return [len(rows) / (len(counts) * counts[self.target(row)]) for row in rows]
 
-    def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def encoded(self, target: str, label2id: Mapping[str, int]) -> int:
+        return label2id[target]
+
+    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
 
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        return cross_entropy(model(**inputs).logits.float(), batch["labels"], reduction="sum")
-
-    def count(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return batch["labels"].ne(-100).sum()
+        return cross_entropy(logits, labels, reduction="none")
 
     def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Answer]:
         probabilities, classes = model(**batch).logits.float().softmax(dim=-1).max(dim=-1)
@@ -88,17 +94,15 @@ class TextClassification(Task):
             for index, probability in zip(classes.tolist(), probabilities.tolist(), strict=True)
         ]
 
-    def merge(self, answers: Sequence[Answer]) -> Answer:
-        return answers[0]
+    def reference(self) -> Reference:
+        return Reference("logistic regression", _logistic_regression)
 
     def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> list[float]:
         return [float(answer["label"] == target) for answer, target in zip(answers, targets, strict=True)]
 
-    def score(self, answers: Sequence[Answer], targets: Sequence[str]) -> dict[str, float]:
-        from sklearn.metrics import accuracy_score, f1_score
 
-        labels = [answer["label"] for answer in answers]
-        return {
-            "accuracy": float(accuracy_score(targets, labels)),
-            "macro_f1": float(f1_score(targets, labels, average="macro", zero_division=0)),
-        }
+def _logistic_regression(features: Any, targets: Sequence[str]) -> Callable[[Any], list[Answer]]:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(max_iter=1000).fit(features, targets)
+    return lambda unseen: [{"label": str(label)} for label in model.predict(unseen)]

@@ -22,11 +22,12 @@ T = TypeVar("T")
 
 
 def collate(features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
-    """Pad features to the longest; `labels` become a tensor (batch,)."""
+    """Pad features to the longest; `labels` become a tensor (batch,) or (batch, classes), and `weight` one (batch,)."""
     inputs = [{name: feature[name] for name in tokenizer.model_input_names if name in feature} for feature in features]
     batch: dict[str, torch.Tensor] = dict(tokenizer.pad(inputs, return_tensors="pt"))
-    if "labels" in features[0]:
-        batch["labels"] = torch.tensor([feature["labels"] for feature in features])
+    for name in ("labels", "weight"):
+        if name in features[0]:
+            batch[name] = torch.tensor([feature[name] for feature in features])
     return batch
 
 
@@ -37,13 +38,13 @@ def answers(
     task: Task,
     rows: Iterable[Row],
     max_length: int,
-    done: Callable[[int], None] = lambda rows: None,
+    done: Callable[[Sequence[Feature]], None] = lambda features: None,
 ) -> Iterator[Answer]:
     """Answer rows, in their order.
 
     Args:
         max_length: Tokens per feature.
-        done: Called with the number of rows that were answered, for a progress bar.
+        done: Called with the features that were answered, for a progress bar and to count those that were cut.
     """
     model.eval()
     for window in _batched(rows, WINDOW):
@@ -58,7 +59,7 @@ def answers(
             tensors = {name: tensor.to(model.device) for name, tensor in collate(batch, tokenizer).items()}
             for feature, answer in zip(batch, task.answer(model, tensors), strict=True):
                 found[feature["row"]].append(answer)
-            done(len(batch))
+            done(batch)
         yield from (task.merge(found[place]) for place in range(len(window)))
 
 

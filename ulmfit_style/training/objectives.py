@@ -1,14 +1,15 @@
-"""What a model is trained to do on unlabelled text.
+"""What a model is trained to do on unlabelled text: predict masked words, or the next token.
 
-Masked language modelling (BERT, section 3.1) of whole words, with logits at the masked positions only.
+Logits are computed at the predicted positions only.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -17,12 +18,18 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
+from ulmfit_style.config import Adapt
+from ulmfit_style.errors import UserError
 
 Batch = Mapping[str, torch.Tensor]
 
 IGNORED = -100
 """The label of a position that is not predicted."""
-
 
 Turn = tuple[int, int]
 """A phase, counted from 1, and an epoch of it, from 0."""
@@ -41,14 +48,23 @@ class Objective(Protocol):
         """Return how many losses are summed, a scalar."""
 
 
+class LanguageObjective(Objective, Protocol):
+    """An objective on unlabelled text."""
+
+    auto_class: ClassVar[str]
+    """The transformers auto class that loads a model with the head for it."""
+    per: ClassVar[str]
+    """What a loss is counted by."""
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Make a batch: `input_ids`, `attention_mask`, `labels` and `bytes`, each (batch, length)."""
+
+
 class Chunks(Dataset[dict[str, Any]]):
     """Documents as token ids: one row per document, or several where it is longer than `max_length`.
 
     Nothing is dropped and no row holds two documents, so that documents do not see each other.
     """
-
-    turn: Turn
-    """Which masks the rows get; set before each epoch."""
 
     def __init__(self, documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         encoded = tokenizer(
@@ -56,7 +72,10 @@ class Chunks(Dataset[dict[str, Any]]):
         )
         self.ids: list[list[int]] = encoded["input_ids"]
         self.words = [encoding.word_ids for encoding in encoded.encodings]
-        self.turn = MEASURING
+        self.bytes = [
+            [len(documents[document][start:end].encode()) for start, end in encoding.offsets]
+            for document, encoding in zip(encoded["overflow_to_sample_mapping"], encoded.encodings, strict=True)
+        ]
 
     @property
     def tokens(self) -> int:
@@ -67,29 +86,29 @@ class Chunks(Dataset[dict[str, Any]]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"input_ids": self.ids[index], "words": self.words[index], "turn": self.turn, "index": index}
+        return {
+            "input_ids": self.ids[index],
+            "words": self.words[index],
+            "bytes": self.bytes[index],
+            "index": index,
+        }
 
 
 @dataclass(frozen=True)
 class MaskedLM:
-    """Predicts masked words."""
+    """Predicts masked whole words (BERT, section 3.1)."""
+
+    auto_class: ClassVar[str] = "AutoModelForMaskedLM"
+    per: ClassVar[str] = "masked token"
 
     tokenizer: PreTrainedTokenizerBase
     mask_probability: float
     seed: int
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Mask rows and pad them to the longest: `input_ids`, `attention_mask` and `labels`, each (batch, length)."""
-        length = max(len(row["input_ids"]) for row in rows)
-        inputs = torch.full((len(rows), length), self.tokenizer.pad_token_id)
-        labels = torch.full((len(rows), length), IGNORED)
-        attention = torch.zeros((len(rows), length), dtype=torch.long)
-        for place, row in enumerate(rows):
-            size = len(row["input_ids"])
-            masked, targets = self.mask(row["input_ids"], row["words"], row["turn"], row["index"])
-            inputs[place, :size], labels[place, :size] = torch.from_numpy(masked), torch.from_numpy(targets)
-            attention[place, :size] = 1
-        return {"input_ids": inputs, "attention_mask": attention, "labels": labels}
+        """Mask rows and pad them to the longest."""
+        masked = [self.mask(row["input_ids"], row["words"], row["turn"], row["index"]) for row in rows]
+        return _padded(rows, [inputs for inputs, _ in masked], [labels for _, labels in masked], self.tokenizer)
 
     def mask(
         self, ids: Sequence[int], words: Sequence[int | None], turn: Turn, index: int
@@ -119,13 +138,35 @@ class MaskedLM:
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the cross entropy summed over the masked positions."""
-        masked = batch["labels"].ne(IGNORED)
-        with logits_at(model, masked):
-            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        return cross_entropy(logits.float(), batch["labels"][masked], reduction="sum")
+        return _loss(model, batch)
 
     def count(self, batch: Batch) -> torch.Tensor:
         """Return the number of masked positions."""
+        return batch["labels"].ne(IGNORED).sum()
+
+
+@dataclass(frozen=True)
+class CausalLM:
+    """Predicts the next token."""
+
+    auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    per: ClassVar[str] = "token"
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Pad rows to the longest; a label stands at the position that predicts it, one before its token's own."""
+        labels = [np.array([*row["input_ids"][1:], IGNORED]) for row in rows]
+        batch = _padded(rows, [np.array(row["input_ids"]) for row in rows], labels, self.tokenizer)
+        batch["bytes"] = batch["bytes"].roll(-1, dims=1)
+        return batch
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the cross entropy summed over the predicted tokens."""
+        return _loss(model, batch)
+
+    def count(self, batch: Batch) -> torch.Tensor:
+        """Return the number of predicted tokens."""
         return batch["labels"].ne(IGNORED).sum()
 
 
@@ -133,8 +174,9 @@ class MaskedLM:
 def logits_at(model: nn.Module, positions: torch.Tensor) -> Iterator[None]:
     """Let a language model compute logits at the chosen positions only: (chosen, vocabulary).
 
-    The vocabulary is by far the widest layer of a small model, and MLM needs one position in seven. The head works on
-    each position by itself, so that the logits are those of the whole head. `positions` is (batch, length), boolean.
+    The vocabulary is by far the widest layer of a small model; masked language modelling needs one position in seven,
+    and padding needs none. The head works on each position by itself, so that the logits are those of the whole head.
+    `positions` is (batch, length), boolean.
     """
     inner = extract_model_from_parallel(model)
 
@@ -151,15 +193,72 @@ def logits_at(model: nn.Module, positions: torch.Tensor) -> Iterator[None]:
             hook.remove()
 
 
+def _loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+    predicted = batch["labels"].ne(IGNORED)
+    with logits_at(model, predicted):
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return cross_entropy(logits.float(), batch["labels"][predicted], reduction="sum")
+
+
+def _padded(
+    rows: Sequence[Mapping[str, Any]],
+    inputs: Sequence[np.ndarray[Any, Any]],
+    labels: Sequence[np.ndarray[Any, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, torch.Tensor]:
+    """Pad rows on the right to the longest: all tensors (batch, length)."""
+    shape = len(rows), max(map(len, inputs))
+    # A causal model's tokenizer may have no padding token; what is not attended to may be any token.
+    batch = {
+        "input_ids": torch.full(shape, tokenizer.pad_token_id or 0),
+        "attention_mask": torch.zeros(shape, dtype=torch.long),
+        "labels": torch.full(shape, IGNORED),
+        "bytes": torch.zeros(shape, dtype=torch.long),
+    }
+    for place, row in enumerate(rows):
+        size = len(inputs[place])
+        batch["input_ids"][place, :size] = torch.from_numpy(inputs[place])
+        batch["attention_mask"][place, :size] = 1
+        batch["labels"][place, :size] = torch.from_numpy(labels[place])
+        batch["bytes"][place, :size] = torch.tensor(row["bytes"])
+    return batch
+
+
+def choose(name: str, model_type: str, tokenizer: PreTrainedTokenizerBase, options: Adapt) -> LanguageObjective:
+    """Return the objective that the config names, or for `auto` that of the architecture.
+
+    Raises:
+        UserError: if the architecture has no head for it.
+    """
+    masked = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
+    has = {"mlm": masked, "clm": model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not masked}
+    chosen = next((objective for objective, there in has.items() if there), None) if name == "auto" else name
+    if chosen is None or not has[chosen]:
+        able = " and ".join(objective for objective, there in has.items() if there) or "neither mlm nor clm"
+        raise UserError(f"adapt.objective={name}: a model of type '{model_type}' has {able}")
+    if chosen == "clm":
+        return CausalLM(tokenizer)
+    return MaskedLM(tokenizer, options.mask_probability, options.seed)
+
+
 @torch.inference_mode()
-def heldout_loss(model: PreTrainedModel, objective: MaskedLM, rows: Chunks, batch_size: int = 64) -> float:
-    """Return the mean loss in nats per masked token, over masks that are always the same."""
+def heldout(
+    model: PreTrainedModel, objective: LanguageObjective, rows: Chunks, batch_size: int = 64
+) -> dict[str, float]:
+    """Measure a language model on held-out documents, masks being always the same.
+
+    Returns:
+        `loss`, the mean cross entropy in nats per masked token or per token, and `bits_per_byte`, the same in bits per
+        UTF-8 byte of the predicted text: comparable between tokenizers, but not between masked and causal models.
+    """
     model.eval()
     order = sorted(range(len(rows)), key=lambda index: len(rows.ids[index]))
-    total, count = 0.0, 0
+    total, count, size = 0.0, 0, 0
     for start in range(0, len(order), batch_size):
         batch = objective.collate([{**rows[index], "turn": MEASURING} for index in order[start : start + batch_size]])
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         total += objective.loss(model, batch).item()
         count += int(objective.count(batch))
-    return total / count
+        size += int(batch["bytes"][batch["labels"].ne(IGNORED)].sum())
+    return {"loss": total / count, "bits_per_byte": total / math.log(2) / size}

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from safetensors.torch import load_model, save_model
 from torch import nn
-from torch.utils.data import Dataset
 from transformers import PreTrainedModel, TrainingArguments
 
-from ulmfit_style.console import progress
+from ulmfit_style import processes
+from ulmfit_style.config import Adapt, Config, Finetune
+from ulmfit_style.console import progress, say
 from ulmfit_style.errors import UserError
+from ulmfit_style.run import read_json, write_json
+from ulmfit_style.training.batching import Ordered, Rows
 from ulmfit_style.training.objectives import Objective
+from ulmfit_style.training.resume import Keeper, is_whole, newest_whole, seal
 from ulmfit_style.training.trainer import Progress, RecipeTrainer
 
 LOGGING_STEPS = 10
+
+Collate = Callable[[Sequence[Any]], dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -39,65 +47,166 @@ class Settings:
     """What the phases of a stage share."""
 
     batch_size: int
-    """Rows per optimizer step."""
+    """Rows per optimizer step, over all processes."""
     warmup_ratio: float
     weight_decay: float
     seed: int
+    micro_batch_size: int | None
+    """Rows per forward pass of a process; None for as many as the batch has for each."""
+    save_minutes: float
+    """Minutes between two checkpoints to go on from."""
+    extras: Mapping[str, Any]
+    """Further TrainingArguments."""
+
+    def split(self) -> tuple[int, int]:
+        """Return the rows of a forward pass and the passes of an optimizer step, for each process.
+
+        Raises:
+            UserError: if the batch cannot be split so.
+        """
+        micro = self.micro_batch_size or max(1, self.batch_size // processes.count())
+        passes, rest = divmod(self.batch_size, micro * processes.count())
+        if rest:
+            raise UserError(
+                f"batch_size={self.batch_size}: cannot be split into rows of {micro} on {processes.count()} processes"
+            )
+        return micro, passes
 
 
-def run_phase(
+def settings(config: Config, options: Adapt | Finetune) -> Settings:
+    """Return the settings of a stage's phases."""
+    return Settings(
+        batch_size=options.batch_size,
+        warmup_ratio=options.warmup_ratio,
+        weight_decay=options.weight_decay,
+        seed=options.seed,
+        micro_batch_size=config.micro_batch_size,
+        save_minutes=config.save_minutes,
+        extras=options.trainer,
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a phase did."""
+
+    title: str
+    before: dict[str, float]
+    """The stage's measures before the phase, by their names."""
+    after: dict[str, float]
+    log: list[dict[str, float]]
+    """One entry of loss, rate and gradient norm every few steps."""
+
+
+def train(
+    model: PreTrainedModel,
+    phases: Sequence[Phase],
+    settings: Settings,
+    objective: Objective,
+    rows: Rows,
+    collate: Collate,
+    folder: Path,
+    measure: Callable[[], dict[str, float]] = dict,
+) -> list[Outcome]:
+    """Train the phases in place, each from the last weights of the one before, and return what each did.
+
+    A stage that was stopped goes on: finished phases are read back from `folder`, the unfinished one from its
+    newest whole checkpoint, bit-identically.
+
+    Args:
+        folder: Where checkpoints are kept until the stage is finished.
+        measure: What is measured before the first phase and after each, and said.
+    """
+    model.to(PartialState().device)
+    outcomes: list[Outcome] = []
+    for number, phase in enumerate(phases):
+        done = folder / f"phase-{number}" / "done"
+        if is_whole(done):
+            load_model(model, done / "model.safetensors", device=str(model.device))
+            outcomes.append(Outcome(**read_json(done / "outcome.json")))
+            say(f"  {phase.title}: was done before")
+            continue
+        before = outcomes[-1].after if outcomes else measure()
+        log = _run(model, phase, number, settings, objective, rows, collate, folder / f"phase-{number}")
+        outcomes.append(Outcome(phase.title, before, measure(), log))
+        changes = [f"{name} {before[name]:.3f} -> {value:.3f}" for name, value in outcomes[-1].after.items()]
+        say(f"  {phase.title}: {', '.join(changes) or 'done'}")
+        if processes.is_main():
+            done.mkdir(parents=True, exist_ok=True)
+            save_model(model, str(done / "model.safetensors"))
+            write_json(done / "outcome.json", asdict(outcomes[-1]))
+            seal(done)
+        processes.wait()
+    return outcomes
+
+
+def _run(
     model: PreTrainedModel,
     phase: Phase,
     number: int,
     settings: Settings,
     objective: Objective,
-    rows: Dataset[Any] | Sequence[Any],
-    collate: Callable[[Sequence[Any]], dict[str, torch.Tensor]],
+    rows: Rows,
+    collate: Collate,
+    folder: Path,
 ) -> list[dict[str, float]]:
-    """Train one phase in place and return its log: one entry of loss and rate every few steps.
+    """Train one phase in place, from its newest whole checkpoint if there is one, and return its log.
 
     `requires_grad` is set before the model is wrapped: frozen parameters get no gradient, no decay and no optimizer
-    state, and the backward pass ends at the lowest thawed layer (ULMFiT, section 3.3).
-
-    Args:
-        number: The phase's place in its stage, from 0. It enters the seed, or every phase would replay the same order.
+    state, and the backward pass ends at the lowest thawed layer (ULMFiT, section 3.3). The phase's number enters its
+    seed, or every phase would replay the same batches.
     """
     thawed = None if phase.thawed is None else {id(parameter) for parameter in phase.thawed}
     for parameter in model.parameters():
         parameter.requires_grad_(thawed is None or id(parameter) in thawed)
-    size = len(rows)  # type: ignore[arg-type]
-    total = math.ceil(math.ceil(size / settings.batch_size) * phase.epochs)
-    # The Trainer insists on a folder, though nothing is saved in it.
-    with tempfile.TemporaryDirectory() as folder, progress(phase.title, total) as steps:
+    micro, passes = settings.split()
+    ordered = Ordered(rows, settings.batch_size, settings.seed, number)
+    resumed = newest_whole(folder)
+    if resumed is not None:
+        say(f"  {phase.title}: goes on from {resumed}")
+    total = math.ceil(math.ceil(len(rows) / settings.batch_size) * phase.epochs)
+    done = 0 if resumed is None else int(resumed.name.rpartition("-")[2])
+    with progress(phase.title, total, done) as steps, Keeper(phase.title, settings.save_minutes) as keeper:
         trainer = RecipeTrainer(
             model=model,
             objective=objective,
             args=TrainingArguments(
-                output_dir=folder,
+                output_dir=str(folder),
                 num_train_epochs=phase.epochs,
                 learning_rate=phase.learning_rate,
-                per_device_train_batch_size=settings.batch_size,
+                per_device_train_batch_size=micro,
+                gradient_accumulation_steps=passes,
                 warmup_steps=settings.warmup_ratio,
                 weight_decay=settings.weight_decay,
-                lr_scheduler_type="linear",
                 seed=settings.seed * 1000 + number,
-                train_sampling_strategy="group_by_length",
-                bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-                logging_first_step=True,
-                logging_steps=LOGGING_STEPS,
-                logging_nan_inf_filter=False,
-                save_strategy="no",
-                report_to="none",
+                train_sampling_strategy="sequential",  # the rows bring their order along
+                save_strategy="no",  # the keeper asks for it
                 disable_tqdm=True,
                 remove_unused_columns=False,
-                dataloader_pin_memory=torch.cuda.is_available(),
+                logging_nan_inf_filter=False,
+                **{**_defaults(), **settings.extras},
             ),
-            train_dataset=rows,
+            train_dataset=ordered,
             data_collator=collate,
-            callbacks=[Progress(steps, rows, number)],
+            callbacks=[Progress(steps, ordered), keeper],
         )
         if trainer.args.n_gpu > 1:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
             raise UserError(f"CUDA_VISIBLE_DEVICES={visible}: one process trains on one GPU; name one")
-        trainer.train()
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    model.zero_grad(set_to_none=True)
     return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _defaults() -> dict[str, Any]:
+    """Return the TrainingArguments that a user's extras may replace."""
+    return {
+        "lr_scheduler_type": "linear",
+        "use_cpu": processes.count() > 1
+        and not torch.cuda.is_available(),  # or the processes would not find each other
+        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "logging_first_step": True,
+        "logging_steps": LOGGING_STEPS,
+        "report_to": "none",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }

@@ -20,7 +20,8 @@ from transformers import (
 
 from ulmfit_style.console import Steps
 from ulmfit_style.errors import UserError
-from ulmfit_style.training.objectives import Chunks, Objective
+from ulmfit_style.training.batching import Ordered
+from ulmfit_style.training.objectives import Objective
 
 
 @final
@@ -67,17 +68,16 @@ class RecipeTrainer(Trainer):
 
 @final
 class Progress(TrainerCallback):
-    """Shows loss and rate, tells the rows whose turn it is, and stops at a loss that is not a number."""
+    """Shows loss and rate, tells the rows which epoch it is, and stops at a loss that is not a number."""
 
-    def __init__(self, steps: Steps, rows: Any, phase: int) -> None:
-        self.steps, self.rows, self.phase, self.loss = steps, rows, phase, math.nan
+    def __init__(self, steps: Steps, rows: Ordered) -> None:
+        self.steps, self.rows, self.loss = steps, rows, math.nan
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Give the rows other masks than in the epoch and in the phase before."""
-        if isinstance(self.rows, Chunks):
-            self.rows.turn = (1 + self.phase, int(state.epoch or 0))
+        """Give the rows the order and the masks of the epoch."""
+        self.rows.start_epoch(int(state.epoch or 0))
 
     def on_log(
         self,

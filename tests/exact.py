@@ -1,0 +1,108 @@
+"""Ten plain SGD steps, however the batch is split: what accumulation and several processes must not change.
+
+`python exact.py KIND FOLDER`, started as one of several processes, saves its final weights in the folder that
+holds the tokenizer.
+"""
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from samples import reviews, tiny_sizes
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    TrainingArguments,
+    set_seed,
+)
+
+from ulmfit_style import processes
+from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
+from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.tasks.text_regression import TextRegression
+from ulmfit_style.training.answers import collate
+from ulmfit_style.training.batching import Ordered
+from ulmfit_style.training.objectives import Chunks, MaskedLM
+from ulmfit_style.training.trainer import RecipeTrainer
+
+TASK = TextClassification(path="-")
+TASKS: dict[str, Task] = {
+    "classification": TASK,
+    "weighted classification": TextClassification(path="-", class_weights="balanced"),
+    "multi-label classification": MultiLabelClassification(path="-"),
+    "regression": TextRegression(path="-"),
+}
+KINDS = ["masked language modelling", *TASKS]
+
+
+def labelled(kind: str, count: int = 40) -> list[Row]:
+    """Rows of many lengths, so that batches hold unequal numbers of tokens, and of unequally many in each class."""
+    rows = []
+    for number, (text, _, _) in enumerate(reviews(count)):
+        labels = [name for name, every in (("good", 2), ("long", 3), ("rare", 7)) if number % every == 0]
+        label: Any = {"multi-label classification": labels, "regression": number / 7}.get(kind, str(number % 3 == 0))
+        rows.append(Row("reviews", number, {"text": text + " film" * (number % 9), "label": label}))
+    return rows
+
+
+def features(tokenizer: PreTrainedTokenizerFast, count: int = 40, kind: str = "classification") -> list[dict[str, Any]]:
+    """What the model reads of the rows, as `finetune` makes it; `row` says which row it is."""
+    task, rows = TASKS[kind], labelled(kind, count)
+    label2id = {label: index for index, label in enumerate(task.classes(rows))}
+    return [
+        {**feature, "weight": weight, "row": row.number}
+        for row, weight in zip(rows, task.weights(rows), strict=True)
+        for feature in task.encode(row, tokenizer, 32, label2id)
+    ]
+
+
+def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int) -> torch.Tensor:
+    """Train ten plain SGD steps of 8 rows, `micro` rows at a time."""
+    set_seed(0)
+    if kind == "masked language modelling":
+        model: Any = BertForMaskedLM(BertConfig(**tiny))
+        objective: Any = MaskedLM(tokenizer, 0.15, seed=0)
+        texts = [text + " film" * (number % 9) for number, (text, _, _) in enumerate(reviews(40))]
+        rows: Any = Chunks(texts, tokenizer, 32)
+        gather = objective.collate
+    else:
+        objective, rows, gather = TASKS[kind], features(tokenizer, kind=kind), partial(collate, tokenizer=tokenizer)
+        head = objective.head(objective.classes(labelled(kind)))
+        model = BertForSequenceClassification(BertConfig(**tiny, **head))
+    trainer = RecipeTrainer(
+        model=model,
+        objective=objective,
+        args=TrainingArguments(
+            output_dir=str(folder),
+            max_steps=10,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=8 // (micro * processes.count()),
+            learning_rate=0.1,
+            optim="sgd",
+            max_grad_norm=0.0,
+            train_sampling_strategy="sequential",
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            use_cpu=True,
+        ),
+        train_dataset=Ordered(rows, 8, 0, 0),
+        data_collator=gather,
+    )
+    trainer.train()
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    kind, folder = sys.argv[1], Path(sys.argv[2])
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    weights = weights_after(kind, tokenizer, tiny_sizes(tokenizer), folder, 8 // processes.count())
+    torch.save(weights, folder / f"weights.{os.environ['RANK']}")

@@ -1,0 +1,163 @@
+"""plan, runs and clean-runs, and what is said of an artefact that is not there."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from ulmfit_style import inventory, lineage
+from ulmfit_style.comparison import without_adaptation
+from ulmfit_style.config import Config
+from ulmfit_style.errors import UserError
+from ulmfit_style.run import RECIPE, Artefact
+
+
+@pytest.fixture
+def made(compose_tiny: Callable[..., Config]) -> Callable[..., Artefact]:
+    """Pretend to have adapted, or with `stage=finetune` to have fine-tuned, with some options."""
+
+    def make(*overrides: str, stage: str = "adapt", name: str | None = None) -> Artefact:
+        config = compose_tiny(*overrides)
+        artefact = lineage.adapt(config) if stage == "adapt" else lineage.finetune(config)
+        artefact.make(lambda directory: (directory / "weights").write_bytes(b"0" * 1000) and None, config.recipe())
+        if name is not None:
+            artefact.link(name, stage)
+        return artefact
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def test_what_is_missing_is_told_with_the_nearest_and_the_options_that_differ(made, compose_tiny):
+    made("adapt.epochs=7", "adapt.seed=3")
+    near = made("adapt.epochs=7")
+    config = compose_tiny("adapt.epochs=2")
+    wanted = lineage.adapt(config)
+    assert lineage.why_missing(wanted, config) == (
+        f"{wanted.directory} is not there; the nearest is {near.directory}: adapt.epochs=7 there, 2 here"
+    )
+
+
+def test_options_that_act_through_the_data_are_told_as_they_are_typed(made, compose_tiny):
+    made("corpus.max_documents=60")
+    config = compose_tiny("corpus.max_documents=50")
+    assert "corpus.max_documents=60 there, 50 here" in lineage.why_missing(lineage.adapt(config), config)
+
+
+def test_other_content_of_the_same_file_is_told(made, compose_tiny, reviews_csv: Path):
+    made()
+    with reviews_csv.open("a") as file:
+        file.writelines(f"the actor was {word} and moving,good,x{word}\n" for word in "abcdefghijklmnopqrst")
+    lineage.corpus.load.cache_clear()
+    lineage.labelled.load.cache_clear()
+    config = compose_tiny()
+    assert lineage.why_missing(lineage.adapt(config), config).endswith(": the corpus's text has changed")
+
+
+def test_a_fine_tuning_of_another_adapted_model_is_told_by_the_options_of_adapt(made, compose_tiny):
+    made("adapt.epochs=3", stage="finetune")
+    config = compose_tiny()
+    assert lineage.why_missing(lineage.finetune(config), config).endswith(": adapt.epochs=3 there, 1 here")
+    config = without_adaptation(compose_tiny("finetune.seed=1"))
+    assert lineage.why_missing(lineage.finetune(config), config).endswith(
+        ": adapt=none here, finetune.seed=0 there, 1 here"
+    )
+
+
+def test_where_there_is_nothing_nothing_is_near(compose_tiny):
+    wanted = lineage.adapt(compose_tiny())
+    assert lineage.why_missing(wanted, compose_tiny()) == f"{wanted.directory} is not there"
+
+
+def test_finetune_and_push_name_the_command_and_the_nearest(made, compose_tiny):
+    made("adapt.epochs=7")
+    with pytest.raises(UserError, match=r"adapt\.epochs=7 there, 1 here\); run `adapt finetune`"):
+        lineage.require_adapted(compose_tiny())
+    with pytest.raises(UserError, match=r"no finished model .*; run `adapt finetune` with the same options"):
+        lineage.finished_model(compose_tiny())
+
+
+def test_a_plan_tells_each_step_and_does_nothing(made, compose_tiny, capsys, folder: Path):
+    adapted = made()
+    before = sorted(folder.rglob("*"))
+    inventory.plan(compose_tiny("compare=false"), ["adapt", "finetune"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].endswith(f"learns the corpus: up to date ({adapted.directory})")
+    assert lines[-1].startswith("[2/2] finetune: the task: would run (")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_plan_says_that_an_input_is_missing(compose_tiny):
+    with pytest.raises(UserError, match="finetune: there is no adapted model for this config"):
+        inventory.plan(compose_tiny("compare=false"), ["finetune"])
+
+
+def test_a_plan_tells_a_run_that_was_stopped(made, compose_tiny, capsys):
+    adapted = made()
+    (adapted.directory / "manifest.json").unlink()
+    inventory.plan(compose_tiny(), ["adapt"])
+    assert f"would run ({adapted.directory} was begun, but not finished)" in capsys.readouterr().out
+
+
+def test_the_table_of_runs_tells_names_and_what_is_not_finished(made, folder: Path, capsys):
+    linked, stopped = made(name="mine"), made("adapt.seed=5")
+    (stopped.directory / "manifest.json").unlink()
+    inventory.runs(folder)
+    shown = capsys.readouterr().out
+    row = next(line for line in shown.splitlines() if linked.fingerprint in line)
+    assert "mine/adapt" in row
+    assert "unfinished" in next(line for line in shown.splitlines() if stopped.fingerprint in line)
+    assert "2 artefacts" in shown
+
+
+def test_where_nothing_was_made_the_next_command_is_named(folder: Path, capsys):
+    inventory.runs(folder)
+    assert "make adapt finetune" in capsys.readouterr().out
+
+
+def test_cleaning_only_lists_until_it_is_told_to_remove(made, folder: Path, capsys):
+    old, new = made("adapt.seed=5", name="mine"), made(name="mine")
+    inventory.clean(folder, yes=False)
+    listed = capsys.readouterr().out
+    assert old.fingerprint in listed
+    assert new.fingerprint not in listed
+    assert "make clean-runs yes=true" in listed
+    assert old.finished
+
+    inventory.clean(folder, yes=True)
+    assert f"removed {old.directory}" in capsys.readouterr().out
+    assert not old.directory.exists()
+    assert new.finished
+
+
+def test_what_a_named_artefact_was_made_from_stays(made, folder: Path):
+    adapted, tuned = made(), made(stage="finetune", name="mine")
+    inventory.clean(folder, yes=True)
+    assert adapted.finished
+    assert tuned.finished
+
+
+def test_what_is_not_finished_goes_unless_a_run_is_making_it(made, folder: Path, capsys):
+    artefact, other = made(), made("adapt.seed=5")
+    (artefact.directory / "manifest.json").unlink()
+    with FileLock(folder / f".{artefact.directory.name}.lock"):
+        inventory.clean(folder, yes=True)
+        assert "being made, so whatever it may need stays" in capsys.readouterr().out
+        assert artefact.directory.exists()
+        assert other.finished
+    inventory.clean(folder, yes=True)
+    assert not artefact.directory.exists()
+    assert not other.directory.exists()
+
+
+def test_folders_that_are_no_artefacts_are_left_alone(made, folder: Path):
+    made(name="my-run")
+    (folder / "notes-2026").mkdir()
+    inventory.clean(folder, yes=True)
+    assert (folder / "notes-2026").exists()
+    assert (folder / "my-run" / "adapt" / RECIPE).exists()

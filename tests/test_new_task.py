@@ -1,0 +1,93 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from samples import jsonl, reviews
+
+from ulmfit_style.__main__ import main
+from ulmfit_style.config import CONF, compose
+from ulmfit_style.data import labelled
+from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
+from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.tasks.text_regression import TextRegression
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    labelled.load.cache_clear()
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run `new-task` in vain, and return what it says."""
+
+    def run(*arguments: str) -> str:
+        assert main(["new-task", *arguments]) == 2
+        return capsys.readouterr().err
+
+    return run
+
+
+def test_a_csv_becomes_a_task_with_comments_on_what_is_in_it(reviews_csv: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["new-task", "path=reviews.csv", "name=mine"]) == 0
+    out = capsys.readouterr().out
+    assert "the text is column 'review' and the label is column 'stars', by its name" in out
+    assert "ulmfit-style adapt finetune --config-dir conf task=mine" in out
+    text = Path("conf/task/mine.yaml").read_text(encoding="utf-8")
+    assert "# 120 texts of 6 words on average, 6 at most.\n" in text
+    assert "# 2 classes: bad 60, good 60.\n" in text
+    assert "columns: film\n" in text
+    task = compose(["hydra.searchpath=[conf]", "task=mine"]).task
+    assert task == TextClassification(path="reviews.csv", text="review", label="stars")
+
+
+@pytest.mark.parametrize(
+    ("label", "kind", "comment"),
+    [
+        (lambda n: ["war", "love"][: n % 3], MultiLabelClassification, "# 2 classes: war 80, love 40."),
+        (lambda n: n / 4, TextRegression, "# Numbers from 0 to 29.75, 14.9 on average."),
+        (lambda n: n % 3, TextClassification, "# 3 classes: 0 40, 1 40, 2 40."),
+    ],
+)
+def test_lists_make_several_labels_fractions_a_number_and_all_else_classes(label, kind, comment: str):
+    jsonl(Path("a.jsonl"), [{"리뷰": f"글 {n}", "라벨: 1": label(n)} for n in range(120)])
+    assert main(["new-task", "path=a.jsonl", "name=mine", "label=라벨: 1"]) == 0
+    text = Path("conf/task/mine.yaml").read_text(encoding="utf-8")
+    assert comment in text.splitlines()
+    assert yaml.safe_load(text)["text"] == "리뷰"
+    assert isinstance(compose(["hydra.searchpath=[conf]", "task=mine"]).task, kind)
+
+
+def test_nothing_is_overwritten_and_no_preset_is_hidden(reviews_csv: Path, refused: Callable[..., str]):
+    assert main(["new-task", "path=reviews.csv", "name=mine"]) == 0
+    assert "name=mine: there is conf/task/mine.yaml already" in refused("path=reviews.csv", "name=mine")
+    assert f"there is {CONF}/task/rotten_tomatoes.yaml" in refused("path=reviews.csv", "name=rotten_tomatoes")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pth=reviews.csv"], "pth=reviews.csv: there is no such option; did you mean 'path'?"),
+        (["path=reviews.csv"], "say new-task path=<file of labelled texts> name=<what to call the task>"),
+        (["path=reviews.csv", "name=../mine"], "name=../mine: letters, digits, - and _ make a name"),
+        (["path=reviews.csv", "name=mine", "label=star"], "has no column 'star'; did you mean 'stars'?"),
+        (["path=review.csv", "name=mine"], "path=review.csv: there is no such file; did you mean 'reviews.csv'?"),
+    ],
+)
+def test_a_wrong_argument_is_answered_and_nothing_is_written(
+    reviews_csv: Path, refused: Callable[..., str], arguments: list[str], message: str
+):
+    assert message in refused(*arguments)
+    assert not Path("conf").exists()
+
+
+def test_a_file_that_cannot_be_learnt_from_makes_no_task(write_csv: Callable[..., Path], refused: Callable[..., str]):
+    write_csv([*reviews(50), ("", "good", "f")])
+    assert "reviews.csv:52: the text is empty" in refused("path=reviews.csv", "name=mine")
+    write_csv(reviews(50), ("text", "label", "content"))
+    assert "'text' and 'content' may both be the text; say which one: text=text" in refused(
+        "path=reviews.csv", "name=x"
+    )
+    assert not Path("conf").exists()

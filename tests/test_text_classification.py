@@ -1,0 +1,306 @@
+"""The kinds of text classification: each keeps the same contract, and its own arithmetic."""
+
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from exact import TASKS, features, labelled
+from samples import jsonl, reviews
+from torch.nn.functional import binary_cross_entropy, cross_entropy
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, pipeline, set_seed
+
+from ulmfit_style.__main__ import main
+from ulmfit_style.data import labelled as data
+from ulmfit_style.errors import UserError
+from ulmfit_style.run import METRICS
+from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
+from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.training.answers import answers, collate
+
+
+@pytest.fixture
+def model_for(tiny: dict) -> Callable[[str], BertForSequenceClassification]:
+    """Make a tiny untrained model for a kind, whose weights are large enough to tell texts apart."""
+
+    def make(kind: str) -> BertForSequenceClassification:
+        set_seed(0)
+        head = TASKS[kind].head(TASKS[kind].classes(labelled(kind)))
+        return BertForSequenceClassification(BertConfig(**tiny, **head, initializer_range=0.5)).eval()
+
+    return make
+
+
+@pytest.fixture
+def tokenize(tokenizer: PreTrainedTokenizerFast) -> Callable[..., Any]:
+    return partial(tokenizer, return_tensors="pt")
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_kind_learns_from_rows_answers_them_and_is_scored(kind: str, model_for, tokenizer):
+    task, rows, model = TASKS[kind], labelled(kind), model_for(kind)
+    assert [task.problem(row) for row in rows] == [None] * len(rows)
+    assert task.doubt(rows) is None
+    assert len(task.strata(rows)) == len(task.weights(rows)) == len(rows)
+
+    batch = collate(features(tokenizer, kind=kind), tokenizer)
+    loss, count = task.loss(model, batch), task.count(batch)
+    assert loss.shape == count.shape == ()
+    assert loss > 0
+    halves = [collate(features(tokenizer, kind=kind)[half], tokenizer) for half in (slice(0, 15), slice(15, None))]
+    assert sum(task.loss(model, half) for half in halves).item() == pytest.approx(loss.item(), rel=1e-5)
+    assert sum(task.count(half) for half in halves).item() == pytest.approx(count.item(), rel=1e-5)
+
+    found = list(answers(model, tokenizer, task, rows, 32))
+    targets = [task.target(row) for row in rows]
+    assert json.loads(json.dumps([found, targets])) == [found, targets]
+    scores = task.score(found, targets)
+    points = task.points(found, targets)
+    assert task.metric in scores
+    assert len(points) == len(rows)
+    assert sum(points) / len(points) == pytest.approx(scores[task.metric], abs=1e-9)
+    low, high = task.intervals(found, targets)[task.metric]
+    assert low <= scores[task.metric] <= high
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_right_answers_have_the_highest_score(kind: str):
+    task, rows = TASKS[kind], labelled(kind)
+    field = {"multi-label classification": "labels", "regression": "value"}.get(kind, "label")
+    targets = [task.target(row) for row in rows]
+    right = [{field: target} for target in targets]
+    assert task.score(right, targets)[task.metric] == pytest.approx(1)
+    moved = [*right[1:], right[0]]
+    assert task.score(moved, targets)[task.metric] < 1
+    assert sum(task.points(moved, targets)) / len(rows) == pytest.approx(task.score(moved, targets)[task.metric])
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_the_transformers_pipeline_answers_as_we_do(kind: str, model_for, tokenizer, tmp_path: Path):
+    model, task, row = model_for(kind), TASKS[kind], labelled(kind)[1]
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (theirs,) = pipeline("text-classification", model=str(tmp_path), top_k=None)(row.fields["text"])
+    (ours,) = answers(model, tokenizer, task, [row], 64)
+    told = {answer["label"]: pytest.approx(answer["score"], abs=1e-5) for answer in theirs}
+    if kind == "regression":
+        assert ours == told
+    elif kind == "multi-label classification":
+        assert ours["scores"] == told
+        assert ours["labels"] == [label for label, score in ours["scores"].items() if score >= 0.5]
+    else:
+        assert ours == {"label": theirs[0]["label"], "score": told[theirs[0]["label"]]}
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_kind_has_a_linear_reference(kind: str):
+    task, rows = TASKS[kind], labelled(kind)
+    reference = task.reference()
+    assert reference is not None
+    known = [[float(number % 2 == 0), float(number % 3 == 0), float(number % 7 == 0), number] for number in range(40)]
+    found = reference.fit(known, [task.target(row) for row in rows])(known)
+    targets = [task.target(row) for row in rows]
+    assert task.score(found, targets)[task.metric] > 0.9
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_loss_is_the_negative_log_probability_of_the_class(model_for, tokenizer, tokenize):
+    batch = collate(features(tokenizer, 5), tokenizer)
+    model = model_for("classification")
+    logits = torch.cat([model(**tokenize(row.fields["text"])).logits for row in labelled("classification", 5)])
+    expected = cross_entropy(logits, batch["labels"], reduction="none")
+    assert TASKS["classification"].loss(model, batch).item() == pytest.approx(expected.sum().item(), rel=1e-4)
+    assert TASKS["classification"].count(batch) == 5
+
+
+def test_balanced_weights_give_each_class_the_same_share_of_the_loss(model_for, tokenizer):
+    task, rows = TASKS["weighted classification"], labelled("weighted classification")
+    weights = task.weights(rows)
+    shares = {
+        label: sum(w for w, row in zip(weights, rows, strict=True) if task.target(row) == label)
+        for label in ("True", "False")
+    }
+    assert shares == {"True": pytest.approx(20), "False": pytest.approx(20)}
+    assert len(set(weights)) == 2
+
+    kind = "weighted classification"
+    model, batch = model_for(kind), collate(features(tokenizer, kind=kind), tokenizer)
+    plain = TASKS["classification"]
+    single = [
+        plain.loss(model, collate([feature], tokenizer)).item() / feature["weight"]
+        for feature in features(tokenizer, kind=kind)
+    ]
+    expected = sum(loss * weight for loss, weight in zip(single, weights, strict=True)) / sum(weights)
+    assert task.loss(model, batch).item() / task.count(batch).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_several_labels_are_asked_one_by_one_and_summed_over_a_row(model_for, tokenizer, tokenize):
+    kind = "multi-label classification"
+    model, batch = model_for(kind), collate(features(tokenizer, 5, kind), tokenizer)
+    probabilities = torch.cat([model(**tokenize(row.fields["text"])).logits for row in labelled(kind, 5)]).sigmoid()
+    expected = binary_cross_entropy(probabilities, batch["labels"], reduction="sum")
+    assert TASKS[kind].loss(model, batch).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert TASKS[kind].count(batch) == 5
+    assert batch["labels"].shape == (5, 3)
+
+
+def test_the_loss_of_a_number_is_its_squared_error(model_for, tokenizer, tokenize):
+    model, batch = model_for("regression"), collate(features(tokenizer, 5, "regression"), tokenizer)
+    told = [model(**tokenize(row.fields["text"])).logits.item() for row in labelled("regression", 5)]
+    expected = sum((value - number / 7) ** 2 for number, value in enumerate(told))
+    assert TASKS["regression"].loss(model, batch).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_head_for_numbers_starts_at_their_mean_and_with_their_spread(model_for, tokenizer):
+    model, task = model_for("regression"), TASKS["regression"]
+    rows = [Row("a", number, {"text": "a film", "label": value}) for number, value in enumerate((60, 100, 80, 80))]
+    before = [answer["value"] for answer in answers(model, tokenizer, task, labelled("regression"), 32)]
+    task.start(model, rows)
+    after = [answer["value"] for answer in answers(model, tokenizer, task, labelled("regression"), 32)]
+    spread = math.sqrt(200)
+    assert after == pytest.approx([80 + spread * value for value in before], abs=1e-3)
+
+
+def test_a_pair_is_read_as_two_segments_and_nothing_else_is_taken_for_one(tokenizer):
+    task = TextClassification(path="-", text_pair="b")
+    (feature,) = task.encode(task.row("a film", "the story"), tokenizer, 32, None)
+    assert tokenizer.decode(feature["input_ids"]).replace(" ##", "") == "[CLS] a film [SEP] the story [SEP]"
+    for texts in (("a film",), ("a", "film", "plot")):
+        with pytest.raises(UserError, match=f"this model answers a pair of texts; {len(texts)} texts were given"):
+            task.row(*texts)
+    with pytest.raises(UserError, match="answers one text; 2 texts were given"):
+        TASKS["classification"].row("a film", "the plot")
+
+
+@pytest.mark.parametrize(
+    ("texts", "cut"),
+    [
+        (("film " * 6,), False),
+        (("film " * 7,), True),
+        (("film " * 3, "film " * 2), False),
+        (("film " * 3, "film " * 3), True),
+    ],
+)
+def test_a_text_that_is_longer_than_its_room_is_marked_and_one_that_just_fits_is_not(tokenizer, texts, cut: bool):
+    task = TextClassification(path="-", text_pair="b" if len(texts) == 2 else None)
+    (feature,) = task.encode(task.row(*texts), tokenizer, 8, None)
+    assert feature["cut"] == cut
+    expected = tokenizer(*texts, truncation=True, max_length=8)
+    assert {name: feature[name] for name in expected} == dict(expected)
+    assert len(feature["input_ids"]) == 8
+
+
+def test_labels_come_as_a_list_or_with_a_separator():
+    task = MultiLabelClassification(path="-", label_separator=";")
+    for cell in (["b", "a"], "b; a", " a ;b;", ["a", "b", "a"]):
+        assert task.target(Row("a", 1, {"label": cell})) == ["a", "b"]
+    for cell in ([], "", None, " "):
+        assert task.target(Row("a", 1, {"label": cell})) == []
+
+
+def test_whole_numbers_are_labels_wherever_they_come_from():
+    task = TextClassification(path="-", labels=[1, 2])
+    assert task.labels == ("1", "2")
+    assert {task.target(Row("a", 1, {"label": label})) for label in (1, "1", " 1 ")} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "problem"),
+    [
+        ("classification", {"text": None, "label": "a"}, "the text is empty"),
+        ("classification", {"text": " \t", "label": "a"}, "the text is empty"),
+        ("classification", {"text": float("nan"), "label": "a"}, "the text is empty"),
+        ("classification", {"text": ["a", "b"], "label": "a"}, "the text is a list, and no text"),
+        ("classification", {"text": "a", "label": None}, "the label is empty"),
+        ("classification", {"text": "a", "label": float("nan")}, "the label is empty"),
+        ("classification", {"text": "a", "label": ["b"]}, "the label is a list; task=multi_label_classification takes"),
+        ("multi-label classification", {"text": "a", "label": ["b", None]}, "one of the labels is empty"),
+        ("multi-label classification", {"text": "a", "label": {"b": 1}}, "the labels are neither a list nor text"),
+        ("regression", {"text": "a", "label": "many"}, "the label 'many' is not a number"),
+        ("regression", {"text": "a", "label": None}, "the label '' is not a number"),
+        ("regression", {"text": "a", "label": "inf"}, "the label 'inf' is not a number"),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_said(kind: str, fields: dict[str, Any], problem: str):
+    assert (TASKS[kind].problem(Row("a.csv", 2, fields)) or "").startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "doubt"),
+    [
+        (TASKS["multi-label classification"], ["a;b", "a", "b;c"], "no row has two labels; is task.label_separator=|"),
+        (TASKS["multi-label classification"], ["a", "", "a"], "there are 1 different labels; two are needed"),
+        (TASKS["regression"], [3, 3, 3], "every row has the number 3; there is nothing to learn"),
+    ],
+)
+def test_labels_that_cannot_be_learnt_from_are_doubted(task: Task, labels: list[Any], doubt: str):
+    rows = [Row("a", number, {"text": "x", "label": label}) for number, label in enumerate(labels)]
+    assert (task.doubt(rows) or "").startswith(doubt)
+
+
+@pytest.fixture
+def finetune(checkpoint: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Fine-tune the tiny checkpoint by the command line, and return the metrics."""
+
+    def run(*overrides: str) -> dict[str, Any]:
+        tiny = [f"model.checkpoint={checkpoint}", "model.sha256=null", f"runs={tmp_path / 'runs'}", "adapt=none"]
+        assert main(["finetune", "finetune.epochs=40", "finetune.learning_rate=3e-3", *tiny, *overrides]) == 0
+        return json.loads((tmp_path / "runs/default/finetune" / METRICS).read_text())
+
+    return run
+
+
+def test_several_labels_of_a_file_are_learnt(finetune, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = [{"text": text, "tags": [label, *(["plot"] if "plot" in text else [])]} for text, label, _ in reviews(160)]
+    metrics = finetune("task=multi_label_classification", f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}")
+    assert metrics["train"]["classes"] == ["bad", "good", "plot"]
+    assert metrics["test"]["scores"]["micro_f1"] > 0.9  # each label is a word of the text
+    assert "TF-IDF + logistic regression" in capsys.readouterr().out
+    saved = json.loads((tmp_path / "runs/default/finetune/config.json").read_text())
+    assert saved["problem_type"] == "multi_label_classification"
+
+
+def test_numbers_of_a_file_far_from_zero_are_learnt(finetune, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = [{"text": text, "score": 70 + 20 * (label == "good")} for text, label, _ in reviews(160)]
+    metrics = finetune("task=text_regression", f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}")
+    assert metrics["test"]["scores"]["pearson"] > 0.9
+    assert metrics["test"]["scores"]["mse"] < 30  # of a variance of 100
+    assert "TF-IDF + ridge regression" in capsys.readouterr().out
+
+
+def test_pairs_of_a_file_are_learnt_with_balanced_classes(finetune, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = [
+        {"a": text, "b": "the film", "label": label}
+        for text, label, _ in reviews(160)
+        if label == "good" or "film" in text
+    ]
+    overrides = [
+        f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}",
+        "task.text=a",
+        "task.text_pair=b",
+        "task.class_weights=balanced",
+    ]
+    metrics = finetune("task=text_classification", *overrides, "finetune.max_length=8")
+    assert metrics["test"]["scores"]["macro_f1"] > 0.5
+    count = metrics["train"]["rows"]
+    out = capsys.readouterr().out
+    assert (
+        f"{count} labelled rows, of which {count} (100%) are longer than 8 tokens, and are cut (finetune.max_length)"
+        in out
+    )
+
+
+def test_the_fingerprint_knows_the_weights_and_the_kind(compose_tiny, reviews_csv: Path):
+    from ulmfit_style import lineage
+
+    data.load.cache_clear()
+    plain = lineage.finetune(compose_tiny()).fingerprint
+    weighted = lineage.finetune(compose_tiny("task.class_weights=balanced")).fingerprint
+    given = lineage.finetune(compose_tiny(f"task.path={{train: {reviews_csv}}}")).fingerprint
+    assert plain != weighted
+    assert plain == given

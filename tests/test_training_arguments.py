@@ -1,0 +1,81 @@
+import subprocess
+import sys
+
+import pytest
+from transformers import TrainingArguments
+
+from ulmfit_style.config import compose
+from ulmfit_style.errors import ConfigError
+from ulmfit_style.training_arguments import OURS, WITHOUT_EFFECT, name_problem
+
+
+def problems(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+def test_a_field_of_training_arguments_needs_no_plus(plus: str):
+    assert compose([f"{plus}finetune.trainer.max_grad_norm=0.5"]).finetune.trainer == {"max_grad_norm": 0.5}
+
+
+def test_every_field_of_the_library_is_known_though_it_is_not_imported():
+    fields = [name for name, field in TrainingArguments.__dataclass_fields__.items() if field.init]
+    assert [name for name in fields if "no such field" in (name_problem("finetune", name) or "")] == []
+
+
+def test_every_field_that_we_name_is_one_of_the_library():
+    named = [name for name in (*OURS, *WITHOUT_EFFECT) if "*" not in name]
+    assert [name for name in named if name not in TrainingArguments.__dataclass_fields__] == []
+
+
+def test_every_option_that_is_to_be_used_instead_is_there():
+    words = " ".join(remedy.format(stage=stage) for remedy in OURS.values() for stage in ("adapt", "finetune")).split()
+    keys = {word for word in words if word.startswith(("adapt.", "finetune.", "hub."))}
+    sections = dict(compose())
+    assert len(keys) == 14
+    assert [key for key in keys if key.split(".")[1] not in type(sections[key.split(".")[0]]).model_fields] == []
+
+
+def test_what_the_schema_owns_is_refused_with_the_option_to_use():
+    assert problems("finetune.trainer.learning_rate=1e-4", "adapt.trainer.num_train_epochs=3") == [
+        "finetune.trainer.learning_rate: is not for the trainer to say; use finetune.learning_rate",
+        "adapt.trainer.num_train_epochs: is not for the trainer to say; use adapt.epochs",
+    ]
+
+
+def test_an_unknown_field_is_answered_with_the_nearest():
+    (problem,) = problems("finetune.trainer.max_grad_nrom=1")
+    assert problem.endswith("TrainingArguments has no such field; did you mean 'finetune.trainer.max_grad_norm'?")
+
+
+def test_a_wrong_type_is_answered_at_the_door():
+    assert problems("finetune.trainer.max_grad_norm=high", "adapt.trainer.bf16=1") == [
+        "adapt.trainer.bf16=1: should be bool",
+        "finetune.trainer.max_grad_norm=high: should be float",
+    ]
+
+
+def test_a_whole_dict_is_checked_too():
+    (problem,) = problems("finetune.trainer={adam_beta2: 0.9, seed: 1}")
+    assert problem == "finetune.trainer.seed: is not for the trainer to say; use finetune.seed"
+
+
+def test_a_token_among_them_is_not_repeated():
+    (problem,) = problems("finetune.trainer.hub_token=hf_secret")
+    assert "HF_TOKEN" in problem
+    assert "hf_secret" not in problem
+
+
+def test_only_a_field_that_can_change_the_result_enters_the_fingerprint():
+    plain = compose().finetune.determinants()
+    quiet = compose(["finetune.trainer.report_to=tensorboard", "finetune.trainer.logging_steps=1"]).finetune
+    assert quiet.determinants() == plain
+    assert compose(["finetune.trainer.max_grad_norm=0.5"]).finetune.determinants() != plain
+
+
+def test_the_fields_are_read_without_torch():
+    code = "import sys; from ulmfit_style.training_arguments import name_problem; name_problem('adapt', 'optim'); "
+    code += "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,61 @@
+"""Files of data sets on the Hub: `hub:<account>/<name>@<revision>/<file>`.
+
+A file is named, not a data set: so nobody's loading script runs, and what is read is what the path says.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ulmfit_style.errors import UserError
+
+PREFIX = "hub:"
+
+
+class HubFile(NamedTuple):
+    """A file of a data set on the Hub."""
+
+    repository: str
+    revision: str | None
+    """A commit, tag or branch; None for the newest."""
+    name: str
+    """The file's path inside the repository."""
+
+
+def parse(option: str, reference: str) -> HubFile:
+    """Read a reference.
+
+    Args:
+        option: The config field that holds it, for error messages.
+
+    Raises:
+        UserError: if it has not the form above.
+    """
+    match = re.fullmatch(r"hub:([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)", reference)
+    if match is None:
+        raise UserError(
+            f"{option}={reference}: write hub:<account>/<name>/<file>, with @<commit> after the name to pin it"
+        )
+    return HubFile(*match.groups())
+
+
+def locate(option: str, reference: str) -> Path:
+    """Return where the file is on this machine, downloading it the first time.
+
+    Args:
+        option: The config field that holds the reference, for error messages.
+
+    Raises:
+        UserError: if the Hub has no such data set, revision or file, or cannot be reached.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    file = parse(option, reference)
+    try:
+        return Path(hf_hub_download(file.repository, file.name, repo_type="dataset", revision=file.revision))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{option}={reference}: cannot be had from the Hub ({reason})") from error

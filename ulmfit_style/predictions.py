@@ -1,0 +1,39 @@
+"""Every prediction with its row, as parquet: what a score was computed from, and can be computed from again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ulmfit_style.tasks.base import Answer, Row, Task
+
+FILE = "predictions.parquet"
+
+Prediction = dict[str, Any]
+"""`split`, `file` and `row` say which row was answered, `target` what is right; beside them are the answer's fields."""
+
+
+def of(split: str, task: Task, rows: Sequence[Row], answers: Sequence[Answer]) -> list[Prediction]:
+    """Put answers beside their rows."""
+    return [
+        {"split": split, "file": row.file, "row": row.number, "target": task.target(row), **answer}
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+
+
+def write(directory: Path, predictions: Sequence[Prediction]) -> None:
+    """Write the predictions of a directory."""
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(predictions)), directory / FILE)
+
+
+def read(directory: Path, split: str) -> list[Prediction]:
+    """Read what `write` wrote of one split."""
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(directory / FILE, filters=[("split", "=", split)])
+    predictions: list[Prediction] = table.to_pylist()
+    return predictions

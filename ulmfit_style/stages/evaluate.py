@@ -1,0 +1,70 @@
+"""evaluate: score a finished model on rows of the task's data, or on another file."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from rich.table import Table
+
+from ulmfit_style import lineage, predictions, processes
+from ulmfit_style.config import Config
+from ulmfit_style.console import say, show
+from ulmfit_style.run import METRICS, read_json, write_json
+
+
+def run(config: Config) -> Path:
+    """Score the model, unless it was done, and return the directory of the scores.
+
+    Raises:
+        UserError: if the model was not made.
+    """
+    made = lineage.evaluate(config)
+    if not made.finished:
+        lineage.require_tuned(config, config.evaluate.model, "evaluate")
+    return made.make(partial(_evaluate, config), config.recipe())
+
+
+def _evaluate(config: Config, directory: Path) -> None:
+    if not processes.is_main():
+        return
+    from ulmfit_style.predictor import Predictor
+    from ulmfit_style.training.scoring import score
+
+    task = lineage.required_task(config)
+    split, rows = lineage.scored(config)
+    source = lineage.tuned(config, config.evaluate.model, "evaluate.model").directory
+    tuned = Predictor(str(source), option="evaluate.model")
+    measured, found = score(tuned.model, tuned.tokenizer, task, rows, tuned.max_length, split)
+    predictions.write(directory, found)
+    metrics = {"task": type(task).__name__, "metric": task.metric, "model": str(source), "split": split}
+    write_json(directory / METRICS, {**metrics, split: measured})
+
+
+def tell(config: Config) -> None:
+    """Print the scores of the finished artefact, each with its interval, and those of each class."""
+    directory = lineage.evaluate(config).directory
+    metrics = read_json(directory / METRICS)
+    measured = metrics[metrics["split"]]
+    data = config.evaluate.path or metrics["split"]
+    table = Table(title=f"{data}: {measured['rows']:,} rows, answered by {metrics['model']}", title_justify="left")
+    table.add_column("score")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, value in measured["scores"].items():
+        low, high = measured["intervals"].get(name, (None, None))
+        table.add_row(name, f"{value:.3f}", "" if low is None else f"{low:.3f} to {high:.3f}")
+    say()
+    show(table)
+    if measured["report"]:
+        show(_report(measured["report"]))
+    say(f"Every prediction with its row: {directory / predictions.FILE}")
+
+
+def _report(classes: list[dict[str, str | float]]) -> Table:
+    table = Table()
+    for name in classes[0]:
+        table.add_column(name, justify="left" if name == "class" else "right")
+    for entry in classes:
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in entry.values()))
+    return table

@@ -1,0 +1,202 @@
+"""predict: answer a text, a file of them or standard input, one row after another."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import chain, tee
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ulmfit_style import lineage
+from ulmfit_style.config import Config
+from ulmfit_style.console import progress, say
+from ulmfit_style.data import columns, reading
+from ulmfit_style.errors import UserError
+from ulmfit_style.tasks.base import Answer, Feature, Row, Task
+
+if TYPE_CHECKING:
+    from ulmfit_style.predictor import Predictor
+
+STDIN = "-"
+ENDINGS = (".jsonl", ".csv")
+
+Record = Mapping[str, Any]
+"""What one row is in the input or in the output, by the names of its columns."""
+
+
+def check(config: Config) -> None:
+    """Check the options, before anything is trained or loaded.
+
+    Raises:
+        UserError: if there is nothing to answer, or the answers cannot go where they should.
+    """
+    options = config.predict
+    if options.input is None:
+        raise UserError(f"predict: what? Say predict.input=<a text, a file, or {STDIN} for standard input>")
+    if _is_file(options.input):
+        reading.header("predict.input", options.input)
+    if options.output is None:
+        return
+    source, output = Path(options.input).expanduser(), Path(options.output).expanduser()
+    if output.suffix not in ENDINGS:
+        raise UserError(f"predict.output={options.output}: must end in {' or '.join(ENDINGS)}")
+    if not output.parent.is_dir():
+        raise UserError(f"predict.output={options.output}: there is no folder {output.parent}")
+    if output.is_dir():
+        raise UserError(f"predict.output={options.output}: is a folder; name a file")
+    if output.exists() and _is_file(options.input) and source.exists() and output.samefile(source):
+        raise UserError(f"predict.output={options.output}: is the input; choose another name")
+
+
+def run(config: Config) -> None:
+    """Answer the rows of the input, and write each answer with all that stood in its row.
+
+    No more than a window of rows is in memory. A file of answers is there whole or not at all.
+
+    Raises:
+        UserError: if there is no model, or something in the input or the options is wrong.
+    """
+    check(config)
+    lineage.require_tuned(config, config.predict.model, "predict")
+    source = lineage.tuned(config, config.predict.model, "predict.model").directory
+    given, output = str(config.predict.input), config.predict.output
+    rows = _rows(lineage.task_of(config, config.predict.model, "predict.model"), given)
+    first = next(rows, None)
+    if first is None:
+        raise UserError(f"predict.input={given}: holds no rows")
+    try:
+        with _writer(output) as write:
+            from ulmfit_style.predictor import Predictor
+
+            count = _answer(Predictor(str(source), option="predict.model"), chain([first], rows), write, output)
+    except BrokenPipeError:
+        # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    say(f"predict: rows answered by {source}: {count:,}{f', in {output}' if output else ''}")
+
+
+def _is_file(given: str) -> bool:
+    """Tell a file from a text: there is one, or its ending says that there should be."""
+    try:
+        named = given.startswith(("package:", "hub:")) or reading.kind(given) in reading.KINDS
+        return named or Path(given).expanduser().is_file()
+    except (OSError, RuntimeError):  # too long for a name, or it starts with ~
+        return False
+
+
+def _rows(task: Task, given: str) -> Iterator[tuple[Row, Record]]:
+    """Yield the rows as the model reads them, each beside what the input holds of it."""
+    if given == STDIN:
+        for number, line in enumerate(sys.stdin.buffer, start=1):
+            try:
+                row = task.row(line.decode("utf-8").rstrip("\r\n"))
+            except UnicodeDecodeError as error:
+                raise UserError(f"predict.input={STDIN}: line {number:,} is not UTF-8; convert it by iconv") from error
+            yield row, row.fields
+    elif _is_file(given):
+        names = columns.find_inputs(task, reading.header("predict.input", given), f"predict.input={given}")
+        for row in reading.rows("predict.input", given, list(names.values()), others=True):
+            yield Row(row.file, row.number, {field: row.fields[name] for field, name in names.items()}), row.fields
+    else:
+        row = task.row(given)
+        yield row, row.fields
+
+
+def _answer(
+    model: Predictor, rows: Iterator[tuple[Row, Record]], write: Callable[[Record], None], output: str | None
+) -> int:
+    """Write the answers to rows, and return how many there are."""
+    count = cut = empty = 0
+
+    def done(features: Sequence[Feature]) -> None:
+        nonlocal cut
+        cut += sum(feature["cut"] for feature in features)
+        if steps is not None:
+            steps.advance(len(features))
+
+    asked, carried = tee(rows)  # which holds the rows between the two: a window of them
+    # Answers on standard output tell by themselves how far it is.
+    with progress("predicting", None) if output else nullcontext() as steps:
+        answers = model.stream((row for row, _ in asked), done)
+        for (row, fields), answer in zip(carried, answers, strict=True):
+            if not count:
+                _say_renamed(fields, answer)
+            write({**{_renamed(name, answer): value for name, value in fields.items()}, **answer})
+            count += 1
+            empty += not all(text.strip() for text in model.task.texts(row))
+    if cut:
+        say(f"predict: {cut:,} rows are longer than the {model.max_length} tokens that the model was trained on; cut")
+    if empty:
+        say(f"predict: {empty:,} rows have an empty text; what is answered to them says nothing")
+    return count
+
+
+def _renamed(name: str, answer: Answer) -> str:
+    """Return what a column of the input is called in the output, where the answer may have one of the same name."""
+    return f"input_{name}" if name in answer else name
+
+
+def _say_renamed(fields: Record, answer: Answer) -> None:
+    for name in fields:
+        if name in answer:
+            say(f"predict: the input's own column '{name}' is '{_renamed(name, answer)}' in the output")
+
+
+@contextmanager
+def _writer(output: str | None) -> Iterator[Callable[[Record], None]]:
+    """Open the output, and return what writes a record to it."""
+    if output is None:
+        yield _jsonl(sys.stdout)
+        sys.stdout.flush()
+        return
+    path = Path(output).expanduser()
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        file = fresh.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise UserError(f"predict.output={output}: cannot be written ({error.strerror})") from error
+    try:
+        with file:
+            yield _csv(file, output) if path.suffix == ".csv" else _jsonl(file)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _jsonl(file: IO[str]) -> Callable[[Record], None]:
+    def write(record: Record) -> None:
+        # Dates and the like, which a parquet file may hold, become text.
+        file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+
+    return write
+
+
+def _csv(file: IO[str], output: str) -> Callable[[Record], None]:
+    """Return what writes records under the header that the first one gives; lists and groups become JSON."""
+    writer: csv.DictWriter[str] | None = None
+
+    def write(record: Record) -> None:
+        nonlocal writer
+        if writer is None:
+            writer = csv.DictWriter(file, list(record))
+            writer.writeheader()
+        new = [name for name in record if name not in writer.fieldnames]
+        if new:
+            raise UserError(
+                f"predict.output={output}: the column '{new[0]}' is in a later row of the input, and not in the first; "
+                "csv needs the same in each, so write .jsonl"
+            )
+        writer.writerow(
+            {
+                name: json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
+                for name, value in record.items()
+            }
+        )
+
+    return write

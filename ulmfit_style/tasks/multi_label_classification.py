@@ -1,0 +1,112 @@
+"""Multi-label classification: any number of labels for a text, or for a pair of texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
+
+import numpy as np
+from pydantic import Field
+
+from ulmfit_style.schema import Unhashed
+from ulmfit_style.tasks.base import Answer, Reference, Row
+from ulmfit_style.tasks.text import LabelTask, in_order, plain
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+THRESHOLD = 0.5
+"""The probability from which on a label is given."""
+
+
+@final
+class MultiLabelClassification(LabelTask):
+    """Rows of a text, or a pair of texts, and its labels: a list (jsonl, parquet), or names with a separator."""
+
+    problem_type: ClassVar[str] = "multi_label_classification"
+    answered: ClassVar[str] = "labels"
+    metric: ClassVar[str] = "micro_f1"
+    label_columns: ClassVar[Sequence[str]] = (
+        *("labels", "label", "classes", "categories", "tags", "topics", "genres", "emotions"),
+        *("라벨", "레이블", "분류", "태그"),
+    )
+
+    label_separator: Annotated[str, Field(min_length=1), Unhashed] = "|"
+    """What stands between labels where they are no list: drama|comedy. An empty cell is a text without labels."""
+
+    def label_problem(self, row: Row) -> str | None:
+        labels = row.fields["label"]
+        if isinstance(labels, list):
+            return None if all(map(plain, labels)) else "one of the labels is empty"
+        return "the labels are neither a list nor text" if isinstance(labels, dict) else None
+
+    def doubt(self, rows: Sequence[Row]) -> str | None:
+        counts = Counter(label for row in rows for label in self.target(row))
+        if len(counts) < 2:
+            return f"there are {len(counts)} different labels; two are needed"
+        if all(len(self.target(row)) <= 1 for row in rows):
+            return (
+                f"no row has two labels; is task.label_separator={self.label_separator} right? "
+                "task=text_classification takes one label of a row"
+            )
+        return None
+
+    def target(self, row: Row) -> list[str]:
+        labels = row.fields["label"]
+        parts = labels if isinstance(labels, list) else plain(labels).split(self.label_separator)
+        return in_order({plain(part) for part in parts} - {""})
+
+    def labels_of(self, row: Row) -> list[str]:
+        return self.target(row)
+
+    def strata(self, rows: Sequence[Row]) -> list[str]:
+        # Each split gets its share of a row's rarest label; the more frequent ones even out.
+        counts = Counter(label for row in rows for label in self.target(row))
+        return [min(self.target(row), key=lambda label: (counts[label], label), default="") for row in rows]
+
+    def encoded(self, target: Sequence[str], label2id: Mapping[str, int]) -> list[float]:
+        return [float(label in target) for label in label2id]
+
+    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        # Summed over the labels: a row counts once, as with one class a row, however many labels there are.
+        return binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(dim=-1)
+
+    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Answer]:
+        names: Mapping[Any, str] = model.config.id2label or {}
+        answers = []
+        for probabilities in model(**batch).logits.float().sigmoid().tolist():
+            scores = {names[index]: round(probability, 6) for index, probability in enumerate(probabilities)}
+            labels = [names[index] for index, probability in enumerate(probabilities) if probability >= THRESHOLD]
+            answers.append({"labels": labels, "scores": scores})
+        return answers
+
+    def reference(self) -> Reference:
+        return Reference("logistic regression", _one_regression_a_label)
+
+    def points(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> list[float]:
+        """Return each row's part of the micro F1, a ratio of sums, to first order (the delta method).
+
+        Their mean is the score, and their spread that of the score.
+        """
+        pairs = [(set(answer["labels"]), set(target)) for answer, target in zip(answers, targets, strict=True)]
+        hits = np.array([2 * len(ours & right) for ours, right in pairs], dtype=float)
+        seen = np.array([len(ours) + len(right) for ours, right in pairs], dtype=float)
+        if not seen.any():
+            return [0.0] * len(pairs)
+        score = hits.sum() / seen.sum()
+        parts: list[float] = (score + (hits - score * seen) / seen.mean()).tolist()
+        return parts
+
+
+def _one_regression_a_label(features: Any, targets: Sequence[Sequence[str]]) -> Callable[[Any], list[Answer]]:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.preprocessing import MultiLabelBinarizer
+
+    binarizer = MultiLabelBinarizer()
+    model = OneVsRestClassifier(LogisticRegression(max_iter=1000)).fit(features, binarizer.fit_transform(targets))
+    return lambda unseen: [{"labels": list(labels)} for labels in binarizer.inverse_transform(model.predict(unseen))]

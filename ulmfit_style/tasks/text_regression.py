@@ -1,0 +1,113 @@
+"""Text regression: a number for a text, or for a pair of texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+import numpy as np
+
+from ulmfit_style.tasks.base import Answer, Reference, Row
+from ulmfit_style.tasks.text import TextTask, plain
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+@final
+class TextRegression(TextTask):
+    """Rows of a text, or a pair of texts, and a number."""
+
+    metric: ClassVar[str] = "pearson"
+    label_columns: ClassVar[Sequence[str]] = (
+        *("score", "label", "rating", "stars", "target", "value", "similarity"),
+        *("점수", "평점", "별점"),
+    )
+
+    def label_problem(self, row: Row) -> str | None:
+        try:
+            number = float(plain(row.fields["label"]))
+        except ValueError:
+            number = math.nan
+        return None if math.isfinite(number) else f"the label '{plain(row.fields['label'])}' is not a number"
+
+    def doubt(self, rows: Sequence[Row]) -> str | None:
+        if len({self.target(row) for row in rows}) == 1:
+            return f"every row has the number {self.target(rows[0]):g}; there is nothing to learn"
+        return None
+
+    def target(self, row: Row) -> float:
+        return float(plain(row.fields["label"]))
+
+    def classes(self, rows: Sequence[Row]) -> list[str]:
+        return []
+
+    def head(self, classes: Sequence[str]) -> dict[str, Any]:
+        return {"problem_type": "regression", "num_labels": 1, "id2label": {0: "value"}, "label2id": {"value": 0}}
+
+    def start(self, model: PreTrainedModel, rows: Sequence[Row]) -> None:
+        # A fresh head says about 0, give or take little. It starts at the numbers' mean and with their spread instead,
+        # or the few steps of a small data set would be spent on getting there.
+        import torch
+        from torch import nn
+
+        output = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1][
+            -1
+        ]
+        numbers = [self.target(row) for row in rows]
+        with torch.no_grad():
+            output.weight *= float(np.std(numbers))
+            if output.bias is not None:
+                output.bias.fill_(float(np.mean(numbers)))
+
+    def encoded(self, target: float, label2id: Mapping[str, int]) -> float:
+        return target
+
+    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return (logits.squeeze(-1) - labels) ** 2
+
+    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Answer]:
+        return [{"value": round(value, 6)} for value in model(**batch).logits.float().squeeze(-1).tolist()]
+
+    def reference(self) -> Reference:
+        return Reference("ridge regression", _ridge_regression)
+
+    def points(self, answers: Sequence[Answer], targets: Sequence[float]) -> list[float]:
+        """Return each row's part of Pearson's correlation to first order (its influence function).
+
+        Their mean is the score, and their spread that of the score.
+        """
+        ours, right = _standardised(_values(answers)), _standardised(targets)
+        score = (ours * right).mean()
+        parts: list[float] = (score + ours * right - score * (ours**2 + right**2) / 2).tolist()
+        return parts
+
+    def score(self, answers: Sequence[Answer], targets: Sequence[float]) -> dict[str, float]:
+        from ulmfit_style.metrics import regression
+
+        return regression.scores(_values(answers), targets)
+
+    def intervals(self, answers: Sequence[Answer], targets: Sequence[float]) -> dict[str, tuple[float, float]]:
+        from ulmfit_style.metrics import regression
+
+        return regression.intervals(_values(answers), targets)
+
+
+def _values(answers: Sequence[Answer]) -> list[float]:
+    return [answer["value"] for answer in answers]
+
+
+def _standardised(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the values with mean 0 and variance 1; zeros where they are constant."""
+    array = np.asarray(values, dtype=np.float64)
+    centred: np.ndarray[Any, np.dtype[np.float64]] = array - array.mean()
+    return centred / (array.std() or 1.0)
+
+
+def _ridge_regression(features: Any, targets: Sequence[float]) -> Callable[[Any], list[Answer]]:
+    from sklearn.linear_model import Ridge
+
+    model = Ridge().fit(features, targets)
+    return lambda unseen: [{"value": float(value)} for value in model.predict(unseen)]

@@ -1,0 +1,60 @@
+"""The order in which rows are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, final
+
+import numpy as np
+from torch.utils.data import Dataset
+
+POOL = 50
+"""Batches' worth of rows that are sorted by length together."""
+
+
+class Rows(Protocol):
+    """Encoded rows, each with its `input_ids`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
+
+
+@final
+class Ordered(Dataset[Any]):
+    """Rows in a random order that is a pure function of (seed, phase, epoch), rows of like length together.
+
+    Read from first to last, so that workers, processes and a resumed run need no random state to see the same batches:
+    the order of the Trainer's own length-grouped sampler depends on torch's global one, and is lost on resume.
+    """
+
+    def __init__(self, rows: Rows, batch_size: int, seed: int, phase: int) -> None:
+        self.rows, self.batch_size, self.seed, self.phase = rows, batch_size, seed, phase
+        self._lengths = np.array([len(row["input_ids"]) for row in (rows[index] for index in range(len(rows)))])
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Take the order, and where rows have them the masks, of an epoch."""
+        self.epoch = epoch
+        self._order = self.order(epoch)
+
+    def order(self, epoch: int) -> list[int]:
+        """Return the rows' indices in the order of an epoch: shuffled, sorted within pools, batches shuffled."""
+        random = np.random.default_rng([self.seed, self.phase, epoch])
+        shuffled = random.permutation(len(self.rows))
+        pool = POOL * self.batch_size
+        batches = []
+        for start in range(0, len(shuffled), pool):
+            members = shuffled[start : start + pool]
+            members = members[np.argsort(self._lengths[members], kind="stable")]
+            batches += [members[at : at + self.batch_size] for at in range(0, len(members), self.batch_size)]
+        # A short batch stays last, or all batches after it would be cut elsewhere.
+        short = [batches.pop()] if len(batches[-1]) < self.batch_size else []
+        random.shuffle(batches)
+        return [int(index) for batch in (*batches, *short) for index in batch]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> Any:
+        return {**self.rows[self._order[place]], "turn": (1 + self.phase, self.epoch)}

@@ -1,0 +1,123 @@
+"""Checkpoints to go on from: saved now and then and on a signal, trusted only when they are whole."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, final
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ulmfit_style import processes
+from ulmfit_style.errors import Interrupted, UserError
+from ulmfit_style.run import file_digest, read_json, write_json
+
+SEAL = "whole.json"
+"""Lists a folder's files with their digests; written last, so a folder without a true one is not whole."""
+
+KEPT = 2
+"""Whole checkpoints of a phase that are kept, lest the newest one is damaged later."""
+
+AGREED_STEPS = 10
+"""Steps between two moments at which several processes agree on saving and stopping."""
+
+
+def seal(folder: Path) -> None:
+    """Write down what a folder holds, by how many processes."""
+    files = {
+        path.relative_to(folder).as_posix(): file_digest(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    write_json(folder / SEAL, {"processes": processes.count(), "files": files})
+
+
+def is_whole(folder: Path) -> bool:
+    """Tell whether a folder was sealed and still holds just what it held then.
+
+    Raises:
+        UserError: if it was sealed by another number of processes, which would go on with other random numbers.
+    """
+    try:
+        sealed = read_json(folder / SEAL)
+    except (OSError, ValueError):
+        return False
+    if sealed["processes"] != processes.count():
+        raise UserError(
+            f"{folder}: was saved by {sealed['processes']} processes, and these are {processes.count()}; go on with "
+            f"processes={sealed['processes']}, or remove {folder.parents[1]} to start again"
+        )
+    return all(
+        (folder / name).is_file() and file_digest(folder / name) == expected
+        for name, expected in sealed["files"].items()
+    )
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint of a phase's folder, or None."""
+    return next((checkpoint for checkpoint in _newest_first(folder) if is_whole(checkpoint)), None)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
+
+
+@final
+class Keeper(TrainerCallback):
+    """Saves every few minutes, and on Ctrl-C or SIGTERM before the run stops.
+
+    The stock Trainer saves by steps, takes any folder for a checkpoint, rotates by file times before the new one is
+    known to be whole, and on SIGTERM ends with exit code 0 (`test_resume.py` shows each of them answered).
+    """
+
+    def __init__(self, title: str, minutes: float) -> None:
+        self.title, self.seconds = title, 60 * minutes
+        self._saved = time.monotonic()
+        self._signal: int | None = None
+        self._stopping = False
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Keeper:
+        """Take over Ctrl-C and SIGTERM; a second one ends the process at once."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+        self.__exit__()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask for a checkpoint when the time has come, in every process at the same step."""
+        if processes.count() > 1 and state.global_step % AGREED_STEPS:
+            return
+        due = time.monotonic() - self._saved >= self.seconds
+        self._stopping = processes.any_of(self._signal is not None)
+        control.should_save = self._stopping or processes.from_main(due)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Seal the checkpoint, remove those that it replaces, and stop where that was asked for.
+
+        Raises:
+            Interrupted: after a signal.
+        """
+        processes.wait()  # each process writes a part
+        if processes.is_main():
+            folder = Path(str(args.output_dir))
+            seal(folder / f"checkpoint-{state.global_step}")
+            for old in [checkpoint for checkpoint in _newest_first(folder) if is_whole(checkpoint)][KEPT:]:
+                shutil.rmtree(old)
+        processes.wait()
+        self._saved = time.monotonic()
+        if self._stopping:
+            place = f"step {state.global_step} of {state.max_steps}"
+            raise Interrupted(self._signal or signal.SIGTERM, f"{self.title}: stopped and saved at {place}")

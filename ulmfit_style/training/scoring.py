@@ -1,0 +1,41 @@
+"""How a model is scored on a split: the measuring that `finetune` and `evaluate` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ulmfit_style import predictions
+from ulmfit_style.console import progress, say
+from ulmfit_style.predictions import Prediction
+from ulmfit_style.tasks.base import Feature, Row, Task
+from ulmfit_style.training.answers import answers
+
+
+def score(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    rows: Sequence[Row],
+    max_length: int,
+    split: str,
+) -> tuple[dict[str, Any], list[Prediction]]:
+    """Return what metrics.json tells of a split, and every prediction.
+
+    Args:
+        max_length: Tokens at which a text is cut.
+    """
+    cut = 0
+
+    def done(features: Sequence[Feature]) -> None:
+        nonlocal cut
+        cut += sum(feature["cut"] for feature in features)
+        steps.advance(len(features))
+
+    with progress(f"scoring {split}", len(rows)) as steps:
+        found = list(answers(model, tokenizer, task, rows, max_length, done))
+    if cut:
+        say(f"  {split}: {cut:,} of {len(rows):,} rows are longer than {max_length} tokens, and were cut")
+    return task.measure(found, [task.target(row) for row in rows]), predictions.of(split, task, rows, found)
