@@ -25,7 +25,8 @@ from transformers import (
 )
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.config import Config, compose
+from ulmfit_style.composing import compose
+from ulmfit_style.config import Config
 
 
 @pytest.fixture(scope="session")

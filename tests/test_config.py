@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ulmfit_style.config import CONF, Config, compose, from_recipe, grid
+from ulmfit_style.composing import CONF, compose, grid
+from ulmfit_style.config import Config, from_recipe
 from ulmfit_style.errors import ConfigError
 
 YAMLS = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from samples import jsonl, reviews
 
-from ulmfit_style.config import Config, Corpus, compose
+from ulmfit_style.composing import compose
+from ulmfit_style.config import Config, Corpus
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.text_classification import TextClassification

@@ -10,7 +10,6 @@ from samples import reviews
 
 from ulmfit_style import predictions
 from ulmfit_style.__main__ import main
-from ulmfit_style.config import compose, from_recipe
 from ulmfit_style.metrics import classification
 from ulmfit_style.run import METRICS
 
@@ -150,10 +149,3 @@ def test_in_a_chain_the_rows_to_score_are_read_before_anything_is_trained(
     assert main(["adapt", "finetune", "evaluate", *tiny_overrides, "evaluate.path=nowhere.csv"]) == 2
     assert "evaluate.path=nowhere.csv: there is no such file" in capsys.readouterr().err
     assert not list((tmp_path / "runs").glob("*"))
-
-
-def test_a_recipe_made_before_there_was_evaluate_is_read(finetuned: list[str]):
-    config = compose(finetuned)
-    recipe = config.recipe()
-    del recipe["evaluate"], recipe["predict"]
-    assert from_recipe(recipe) == config

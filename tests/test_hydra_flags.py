@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ulmfit_style.config import compose
+from ulmfit_style.composing import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.hydra_flags import without_config_dir
 

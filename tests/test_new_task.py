@@ -6,7 +6,7 @@ import yaml
 from samples import jsonl, reviews
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.config import CONF, compose
+from ulmfit_style.composing import CONF, compose
 from ulmfit_style.data import labelled
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text_classification import TextClassification

@@ -4,7 +4,7 @@ import torch
 import transformers
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
-from ulmfit_style.config import compose
+from ulmfit_style.composing import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.training.objectives import IGNORED, CausalLM, Chunks, MaskedLM, choose, heldout, logits_at
 

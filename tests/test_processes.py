@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from ulmfit_style import processes
-from ulmfit_style.config import compose
+from ulmfit_style.composing import compose
 from ulmfit_style.launch import main
 from ulmfit_style.run import MANIFEST
 

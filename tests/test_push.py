@@ -19,7 +19,8 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from tests.hub_server import Hub, Repo, serve
 from ulmfit_style import card
-from ulmfit_style.config import compose, from_recipe, load
+from ulmfit_style.composing import compose
+from ulmfit_style.config import from_recipe, load
 from ulmfit_style.run import write_json
 from ulmfit_style.stages.push import without_private_paths
 
@@ -56,7 +57,7 @@ MANIFEST = {
 PUSH = """
 import sys
 from pathlib import Path
-from ulmfit_style.config import compose
+from ulmfit_style.composing import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.stages import push
 try:

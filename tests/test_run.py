@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ulmfit_style.config import compose
+from ulmfit_style.composing import compose
 from ulmfit_style.run import CHECKPOINTS, MANIFEST, Artefact, digest, write_json
 
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 from transformers import TrainingArguments
 
-from ulmfit_style.config import compose
+from ulmfit_style.composing import compose
 from ulmfit_style.errors import ConfigError
 from ulmfit_style.training_arguments import OURS, WITHOUT_EFFECT, name_problem
 

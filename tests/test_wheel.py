@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ulmfit_style.config import CONF
+from ulmfit_style.composing import CONF
 
 ROOT = Path(__file__).parents[1]
 

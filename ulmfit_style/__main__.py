@@ -85,7 +85,7 @@ def _main(arguments: list[str]) -> int:
 
 def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     """Run stages, or plan them; by Hydra's own entry point where one of its flags is given."""
-    from ulmfit_style import config, hydra_flags, inventory, launch
+    from ulmfit_style import composing, hydra_flags, inventory, launch
     from ulmfit_style.console import lines_on_stderr
 
     if "plan" in words:
@@ -97,7 +97,7 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
         if any(argument.startswith("-") for argument in rest):
             hydra_flags.run(job, rest)
         else:
-            job(config.compose(rest))
+            job(composing.compose(rest))
 
 
 def _sweep(rest: Sequence[str]) -> None:
@@ -107,16 +107,16 @@ def _sweep(rest: Sequence[str]) -> None:
 
 
 def _runs(rest: Sequence[str]) -> None:
-    from ulmfit_style import config, inventory
+    from ulmfit_style import composing, inventory
 
-    inventory.runs(config.compose(rest).runs)
+    inventory.runs(composing.compose(rest).runs)
 
 
 def _clean_runs(rest: Sequence[str]) -> None:
-    from ulmfit_style import config, inventory
+    from ulmfit_style import composing, inventory
 
     overrides = [argument for argument in rest if argument != "yes=true"]
-    inventory.clean(config.compose(overrides).runs, yes="yes=true" in rest)
+    inventory.clean(composing.compose(overrides).runs, yes="yes=true" in rest)
 
 
 def _new_task(rest: Sequence[str]) -> None:

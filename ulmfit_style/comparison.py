@@ -71,7 +71,10 @@ def _worth(task: Task, tuned: Artefact, plain: Artefact) -> str:
     span = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f} over the test rows, one seed"
     if low <= 0 <= high:
         return f"{change} ({span}): it cannot be told from zero."
-    return f"{change} ({span}): the interval excludes zero; other seeds and other labelled rows may differ."
+    return (
+        f"{change} ({span}): the interval excludes zero, but it does not cover other seeds and other labelled rows, "
+        "and one seed cannot tell adaptation from luck."
+    )
 
 
 def _points(task: Task, directory: Path) -> list[float]:

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
-from ulmfit_style.config import CONF, SEARCH_PATH, Config, checked, compose, from_omegaconf, grid
+from ulmfit_style.composing import CONF, SEARCH_PATH, checked, compose, from_omegaconf, grid
+from ulmfit_style.config import Config
 from ulmfit_style.errors import UserError
 
 COMPLETION = {"--shell-completion", "-sc"}

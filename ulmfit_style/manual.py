@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ulmfit_style.config import CONF, Config, compose
+from ulmfit_style.composing import CONF, compose
+from ulmfit_style.config import Config
 from ulmfit_style.console import say
 from ulmfit_style.schema import Section, spelled
 

@@ -10,7 +10,7 @@ import yaml
 from rich.table import Table
 
 from ulmfit_style.checkpoints import WEIGHTS
-from ulmfit_style.config import CONF
+from ulmfit_style.composing import CONF
 from ulmfit_style.console import show
 from ulmfit_style.data.hub import PREFIX, parse
 from ulmfit_style.errors import UserError

@@ -8,7 +8,7 @@ from functools import partial
 from rich.table import Table
 
 from ulmfit_style import hydra_flags, launch, lineage
-from ulmfit_style.config import compose, grid
+from ulmfit_style.composing import compose, grid
 from ulmfit_style.console import say, show
 from ulmfit_style.errors import UserError
 from ulmfit_style.run import METRICS, read_json
