@@ -65,7 +65,7 @@ $(VENV)/installed: pyproject.toml constraints.txt ulmfit_style/embedded.txt
 		     echo "name another one: make setup PYTHON=python3.12"; exit 1; }
 	@echo "setup 1/3: a Python environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@echo "setup 2/3: torch, transformers and the rest: at first 350 MB to download (with CUDA about 2.5 GB more)"
+	@echo "setup 2/3: torch, transformers and the rest: at first 370 MB to download (with CUDA about 2.5 GB more)"
 	@$(call pip_install,.)
 	@echo "setup 3/3: the model and the data of the shipped recipes"
 	@$(VENV)/bin/ulmfit-style setup
