@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from samples import reviews, tiny_sizes
+from samples import chunks, reviews, tiny_sizes
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -27,8 +27,8 @@ from ulmfit_style.tasks.multi_label_classification import MultiLabelClassificati
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
 from ulmfit_style.training.answers import collate
-from ulmfit_style.training.batching import Ordered
-from ulmfit_style.training.objectives import Chunks, MaskedLM
+from ulmfit_style.training.batching import Encoded, Ordered
+from ulmfit_style.training.objectives import MaskedLM
 from ulmfit_style.training.trainer import RecipeTrainer
 
 TASK = TextClassification(path="-")
@@ -51,15 +51,15 @@ def labelled(kind: str, count: int = 40) -> list[Row]:
     return rows
 
 
-def features(tokenizer: PreTrainedTokenizerFast, count: int = 40, kind: str = "classification") -> list[dict[str, Any]]:
+def features(tokenizer: PreTrainedTokenizerFast, count: int = 40, kind: str = "classification") -> Encoded:
     """What the model reads of the rows, as `finetune` makes it; `row` says which row it is."""
     task, rows = TASKS[kind], labelled(kind, count)
     label2id = {label: index for index, label in enumerate(task.classes(rows))}
-    return [
+    return Encoded(
         {**feature, "weight": weight, "row": row.number}
         for row, weight in zip(rows, task.weights(rows), strict=True)
         for feature in task.encode(row, tokenizer, 32, label2id)
-    ]
+    )
 
 
 def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int) -> torch.Tensor:
@@ -69,7 +69,7 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
         model: Any = BertForMaskedLM(BertConfig(**tiny))
         objective: Any = MaskedLM(tokenizer, 0.15, seed=0)
         texts = [text + " film" * (number % 9) for number, (text, _, _) in enumerate(reviews(40))]
-        rows: Any = Chunks(texts, tokenizer, 32)
+        rows: Any = chunks(texts, tokenizer, 32, folder)
         gather = objective.collate
     else:
         objective, rows, gather = TASKS[kind], features(tokenizer, kind=kind), partial(collate, tokenizer=tokenizer)
@@ -102,6 +102,7 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    processes.join()
     kind, folder = sys.argv[1], Path(sys.argv[2])
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     weights = weights_after(kind, tokenizer, tiny_sizes(tokenizer), folder, 8 // processes.count())

@@ -6,8 +6,14 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pyarrow
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+
+from ulmfit_style.data import tokens
+from ulmfit_style.data.corpus import Documents, Texts
+from ulmfit_style.data.tokens import Chunks
 
 WORDS = "the film plot story is very number wonderful moving dreadful tedious actor scene"
 GOOD, BAD = ("wonderful", "moving", "unforgettable"), ("dreadful", "tedious")
@@ -62,8 +68,14 @@ def tiny_sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "intermediate_size": 32,
-        "max_position_embeddings": 64,
+        "max_position_embeddings": 128,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "pad_token_id": tokenizer.pad_token_id,
     }
+
+
+def chunks(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, max_length: int, folder: Path) -> Chunks:
+    """Return the tokens of texts, kept in a folder."""
+    documents = Texts(pyarrow.chunked_array([list(texts)]), np.arange(len(texts)))
+    return tokens.load(Documents(documents, documents, list(texts)), tokenizer, max_length, folder)[0]

@@ -75,7 +75,7 @@ def test_the_same_command_again_is_answered_from_what_is_there(first: str, runs:
     again = command("adapt", "finetune", "experiment=smoke", f"runs={runs}")
     assert again.returncode == 0
     assert again.stdout.count("up to date") == 4
-    table = first[first.index("┏") :]
+    table = first[first.rindex("┏") :]
     assert again.stdout.endswith(table)
 
 

@@ -1,12 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import transformers
+from samples import chunks
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style.composing import compose
 from ulmfit_style.errors import UserError
-from ulmfit_style.training.objectives import IGNORED, CausalLM, Chunks, MaskedLM, choose, heldout, logits_at
+from ulmfit_style.training.objectives import IGNORED, CausalLM, MaskedLM, choose, heldout, logits_at
 
 DOCUMENTS = [
     "the film is wonderful",
@@ -20,16 +23,18 @@ def objective(tokenizer: PreTrainedTokenizerFast) -> MaskedLM:
     return MaskedLM(tokenizer, mask_probability=0.15, seed=7)
 
 
-def test_a_long_document_becomes_several_rows_and_no_token_is_lost(tokenizer: PreTrainedTokenizerFast):
-    rows = Chunks(DOCUMENTS, tokenizer, max_length=16)
-    assert all(len(ids) <= 16 for ids in rows.ids)
+def test_a_long_document_becomes_several_rows_and_no_token_is_lost(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
+    rows = chunks(DOCUMENTS, tokenizer, 16, tmp_path)
+    assert max(rows.lengths) <= 16
     special = {tokenizer.cls_token_id, tokenizer.sep_token_id}
-    kept = [token for ids in rows.ids for token in ids if token not in special]
+    kept = [token for row in rows for token in row["input_ids"] if token not in special]
     assert kept == [token for text in DOCUMENTS for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
-def test_masks_are_a_function_of_seed_turn_and_row_alone(tokenizer: PreTrainedTokenizerFast, objective: MaskedLM):
-    rows = Chunks(DOCUMENTS, tokenizer, max_length=64)
+def test_masks_are_a_function_of_seed_turn_and_row_alone(
+    tokenizer: PreTrainedTokenizerFast, objective: MaskedLM, tmp_path: Path
+):
+    rows = chunks(DOCUMENTS, tokenizer, 64, tmp_path)
     row = rows[1]
 
     def labels(seed: int = 7, turn: tuple[int, int] = (1, 0), index: int = 1) -> list[int]:
@@ -44,9 +49,12 @@ def test_masks_are_a_function_of_seed_turn_and_row_alone(tokenizer: PreTrainedTo
     assert all(other != first for other in (labels(seed=8), labels(turn=(1, 1)), labels(turn=(2, 0)), labels(index=2)))
 
 
-def test_words_are_masked_whole_and_special_tokens_never(tokenizer: PreTrainedTokenizerFast, objective: MaskedLM):
-    rows = Chunks(DOCUMENTS, tokenizer, max_length=64)
-    assert any(rows.words[1].count(word) > 1 for word in rows.words[1] if word is not None)
+def test_words_are_masked_whole_and_special_tokens_never(
+    tokenizer: PreTrainedTokenizerFast, objective: MaskedLM, tmp_path: Path
+):
+    rows = chunks(DOCUMENTS, tokenizer, 64, tmp_path)
+    words = rows[1]["words"]
+    assert np.unique(words[words >= 0], return_counts=True)[1].max() > 1
     for epoch in range(50):
         for index in range(len(rows)):
             row = rows[index]
@@ -55,13 +63,13 @@ def test_words_are_masked_whole_and_special_tokens_never(tokenizer: PreTrainedTo
                 predicted = {
                     bool(label != IGNORED) for label, of in zip(labels, row["words"], strict=True) if of == word
                 }
-                assert len(predicted) == 1 if word is not None else predicted == {False}
+                assert len(predicted) == 1 if word >= 0 else predicted == {False}
 
 
 def test_of_the_masked_tokens_eighty_ten_and_ten_in_a_hundred_are_masked_swapped_and_kept(
-    tokenizer: PreTrainedTokenizerFast, objective: MaskedLM
+    tokenizer: PreTrainedTokenizerFast, objective: MaskedLM, tmp_path: Path
 ):
-    row = Chunks(DOCUMENTS, tokenizer, max_length=64)[1]
+    row = chunks(DOCUMENTS, tokenizer, 64, tmp_path)[1]
     masked = swapped = kept = 0
     for epoch in range(2000):
         inputs, labels = objective.mask(row["input_ids"], row["words"], (1, epoch), 0)
@@ -72,7 +80,7 @@ def test_of_the_masked_tokens_eighty_ten_and_ten_in_a_hundred_are_masked_swapped
     total = masked + swapped + kept
     # A random token is the right one, or [MASK], now and then: hence not exactly 80, 10 and 10.
     assert [masked / total, swapped / total, kept / total] == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
-    words = len({word for word in row["words"] if word is not None})
+    words = len({word for word in row["words"] if word >= 0})
     assert round(0.15 * words) >= 2
     assert total / 2000 / (len(row["input_ids"]) - 2) == pytest.approx(0.15, abs=0.03)
 
@@ -97,9 +105,9 @@ def test_logits_at_positions_are_those_of_the_whole_head(name: str, tiny: dict):
 
 
 def test_the_loss_is_the_models_own(
-    masked_lm: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, objective: MaskedLM
+    masked_lm: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, objective: MaskedLM, tmp_path: Path
 ):
-    rows = Chunks(DOCUMENTS, tokenizer, max_length=64)
+    rows = chunks(DOCUMENTS, tokenizer, 64, tmp_path)
     batch = objective.collate([{**rows[index], "turn": (1, 0)} for index in range(len(rows))])
     with torch.no_grad():
         ours = objective.loss(masked_lm, batch) / objective.count(batch)
@@ -107,20 +115,20 @@ def test_the_loss_is_the_models_own(
 
 
 def test_the_heldout_loss_does_not_depend_on_batches(
-    masked_lm: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, objective: MaskedLM
+    masked_lm: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, objective: MaskedLM, tmp_path: Path
 ):
-    rows = Chunks(DOCUMENTS, tokenizer, max_length=16)
+    rows = chunks(DOCUMENTS, tokenizer, 16, tmp_path)
     first = heldout(masked_lm, objective, rows, batch_size=1)
     assert heldout(masked_lm, objective, rows, batch_size=64) == pytest.approx(first, rel=1e-5)
 
 
 def test_bits_per_byte_are_the_loss_over_the_bytes_of_what_was_predicted(
-    tokenizer: PreTrainedTokenizerFast, tiny: dict
+    tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path
 ):
     set_seed(0)
     model = transformers.LlamaForCausalLM(llama(tiny)).eval()
     text = "the film was 감동 wonderful"
-    rows = Chunks([text], tokenizer, max_length=64)
+    rows = chunks([text], tokenizer, 64, tmp_path)
     ids = torch.tensor([tokenizer(text)["input_ids"]])
     with torch.no_grad():
         nats = float(model(ids, labels=ids).loss) * (ids.shape[1] - 1)
@@ -135,17 +143,19 @@ def llama(tiny: dict) -> transformers.LlamaConfig:
     return transformers.LlamaConfig(**sizes, num_key_value_heads=2)
 
 
-def test_the_causal_loss_is_the_models_own_and_padding_adds_nothing(tokenizer: PreTrainedTokenizerFast, tiny: dict):
+def test_the_causal_loss_is_the_models_own_and_padding_adds_nothing(
+    tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path
+):
     set_seed(0)
     model = transformers.LlamaForCausalLM(llama(tiny)).eval()
-    rows = Chunks(DOCUMENTS, tokenizer, max_length=32)
+    rows = chunks(DOCUMENTS, tokenizer, 32, tmp_path)
     objective = CausalLM(tokenizer)
     batch = objective.collate([rows[index] for index in range(len(rows))])
     with torch.no_grad():
-        alone = [torch.tensor([ids]) for ids in rows.ids]
+        alone = [torch.tensor(row["input_ids"], dtype=torch.long)[None] for row in rows]
         expected = sum(float(model(ids, labels=ids).loss) * (ids.shape[1] - 1) for ids in alone)
         assert float(objective.loss(model, batch)) == pytest.approx(expected, rel=1e-5)
-    assert int(objective.count(batch)) == sum(len(ids) - 1 for ids in rows.ids)
+    assert int(objective.count(batch)) == sum(rows.lengths - 1)
 
 
 def test_the_architecture_chooses_the_objective(tokenizer: PreTrainedTokenizerFast):
@@ -161,5 +171,7 @@ def test_the_architecture_chooses_the_objective(tokenizer: PreTrainedTokenizerFa
 
 
 def test_a_row_without_words_is_not_masked(objective: MaskedLM, tokenizer: PreTrainedTokenizerFast):
-    _, labels = objective.mask([tokenizer.cls_token_id, tokenizer.sep_token_id], [None, None], (1, 0), 0)
+    _, labels = objective.mask(
+        np.array([tokenizer.cls_token_id, tokenizer.sep_token_id]), np.array([-1, -1]), (1, 0), 0
+    )
     assert set(labels) == {IGNORED}

@@ -362,7 +362,7 @@ def test_the_card_tells_the_recipe_and_the_test_scores(hub: Hub, push: Run) -> N
         "adapted to the unlabelled texts of its task's training split "
         "and fine-tuned on 100 labelled rows of `reviews.csv`"
     ) in written.text
-    assert "| Adapted | epochs 1, peak learning rate 5e-05, batch size 32, seed 0 |" in written.text
+    assert "| Adapted | epochs 1, peak learning rate 5e-05, batch size 8, seed 0 |" in written.text
     assert 'pipeline("text-classification", model="me/reviews")' in written.text
     assert 'load("me/reviews")' in written.text
     assert "`finetune-3fa9c1e2`" in written.text

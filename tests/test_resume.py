@@ -20,6 +20,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training.answers import collate
+from ulmfit_style.training.batching import Encoded
 from ulmfit_style.training.phases import Phase, Settings, train
 from ulmfit_style.training.resume import SEAL, is_whole, newest_whole
 
@@ -38,7 +39,7 @@ class Stage:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path) -> None:
         self.tokenizer, self.folder = tokenizer, folder
         self.sizes = {**tiny, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
-        self.rows: list[dict[str, Any]] = []
+        self.rows = Encoded()
         for text, label, _ in reviews(40):
             (feature,) = TASK.encode(TASK.row(text), tokenizer, 32, None)
             self.rows.append({**feature, "labels": int(label == "good")})

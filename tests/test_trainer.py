@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 from exact import KINDS, TASK, features, weights_after
-from samples import reviews
+from samples import chunks, reviews
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Ordered
-from ulmfit_style.training.objectives import Chunks, MaskedLM
+from ulmfit_style.training.objectives import MaskedLM
 from ulmfit_style.training.phases import Outcome, Phase, Settings, train
 
 
@@ -133,7 +133,7 @@ def test_every_epoch_of_every_phase_has_masks_of_its_own(
 ):
     model = BertForMaskedLM(BertConfig(**tiny))
     objective = MaskedLM(tokenizer, 0.15, seed=0)
-    rows = Chunks([text for text, _, _ in reviews(20)], tokenizer, 32)
+    rows = chunks([text for text, _, _ in reviews(20)], tokenizer, 32, tmp_path)
     turns = []
 
     def record(batch: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:

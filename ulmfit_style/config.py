@@ -85,9 +85,9 @@ class Adapt(Training):
     weight_decay: Annotated[float, Field(ge=0)]
     """Decoupled weight decay (AdamW); biases and norms are spared."""
     batch_size: Count
-    """Documents per optimizer step, over all processes."""
-    max_length: Count
-    """Tokens per training row, special tokens included; a longer document is cut into several rows, nothing dropped."""
+    """Rows per optimizer step, over all processes."""
+    max_length: Annotated[int, Field(ge=16)]
+    """Tokens a row, special tokens included: short documents share one, a longer one has several; none is dropped."""
     mask_probability: Annotated[float, Field(gt=0, lt=1)]
     """Share of the words that is masked (BERT: 0.15)."""
     seed: int

@@ -20,7 +20,7 @@ from ulmfit_style.run import MANIFEST, RECIPE, Artefact, read_json
 from ulmfit_style.schema import spelled
 from ulmfit_style.tasks.base import Row, Task
 
-RESULT_VERSIONS = {"references": 1, "adapt": 1, "finetune": 1, "evaluate": 1}
+RESULT_VERSIONS = {"references": 1, "adapt": 2, "finetune": 1, "evaluate": 1}
 """Raised whenever a stage would make something else of the same config."""
 
 ACTS_THROUGH = {
@@ -47,7 +47,7 @@ def adapt(config: Config) -> Artefact:
     determinants = {
         "version": RESULT_VERSIONS["adapt"],
         "init": checkpoints.resolve(config.model).identity,
-        "corpus": corpus.load(config.corpus, config.task).digest(),
+        "corpus": corpus.load(config.corpus, config.task, config.runs).identity,
         "adapt": config.adapt.determinants(),
     }
     return Artefact("adapt", determinants, config.runs)

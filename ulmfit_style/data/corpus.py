@@ -1,18 +1,31 @@
-"""Unlabelled documents for adapt: read, freed of the task's test texts, and divided into trained and held out."""
+"""Unlabelled documents for adapt: read, freed of the task's test texts, and divided into trained and held out.
+
+They lie in an Arrow file and are read where they lie, so that memory does not grow with the corpus; of each document
+only a hash and its place are held.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
 
+import numpy as np
+
+from ulmfit_style import processes
 from ulmfit_style.config import Corpus
-from ulmfit_style.console import say
+from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
 from ulmfit_style.data.labelled import normalised, position
 from ulmfit_style.errors import UserError
-from ulmfit_style.run import digest
+from ulmfit_style.run import METRICS, Artefact, digest, file_digest, read_json, write_json
 from ulmfit_style.tasks.base import Row, Task
+
+if TYPE_CHECKING:
+    import pyarrow
 
 MOST_HELDOUT = 1000
 """Documents that are enough to measure a language model."""
@@ -20,22 +33,57 @@ MOST_HELDOUT = 1000
 FEWEST = 20
 """Documents below which there is nothing to adapt to, and nothing to measure it by."""
 
+READING_VERSION = 1
+"""Raised whenever other documents would be read from the same files."""
+
+TABLE = "documents.arrow"
+
+AT_ONCE = 2**20
+"""Characters of text that are in memory at once, but for a longer document."""
+
+Places = np.ndarray[Any, np.dtype[np.int64]]
+Keys = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+@final
+class Texts(Sequence[str]):
+    """Some documents of a table, in its order."""
+
+    def __init__(self, column: pyarrow.ChunkedArray, places: Places) -> None:
+        self._column, self._places = column, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Texts(self._column, self._places[index])
+        return self._column[int(self._places[index])].as_py()
+
+    def batches(self) -> Iterator[list[str]]:
+        """Return the documents in lists of about a million characters."""
+        return _batched(self)
+
 
 @dataclass(frozen=True)
 class Documents:
     """The documents that a language model is trained on, and those that it is measured on."""
 
-    train: list[str]
-    heldout: list[str]
+    train: Texts
+    heldout: Texts
+    identity: Any
+    """What stands for them in a fingerprint, as JSON: what was read, what was taken out, and how the rest is divided.
 
-    def digest(self) -> str:
-        """Return the digest of the text in its order."""
-        return digest([self.train, self.heldout])
+    It is the same for all tasks whose test texts the corpus does not hold.
+    """
 
 
 @cache
-def load(corpus: Corpus, task: Task | None) -> Documents:
+def load(corpus: Corpus, task: Task | None, runs: Path) -> Documents:
     """Read a corpus, and take out what stands in the task's validation and test rows. It is read once a process.
+
+    Args:
+        runs: The folder of artefacts, where what was read from files is kept.
 
     Raises:
         UserError: if the file cannot be read, or holds too few documents.
@@ -43,38 +91,62 @@ def load(corpus: Corpus, task: Task | None) -> Documents:
     if corpus.path is None:
         assert task is not None  # the config was checked
         source = f"the training split of {task.path}"
-        documents = [text for row in labelled.load(task).pool for text in task.texts(row)]
+        table, about = _of_task(task)
     else:
-        documents, source = _read(corpus, corpus.path)
-    filled = [document for document in documents if document.strip()]
-    if len(filled) < len(documents):
-        say(f"corpus: {len(documents) - len(filled):,} empty documents are left out")
-    if task is not None:
-        held = labelled.load(task).held
-        clean = [document for document in filled if normalised(document) not in held]
-        if len(clean) < len(filled):
-            say(f"corpus: {len(filled) - len(clean):,} documents are left out that are validation or test texts")
-        filled = clean
-    if corpus.max_documents is not None and corpus.max_documents < len(filled):
-        say(f"corpus: {corpus.max_documents:,} of {len(filled):,} documents are used (corpus.max_documents)")
-        last = sorted(position(0, normalised(document)) for document in filled)[corpus.max_documents - 1]
-        filled = [document for document in filled if position(0, normalised(document)) <= last]
-    if len(filled) < FEWEST:
-        raise UserError(f"corpus: {source} holds {len(filled)} documents; adapt needs {FEWEST} at least")
+        table, about, source = _of_files(corpus, corpus.path, runs)
+    if about["empty"]:
+        say(f"corpus: {about['empty']:,} empty documents are left out")
+    keys: Keys = table["key"].to_numpy()
+    removed = _held(task, keys)
+    if removed.any():
+        say(f"corpus: {removed.sum():,} documents are left out that are validation or test texts")
+    kept = ~removed
+    count = int(kept.sum())
+    if corpus.max_documents is not None and corpus.max_documents < count:
+        say(f"corpus: {corpus.max_documents:,} of {count:,} documents are used (corpus.max_documents)")
+        kept &= keys <= np.sort(keys[kept])[corpus.max_documents - 1]
+        count = int(kept.sum())
+    if count < FEWEST:
+        cut = "; cut them smaller with corpus.document=paragraph" if corpus.document == "file" else ""
+        raise UserError(f"corpus: {source} holds {count} documents; adapt needs {FEWEST} at least{cut}")
 
     # By content, so that equal documents are on one side, and a document stays there when others come.
-    places = sorted({position(1, normalised(document)) for document in filled})
-    heldout_size = min(MOST_HELDOUT, max(1, round(corpus.heldout_ratio * len(places))))
-    heldout = set(places[:heldout_size])
-    sides: tuple[list[str], list[str]] = ([], [])
-    for document in filled:
-        sides[position(1, normalised(document)) in heldout].append(document)
-    say(f"corpus: {len(sides[0]):,} documents to train on and {len(sides[1]):,} held out, from {source}")
-    return Documents(*sides)
+    distinct = np.unique(keys[kept])
+    last_heldout = distinct[min(MOST_HELDOUT, max(1, round(corpus.heldout_ratio * len(distinct)))) - 1]
+    train, heldout = (np.flatnonzero(kept & side) for side in (keys > last_heldout, keys <= last_heldout))
+    say(f"corpus: {len(train):,} documents to train on and {len(heldout):,} held out, from {source}")
+    identity = {
+        "text": about["digest"],
+        "removed": digest(np.unique(keys[removed]).tolist()),
+        "max_documents": corpus.max_documents,
+        "heldout_ratio": corpus.heldout_ratio,
+    }
+    return Documents(Texts(table["text"], train), Texts(table["text"], heldout), identity)
 
 
-def _read(corpus: Corpus, references: Sequence[str]) -> tuple[list[str], str]:
-    """Return the documents of files, folders and globs, and where they come from, in words."""
+def _held(task: Task | None, keys: Keys) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Tell of each document whether it is a text that the task is scored on."""
+    held = frozenset[str]() if task is None else labelled.load(task).held
+    return np.isin(keys, np.array([_key(text) for text in held], dtype=np.uint64))
+
+
+def _key(text: str) -> int:
+    return position(0, text)
+
+
+def _of_task(task: Task) -> tuple[pyarrow.Table, dict[str, Any]]:
+    """Return the texts of a task's training split; these rows are in memory anyway."""
+    import pyarrow
+
+    sink = pyarrow.BufferOutputStream()
+    about = _write(sink, (text for row in labelled.load(task).pool for text in task.texts(row)))
+    return pyarrow.ipc.open_file(sink.getvalue()).read_all(), about
+
+
+def _of_files(corpus: Corpus, references: Sequence[str], runs: Path) -> tuple[pyarrow.Table, dict[str, Any], str]:
+    """Return the documents of files, folders and globs, how they were read, and where they come from, in words."""
+    import pyarrow
+
     files: dict[str, None] = {}  # in order, and each once, whichever reference names it
     for reference in references:
         found, others = reading.files("corpus.path", reference)
@@ -82,14 +154,68 @@ def _read(corpus: Corpus, references: Sequence[str]) -> tuple[list[str], str]:
         if others:
             kinds = ", ".join(sorted(others))
             say(f"corpus: {others.total():,} files of {reference} are of other kinds, and are not read ({kinds})")
-    documents = []
-    for file in files:
-        rows = reading.rows("corpus.path", file, [corpus.text], corpus.document)
-        documents += [_text(row, corpus.text) for row in rows]
     units = sorted({reading.unit(file, corpus.document) for file in files if reading.kind(file) in (".txt", ".md")})
+    determinants = {
+        "version": READING_VERSION,
+        "files": [[reading.kind(file), file_digest(reading.locate("corpus.path", file))] for file in files],
+        "text": corpus.text,
+        "document": units,
+    }
+    artefact = Artefact("corpus", determinants, runs)
+    directory = artefact.make(partial(_gather, corpus, list(files)), {"corpus": corpus.model_dump(mode="json")})
+    table = pyarrow.ipc.open_file(pyarrow.memory_map(str(directory / TABLE))).read_all()
     whole = f" ({len(files):,} files)" if len(files) > 1 else ""
     each = f"; in txt and md files a document is a {' or a '.join(units)} (corpus.document)" if units else ""
-    return documents, ", ".join(references) + whole + each
+    return table, read_json(directory / METRICS), ", ".join(references) + whole + each
+
+
+def _gather(corpus: Corpus, files: Sequence[str], directory: Path) -> None:
+    """Read files into a table in a directory."""
+    import pyarrow
+
+    if not processes.is_main():
+        return
+    with pyarrow.OSFile(str(directory / TABLE), "wb") as sink, progress("reading documents", None) as steps:
+
+        def texts() -> Iterator[str]:
+            for file in files:
+                for row in reading.rows("corpus.path", file, [corpus.text], corpus.document):
+                    steps.advance()
+                    yield _text(row, corpus.text)
+
+        about = _write(sink, texts())
+    write_json(directory / METRICS, about)
+
+
+def _write(sink: Any, texts: Iterable[str]) -> dict[str, Any]:
+    """Write documents to an Arrow file, and return how many were empty, and left out, and the digest of the others."""
+    import pyarrow
+
+    schema = pyarrow.schema([("text", pyarrow.large_string()), ("key", pyarrow.uint64())])
+    seen, empty = hashlib.sha256(), 0
+    with pyarrow.ipc.new_file(sink, schema) as writer:
+        for batch in _batched(texts):
+            filled = [text for text in batch if text.strip()]
+            empty += len(batch) - len(filled)
+            for text in filled:
+                content = text.encode()
+                seen.update(len(content).to_bytes(8, "big") + content)
+            keys = [_key(normalised(text)) for text in filled]
+            writer.write_batch(pyarrow.record_batch([pyarrow.array(filled, schema[0].type), keys], schema=schema))
+    return {"empty": empty, "digest": seen.hexdigest()}
+
+
+def _batched(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Gather texts to lists of about `AT_ONCE` characters."""
+    batch, characters = [], 0
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
+        if characters >= AT_ONCE:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def _text(row: Row, column: str) -> str:

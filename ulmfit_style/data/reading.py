@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
+from ulmfit_style import embedded
 from ulmfit_style.config import Document
 from ulmfit_style.data import hub
-from ulmfit_style.embedded import locate
 from ulmfit_style.errors import UserError, nearest, together
 from ulmfit_style.tasks.base import Row
 
@@ -56,7 +56,7 @@ def rows(
     Raises:
         UserError: if the file is missing, broken, not UTF-8, or lacks a column; it says where, and what to do.
     """
-    path = _path(option, reference)
+    path = locate(option, reference)
     wanted = [composed(column) for column in columns]
     problems, header_seen = [], False
     for number, fields in _records(option, path, wanted, document, others=others):
@@ -81,7 +81,7 @@ def header(option: str, reference: str) -> list[str]:
     Raises:
         UserError: if the file is missing, empty, broken before its first row, or not UTF-8.
     """
-    path = _path(option, reference)
+    path = locate(option, reference)
     problems = []
     for number, fields in _records(option, path, [], None):
         if not isinstance(fields, str):
@@ -115,7 +115,7 @@ def files(option: str, reference: str) -> tuple[list[str], Counter[str]]:
         if not matches:
             raise UserError(f"{option}={reference}: no file's name is like this")
         return matches, Counter()
-    return [str(_path(option, reference))], Counter()  # which says what is missing
+    return [str(locate(option, reference))], Counter()  # which says what is missing
 
 
 def unit(path: str | Path, document: Document | None = None) -> Document:
@@ -142,9 +142,14 @@ def _known() -> str:
     return "there are: " + ", ".join(kind[1:] for kind in KINDS)
 
 
-def _path(option: str, reference: str) -> Path:
+def locate(option: str, reference: str) -> Path:
+    """Return the file that a reference means.
+
+    Raises:
+        UserError: if there is none, or it is of no kind that is read here.
+    """
     if reference.startswith("package:"):
-        path = locate(reference)
+        path = embedded.locate(reference)
     elif reference.startswith(hub.PREFIX):
         path = hub.locate(option, reference)
     else:
@@ -220,10 +225,21 @@ def _jsonl(file: IO[str]) -> Iterator[Record]:
         except json.JSONDecodeError as error:
             yield number, f"is not JSON ({error.msg} at column {error.colno})"
             continue
-        if isinstance(fields, dict):
+        if "\\ud" in line.lower() and not _is_whole(fields):
+            yield number, "holds half a character, such as \\ud83d alone; a text was cut within an emoji"
+        elif isinstance(fields, dict):
             yield number, {composed(name): value for name, value in fields.items()}
         else:
             yield number, 'is not a JSON object, as {"text": "..."} is'
+
+
+def _is_whole(fields: Any) -> bool:
+    """Tell whether what JSON held can be written as UTF-8."""
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:

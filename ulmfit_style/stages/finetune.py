@@ -22,6 +22,7 @@ def _finetune(config: Config, directory: Path) -> None:
     from transformers import AutoTokenizer, set_seed
 
     from ulmfit_style.training.answers import collate
+    from ulmfit_style.training.batching import Encoded
     from ulmfit_style.training.phases import Phase, settings, train
     from ulmfit_style.training.scoring import score
 
@@ -34,11 +35,11 @@ def _finetune(config: Config, directory: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    features = [
+    features = Encoded(
         {**feature, "weight": weight}
         for row, weight in zip(rows.train, task.weights(rows.train), strict=True)
         for feature in task.encode(row, tokenizer, options.max_length, label2id)
-    ]
+    )
     cut = sum(feature["cut"] for feature in features)
     longer = f"{cut:,} ({cut / len(features):.0%}) are longer than {options.max_length} tokens, and are cut"
     say(f"  {len(rows.train):,} labelled rows, of which {longer} (finetune.max_length)")

@@ -12,12 +12,29 @@ POOL = 50
 """Batches' worth of rows that are sorted by length together."""
 
 
+Integers = np.ndarray[Any, np.dtype[np.int32]]
+
+
 class Rows(Protocol):
     """Encoded rows, each with its `input_ids`."""
+
+    @property
+    def lengths(self) -> Integers:
+        """The tokens of each row."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
+
+
+@final
+class Encoded(list[Any]):
+    """Encoded rows in memory."""
+
+    @property
+    def lengths(self) -> Integers:
+        """The tokens of each row."""
+        return np.array([len(row["input_ids"]) for row in self], dtype=np.int32)
 
 
 @final
@@ -30,7 +47,7 @@ class Ordered(Dataset[Any]):
 
     def __init__(self, rows: Rows, batch_size: int, seed: int, phase: int) -> None:
         self.rows, self.batch_size, self.seed, self.phase = rows, batch_size, seed, phase
-        self._lengths = np.array([len(row["input_ids"]) for row in (rows[index] for index in range(len(rows)))])
+        self._lengths = rows.lengths
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:

@@ -9,14 +9,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from functools import cached_property
+from typing import Any, ClassVar, Protocol, TypedDict
 
 import numpy as np
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -25,17 +25,30 @@ from transformers.models.auto.modeling_auto import (
 
 from ulmfit_style.config import Adapt
 from ulmfit_style.errors import UserError
+from ulmfit_style.training.batching import Integers, Rows
+from ulmfit_style.training.packing import apart
 
 Batch = Mapping[str, torch.Tensor]
 
 IGNORED = -100
 """The label of a position that is not predicted."""
 
+SHOWN = 24
+"""Tokens of a sample."""
+
 Turn = tuple[int, int]
 """A phase, counted from 1, and an epoch of it, from 0."""
 
 MEASURING: Turn = (0, 0)
 """The turn whose masks measure a model: no phase trains on them."""
+
+
+class Sample(TypedDict):
+    """What a language model makes of a held-out text."""
+
+    text: str
+    right: str
+    answer: str
 
 
 class Objective(Protocol):
@@ -55,43 +68,17 @@ class LanguageObjective(Objective, Protocol):
     """The transformers auto class that loads a model with the head for it."""
     per: ClassVar[str]
     """What a loss is counted by."""
+    causal: ClassVar[bool]
+    """Whether a position attends to those before it alone."""
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Make a batch: `input_ids`, `attention_mask`, `labels` and `bytes`, each (batch, length)."""
+        """Make a batch: `input_ids`, `attention_mask`, `labels` and `bytes`, each (batch, length).
 
+        Packed rows have `documents` and `positions` too.
+        """
 
-class Chunks(Dataset[dict[str, Any]]):
-    """Documents as token ids: one row per document, or several where it is longer than `max_length`.
-
-    Nothing is dropped and no row holds two documents, so that documents do not see each other.
-    """
-
-    def __init__(self, documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        encoded = tokenizer(
-            list(documents), truncation=True, max_length=max_length, return_overflowing_tokens=True, stride=0
-        )
-        self.ids: list[list[int]] = encoded["input_ids"]
-        self.words = [encoding.word_ids for encoding in encoded.encodings]
-        self.bytes = [
-            [len(documents[document][start:end].encode()) for start, end in encoding.offsets]
-            for document, encoding in zip(encoded["overflow_to_sample_mapping"], encoded.encodings, strict=True)
-        ]
-
-    @property
-    def tokens(self) -> int:
-        """The number of tokens of all rows, special tokens included."""
-        return sum(map(len, self.ids))
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {
-            "input_ids": self.ids[index],
-            "words": self.words[index],
-            "bytes": self.bytes[index],
-            "index": index,
-        }
+    def sample(self, model: PreTrainedModel, row: Mapping[str, Any]) -> Sample:
+        """Let the model complete a row, to be looked at."""
 
 
 @dataclass(frozen=True)
@@ -100,49 +87,72 @@ class MaskedLM:
 
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     per: ClassVar[str] = "masked token"
+    causal: ClassVar[bool] = False
 
     tokenizer: PreTrainedTokenizerBase
     mask_probability: float
     seed: int
+
+    @cached_property
+    def _ordinary(self) -> Integers:
+        """The tokens that may stand in for others: no padding, which some architectures do not count as a position."""
+        return np.setdiff1d(np.arange(len(self.tokenizer), dtype=np.int32), self.tokenizer.all_special_ids)
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Mask rows and pad them to the longest."""
         masked = [self.mask(row["input_ids"], row["words"], row["turn"], row["index"]) for row in rows]
         return _padded(rows, [inputs for inputs, _ in masked], [labels for _, labels in masked], self.tokenizer)
 
-    def mask(
-        self, ids: Sequence[int], words: Sequence[int | None], turn: Turn, index: int
-    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def mask(self, ids: Integers, words: Integers, turn: Turn, index: int) -> tuple[Integers, Integers]:
         """Mask whole words: of their tokens 80 % become [MASK], 10 % a random token, 10 % stay (BERT, section 3.1).
 
         A pure function of (seed, turn, index), so that workers, processes and a resumed run see the same masks.
-        Words are the tokenizer's own, for offsets tell them wrongly with byte-level BPE and SentencePiece.
+        Words are the tokenizer's own, for offsets tell them wrongly with byte-level BPE and SentencePiece; -1 is none.
 
         Returns:
             The masked ids and the labels, both (length,); a label is -100 where nothing is predicted.
         """
         random = np.random.default_rng([self.seed, *turn, index])
         inputs, labels = np.array(ids), np.full(len(ids), IGNORED)
-        word_of = np.array([-1 if word is None else word for word in words])
-        candidates = np.unique(word_of[word_of >= 0])
+        candidates = np.unique(words[words >= 0])
         if not len(candidates):
             return inputs, labels
         count = max(1, round(self.mask_probability * len(candidates)))
-        chosen = np.isin(word_of, random.choice(candidates, size=count, replace=False))
+        chosen = np.isin(words, random.choice(candidates, size=count, replace=False))
         labels[chosen] = inputs[chosen]
         fate = random.random(len(ids))
         inputs[chosen & (fate < 0.8)] = self.tokenizer.mask_token_id
         swapped = chosen & (fate >= 0.8) & (fate < 0.9)
-        inputs[swapped] = random.integers(len(self.tokenizer), size=len(ids))[swapped]
+        inputs[swapped] = random.choice(self._ordinary, size=len(ids))[swapped]
         return inputs, labels
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the cross entropy summed over the masked positions."""
-        return _loss(model, batch)
+        return _loss(model, batch, causal=False)
 
     def count(self, batch: Batch) -> torch.Tensor:
         """Return the number of masked positions."""
         return batch["labels"].ne(IGNORED).sum()
+
+    @torch.inference_mode()
+    def sample(self, model: PreTrainedModel, row: Mapping[str, Any]) -> Sample:
+        """Mask a word of one token, and let the model guess it: the three likeliest tokens."""
+        model.eval()
+        ids, words = row["input_ids"].copy(), row["words"]
+        numbers, sizes = np.unique(words[words >= 0], return_counts=True)
+        single = np.flatnonzero(np.isin(words, numbers[sizes == 1]))
+        telling = [
+            place for place in single if len(word := _decoded(self.tokenizer, ids[place])) > 3 and word.isalpha()
+        ]
+        random = np.random.default_rng([self.seed, *MEASURING, row["index"]])
+        place = int(random.choice(telling or np.flatnonzero(words >= 0)))
+        right = _decoded(self.tokenizer, ids[place])
+        ids[place] = self.tokenizer.mask_token_id
+        logits = model(torch.tensor(ids, dtype=torch.long, device=model.device)[None]).logits[0, place]
+        guesses = [_decoded(self.tokenizer, token) for token in logits.topk(3).indices.tolist()]
+        shown = slice(max(0, place - SHOWN // 2), place + SHOWN // 2)
+        text = _decoded(self.tokenizer, ids[shown][words[shown] >= 0])
+        return Sample(text=text, right=right, answer=", ".join(guesses))
 
 
 @dataclass(frozen=True)
@@ -151,23 +161,48 @@ class CausalLM:
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     per: ClassVar[str] = "token"
+    causal: ClassVar[bool] = True
 
     tokenizer: PreTrainedTokenizerBase
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Pad rows to the longest; a label stands at the position that predicts it, one before its token's own."""
-        labels = [np.array([*row["input_ids"][1:], IGNORED]) for row in rows]
-        batch = _padded(rows, [np.array(row["input_ids"]) for row in rows], labels, self.tokenizer)
+        labels = [self._next(row) for row in rows]
+        batch = _padded(rows, [row["input_ids"] for row in rows], labels, self.tokenizer)
         batch["bytes"] = batch["bytes"].roll(-1, dims=1)
         return batch
 
+    def _next(self, row: Mapping[str, Any]) -> Integers:
+        """Return the token that follows each, and nothing where a document ends."""
+        following = np.append(row["input_ids"][1:], IGNORED)
+        if "documents" in row:
+            following[:-1][np.diff(row["documents"]) > 0] = IGNORED
+        return following
+
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the cross entropy summed over the predicted tokens."""
-        return _loss(model, batch)
+        return _loss(model, batch, causal=True)
 
     def count(self, batch: Batch) -> torch.Tensor:
         """Return the number of predicted tokens."""
         return batch["labels"].ne(IGNORED).sum()
+
+    @torch.inference_mode()
+    def sample(self, model: PreTrainedModel, row: Mapping[str, Any]) -> Sample:
+        """Let the model go on from the start of a row, with the likeliest token each time."""
+        model.eval()
+        ids = row["input_ids"][:SHOWN]
+        prompt = torch.tensor(ids[: len(ids) // 2], dtype=torch.long, device=model.device)[None]
+        whole = model.generate(  # type: ignore[operator]  # a model with a causal head can
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=SHOWN // 2,
+            do_sample=False,
+            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+        )
+        parts = prompt[0], ids[len(ids) // 2 :], whole[0, prompt.shape[1] :]
+        text, right, answer = (_decoded(self.tokenizer, part) for part in parts)
+        return Sample(text=text, right=right, answer=answer)
 
 
 @contextmanager
@@ -193,35 +228,48 @@ def logits_at(model: nn.Module, positions: torch.Tensor) -> Iterator[None]:
             hook.remove()
 
 
-def _loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+def _loss(model: nn.Module, batch: Batch, *, causal: bool) -> torch.Tensor:
     predicted = batch["labels"].ne(IGNORED)
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    if "documents" in batch:
+        inputs["attention_mask"] = apart(batch["documents"], causal=causal)
+        inputs["position_ids"] = batch["positions"]
     with logits_at(model, predicted):
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        logits = model(**inputs).logits
     return cross_entropy(logits.float(), batch["labels"][predicted], reduction="sum")
 
 
 def _padded(
     rows: Sequence[Mapping[str, Any]],
-    inputs: Sequence[np.ndarray[Any, Any]],
-    labels: Sequence[np.ndarray[Any, Any]],
+    inputs: Sequence[Integers],
+    labels: Sequence[Integers],
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, torch.Tensor]:
     """Pad rows on the right to the longest: all tensors (batch, length)."""
-    shape = len(rows), max(map(len, inputs))
     # A causal model's tokenizer may have no padding token; what is not attended to may be any token.
-    batch = {
-        "input_ids": torch.full(shape, tokenizer.pad_token_id or 0),
-        "attention_mask": torch.zeros(shape, dtype=torch.long),
-        "labels": torch.full(shape, IGNORED),
-        "bytes": torch.zeros(shape, dtype=torch.long),
+    columns = {
+        "input_ids": (inputs, tokenizer.pad_token_id or 0),
+        "attention_mask": ([np.ones_like(ids) for ids in inputs], 0),
+        "labels": (labels, IGNORED),
+        "bytes": ([row["bytes"] for row in rows], 0),
     }
-    for place, row in enumerate(rows):
-        size = len(inputs[place])
-        batch["input_ids"][place, :size] = torch.from_numpy(inputs[place])
-        batch["attention_mask"][place, :size] = 1
-        batch["labels"][place, :size] = torch.from_numpy(labels[place])
-        batch["bytes"][place, :size] = torch.tensor(row["bytes"])
-    return batch
+    if "documents" in rows[0]:
+        # Padding is a document of its own: a position that attends to nothing would be no number.
+        columns["documents"] = [row["documents"] for row in rows], -1
+        columns["positions"] = [row["positions"] for row in rows], 0
+    length = max(map(len, inputs))
+    return {
+        name: torch.from_numpy(
+            np.stack([np.pad(value, (0, length - len(value)), constant_values=filling) for value in values]).astype(
+                np.int64
+            )
+        )
+        for name, (values, filling) in columns.items()
+    }
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Any) -> str:
+    return str(tokenizer.decode(ids)).strip()
 
 
 def choose(name: str, model_type: str, tokenizer: PreTrainedTokenizerBase, options: Adapt) -> LanguageObjective:
@@ -243,17 +291,16 @@ def choose(name: str, model_type: str, tokenizer: PreTrainedTokenizerBase, optio
 
 
 @torch.inference_mode()
-def heldout(
-    model: PreTrainedModel, objective: LanguageObjective, rows: Chunks, batch_size: int = 64
-) -> dict[str, float]:
+def heldout(model: PreTrainedModel, objective: LanguageObjective, rows: Rows, batch_size: int = 64) -> dict[str, float]:
     """Measure a language model on held-out documents, masks being always the same.
 
     Returns:
-        `loss`, the mean cross entropy in nats per masked token or per token, and `bits_per_byte`, the same in bits per
-        UTF-8 byte of the predicted text: comparable between tokenizers, but not between masked and causal models.
+        `loss`, the mean cross entropy in nats per masked token or per token; `perplexity`, its exponential, comparable
+        within one tokenizer; and `bits_per_byte`, the loss in bits per UTF-8 byte of the predicted text, comparable
+        between tokenizers, but not between masked and causal models.
     """
     model.eval()
-    order = sorted(range(len(rows)), key=lambda index: len(rows.ids[index]))
+    order = np.argsort(rows.lengths, kind="stable").tolist()
     total, count, size = 0.0, 0, 0
     for start in range(0, len(order), batch_size):
         batch = objective.collate([{**rows[index], "turn": MEASURING} for index in order[start : start + batch_size]])
@@ -261,4 +308,4 @@ def heldout(
         total += objective.loss(model, batch).item()
         count += int(objective.count(batch))
         size += int(batch["bytes"][batch["labels"].ne(IGNORED)].sum())
-    return {"loss": total / count, "bits_per_byte": total / math.log(2) / size}
+    return {"loss": total / count, "perplexity": math.exp(total / count), "bits_per_byte": total / math.log(2) / size}

@@ -129,7 +129,10 @@ def train(
         before = outcomes[-1].after if outcomes else measure()
         log = _run(model, phase, number, settings, objective, rows, collate, folder / f"phase-{number}")
         outcomes.append(Outcome(phase.title, before, measure(), log))
-        changes = [f"{name} {before[name]:.3f} -> {value:.3f}" for name, value in outcomes[-1].after.items()]
+        changes = [
+            f"{name.replace('_', ' ')} {_spelled(before[name])} -> {_spelled(value)}"
+            for name, value in outcomes[-1].after.items()
+        ]
         say(f"  {phase.title}: {', '.join(changes) or 'done'}")
         if processes.is_main():
             done.mkdir(parents=True, exist_ok=True)
@@ -138,6 +141,10 @@ def train(
             seal(done)
         processes.wait()
     return outcomes
+
+
+def _spelled(value: float) -> str:
+    return f"{value:.3f}" if value < 1000 else f"{value:,.0f}"
 
 
 def _run(
