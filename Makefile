@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 
-COMMANDS := plan adapt finetune evaluate predict push sweep runs clean-runs new-task check-presets doctor
+COMMANDS := plan pretrain adapt finetune evaluate predict push sweep runs clean-runs new-task check-presets doctor
 WORKERS  := -n auto --dist loadfile
 GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
 
@@ -29,6 +29,7 @@ setup: $(VENV)/installed ## make the environment in .venv (the other targets do 
 	@echo "the environment in $(VENV) is ready"
 
 plan:          ## say what `make adapt finetune` would run with these options, and why, and run nothing
+pretrain:      ## train a language model from random weights on general text: model=mini_bert
 adapt:         ## train the pretrained model on the domain's unlabelled text
 finetune:      ## train it on the labelled task, and measure it
 evaluate:      ## score a finished model on other rows, and keep every prediction

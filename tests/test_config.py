@@ -20,13 +20,16 @@ def problems(*overrides: str) -> list[str]:
 
 
 def test_the_conf_folder_has_the_files_that_these_tests_compose():
-    assert len(YAMLS) == 24
-    assert {path.parent.name for path in YAMLS} == {"model", "corpus", "task", "adapt", "finetune", "experiment"}
+    assert len(YAMLS) == 29
+    assert {path.parent.name for path in YAMLS} == {
+        *("model", "corpus", "task", "pretrain", "adapt", "finetune", "experiment")
+    }
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=str)
 def test_every_yaml_composes_into_the_schema(path: Path):
     needed = {"corpus/file": ["corpus.path=x.txt"], "task/none": ["corpus=file", "corpus.path=x.txt"]}
+    needed["experiment/mini_en"] = ["corpus.path=x.txt"]
     needed |= {
         f"task/{kind}": ["task.path=x.csv"]
         for kind in ("text_classification", "multi_label_classification", "text_regression")
@@ -123,7 +126,12 @@ def test_a_grid_is_the_product_of_the_swept_options():
 
 
 def test_a_glob_in_a_grid_spans_the_choices_of_its_group():
-    assert grid(["model=glob(*bert)"]) == [["model=bert"], ["model=distilbert"], ["model=modernbert"]]
+    assert grid(["model=glob(*bert)"]) == [
+        ["model=bert"],
+        ["model=distilbert"],
+        ["model=mini_bert"],
+        ["model=modernbert"],
+    ]
 
 
 def test_a_grid_that_cannot_be_counted_is_refused():

@@ -24,6 +24,7 @@ FLOORS = [
     {"data", "training", "hydra_flags", "manual"},
     {"lineage"},
     {"predictor"},
+    {"language_model"},
     {"stages", "comparison"},
     {"launch"},
     {"sweep", "inventory", "presets", "doctor"},

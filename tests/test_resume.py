@@ -59,7 +59,7 @@ class Stage:
 
         head = list(model.classifier.parameters())
         phases = [Phase("head", head, 2, 1e-2), Phase("all", None, 2, 1e-3)]
-        settings = Settings(8, 0.1, 0.01, 0, micro, 1e-9, {})
+        settings = Settings(8, 0.1, 0.01, 0, micro, 1, 1e-9, {})
         train(model, phases, settings, TASK, self.rows, gather, self.folder)
         return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 

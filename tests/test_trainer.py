@@ -55,7 +55,7 @@ class Learning:
 
     def run(self, *phases: dict[str, Any]) -> list[Outcome]:
         defaults = {"title": "test", "thawed": None, "epochs": 1, "learning_rate": 1e-3}
-        settings = Settings(8, 0.1, 0.0, 0, None, 60, {})
+        settings = Settings(8, 0.1, 0.0, 0, None, 1, 60, {})
         todo = [Phase(**{**defaults, **phase}) for phase in phases]
         return train(self.model, todo, settings, TASK, self.rows, self.collate, self.folder)
 
@@ -121,11 +121,11 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_its_step(learning: Learn
 
 
 def test_a_batch_that_cannot_be_split_is_refused(monkeypatch: pytest.MonkeyPatch):
-    assert Settings(8, 0.1, 0.0, 0, 2, 60, {}).split() == (2, 4)
+    assert Settings(8, 0.1, 0.0, 0, 2, 1, 60, {}).split() == (2, 4)
     with pytest.raises(UserError, match="batch_size=8: cannot be split into rows of 3 on 1 processes"):
-        Settings(8, 0.1, 0.0, 0, 3, 60, {}).split()
+        Settings(8, 0.1, 0.0, 0, 3, 1, 60, {}).split()
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert Settings(8, 0.1, 0.0, 0, None, 60, {}).split() == (4, 1)
+    assert Settings(8, 0.1, 0.0, 0, None, 1, 60, {}).split() == (4, 1)
 
 
 def test_every_epoch_of_every_phase_has_masks_of_its_own(
@@ -141,5 +141,5 @@ def test_every_epoch_of_every_phase_has_masks_of_its_own(
         return objective.collate(batch)
 
     phases = [Phase("test", None, 2, 1e-3)] * 2
-    train(model, phases, Settings(10, 0.1, 0.0, 0, None, 60, {}), objective, rows, record, tmp_path)
+    train(model, phases, Settings(10, 0.1, 0.0, 0, None, 1, 60, {}), objective, rows, record, tmp_path)
     assert turns == [(1, 0), (1, 0), (1, 1), (1, 1), (2, 0), (2, 0), (2, 1), (2, 1)]

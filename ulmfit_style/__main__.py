@@ -16,6 +16,7 @@ from functools import partial
 from ulmfit_style.errors import Interrupted, UserError, nearest
 
 COMMANDS = {
+    "pretrain": "train a language model from random weights on general text: model=mini_bert pretrain.path=<folder>",
     "adapt": "continue the checkpoint's pretraining on your unlabelled text",
     "finetune": "train on the labelled rows, score the test rows, tell what adaptation was worth",
     "evaluate": "score a finished model: evaluate.split=validation, evaluate.path=<file>, evaluate.model=<directory>",

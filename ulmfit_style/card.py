@@ -72,7 +72,7 @@ def write(
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag=tag,
-        base_model=recipe.model.checkpoint if is_hub_id(recipe.model.checkpoint) else None,
+        base_model=recipe.model.checkpoint if is_hub_id(recipe.model.title()) else None,
         tags=["ulmfit-style"],
         model_name=name,
         eval_results=results or None,
@@ -109,14 +109,15 @@ def is_hub_id(checkpoint: str) -> bool:
 
 def _adapted(manifest: Mapping[str, Any]) -> bool:
     """Tell whether the model, or the one that it was fine-tuned from, was adapted."""
-    return manifest["stage"] == "adapt" or "checkpoint" not in manifest["determinants"]["init"]
+    return manifest["stage"] == "adapt" or "adapt" in manifest["determinants"]["init"]
 
 
 def _summary(manifest: Mapping[str, Any], recipe: Config, metrics: Mapping[str, Any], tag: str | None) -> str:
-    steps = [f"adapted to {_corpus(recipe)}"] if _adapted(manifest) else []
+    steps = ["pretrained from random weights"] if recipe.model.init == "scratch" and recipe.pretrain is not None else []
+    steps += [f"adapted to {_corpus(recipe)}"] if _adapted(manifest) else []
     if recipe.task is not None and "train" in metrics:
         steps.append(f"fine-tuned on {metrics['train']['rows']:,} labelled rows of `{recipe.task.path}`")
-    return f"A {tag or 'transformers'} model: `{recipe.model.checkpoint}`, {' and '.join(steps)}."
+    return f"A {tag or 'transformers'} model: `{recipe.model.title()}`, {' and '.join(steps)}."
 
 
 def _corpus(recipe: Config) -> str:
@@ -128,7 +129,7 @@ def _corpus(recipe: Config) -> str:
 def _recipe(manifest: Mapping[str, Any], recipe: Config, metrics: Mapping[str, Any]) -> list[list[str]]:
     """Return what was done to the checkpoint, as rows of two cells."""
     adapt, finetune = recipe.adapt, recipe.finetune
-    rows = [["Base checkpoint", f"`{recipe.model.checkpoint}`"]]
+    rows = [["Base checkpoint", f"`{recipe.model.title()}`"]]
     if _adapted(manifest) and adapt is not None:
         rows.append(["Adapted", _training(adapt.epochs, adapt.learning_rate, adapt.batch_size, adapt.seed)])
     else:

@@ -34,6 +34,7 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     Raises:
         UserError: if there is no such checkpoint, or its weights are not those that `model.sha256` expects.
     """
+    assert model.checkpoint is not None  # random weights have none
     local = Path(model.checkpoint).expanduser()
     if model.checkpoint.startswith("package:"):
         directory = locate(model.checkpoint)
@@ -80,6 +81,13 @@ def classes(checkpoint: Checkpoint) -> list[str]:
     return list(names.values())
 
 
+def is_masked(model_type: str) -> bool:
+    """Tell whether an architecture has a masked language-model head."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
 def _from_hub(model: Model, option: str) -> Checkpoint:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -87,7 +95,7 @@ def _from_hub(model: Model, option: str) -> Checkpoint:
     try:
         directory = Path(
             snapshot_download(
-                model.checkpoint,
+                str(model.checkpoint),
                 revision=model.revision,
                 allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model", "recipe.yaml"],
             )

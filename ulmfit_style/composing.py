@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 
 import yaml
 
@@ -244,9 +244,18 @@ def _unknown_key(key: str, text: str, task_class: type[Section]) -> list[str]:
     if section is not None and issubclass(section, Training) and rest.startswith("trainer."):
         problem = training_arguments.name_problem(first, rest.removeprefix("trainer."))
         return [] if problem is None else [problem]
+    if section is not None and "." in rest and _holds_options(section, rest.partition(".")[0]):
+        return []  # for the schema to say
     if section is not None and rest not in section.model_fields:
-        if "token" in rest:
+        if rest.endswith("token"):
             return [f"{first}.{rest}=...: a token is never an option; set HF_TOKEN in the environment"]
         keys = [f"{first}.{name}" for name in section.model_fields]
         return [f"{text}: there is no option '{key}'{nearest(key, keys) or nearest(key, all_keys(task_class))}"]
     return []
+
+
+def _holds_options(section: type[Section], name: str) -> bool:
+    """Tell whether a field holds options of its own."""
+    annotation = section.model_fields[name].annotation if name in section.model_fields else None
+    kinds = [get_origin(kind) or kind for kind in (annotation, *get_args(annotation))]
+    return any(isinstance(kind, type) and issubclass(kind, (dict, Section)) for kind in kinds)

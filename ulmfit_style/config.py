@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from ulmfit_style import training_arguments
 from ulmfit_style.errors import ConfigError, nearest
-from ulmfit_style.schema import Count, Rate, Ratio, Section
+from ulmfit_style.schema import Count, Rate, Ratio, Section, Unhashed
 from ulmfit_style.tasks.base import Task
 
 Document = Literal["line", "paragraph", "file"]
@@ -27,15 +27,52 @@ def _one_or_several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-class Model(Section):
-    """A pretrained checkpoint."""
+class NewTokenizer(Section):
+    """A tokenizer that is trained on the text that `pretrain` reads."""
 
-    checkpoint: str
+    kind: Literal["wordpiece", "bpe", "unigram"]
+    """WordPiece (BERT), byte-level byte-pair encoding (GPT-2, RoBERTa) or a unigram language model (SentencePiece)."""
+    vocab_size: Count
+    """Tokens, special ones included."""
+    lowercase: bool = False
+    """Whether capitals and accents are taken off first."""
+
+
+class Model(Section):
+    """A pretrained checkpoint, or an architecture with random weights."""
+
+    checkpoint: str | None = None
     """A directory, a Hub id, or `package:<folder>` for files of an installed Python package."""
     revision: str | None = None
     """The Hub commit, tag or branch; it is pinned to a commit when first used."""
     sha256: str | None = None
     """The expected SHA-256 of model.safetensors, checked before use."""
+    init: Literal["pretrained", "scratch"] = "pretrained"
+    """pretrained: the checkpoint's weights; scratch: random ones, for `pretrain` to train, in the architecture and with
+    the tokenizer of the checkpoint, or with those that follow."""
+    architecture: dict[str, Any] | None = None
+    """Where there is no checkpoint, the fields of transformers' config, model_type among them."""
+    tokenizer: NewTokenizer | None = None
+    """Where there is no checkpoint, the tokenizer that is trained."""
+    seed: int = 0
+    """Seed of the random weights."""
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Model:
+        own = self.architecture is not None and self.tokenizer is not None
+        if self.checkpoint is None and not own:
+            raise ValueError("needs a checkpoint, or an architecture and a tokenizer")
+        if self.checkpoint is None and self.init == "pretrained":
+            raise ValueError("there is no checkpoint whose weights could be taken; use model.init=scratch")
+        if self.checkpoint is not None and (self.architecture is not None or self.tokenizer is not None):
+            raise ValueError("has a checkpoint, whose architecture and tokenizer are taken; leave the others out")
+        if own and "model_type" not in (self.architecture or {}):
+            raise ValueError("the architecture needs a model_type, such as bert")
+        return self
+
+    def title(self) -> str:
+        """Return what the model is called where it is told about."""
+        return self.checkpoint or f"a new {(self.architecture or {})['model_type']}"
 
 
 class Corpus(Section):
@@ -67,8 +104,8 @@ class Training(Section):
         return {**super().determinants(), "trainer": training_arguments.determining(self.trainer)}
 
 
-class Adapt(Training):
-    """Continued pretraining on the corpus."""
+class LanguageModelling(Training):
+    """Training a language model on unlabelled text."""
 
     objective: Literal["auto", "mlm", "clm"] = "auto"
     """Masked or causal language modelling; auto for that of the architecture."""
@@ -76,10 +113,6 @@ class Adapt(Training):
     """Passes over the corpus with every weight thawed."""
     learning_rate: Rate
     """Peak rate of those passes."""
-    head_epochs: Annotated[float, Field(ge=0)]
-    """Passes that train the language-model head alone, before the others, where the checkpoint lacks one."""
-    head_learning_rate: Rate
-    """Peak rate of those head passes."""
     warmup_ratio: Ratio
     """Share of each phase's steps over which the rate rises from 0; it then falls linearly to 0."""
     weight_decay: Annotated[float, Field(ge=0)]
@@ -90,8 +123,27 @@ class Adapt(Training):
     """Tokens a row, special tokens included: short documents share one, a longer one has several; none is dropped."""
     mask_probability: Annotated[float, Field(gt=0, lt=1)]
     """Share of the words that is masked (BERT: 0.15)."""
+    measurements: Annotated[Count, Unhashed] = 1
+    """Times that the held-out text is measured in a phase, evenly spread, the last time at its end."""
     seed: int
     """Seed of the order, the masks and the new head."""
+
+
+class Pretrain(LanguageModelling):
+    """Training a language model from random weights on general text."""
+
+    path: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)] | None
+    """What holds the general text, like corpus.path, and read with the other options of `corpus`; null for the corpus
+    itself."""
+
+
+class Adapt(LanguageModelling):
+    """Continued pretraining on the corpus."""
+
+    head_epochs: Annotated[float, Field(ge=0)]
+    """Passes that train the language-model head alone, before the others, where the checkpoint lacks one."""
+    head_learning_rate: Rate
+    """Peak rate of those head passes."""
 
 
 class Finetune(Training):
@@ -164,6 +216,8 @@ class Config(Section):
     """Minutes between two checkpoints from which a stopped run goes on."""
     model: Model
     corpus: Corpus
+    pretrain: Pretrain | None
+    """null: nothing is pretrained; a model with random weights stays as it is."""
     adapt: Adapt | None
     """null: nothing is adapted; `finetune` starts from the plain checkpoint."""
     task: SerializeAsAny[Task] | None
@@ -205,7 +259,7 @@ def from_recipe(values: dict[str, Any], origin: Callable[[str], str] = lambda ke
         config = Config.model_validate({**values, "task": task})
     except ValidationError as error:
         problems += [_problem(details, origin, Config) for details in error.errors()]
-    for stage in ("adapt", "finetune"):
+    for stage in ("pretrain", "adapt", "finetune"):
         trainer = (values.get(stage) or {}).get("trainer")
         if isinstance(trainer, dict):
             found = training_arguments.problems(stage, trainer)
@@ -243,6 +297,7 @@ def section_of(name: str, task_class: type[Section]) -> type[Section] | None:
     sections: dict[str, type[Section]] = {
         "model": Model,
         "corpus": Corpus,
+        "pretrain": Pretrain,
         "adapt": Adapt,
         "task": task_class,
         "finetune": Finetune,

@@ -19,7 +19,7 @@ from ulmfit_style.config import Config, load
 from ulmfit_style.console import muted, say
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.run import RECIPE, Artefact
-from ulmfit_style.stages import adapt, evaluate, finetune, predict, push, references
+from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, push, references, scratch
 
 SPEAKING_SECONDS = 3
 """How long the other processes leave the main one to say what is wrong, before all are ended."""
@@ -45,8 +45,16 @@ def plan(config: Config, stages: Sequence[str]) -> list[Step]:
             there.
     """
     steps = []
+    if "pretrain" not in stages and {"adapt", "finetune"} & set(stages):
+        lineage.require_pretrained(config)
     if "finetune" in stages and "adapt" not in stages and not lineage.finetune(config).finished:
         lineage.require_adapted(config)
+    if config.model.init == "scratch" and (config.pretrain is None or "pretrain" in stages):
+        title = f"scratch: {config.model.title()} with random weights"
+        steps.append(Step(title, "scratch", lineage.scratch(config), scratch.run, config))
+    if "pretrain" in stages:
+        title = f"pretrain: {config.model.title()} learns the general text"
+        steps.append(Step(title, "pretrain", lineage.pretrain(config), pretrain.run, config))
     if "finetune" in stages and config.compare:
         title = "references: simple models on the same rows"
         steps.append(Step(title, "references", lineage.references(config), references.run, config))
@@ -55,7 +63,7 @@ def plan(config: Config, stages: Sequence[str]) -> list[Step]:
             title = "finetune, not adapted: for comparison"
             steps.append(Step(title, "finetune-not-adapted", lineage.finetune(bare), finetune.run, bare))
     if "adapt" in stages and (config.adapt is not None or "finetune" not in stages):
-        title = f"adapt: {config.model.checkpoint} learns the corpus"
+        title = f"adapt: {config.model.title()} learns the corpus"
         steps.append(Step(title, "adapt", lineage.adapt(config), adapt.run, config))
     if "finetune" in stages:
         steps.append(Step("finetune: the task", "finetune", lineage.finetune(config), finetune.run, config))
@@ -81,8 +89,8 @@ def run(config: Config, stages: Sequence[str]) -> None:
         _start(config, stages, count)
     if "finetune" in stages:
         conclude(config)
-    elif "adapt" in stages and config.task is not None:
-        say("Next: make finetune, with the same options")
+    elif {"pretrain", "adapt"} & set(stages) and config.task is not None:
+        say(f"Next: make {'finetune' if 'adapt' in stages else 'adapt finetune'}, with the same options")
     if "evaluate" in stages:
         evaluate.tell(config)
     if "predict" in stages:

@@ -15,25 +15,80 @@ from ulmfit_style import checkpoints
 from ulmfit_style.checkpoints import Checkpoint
 from ulmfit_style.config import Config, load
 from ulmfit_style.data import corpus, labelled
+from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError
 from ulmfit_style.run import MANIFEST, RECIPE, Artefact, read_json
 from ulmfit_style.schema import spelled
 from ulmfit_style.tasks.base import Row, Task
 
-RESULT_VERSIONS = {"references": 1, "adapt": 2, "finetune": 1, "evaluate": 1}
+RESULT_VERSIONS = {"scratch": 1, "pretrain": 1, "references": 1, "adapt": 2, "finetune": 1, "evaluate": 1}
 """Raised whenever a stage would make something else of the same config."""
 
 ACTS_THROUGH = {
     "version": ((), "the program's results have changed since"),
-    "init": (("model", "corpus", "adapt"), "the checkpoint's files have changed"),
-    "corpus": (("corpus", "task"), "the corpus's text has changed"),
+    "init": (("model", "pretrain", "corpus", "adapt"), "the checkpoint's files have changed"),
+    "like": (("model",), "the checkpoint's files have changed"),
+    "corpus": (("corpus", "pretrain", "task"), "the corpus's text has changed"),
     "data": (("task",), "the labelled rows have changed"),
-    "tuned": (("model", "corpus", "adapt", "task", "finetune", "evaluate"), "the model's files have changed"),
+    "tuned": (
+        ("model", "pretrain", "corpus", "adapt", "task", "finetune", "evaluate"),
+        "the model's files have changed",
+    ),
     "split": (("evaluate",), "other rows were scored"),
     "rows": (("task", "evaluate"), "the rows have changed"),
 }
 """Which groups of options act through a determinant, and what is to say if none of theirs changed. All other
 determinants are options themselves."""
+
+
+def general_text(config: Config) -> Documents:
+    """Return the documents that `pretrain` reads."""
+    path = None if config.pretrain is None else config.pretrain.path
+    source = config.corpus if path is None else config.corpus.model_copy(update={"path": path})
+    return corpus.load(source, config.task, config.runs)
+
+
+def scratch(config: Config) -> Artefact:
+    """Return the artefact of the model with random weights."""
+    model = config.model
+    determinants: dict[str, Any] = {"version": RESULT_VERSIONS["scratch"], "seed": model.seed}
+    if model.checkpoint is not None:
+        determinants["like"] = checkpoints.resolve(model).identity
+    else:
+        assert model.tokenizer is not None  # the config was checked
+        determinants["model"] = {"architecture": model.architecture, "tokenizer": model.tokenizer.determinants()}
+        determinants["corpus"] = general_text(config).identity
+    return Artefact("scratch", determinants, config.runs)
+
+
+def pretrain(config: Config) -> Artefact:
+    """Return the artefact of the pretrained language model.
+
+    Raises:
+        UserError: if the config pretrains nothing.
+    """
+    if config.model.init == "pretrained":
+        title = config.model.title()
+        raise UserError(
+            f"pretrain: {title} is pretrained; take an architecture, model=mini_bert, or model.init=scratch"
+        )
+    if config.pretrain is None:
+        raise UserError("pretrain=none: nothing is pretrained; choose how with pretrain=plain")
+    determinants = {
+        "version": RESULT_VERSIONS["pretrain"],
+        "init": {"scratch": scratch(config).fingerprint},
+        "corpus": general_text(config).identity,
+        "pretrain": config.pretrain.determinants(),
+    }
+    return Artefact("pretrain", determinants, config.runs)
+
+
+def start(config: Config) -> Checkpoint:
+    """Return what the recipe starts from: a checkpoint, a pretrained model, finished or not, or random weights."""
+    if config.model.init == "pretrained":
+        return checkpoints.resolve(config.model)
+    made = scratch(config) if config.pretrain is None else pretrain(config)
+    return Checkpoint(made.directory, {made.stage: made.fingerprint})
 
 
 def adapt(config: Config) -> Artefact:
@@ -44,9 +99,11 @@ def adapt(config: Config) -> Artefact:
     """
     if config.adapt is None:
         raise UserError("adapt=none: nothing is adapted; choose how with adapt=plain")
+    if config.model.init == "scratch" and config.pretrain is None:
+        raise UserError("pretrain=none: there is no language model to adapt; use pretrain=plain, or adapt=none")
     determinants = {
         "version": RESULT_VERSIONS["adapt"],
-        "init": checkpoints.resolve(config.model).identity,
+        "init": start(config).identity,
         "corpus": corpus.load(config.corpus, config.task, config.runs).identity,
         "adapt": config.adapt.determinants(),
     }
@@ -54,9 +111,9 @@ def adapt(config: Config) -> Artefact:
 
 
 def init(config: Config) -> Checkpoint:
-    """Return what fine-tuning starts from: the adapted model, finished or not, or the plain checkpoint."""
+    """Return what fine-tuning starts from: the adapted model, finished or not, or what it would have been made from."""
     if config.adapt is None:
-        return checkpoints.resolve(config.model)
+        return start(config)
     adapted = adapt(config)
     return Checkpoint(adapted.directory, {"adapt": adapted.fingerprint})
 
@@ -79,7 +136,7 @@ def references(config: Config) -> Artefact:
     task = required_task(config)
     determinants = {
         "version": RESULT_VERSIONS["references"],
-        "init": checkpoints.resolve(config.model).identity,
+        "init": start(config).identity,
         "data": labelled.load(task).digest(task),
         "max_length": config.finetune.max_length,
     }
@@ -158,6 +215,19 @@ def require_tuned(config: Config, named: str | None, stage: str) -> None:
         raise UserError(
             f"{stage}: there is no fine-tuned model for this config ({why_missing(finetune(config), config)}); "
             f"run `{chain}` with the same options, or name another model: {stage}.model=<directory or Hub id>"
+        )
+
+
+def require_pretrained(config: Config) -> None:
+    """Check that the pretrained model is there which the recipe starts from, if it starts from one.
+
+    Raises:
+        UserError: naming the command that makes it, and the nearest pretrained model that there is.
+    """
+    if config.model.init == "scratch" and config.pretrain is not None and not pretrain(config).finished:
+        raise UserError(
+            f"there is no pretrained model for this config ({why_missing(pretrain(config), config)}); run `pretrain` "
+            "with the same options, or start from random weights with pretrain=none adapt=none"
         )
 
 

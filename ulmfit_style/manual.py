@@ -30,7 +30,13 @@ flags, which are Hydra's:
   --info             print where each value comes from
   --hydra-help       list all of them, and how to complete commands in your shell"""
 
-READ_TOO = {"adapt": ("model", "corpus"), "finetune": ("task",), "evaluate": ("task",), "push": ("hub",)}
+READ_TOO = {
+    "pretrain": ("model", "corpus"),
+    "adapt": ("model", "corpus"),
+    "finetune": ("task",),
+    "evaluate": ("task",),
+    "push": ("hub",),
+}
 """Groups that a command reads beside the one that carries its name."""
 
 

@@ -102,7 +102,7 @@ def load(
 def _tokenise(documents: Documents, backend: Tokenizer, max_length: int, directory: Path) -> None:
     if not processes.is_main():
         return
-    with progress("tokenising", len(documents.train) + len(documents.heldout)) as steps:
+    with progress("tokenising documents", None) as steps:  # which may be lines or books
         for name, texts in (("train", documents.train), ("heldout", documents.heldout)):
             _write(directory / f"{name}.arrow", texts, backend, max_length, steps.advance)
 

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
-from ulmfit_style import checkpoints, lineage, processes
+from ulmfit_style import lineage
 from ulmfit_style.config import Config
-from ulmfit_style.console import say, show
-from ulmfit_style.data import corpus, tokens
-from ulmfit_style.errors import UserError
-from ulmfit_style.run import CHECKPOINTS, METRICS, write_json
-
-SAMPLES = 3
-"""Held-out rows that the model completes before and after, to be looked at."""
+from ulmfit_style.data import corpus
+from ulmfit_style.language_model import learn
 
 
 def run(config: Config) -> Path:
@@ -27,97 +17,6 @@ def run(config: Config) -> Path:
 
 
 def _adapt(config: Config, directory: Path) -> None:
-    import torch
-    import transformers
-    from transformers import AutoConfig, AutoTokenizer, set_seed
-
-    from ulmfit_style.training.batching import Rows
-    from ulmfit_style.training.layers import head
-    from ulmfit_style.training.objectives import choose, heldout
-    from ulmfit_style.training.packing import Packed, first_position
-    from ulmfit_style.training.phases import Phase, settings, train
-
-    options = config.adapt
-    assert options is not None  # lineage refused otherwise
-
-    # Data
-    source = checkpoints.resolve(config.model).directory
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
-    objective = choose(options.objective, model_type, tokenizer, options)
+    assert config.adapt is not None  # lineage refused otherwise
     documents = corpus.load(config.corpus, config.task, config.runs)
-    chunks, unseen = tokens.load(documents, tokenizer, options.max_length, config.runs)
-    if chunks.tokens < options.max_length:
-        raise UserError(
-            f"corpus: holds {chunks.tokens} tokens to train on, and a row {options.max_length} (adapt.max_length)"
-        )
-
-    # Model
-    set_seed(options.seed)
-    model, loaded = getattr(transformers, objective.auto_class).from_pretrained(
-        source, output_loading_info=True, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-    )
-    missing = loaded["missing_keys"]
-    shown = [unseen[index] for index in range(min(SAMPLES, len(unseen)))]
-    samples = [[objective.sample(model, row) for row in shown]]
-
-    # Rows
-    rows: Rows = chunks
-    start = first_position(model, options.max_length, tokenizer.pad_token_id, causal=objective.causal)
-    if start is None:
-        say(f"  a model of type '{model_type}' cannot keep packed documents apart: each has a row of its own")
-    else:
-        rows = Packed(chunks, options.max_length, start)
-    say(
-        f"  {chunks.tokens:,} tokens in {len(rows):,} rows; the loss is on the held-out ones, in nats a {objective.per}"
-    )
-
-    # Phases
-    phases = [Phase("every weight", None, options.epochs, options.learning_rate)]
-    if missing and options.head_epochs:
-        say("  the checkpoint has no language-model head: a new one is trained first, with the body frozen")
-        phases.insert(0, Phase("new head", head(model, missing), options.head_epochs, options.head_learning_rate))
-
-    # Train
-    outcomes = train(
-        model,
-        phases,
-        settings(config, options),
-        objective,
-        rows,
-        objective.collate,
-        directory / CHECKPOINTS,
-        measure=lambda: heldout(model, objective, unseen),
-    )
-
-    # Finish
-    if not processes.is_main():
-        return
-    samples.append([objective.sample(model, row) for row in shown])
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    stations = {"untrained head" if missing else "checkpoint": outcomes[0].before}
-    stations |= {outcome.title: outcome.after for outcome in outcomes}
-    metrics: dict[str, Any] = {
-        "documents": {"train": len(documents.train), "heldout": len(documents.heldout)},
-        "tokens": chunks.tokens,
-        "rows": len(rows),
-        "per": objective.per,
-        "heldout": [{"after": station, **measures} for station, measures in stations.items()],
-        "samples": [
-            {"text": old["text"], "right": old["right"], "before": old["answer"], "after": new["answer"]}
-            for old, new in zip(*samples, strict=True)
-        ],
-        "log": [{"phase": outcome.title, **entry} for outcome in outcomes for entry in outcome.log],
-    }
-    _show(metrics["samples"])
-    write_json(directory / METRICS, metrics)
-
-
-def _show(samples: Sequence[Mapping[str, str]]) -> None:
-    table = Table(title="held-out text, completed", title_justify="left")
-    for column in samples[0]:
-        table.add_column(column, overflow="fold")
-    for sample in samples:
-        table.add_row(*map(escape, sample.values()))
-    show(table)
+    learn(config, config.adapt, lineage.start(config).directory, documents, directory)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ulmfit_style import checkpoints, lineage, processes
+from ulmfit_style import lineage, processes
 from ulmfit_style.config import Config
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled
@@ -64,7 +64,7 @@ def _frozen(config: Config, texts: Sequence[str], unseen: Sequence[str]) -> tupl
     from sklearn.preprocessing import StandardScaler
     from transformers import AutoModel, AutoTokenizer
 
-    source = checkpoints.resolve(config.model).directory
+    source = lineage.start(config).directory
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     body = AutoModel.from_pretrained(source, use_safetensors=True, trust_remote_code=False).eval()
     features = partial(_features, body, tokenizer, config.finetune.max_length)

@@ -50,6 +50,11 @@ class Ordered(Dataset[Any]):
         self._lengths = rows.lengths
         self.start_epoch(0)
 
+    @property
+    def tokens_per_batch(self) -> float:
+        """The tokens of a batch, on average."""
+        return float(self._lengths.mean()) * self.batch_size
+
     def start_epoch(self, epoch: int) -> None:
         """Take the order, and where rows have them the masks, of an epoch."""
         self.epoch = epoch

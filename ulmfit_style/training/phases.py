@@ -16,14 +16,14 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from ulmfit_style import processes
-from ulmfit_style.config import Adapt, Config, Finetune
+from ulmfit_style.config import Config, Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
 from ulmfit_style.errors import UserError
 from ulmfit_style.run import read_json, write_json
 from ulmfit_style.training.batching import Ordered, Rows
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import Keeper, is_whole, newest_whole, seal
-from ulmfit_style.training.trainer import Progress, RecipeTrainer
+from ulmfit_style.training.trainer import Measuring, Progress, RecipeTrainer, number
 
 LOGGING_STEPS = 10
 
@@ -53,6 +53,8 @@ class Settings:
     seed: int
     micro_batch_size: int | None
     """Rows per forward pass of a process; None for as many as the batch has for each."""
+    measurements: int
+    """Times that a phase measures, evenly spread, the last time at its end."""
     save_minutes: float
     """Minutes between two checkpoints to go on from."""
     extras: Mapping[str, Any]
@@ -73,7 +75,7 @@ class Settings:
         return micro, passes
 
 
-def settings(config: Config, options: Adapt | Finetune) -> Settings:
+def settings(config: Config, options: LanguageModelling | Finetune) -> Settings:
     """Return the settings of a stage's phases."""
     return Settings(
         batch_size=options.batch_size,
@@ -81,6 +83,7 @@ def settings(config: Config, options: Adapt | Finetune) -> Settings:
         weight_decay=options.weight_decay,
         seed=options.seed,
         micro_batch_size=config.micro_batch_size,
+        measurements=options.measurements if isinstance(options, LanguageModelling) else 1,
         save_minutes=config.save_minutes,
         extras=options.trainer,
     )
@@ -119,18 +122,18 @@ def train(
     """
     model.to(PartialState().device)
     outcomes: list[Outcome] = []
-    for number, phase in enumerate(phases):
-        done = folder / f"phase-{number}" / "done"
+    for place, phase in enumerate(phases):
+        done = folder / f"phase-{place}" / "done"
         if is_whole(done):
             load_model(model, done / "model.safetensors", device=str(model.device))
             outcomes.append(Outcome(**read_json(done / "outcome.json")))
             say(f"  {phase.title}: was done before")
             continue
         before = outcomes[-1].after if outcomes else measure()
-        log = _run(model, phase, number, settings, objective, rows, collate, folder / f"phase-{number}")
+        log = _run(model, phase, place, measure, settings, objective, rows, collate, folder / f"phase-{place}")
         outcomes.append(Outcome(phase.title, before, measure(), log))
         changes = [
-            f"{name.replace('_', ' ')} {_spelled(before[name])} -> {_spelled(value)}"
+            f"{name.replace('_', ' ')} {number(before[name])} -> {number(value)}"
             for name, value in outcomes[-1].after.items()
         ]
         say(f"  {phase.title}: {', '.join(changes) or 'done'}")
@@ -143,14 +146,11 @@ def train(
     return outcomes
 
 
-def _spelled(value: float) -> str:
-    return f"{value:.3f}" if value < 1000 else f"{value:,.0f}"
-
-
 def _run(
     model: PreTrainedModel,
     phase: Phase,
-    number: int,
+    place: int,
+    measure: Callable[[], dict[str, float]],
     settings: Settings,
     objective: Objective,
     rows: Rows,
@@ -167,7 +167,7 @@ def _run(
     for parameter in model.parameters():
         parameter.requires_grad_(thawed is None or id(parameter) in thawed)
     micro, passes = settings.split()
-    ordered = Ordered(rows, settings.batch_size, settings.seed, number)
+    ordered = Ordered(rows, settings.batch_size, settings.seed, place)
     resumed = newest_whole(folder)
     if resumed is not None:
         say(f"  {phase.title}: goes on from {resumed}")
@@ -185,7 +185,7 @@ def _run(
                 gradient_accumulation_steps=passes,
                 warmup_steps=settings.warmup_ratio,
                 weight_decay=settings.weight_decay,
-                seed=settings.seed * 1000 + number,
+                seed=settings.seed * 1000 + place,
                 train_sampling_strategy="sequential",  # the rows bring their order along
                 save_strategy="no",  # the keeper asks for it
                 disable_tqdm=True,
@@ -195,14 +195,18 @@ def _run(
             ),
             train_dataset=ordered,
             data_collator=collate,
-            callbacks=[Progress(steps, ordered), keeper],
+            callbacks=[
+                Progress(steps, ordered),
+                Measuring(phase.title, measure, math.ceil(total / settings.measurements)),
+                keeper,
+            ],
         )
         if trainer.args.n_gpu > 1:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
             raise UserError(f"CUDA_VISIBLE_DEVICES={visible}: one process trains on one GPU; name one")
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     model.zero_grad(set_to_none=True)
-    return [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [entry for entry in trainer.state.log_history if {"loss", "heldout_loss"} & set(entry)]
 
 
 def _defaults() -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, final
 
 import torch
@@ -18,7 +19,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from ulmfit_style.console import Steps
+from ulmfit_style.console import Steps, say
 from ulmfit_style.errors import UserError
 from ulmfit_style.training.batching import Ordered
 from ulmfit_style.training.objectives import Objective
@@ -72,6 +73,7 @@ class Progress(TrainerCallback):
 
     def __init__(self, steps: Steps, rows: Ordered) -> None:
         self.steps, self.rows, self.loss = steps, rows, math.nan
+        self._started, self._trained = time.monotonic(), 0
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -98,4 +100,30 @@ class Progress(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Advance the bar."""
         rate = kwargs["lr_scheduler"].get_last_lr()[0]
-        self.steps.advance(notes=f"loss {self.loss:.3f}, rate {rate:.1e}")
+        self._trained += 1
+        speed = self._trained * self.rows.tokens_per_batch / (time.monotonic() - self._started)
+        self.steps.advance(notes=f"loss {self.loss:.3f}, rate {rate:.1e}, {speed:,.0f} tokens/s")
+
+
+@final
+class Measuring(TrainerCallback):
+    """Measures the model now and then, says it and keeps it in the log."""
+
+    def __init__(self, title: str, measure: Callable[[], dict[str, float]], every: int) -> None:
+        self.title, self.measure, self.every = title, measure, every
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure, unless it is the last step, after which the phase does so by itself."""
+        if state.global_step % self.every or state.global_step == state.max_steps:
+            return
+        measures = self.measure()
+        state.log_history.append(
+            {"step": state.global_step, **{f"heldout_{name}": measures[name] for name in measures}}
+        )
+        told = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in measures.items())
+        say(f"  {self.title}: at step {state.global_step:,} of {state.max_steps:,}: {told}")
+
+
+def number(value: float) -> str:
+    """Return a measure as it is told."""
+    return f"{value:.3f}" if value < 1000 else f"{value:,.0f}"

@@ -1,0 +1,132 @@
+"""scratch: a model with random weights and its tokenizer, for `pretrain`, or to fine-tune from scratch."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ulmfit_style import checkpoints, lineage, processes
+from ulmfit_style.config import Config, NewTokenizer
+from ulmfit_style.console import say
+from ulmfit_style.data.corpus import Texts
+from ulmfit_style.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+ENCODER = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+"""The special tokens of a new encoder (BERT)."""
+
+DECODER = {"eos_token": "<|endoftext|>", "unk_token": "<|unknown|>"}
+"""The special tokens of a new decoder."""
+
+
+def run(config: Config) -> Path:
+    """Make the model, unless it was done, and return its directory."""
+    return lineage.scratch(config).make(partial(_scratch, config), config.recipe())
+
+
+def _scratch(config: Config, directory: Path) -> None:
+    if not processes.is_main():
+        return
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, set_seed
+
+    model = config.model
+    tokenizer: PreTrainedTokenizerBase
+    if model.checkpoint is not None:
+        source = checkpoints.resolve(model).directory
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        architecture = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        masked = checkpoints.is_masked(architecture.model_type)
+    else:
+        assert model.tokenizer is not None  # the config was checked
+        masked = checkpoints.is_masked((model.architecture or {})["model_type"])
+        learnt = _learn(model.tokenizer, lineage.general_text(config).train, masked=masked)
+        tokenizer, architecture = _fit(learnt, model.architecture or {}, masked=masked)
+    set_seed(model.seed)
+    try:
+        fresh = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_config(architecture)  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"model.architecture: cannot be built ({error})") from error
+    say(f"  {fresh.num_parameters():,} parameters with random weights, {len(tokenizer):,} tokens")
+    fresh.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def _learn(options: NewTokenizer, texts: Texts, *, masked: bool) -> Tokenizer:
+    """Train a tokenizer.
+
+    Raises:
+        UserError: if the text makes fewer tokens than are asked for, or its letters more.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    special = ENCODER if masked else DECODER
+    unknown = special["unk_token"]
+    common: dict[str, Any] = {"vocab_size": options.vocab_size, "special_tokens": [*special.values()]}
+    trainer: Any
+    match options.kind:
+        case "wordpiece":
+            tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
+            tokenizer.normalizer = normalizers.BertNormalizer(lowercase=options.lowercase)
+            tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+            tokenizer.decoder = decoders.WordPiece()
+            trainer = trainers.WordPieceTrainer(show_progress=False, **common)
+        case "bpe":
+            tokenizer = Tokenizer(models.BPE())
+            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            tokenizer.decoder = decoders.ByteLevel()
+            trainer = trainers.BpeTrainer(
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False, **common
+            )
+        case "unigram":
+            tokenizer = Tokenizer(models.Unigram())
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+            tokenizer.decoder = decoders.Metaspace()
+            trainer = trainers.UnigramTrainer(unk_token=unknown, show_progress=False, **common)
+    if options.lowercase and options.kind != "wordpiece":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.train_from_iterator(texts.batches(), trainer, length=len(texts))
+    made = tokenizer.get_vocab_size()
+    if made != options.vocab_size:
+        remedy = "ask for fewer, or give more text" if made < options.vocab_size else "ask for so many at least"
+        raise UserError(
+            f"model.tokenizer.vocab_size={options.vocab_size}: the text to train on makes {made:,} tokens; {remedy}"
+        )
+    return tokenizer
+
+
+def _fit(
+    learnt: Tokenizer, options: dict[str, Any], *, masked: bool
+) -> tuple[PreTrainedTokenizerBase, PreTrainedConfig]:
+    """Return a new tokenizer with its special tokens, and an architecture that has room for its tokens.
+
+    Raises:
+        UserError: naming each field that the architecture does not have.
+    """
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoConfig, PreTrainedTokenizerFast
+
+    there = AutoConfig.for_model(options["model_type"]).to_dict()
+    wrong = [name for name in options if name not in there]
+    if wrong:
+        lines = [f"model.architecture.{name}: a {options['model_type']} has no such field" for name in wrong]
+        raise UserError("\n".join(line + nearest(name, there) for line, name in zip(lines, wrong, strict=True)))
+    if masked:
+        ends = [(token, learnt.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+        learnt.post_processor = TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", ends)
+    names = ["input_ids", *(["token_type_ids"] if there.get("type_vocab_size", 0) > 1 else []), "attention_mask"]
+    special = ENCODER if masked else {**DECODER, "bos_token": DECODER["eos_token"], "pad_token": DECODER["eos_token"]}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=learnt, model_input_names=names, **special)
+    numbers = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    architecture = AutoConfig.for_model(**{**options, **numbers, "vocab_size": len(tokenizer)})
+    tokenizer.model_max_length = architecture.max_position_embeddings
+    return tokenizer, architecture
