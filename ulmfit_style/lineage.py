@@ -28,6 +28,7 @@ ACTS_THROUGH = {
     "init": (("model", "corpus", "adapt"), "the checkpoint's files have changed"),
     "corpus": (("corpus", "task"), "the corpus's text has changed"),
     "data": (("task",), "the labelled rows have changed"),
+    "watched": (("task",), "other rows are watched"),
     "tuned": (("model", "corpus", "adapt", "task", "finetune", "evaluate"), "the model's files have changed"),
     "split": (("evaluate",), "other rows were scored"),
     "rows": (("task", "evaluate"), "the rows have changed"),
@@ -71,6 +72,8 @@ def finetune(config: Config) -> Artefact:
         "data": labelled.load(task).digest(task),
         "finetune": config.finetune.determinants(),
     }
+    if config.finetune.patience is not None:
+        determinants["watched"] = labelled.digest_of(task, labelled.watched(task)[1])
     return Artefact("finetune", determinants, config.runs)
 
 

@@ -21,6 +21,7 @@ from ulmfit_style.console import progress, say
 from ulmfit_style.errors import UserError
 from ulmfit_style.run import read_json, write_json
 from ulmfit_style.training.batching import Ordered, Rows
+from ulmfit_style.training.best import Best
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import Keeper, is_whole, newest_whole, seal
 from ulmfit_style.training.trainer import Progress, RecipeTrainer
@@ -107,6 +108,7 @@ def train(
     collate: Collate,
     folder: Path,
     measure: Callable[[], dict[str, float]] = dict,
+    best: Best | None = None,
 ) -> list[Outcome]:
     """Train the phases in place, each from the last weights of the one before, and return what each did.
 
@@ -116,6 +118,7 @@ def train(
     Args:
         folder: Where checkpoints are kept until the stage is finished.
         measure: What is measured before the first phase and after each, and said.
+        best: What chooses the state that the model has in the end; None for the last one.
     """
     model.to(PartialState().device)
     outcomes: list[Outcome] = []
@@ -124,10 +127,12 @@ def train(
         if is_whole(done):
             load_model(model, done / "model.safetensors", device=str(model.device))
             outcomes.append(Outcome(**read_json(done / "outcome.json")))
+            if best is not None:
+                best.load(done)
             say(f"  {phase.title}: was done before")
             continue
         before = outcomes[-1].after if outcomes else measure()
-        log = _run(model, phase, number, settings, objective, rows, collate, folder / f"phase-{number}")
+        log = _run(model, phase, number, settings, objective, rows, collate, folder / f"phase-{number}", best)
         outcomes.append(Outcome(phase.title, before, measure(), log))
         changes = [f"{name} {before[name]:.3f} -> {value:.3f}" for name, value in outcomes[-1].after.items()]
         say(f"  {phase.title}: {', '.join(changes) or 'done'}")
@@ -135,8 +140,12 @@ def train(
             done.mkdir(parents=True, exist_ok=True)
             save_model(model, str(done / "model.safetensors"))
             write_json(done / "outcome.json", asdict(outcomes[-1]))
+            if best is not None:
+                best.save(done)
             seal(done)
         processes.wait()
+    if best is not None:
+        best.restore(model)
     return outcomes
 
 
@@ -149,6 +158,7 @@ def _run(
     rows: Rows,
     collate: Collate,
     folder: Path,
+    best: Best | None,
 ) -> list[dict[str, float]]:
     """Train one phase in place, from its newest whole checkpoint if there is one, and return its log.
 
@@ -164,7 +174,14 @@ def _run(
     resumed = newest_whole(folder)
     if resumed is not None:
         say(f"  {phase.title}: goes on from {resumed}")
-    total = math.ceil(math.ceil(len(rows) / settings.batch_size) * phase.epochs)
+    epochs = phase.epochs
+    if best is not None:
+        best.phase = phase.title
+        if resumed is not None:
+            best.load(resumed)
+        if best.over:  # the run was stopped between the end of this phase and its being marked as done
+            epochs = best.curve[-1]["epoch"]
+    total = math.ceil(math.ceil(len(rows) / settings.batch_size) * epochs)
     done = 0 if resumed is None else int(resumed.name.rpartition("-")[2])
     with progress(phase.title, total, done) as steps, Keeper(phase.title, settings.save_minutes) as keeper:
         trainer = RecipeTrainer(
@@ -172,7 +189,7 @@ def _run(
             objective=objective,
             args=TrainingArguments(
                 output_dir=str(folder),
-                num_train_epochs=phase.epochs,
+                num_train_epochs=epochs,
                 learning_rate=phase.learning_rate,
                 per_device_train_batch_size=micro,
                 gradient_accumulation_steps=passes,
@@ -188,7 +205,7 @@ def _run(
             ),
             train_dataset=ordered,
             data_collator=collate,
-            callbacks=[Progress(steps, ordered), keeper],
+            callbacks=[Progress(steps, ordered, best), *([] if best is None else [best]), keeper],
         )
         if trainer.args.n_gpu > 1:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")

@@ -21,6 +21,7 @@ from transformers import (
 from ulmfit_style.console import Steps
 from ulmfit_style.errors import UserError
 from ulmfit_style.training.batching import Ordered
+from ulmfit_style.training.best import Best
 from ulmfit_style.training.objectives import Objective
 
 
@@ -68,10 +69,10 @@ class RecipeTrainer(Trainer):
 
 @final
 class Progress(TrainerCallback):
-    """Shows loss and rate, tells the rows which epoch it is, and stops at a loss that is not a number."""
+    """Shows loss, rate and score, tells the rows which epoch it is, and stops at a loss that is not a number."""
 
-    def __init__(self, steps: Steps, rows: Ordered) -> None:
-        self.steps, self.rows, self.loss = steps, rows, math.nan
+    def __init__(self, steps: Steps, rows: Ordered, best: Best | None = None) -> None:
+        self.steps, self.rows, self.best, self.loss = steps, rows, best, math.nan
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -98,4 +99,4 @@ class Progress(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Advance the bar."""
         rate = kwargs["lr_scheduler"].get_last_lr()[0]
-        self.steps.advance(notes=f"loss {self.loss:.3f}, rate {rate:.1e}")
+        self.steps.advance(notes=f"loss {self.loss:.3f}, rate {rate:.1e}{self.best.note if self.best else ''}")
