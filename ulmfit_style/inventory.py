@@ -50,7 +50,7 @@ def plan(config: Config, stages: Sequence[str]) -> None:
     steps = launch.plan(config, stages)
     for number, step in enumerate(steps, start=1):
         if step.artefact.finished:
-            state = f"up to date ({step.artefact.directory})"
+            state = launch.up_to_date(step)
         else:
             state = f"would run ({lineage.why_missing(step.artefact, config)})"
         say(f"[{number}/{len(steps)}] {step.title}: {state}")

@@ -97,7 +97,7 @@ def make(steps: Sequence[Step], name: str) -> None:
         _prepare()
     for number, step in enumerate(steps, start=1):
         if processes.from_main(step.artefact.finished):
-            say(f"[{number}/{len(steps)}] {step.title}: up to date ({step.artefact.directory})")
+            say(f"[{number}/{len(steps)}] {step.title}: {up_to_date(step)}")
         else:
             say(f"[{number}/{len(steps)}] {step.title}", style="bold")
             started = time.monotonic()
@@ -105,6 +105,12 @@ def make(steps: Sequence[Step], name: str) -> None:
             say(f"  done in {time.monotonic() - started:.0f} s: {step.artefact.directory}")
         if processes.is_main():
             step.artefact.link(name, step.role)
+
+
+def up_to_date(step: Step) -> str:
+    """Tell where a finished artefact is, and in a second line what it was made with that is other now, if anything."""
+    differently = lineage.made_with(step.artefact, step.config)
+    return f"up to date ({step.artefact.directory})" + (f"\n  {differently}" if differently else "")
 
 
 def _processes(config: Config) -> int:
