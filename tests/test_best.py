@@ -123,6 +123,17 @@ def test_a_run_that_is_killed_when_a_phase_has_ended_trains_no_step_more(
     assert torch.equal(weights, whole[1])
 
 
+def test_what_was_watched_in_finished_phases_is_read_back(stage, whole: tuple[Best, torch.Tensor]):
+    run = stage("killed")
+    with pytest.raises(Killed):
+        run.run(killed_at=max(entry["step"] for entry in whole[0].curve if entry["phase"] == "head"))
+    assert not list(run.folder.glob("phase-1/checkpoint-*"))
+    for _ in ("the second phase", "nothing"):
+        best, weights = run.run()
+        assert best.curve == whole[0].curve
+        assert torch.equal(weights, whole[1])
+
+
 def test_the_best_state_is_under_the_seal_of_a_checkpoint(stage):
     run = stage("killed")
     with pytest.raises(Killed):

@@ -22,7 +22,7 @@ FLOORS = [
     {"config"},
     {"checkpoints", "card", "composing", "predictions"},
     {"data", "training", "hydra_flags", "manual"},
-    {"lineage"},
+    {"lineage", "pins"},
     {"predictor"},
     {"stages", "comparison"},
     {"launch"},

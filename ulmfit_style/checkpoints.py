@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,13 +35,12 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     Raises:
         UserError: if there is no such checkpoint, or its weights are not those that `model.sha256` expects.
     """
-    local = Path(model.checkpoint).expanduser()
-    if model.checkpoint.startswith("package:"):
-        directory = locate(model.checkpoint)
-    elif local.is_dir():
-        directory = local
-    else:
-        return _from_hub(model, option)
+    if is_on_hub(model):
+        directory = _from_hub(model, ["*.safetensors", "*.json", "*.txt", "*.model", RECIPE], option)
+        # The Hub's cache names the folder of a snapshot by its commit.
+        return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
+    is_package = model.checkpoint.startswith("package:")
+    directory = locate(model.checkpoint) if is_package else Path(model.checkpoint).expanduser()
     if not (directory / "config.json").exists():
         raise UserError(f"{option}={model.checkpoint}: holds no config.json")
     if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
@@ -80,22 +80,28 @@ def classes(checkpoint: Checkpoint) -> list[str]:
     return list(names.values())
 
 
-def _from_hub(model: Model, option: str) -> Checkpoint:
+def is_on_hub(model: Model) -> bool:
+    """Tell whether a checkpoint is to be looked for on the Hub: it is neither a directory nor in a package."""
+    return not model.checkpoint.startswith("package:") and not Path(model.checkpoint).expanduser().is_dir()
+
+
+def commit(model: Model) -> str:
+    """Return the commit that a checkpoint of the Hub means now; without the network, what it meant when last asked for.
+
+    Raises:
+        UserError: if there is no such checkpoint.
+    """
+    return _from_hub(model, ["config.json"], "model.checkpoint").name
+
+
+def _from_hub(model: Model, patterns: Sequence[str], option: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        directory = Path(
-            snapshot_download(
-                model.checkpoint,
-                revision=model.revision,
-                allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model", "recipe.yaml"],
-            )
-        )
+        return Path(snapshot_download(model.checkpoint, revision=model.revision, allow_patterns=list(patterns)))
     except HFValidationError as error:
         raise UserError(f"{option}={model.checkpoint}: is neither a directory nor a Hub id") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{option}={model.checkpoint}: cannot be had from the Hub ({reason})") from error
-    # The Hub's cache names the folder of a snapshot by its commit.
-    return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})

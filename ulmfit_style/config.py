@@ -33,7 +33,8 @@ class Model(Section):
     checkpoint: str
     """A directory, a Hub id, or `package:<folder>` for files of an installed Python package."""
     revision: str | None = None
-    """The Hub commit, tag or branch; it is pinned to a commit when first used."""
+    """The Hub commit, tag or branch. null: the newest commit when first used, and that one ever after; it stands in
+    `pins.json` of the folder `runs`. For a newer one say model.revision=main, or remove its line there."""
     sha256: str | None = None
     """The expected SHA-256 of model.safetensors, checked before use."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from ulmfit_style import lineage, processes
+from ulmfit_style import lineage, pins, processes
 from ulmfit_style.comparison import conclude, without_adaptation
 from ulmfit_style.config import Config, load
 from ulmfit_style.console import muted, say
@@ -74,6 +74,7 @@ def run(config: Config, stages: Sequence[str]) -> None:
         UserError: if something in the data or the options is wrong.
         Interrupted: if a signal stopped the training.
     """
+    config = pins.pinned(config)
     steps = plan(config, stages)
     if all(step.artefact.finished for step in steps) or (count := _processes(config)) == 1:
         make(steps, config.name)
@@ -162,6 +163,7 @@ def main(arguments: Sequence[str]) -> int:
             raise UserError(f"processes={config.processes}: there are {processes.count()}")
         processes.join()
         with muted():
+            config = pins.pinned(config)
             steps = plan(config, stages)
         make(steps, config.name)
     except (UserError, Interrupted) as error:
