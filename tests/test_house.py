@@ -18,7 +18,7 @@ FLOORS = [
     {"errors", "schema"},
     {"processes"},
     {"console", "metrics"},
-    {"run", "embedded", "makeflags", "tasks", "training_arguments"},
+    {"run", "embedded", "makeflags", "tasks", "training_arguments", "architectures"},
     {"config"},
     {"checkpoints", "card", "composing", "predictions"},
     {"data", "training", "hydra_flags", "manual"},

@@ -35,16 +35,20 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     Raises:
         UserError: if there is no such checkpoint, or its weights are not those that `model.sha256` expects.
     """
-    if is_on_hub(model):
+    on_hub = is_on_hub(model)
+    if on_hub:
         directory = _from_hub(model, ["*.safetensors", "*.json", "*.txt", "*.model", RECIPE], option)
-        # The Hub's cache names the folder of a snapshot by its commit.
-        return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
-    is_package = model.checkpoint.startswith("package:")
-    directory = locate(model.checkpoint) if is_package else Path(model.checkpoint).expanduser()
+    elif model.checkpoint.startswith("package:"):
+        directory = locate(model.checkpoint)
+    else:
+        directory = Path(model.checkpoint).expanduser()
     if not (directory / "config.json").exists():
         raise UserError(f"{option}={model.checkpoint}: holds no config.json")
     if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
         raise UserError(f"{option}={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
+    if on_hub:
+        # The Hub's cache names the folder of a snapshot by its commit.
+        return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
     digests = {
         path.name: file_digest(path)
         for path in sorted(directory.iterdir())
@@ -72,6 +76,18 @@ def finetuned(source: str, option: str) -> Checkpoint:
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
     # Where a text is cut stands in the recipe alone.
     return Checkpoint(found.directory, {**found.identity, "recipe": file_digest(recipe)})
+
+
+def model_type(model: Model) -> str:
+    """Return what a checkpoint's config.json calls its architecture, such as "bert".
+
+    Raises:
+        UserError: if there is no such checkpoint, or it does not say.
+    """
+    found = read_json(resolve(model).directory / "config.json").get("model_type")
+    if found is None:
+        raise UserError(f"model.checkpoint={model.checkpoint}: its config.json has no model_type")
+    return str(found)
 
 
 def classes(checkpoint: Checkpoint) -> list[str]:

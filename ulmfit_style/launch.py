@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from ulmfit_style import lineage, pins, processes
+from ulmfit_style import architectures, checkpoints, lineage, pins, processes
 from ulmfit_style.comparison import conclude, without_adaptation
 from ulmfit_style.config import Config, load
 from ulmfit_style.console import muted, say
@@ -38,12 +38,13 @@ class Step:
 
 
 def plan(config: Config, stages: Sequence[str]) -> list[Step]:
-    """Return the steps of the stages. All data is read and checked here, before anything is trained.
+    """Return the steps of the stages. The model and all data are checked here, before anything is trained.
 
     Raises:
         UserError: if something in the data or the options is wrong, or the adapted model that `finetune` needs is not
             there.
     """
+    _check_heads(config, stages)
     steps = []
     if "finetune" in stages and "adapt" not in stages and not lineage.finetune(config).finished:
         lineage.require_adapted(config)
@@ -65,6 +66,17 @@ def plan(config: Config, stages: Sequence[str]) -> list[Step]:
     if "predict" in stages:
         predict.check(config)
     return steps
+
+
+def _check_heads(config: Config, stages: Sequence[str]) -> None:
+    """Check that the checkpoint's architecture has a head for each stage, before the data is read."""
+    if "adapt" in stages and config.adapt is not None:
+        architectures.objective(config.adapt.objective, checkpoints.model_type(config.model))
+    if "finetune" in stages and config.task is not None:
+        model_type = checkpoints.model_type(config.model)
+        if not architectures.has_head(config.task.auto_class, model_type):
+            needed = f"{type(config.task).__name__} needs one that {config.task.auto_class} knows"
+            raise UserError(f"model.checkpoint={config.model.checkpoint}: is of type '{model_type}', and {needed}")
 
 
 def run(config: Config, stages: Sequence[str]) -> None:
