@@ -44,16 +44,20 @@ def has_head(auto_class: str, model_type: str) -> bool:
 @cache
 def _table(auto_class: str) -> dict[str, str]:
     """Return the class that an auto class loads, of each architecture that it knows."""
+    # `class AutoModelForX: _model_mapping = MODEL_FOR_X_MAPPING`, and `MODEL_FOR_X_MAPPING_NAMES = OrderedDict([...])`
+    (own,) = (node.body for node in _source() if isinstance(node, ast.ClassDef) and node.name == auto_class)
+    (pairs,) = _assigned(_source(), f"{ast.unparse(*_assigned(own, '_model_mapping'))}_NAMES")
+    assert isinstance(pairs, ast.Call)
+    return dict(ast.literal_eval(pairs.args[0]))
+
+
+@cache
+def _source() -> list[ast.stmt]:
     package = importlib.util.find_spec("transformers")
     assert package is not None  # a dependency
     assert package.origin is not None
-    source = Path(package.origin).with_name("models") / "auto" / "modeling_auto.py"
-    body = ast.parse(source.read_text(encoding="utf-8")).body
-    # `class AutoModelForX: _model_mapping = MODEL_FOR_X_MAPPING`, and `MODEL_FOR_X_MAPPING_NAMES = OrderedDict([...])`
-    (own,) = (node.body for node in body if isinstance(node, ast.ClassDef) and node.name == auto_class)
-    (pairs,) = _assigned(body, f"{ast.unparse(*_assigned(own, '_model_mapping'))}_NAMES")
-    assert isinstance(pairs, ast.Call)
-    return dict(ast.literal_eval(pairs.args[0]))
+    path = Path(package.origin).with_name("models") / "auto" / "modeling_auto.py"
+    return ast.parse(path.read_text(encoding="utf-8")).body
 
 
 def _assigned(body: Sequence[ast.stmt], name: str) -> list[ast.expr]:

@@ -20,7 +20,7 @@ from ulmfit_style.run import LIBRARIES, MANIFEST, RECIPE, Artefact, device, read
 from ulmfit_style.schema import spelled
 from ulmfit_style.tasks.base import Row, Task
 
-RESULT_VERSIONS = {"references": 1, "adapt": 1, "finetune": 1, "evaluate": 1}
+RESULT_VERSIONS = {"references": 2, "adapt": 1, "finetune": 1, "evaluate": 1}
 """Raised whenever a stage would make something else of the same config."""
 
 ACTS_THROUGH = {

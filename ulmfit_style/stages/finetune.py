@@ -20,6 +20,7 @@ def run(config: Config) -> Path:
 
 
 def _finetune(config: Config, directory: Path) -> None:
+    import torch
     import transformers
     from transformers import AutoTokenizer, set_seed
 
@@ -56,6 +57,7 @@ def _finetune(config: Config, directory: Path) -> None:
         source,
         **task.head(rows.classes),
         pad_token_id=tokenizer.pad_token_id,  # by which a causal model finds the last token of a text
+        dtype=torch.float32,  # or the weights of a checkpoint in bf16 would be trained in bf16
         use_safetensors=True,
         trust_remote_code=False,
     )
