@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass
 class Repo:
-    """A model repository: each commit is the whole of its files."""
+    """A repository of a model or a data set: each commit is the whole of its files."""
 
     private: bool
     commits: list[tuple[str, dict[str, bytes]]] = field(default_factory=lambda: [("Initial commit", {})])
@@ -29,7 +29,14 @@ class Repo:
 
     @property
     def head(self) -> str:
-        return hashlib.sha1(str(len(self.commits)).encode()).hexdigest()
+        return _commit(len(self.commits))
+
+    def at(self, revision: str | None) -> tuple[str, dict[str, bytes]]:
+        """Return the commit that a revision names, and its files; whatever is no commit is a branch."""
+        for number, (_, files) in enumerate(self.commits, start=1):
+            if _commit(number) == revision:
+                return revision, files
+        return self.head, self.files
 
 
 @dataclass(frozen=True)
@@ -238,36 +245,42 @@ class Handler(BaseHTTPRequestHandler):
 
     # Pulling
 
-    def info(self, name: str, _revision: str | None) -> None:
+    def info(self, name: str, revision: str | None) -> None:
         if repo := self._readable(name):
-            siblings = [{"rfilename": path} for path in repo.files]
-            self._json({"id": name, "private": repo.private, "sha": repo.head, "siblings": siblings})
+            commit, files = repo.at(revision)
+            siblings = [{"rfilename": path} for path in files]
+            self._json({"id": name, "private": repo.private, "sha": commit, "siblings": siblings})
 
-    def tree(self, name: str, _revision: str, folder: str | None) -> None:
+    def tree(self, name: str, revision: str, folder: str | None) -> None:
         if folder is not None:
             self._fail(404, "There are no folders here", "EntryNotFound")
         elif repo := self._readable(name):
             entries = [
                 {"type": "file", "path": path, "size": len(content), "oid": _git_oid(content)}
-                for path, content in repo.files.items()
+                for path, content in repo.at(revision)[1].items()
             ]
             self._json(entries)
 
-    def resolve(self, name: str, _revision: str, path: str) -> None:
+    def resolve(self, name: str, revision: str, path: str) -> None:
         repo = self._readable(name)
         if repo is None:
             return
-        if path not in repo.files:
-            self._json({}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=repo.head)
+        commit, files = repo.at(revision)
+        if path not in files:
+            self._json({}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
             return
-        content = repo.files[path]
-        headers = {"X_Repo_Commit": repo.head, "Accept_Ranges": "bytes", "ETag": f'"{_sha256(content)}"'}
+        content = files[path]
+        headers = {"X_Repo_Commit": commit, "Accept_Ranges": "bytes", "ETag": f'"{_sha256(content)}"'}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if wanted is None:
             self._send(200, content, **headers)
         else:
             start, end = int(wanted[1]), int(wanted[2] or len(content) - 1)
             self._send(206, content[start : end + 1], Content_Range=f"bytes {start}-{end}/{len(content)}", **headers)
+
+
+def _commit(number: int) -> str:
+    return hashlib.sha1(str(number).encode()).hexdigest()
 
 
 def _sha256(content: bytes) -> str:
@@ -288,7 +301,7 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("PUT", "/lfs/([0-9a-f]{64})", Handler.lfs_put),
     ("POST", "/lfs/([0-9a-f]{64})/verify", Handler.lfs_verify),
     ("POST", f"/api/models/{NAME}/commit/([^/]+)", Handler.commit),
-    ("GET", f"/api/models/{NAME}(?:/revision/([^/]+))?", Handler.info),
-    ("GET", f"/api/models/{NAME}/tree/([^/]+)(?:/(.+))?", Handler.tree),
-    ("GET HEAD", f"/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
+    ("GET", f"/api/(?:models|datasets)/{NAME}(?:/revision/([^/]+))?", Handler.info),
+    ("GET", f"/api/(?:models|datasets)/{NAME}/tree/([^/]+)(?:/(.+))?", Handler.tree),
+    ("GET HEAD", f"(?:/datasets)?/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
 ]

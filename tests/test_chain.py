@@ -8,14 +8,19 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 from samples import reviews
-from transformers import pipeline
+from transformers import AutoModel, AutoTokenizer, pipeline
 
 from ulmfit_style import load, predictions
 from ulmfit_style.__main__ import main
+from ulmfit_style.composing import compose
 from ulmfit_style.run import METRICS
+from ulmfit_style.stages import references
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -161,6 +166,26 @@ def test_a_causal_model_goes_the_same_way(own_csv, causal_checkpoint: Path, tmp_
     model = load(tmp_path / "runs/default/finetune")
     assert [answer["label"] for answer in model(texts)] == ["good", "bad"]
     assert model(texts) == [pytest.approx(model(text), abs=1e-5) for text in texts]
+
+
+def test_a_checkpoint_in_half_precision_is_trained_and_read_in_single(own_csv, checkpoint: Path, tmp_path: Path):
+    halves = load_file(checkpoint / "model.safetensors")
+    made = []
+    for dtype in (torch.float16, torch.float32):
+        folder = tmp_path / str(dtype)
+        model = AutoModel.from_pretrained(checkpoint, dtype=dtype)
+        # The same numbers, which either type holds.
+        model.load_state_dict({name: tensor.half().to(dtype) for name, tensor in halves.items()})
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
+        runs = tmp_path / f"{dtype}-runs"
+        options = ("adapt=none", f"model.checkpoint={folder}", f"runs={runs}", "finetune.epochs=2", "compare=false")
+        assert main(own_csv(*options)[1:]) == 0
+        frozen, _ = references._frozen(compose(own_csv(*options)[2:]), ["a film", "the plot is moving"], ["a scene"])
+        made.append((load_file(runs / "default/finetune/model.safetensors"), frozen))
+    (halved, its_features), (single, features) = made
+    assert all(torch.equal(halved[name], single[name]) for name in single)
+    assert np.array_equal(its_features, features)
 
 
 @pytest.mark.parametrize(

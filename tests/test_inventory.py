@@ -1,5 +1,7 @@
 """plan, runs and clean-runs, and what is said of an artefact that is not there."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from ulmfit_style import inventory, lineage
 from ulmfit_style.comparison import without_adaptation
 from ulmfit_style.config import Config
 from ulmfit_style.errors import UserError
-from ulmfit_style.run import RECIPE, Artefact
+from ulmfit_style.run import MANIFEST, RECIPE, Artefact, device, read_json, write_json
 
 
 @pytest.fixture
@@ -90,6 +92,41 @@ def test_a_plan_tells_each_step_and_does_nothing(made, compose_tiny, capsys, fol
     assert lines[-2].endswith(f"learns the corpus: up to date ({adapted.directory})")
     assert lines[-1].startswith("[2/2] finetune: the task: would run (")
     assert sorted(folder.rglob("*")) == before
+
+
+def test_an_artefact_that_is_up_to_date_tells_what_is_other_now(made, compose_tiny, capsys):
+    adapted = made()
+    manifest = read_json(adapted.directory / MANIFEST)
+    there = f"[1/1] adapt: {compose_tiny().model.checkpoint} learns the corpus: up to date ({adapted.directory})"
+
+    def told(*overrides: str, **changes) -> list[str]:
+        write_json(adapted.directory / MANIFEST, {**manifest, **changes})
+        inventory.plan(compose_tiny(*overrides), ["adapt"])
+        lines = capsys.readouterr().out.splitlines()
+        return lines[lines.index(there) + 1 :]
+
+    assert told() == []
+    versions = {**manifest["versions"], "torch": "1.13.1", "python": "3.6"}
+    here = manifest["versions"]["torch"]
+    assert told(versions=versions) == [f"  made with torch 1.13.1 (here {here})"]
+    assert told("processes=1", processes=2) == ["  made with processes=2 (here 1)"]
+    assert told("micro_batch_size=8") == ["  made with micro_batch_size=null (here 8)"]
+    assert told("processes=3", versions=versions, device="cuda H100, bf16") == [
+        f"  made with torch 1.13.1 (here {here}), cuda H100, bf16 (here {device()}), processes=1 (here 3)"
+    ]
+
+
+def test_an_artefact_that_is_up_to_date_is_told_without_torch(made, tiny_overrides: list[str]):
+    adapted = made()
+    manifest = read_json(adapted.directory / MANIFEST)
+    changes = {"device": "cuda H100, bf16", "processes": 8, "versions": {**manifest["versions"], "torch": "1.13.1"}}
+    write_json(adapted.directory / MANIFEST, {**manifest, **changes})
+    code = "import sys; from ulmfit_style.__main__ import main; code = main(['adapt', *sys.argv[1:]]); "
+    code += "sys.exit(code or 'torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code, *tiny_overrides], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    # What the device is, and how many processes there would be on it, is not known without torch.
+    assert f"  made with torch 1.13.1 (here {manifest['versions']['torch']})\n" in ended.stdout
 
 
 def test_a_plan_says_that_an_input_is_missing(compose_tiny):

@@ -8,7 +8,9 @@ import pytest
 from pydantic import ValidationError
 from samples import jsonl, reviews
 
-from ulmfit_style.data.labelled import Labelled, load, normalised
+from ulmfit_style import lineage
+from ulmfit_style.comparison import without_adaptation
+from ulmfit_style.data.labelled import Labelled, load, normalised, watched
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -310,3 +312,64 @@ def test_numbers_are_split_and_sampled_without_classes(tmp_path: Path):
     assert rows.classes == []
     with pytest.raises(UserError, match=r"task\.shots=3: there are no classes here; use task\.train_samples"):
         load(TextRegression(path=str(path), shots=3))
+
+
+def test_the_watched_rows_are_a_fifth_of_the_sample_and_of_each_class(write_csv):
+    task = TextClassification(path=str(write_csv(reviews(120))), train_samples=40)
+    trained, chosen = watched(task)
+    assert sorted(texts(trained + chosen)) == sorted(texts(load(task).train))
+    assert len(chosen) == 8
+    each, sampled = [Counter(map(task.target, rows)) for rows in (chosen, load(task).train)]
+    assert each == {label: round(count / 5) for label, count in sampled.items()}
+
+
+def test_no_group_and_no_equal_text_is_both_trained_on_and_watched(write_csv):
+    path = str(write_csv([(f"{text} {copy}", *rest) for text, *rest in reviews(120) for copy in ("", " ")]))
+    for options in ({"shots": 40}, {"shots": 40, "group": "film"}):
+        task = TextClassification(path=path, label="stars", **options)
+        trained, chosen = watched(task)
+        assert 16 <= len(chosen) <= 24
+        for key in ("text", *(["group"] if "group" in options else [])):
+            sides = [{normalised(row.fields[key]) for row in rows} for rows in (trained, chosen)]
+            assert not sides[0] & sides[1]
+
+
+def test_where_all_labels_are_used_the_validation_rows_are_watched(write_csv):
+    task = TextClassification(path=str(write_csv(reviews(120))))
+    assert watched(task) == (load(task).train, load(task).validation)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (reviews(60), {"shots": 2}, r"20% of the 4 labelled rows are watched, and that is none; use more rows, or "),
+        (
+            [*(("the same", "other", "f") for _ in range(9)), *reviews(60)],
+            {"shots": 9, "validation_ratio": 0.05, "test_ratio": 0.05},
+            "of the 27 labelled rows are watched, and no row of 'other' is left to train on",
+        ),
+    ],
+)
+def test_a_sample_that_is_too_small_to_be_watched_is_refused(write_csv, rows, options, message: str):
+    with pytest.raises(UserError, match=rf"finetune\.patience: .*{message}"):
+        watched(TextClassification(path=str(write_csv(rows)), label="stars", **options))
+
+
+def test_other_watched_rows_are_another_artefact(split_files, compose_tiny):
+    """The split seed moves no split that has its file, but it moves the watched rows."""
+    parts = split_files(
+        **{
+            split: [(f"{split} {text}", *rest) for text, *rest in reviews(40)]
+            for split in ("train", "validation", "test")
+        }
+    )
+    path = f"task.path={{{', '.join(f'{split}: {file}' for split, file in parts.items())}}}"
+    made = {
+        (patience, seed): lineage.finetune(
+            without_adaptation(compose_tiny(path, f"task.split_seed={seed}", f"finetune.patience={patience}"))
+        ).fingerprint
+        for patience in ("null", 2)
+        for seed in (0, 1)
+    }
+    assert made["null", 0] == made["null", 1]
+    assert len(set(made.values())) == 3

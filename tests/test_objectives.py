@@ -162,11 +162,11 @@ def test_the_architecture_chooses_the_objective(tokenizer: PreTrainedTokenizerFa
     options = compose().adapt
     assert isinstance(choose("auto", "bert", tokenizer, options), MaskedLM)
     assert isinstance(choose("auto", "gpt2", tokenizer, options), CausalLM)
-    with pytest.raises(UserError, match=r"objective=clm: a model of type 'bert' has mlm"):
+    with pytest.raises(UserError, match=r"adapt\.objective=clm: a model of type 'bert' has mlm"):
         choose("clm", "bert", tokenizer, options)
-    with pytest.raises(UserError, match=r"objective=mlm: a model of type 'llama' has clm"):
+    with pytest.raises(UserError, match=r"adapt\.objective=mlm: a model of type 'llama' has clm"):
         choose("mlm", "llama", tokenizer, options)
-    with pytest.raises(UserError, match=r"objective=auto: a model of type 't5' has neither mlm nor clm"):
+    with pytest.raises(UserError, match=r"adapt\.objective=auto: a model of type 't5' has neither mlm nor clm"):
         choose("auto", "t5", tokenizer, options)
 
 

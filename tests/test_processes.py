@@ -31,6 +31,8 @@ def test_the_same_command_runs_the_chain_in_two_processes(tiny_overrides: list[s
     # The number of processes is in no fingerprint: one process finds the same artefacts.
     again = command("adapt", "finetune", *tiny_overrides, "processes=1")
     assert again.stdout.count("up to date") == 4
+    # The references are made by the main process alone.
+    assert again.stdout.count("\n  made with processes=2 (here 1)\n") == 3
 
 
 def test_a_mistake_in_the_processes_ends_with_one_message_and_no_traceback(tiny_overrides: list[str]):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ulmfit_style.composing import compose
-from ulmfit_style.run import CHECKPOINTS, MANIFEST, Artefact, digest, write_json
+from ulmfit_style.run import CHECKPOINTS, MANIFEST, Artefact, device, digest, write_json
 
 
 def artefact(runs: Path, **determinants: object) -> Artefact:
@@ -34,6 +34,7 @@ def test_the_manifest_is_written_last_and_tells_what_was_made(tmp_path: Path):
     assert manifest["fingerprint"] == made.fingerprint
     assert manifest["determinants"] == {"seed": 0}
     assert set(manifest["versions"]) >= {"python", "torch", "transformers"}
+    assert (manifest["device"], manifest["processes"]) == (device(), 1)
 
 
 def test_a_finished_artefact_is_not_made_again(tmp_path: Path):

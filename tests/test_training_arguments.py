@@ -34,7 +34,7 @@ def test_every_option_that_is_to_be_used_instead_is_there():
     words = " ".join(remedy.format(stage=stage) for remedy in OURS.values() for stage in ("adapt", "finetune")).split()
     keys = {word for word in words if word.startswith(("adapt.", "finetune.", "hub."))}
     sections = dict(compose())
-    assert len(keys) == 14
+    assert len(keys) == 15
     assert [key for key in keys if key.split(".")[1] not in type(sections[key.split(".")[0]]).model_fields] == []
 
 

@@ -140,6 +140,8 @@ def _recipe(manifest: Mapping[str, Any], recipe: Config, metrics: Mapping[str, A
             ["Labelled training rows", f"{metrics['train']['rows']:,}"],
             ["Longest text", f"{finetune.max_length} tokens; longer ones were cut"],
         ]
+        if kept := metrics.get("kept"):
+            rows.append(["Kept", f"the state after epoch {kept['epoch']:g}, the best on {kept['rows']:,} watched rows"])
         if classes := metrics["train"].get("classes"):
             rows.append(["Classes", ", ".join(f"`{name}`" for name in classes)])
     return rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,17 +37,20 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
         UserError: if there is no such checkpoint, or its weights are not those that `model.sha256` expects.
     """
     assert model.checkpoint is not None  # random weights have none
-    local = Path(model.checkpoint).expanduser()
-    if model.checkpoint.startswith("package:"):
+    on_hub = is_on_hub(model)
+    if on_hub:
+        directory = _from_hub(model, ["*.safetensors", "*.json", "*.txt", "*.model", RECIPE], option)
+    elif model.checkpoint.startswith("package:"):
         directory = locate(model.checkpoint)
-    elif local.is_dir():
-        directory = local
     else:
-        return _from_hub(model, option)
+        directory = Path(model.checkpoint).expanduser()
     if not (directory / "config.json").exists():
         raise UserError(f"{option}={model.checkpoint}: holds no config.json")
     if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
         raise UserError(f"{option}={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
+    if on_hub:
+        # The Hub's cache names the folder of a snapshot by its commit.
+        return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
     digests = {
         path.name: file_digest(path)
         for path in sorted(directory.iterdir())
@@ -75,35 +80,62 @@ def finetuned(source: str, option: str) -> Checkpoint:
     return Checkpoint(found.directory, {**found.identity, "recipe": file_digest(recipe)})
 
 
+def model_type(model: Model) -> str:
+    """Return what a checkpoint's config.json calls its architecture, such as "bert".
+
+    Raises:
+        UserError: if there is no such checkpoint, or it does not say.
+    """
+    if model.architecture is not None:
+        return str(model.architecture["model_type"])
+    found = read_json(resolve(model).directory / "config.json").get("model_type")
+    if found is None:
+        raise UserError(f"model.checkpoint={model.checkpoint}: its config.json has no model_type")
+    return str(found)
+
+
+def positions(model: Model) -> float:
+    """Return how many tokens an architecture reads at most, as its config and its tokenizer have it."""
+    found = [model.architecture or {}]
+    if model.checkpoint is not None:
+        paths = (resolve(model).directory / name for name in ("config.json", "tokenizer_config.json"))
+        found = [read_json(path) for path in paths if path.exists()]
+    # RoBERTa's config counts two positions that no text has; its tokenizer does not.
+    names = ("max_position_embeddings", "n_positions", "model_max_length")
+    return min((values[name] for values in found for name in names if values.get(name)), default=math.inf)
+
+
 def classes(checkpoint: Checkpoint) -> list[str]:
     """Return the names of a fine-tuned model's outputs."""
     names: dict[str, str] = read_json(checkpoint.directory / "config.json")["id2label"]
     return list(names.values())
 
 
-def is_masked(model_type: str) -> bool:
-    """Tell whether an architecture has a masked language-model head."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+def is_on_hub(model: Model) -> bool:
+    """Tell whether a checkpoint is to be looked for on the Hub: it is neither a directory nor in a package."""
+    if model.checkpoint is None:
+        return False
+    return not model.checkpoint.startswith("package:") and not Path(model.checkpoint).expanduser().is_dir()
 
-    return model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+def commit(model: Model) -> str:
+    """Return the commit that a checkpoint of the Hub means now; without the network, what it meant when last asked for.
+
+    Raises:
+        UserError: if there is no such checkpoint.
+    """
+    return _from_hub(model, ["config.json"], "model.checkpoint").name
 
 
-def _from_hub(model: Model, option: str) -> Checkpoint:
+def _from_hub(model: Model, patterns: Sequence[str], option: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        directory = Path(
-            snapshot_download(
-                str(model.checkpoint),
-                revision=model.revision,
-                allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model", "recipe.yaml"],
-            )
-        )
+        name = str(model.checkpoint)
+        return Path(snapshot_download(name, revision=model.revision, allow_patterns=list(patterns)))
     except HFValidationError as error:
         raise UserError(f"{option}={model.checkpoint}: is neither a directory nor a Hub id") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{option}={model.checkpoint}: cannot be had from the Hub ({reason})") from error
-    # The Hub's cache names the folder of a snapshot by its commit.
-    return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})

@@ -44,7 +44,8 @@ class Model(Section):
     checkpoint: str | None = None
     """A directory, a Hub id, or `package:<folder>` for files of an installed Python package."""
     revision: str | None = None
-    """The Hub commit, tag or branch; it is pinned to a commit when first used."""
+    """The Hub commit, tag or branch. null: the newest commit when first used, and that one ever after; it stands in
+    `pins.json` of the folder `runs`. For a newer one say model.revision=main, or remove its line there."""
     sha256: str | None = None
     """The expected SHA-256 of model.safetensors, checked before use."""
     init: Literal["pretrained", "scratch"] = "pretrained"
@@ -161,6 +162,11 @@ class Finetune(Training):
     """Rows per optimizer step, over all processes."""
     max_length: Count
     """Tokens per row, special tokens included; how many rows are longer, and are cut, is said."""
+    patience: Count | None = None
+    """null: the last state is kept, which is right with few labels. A number: rows are watched, the state after the
+    epoch that scored best on them is kept, and training stops after so many epochs without a better one; `epochs` is
+    still what the rate falls over. The watched rows are 20 % of those of `task.train_samples` or `task.shots`, which
+    are then not trained on; without these two, they are the validation rows."""
     seed: int
     """Seed of the order, the dropout and the new head."""
 

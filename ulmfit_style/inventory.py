@@ -14,7 +14,7 @@ from filelock import Timeout
 from rich.filesize import decimal
 from rich.table import Table
 
-from ulmfit_style import launch, lineage
+from ulmfit_style import launch, lineage, pins
 from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
 from ulmfit_style.run import MANIFEST, RECIPE, lock_of, read_json
@@ -47,10 +47,11 @@ class Entry:
 
 def plan(config: Config, stages: Sequence[str]) -> None:
     """Say which steps of the stages would run, and why, without running them. The data is read and checked."""
+    config = pins.pinned(config)
     steps = launch.plan(config, stages)
     for number, step in enumerate(steps, start=1):
         if step.artefact.finished:
-            state = f"up to date ({step.artefact.directory})"
+            state = launch.up_to_date(step)
         else:
             state = f"would run ({lineage.why_missing(step.artefact, config)})"
         say(f"[{number}/{len(steps)}] {step.title}: {state}")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from ulmfit_style import lineage, processes
+from ulmfit_style import architectures, checkpoints, lineage, pins, processes
 from ulmfit_style.comparison import conclude, without_adaptation
-from ulmfit_style.config import Config, load
+from ulmfit_style.config import Config, LanguageModelling, load
 from ulmfit_style.console import muted, say
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.run import RECIPE, Artefact
@@ -38,12 +38,13 @@ class Step:
 
 
 def plan(config: Config, stages: Sequence[str]) -> list[Step]:
-    """Return the steps of the stages. All data is read and checked here, before anything is trained.
+    """Return the steps of the stages. The model and all data are checked here, before anything is trained.
 
     Raises:
         UserError: if something in the data or the options is wrong, or the adapted model that `finetune` needs is not
             there.
     """
+    _check_model(config, stages)
     steps = []
     if "pretrain" not in stages and {"adapt", "finetune"} & set(stages):
         lineage.require_pretrained(config)
@@ -75,6 +76,24 @@ def plan(config: Config, stages: Sequence[str]) -> list[Step]:
     return steps
 
 
+def _check_model(config: Config, stages: Sequence[str]) -> None:
+    """Check that the architecture has a head for each stage, and positions for its texts, before the data is read."""
+    trained = {"pretrain": config.pretrain, "adapt": config.adapt, "finetune": config.finetune}
+    for stage, options in trained.items():
+        if stage not in stages or options is None:
+            continue
+        model_type, positions = checkpoints.model_type(config.model), checkpoints.positions(config.model)
+        if isinstance(options, LanguageModelling):
+            architectures.objective(options.objective, model_type, f"{stage}.objective")
+        elif config.task is not None and not architectures.has_head(config.task.auto_class, model_type):
+            needed = f"{type(config.task).__name__} needs one that {config.task.auto_class} knows"
+            raise UserError(f"model.checkpoint={config.model.title()}: is of type '{model_type}', and {needed}")
+        if options.max_length > positions:
+            raise UserError(
+                f"{stage}.max_length={options.max_length}: {config.model.title()} reads {positions:,} tokens at most"
+            )
+
+
 def run(config: Config, stages: Sequence[str]) -> None:
     """Run the stages, in as many processes as the config wants, and say what came of it.
 
@@ -82,6 +101,7 @@ def run(config: Config, stages: Sequence[str]) -> None:
         UserError: if something in the data or the options is wrong.
         Interrupted: if a signal stopped the training.
     """
+    config = pins.pinned(config)
     steps = plan(config, stages)
     if all(step.artefact.finished for step in steps) or (count := _processes(config)) == 1:
         make(steps, config.name)
@@ -105,7 +125,7 @@ def make(steps: Sequence[Step], name: str) -> None:
         _prepare()
     for number, step in enumerate(steps, start=1):
         if processes.from_main(step.artefact.finished):
-            say(f"[{number}/{len(steps)}] {step.title}: up to date ({step.artefact.directory})")
+            say(f"[{number}/{len(steps)}] {step.title}: {up_to_date(step)}")
         else:
             say(f"[{number}/{len(steps)}] {step.title}", style="bold")
             started = time.monotonic()
@@ -113,6 +133,12 @@ def make(steps: Sequence[Step], name: str) -> None:
             say(f"  done in {time.monotonic() - started:.0f} s: {step.artefact.directory}")
         if processes.is_main():
             step.artefact.link(name, step.role)
+
+
+def up_to_date(step: Step) -> str:
+    """Tell where a finished artefact is, and in a second line what it was made with that is other now, if anything."""
+    differently = lineage.made_with(step.artefact, step.config)
+    return f"up to date ({step.artefact.directory})" + (f"\n  {differently}" if differently else "")
 
 
 def _processes(config: Config) -> int:
@@ -164,6 +190,7 @@ def main(arguments: Sequence[str]) -> int:
             raise UserError(f"processes={config.processes}: there are {processes.count()}")
         processes.join()
         with muted():
+            config = pins.pinned(config)
             steps = plan(config, stages)
         make(steps, config.name)
     except (UserError, Interrupted) as error:

@@ -11,17 +11,17 @@ from typing import Any
 
 import yaml
 
-from ulmfit_style import checkpoints
+from ulmfit_style import checkpoints, processes
 from ulmfit_style.checkpoints import Checkpoint
 from ulmfit_style.config import Config, load
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError
-from ulmfit_style.run import MANIFEST, RECIPE, Artefact, read_json
+from ulmfit_style.run import LIBRARIES, MANIFEST, RECIPE, Artefact, device, read_json, versions
 from ulmfit_style.schema import spelled
 from ulmfit_style.tasks.base import Row, Task
 
-RESULT_VERSIONS = {"scratch": 1, "pretrain": 1, "references": 1, "adapt": 2, "finetune": 1, "evaluate": 1}
+RESULT_VERSIONS = {"scratch": 1, "pretrain": 1, "references": 2, "adapt": 2, "finetune": 1, "evaluate": 1}
 """Raised whenever a stage would make something else of the same config."""
 
 ACTS_THROUGH = {
@@ -30,6 +30,7 @@ ACTS_THROUGH = {
     "like": (("model",), "the checkpoint's files have changed"),
     "corpus": (("corpus", "pretrain", "task"), "the corpus's text has changed"),
     "data": (("task",), "the labelled rows have changed"),
+    "watched": (("task",), "other rows are watched"),
     "tuned": (
         ("model", "pretrain", "corpus", "adapt", "task", "finetune", "evaluate"),
         "the model's files have changed",
@@ -128,6 +129,8 @@ def finetune(config: Config) -> Artefact:
         "data": labelled.load(task).digest(task),
         "finetune": config.finetune.determinants(),
     }
+    if config.finetune.patience is not None:
+        determinants["watched"] = labelled.digest_of(task, labelled.watched(task)[1])
     return Artefact("finetune", determinants, config.runs)
 
 
@@ -272,6 +275,25 @@ def why_missing(artefact: Artefact, config: Config) -> str:
         return f"{artefact.directory} is not there"
     directory, differences = found
     return f"{artefact.directory} is not there; the nearest is {directory}: {', '.join(differences)}"
+
+
+def made_with(artefact: Artefact, config: Config) -> str | None:
+    """Tell what an artefact was made with that is other now, and in no fingerprint; None where nothing is known to be.
+
+    The device, and a number of processes that nobody gave, are compared where torch is imported anyway.
+    """
+    manifest, ours, here = read_json(artefact.directory / MANIFEST), versions(), device()
+    pairs: list[tuple[str, Any, Any]] = [(f"{name} ", manifest["versions"][name], ours[name]) for name in LIBRARIES]
+    there = manifest.get("device")
+    if here is not None and there is not None:
+        pairs.append(("", there, here))
+    if artefact.stage in ("adapt", "finetune"):
+        count = config.processes or (manifest["processes"] if here is None else processes.count())
+        recipe = yaml.safe_load((artefact.directory / RECIPE).read_text(encoding="utf-8"))
+        pairs.append(("processes=", manifest["processes"], count))
+        pairs.append(("micro_batch_size=", recipe["micro_batch_size"], config.micro_batch_size))
+    told = [f"{name}{spelled(theirs)} (here {spelled(now)})" for name, theirs, now in pairs if theirs != now]
+    return f"made with {', '.join(told)}" if told else None
 
 
 def nearest(artefact: Artefact, recipe: Mapping[str, Any]) -> tuple[Path, list[str]] | None:

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -31,7 +32,8 @@ LOG = "log.txt"
 CHECKPOINTS = "checkpoints"
 """Within an artefact in the making: what a stopped stage goes on from."""
 
-RECORDED_VERSIONS = ("ulmfit-style", "torch", "transformers", "accelerate", "tokenizers", "scikit-learn")
+LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "scikit-learn")
+"""What a result may depend on though it is in no fingerprint."""
 
 
 def digest(value: Any) -> str:
@@ -98,7 +100,8 @@ class Artefact:
                     "seconds": round(time.time() - started, 1),
                     "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     "processes": processes.count(),
-                    "versions": _versions(),
+                    "device": device(),
+                    "versions": versions(),
                     "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
                 }
                 write_json(self.directory / MANIFEST, manifest)
@@ -148,9 +151,20 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _versions() -> dict[str, str]:
+def device() -> str | None:
+    """Return what this process computes on, and in bf16 or not unless told otherwise; None before torch is imported."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    if torch.cuda.is_available():
+        return f"cuda {torch.cuda.get_device_name()}, {'bf16' if torch.cuda.is_bf16_supported() else 'fp32'}"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, the program and the libraries."""
     found = {"python": platform.python_version()}
-    for name in RECORDED_VERSIONS:
+    for name in ("ulmfit-style", *LIBRARIES):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

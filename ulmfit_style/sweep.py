@@ -7,7 +7,7 @@ from functools import partial
 
 from rich.table import Table
 
-from ulmfit_style import hydra_flags, launch, lineage
+from ulmfit_style import hydra_flags, launch, lineage, pins
 from ulmfit_style.composing import compose, grid
 from ulmfit_style.console import say, show
 from ulmfit_style.errors import UserError
@@ -32,7 +32,7 @@ def run(overrides: Sequence[str]) -> None:
     hydra_flags.run(partial(launch.run, stages=STAGES), ["--multirun", *overrides])
 
     # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
-    configs = [compose(point) for point in points]
+    configs = [pins.pinned(compose(point)) for point in points]
     directories = [lineage.finetune(config).directory for config in configs]
     results = [read_json(directory / METRICS)["validation"] for directory in directories]
     metric = lineage.required_task(configs[0]).metric

@@ -37,7 +37,7 @@ OURS = {
     "resume_from_checkpoint": "the same command goes on where it was stopped",
     "ignore_data_skip": "the same command goes on where it was stopped",
     "restore_callback_states_from_checkpoint": "the same command goes on where it was stopped",
-    "load_best_model_at_end": "a stage chooses the state that it keeps by itself",
+    "load_best_model_at_end": "the last state is kept, or with finetune.patience the best",
     "metric_for_best_model": "the task says which metric ranks models",
     "greater_is_better": "the task says which metric ranks models",
     "*eval*": "a stage scores by itself",

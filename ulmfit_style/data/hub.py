@@ -41,6 +41,16 @@ def parse(option: str, reference: str) -> HubFile:
     return HubFile(*match.groups())
 
 
+def commit(option: str, reference: str) -> str:
+    """Return the commit that a reference means now; without the network, what it meant when last asked for.
+
+    Raises:
+        UserError: if the Hub has no such file.
+    """
+    # The Hub's cache names the folder of a snapshot by its commit.
+    return locate(option, reference).parents[parse(option, reference).name.count("/")].name
+
+
 def locate(option: str, reference: str) -> Path:
     """Return where the file is on this machine, downloading it the first time.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import PurePath
 
 from ulmfit_style.console import say
@@ -15,6 +17,9 @@ from ulmfit_style.data import columns, reading
 from ulmfit_style.errors import UserError, together
 from ulmfit_style.run import digest
 from ulmfit_style.tasks.base import Column, Row, Task
+
+WATCHED_RATIO = 0.2
+"""Share of a sample of labelled rows that `finetune.patience` keeps from training, to choose by."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,30 @@ def load(task: Task) -> Labelled:
     return Labelled(pool, train, scored["validation"], scored["test"], texts, classes)
 
 
+def watched(task: Task) -> tuple[list[Row], list[Row]]:
+    """Return the rows to train on, and those by which `finetune.patience` chooses the state that is kept.
+
+    Where `task.train_samples` or `task.shots` says how many labels there are, the watched rows are a share of them, so
+    that they are all the labels that the model ever sees; else they are those of the validation split.
+
+    Raises:
+        UserError: if the sample is too small for both.
+    """
+    rows = load(task)
+    if task.train_samples is None and task.shots is None:
+        return rows.train, rows.validation
+    chosen, rest = _divided(task, rows.train, [WATCHED_RATIO], stratified=True)
+    left = {label for row in rest for label in task.labels_of(row)}
+    lost = sorted({f" of '{label}'" for row in chosen for label in task.labels_of(row) if label not in left})
+    if not chosen or not rest or lost:
+        lack = f"no row{''.join(lost[:1])} is left to train on" if chosen else "that is none"
+        raise UserError(
+            f"finetune.patience: {WATCHED_RATIO:.0%} of the {len(rows.train):,} labelled rows are watched, and {lack}; "
+            "use more rows, or finetune.patience=null"
+        )
+    return rest, chosen
+
+
 @cache
 def load_whole(task: Task, option: str, reference: str) -> list[Row]:
     """Read and check the labelled rows of another file than the task's, to be scored as they are, not split.
@@ -175,31 +204,38 @@ def _origin(task: Task) -> str:
 
 
 def _split(task: Task, given: Mapping[str, Sequence[Row]]) -> tuple[list[Row], list[Row], list[Row]]:
-    """Return training, validation and test rows; those that are not given are split off the training rows.
+    """Return training, validation and test rows; those that are not given are split off the training rows."""
+    ratios = [0.0 if "test" in given else task.test_ratio, 0.0 if "validation" in given else task.validation_ratio]
+    test, validation, train = _divided(task, given["train"], ratios, stratified=not task.group)
+    return train, [*given.get("validation", ()), *validation], [*given.get("test", ()), *test]
 
-    It goes by hash, and no group and no equal text is on two sides. Without a group column each class is split by
-    itself, so that every split has its share of each.
+
+def _divided(task: Task, rows: Sequence[Row], ratios: Sequence[float], *, stratified: bool) -> list[list[Row]]:
+    """Return the share of the rows that each ratio asks for, and what is left.
+
+    It goes by hash, and no group and no equal text is on two sides.
+
+    Args:
+        stratified: Whether each class is divided by itself, so that every side has its share of each; a group counts as
+            of the class of its first row.
     """
     units: dict[str, list[Row]] = defaultdict(list)
-    for row in given["train"]:
+    for row in rows:
         units[str(row.fields["group"]) if task.group else _key(task, row)].append(row)
-    names = [""] * len(units) if task.group else task.strata([members[0] for members in units.values()])
+    names = task.strata([members[0] for members in units.values()]) if stratified else [""] * len(units)
     strata: dict[str, list[str]] = defaultdict(list)
     for name, unit in zip(names, units, strict=True):
         strata[name].append(unit)
-    train: list[Row] = []
-    validation, test = list(given.get("validation", [])), list(given.get("test", []))
+    sides: list[list[Row]] = [[] for _ in (*ratios, 1.0)]
     for members in strata.values():
         members.sort(key=lambda unit: position(task.split_seed, unit))
         size = sum(len(units[unit]) for unit in members)
-        test_size = 0 if "test" in given else round(task.test_ratio * size)
-        validation_size = 0 if "validation" in given else round(task.validation_ratio * size)
+        ends = list(accumulate(round(ratio * size) for ratio in ratios))
         taken = 0
         for unit in members:
-            side = test if taken < test_size else validation if taken < test_size + validation_size else train
-            side += units[unit]
+            sides[bisect_right(ends, taken)] += units[unit]
             taken += len(units[unit])
-    return train, validation, test
+    return sides
 
 
 def _key(task: Task, row: Row) -> str:

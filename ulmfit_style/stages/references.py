@@ -61,12 +61,13 @@ def _frozen(config: Config, texts: Sequence[str], unseen: Sequence[str]) -> tupl
 
     They are standardised by those of `texts`.
     """
+    import torch
     from sklearn.preprocessing import StandardScaler
     from transformers import AutoModel, AutoTokenizer
 
     source = lineage.start(config).directory
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    body = AutoModel.from_pretrained(source, use_safetensors=True, trust_remote_code=False).eval()
+    body = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False).eval()
     features = partial(_features, body, tokenizer, config.finetune.max_length)
     scaler = StandardScaler()
     return scaler.fit_transform(features(texts)), scaler.transform(features(unseen))

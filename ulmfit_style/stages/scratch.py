@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ulmfit_style import checkpoints, lineage, processes
+from ulmfit_style.architectures import has_head
 from ulmfit_style.config import Config, NewTokenizer
 from ulmfit_style.console import say
 from ulmfit_style.data.corpus import Texts
@@ -45,10 +46,10 @@ def _scratch(config: Config, directory: Path) -> None:
         source = checkpoints.resolve(model).directory
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         architecture = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        masked = checkpoints.is_masked(architecture.model_type)
+        masked = has_head("AutoModelForMaskedLM", architecture.model_type)
     else:
         assert model.tokenizer is not None  # the config was checked
-        masked = checkpoints.is_masked((model.architecture or {})["model_type"])
+        masked = has_head("AutoModelForMaskedLM", (model.architecture or {})["model_type"])
         learnt = _learn(model.tokenizer, lineage.general_text(config).train, masked=masked)
         tokenizer, architecture = _fit(learnt, model.architecture or {}, masked=masked)
     set_seed(model.seed)

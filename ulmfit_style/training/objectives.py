@@ -18,13 +18,9 @@ from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
 
+from ulmfit_style import architectures
 from ulmfit_style.config import LanguageModelling
-from ulmfit_style.errors import UserError
 from ulmfit_style.training.batching import Integers, Rows
 from ulmfit_style.training.packing import apart
 
@@ -283,14 +279,7 @@ def choose(
     Raises:
         UserError: if the architecture has no head for it.
     """
-    masked = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
-    has = {"mlm": masked, "clm": model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not masked}
-    chosen = next((objective for objective, there in has.items() if there), None) if name == "auto" else name
-    if chosen is None or not has[chosen]:
-        able = " and ".join(objective for objective, there in has.items() if there) or "neither mlm nor clm"
-        raise UserError(f"objective={name}: a model of type '{model_type}' has {able}")
-    if chosen == "clm":
+    if architectures.objective(name, model_type) == "clm":
         return CausalLM(tokenizer)
     return MaskedLM(tokenizer, options.mask_probability, options.seed)
 

@@ -21,6 +21,7 @@ from ulmfit_style.console import progress, say
 from ulmfit_style.errors import UserError
 from ulmfit_style.run import read_json, write_json
 from ulmfit_style.training.batching import Ordered, Rows
+from ulmfit_style.training.best import Best
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import Keeper, is_whole, newest_whole, seal
 from ulmfit_style.training.trainer import Measuring, Progress, RecipeTrainer, number
@@ -110,6 +111,7 @@ def train(
     collate: Collate,
     folder: Path,
     measure: Callable[[], dict[str, float]] = dict,
+    best: Best | None = None,
 ) -> list[Outcome]:
     """Train the phases in place, each from the last weights of the one before, and return what each did.
 
@@ -119,6 +121,7 @@ def train(
     Args:
         folder: Where checkpoints are kept until the stage is finished.
         measure: What is measured before the first phase and after each, and said.
+        best: What chooses the state that the model has in the end; None for the last one.
     """
     model.to(PartialState().device)
     outcomes: list[Outcome] = []
@@ -127,10 +130,12 @@ def train(
         if is_whole(done):
             load_model(model, done / "model.safetensors", device=str(model.device))
             outcomes.append(Outcome(**read_json(done / "outcome.json")))
+            if best is not None:
+                best.load(done)
             say(f"  {phase.title}: was done before")
             continue
         before = outcomes[-1].after if outcomes else measure()
-        log = _run(model, phase, place, measure, settings, objective, rows, collate, folder / f"phase-{place}")
+        log = _run(model, phase, place, measure, settings, objective, rows, collate, folder / f"phase-{place}", best)
         outcomes.append(Outcome(phase.title, before, measure(), log))
         changes = [
             f"{name.replace('_', ' ')} {number(before[name])} -> {number(value)}"
@@ -141,8 +146,12 @@ def train(
             done.mkdir(parents=True, exist_ok=True)
             save_model(model, str(done / "model.safetensors"))
             write_json(done / "outcome.json", asdict(outcomes[-1]))
+            if best is not None:
+                best.save(done)
             seal(done)
         processes.wait()
+    if best is not None:
+        best.restore(model)
     return outcomes
 
 
@@ -156,6 +165,7 @@ def _run(
     rows: Rows,
     collate: Collate,
     folder: Path,
+    best: Best | None,
 ) -> list[dict[str, float]]:
     """Train one phase in place, from its newest whole checkpoint if there is one, and return its log.
 
@@ -171,7 +181,14 @@ def _run(
     resumed = newest_whole(folder)
     if resumed is not None:
         say(f"  {phase.title}: goes on from {resumed}")
-    total = math.ceil(math.ceil(len(rows) / settings.batch_size) * phase.epochs)
+    epochs = phase.epochs
+    if best is not None:
+        best.phase = phase.title
+        if resumed is not None:
+            best.load(resumed)
+        if best.over:  # the run was stopped between the end of this phase and its being marked as done
+            epochs = best.curve[-1]["epoch"]
+    total = math.ceil(math.ceil(len(rows) / settings.batch_size) * epochs)
     done = 0 if resumed is None else int(resumed.name.rpartition("-")[2])
     with progress(phase.title, total, done) as steps, Keeper(phase.title, settings.save_minutes) as keeper:
         trainer = RecipeTrainer(
@@ -179,7 +196,7 @@ def _run(
             objective=objective,
             args=TrainingArguments(
                 output_dir=str(folder),
-                num_train_epochs=phase.epochs,
+                num_train_epochs=epochs,
                 learning_rate=phase.learning_rate,
                 per_device_train_batch_size=micro,
                 gradient_accumulation_steps=passes,
@@ -196,8 +213,9 @@ def _run(
             train_dataset=ordered,
             data_collator=collate,
             callbacks=[
-                Progress(steps, ordered),
+                Progress(steps, ordered, best),
                 Measuring(phase.title, measure, math.ceil(total / settings.measurements)),
+                *([] if best is None else [best]),
                 keeper,
             ],
         )

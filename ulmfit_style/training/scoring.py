@@ -14,6 +14,18 @@ from ulmfit_style.tasks.base import Feature, Row, Task
 from ulmfit_style.training.answers import answers
 
 
+def metric(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, rows: Sequence[Row], max_length: int
+) -> float:
+    """Return the score of the task's metric alone.
+
+    Args:
+        max_length: Tokens at which a text is cut.
+    """
+    found = list(answers(model, tokenizer, task, rows, max_length))
+    return task.score(found, [task.target(row) for row in rows])[task.metric]
+
+
 def score(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

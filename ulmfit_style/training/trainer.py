@@ -22,6 +22,7 @@ from transformers import (
 from ulmfit_style.console import Steps, say
 from ulmfit_style.errors import UserError
 from ulmfit_style.training.batching import Ordered
+from ulmfit_style.training.best import Best
 from ulmfit_style.training.objectives import Objective
 
 
@@ -69,10 +70,10 @@ class RecipeTrainer(Trainer):
 
 @final
 class Progress(TrainerCallback):
-    """Shows loss and rate, tells the rows which epoch it is, and stops at a loss that is not a number."""
+    """Shows loss, rate and score, tells the rows which epoch it is, and stops at a loss that is not a number."""
 
-    def __init__(self, steps: Steps, rows: Ordered) -> None:
-        self.steps, self.rows, self.loss = steps, rows, math.nan
+    def __init__(self, steps: Steps, rows: Ordered, best: Best | None = None) -> None:
+        self.steps, self.rows, self.best, self.loss = steps, rows, best, math.nan
         self._started, self._trained = time.monotonic(), 0
 
     def on_epoch_begin(
@@ -102,7 +103,8 @@ class Progress(TrainerCallback):
         rate = kwargs["lr_scheduler"].get_last_lr()[0]
         self._trained += 1
         speed = self._trained * self.rows.tokens_per_batch / (time.monotonic() - self._started)
-        self.steps.advance(notes=f"loss {self.loss:.3f}, rate {rate:.1e}, {speed:,.0f} tokens/s")
+        note = self.best.note if self.best else ""
+        self.steps.advance(notes=f"loss {self.loss:.3f}, rate {rate:.1e}, {speed:,.0f} tokens/s{note}")
 
 
 @final

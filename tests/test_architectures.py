@@ -1,0 +1,98 @@
+"""A checkpoint of an architecture without the head that a stage needs is answered at the door."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers.models.auto import modeling_auto
+
+from ulmfit_style.architectures import has_head, objective
+from ulmfit_style.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("auto_class", "table"),
+    [
+        ("AutoModelForMaskedLM", modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES),
+        ("AutoModelForCausalLM", modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+        ("AutoModelForSequenceClassification", modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
+        ("AutoModelForTokenClassification", modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES),
+    ],
+)
+def test_every_architecture_of_the_library_is_known_though_it_is_not_imported(auto_class: str, table: dict):
+    assert len(table) > 50
+    assert [name for name in modeling_auto.MODEL_MAPPING_NAMES if has_head(auto_class, name) != (name in table)] == []
+
+
+def test_the_objective_is_that_of_the_architecture():
+    assert [objective("auto", name) for name in ("bert", "modernbert", "llama", "gpt2")] == ["mlm", "mlm", "clm", "clm"]
+    for name, model_type, message in [
+        ("clm", "bert", "adapt.objective=clm: a model of type 'bert' has mlm; leave it at auto"),
+        ("mlm", "llama", "adapt.objective=mlm: a model of type 'llama' has clm; leave it at auto"),
+        ("auto", "t5", "adapt.objective=auto: a model of type 't5' has neither mlm nor clm; choose another model, or "),
+    ]:
+        with pytest.raises(UserError) as caught:
+            objective(name, model_type)
+        assert str(caught.value).startswith(message)
+
+
+@pytest.fixture
+def t5(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A tiny T5, which has neither language-model head."""
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "vocab_size": len(tokenizer)}
+    T5ForConditionalGeneration(T5Config(**sizes)).save_pretrained(tmp_path / "t5")
+    tokenizer.save_pretrained(tmp_path / "t5")
+    return tmp_path / "t5"
+
+
+def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command, and end with 1 if it imported torch."""
+    code = "import sys; from ulmfit_style.__main__ import main; code = main(sys.argv[1:]); "
+    code += "sys.exit('torch' in sys.modules or code)"
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_a_model_without_an_objective_is_answered_before_the_data_is_read(t5: Path, tiny_overrides, tmp_path: Path):
+    options = [f"model.checkpoint={t5}", "task.path=nowhere.csv"]
+    for stages in (["adapt"], ["adapt", "finetune"], ["plan"]):
+        ended = without_torch(*stages, *tiny_overrides, *options)
+        assert ended.returncode == 2, ended.stderr
+        assert "adapt.objective=auto: a model of type 't5' has neither mlm nor clm; choose another" in ended.stderr
+        assert ended.stdout == ""
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_objective_that_the_model_lacks_is_answered_too(tiny_overrides):
+    ended = without_torch("adapt", *tiny_overrides, "adapt.objective=clm", "task.path=nowhere.csv")
+    assert ended.returncode == 2
+    assert "adapt.objective=clm: a model of type 'bert' has mlm; leave it at auto" in ended.stderr
+
+
+def renamed(checkpoint: Path, folder: Path, **changes: str | None) -> list[str]:
+    """Copy a checkpoint with another config.json, and return the options that fine-tune it."""
+    folder.mkdir()
+    for path in checkpoint.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = {**json.loads((folder / "config.json").read_text()), **changes}
+    (folder / "config.json").write_text(json.dumps({name: value for name, value in config.items() if value}))
+    return [f"model.checkpoint={folder}", "adapt=none", "task.path=nowhere.csv"]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "message"),
+    [
+        ("vit", ": is of type 'vit', and TextClassification needs one that AutoModelForSequenceClassification knows"),
+        (None, ": its config.json has no model_type"),
+    ],
+)
+def test_a_model_that_the_task_cannot_use_is_answered_before_the_data_is_read(
+    checkpoint: Path, tiny_overrides, tmp_path: Path, model_type: str | None, message: str
+):
+    options = renamed(checkpoint, tmp_path / "model", model_type=model_type)
+    own = [override for override in tiny_overrides if not override.startswith("adapt.")]
+    ended = without_torch("finetune", *own, *options)
+    assert ended.returncode == 2, ended.stderr
+    assert f"model.checkpoint={tmp_path / 'model'}{message}" in ended.stderr

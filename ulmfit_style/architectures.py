@@ -1,0 +1,65 @@
+"""Which heads transformers has for which architectures.
+
+They are read from the library's source, for importing it would import torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from ulmfit_style.errors import UserError
+
+
+def objective(name: str, model_type: str, option: str = "adapt.objective") -> Literal["mlm", "clm"]:
+    """Return the objective that an option names, or for `auto` that of the architecture.
+
+    Args:
+        model_type: What a checkpoint's config.json calls its architecture, such as "bert".
+
+    Raises:
+        UserError: if the architecture has no head for it.
+    """
+    masked = has_head("AutoModelForMaskedLM", model_type)
+    # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
+    causal = has_head("AutoModelForCausalLM", model_type) and not masked
+    if masked and name in ("auto", "mlm"):
+        return "mlm"
+    if causal and name in ("auto", "clm"):
+        return "clm"
+    able = "mlm" if masked else "clm" if causal else "neither mlm nor clm"
+    remedy = "leave it at auto" if masked or causal else "choose another model, or adapt nothing: adapt=none"
+    raise UserError(f"{option}={name}: a model of type '{model_type}' has {able}; {remedy}")
+
+
+def has_head(auto_class: str, model_type: str) -> bool:
+    """Tell whether a transformers auto class, such as AutoModelForMaskedLM, loads models of an architecture."""
+    return model_type in _table(auto_class)
+
+
+@cache
+def _table(auto_class: str) -> dict[str, str]:
+    """Return the class that an auto class loads, of each architecture that it knows."""
+    # `class AutoModelForX: _model_mapping = MODEL_FOR_X_MAPPING`, and `MODEL_FOR_X_MAPPING_NAMES = OrderedDict([...])`
+    (own,) = (node.body for node in _source() if isinstance(node, ast.ClassDef) and node.name == auto_class)
+    (pairs,) = _assigned(_source(), f"{ast.unparse(*_assigned(own, '_model_mapping'))}_NAMES")
+    assert isinstance(pairs, ast.Call)
+    return dict(ast.literal_eval(pairs.args[0]))
+
+
+@cache
+def _source() -> list[ast.stmt]:
+    package = importlib.util.find_spec("transformers")
+    assert package is not None  # a dependency
+    assert package.origin is not None
+    path = Path(package.origin).with_name("models") / "auto" / "modeling_auto.py"
+    return ast.parse(path.read_text(encoding="utf-8")).body
+
+
+def _assigned(body: Sequence[ast.stmt], name: str) -> list[ast.expr]:
+    """Return what a name is given in a body."""
+    return [line.value for line in body if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == name]
