@@ -23,7 +23,7 @@ FLOORS = [
     {"checkpoints", "card", "composing", "predictions"},
     {"data", "training", "hydra_flags", "manual"},
     {"lineage"},
-    {"predictor"},
+    {"predictor", "agreement"},
     {"stages", "comparison"},
     {"launch"},
     {"sweep", "inventory", "presets", "doctor"},

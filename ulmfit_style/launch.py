@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 import tempfile
 import time
@@ -117,30 +115,13 @@ def _processes(config: Config) -> int:
 
 
 def _start(config: Config, stages: Sequence[str], count: int) -> None:
-    """Start processes that make the artefacts together, from a frozen recipe: Hydra never runs in them."""
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
+    """Let processes make the artefacts together, from a frozen recipe: Hydra never runs in them."""
     say(f"{count} processes train together")
-    # Without this each process would take every core, and they would wait for each other.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    options = LaunchConfig(
-        1, 1, count, rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id="ulmfit-style", max_restarts=0
-    )
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / RECIPE
         frozen = config.model_copy(update={"processes": count}).recipe()
         recipe.write_text(yaml.safe_dump(frozen), encoding="utf-8")
-        try:
-            elastic_launch(options, sys.executable)("-m", "ulmfit_style.launch", str(recipe), *stages)
-        except ChildFailedError as error:
-            code = error.get_first_failure()[1].exitcode
-            raise UserError(f"a process ended with exit code {code}; what it said stands above") from None
-        except SignalException as error:
-            raise Interrupted(error.sigval, "stopped") from None
+        processes.start(count, "ulmfit_style.launch", [str(recipe), *stages])
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -170,10 +151,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _prepare() -> None:
     """Load the libraries, on one GPU where there are several, and send what they say to the log of the run."""
-    if processes.count() == 1:
-        # Without this the Trainer would split every batch over all visible GPUs, in this one process.
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.partition(",")[0]
+    processes.see_one_gpu()
     from transformers.utils import logging as library_logging
 
     library_logging.disable_progress_bar()

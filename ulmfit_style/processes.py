@@ -1,13 +1,53 @@
-"""Which of several processes this one is, and what they agree on. With one process nothing is imported."""
+"""Starts processes that train together, and tells which of them this one is, and what they agree on.
+
+With one process nothing is imported.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+from collections.abc import Sequence
 from typing import TypeVar
 
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import Interrupted, UserError
 
 T = TypeVar("T")
+
+
+def start(count: int, module: str, arguments: Sequence[str]) -> None:
+    """Start so many processes of `python -m module` on this machine, and wait for them.
+
+    Raises:
+        UserError: if one of them fails; what it said stands on standard error.
+        Interrupted: if a signal stopped them.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # Without this each process would take every core, and they would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    options = LaunchConfig(
+        1,
+        1,
+        count,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",  # the machine's own name need not be one that it knows
+        run_id="ulmfit-style",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(options, sys.executable)("-m", module, *arguments)
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        raise UserError(f"a process ended with exit code {code}; what it said stands above") from None
+    except SignalException as error:
+        raise Interrupted(error.sigval, "stopped") from None
 
 
 def count() -> int:
@@ -18,6 +58,13 @@ def count() -> int:
 def is_main() -> bool:
     """Tell whether this process is the one that prints and writes."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def see_one_gpu() -> None:
+    """Hide all GPUs but the first where one process trains: the Trainer would split every batch over them."""
+    if count() == 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.partition(",")[0]
 
 
 def join() -> None:
