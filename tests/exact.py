@@ -114,3 +114,4 @@ if __name__ == "__main__":
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     weights = weights_after(kind, tokenizer, tiny_sizes(tokenizer), folder, 8 // processes.count())
     torch.save(weights, folder / f"weights.{os.environ['RANK']}")
+    processes.end(0)

@@ -116,4 +116,4 @@ def _train(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    processes.end(main(sys.argv[1:]))
