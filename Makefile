@@ -11,9 +11,18 @@ GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
 # make would expand the $(...) in an option's value on its way into the environment, where nobody wants it.
 unexport $(foreach v,$(.VARIABLES),$(if $(findstring command,$(origin $v)),$(if $(findstring $$,$(value $v)),$v)))
 
-# $(call pip_install,WHAT) keeps what pip says in a file, and shows the end of it when pip fails.
+PIP := $(VENV)/bin/python -m pip
+
+# Whether a torch is there that pyproject.toml is content with: pip tells, when it may fetch nothing.
+has_torch = PIP_CONFIG_FILE=/dev/null $(PIP) --isolated install --dry-run --no-deps --no-index \
+	"$$(sed -n 's/^ *"\(torch>=[^"]*\)".*/\1/p' pyproject.toml)" >/dev/null 2>&1
+needs_no_cuda = test "$$(uname -sm)" = "Linux x86_64" -a ! -e /dev/nvidia0 && ! command -v nvidia-smi >/dev/null
+
+# $(call pip_install,WHAT) leaves such a torch as it is, whatever constraints.txt pins. It keeps what pip says in a file,
+# and shows the end of it when pip fails.
 PIP_LOG     = $(VENV)/pip.log
-pip_install = $(VENV)/bin/pip install -c constraints.txt -e $1 >$(PIP_LOG) 2>&1 \
+pip_install = sed "$$(! $(has_torch) || echo '/^torch==/d')" constraints.txt >$(VENV)/constraints.txt \
+	&& $(PIP) install -c $(VENV)/constraints.txt -e $1 >$(PIP_LOG) 2>&1 \
 	|| { tail -n 20 $(PIP_LOG); echo "pip failed: the whole of what it said is in $(PIP_LOG)"; exit 1; }
 
 .DEFAULT_GOAL := help
@@ -61,12 +70,18 @@ format: $(VENV)/installed-dev ## format the code, and mend what the linter can
 
 # Both files are stamps: while they are newer than what they depend on, nothing is installed.
 $(VENV)/installed: pyproject.toml constraints.txt ulmfit_style/embedded.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	@test -x $(VENV)/bin/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| { echo "setup needs Python 3.11 or newer, but $(PYTHON) is: $$($(PYTHON) --version 2>&1)"; \
 		     echo "name another one: make setup PYTHON=python3.12"; exit 1; }
 	@echo "setup 1/3: a Python environment in $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
-	@echo "setup 2/3: torch, transformers and the rest: at first 370 MB to download (with CUDA about 2.5 GB more)"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --version >/dev/null 2>&1 || $(VENV)/bin/python -m ensurepip >/dev/null
+	@if $(has_torch); then echo "setup 2/3: transformers and the rest; the torch that is there stays"; \
+	else echo "setup 2/3: torch, transformers and the rest: at first 370 MB to download (with CUDA about 2.5 GB more)"; \
+		if $(needs_no_cuda); then \
+			echo "  There is no NVIDIA driver here. Should this bring CUDA all the same, for the small build stop it and type:"; \
+			echo "  make setup PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"; \
+		fi; fi
 	@$(call pip_install,.)
 	@echo "setup 3/3: the model and the data of the shipped recipes"
 	@$(VENV)/bin/ulmfit-style setup

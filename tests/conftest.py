@@ -133,6 +133,7 @@ def tiny_overrides(tmp_path: Path, checkpoint: Path, reviews_csv: Path) -> list[
         "model.sha256=null",
         f"runs={tmp_path / 'runs'}",
         "adapt.epochs=1",
+        "adapt.batch_size=4",
         "adapt.head_epochs=1",
         "finetune.epochs=2",
     ]

@@ -16,6 +16,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedTokenizerFast,
     TrainingArguments,
     set_seed,
@@ -28,7 +30,7 @@ from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Encoded, Ordered
-from ulmfit_style.training.objectives import MaskedLM
+from ulmfit_style.training.objectives import CausalLM, MaskedLM
 from ulmfit_style.training.trainer import RecipeTrainer
 
 TASK = TextClassification(path="-")
@@ -38,7 +40,8 @@ TASKS: dict[str, Task] = {
     "multi-label classification": MultiLabelClassification(path="-"),
     "regression": TextRegression(path="-"),
 }
-KINDS = ["masked language modelling", *TASKS]
+LANGUAGE = ["masked language modelling", "causal language modelling"]
+KINDS = [*LANGUAGE, *TASKS]
 
 
 def labelled(kind: str, count: int = 40) -> list[Row]:
@@ -65,9 +68,14 @@ def features(tokenizer: PreTrainedTokenizerFast, count: int = 40, kind: str = "c
 def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int) -> torch.Tensor:
     """Train ten plain SGD steps of 8 rows, `micro` rows at a time."""
     set_seed(0)
-    if kind == "masked language modelling":
+    if kind in LANGUAGE:
         model: Any = BertForMaskedLM(BertConfig(**tiny))
         objective: Any = MaskedLM(tokenizer, 0.15, seed=0)
+        if kind == "causal language modelling":
+            model = LlamaForCausalLM(
+                LlamaConfig(**{name: size for name, size in tiny.items() if "dropout" not in name})
+            )
+            objective = CausalLM(tokenizer)
         texts = [text + " film" * (number % 9) for number, (text, _, _) in enumerate(reviews(40))]
         rows: Any = chunks(texts, tokenizer, 32, folder)
         gather = objective.collate
@@ -107,3 +115,4 @@ if __name__ == "__main__":
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     weights = weights_after(kind, tokenizer, tiny_sizes(tokenizer), folder, 8 // processes.count())
     torch.save(weights, folder / f"weights.{os.environ['RANK']}")
+    processes.end(0)

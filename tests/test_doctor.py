@@ -1,21 +1,23 @@
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ulmfit_style import doctor, embedded
+from ulmfit_style import agreement, doctor, embedded
 from ulmfit_style.__main__ import main
 
-LINE = re.compile(r"(\S+|package index) {1,16}\S.*")
+LINE = re.compile(r"(\S+|package index|two processes) {1,16}\S.*")
 
 
 @pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """What doctor prints, without asking a package index."""
+    """What doctor prints, without asking a package index, where two processes cannot be started."""
     monkeypatch.setattr(doctor, "_package_index", lambda: "answers")
+    monkeypatch.setattr(agreement, "COMMAND", [sys.executable, "-c", f"raise OSError({sys.prefix!r})"])
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert main(["doctor"]) == 0
     return capsys.readouterr().out
@@ -24,8 +26,38 @@ def report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 def test_it_tells_what_an_issue_needs_in_plain_lines(report: str):
     lines = report.splitlines()
     assert [line for line in lines if not LINE.fullmatch(line)] == []
+    assert lines[-1].startswith("two processes   failed")
     for start in ("python", "torch", "cores", "memory", "device", "disk", "Hub", "embedded"):
         assert any(line.startswith(f"{start} ") for line in lines), start
+
+
+def test_two_processes_on_this_machine_train_as_one_does():
+    assert re.fullmatch(r"agree with one to \de-\d\d", agreement.told())
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("print(9.9e-7)", "agree with one to 1e-06"),
+        (
+            "print(0.004)",
+            "differ from one by 4e-03, and rounding explains 1e-06; train with processes=1, and report it",
+        ),
+        ("print('nan')", "differ from one by nan"),
+        ("import this_is_not_there", "failed: `python -m ulmfit_style.agreement` shows more; train with processes=1"),
+        ("import signal, time; signal.alarm(1); time.sleep(60)", "did not end within 120 seconds: `python -m"),
+    ],
+)
+def test_what_is_wrong_with_two_processes_is_one_line(monkeypatch: pytest.MonkeyPatch, code: str, told: str):
+    monkeypatch.setattr(agreement, "COMMAND", [sys.executable, "-c", code])
+    assert agreement.told().startswith(told)
+    assert "\n" not in agreement.told()
+
+
+def test_processes_that_hang_are_ended():
+    code = "from ulmfit_style import agreement; agreement.TIMEOUT_SECONDS = 1; agreement.main([])"
+    ended = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    assert ended.returncode == -signal.SIGALRM
 
 
 def test_it_prints_no_secret_and_no_folder(report: str):

@@ -23,7 +23,7 @@ FLOORS = [
     {"checkpoints", "card", "composing", "predictions"},
     {"data", "training", "hydra_flags", "manual"},
     {"lineage", "pins"},
-    {"predictor"},
+    {"predictor", "agreement"},
     {"language_model"},
     {"stages", "comparison"},
     {"launch"},

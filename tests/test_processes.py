@@ -1,10 +1,17 @@
+import csv
 import json
+import os
+import re
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+from samples import reviews
 
 from ulmfit_style import processes
 from ulmfit_style.composing import compose
@@ -46,7 +53,23 @@ def test_another_number_of_processes_than_the_recipe_wants_is_refused(
     recipe_of_two: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert main([str(recipe_of_two), "adapt", "finetune"]) == 2
-    assert "processes=2: there are 1" in capsys.readouterr().err
+    assert f"processes=2: there are 1; start as many, or put null in {recipe_of_two}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["recipe.yaml"], "say -m ulmfit_style.launch <recipe> and one or several of pretrain, adapt, finetune, evaluate"),
+        (["recipe.yaml", "finetune", "push"], "say -m ulmfit_style.launch <recipe> and one or several of"),
+        (
+            ["nowhere.yaml", "adapt"],
+            "nowhere.yaml: there is no such file; `ulmfit-style plan adapt write=nowhere.yaml`",
+        ),
+    ],
+)
+def test_a_wrong_launch_is_told_what_to_say(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -64,3 +87,123 @@ def test_one_process_agrees_with_itself_and_imports_nothing(monkeypatch: pytest.
     assert not processes.any_of(flag=False)
     monkeypatch.setenv("RANK", "1")
     assert not processes.is_main()
+
+
+class Machines:
+    """Two launches with a folder each: to the launcher they are two machines, and both are this one."""
+
+    def __init__(self, folder: Path, overrides: list[str]) -> None:
+        self.folders = [folder / "first", folder / "second"]
+        self.runs = folder / "runs"
+        self.recipe(*overrides)
+
+    def recipe(self, *overrides: str) -> None:
+        """Write the recipe as `plan` does, and give it and the data to both."""
+        config = compose([*overrides, "task.path=reviews.csv"])
+        for folder in self.folders:
+            folder.mkdir(exist_ok=True)
+            (folder / "recipe.yaml").write_text(yaml.safe_dump(config.recipe()))
+            write_reviews(folder / "reviews.csv", 120)
+
+    def start(self, *stages: str) -> list[subprocess.Popen[str]]:
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            port = probe.getsockname()[1]
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
+        address = ["--master_addr=localhost", f"--master_port={port}", "-m", "ulmfit_style.launch", "recipe.yaml"]
+        return [
+            subprocess.Popen(
+                [*launch, f"--node_rank={rank}", *address, *stages],
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank, folder in enumerate(self.folders)
+        ]
+
+    def run(self, *stages: str) -> list[tuple[int, str, str]]:
+        """Return the exit code, the output and the errors of each."""
+        started = self.start(*stages)
+        said = [machine.communicate(timeout=300) for machine in started]
+        return [(machine.returncode, *each) for machine, each in zip(started, said, strict=True)]
+
+
+def write_reviews(path: Path, count: int) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("review", "stars", "film"), *reviews(count)])
+
+
+@pytest.fixture
+def machines(tmp_path: Path, tiny_overrides: list[str]) -> Machines:
+    return Machines(tmp_path, tiny_overrides)
+
+
+def test_what_is_missing_on_one_machine_is_told_on_both_before_anything_is_made(machines: Machines):
+    (machines.folders[1] / "reviews.csv").unlink()
+    for code, output, errors in machines.run("adapt", "finetune"):
+        assert code == 1
+        assert re.search(r"ulmfit-style: machine 1 \(\S+\): task.path=reviews.csv: there is no such file", errors), (
+            errors
+        )
+        assert output == ""
+    assert not machines.runs.exists()
+
+
+@pytest.mark.slow
+def test_two_machines_run_the_chain_together(machines: Machines):
+    first, second = machines.run("adapt", "finetune")
+    assert first[0] == second[0] == 0, first[2] + second[2]
+    assert re.match(r"2 processes train together on machine 0 \(\S+\), machine 1 \(\S+\)\n", first[1])
+    assert "adapted + fine-tuned" in first[1]
+    assert f"The model is in {machines.runs}/default/finetune" in first[1]
+    assert second[1] == second[2] == ""
+    assert json.loads((machines.runs / "default/finetune" / MANIFEST).read_text())["processes"] == 2
+
+
+@pytest.mark.slow
+def test_two_machines_with_other_data_are_told_so(machines: Machines):
+    write_reviews(machines.folders[1] / "reviews.csv", 118)
+    for code, _, errors in machines.run("adapt"):
+        assert code == 1
+        assert re.search(
+            r"machine 1 \(\S+\): differs from machine 0 \(\S+\) in corpus; give them the same files", errors
+        )
+    assert not machines.runs.exists()
+
+
+@pytest.mark.slow
+def test_two_machines_need_one_folder_of_artefacts(machines: Machines, tiny_overrides: list[str]):
+    machines.recipe(*tiny_overrides, "runs=runs")
+    for code, _, errors in machines.run("adapt"):
+        assert code == 1
+        assert re.search(r"runs=runs: machine 1 \(\S+\) does not see there what machine 0 \(\S+\) writes", errors), (
+            errors
+        )
+    assert list((machines.folders[0] / "runs").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_when_a_machine_dies_the_other_ends_and_both_go_on_from_the_newest_checkpoint(
+    machines: Machines, tiny_overrides: list[str]
+):
+    machines.recipe(*tiny_overrides, "adapt.epochs=100", "adapt.head_epochs=0", "save_minutes=0.001")
+    first, second = machines.start("adapt")
+    while not list(machines.runs.glob("adapt-*/checkpoints/*/checkpoint-*/whole.json")) and first.poll() is None:
+        time.sleep(0.1)
+    [rank] = children(second.pid)
+    os.kill(rank, signal.SIGKILL)
+    _, errors = first.communicate(timeout=60)
+    second.communicate(timeout=60)
+    assert first.returncode == 1
+    assert "another process ended, or the network to it did; the same command goes on from the newest" in errors
+    assert "[rank0]" not in errors
+
+    (code, output, errors), _ = machines.run("adapt")
+    assert code == 0, errors
+    assert re.search(r"every weight: goes on from \S+/checkpoint-\d+\n", output)
+
+
+def children(process: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=True)
+    return [int(line) for line in listed.stdout.split()]

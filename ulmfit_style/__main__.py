@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 from ulmfit_style.errors import Interrupted, UserError, nearest
 
@@ -22,7 +23,7 @@ COMMANDS = {
     "evaluate": "score a finished model: evaluate.split=validation, evaluate.path=<file>, evaluate.model=<directory>",
     "predict": "answer texts: predict.input=<text, file or - for standard input> predict.output=<.jsonl or .csv>",
     "push": "upload the fine-tuned model to the Hub: hub.repo=<name>",
-    "plan": "before other commands: say what they would run, and why, and run nothing",
+    "plan": "before other commands: say what they would run, and why, and run nothing; write=recipe.yaml freezes it",
     "sweep": "run a grid over one shared adapt: finetune.learning_rate=2e-5,5e-5",
     "runs": "list the artefacts: when they were made, their size, which names link to them",
     "clean-runs": "list the artefacts that no name needs; yes=true removes them",
@@ -34,6 +35,9 @@ COMMANDS = {
 
 CHAIN = ("adapt", "finetune")
 """What `plan` alone plans."""
+
+WRITE = "write="
+"""The option of `plan` that keeps the recipe."""
 
 HELP = {"-h", "--help"}
 
@@ -90,7 +94,10 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     from ulmfit_style.console import lines_on_stderr
 
     if "plan" in words:
-        job = partial(inventory.plan, stages=[word for word in words if word != "plan"] or CHAIN)
+        paths = [Path(argument.removeprefix(WRITE)) for argument in rest if argument.startswith(WRITE)]
+        rest = [argument for argument in rest if not argument.startswith(WRITE)]
+        stages = [word for word in words if word != "plan"] or CHAIN
+        job = partial(inventory.plan, stages=stages, write=paths[-1] if paths else None)
     else:
         job = partial(launch.run, stages=words)
     # What `predict` prints is for programs to read.

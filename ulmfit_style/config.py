@@ -215,7 +215,8 @@ class Config(Section):
     compare: bool
     """Whether `finetune` also fits the reference models and fine-tunes without adaptation, to tell what it is worth."""
     processes: Count | None
-    """Processes that train together on this machine; null for one on each visible GPU, or one where there is none."""
+    """Processes that train together; null for one on each visible GPU of this machine, or one where there is none, and
+    under a launcher of your own for as many as it starts."""
     micro_batch_size: Count | None
     """Rows per forward pass of a process; null for as many as `batch_size` has for each. It only splits the batch."""
     save_minutes: Annotated[float, Field(gt=0)]

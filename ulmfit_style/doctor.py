@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from ulmfit_style import embedded
+from ulmfit_style import agreement, embedded
 from ulmfit_style.console import say
 
 PACKAGES = (
@@ -38,7 +38,7 @@ TIMEOUT_SECONDS = 5
 
 
 def run() -> None:
-    """Print versions, hardware, what answers and what is installed."""
+    """Print versions, hardware, what answers and what is installed, and whether two processes train as one does."""
     _line("python", f"{platform.python_version()} ({platform.python_implementation()})")
     _line("system", platform.platform())
     for name in PACKAGES:
@@ -53,6 +53,7 @@ def run() -> None:
     _line("HF_TOKEN", "set" if os.environ.get("HF_TOKEN") else "not set")
     for state in embedded.states():
         _line("embedded", state)
+    _line("two processes", agreement.told())
 
 
 def _line(what: str, found: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import Timeout
 from rich.filesize import decimal
 from rich.table import Table
@@ -17,6 +18,7 @@ from rich.table import Table
 from ulmfit_style import launch, lineage, pins
 from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
+from ulmfit_style.errors import UserError
 from ulmfit_style.run import MANIFEST, RECIPE, lock_of, read_json
 
 
@@ -45,8 +47,15 @@ class Entry:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def plan(config: Config, stages: Sequence[str]) -> None:
-    """Say which steps of the stages would run, and why, without running them. The data is read and checked."""
+def plan(config: Config, stages: Sequence[str], write: Path | None = None) -> None:
+    """Say which steps of the stages would run, and why, without running them. The data is read and checked.
+
+    Args:
+        write: Where to keep the recipe for `ulmfit_style.launch`.
+
+    Raises:
+        UserError: if something in the data or the options is wrong, or the recipe cannot be written there.
+    """
     config = pins.pinned(config)
     steps = launch.plan(config, stages)
     for number, step in enumerate(steps, start=1):
@@ -57,6 +66,21 @@ def plan(config: Config, stages: Sequence[str]) -> None:
         say(f"[{number}/{len(steps)}] {step.title}: {state}")
     if "push" in stages:
         say(f"push: would upload the model to {config.hub.repo or 'nowhere yet; say hub.repo=<name>'}")
+    if write is not None:
+        _write(config, [stage for stage in stages if stage in launch.STAGES], write)
+
+
+def _write(config: Config, stages: Sequence[str], path: Path) -> None:
+    """Write the frozen recipe, and say how several machines run it."""
+    if path.exists():
+        raise UserError(f"write={path}: is there already; remove it, or choose another name")
+    if not path.parent.is_dir():
+        raise UserError(f"write={path}: there is no folder {path.parent}")
+    path.write_text(yaml.safe_dump(config.recipe(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    say(f"wrote {path}. Every machine needs it, the same data, and one shared folder for runs={config.runs}. On each:")
+    machines = "--multi_gpu --num_machines 2 --num_processes <GPUs of all> --machine_rank <0 or 1>"
+    main = "--main_process_ip <address of 0> --main_process_port 29500"
+    say(f"  accelerate launch {machines} {main} -m ulmfit_style.launch {path} {' '.join(stages)}")
 
 
 def runs(folder: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import yaml
 
@@ -21,8 +21,19 @@ from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.run import RECIPE, Artefact
 from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, push, references, scratch
 
+Determinants = dict[tuple[str, str], Any]
+"""All that determines the artefacts of a plan, by role and name."""
+
+STAGES = ("pretrain", "adapt", "finetune", "evaluate")
+"""What several processes can do together."""
+
 SPEAKING_SECONDS = 3
-"""How long the other processes leave the main one to say what is wrong, before all are ended."""
+"""How long the other processes leave the main one to say what is wrong, before they say it themselves."""
+
+SHARING_SECONDS = 40
+"""How long a network file system may take to show a file to another machine; NFS looks every 30 seconds."""
+
+LOST = "another process ended, or the network to it did; the same command goes on from the newest checkpoint"
 
 
 @dataclass(frozen=True)
@@ -105,14 +116,9 @@ def run(config: Config, stages: Sequence[str]) -> None:
     steps = plan(config, stages)
     if all(step.artefact.finished for step in steps) or (count := _processes(config)) == 1:
         make(steps, config.name)
+        _tell(config, stages)
     else:
-        _start(config, stages, count)
-    if "finetune" in stages:
-        conclude(config)
-    elif {"pretrain", "adapt"} & set(stages) and config.task is not None:
-        say(f"Next: make {'finetune' if 'adapt' in stages else 'adapt finetune'}, with the same options")
-    if "evaluate" in stages:
-        evaluate.tell(config)
+        _start(config, [stage for stage in stages if stage in STAGES], count)
     if "predict" in stages:
         predict.run(config)
     if "push" in stages:
@@ -150,65 +156,143 @@ def _processes(config: Config) -> int:
     return max(1, torch.cuda.device_count())
 
 
-def _start(config: Config, stages: Sequence[str], count: int) -> None:
-    """Start processes that make the artefacts together, from a frozen recipe: Hydra never runs in them."""
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+def _tell(config: Config, stages: Sequence[str]) -> None:
+    """Say what came of the stages, and what to type next."""
+    if "finetune" in stages:
+        conclude(config)
+    elif {"pretrain", "adapt"} & set(stages) and config.task is not None:
+        say(f"Next: make {'finetune' if 'adapt' in stages else 'adapt finetune'}, with the same options")
+    if "evaluate" in stages:
+        evaluate.tell(config)
 
-    say(f"{count} processes train together")
-    # Without this each process would take every core, and they would wait for each other.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    options = LaunchConfig(
-        1, 1, count, rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id="ulmfit-style", max_restarts=0
-    )
+
+def _start(config: Config, stages: Sequence[str], count: int) -> None:
+    """Let processes on this machine do the stages, from a frozen recipe: Hydra never runs in them."""
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / RECIPE
         frozen = config.model_copy(update={"processes": count}).recipe()
         recipe.write_text(yaml.safe_dump(frozen), encoding="utf-8")
-        try:
-            elastic_launch(options, sys.executable)("-m", "ulmfit_style.launch", str(recipe), *stages)
-        except ChildFailedError as error:
-            code = error.get_first_failure()[1].exitcode
-            raise UserError(f"a process ended with exit code {code}; what it said stands above") from None
-        except SignalException as error:
-            raise Interrupted(error.sigval, "stopped") from None
+        processes.start(count, "ulmfit_style.launch", [str(recipe), *stages])
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Make the artefacts of a frozen recipe as one of several processes, and return the exit code.
+    """Do the stages of a frozen recipe as one of several processes, and return the exit code.
 
     This is what `_start` starts on this machine, and what `accelerate launch -m ulmfit_style.launch recipe.yaml adapt
     finetune` starts on several.
     """
-    recipe, *stages = arguments
-    config = load(Path(recipe))
     try:
-        if config.processes not in (None, processes.count()):
-            raise UserError(f"processes={config.processes}: there are {processes.count()}")
         processes.join()
+        config, stages, steps = _agreed(arguments)
+        _require_shared(config.runs)
+        make(steps, config.name)
+        processes.leave()
+        if processes.is_main():
+            _tell(config, stages)
+    except (UserError, Interrupted) as error:
+        if not processes.is_main():
+            time.sleep(SPEAKING_SECONDS)
+        print(f"ulmfit-style: {error}", file=sys.stderr, flush=True)
+        return 128 + error.signal if isinstance(error, Interrupted) else 2
+    except RuntimeError as error:
+        if not processes.is_loss(error):
+            raise
+        print(f"ulmfit-style: {LOST}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def _agreed(arguments: Sequence[str]) -> tuple[Config, Sequence[str], list[Step]]:
+    """Read the recipe and plan it, in every process.
+
+    Raises:
+        UserError: in all of them, if something is wrong in one, or they would not make the same.
+    """
+    problem, determinants = None, Determinants()
+    try:
+        config, stages = _read(arguments)
         with muted():
             config = pins.pinned(config)
             steps = plan(config, stages)
-        make(steps, config.name)
-    except (UserError, Interrupted) as error:
-        if processes.is_main():
-            print(f"ulmfit-style: {error}", file=sys.stderr, flush=True)
-        else:
-            time.sleep(SPEAKING_SECONDS)
-        return 128 + error.signal if isinstance(error, Interrupted) else 2
-    processes.leave()
-    return 0
+        determinants["", "stages"] = stages
+        for step in steps:
+            determinants |= {(step.role, name): value for name, value in step.artefact.determinants.items()}
+    except UserError as error:
+        problem = str(error)
+    found = processes.from_all((processes.machine(), problem, determinants))
+    if problem is not None and all(other == problem for _, other, _ in found):
+        raise UserError(problem)
+    problems = [f"{machine}: {problem}" for machine, problem, _ in found if problem is not None]
+    problems = problems or [
+        f"{machine}: differs from {found[0][0]} in {names}; give them the same files, stages and version of the program"
+        for machine, _, theirs in found
+        if (names := _differing(found[0][2], theirs))
+    ]
+    if problems:
+        raise UserError("\n".join(dict.fromkeys(problems)))
+    machines = dict.fromkeys(machine for machine, _, _ in found)
+    where = f" on {', '.join(machines)}" if len(machines) > 1 else ""
+    say(f"{len(found)} processes train together{where}" if len(found) > 1 else "one process trains by itself")
+    return config, stages, steps
+
+
+def _differing(ours: Determinants, theirs: Determinants) -> str:
+    """Name the determinants that are not the same, over all artefacts."""
+    keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+    return ", ".join(dict.fromkeys(name for _, name in keys))
+
+
+def _read(arguments: Sequence[str]) -> tuple[Config, Sequence[str]]:
+    """Read the recipe, and check that the stages and the processes are what it takes."""
+    if len(arguments) < 2 or not set(arguments[1:]) <= set(STAGES):
+        raise UserError(f"say -m ulmfit_style.launch <recipe> and one or several of {', '.join(STAGES)}")
+    recipe, *stages = arguments
+    if not Path(recipe).is_file():
+        raise UserError(
+            f"{recipe}: there is no such file; `ulmfit-style plan {' '.join(stages)} write={recipe}` writes it"
+        )
+    config = load(Path(recipe))
+    if config.processes not in (None, processes.count()):
+        raise UserError(
+            f"processes={config.processes}: there are {processes.count()}; start as many, or put null in {recipe}"
+        )
+    return config, stages
+
+
+def _require_shared(runs: Path) -> None:
+    """Check that every process sees in `runs` what the main one writes: each reads the artefacts of the step before.
+
+    Raises:
+        UserError: in all of them, naming the machines that do not.
+    """
+    mark = runs / f".seen-{processes.from_main(uuid4().hex)}"
+    if processes.is_main():
+        runs.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    found = processes.from_all((processes.machine(), _appears(mark)))
+    if processes.is_main():
+        mark.unlink()
+    blind = dict.fromkeys(machine for machine, seen in found if not seen)
+    if blind:
+        raise UserError(
+            f"runs={runs}: {', '.join(blind)} does not see there what {found[0][0]} writes; all machines need one "
+            "shared folder, by the same path"
+        )
+
+
+def _appears(path: Path) -> bool:
+    """Wait for a file that another machine wrote."""
+    end = time.monotonic() + SHARING_SECONDS
+    while not path.exists():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.5)
+    return True
 
 
 def _prepare() -> None:
     """Load the libraries, on one GPU where there are several, and send what they say to the log of the run."""
-    if processes.count() == 1:
-        # Without this the Trainer would split every batch over all visible GPUs, in this one process.
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.partition(",")[0]
+    processes.see_one_gpu()
     from transformers.utils import logging as library_logging
 
     library_logging.disable_progress_bar()
@@ -217,4 +301,4 @@ def _prepare() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    processes.end(main(sys.argv[1:]))

@@ -1,13 +1,53 @@
-"""Which of several processes this one is, and what they agree on. With one process nothing is imported."""
+"""Starts processes that train together, and tells which of them this one is, and what they agree on.
+
+With one process nothing is imported.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from typing import TypeVar
+import platform
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, TypeVar
 
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import Interrupted, UserError
 
 T = TypeVar("T")
+
+
+def start(count: int, module: str, arguments: Sequence[str]) -> None:
+    """Start so many processes of `python -m module` on this machine, and wait for them.
+
+    Raises:
+        UserError: if one of them fails; what it said stands on standard error.
+        Interrupted: if a signal stopped them.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # Without this each process would take every core, and they would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    options = LaunchConfig(
+        1,
+        1,
+        count,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",  # the machine's own name need not be one that it knows
+        run_id="ulmfit-style",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(options, sys.executable)("-m", module, *arguments)
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        raise UserError(f"a process ended with exit code {code}; what it said stands above") from None
+    except SignalException as error:
+        raise Interrupted(error.sigval, "stopped") from None
 
 
 def count() -> int:
@@ -20,6 +60,18 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def machine() -> str:
+    """Return the name of this machine and the number that the launcher gave it."""
+    return f"machine {os.environ.get('GROUP_RANK', '0')} ({platform.node()})"
+
+
+def see_one_gpu() -> None:
+    """Hide all GPUs but the first where one process trains: the Trainer would split every batch over them."""
+    if count() == 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.partition(",")[0]
+
+
 def join() -> None:
     """Join the other processes, by NCCL on GPUs and by Gloo without.
 
@@ -28,6 +80,7 @@ def join() -> None:
     """
     if count() == 1:
         return
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported
     import torch
     from accelerate import PartialState
 
@@ -36,12 +89,32 @@ def join() -> None:
         raise UserError(f"{count()} processes were started, and {joined} found each other")
 
 
+def is_loss(error: RuntimeError) -> bool:
+    """Tell whether an error means that another process is gone, or the network to it."""
+    import torch
+
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
 def leave() -> None:
     """Part from the other processes."""
     if count() > 1:
         from accelerate import PartialState
 
         PartialState().destroy_process_group()
+
+
+def end(code: int) -> NoReturn:
+    """End this process with an exit code, which the launcher is to see.
+
+    Gloo's threads live until the interpreter is gone, and about one time in fifty they abort it on its way
+    ("terminate called without an active exception"): several processes therefore end without Python's farewell.
+    """
+    if count() == 1:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def from_main(value: T) -> T:
@@ -55,13 +128,18 @@ def from_main(value: T) -> T:
     return values[0]
 
 
-def any_of(flag: bool) -> bool:
-    """Tell, in every process alike, whether the flag is set in one of them."""
+def from_all(value: T) -> list[T]:
+    """Return the values of all processes, the main one's first, in every process."""
     if count() == 1:
-        return flag
+        return [value]
     from accelerate.utils import gather_object
 
-    return any(gather_object([flag]))
+    return list(gather_object([value]))
+
+
+def any_of(flag: bool) -> bool:
+    """Tell, in every process alike, whether the flag is set in one of them."""
+    return any(from_all(flag))
 
 
 def wait() -> None:

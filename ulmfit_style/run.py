@@ -17,13 +17,15 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from filelock import FileLock, Timeout
 
 from ulmfit_style import processes
 from ulmfit_style.console import logging_to, say
+
+T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
@@ -72,26 +74,31 @@ class Artefact:
         """Whether the directory is whole: its manifest is written last."""
         return (self.directory / MANIFEST).exists()
 
-    def make(self, build: Callable[[Path], None], recipe: Mapping[str, Any]) -> Path:
+    def make(self, build: Callable[[Path], None], recipe: Mapping[str, Any], *, alone: bool = False) -> Path:
         """Let `build` fill the directory, unless it is finished, and return it.
 
         The directory is locked meanwhile: another run that wants the same artefact waits, and finds it finished. What a
         stopped run left in `CHECKPOINTS` is there for `build` to go on from, and removed in the end. The manifest is
-        written last, when `build` returned. Several processes come here together; the main one writes.
+        written last, when `build` returned.
+
+        Args:
+            alone: Whether this process makes it by itself; else several come here together, and the main one writes.
         """
+        writes, agreed = alone or processes.is_main(), _same if alone else processes.from_main
+        wait = _go_on if alone else processes.wait
         self.runs.mkdir(parents=True, exist_ok=True)
-        with self._lock() if processes.is_main() else nullcontext():
-            if processes.from_main(self.finished):
+        with self._lock() if writes else nullcontext():
+            if agreed(self.finished):
                 return self.directory
-            if processes.is_main():
+            if writes:
                 self.directory.mkdir(exist_ok=True)
                 (self.directory / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
-            processes.wait()
+            wait()
             started = time.time()
             with logging_to(self.directory / LOG):
                 build(self.directory)
-            processes.wait()
-            if processes.is_main():
+            wait()
+            if writes:
                 shutil.rmtree(self.directory / CHECKPOINTS, ignore_errors=True)
                 manifest = {
                     "stage": self.stage,
@@ -105,7 +112,7 @@ class Artefact:
                     "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
                 }
                 write_json(self.directory / MANIFEST, manifest)
-            processes.wait()
+            wait()
         return self.directory
 
     @contextmanager
@@ -129,6 +136,14 @@ class Artefact:
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(Path("..") / self.directory.name, target_is_directory=True)
         fresh.replace(folder / role)
+
+
+def _same(value: T) -> T:
+    return value
+
+
+def _go_on() -> None:
+    return
 
 
 def lock_of(directory: Path) -> FileLock:

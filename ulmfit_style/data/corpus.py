@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from ulmfit_style import processes
 from ulmfit_style.config import Corpus
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
@@ -162,7 +161,9 @@ def _of_files(corpus: Corpus, references: Sequence[str], runs: Path) -> tuple[py
         "document": units,
     }
     artefact = Artefact("corpus", determinants, runs)
-    directory = artefact.make(partial(_gather, corpus, list(files)), {"corpus": corpus.model_dump(mode="json")})
+    # Alone, for the processes plan each by itself: in one of them a file may be missing.
+    recipe = {"corpus": corpus.model_dump(mode="json")}
+    directory = artefact.make(partial(_gather, corpus, list(files)), recipe, alone=True)
     table = pyarrow.ipc.open_file(pyarrow.memory_map(str(directory / TABLE))).read_all()
     whole = f" ({len(files):,} files)" if len(files) > 1 else ""
     each = f"; in txt and md files a document is a {' or a '.join(units)} (corpus.document)" if units else ""
@@ -173,8 +174,6 @@ def _gather(corpus: Corpus, files: Sequence[str], directory: Path) -> None:
     """Read files into a table in a directory."""
     import pyarrow
 
-    if not processes.is_main():
-        return
     with pyarrow.OSFile(str(directory / TABLE), "wb") as sink, progress("reading documents", None) as steps:
 
         def texts() -> Iterator[str]:
