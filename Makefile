@@ -6,6 +6,7 @@ VENV   ?= .venv
 
 COMMANDS := plan pretrain adapt finetune evaluate predict push sweep runs clean-runs new-task check-presets doctor
 WORKERS  := -n auto --dist loadfile
+MKDOCS    = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
 
 # make would expand the $(...) in an option's value on its way into the environment, where nobody wants it.
@@ -27,7 +28,7 @@ pip_install = sed "$$(! $(has_torch) || echo '/^torch==/d')" constraints.txt >$(
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup $(COMMANDS) test check format
+.PHONY: help setup $(COMMANDS) test docs check format
 
 help: ## list the targets
 	@awk -F ' *:.*## ' '/^[a-z-]+ *:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,17 +59,21 @@ $(COMMANDS): $(VENV)/installed
 test: $(VENV)/installed-dev ## run the tests, but for the slow ones
 	@$(VENV)/bin/pytest $(WORKERS)
 
-check: $(VENV)/installed-dev ## all that has to pass before a change goes in: format, lint, types, tests
+docs: $(VENV)/installed-docs ## build the documentation into site/, whose index.html opens from the disk
+	@$(MKDOCS)
+
+check: $(VENV)/installed-dev $(VENV)/installed-docs ## all that has to pass before a change goes in: format, lint, types, docs, tests
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/mypy
+	@$(MKDOCS)
 	@$(VENV)/bin/pytest $(WORKERS) -m "not gpu"
 
 format: $(VENV)/installed-dev ## format the code, and mend what the linter can
 	@$(VENV)/bin/ruff format
 	@$(VENV)/bin/ruff check --fix
 
-# Both files are stamps: while they are newer than what they depend on, nothing is installed.
+# These files are stamps: while they are newer than what they depend on, nothing is installed.
 $(VENV)/installed: pyproject.toml constraints.txt ulmfit_style/embedded.txt
 	@test -x $(VENV)/bin/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| { echo "setup needs Python 3.11 or newer, but $(PYTHON) is: $$($(PYTHON) --version 2>&1)"; \
@@ -90,4 +95,9 @@ $(VENV)/installed: pyproject.toml constraints.txt ulmfit_style/embedded.txt
 $(VENV)/installed-dev: $(VENV)/installed
 	@echo "setup: pytest, ruff and mypy: at first 30 MB to download"
 	@$(call pip_install,".[dev]")
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	@echo "setup: mkdocs: at first 14 MB to download"
+	@$(call pip_install,".[docs]")
 	@touch $@

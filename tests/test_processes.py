@@ -59,7 +59,10 @@ def test_another_number_of_processes_than_the_recipe_wants_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["recipe.yaml"], "say -m ulmfit_style.launch <recipe> and one or several of pretrain, adapt, finetune, evaluate"),
+        (
+            ["recipe.yaml"],
+            "say -m ulmfit_style.launch <recipe> and one or several of pretrain, adapt, finetune, evaluate",
+        ),
         (["recipe.yaml", "finetune", "push"], "say -m ulmfit_style.launch <recipe> and one or several of"),
         (
             ["nowhere.yaml", "adapt"],

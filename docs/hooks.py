@@ -1,0 +1,121 @@
+"""What is told on pages of the documentation by the code itself: mkdocs calls the two functions `on_...`.
+
+A line `<!-- options -->` of a page becomes the tables of all options, `<!-- floors -->` the rooms of the house.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic_core import PydanticUndefined
+
+from ulmfit_style.composing import CONF, compose
+from ulmfit_style.config import Config, section_of, task_class_of
+from ulmfit_style.schema import Section, spelled
+from ulmfit_style.tasks.base import Task
+
+ROOT = Path(__file__).parents[1]
+
+TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "keys and values"}
+LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+
+def on_config(config: Any) -> Any:
+    """Put the decisions, whichever there are, at the end of the navigation."""
+    decisions = sorted(path.relative_to(ROOT / "docs") for path in ROOT.glob("docs/adr/*.md"))
+    config["nav"].append({"Decisions": [str(path) for path in decisions]})
+    return config
+
+
+def on_page_markdown(markdown: str, **page: Any) -> str:
+    """Fill in what comes from the code."""
+    for mark, told in (("<!-- options -->", options), ("<!-- floors -->", floors)):
+        if mark in markdown:
+            markdown = markdown.replace(mark, "\n".join(told()))
+    return markdown
+
+
+def options() -> Iterator[str]:
+    """Tell every option of the schema, with the value that it has in the shipped recipe."""
+    config = compose()
+    values = config.model_dump(mode="json")
+    yield from _table("Of every command", Config, {n: values[n] for n in values if section_of(n, Task) is None})
+    for name in values:
+        section = section_of(name, Task)
+        if section is Task:
+            yield from _tasks()
+        elif section is not None:
+            yield from _table(name, section, values[name])
+    yield from ["## experiment", "", *_choices("experiment")]
+
+
+def _tasks() -> Iterator[str]:
+    """Tell the options that all kinds of tasks have, and those of each kind."""
+    targets = {yaml.safe_load(path.read_text("utf-8")).get("_target_") for path in CONF.glob("task/*.yaml")}
+    kinds = sorted((task_class_of(target) for target in targets if target), key=lambda kind: kind.__name__)
+    shared = set.intersection(*(set(kind.model_fields) for kind in kinds))
+    defaults = [{name: field.get_default() for name, field in kind.model_fields.items()} for kind in kinds]
+    yield from _table("task", kinds[0], {name: value for name, value in defaults[0].items() if name in shared})
+    for kind, values in zip(kinds, defaults, strict=True):
+        own = {name: value for name, value in values.items() if name not in shared}
+        if own:
+            yield from _table(f"task, when it is {kind.__name__}", kind, own)
+
+
+def _table(title: str, section: type[Section], values: Mapping[str, Any]) -> Iterator[str]:
+    """Tell the options that `values` holds."""
+    group = title.partition(",")[0]
+    yield from [f"## {title}", ""]
+    if title == group and group != "task" and section is not Config:
+        yield from [section.__doc__ or "", ""]
+    if title == group:
+        yield from _choices(group)
+    yield from ["| option | what it takes | default | meaning |", "| --- | --- | --- | --- |"]
+    properties = section.model_json_schema()["properties"]
+    for name, value in values.items():
+        key = name if section is Config else f"{group}.{name}"
+        default = "required" if value is PydanticUndefined else f"`{spelled(value)}`"
+        meaning = " ".join((section.model_fields[name].description or "").split()).replace("|", "\\|")
+        yield f"| `{key}` | {_type(properties[name])} | {default} | {meaning} |"
+    yield ""
+
+
+def _choices(group: str) -> Iterator[str]:
+    """Tell the YAMLs of a group, each by its first comment."""
+    for path in sorted(CONF.glob(f"{group}/*.yaml")):
+        comments = [line for line in path.read_text("utf-8").splitlines() if line.startswith("# ") and "@" not in line]
+        yield f"- `{group}={path.stem}`: {comments[0].removeprefix('# ')}"
+    yield ""
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    """Say in words what a JSON schema allows."""
+    if "anyOf" in schema:
+        return " or ".join(map(_type, schema["anyOf"]))
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if "$ref" in schema:
+        return "files"
+    if schema["type"] == "array":
+        return f"list of {_type(schema['items'])}"
+    limits = [f"{sign} {schema[name]}" for name, sign in LIMITS.items() if name in schema]
+    return ", ".join([TYPES.get(schema["type"], schema["type"]), *limits])
+
+
+def floors() -> Iterator[str]:
+    """Tell the floors as tests/test_house.py holds them, and what each room is for, from the top down."""
+    tree = ast.parse((ROOT / "tests" / "test_house.py").read_text("utf-8"))
+    listed = next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS"
+    )
+    yield from ["| floor | room | what it is for |", "| --- | --- | --- |"]
+    for number, rooms in reversed(list(enumerate(listed, start=1))):
+        for room in sorted(rooms):
+            file = ROOT / "ulmfit_style" / f"{room}.py"
+            file = file if file.exists() else file.with_suffix("") / "__init__.py"
+            purpose = (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").partition("\n\n")[0]
+            yield f"| {number} | `{room}` | {' '.join(purpose.split())} |"

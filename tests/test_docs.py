@@ -1,0 +1,183 @@
+"""README, CONTRIBUTING and docs/ against the program: what they name is there, what they tell to type is understood."""
+
+import csv
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+import ulmfit_style.tasks
+from ulmfit_style.__main__ import ALONE, COMMANDS, main
+from ulmfit_style.composing import CONF, compose, grid
+from ulmfit_style.config import all_keys, task_class_of
+from ulmfit_style.data import new_task
+from ulmfit_style.tasks.base import Task
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+NAMED = re.compile(r"`((?:conf|docs|tests|bench|ulmfit_style)/[^` ]*|\w+\.(?:md|txt|toml)|Makefile)`")
+
+PROGRAMS = ("make", "ulmfit-style")
+OWN_OPTIONS = {"new-task": new_task.OPTIONS, "clean-runs": ("yes",)}
+"""Arguments that are no options of the configuration."""
+
+WRITTEN = {"sample.py", "log.txt", "model.safetensors"}
+"""What the reader makes, or the program."""
+
+
+def blocks(language: str) -> Iterator[tuple[Path, str | None, str]]:
+    for page in PAGES:
+        for found, title, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+            if found == language:
+                yield page, title or None, text
+
+
+def commands() -> list[str]:
+    lines = {line.partition("  #")[0].strip() for _, _, text in blocks("sh") for line in text.splitlines()}
+    return sorted(lines - {""})
+
+
+def compose_grid(options: list[str], readers_own: Path) -> None:
+    for point in grid(options) if options else []:
+        compose([f"hydra.searchpath=['{readers_own / 'conf'}']", *point])
+
+
+def task_kinds() -> set[type[Task]]:
+    targets = {yaml.safe_load(path.read_text(encoding="utf-8")).get("_target_") for path in CONF.glob("task/*.yaml")}
+    return {task_class_of(target) for target in targets - {None}}
+
+
+@pytest.fixture(scope="module")
+def readers_own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the pages tell to write."""
+    folder = tmp_path_factory.mktemp("own")
+    for language in ("yaml", "python"):
+        for _, title, text in blocks(language):
+            if title is not None:
+                (folder / title).parent.mkdir(parents=True, exist_ok=True)
+                (folder / title).write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def own_tasks(readers_own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Python find the tasks that the pages tell to write."""
+    there = [*ulmfit_style.tasks.__path__, str(readers_own / "ulmfit_style" / "tasks")]
+    monkeypatch.setattr(ulmfit_style.tasks, "__path__", there)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_links_or_names_is_there(page: Path):
+    text = page.read_text(encoding="utf-8")
+    linked = [page.parent / target for target in LINK.findall(text) if "://" not in target]
+    named = [ROOT / name for name in NAMED.findall(text) if "..." not in name and name not in WRITTEN]
+    own = {title for _, title, _ in (*blocks("yaml"), *blocks("python")) if title}
+    missing = [str(path) for path in (*linked, *named) if not path.exists() and str(path.relative_to(ROOT)) not in own]
+    assert missing == []
+
+
+def test_the_pages_hold_many_commands():
+    assert len(commands()) > 50
+
+
+@pytest.mark.parametrize("line", commands())
+@pytest.mark.usefixtures("own_tasks")
+def test_every_command_is_understood(line: str, readers_own: Path):
+    words = shlex.split(line)
+    words = words[: next((place for place, word in enumerate(words) if word in "|<>"), len(words))]
+    while re.match(r"[A-Z_]+=", words[0]):
+        words = words[1:]
+    program, *words = words
+    if program == "python":
+        assert (ROOT / words[0]).exists()
+        compose_grid(words[2:], readers_own)
+        return
+    assert program in PROGRAMS
+    targets = re.findall(r"^([a-z-]+) *:.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    typed = [word for word in words if "=" not in word and not word.startswith("-") and word != "job"]
+    assert set(typed) <= (set(COMMANDS) | set(targets) if program == "make" else set(COMMANDS))
+    assert len(typed) == 1 or not set(typed) & set(ALONE)
+    options = [word for word in words if "=" in word]
+    known = [name for command in typed for name in OWN_OPTIONS.get(command, ())]
+    compose_grid([option for option in options if option.partition("=")[0] not in known], readers_own)
+
+
+@pytest.mark.parametrize("text", [text for _, _, text in blocks("python")])
+def test_every_python_block_compiles(text: str):
+    compile(text, "block", "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_option_in_the_text_is_known(page: Path):
+    keys = {key for kind in task_kinds() for key in all_keys(kind)}
+    inline = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    groups = "|".join({key.partition(".")[0] for key in keys if "." in key})
+    options = re.findall(rf"(?<![\w/])((?:{groups})\.[a-z_]+)(?==|`)", inline)
+    assert [option for option in options if option not in keys | WRITTEN] == []
+
+
+def test_every_message_of_troubleshooting_stands_in_the_code():
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "ulmfit_style").rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # a literal may go on in the next line
+    messages = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(messages) > 30
+    assert [message for message in messages if message not in code] == []
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_has_every_option_and_every_choice(hooks: ModuleType):
+    page = hooks.on_page_markdown((ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"))
+    for path in CONF.glob("*/*.yaml"):
+        assert f"- `{path.parent.name}={path.stem}`: " in page
+    told = re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE)
+    assert len(told) == len(set(told))
+    for kind in task_kinds():
+        keys = all_keys(kind)
+        assert {key for key in keys if not any(other.startswith(f"{key}.") for other in keys)} <= set(told)
+
+
+def test_the_design_tells_every_room(hooks: ModuleType):
+    page = hooks.on_page_markdown((ROOT / "docs" / "design.md").read_text(encoding="utf-8"))
+    for path in (ROOT / "ulmfit_style").glob("*"):
+        if path.stem not in ("__init__", "__pycache__") and (path.suffix == ".py" or path.is_dir()):
+            assert re.search(rf"^\| \d+ \| `{path.stem}` \| .+ \|$", page, re.MULTILINE) or not list(path.glob("*.py"))
+
+
+@pytest.mark.usefixtures("own_tasks")
+def test_the_worked_example_of_a_task_learns(readers_own: Path, tmp_path: Path, checkpoint: Path):
+    with (tmp_path / "stars.csv").open("w", encoding="utf-8", newline="") as file:
+        texts = [(f"{'the film ' * (number % 5)}number {number}", 1 + number % 5) for number in range(100)]
+        csv.writer(file).writerows([("review", "stars"), *texts])
+    overrides = [
+        f"hydra.searchpath=['{readers_own / 'conf'}']",
+        "task=star_rating",
+        f"task.path={tmp_path / 'stars.csv'}",
+        f"model.checkpoint={checkpoint}",
+        "model.sha256=null",
+        f"runs={tmp_path / 'runs'}",
+        "adapt=none",
+        "finetune.epochs=10",
+        "finetune.learning_rate=1e-2",
+    ]
+    assert main(["finetune", *overrides]) == 0
+    assert main(["evaluate", *overrides]) == 0
+    assert main(["predict", *overrides, "predict.input=the film"]) == 0
+    metrics = next(tmp_path.glob("runs/evaluate-*/metrics.json")).read_text()
+    assert yaml.safe_load(metrics)["test"]["scores"]["within_one"] > 0.8
