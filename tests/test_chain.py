@@ -194,7 +194,10 @@ def test_a_checkpoint_in_half_precision_is_trained_and_read_in_single(own_csv, c
         (["task.path=nowhere.csv"], "task.path=nowhere.csv: there is no such file"),
         (["task.text=reviews"], "has no column 'reviews'; did you mean 'review'?"),
         (["model.checkpoint=/nowhere/model"], "model.checkpoint=/nowhere/model: is neither a directory nor a Hub id"),
-        (["model.checkpoint=nobody/nothing"], "model.checkpoint=nobody/nothing: cannot be had from the Hub"),
+        (
+            ["model.checkpoint=nobody/nothing"],
+            "model.checkpoint=nobody/nothing: is no directory, and cannot be had from the Hub",
+        ),
         (["model.sha256=0000"], "model.sha256=0000: "),
         (["task=none"], "there is no task here"),
     ],

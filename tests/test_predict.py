@@ -256,5 +256,5 @@ def test_a_device_that_is_not_there_is_refused(directory: Path):
 
 def test_an_adapted_language_model_answers_no_task(tiny_overrides: list[str], tmp_path: Path):
     assert main(["adapt", *tiny_overrides]) == 0
-    with pytest.raises(UserError, match="lacks the weights of a task's head"):
+    with pytest.raises(UserError, match="is a BertForMaskedLM, and lacks a task's head"):
         load(tmp_path / "runs/default/adapt")

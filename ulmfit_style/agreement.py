@@ -24,7 +24,7 @@ TOLERANCE = 1e-6
 
 TIMEOUT_SECONDS = 120
 
-STEPS, BATCH_SIZE, LENGTH, VOCABULARY = 5, 8, 16, 100
+STEPS, BATCH_SIZE = 5, 8
 
 
 def told() -> str:
@@ -68,24 +68,18 @@ def _train(folder: Path) -> None:
     processes.see_one_gpu()
     processes.join()
     import torch
-    from transformers import BertConfig, BertForSequenceClassification, TrainingArguments, set_seed
+    from transformers import LlamaConfig, LlamaForSequenceClassification, TrainingArguments, set_seed
 
     from ulmfit_style.tasks.text_classification import TextClassification
     from ulmfit_style.training.batching import Encoded, Ordered
     from ulmfit_style.training.trainer import RecipeTrainer
 
     set_seed(0)
-    config = BertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+    config = LlamaConfig(
+        vocab_size=100, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, pad_token_id=0
     )
-    model = BertForSequenceClassification(config)
-    ids = torch.randint(VOCABULARY, (STEPS * BATCH_SIZE, LENGTH)).tolist()
+    model = LlamaForSequenceClassification(config)
+    ids = torch.randint(1, 100, (STEPS * BATCH_SIZE, 16)).tolist()  # (rows, length)
     rows = Encoded({"input_ids": row, "labels": place % 2, "weight": 1.0 + place % 3} for place, row in enumerate(ids))
     trainer = RecipeTrainer(
         model=model,
@@ -98,9 +92,7 @@ def _train(folder: Path) -> None:
             optim="sgd",
             max_grad_norm=0.0,
             train_sampling_strategy="sequential",
-            report_to="none",
             save_strategy="no",
-            disable_tqdm=True,
             remove_unused_columns=False,
             use_cpu=not torch.cuda.is_available(),
         ),

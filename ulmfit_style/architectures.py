@@ -41,6 +41,11 @@ def has_head(auto_class: str, model_type: str) -> bool:
     return model_type in _table(auto_class)
 
 
+def is_loaded_by(auto_class: str, architecture: str) -> bool:
+    """Tell whether an auto class loads the models of a class, such as BertForMaskedLM, with the head that they have."""
+    return architecture in _table(auto_class).values()
+
+
 @cache
 def _table(auto_class: str) -> dict[str, str]:
     """Return the class that an auto class loads, of each architecture that it knows."""

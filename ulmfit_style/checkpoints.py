@@ -138,4 +138,6 @@ def _from_hub(model: Model, patterns: Sequence[str], option: str) -> Path:
         raise UserError(f"{option}={model.checkpoint}: is neither a directory nor a Hub id") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{option}={model.checkpoint}: cannot be had from the Hub ({reason})") from error
+        raise UserError(
+            f"{option}={model.checkpoint}: is no directory, and cannot be had from the Hub ({reason})"
+        ) from error

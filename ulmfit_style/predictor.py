@@ -10,11 +10,11 @@ from accelerate import PartialState
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from ulmfit_style import checkpoints, config
+from ulmfit_style import architectures, checkpoints, config
 from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import required_task
-from ulmfit_style.run import RECIPE
+from ulmfit_style.run import RECIPE, read_json
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
 from ulmfit_style.training.answers import answers
 
@@ -37,11 +37,10 @@ class Predictor:
         self.max_length = recipe.finetune.max_length
         self.tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         auto_class = getattr(transformers, self.task.auto_class)
-        self.model, loaded = auto_class.from_pretrained(
-            directory, output_loading_info=True, use_safetensors=True, trust_remote_code=False
-        )
-        if loaded["missing_keys"]:
-            raise UserError(f"{option}={source}: lacks the weights of a task's head; was it made by `adapt`?")
+        head = read_json(directory / "config.json")["architectures"][0]
+        if not architectures.is_loaded_by(self.task.auto_class, head):
+            raise UserError(f"{option}={source}: is a {head}, and lacks a task's head; was it made by `adapt`?")
+        self.model = auto_class.from_pretrained(directory, use_safetensors=True, trust_remote_code=False)
         try:
             self.model.to(PartialState().device if device is None else device)
         except (RuntimeError, AssertionError) as error:

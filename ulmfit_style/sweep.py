@@ -39,7 +39,7 @@ def run(overrides: Sequence[str]) -> None:
     ranking = sorted(range(len(points)), key=lambda trial: -results[trial]["scores"][metric])
     table = Table(title=f"{len(points)} trials, best first by the validation rows", title_justify="left")
     for heading in ("trial", f"validation {metric}", "95 % interval", "artefact"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for trial in ranking:
         swept = " ".join(override for override in points[trial] if override not in overrides)
         low, high = results[trial]["interval"]
