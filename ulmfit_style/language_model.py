@@ -48,6 +48,7 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
     model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
     objective = choose(options.objective, model_type, tokenizer, options)
     chunks, unseen = tokens.load(documents, tokenizer, options.max_length, config.runs)
+
     # Model
     set_seed(options.seed)
     model, loaded = getattr(transformers, objective.auto_class).from_pretrained(
@@ -99,7 +100,8 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
     samples.append([objective.sample(model, row) for row in shown])
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    stations = {"untrained head" if missing else "checkpoint": outcomes[0].before}
+    beginning = "random weights" if isinstance(options, Pretrain) else "untrained head" if missing else "checkpoint"
+    stations = {beginning: outcomes[0].before}
     stations |= {outcome.title: outcome.after for outcome in outcomes}
     metrics: dict[str, Any] = {
         "documents": {"train": len(documents.train), "heldout": len(documents.heldout)},
