@@ -110,7 +110,7 @@ def test_a_new_encoders_tokenizer_marks_texts_and_pairs_and_knows_words(
             ["pretrain", "model.tokenizer.vocab_size=5000"],
             r"vocab_size=5000: the text to train on makes \d+ tokens",
         ),
-        (["pretrain", "pretrain.batch_size=5000"], "rows, and a batch has 5000"),
+        (["pretrain", "pretrain.batch_size=5000"], r"tokens to train on do not fill 5000 rows of 32; give more text"),
         (["pretrain", "+model.architecture.hidden_sizes=8"], "has no such field; did you mean 'hidden_size'"),
         (["pretrain", "model.architecture.num_attention_heads=3"], "model.architecture: cannot be built"),
         (["pretrain", "model.checkpoint=bert-base-uncased"], "whose architecture and tokenizer are taken"),
@@ -131,3 +131,13 @@ def test_a_classifier_is_trained_from_scratch(run: Callable[..., int], tmp_path:
     manifest = json.loads((tmp_path / "runs/default/finetune/manifest.json").read_text())
     assert list(manifest["determinants"]["init"]) == ["scratch"]
     assert "label" in load(tmp_path / "runs/default/finetune")("the film is wonderful")
+
+
+def test_a_corpus_smaller_than_a_row_is_told(run: Callable[..., int], tmp_path: Path, capsys):
+    few = jsonl(tmp_path / "few.jsonl", [{"text": f"film {n}"} for n in range(25)])
+    assert run("pretrain") == 0
+    corpus.load.cache_clear()
+    assert run("adapt", "corpus=file", f"corpus.path={few}", "adapt.max_length=128") == 2
+    assert (
+        "tokens to train on do not fill 1 rows of 128; give more text, or lower max_length" in capsys.readouterr().err
+    )

@@ -67,10 +67,12 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
         say(f"  a model of type '{model_type}' cannot keep packed documents apart: each has a row of its own")
     else:
         rows = Packed(chunks, options.max_length, start)
-    if len(rows) < options.batch_size:
+    # A corpus of one's own may be small; to learn a language from less than a batch is a mistake.
+    fewest = options.batch_size if isinstance(options, Pretrain) else 1
+    if chunks.tokens < fewest * options.max_length:
         raise UserError(
-            f"the {chunks.tokens:,} tokens to train on make {len(rows)} rows, and a batch has {options.batch_size}; "
-            "give more text, or lower batch_size or max_length"
+            f"the {chunks.tokens:,} tokens to train on do not fill {fewest} rows of {options.max_length}; give "
+            "more text, or lower max_length" + (" or batch_size" if fewest > 1 else "")
         )
     say(
         f"  {chunks.tokens:,} tokens in {len(rows):,} rows; the loss is on the held-out ones, in nats a {objective.per}"
