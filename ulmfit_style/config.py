@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from ulmfit_style import training_arguments
@@ -29,12 +29,14 @@ Schedule = Literal["linear", "slanted", "cosine", "constant"]
 
 
 def _one_or_several(value: Any) -> Any:
-    return (value,) if isinstance(value, str | int) else value
+    return (value,) if isinstance(value, str) else value
 
 
-def _rising(thawed: tuple[int | Literal["all"], ...]) -> tuple[int | Literal["all"], ...]:
+def _rising(value: Any) -> Any:
+    thawed = value if isinstance(value, list | tuple) else (value,)
     numbers = [0, *(math.inf if number == "all" else number for number in thawed)]
-    if len(numbers) == 1 or any(low >= high for low, high in pairwise(numbers)):
+    known = all(isinstance(number, int) or number == math.inf for number in numbers)
+    if not thawed or not known or any(low >= high for low, high in pairwise(numbers)):
         raise ValueError("should be rising numbers of layer groups from 1 on, the last of which may be all")
     return thawed
 
@@ -181,9 +183,7 @@ class Finetune(Training):
     """Rows per optimizer step, over all processes."""
     max_length: Count
     """Tokens per row, special tokens included; how many rows are longer, and are cut, is said."""
-    unfreeze: Annotated[tuple[int | Literal["all"], ...], BeforeValidator(_one_or_several), AfterValidator(_rising)] = (
-        "all",
-    )
+    unfreeze: Annotated[tuple[int | Literal["all"], ...], BeforeValidator(_rising)] = ("all",)
     """How many of the last layer groups each phase trains: the head is one, each layer is one, and the embeddings are
     the lowest. [all]: every weight from the start. [1, 2, all]: gradually (ULMFiT, section 3.3): the head alone for one
     pass, then the last layer too for one, then every weight for `epochs` passes; each phase has a schedule of its own.

@@ -77,7 +77,7 @@ def _finetune(config: Config, directory: Path) -> None:
                 f"finetune.unfreeze={spelled(options.unfreeze)}: the model has {len(layers)} layer groups "
                 f"({', '.join(layers)}); give smaller numbers, or all"
             )
-        title = "every weight" if number == "all" else f"{number} of {len(layers)} layer groups"
+        title = "every weight" if number == "all" else f"last {number} of {len(layers)} layer groups"
         thawed = None if number == "all" else list(chain(*list(layers.values())[-number:]))
         epochs = options.epochs if number == options.unfreeze[-1] else 1
         phases.append(Phase(title, thawed, epochs, options.learning_rate))
