@@ -190,7 +190,7 @@ class Finetune(Training):
     """
     patience: Count | None = None
     """null: the last state is kept, which is right with few labels. A number: rows are watched, the state after the
-    epoch that scored best on them is kept, and training stops after so many epochs without a better one; `epochs` is
+    epoch that scored best on them is kept, and a phase stops after so many epochs without a better one; `epochs` is
     still what the rate falls over. The watched rows are 20 % of those of `task.train_samples` or `task.shots`, which
     are then not trained on; without these two, they are the validation rows."""
     seed: int

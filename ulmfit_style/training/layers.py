@@ -26,22 +26,25 @@ def groups(model: PreTrainedModel, missing: Collection[str]) -> Layers:
     Args:
         missing: Names of the parameters that `from_pretrained` did not find, and initialised.
     """
-    two = model.config.is_encoder_decoder
+    bodies = [model.base_model]
+    if model.config.is_encoder_decoder:
+        bodies = [model.get_encoder(), model.get_decoder()]
     found: dict[int, str] = {}
     titles = [EMBEDDINGS]
-    for body in [model.get_encoder(), model.get_decoder()] if two else [model.base_model]:
+    for body in bodies:
         layers = _layers(body)
+        numbered = [f"layer {len(titles) + number}" for number in range(len(layers))]
+        inside = {
+            id(parameter): title
+            for title, layer in zip(numbered, layers, strict=True)
+            for parameter in layer.parameters()
+        }
+        looked_up = {id(module.weight) for module in body.modules() if isinstance(module, nn.Embedding)} - set(inside)
         title = EMBEDDINGS
-        inside = {id(parameter): number for number, layer in enumerate(layers) for parameter in layer.parameters()}
-        looked_up = {id(m.weight) for m in body.modules() if isinstance(m, nn.Embedding)}
-        first = len(titles)
-        titles += [f"layer {first + number}" for number in range(len(layers))]
         for parameter in body.parameters():
-            number = inside.get(id(parameter))
-            if number is not None:
-                title = titles[first + number]
-            own = EMBEDDINGS if number is None and id(parameter) in looked_up else title
-            found.setdefault(id(parameter), own)
+            title = inside.get(id(parameter), title)
+            found.setdefault(id(parameter), EMBEDDINGS if id(parameter) in looked_up else title)
+        titles += numbered
     result: dict[str, list[nn.Parameter]] = {title: [] for title in [*titles, HEAD]}
     for name, parameter in model.named_parameters():
         result[HEAD if name in missing else found.get(id(parameter), HEAD)].append(parameter)
