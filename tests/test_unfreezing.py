@@ -82,7 +82,7 @@ def test_one_number_needs_no_list():
 def test_the_kept_state_is_told_with_its_phase(tune: Tune, tmp_path: Path, capsys):
     assert tune("finetune=ulmfit", "finetune.epochs=3", "finetune.patience=2") == 0
     kept = json.loads((tmp_path / "runs/default/finetune" / METRICS).read_text())["kept"]
-    assert f" of {kept['phase']} (accuracy {kept['accuracy']:.3f} on the watched rows)" in capsys.readouterr().out
+    assert f"  kept: the state of '{kept['phase']}' after epoch {kept['epoch']:g} of " in capsys.readouterr().out
 
 
 def test_adaptation_takes_the_same_techniques(tiny_overrides: list[str], tmp_path: Path):

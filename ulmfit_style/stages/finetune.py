@@ -94,8 +94,8 @@ def _finetune(config: Config, directory: Path) -> None:
         kept = best.kept
         last = [entry for entry in best.curve if entry["phase"] == kept["phase"]][-1]
         score_there = f"{task.metric} {kept[task.metric]:.3f} on the watched rows"
-        told = f" of {kept['phase']}" if len(phases) > 1 else ""
-        say(f"  kept: the state after epoch {kept['epoch']:g} of {last['epoch']:g}{told} ({score_there})")
+        told = f" of '{kept['phase']}'" if len(phases) > 1 else ""
+        say(f"  kept: the state{told} after epoch {kept['epoch']:g} of {last['epoch']:g} ({score_there})")
 
     # Score
     scores, found = {}, []
