@@ -30,6 +30,7 @@ from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Encoded, Ordered
+from ulmfit_style.training.layers import groups
 from ulmfit_style.training.objectives import CausalLM, MaskedLM
 from ulmfit_style.training.trainer import RecipeTrainer
 
@@ -41,6 +42,8 @@ TASKS: dict[str, Task] = {
     "regression": TextRegression(path="-"),
 }
 LANGUAGE = ["masked language modelling", "causal language modelling"]
+LAYERWISE = "layers at rates of their own, the lowest frozen"
+TASKS[LAYERWISE] = TASK
 KINDS = [*LANGUAGE, *TASKS]
 
 
@@ -83,9 +86,14 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
         objective, rows, gather = TASKS[kind], features(tokenizer, kind=kind), partial(collate, tokenizer=tokenizer)
         head = objective.head(objective.classes(labelled(kind)))
         model = BertForSequenceClassification(BertConfig(**tiny, **head))
+    layers = groups(model, ()) if kind == LAYERWISE else {}
+    for parameter in [*layers.get("embeddings", []), *layers.get("layer 1", [])]:
+        parameter.requires_grad_(False)
     trainer = RecipeTrainer(
         model=model,
         objective=objective,
+        layer_groups=layers or None,
+        layer_decay=2,
         args=TrainingArguments(
             output_dir=str(folder),
             max_steps=10,

@@ -173,12 +173,14 @@ def watched(metrics: dict) -> list[dict]:
     return [entry for entry in metrics["log"] if "loss" not in entry]
 
 
-def test_a_process_that_was_killed_keeps_the_same_state(recipe: list[str], tmp_path: Path):
-    recipe += ["finetune.epochs=60", "finetune.patience=60", "save_minutes=0.001"]
+@pytest.mark.parametrize("how", ["plain", "ulmfit"])
+def test_a_process_that_was_killed_keeps_the_same_state(recipe: list[str], tmp_path: Path, how: str):
+    earlier = {"plain": 0, "ulmfit": 2}[how]
+    recipe += [f"finetune={how}", "finetune.epochs=60", "finetune.patience=60", "save_minutes=0.001"]
     command = [sys.executable, "-m", "ulmfit_style", *recipe, f"runs={tmp_path / 'killed'}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     # A checkpoint beyond the first few, and the run still under way.
-    while not list(tmp_path.glob("killed/finetune-*/checkpoints/phase-0/checkpoint-??/whole.json")):
+    while not list(tmp_path.glob(f"killed/finetune-*/checkpoints/phase-{earlier}/checkpoint-??/whole.json")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -188,7 +190,7 @@ def test_a_process_that_was_killed_keeps_the_same_state(recipe: list[str], tmp_p
     for name in ("killed", "whole"):
         assert main([*recipe, f"runs={tmp_path / name}"]) == 0
     (killed, weights), (whole, others) = result(tmp_path / "killed"), result(tmp_path / "whole")
-    assert len(watched(whole)) == 60
+    assert len(watched(whole)) == earlier + 60
     assert watched(killed) == watched(whole)
     assert killed["kept"] == whole["kept"]
     assert killed["test"] == whole["test"]

@@ -1,18 +1,22 @@
+from collections.abc import Callable
+
 import pytest
+import torch
 import transformers
-from transformers import BertForMaskedLM, BertForSequenceClassification
+from transformers import BertForMaskedLM, BertForSequenceClassification, PreTrainedModel
 
-from ulmfit_style.training.layers import head
+from ulmfit_style.training.layers import groups, with_rates
 
 
-def names(model, missing=()) -> set[str]:
-    chosen = {id(parameter) for parameter in head(model, missing)}
-    return {name for name, parameter in model.named_parameters() if id(parameter) in chosen}
+def names(model: PreTrainedModel, missing=()) -> dict[str, set[str]]:
+    """Return the names of the parameters of each group."""
+    of = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {title: {of[id(parameter)] for parameter in own} for title, own in groups(model, missing).items()}
 
 
 def test_the_head_of_a_masked_language_model_leaves_the_tied_decoder_to_the_embeddings(masked_lm: BertForMaskedLM):
     assert masked_lm.cls.predictions.decoder.weight is masked_lm.bert.embeddings.word_embeddings.weight
-    assert names(masked_lm) == {
+    assert names(masked_lm)["head"] == {
         "cls.predictions.bias",
         "cls.predictions.transform.dense.weight",
         "cls.predictions.transform.dense.bias",
@@ -21,19 +25,104 @@ def test_the_head_of_a_masked_language_model_leaves_the_tied_decoder_to_the_embe
     }
 
 
-def test_a_pooler_that_the_checkpoint_lacked_belongs_to_the_head(masked_lm: BertForMaskedLM, tmp_path):
+def test_a_pooler_belongs_to_the_last_layer_or_if_the_checkpoint_lacked_it_to_the_head(
+    masked_lm: BertForMaskedLM, tmp_path
+):
     masked_lm.save_pretrained(tmp_path)
+    pooler = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+    # A stage that goes on loads what it started from, and so finds the same missing.
+    for _ in ("started", "goes on"):
+        model, loaded = BertForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
+        assert names(model, loaded["missing_keys"])["head"] == pooler | {"classifier.weight", "classifier.bias"}
+    assert names(model)["layer 2"] > pooler
+    model.save_pretrained(tmp_path)
     model, loaded = BertForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
-    assert names(model, loaded["missing_keys"]) == {
-        "bert.pooler.dense.weight",
-        "bert.pooler.dense.bias",
-        "classifier.weight",
-        "classifier.bias",
-    }
+    assert not loaded["missing_keys"]
+    assert names(model)["head"] == {"classifier.weight", "classifier.bias"}
 
 
-@pytest.mark.parametrize("name", ["Bert", "Roberta", "Electra", "DebertaV2"])
-def test_head_and_body_cover_every_parameter_once(name: str, tiny: dict):
-    model = getattr(transformers, f"{name}ForSequenceClassification")(getattr(transformers, f"{name}Config")(**tiny))
-    parts = [id(parameter) for parameter in [*model.base_model.parameters(), *head(model, ())]]
+TWO = ["embeddings", "layer 1", "layer 2", "head"]
+RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm"}
+SEQ2SEQ = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+SEQ2SEQ |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+
+
+# What lies in the embeddings and in the last layer beside what nobody doubts.
+@pytest.mark.parametrize(
+    ("name", "sizes", "titles", "embeddings", "last"),
+    [
+        ("Bert", {}, TWO, "bert.embeddings.word_embeddings.weight", "bert.pooler.dense.weight"),
+        ("Roberta", {}, TWO, "roberta.embeddings.position_embeddings.weight", "roberta.encoder.layer.1"),
+        ("DistilBert", {"dim": 16, "n_layers": 2, "n_heads": 2}, TWO, "distilbert.embeddings", "distilbert.trans"),
+        ("Electra", {"embedding_size": 8}, TWO, "electra.embeddings_project.weight", "electra.encoder.layer.1"),
+        ("DebertaV2", RELATIVE, TWO, "deberta.encoder.rel_embeddings.weight", "deberta.encoder.layer.1"),
+        (
+            *("Albert", {"embedding_size": 8, "num_hidden_layers": 4}, ["embeddings", "layer 1", "head"]),
+            *("albert.encoder.embedding_hidden_mapping_in.weight", "albert.pooler.weight"),
+        ),
+        ("ModernBert", {}, TWO, "model.embeddings.norm.weight", "model.final_norm.weight"),
+        ("GPT2", {"n_embd": 16, "n_layer": 2, "n_head": 2}, TWO, "transformer.wpe.weight", "transformer.ln_f.weight"),
+        ("Llama", {}, TWO, "model.embed_tokens.weight", "model.norm.weight"),
+        (
+            *("T5", {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}),
+            *([*TWO[:3], "layer 3", "layer 4", "head"], "transformer.shared.weight"),
+            "transformer.decoder.final_layer_norm.weight",
+        ),
+        (
+            *("Bart", SEQ2SEQ, [*TWO[:3], "layer 3", "layer 4", "head"]),
+            *("model.decoder.embed_positions.weight", "model.decoder.layers.1"),
+        ),
+    ],
+)
+def test_the_groups_hold_every_parameter_once_embeddings_first_and_head_last(
+    name: str, sizes: dict, titles: list[str], embeddings: str, last: str, tiny: dict
+):
+    sizes = {**tiny, **sizes, **{f"{kind}_token_id": 0 for kind in ("bos", "eos", "cls", "sep", "pad")}}
+    model = getattr(transformers, f"{name}ForSequenceClassification")(getattr(transformers, f"{name}Config")(**sizes))
+    found = groups(model, ())
+    parts = [id(parameter) for own in found.values() for parameter in own]
     assert sorted(parts) == sorted(id(parameter) for parameter in model.parameters())
+    assert list(found) == titles
+    told = names(model)
+    assert any(parameter.startswith(embeddings) for parameter in told["embeddings"])
+    assert any(parameter.startswith(last) for parameter in told[titles[-2]])
+    body = f"{model.base_model_prefix}."
+    assert not any(parameter.startswith(body) for parameter in told["head"])
+    assert not any(".layer" in parameter or ".block." in parameter for parameter in told["embeddings"] - norms(told))
+
+
+def norms(told: dict[str, set[str]]) -> set[str]:
+    """Return the embeddings' own norms, which are called so too."""
+    return {parameter for parameter in told["embeddings"] if "layernorm" in parameter.lower()}
+
+
+def test_a_head_that_is_tied_is_no_group(tiny: dict):
+    sizes = {name: size for name, size in tiny.items() if "dropout" not in name}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, tie_word_embeddings=True))
+    assert list(groups(model, ())) == TWO[:-1]
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, tie_word_embeddings=False))
+    assert names(model)["head"] == {"lm_head.weight"}
+
+
+@pytest.fixture
+def grouped(masked_lm: BertForMaskedLM) -> Callable[[float], list[dict]]:
+    """Split an optimizer of two groups, with and without weight decay, by the layers of a model."""
+    spared = [parameter for parameter in masked_lm.parameters() if parameter.ndim == 1]
+    decayed = [parameter for parameter in masked_lm.parameters() if parameter.ndim > 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": spared, "weight_decay": 0}], 0.8
+    )
+    return lambda decay: list(with_rates(optimizer.param_groups, groups(masked_lm, ()), decay))
+
+
+def test_each_group_below_the_head_learns_more_slowly_by_the_same_factor(grouped):
+    found = grouped(2)
+    rates = [("head", 0.8), ("layer 2", 0.4), ("layer 1", 0.2), ("embeddings", 0.1)]
+    assert [(group["layer"], group["lr"]) for group in found] == [rate for rate in rates for _ in "ab"]
+    assert [group["weight_decay"] for group in found] == [0.1, 0] * 4
+    assert all((parameter.ndim > 1) == bool(group["weight_decay"]) for group in found for parameter in group["params"])
+
+
+def test_the_optimizer_still_holds_every_parameter_once(grouped, masked_lm: BertForMaskedLM):
+    held = [id(parameter) for group in grouped(1.5) for parameter in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in masked_lm.parameters())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Encoded
+from ulmfit_style.training.layers import groups
 from ulmfit_style.training.phases import Phase, Settings, train
 from ulmfit_style.training.resume import SEAL, is_whole, newest_whole
 
@@ -44,7 +46,7 @@ class Stage:
             (feature,) = TASK.encode(TASK.row(text), tokenizer, 32, None)
             self.rows.append({**feature, "labels": int(label == "good")})
 
-    def run(self, *, killed_at: int | None = None, micro: int = 4) -> torch.Tensor:
+    def run(self, *, killed_at: int | None = None, micro: int = 4, layerwise: bool = False) -> torch.Tensor:
         """Train from the start or from what is there, and return the final weights."""
         set_seed(0)
         model = BertForSequenceClassification(BertConfig(**self.sizes, num_labels=2))
@@ -60,6 +62,8 @@ class Stage:
         head = list(model.classifier.parameters())
         phases = [Phase("head", head, 2, 1e-2), Phase("all", None, 2, 1e-3)]
         settings = Settings(8, 0.1, 0.01, 0, micro, 1, 1e-9, {})
+        if layerwise:
+            settings = replace(settings, schedule="slanted", layers=groups(model, ()), layer_decay=2)
         train(model, phases, settings, TASK, self.rows, gather, self.folder)
         return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
@@ -82,6 +86,15 @@ def test_a_killed_run_ends_with_the_same_weights(stage: Callable[[str], Stage], 
     with pytest.raises(Killed):
         run.run(killed_at=killed_at)
     assert torch.equal(run.run(), whole)
+
+
+@pytest.mark.parametrize("killed_at", [4, 10, 15])
+def test_layer_groups_go_on_at_their_own_rates(stage: Callable[[str], Stage], whole: torch.Tensor, killed_at: int):
+    run, unbroken = stage("killed"), stage("layerwise").run(layerwise=True)
+    with pytest.raises(Killed):
+        run.run(killed_at=killed_at, layerwise=True)
+    assert torch.equal(run.run(layerwise=True), unbroken)
+    assert not torch.equal(unbroken, whole)
 
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(

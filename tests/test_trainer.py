@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from exact import KINDS, TASK, features, weights_after
+from exact import KINDS, LAYERWISE, TASK, features, weights_after
 from samples import chunks, reviews
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Ordered
+from ulmfit_style.training.layers import groups
 from ulmfit_style.training.objectives import MaskedLM
 from ulmfit_style.training.phases import Outcome, Phase, Settings, train
 
@@ -27,7 +28,9 @@ def test_accumulation_equals_one_big_batch(kind: str, tokenizer: PreTrainedToken
 
 
 # The other kinds differ by their loss alone, which accumulation tries.
-@pytest.mark.parametrize("kind", [*KINDS[:3], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[3:])])
+@pytest.mark.parametrize(
+    "kind", [*KINDS[:3], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[3:-1]), LAYERWISE]
+)
 def test_two_processes_equal_one_big_batch(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = Path(__file__).with_name("exact.py")
@@ -53,9 +56,9 @@ class Learning:
         self.seen.append([row["row"] for row in rows])
         return collate(rows, self.tokenizer)
 
-    def run(self, *phases: dict[str, Any]) -> list[Outcome]:
+    def run(self, *phases: dict[str, Any], **options: Any) -> list[Outcome]:
         defaults = {"title": "test", "thawed": None, "epochs": 1, "learning_rate": 1e-3}
-        settings = Settings(8, 0.1, 0.0, 0, None, 1, 60, {})
+        settings = Settings(8, 0.1, 0.0, 0, None, 1, 60, {}, **options)
         todo = [Phase(**{**defaults, **phase}) for phase in phases]
         return train(self.model, todo, settings, TASK, self.rows, self.collate, self.folder)
 
@@ -111,6 +114,47 @@ def test_the_rate_rises_to_its_peak_and_falls_to_zero(learning: Learning):
     assert rates[1] == 0
     assert rates[10] == pytest.approx(1e-3 * (40 - 9) / 36)
     assert rates[40] == pytest.approx(1e-3 * 1 / 36)
+
+
+def test_each_layer_group_follows_the_schedule_at_a_rate_of_its_own_and_the_log_has_them_all(
+    learning: Learning, capsys
+):
+    layers = groups(learning.model, ())
+    thawed = [parameter for title in ("layer 2", "head") for parameter in layers[title]]
+    outcomes = learning.run(
+        {"epochs": 4, "thawed": thawed}, {"epochs": 8}, schedule="slanted", layers=layers, layer_decay=2
+    )
+    logs = [{int(entry["step"]): entry for entry in outcome.log} for outcome in outcomes]
+    assert all(entry["rates"]["head"] == entry["learning_rate"] for log in logs for entry in log.values())
+    assert set(logs[0][1]["rates"]) == {"layer 2", "head"}
+    # 40 steps, 4 of them warm-up; the rate of step n is that of n - 1 steps done.
+    share = (1 + 31 * (1 - (20 - 1 - 4) / 36)) / 32
+    rates = {"head": 1e-3, "layer 2": 5e-4, "layer 1": 2.5e-4, "embeddings": 1.25e-4}
+    assert logs[1][20]["rates"] == pytest.approx({title: rate * share for title, rate in rates.items()})
+    shown = capsys.readouterr().out
+    assert [line.split()[1] for line in shown.splitlines() if "e-0" in line] == ["head", "layer", "layer", "embeddings"]
+    assert shown.count("a rate for each layer group (layer_decay=2)") == 1
+
+
+def test_the_rates_are_those_that_the_weights_move_by(learning: Learning):
+    before = {title: own[0].clone() for title, own in groups(learning.model, ()).items()}
+    layers = groups(learning.model, ())
+    learning.run({"learning_rate": 1e-4}, schedule="constant", layers=layers, layer_decay=10)
+    moved = {title: float((layers[title][0] - before[title]).detach().abs().max()) for title in before}
+    # Adam's first steps are of about the rate's size, whatever the gradient is.
+    assert 5 < moved["head"] / moved["layer 2"] < 20
+    assert 5 < moved["layer 2"] / moved["layer 1"] < 20
+
+
+def test_groups_at_one_rate_train_to_the_same_weights_as_no_groups(
+    tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path
+):
+    ends = []
+    for grouped in (False, True):
+        learning = Learning(tokenizer, tiny, tmp_path / str(grouped))
+        learning.run({"epochs": 4}, layers=groups(learning.model, ()) if grouped else None)
+        ends.append(torch.cat([parameter.detach().flatten() for parameter in learning.model.parameters()]))
+    assert torch.equal(*ends)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_with_its_step(learning: Learning):

@@ -34,14 +34,19 @@ def test_every_option_that_is_to_be_used_instead_is_there():
     words = " ".join(remedy.format(stage=stage) for remedy in OURS.values() for stage in ("adapt", "finetune")).split()
     keys = {word for word in words if word.startswith(("adapt.", "finetune.", "hub."))}
     sections = dict(compose())
-    assert len(keys) == 15
+    assert len(keys) == 17
     assert [key for key in keys if key.split(".")[1] not in type(sections[key.split(".")[0]]).model_fields] == []
 
 
 def test_what_the_schema_owns_is_refused_with_the_option_to_use():
-    assert problems("finetune.trainer.learning_rate=1e-4", "adapt.trainer.num_train_epochs=3") == [
+    assert problems(
+        "finetune.trainer.learning_rate=1e-4",
+        "adapt.trainer.num_train_epochs=3",
+        "adapt.trainer.lr_scheduler_type=cosine",
+    ) == [
         "finetune.trainer.learning_rate: is not for the trainer to say; use finetune.learning_rate",
         "adapt.trainer.num_train_epochs: is not for the trainer to say; use adapt.epochs",
+        "adapt.trainer.lr_scheduler_type: is not for the trainer to say; use adapt.schedule",
     ]
 
 

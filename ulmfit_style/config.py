@@ -6,7 +6,9 @@ Past it there are frozen sections; nobody looks an option up by name.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,9 +24,21 @@ from ulmfit_style.tasks.base import Task
 Document = Literal["line", "paragraph", "file"]
 """What one document of a txt or md file is."""
 
+Schedule = Literal["linear", "slanted", "cosine", "constant"]
+"""How the learning rate falls after its warm-up."""
+
 
 def _one_or_several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
+
+
+def _rising(value: Any) -> Any:
+    thawed = value if isinstance(value, list | tuple) else (value,)
+    numbers = [0, *(math.inf if number == "all" else number for number in thawed)]
+    known = all(isinstance(number, int) or number == math.inf for number in numbers)
+    if not thawed or not known or any(low >= high for low, high in pairwise(numbers)):
+        raise ValueError("should be rising numbers of layer groups from 1 on, the last of which may be all")
+    return thawed
 
 
 class NewTokenizer(Section):
@@ -97,6 +111,13 @@ class Corpus(Section):
 class Training(Section):
     """What every training stage takes."""
 
+    schedule: Schedule = "linear"
+    """How the rate falls in each phase, after it has risen for `warmup_ratio` of its steps: linear, to 0; slanted, to
+    1/32 of the peak, from which it also rises (ULMFiT, section 3.2); cosine, as half a wave to 0; constant, not at
+    all."""
+    layer_decay: Annotated[float, Field(ge=1)] = 1
+    """The factor by which the peak rate of each layer group is lower than that of the one above: the head has
+    `learning_rate`, the embeddings the lowest (ULMFiT, section 3.2: 2.6 for three layers). 1: one rate for all."""
     trainer: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Further fields of transformers' TrainingArguments: finetune.trainer.max_grad_norm=0.5"""
 
@@ -115,7 +136,7 @@ class LanguageModelling(Training):
     learning_rate: Rate
     """Peak rate of those passes."""
     warmup_ratio: Ratio
-    """Share of each phase's steps over which the rate rises from 0; it then falls linearly to 0."""
+    """Share of each phase's steps over which the rate rises; it then falls as `schedule` says."""
     weight_decay: Annotated[float, Field(ge=0)]
     """Decoupled weight decay (AdamW); biases and norms are spared."""
     batch_size: Count
@@ -151,20 +172,25 @@ class Finetune(Training):
     """Fine-tuning on the labelled task."""
 
     epochs: Annotated[float, Field(gt=0)]
-    """Passes over the training rows."""
+    """Passes over the training rows, with all that `unfreeze` thaws in the end."""
     learning_rate: Rate
-    """Peak rate."""
+    """Peak rate of each phase."""
     warmup_ratio: Ratio
-    """Share of the steps over which the rate rises from 0; it then falls linearly to 0."""
+    """Share of each phase's steps over which the rate rises; it then falls as `schedule` says."""
     weight_decay: Annotated[float, Field(ge=0)]
     """Decoupled weight decay (AdamW); biases and norms are spared."""
     batch_size: Count
     """Rows per optimizer step, over all processes."""
     max_length: Count
     """Tokens per row, special tokens included; how many rows are longer, and are cut, is said."""
+    unfreeze: Annotated[tuple[int | Literal["all"], ...], BeforeValidator(_rising)] = ("all",)
+    """How many of the last layer groups each phase trains: the head is one, each layer is one, and the embeddings are
+    the lowest. [all]: every weight from the start. [1, 2, all]: gradually (ULMFiT, section 3.3): the head alone for one
+    pass, then the last layer too for one, then every weight for `epochs` passes; each phase has a schedule of its own.
+    """
     patience: Count | None = None
     """null: the last state is kept, which is right with few labels. A number: rows are watched, the state after the
-    epoch that scored best on them is kept, and training stops after so many epochs without a better one; `epochs` is
+    epoch that scored best on them is kept, and a phase stops after so many epochs without a better one; `epochs` is
     still what the rate falls over. The watched rows are 20 % of those of `task.train_samples` or `task.shots`, which
     are then not trained on; without these two, they are the validation rows."""
     seed: int

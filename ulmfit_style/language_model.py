@@ -38,7 +38,7 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
     from transformers import AutoConfig, AutoTokenizer, set_seed
 
     from ulmfit_style.training.batching import Rows
-    from ulmfit_style.training.layers import head
+    from ulmfit_style.training.layers import HEAD, groups
     from ulmfit_style.training.objectives import choose, heldout
     from ulmfit_style.training.packing import Packed, first_position
     from ulmfit_style.training.phases import Phase, settings, train
@@ -55,6 +55,7 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
         source, output_loading_info=True, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
     missing = loaded["missing_keys"]
+    layers = groups(model, missing)
     if len(tokenizer) > (vocabulary := model.get_input_embeddings().weight.shape[0]):
         raise UserError(f"{source}: the tokenizer has {len(tokenizer):,} tokens, and the model {vocabulary:,}")
     shown = [unseen[index] for index in range(min(SAMPLES, len(unseen)))]
@@ -82,13 +83,13 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
     phases = [Phase("every weight", None, options.epochs, options.learning_rate)]
     if missing and isinstance(options, Adapt) and options.head_epochs:
         say("  the checkpoint has no language-model head: a new one is trained first, with the body frozen")
-        phases.insert(0, Phase("new head", head(model, missing), options.head_epochs, options.head_learning_rate))
+        phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
 
     # Train
     outcomes = train(
         model,
         phases,
-        settings(config, options),
+        settings(config, options, layers),
         objective,
         rows,
         objective.collate,

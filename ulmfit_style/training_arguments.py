@@ -25,6 +25,7 @@ OURS = {
     "gradient_accumulation_steps": "use micro_batch_size, which only splits {stage}.batch_size",
     "weight_decay": "use {stage}.weight_decay",
     "warmup_steps": "use {stage}.warmup_ratio",
+    "lr_scheduler_*": "use {stage}.schedule",
     "seed": "use {stage}.seed",
     "data_seed": "use {stage}.seed",
     "output_dir": "use runs, the folder of all artefacts",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from operator import itemgetter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from ulmfit_style import lineage, predictions, processes
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
+from ulmfit_style.errors import UserError
 from ulmfit_style.run import CHECKPOINTS, METRICS, write_json
+from ulmfit_style.schema import spelled
 
 
 def run(config: Config) -> Path:
@@ -27,6 +29,7 @@ def _finetune(config: Config, directory: Path) -> None:
     from ulmfit_style.training.answers import collate
     from ulmfit_style.training.batching import Encoded
     from ulmfit_style.training.best import Best
+    from ulmfit_style.training.layers import groups
     from ulmfit_style.training.phases import Phase, settings, train
     from ulmfit_style.training.scoring import metric, score
 
@@ -54,8 +57,9 @@ def _finetune(config: Config, directory: Path) -> None:
     # Model
     set_seed(options.seed)
     auto_class = getattr(transformers, task.auto_class)
-    model = auto_class.from_pretrained(
+    model, loaded = auto_class.from_pretrained(
         source,
+        output_loading_info=True,
         **task.head(rows.classes),
         pad_token_id=tokenizer.pad_token_id,  # by which a causal model finds the last token of a text
         dtype=torch.float32,  # or the weights of a checkpoint in bf16 would be trained in bf16
@@ -64,20 +68,34 @@ def _finetune(config: Config, directory: Path) -> None:
     )
     task.start(model, trained)
 
+    # Phases
+    layers = groups(model, loaded["missing_keys"])
+    phases = []
+    for number in options.unfreeze:
+        if number != "all" and number > len(layers):
+            raise UserError(
+                f"finetune.unfreeze={spelled(options.unfreeze)}: the model has {len(layers)} layer groups "
+                f"({', '.join(layers)}); give smaller numbers, or all"
+            )
+        title = "every weight" if number == "all" else f"last {number} of {len(layers)} layer groups"
+        thawed = None if number == "all" else list(chain(*list(layers.values())[-number:]))
+        epochs = options.epochs if number == options.unfreeze[-1] else 1
+        phases.append(Phase(title, thawed, epochs, options.learning_rate))
+
     # Train
-    phase = Phase("every weight", None, options.epochs, options.learning_rate)
     gather = partial(collate, tokenizer=tokenizer)
     best = None
     if options.patience is not None:
         watch = partial(metric, model, tokenizer, task, watched, options.max_length)
         best = Best(task.metric, watch, options.patience)
-    (outcome,) = train(
-        model, [phase], settings(config, options), task, features, gather, directory / CHECKPOINTS, best=best
-    )
+    shared = settings(config, options, layers)
+    outcomes = train(model, phases, shared, task, features, gather, directory / CHECKPOINTS, best=best)
     if best is not None:
-        kept, last = best.kept, best.curve[-1]
+        kept = best.kept
+        last = [entry for entry in best.curve if entry["phase"] == kept["phase"]][-1]
         score_there = f"{task.metric} {kept[task.metric]:.3f} on the watched rows"
-        say(f"  kept: the state after epoch {kept['epoch']:g} of {last['epoch']:g} ({score_there})")
+        told = f" of '{kept['phase']}'" if len(phases) > 1 else ""
+        say(f"  kept: the state{told} after epoch {kept['epoch']:g} of {last['epoch']:g} ({score_there})")
 
     # Score
     scores, found = {}, []
@@ -96,9 +114,12 @@ def _finetune(config: Config, directory: Path) -> None:
         "metric": task.metric,
         "train": {"rows": len(rows.train), "classes": rows.classes},
         **scores,
-        "log": outcome.log,
+        "log": [{"phase": outcome.title, **entry} for outcome in outcomes for entry in outcome.log],
     }
     if best is not None:
         metrics["kept"] = {**best.kept, "rows": len(watched)}
-        metrics["log"] = sorted([*outcome.log, *best.curve], key=itemgetter("step"))
+        order = [phase.title for phase in phases]
+        metrics["log"] = sorted(
+            [*metrics["log"], *best.curve], key=lambda entry: (order.index(entry["phase"]), entry["step"])
+        )
     write_json(directory / METRICS, metrics)

@@ -1,23 +1,77 @@
-"""The layer groups of a model: which parameters belong together when layers are thawed."""
+"""The layer groups of a model: which parameters are thawed together, and learn at one rate (ULMFiT, section 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
+EMBEDDINGS, HEAD = "embeddings", "head"
 
-def head(model: PreTrainedModel, missing: Collection[str]) -> list[nn.Parameter]:
-    """Return the head: every parameter outside the body, and those of the body that the checkpoint lacked.
+Layers = Mapping[str, list[nn.Parameter]]
+"""The parameters of each layer group, from the embeddings up to the head."""
+
+
+def groups(model: PreTrainedModel, missing: Collection[str]) -> Layers:
+    """Return the layer groups, which hold every parameter once.
+
+    The head is every parameter outside the body, and those of the body that the checkpoint lacked. A body has a list of
+    layers. What stands before it belongs to the embeddings, as do embeddings anywhere outside the layers (DeBERTa's
+    relative positions); what stands after it (a final norm, a pooler) belongs to the last layer, with which it was
+    pretrained. Tied weights (the decoder of a masked language model) belong to the embeddings, and layers that share
+    their weights (ALBERT) are one. A group without parameters is left out: a tied head may have none.
 
     Args:
-        model: A model with a head on `base_model`.
         missing: Names of the parameters that `from_pretrained` did not find, and initialised.
-
-    Tied weights (the decoder of a masked language model) belong to the embeddings, so to the body.
     """
-    body = {id(parameter) for name, parameter in model.base_model.named_parameters()}
-    return [
-        parameter for name, parameter in model.named_parameters() if id(parameter) not in body or name in set(missing)
-    ]
+    bodies = [model.base_model]
+    if model.config.is_encoder_decoder:
+        bodies = [model.get_encoder(), model.get_decoder()]
+    found: dict[int, str] = {}
+    titles = [EMBEDDINGS]
+    for body in bodies:
+        layers = _layers(body)
+        numbered = [f"layer {len(titles) + number}" for number in range(len(layers))]
+        inside = {
+            id(parameter): title
+            for title, layer in zip(numbered, layers, strict=True)
+            for parameter in layer.parameters()
+        }
+        looked_up = {id(module.weight) for module in body.modules() if isinstance(module, nn.Embedding)} - set(inside)
+        title = EMBEDDINGS
+        for parameter in body.parameters():
+            title = inside.get(id(parameter), title)
+            found.setdefault(id(parameter), EMBEDDINGS if id(parameter) in looked_up else title)
+        titles += numbered
+    result: dict[str, list[nn.Parameter]] = {title: [] for title in [*titles, HEAD]}
+    for name, parameter in model.named_parameters():
+        result[HEAD if name in missing else found.get(id(parameter), HEAD)].append(parameter)
+    return {title: parameters for title, parameters in result.items() if parameters}
+
+
+def _layers(body: nn.Module) -> nn.ModuleList | tuple[()]:
+    """Return the longest list of modules that lies in no other list."""
+    lists = [module for module in body.modules() if isinstance(module, nn.ModuleList)]
+    inner = {id(module) for outer in lists for module in outer.modules() if module is not outer}
+    return max((layers for layers in lists if id(layers) not in inner), key=len, default=())
+
+
+def with_rates(
+    optimizer_groups: Iterable[Mapping[str, Any]], layers: Layers, layer_decay: float
+) -> Iterator[dict[str, Any]]:
+    """Split an optimizer's parameter groups by layer groups, each of which has its own `lr`, and its title as `layer`.
+
+    The head comes first: its rate is what the Trainer logs.
+
+    Args:
+        layer_decay: The factor by which the rate of each group is lower than that of the one above.
+    """
+    whole = list(optimizer_groups)
+    for depth, (title, parameters) in enumerate(reversed(list(layers.items()))):
+        own = {id(parameter) for parameter in parameters}
+        for group in whole:
+            params = [parameter for parameter in group["params"] if id(parameter) in own]
+            if params:
+                yield {**group, "params": params, "lr": group["lr"] / layer_decay**depth, "layer": title}

@@ -11,17 +11,19 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from rich.table import Table
 from safetensors.torch import load_model, save_model
 from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from ulmfit_style import processes
-from ulmfit_style.config import Config, Finetune, LanguageModelling
-from ulmfit_style.console import progress, say
+from ulmfit_style.config import Config, Finetune, LanguageModelling, Schedule
+from ulmfit_style.console import progress, say, show
 from ulmfit_style.errors import UserError
 from ulmfit_style.run import read_json, write_json
 from ulmfit_style.training.batching import Ordered, Rows
 from ulmfit_style.training.best import Best
+from ulmfit_style.training.layers import Layers, with_rates
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import Keeper, is_whole, newest_whole, seal
 from ulmfit_style.training.trainer import Measuring, Progress, RecipeTrainer, number
@@ -60,6 +62,11 @@ class Settings:
     """Minutes between two checkpoints to go on from."""
     extras: Mapping[str, Any]
     """Further TrainingArguments."""
+    schedule: Schedule = "linear"
+    layers: Layers | None = None
+    """The layer groups, where each has a rate of its own."""
+    layer_decay: float = 1
+    """The factor by which the rate of each layer group is lower than that of the one above."""
 
     def split(self) -> tuple[int, int]:
         """Return the rows of a forward pass and the passes of an optimizer step, for each process.
@@ -76,8 +83,12 @@ class Settings:
         return micro, passes
 
 
-def settings(config: Config, options: LanguageModelling | Finetune) -> Settings:
-    """Return the settings of a stage's phases."""
+def settings(config: Config, options: LanguageModelling | Finetune, layers: Layers) -> Settings:
+    """Return the settings of a stage's phases.
+
+    Args:
+        layers: The layer groups of the model.
+    """
     return Settings(
         batch_size=options.batch_size,
         warmup_ratio=options.warmup_ratio,
@@ -87,6 +98,9 @@ def settings(config: Config, options: LanguageModelling | Finetune) -> Settings:
         measurements=options.measurements if isinstance(options, LanguageModelling) else 1,
         save_minutes=config.save_minutes,
         extras=options.trainer,
+        schedule=options.schedule,
+        layers=None if options.layer_decay == 1 else layers,
+        layer_decay=options.layer_decay,
     )
 
 
@@ -98,8 +112,8 @@ class Outcome:
     before: dict[str, float]
     """The stage's measures before the phase, by their names."""
     after: dict[str, float]
-    log: list[dict[str, float]]
-    """One entry of loss, rate and gradient norm every few steps."""
+    log: list[dict[str, Any]]
+    """One entry of loss, rates and gradient norm every few steps."""
 
 
 def train(
@@ -125,6 +139,8 @@ def train(
     """
     model.to(PartialState().device)
     outcomes: list[Outcome] = []
+    if settings.layers is not None:
+        show(_rates(settings.layers, phases[-1].learning_rate, settings.layer_decay))
     for place, phase in enumerate(phases):
         done = folder / f"phase-{place}" / "done"
         if is_whole(done):
@@ -166,7 +182,7 @@ def _run(
     collate: Collate,
     folder: Path,
     best: Best | None,
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Train one phase in place, from its newest whole checkpoint if there is one, and return its log.
 
     `requires_grad` is set before the model is wrapped: frozen parameters get no gradient, no decay and no optimizer
@@ -194,6 +210,9 @@ def _run(
         trainer = RecipeTrainer(
             model=model,
             objective=objective,
+            shape=settings.schedule,
+            layer_groups=settings.layers,
+            layer_decay=settings.layer_decay,
             args=TrainingArguments(
                 output_dir=str(folder),
                 num_train_epochs=epochs,
@@ -227,10 +246,21 @@ def _run(
     return [entry for entry in trainer.state.log_history if {"loss", "heldout_loss"} & set(entry)]
 
 
+def _rates(layers: Layers, learning_rate: float, layer_decay: float) -> Table:
+    """Return the table of the layer groups' peak rates, the head's first."""
+    table = Table(title=f"a rate for each layer group (layer_decay={layer_decay:g})", title_justify="left")
+    for column in ("layer group", "weights", "peak rate"):
+        table.add_column(column, justify="left" if column == "layer group" else "right")
+    whole = [{"params": [parameter for own in layers.values() for parameter in own], "lr": learning_rate}]
+    for group in with_rates(whole, layers, layer_decay):
+        weights = sum(parameter.numel() for parameter in group["params"])
+        table.add_row(group["layer"], f"{weights:,}", f"{group['lr']:.1e}")
+    return table
+
+
 def _defaults() -> dict[str, Any]:
     """Return the TrainingArguments that a user's extras may replace."""
     return {
-        "lr_scheduler_type": "linear",
         "use_cpu": processes.count() > 1
         and not torch.cuda.is_available(),  # or the processes would not find each other
         "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),

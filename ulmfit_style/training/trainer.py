@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any, final
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -19,8 +21,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from ulmfit_style.config import Schedule
 from ulmfit_style.console import Steps, say
 from ulmfit_style.errors import UserError
+from ulmfit_style.training import layers, schedule
 from ulmfit_style.training.batching import Ordered
 from ulmfit_style.training.best import Best
 from ulmfit_style.training.objectives import Objective
@@ -33,15 +37,49 @@ class RecipeTrainer(Trainer):
     The stock Trainer believes that any model whose forward takes keyword arguments divides by the batch's item count;
     most encoder heads do not, and their loss and gradients come out multiplied by the accumulation steps
     (transformers#47688). `test_accumulation_equals_one_big_batch` tells when the two overrides can go.
+
+    Args:
+        layer_groups: The layer groups, where each has a rate of its own.
+        layer_decay: The factor by which the rate of each is lower than that of the one above.
     """
 
-    def __init__(self, *, objective: Objective, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        objective: Objective,
+        shape: Schedule = "linear",
+        layer_groups: layers.Layers | None = None,
+        layer_decay: float = 1,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
         self.objective: Objective = objective
+        self.shape, self.layer_groups, self.layer_decay = shape, layer_groups, layer_decay
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the Trainer's own optimizer, with its parameter groups split by layer groups."""
+        made = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        if self.layer_groups is not None and not made:
+            split = list(layers.with_rates(optimizer.param_groups, self.layer_groups, self.layer_decay))
+            optimizer.param_groups.clear()
+            for group in split:
+                optimizer.add_param_group(group)
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        """Let the rate of every parameter group rise and fall alike."""
+        optimizer = optimizer or self.optimizer
+        assert optimizer is not None  # it was made before
+        peak = schedule.peak(self.shape, self.args.warmup_steps, num_training_steps)
+        self.lr_scheduler = LambdaLR(
+            optimizer, lambda step: schedule.share(self.shape, Fraction(step, num_training_steps), peak)
+        )
+        return self.lr_scheduler
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -75,12 +113,19 @@ class Progress(TrainerCallback):
     def __init__(self, steps: Steps, rows: Ordered, best: Best | None = None) -> None:
         self.steps, self.rows, self.best, self.loss = steps, rows, best, math.nan
         self._started, self._trained = time.monotonic(), 0
+        self._rates: dict[str, float] = {}
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Give the rows the order and the masks of the epoch."""
         self.rows.start_epoch(int(state.epoch or 0))
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at the rates of the layer groups, from the head down, where they have their own."""
+        self._rates = {group["layer"]: group["lr"] for group in kwargs["optimizer"].param_groups if "layer" in group}
 
     def on_log(
         self,
@@ -90,7 +135,10 @@ class Progress(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Keep the last loss."""
+        """Keep the last loss, and the rates of the layer groups in the log: the Trainer knows one rate only."""
+        if self._rates and "loss" in (logs or {}):
+            history: list[Any] = list(state.log_history)
+            history[-1]["rates"] = self._rates
         self.loss = (logs or {}).get("loss", self.loss)
         if logs and not math.isfinite(logs.get("loss", 0.0)):
             raise UserError(

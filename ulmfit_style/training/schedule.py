@@ -1,0 +1,43 @@
+"""How the learning rate rises and falls: pure functions of the position in a phase.
+
+Positions are fractions, so that no rounding tells the position of a step from the step itself.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from ulmfit_style.config import Schedule
+
+RATIO = 32
+"""How much smaller the lowest rate of the slanted schedule is than its peak (ULMFiT, section 3.2)."""
+
+
+def share(schedule: Schedule, position: Fraction, warmup: Fraction) -> float:
+    """Return the rate at a position of a phase, as a share of its peak.
+
+    Args:
+        position: From 0, before the first step, to 1, after the last.
+        warmup: The position of the peak, from 0 to 1.
+    """
+    rising = position < warmup or warmup == 1
+    height = position / warmup if rising else (1 - position) / (1 - warmup)
+    if schedule == "slanted":
+        return float((1 + height * (RATIO - 1)) / RATIO)
+    if schedule == "cosine" and not rising:
+        return (1 - math.cos(math.pi * height)) / 2
+    if schedule == "constant" and not rising:
+        return 1.0
+    return float(height)
+
+
+def peak(schedule: Schedule, warmup_ratio: float, steps: int) -> Fraction:
+    """Return the position of the peak, as `share` takes it: for a linear schedule it is at a whole step, as in BERT.
+
+    Args:
+        steps: Those of the phase.
+    """
+    if schedule == "linear":
+        return Fraction(math.ceil(steps * warmup_ratio), steps)
+    return Fraction(str(warmup_ratio))
