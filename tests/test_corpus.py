@@ -160,3 +160,4 @@ def test_half_a_character_is_told_with_its_line(tmp_path: Path):
     path.write_text('{"text": "whole \\ud83d\\ude00"}\n' * 30 + '{"text": "cut \\ud83d"}\n', encoding="utf-8")
     with pytest.raises(UserError, match=r"a\.jsonl:31: holds half a character"):
         corpus.load(Corpus(path=str(path)), None, tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("corpus-*"))  # nothing is left of what was refused

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from ulmfit_style import processes
 from ulmfit_style.console import logging_to, say
+from ulmfit_style.errors import UserError
 
 T = TypeVar("T")
 
@@ -95,7 +96,7 @@ class Artefact:
                 (self.directory / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
             wait()
             started = time.time()
-            with logging_to(self.directory / LOG):
+            with logging_to(self.directory / LOG), self._removed_if_refused():
                 build(self.directory)
             wait()
             if writes:
@@ -114,6 +115,16 @@ class Artefact:
                 write_json(self.directory / MANIFEST, manifest)
             wait()
         return self.directory
+
+    @contextmanager
+    def _removed_if_refused(self) -> Iterator[None]:
+        """Remove the directory when the user's input turns out wrong and there is nothing in it to go on from."""
+        try:
+            yield
+        except UserError:
+            if not (self.directory / CHECKPOINTS).exists():
+                shutil.rmtree(self.directory, ignore_errors=True)
+            raise
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
