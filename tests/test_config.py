@@ -211,3 +211,9 @@ def test_a_yaml_of_ones_own_that_would_never_be_read_is_refused(own_yaml, tmp_pa
         f"{tmp_path / 'my conf/finetune/plain.yaml'}: the program has a finetune/plain.yaml of its own; "
         "choose another name"
     )
+
+
+def test_unknown_keys_unknown_choices_and_wrong_values_are_told_together():
+    found = "\n".join(problems("model=minlm", "finetune.lr=1", "finetune.epochs=many", "adapt.mask_probability=2"))
+    for what in ("model=minlm: ", "finetune.lr=1: ", "finetune.epochs=many: ", "adapt.mask_probability=2: "):
+        assert what in found

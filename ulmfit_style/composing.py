@@ -43,8 +43,14 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     from hydra import compose as hydra_compose
 
     with _hydra():
-        overrides = _normalised(overrides)
-        return from_omegaconf(hydra_compose("config", overrides=overrides), _origin(overrides))
+        fitting, problems = _sorted(overrides)
+        try:
+            config = from_omegaconf(hydra_compose("config", overrides=fitting), _origin(fitting))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return config
 
 
 def checked(overrides: Sequence[str]) -> list[str]:
@@ -54,7 +60,10 @@ def checked(overrides: Sequence[str]) -> list[str]:
         ConfigError: naming each override that cannot be parsed, and each unknown key, group or choice.
     """
     with _hydra():
-        return _normalised(overrides)
+        fitting, problems = _sorted(overrides)
+    if problems:
+        raise ConfigError(problems)
+    return fitting
 
 
 def from_omegaconf(values: DictConfig, origin: Callable[[str], str] = lambda key: "") -> Config:
@@ -104,13 +113,14 @@ def _hydra() -> Iterator[None]:
         raise ConfigError([" ".join(reason.split())]) from error
 
 
-def _normalised(overrides: Sequence[str]) -> list[str]:
-    """Check every override against the schema and return them as Hydra takes them.
+def _sorted(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hold every override against the schema; return those that fit it, as Hydra takes them, and what is wrong.
 
-    A key that the schema has may be overridden whether or not a YAML spells it out, so `++` is put before each.
+    Wrong are those that cannot be parsed, and unknown keys, groups and choices. A key that the schema has may be
+    overridden whether or not a YAML spells it out, so `++` is put before each.
 
     Raises:
-        ConfigError: naming each override that cannot be parsed, and each unknown key, group or choice.
+        ConfigError: if a folder of further YAMLs is wrong.
     """
     from hydra import compose as hydra_compose
     from hydra.core.global_hydra import GlobalHydra
@@ -156,12 +166,13 @@ def _normalised(overrides: Sequence[str]) -> list[str]:
     for key, text in values:
         group, dot, _ = key.partition(".")
         if dot and group in chosen and chosen[group] is None:
-            problems.append(f"{text}: there is no {group} here ({group}=none)")
+            found = [f"{text}: there is no {group} here ({group}=none)"]
         else:
-            problems += _unknown_key(key, text, task_class)
-    if problems:
-        raise ConfigError(problems)
-    return choices + [text if text.startswith("~") else f"++{text.lstrip('+')}" for _, text in values]
+            found = _unknown_key(key, text, task_class)
+        problems += found
+        if not found:
+            choices.append(text if text.startswith("~") else f"++{text.lstrip('+')}")
+    return choices, problems
 
 
 def _folders(overrides: Sequence[str]) -> list[Path]:
