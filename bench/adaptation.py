@@ -8,7 +8,7 @@ All seeds share one adapted model. Prints every seed, and for each model the mea
 import statistics
 import sys
 
-from ulmfit_style import launch, lineage
+from ulmfit_style import chain, lineage
 from ulmfit_style.comparison import without_adaptation
 from ulmfit_style.composing import compose
 from ulmfit_style.run import METRICS, read_json
@@ -18,7 +18,7 @@ table: dict[str, list[float]] = {}
 for seed in range(seeds):
     config = compose([f"finetune.seed={seed}", f"task.sample_seed={seed}", *overrides])
     metric = lineage.required_task(config).metric
-    launch.make(launch.plan(config, ["adapt", "finetune"]), config.name)
+    chain.make(chain.plan(config, ["adapt", "finetune"]), config.name)
     tested = dict(read_json(lineage.references(config).directory / METRICS)["test"])
     tested["fine-tuned, not adapted"] = read_json(lineage.finetune(without_adaptation(config)).directory / METRICS)[
         "test"

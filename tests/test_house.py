@@ -26,6 +26,7 @@ FLOORS = [
     {"predictor", "agreement"},
     {"language_model"},
     {"stages", "comparison"},
+    {"chain"},
     {"launch"},
     {"sweep", "inventory", "presets", "doctor"},
     {"__main__"},

@@ -15,7 +15,7 @@ from filelock import Timeout
 from rich.filesize import decimal
 from rich.table import Table
 
-from ulmfit_style import launch, lineage, pins
+from ulmfit_style import chain, launch, lineage, pins
 from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
 from ulmfit_style.errors import UserError
@@ -57,10 +57,10 @@ def plan(config: Config, stages: Sequence[str], write: Path | None = None) -> No
         UserError: if something in the data or the options is wrong, or the recipe cannot be written there.
     """
     config = pins.pinned(config)
-    steps = launch.plan(config, stages)
+    steps = chain.plan(config, stages)
     for number, step in enumerate(steps, start=1):
         if step.artefact.finished:
-            state = launch.up_to_date(step)
+            state = chain.up_to_date(step)
         else:
             state = f"would run ({lineage.why_missing(step.artefact, config)})"
         say(f"[{number}/{len(steps)}] {step.title}: {state}")
