@@ -14,6 +14,8 @@ from ulmfit_style.composing import compose
 from ulmfit_style.run import METRICS, read_json
 
 seeds, overrides = int(sys.argv[1]), sys.argv[2:]
+if seeds < 2:
+    sys.exit("one seed tells no spread: python bench/adaptation.py 2")
 table: dict[str, list[float]] = {}
 for seed in range(seeds):
     config = compose([f"finetune.seed={seed}", f"task.sample_seed={seed}", *overrides])
