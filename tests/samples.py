@@ -14,6 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.data.tokens import Chunks
+from ulmfit_style.tasks.text import TextTask
+from ulmfit_style.training.batching import Encoded
 
 WORDS = "the film plot story is very number wonderful moving dreadful tedious actor scene"
 GOOD, BAD = ("wonderful", "moving", "unforgettable"), ("dreadful", "tedious")
@@ -73,6 +75,19 @@ def tiny_sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
         "attention_probs_dropout_prob": 0.0,
         "pad_token_id": tokenizer.pad_token_id,
     }
+
+
+class Killed(Exception):
+    """A run ends here, as if by SIGKILL: nothing is cleaned up."""
+
+
+def good_or_bad(tokenizer: PreTrainedTokenizerFast, task: TextTask) -> Encoded:
+    """Return 40 encoded reviews with their labels as numbers."""
+    rows = Encoded()
+    for text, label, _ in reviews(40):
+        (feature,) = task.encode(task.row(text), tokenizer, 32, None)
+        rows.append({**feature, "labels": int(label == "good")})
+    return rows
 
 
 def chunks(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, max_length: int, folder: Path) -> Chunks:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from samples import reviews
+from samples import Killed, reviews
 from transformers import PreTrainedTokenizerFast
-from watching import Killed, Watching
+from watching import Watching
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.run import METRICS

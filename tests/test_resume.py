@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from samples import reviews
+from samples import Killed, good_or_bad
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training.answers import collate
-from ulmfit_style.training.batching import Encoded
 from ulmfit_style.training.layers import groups
 from ulmfit_style.training.phases import Phase, Settings, train
 from ulmfit_style.training.resume import SEAL, is_whole, newest_whole
@@ -31,20 +30,13 @@ STEPS = 10
 """Optimizer steps of a phase: 40 rows, 8 a step, twice."""
 
 
-class Killed(Exception):
-    """The run ends here, as if by SIGKILL: nothing is cleaned up."""
-
-
 class Stage:
     """Two phases of a tiny classifier with dropout, which save at every step and can be killed before any of them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path) -> None:
         self.tokenizer, self.folder = tokenizer, folder
         self.sizes = {**tiny, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
-        self.rows = Encoded()
-        for text, label, _ in reviews(40):
-            (feature,) = TASK.encode(TASK.row(text), tokenizer, 32, None)
-            self.rows.append({**feature, "labels": int(label == "good")})
+        self.rows = good_or_bad(tokenizer, TASK)
 
     def run(self, *, killed_at: int | None = None, micro: int = 4, layerwise: bool = False) -> torch.Tensor:
         """Train from the start or from what is there, and return the final weights."""

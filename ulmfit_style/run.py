@@ -96,7 +96,7 @@ class Artefact:
                 (self.directory / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
             wait()
             started = time.time()
-            with logging_to(self.directory / LOG), self._removed_if_refused():
+            with logging_to(self.directory / LOG), self._removed_if_refused() if writes else nullcontext():
                 build(self.directory)
             wait()
             if writes:
