@@ -54,9 +54,7 @@ class Texts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return Texts(self._column, self._places[index])
+    def __getitem__(self, index: Any) -> Any:  # an int gives a text; slices are not asked for
         return self._column[int(self._places[index])].as_py()
 
     def batches(self) -> Iterator[list[str]]:
