@@ -19,6 +19,7 @@ FLOORS = [
     {"processes"},
     {"console", "metrics"},
     {"run", "embedded", "makeflags", "tasks", "training_arguments", "architectures"},
+    {"options"},
     {"config"},
     {"checkpoints", "card", "composing", "predictions"},
     {"data", "training", "hydra_flags", "manual"},

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ulmfit_style import architectures, checkpoints, lineage, processes
 from ulmfit_style.comparison import conclude, without_adaptation
-from ulmfit_style.config import Config, LanguageModelling
+from ulmfit_style.config import Config
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
+from ulmfit_style.options import LanguageModelling
 from ulmfit_style.run import Artefact
 from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, references, scratch
 

@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style.config import Model
 from ulmfit_style.embedded import locate
 from ulmfit_style.errors import UserError
+from ulmfit_style.options import Model
 from ulmfit_style.run import RECIPE, digest, file_digest, read_json
 
 WEIGHTS = "model.safetensors"

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 import yaml
 
 from ulmfit_style import training_arguments
-from ulmfit_style.config import Config, Training, all_keys, from_recipe, section_of, task_class_of
+from ulmfit_style.config import Config, all_keys, from_recipe, section_of, task_class_of
 from ulmfit_style.errors import ConfigError, nearest
+from ulmfit_style.options import Training
 from ulmfit_style.schema import Section
 from ulmfit_style.tasks.base import Task
 

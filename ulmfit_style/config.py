@@ -1,4 +1,4 @@
-"""The configuration: its schema, and what is wrong with values that do not fit it.
+"""The configuration: all sections together, and what is wrong with values that do not fit them.
 
 Past it there are frozen sections; nobody looks an option up by name.
 """
@@ -6,229 +6,19 @@ Past it there are frozen sections; nobody looks an option up by name.
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError
 from pydantic_core import ErrorDetails
 
 from ulmfit_style import training_arguments
 from ulmfit_style.errors import ConfigError, nearest
-from ulmfit_style.schema import Count, Rate, Ratio, Section, Unhashed
+from ulmfit_style.options import Adapt, Corpus, Evaluate, Finetune, Hub, Model, Predict, Pretrain
+from ulmfit_style.schema import Count, Section
 from ulmfit_style.tasks.base import Task
-
-Document = Literal["line", "paragraph", "file"]
-"""What one document of a txt or md file is."""
-
-Schedule = Literal["linear", "slanted", "cosine", "constant"]
-"""How the learning rate falls after its warm-up."""
-
-
-def _one_or_several(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-def _rising(value: Any) -> Any:
-    thawed = value if isinstance(value, list | tuple) else (value,)
-    numbers = [0, *(math.inf if number == "all" else number for number in thawed)]
-    known = all(isinstance(number, int) or number == math.inf for number in numbers)
-    if not thawed or not known or any(low >= high for low, high in pairwise(numbers)):
-        raise ValueError("should be rising numbers of layer groups from 1 on, the last of which may be all")
-    return thawed
-
-
-class NewTokenizer(Section):
-    """A tokenizer that is trained on the text that `pretrain` reads."""
-
-    kind: Literal["wordpiece", "bpe", "unigram"]
-    """WordPiece (BERT), byte-level byte-pair encoding (GPT-2, RoBERTa) or a unigram language model (SentencePiece)."""
-    vocab_size: Count
-    """Tokens, special ones included."""
-    lowercase: bool = False
-    """Whether capitals and accents are taken off first."""
-
-
-class Model(Section):
-    """A pretrained checkpoint, or an architecture with random weights."""
-
-    checkpoint: str | None = None
-    """A directory, a Hub id, or `package:<folder>` for files of an installed Python package."""
-    revision: str | None = None
-    """The Hub commit, tag or branch. null: the newest commit when first used, and that one ever after; it stands in
-    `pins.json` of the folder `runs`. For a newer one say model.revision=main, or remove its line there."""
-    sha256: str | None = None
-    """The expected SHA-256 of model.safetensors, checked before use."""
-    init: Literal["pretrained", "scratch"] = "pretrained"
-    """pretrained: the checkpoint's weights; scratch: random ones, for `pretrain` to train, in the architecture and with
-    the tokenizer of the checkpoint, or with those that follow."""
-    architecture: dict[str, Any] | None = None
-    """Where there is no checkpoint, the fields of transformers' config, model_type among them."""
-    tokenizer: NewTokenizer | None = None
-    """Where there is no checkpoint, the tokenizer that is trained."""
-    seed: int = 0
-    """Seed of the random weights."""
-
-    @model_validator(mode="after")
-    def _has_a_source(self) -> Model:
-        own = self.architecture is not None and self.tokenizer is not None
-        if self.checkpoint is None and not own:
-            raise ValueError("needs a checkpoint, or an architecture and a tokenizer")
-        if self.checkpoint is None and self.init == "pretrained":
-            raise ValueError("there is no checkpoint whose weights could be taken; use model.init=scratch")
-        if self.checkpoint is not None and (self.architecture is not None or self.tokenizer is not None):
-            raise ValueError("has a checkpoint, whose architecture and tokenizer are taken; leave the others out")
-        if own and "model_type" not in (self.architecture or {}):
-            raise ValueError("the architecture needs a model_type, such as bert")
-        return self
-
-    def title(self) -> str:
-        """Return what the model is called where it is told about."""
-        return self.checkpoint or f"a new {(self.architecture or {})['model_type']}"
-
-
-class Corpus(Section):
-    """Unlabelled text for `adapt`."""
-
-    path: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)] | None
-    """What holds the documents: a file (csv, tsv, jsonl, parquet, txt, md; also .gz, .bz2, .xz, .zst), a folder with
-    all files in it, a glob such as 'notes/*.txt', or a list of these; null for the text of the task's training split.
-    """
-    text: str = "text"
-    """The column that holds the text; txt and md files have none."""
-    document: Document | None = None
-    """What one document is in txt and md files: a line, a paragraph (blank lines between them), or the whole file;
-    null for a line of a txt file, and the whole of an md file."""
-    max_documents: Count | None = None
-    """At most this many documents, chosen by content hash; null for all."""
-    heldout_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Share of the documents that is never trained on and measures the language model (at most 1,000 documents)."""
-
-
-class Training(Section):
-    """What every training stage takes."""
-
-    schedule: Schedule = "linear"
-    """How the rate falls in each phase, after it has risen for `warmup_ratio` of its steps: linear, to 0; slanted, to
-    1/32 of the peak, from which it also rises (ULMFiT, section 3.2); cosine, as half a wave to 0; constant, not at
-    all."""
-    layer_decay: Annotated[float, Field(ge=1)] = 1
-    """The factor by which the peak rate of each layer group is lower than that of the one above: the head has
-    `learning_rate`, the embeddings the lowest (ULMFiT, section 3.2: 2.6 for three layers). 1: one rate for all."""
-    trainer: Annotated[dict[str, Any], Field(default_factory=dict)]
-    """Further fields of transformers' TrainingArguments: finetune.trainer.max_grad_norm=0.5"""
-
-    def determinants(self) -> dict[str, Any]:
-        """Return the fields that determine a result, as plain JSON values."""
-        return {**super().determinants(), "trainer": training_arguments.determining(self.trainer)}
-
-
-class LanguageModelling(Training):
-    """Training a language model on unlabelled text."""
-
-    objective: Literal["auto", "mlm", "clm"] = "auto"
-    """Masked or causal language modelling; auto for that of the architecture."""
-    epochs: Annotated[float, Field(gt=0)]
-    """Passes over the corpus with every weight thawed."""
-    learning_rate: Rate
-    """Peak rate of those passes."""
-    warmup_ratio: Ratio
-    """Share of each phase's steps over which the rate rises; it then falls as `schedule` says."""
-    weight_decay: Annotated[float, Field(ge=0)]
-    """Decoupled weight decay (AdamW); biases and norms are spared."""
-    batch_size: Count
-    """Rows per optimizer step, over all processes."""
-    max_length: Annotated[int, Field(ge=16)]
-    """Tokens a row, special tokens included: short documents share one, a longer one has several; none is dropped."""
-    mask_probability: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the words that is masked (BERT: 0.15)."""
-    measurements: Annotated[Count, Unhashed] = 1
-    """Times that the held-out text is measured in a phase, evenly spread, the last time at its end."""
-    seed: int
-    """Seed of the order, the masks and the new head."""
-
-
-class Pretrain(LanguageModelling):
-    """Training a language model from random weights on general text."""
-
-    path: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)] | None
-    """What holds the general text, like corpus.path, and read with the other options of `corpus`; null for the corpus
-    itself."""
-
-
-class Adapt(LanguageModelling):
-    """Continued pretraining on the corpus."""
-
-    head_epochs: Annotated[float, Field(ge=0)]
-    """Passes that train the language-model head alone, before the others, where the checkpoint lacks one."""
-    head_learning_rate: Rate
-    """Peak rate of those head passes."""
-
-
-class Finetune(Training):
-    """Fine-tuning on the labelled task."""
-
-    epochs: Annotated[float, Field(gt=0)]
-    """Passes over the training rows, with all that `unfreeze` thaws in the end."""
-    learning_rate: Rate
-    """Peak rate of each phase."""
-    warmup_ratio: Ratio
-    """Share of each phase's steps over which the rate rises; it then falls as `schedule` says."""
-    weight_decay: Annotated[float, Field(ge=0)]
-    """Decoupled weight decay (AdamW); biases and norms are spared."""
-    batch_size: Count
-    """Rows per optimizer step, over all processes."""
-    max_length: Count
-    """Tokens per row, special tokens included; how many rows are longer, and are cut, is said."""
-    unfreeze: Annotated[tuple[int | Literal["all"], ...], BeforeValidator(_rising)] = ("all",)
-    """How many of the last layer groups each phase trains: the head is one, each layer is one, and the embeddings are
-    the lowest. [all]: every weight from the start. [1, 2, all]: gradually (ULMFiT, section 3.3): the head alone for one
-    pass, then the last layer too for one, then every weight for `epochs` passes; each phase has a schedule of its own.
-    """
-    patience: Count | None = None
-    """null: the last state is kept, which is right with few labels. A number: rows are watched, the state after the
-    epoch that scored best on them is kept, and a phase stops after so many epochs without a better one; `epochs` is
-    still what the rate falls over. The watched rows are 20 % of those of `task.train_samples` or `task.shots`, which
-    are then not trained on; without these two, they are the validation rows."""
-    seed: int
-    """Seed of the order, the dropout and the new head."""
-
-
-class Evaluate(Section):
-    """What `evaluate` scores, and on which rows."""
-
-    split: Literal["test", "validation", "train"] = "test"
-    """The rows of the task that are scored: test, validation or train (those whose labels were used)."""
-    path: str | None = None
-    """Another file with the columns of the task's, of which all rows are scored, whatever `split` says."""
-    model: str | None = None
-    """The directory that `finetune` made, or the Hub id that `push` uploaded to; null for this config's own model."""
-
-
-class Predict(Section):
-    """What `predict` answers, and where the answers go."""
-
-    input: str | None = None
-    """A text; a file (csv, tsv, jsonl, parquet, txt; also .gz, .bz2, .xz, .zst) with the task's column of texts; or -
-    for standard input, one text a line."""
-    output: str | None = None
-    """A file that ends in .jsonl or .csv; null for JSON lines on standard output."""
-    model: str | None = None
-    """The directory that `finetune` made, or the Hub id that `push` uploaded to; null for this config's own model."""
-
-
-class Hub(Section):
-    """Where `push` puts the model. The token comes from the environment (HF_TOKEN) alone, never from a config."""
-
-    repo: str | None = None
-    """The repository: `name` (your own account) or `account/name`."""
-    private: bool = True
-    """Whether a newly made repository is private."""
-    dry_run: bool = False
-    """List what would be uploaded, and stop."""
 
 
 class Config(Section):

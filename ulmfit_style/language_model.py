@@ -10,11 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from ulmfit_style import processes
-from ulmfit_style.config import Adapt, Config, Pretrain
+from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
 from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError
+from ulmfit_style.options import Adapt, Pretrain
 from ulmfit_style.run import CHECKPOINTS, METRICS, write_json
 
 SAMPLES = 3

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from ulmfit_style import embedded
-from ulmfit_style.config import Document
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError, nearest, together
+from ulmfit_style.options import Document
 from ulmfit_style.tasks.base import Row
 
 Record = tuple[int, Mapping[str, Any] | str]

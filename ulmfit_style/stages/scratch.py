@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ulmfit_style import checkpoints, lineage, processes
 from ulmfit_style.architectures import has_head
-from ulmfit_style.config import Config, NewTokenizer
+from ulmfit_style.config import Config
 from ulmfit_style.console import say
 from ulmfit_style.data.corpus import Texts
 from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.options import NewTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ulmfit_style import architectures
-from ulmfit_style.config import LanguageModelling
+from ulmfit_style.options import LanguageModelling
 from ulmfit_style.training.batching import Integers, Rows
 from ulmfit_style.training.packing import apart
 

@@ -17,9 +17,10 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from ulmfit_style import processes
-from ulmfit_style.config import Config, Finetune, LanguageModelling, Schedule
+from ulmfit_style.config import Config
 from ulmfit_style.console import progress, say, show
 from ulmfit_style.errors import UserError
+from ulmfit_style.options import Finetune, LanguageModelling, Schedule
 from ulmfit_style.run import read_json, write_json
 from ulmfit_style.training.batching import Ordered, Rows
 from ulmfit_style.training.best import Best

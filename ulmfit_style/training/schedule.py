@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from ulmfit_style.config import Schedule
+from ulmfit_style.options import Schedule
 
 RATIO = 32
 """How much smaller the lowest rate of the slanted schedule is than its peak (ULMFiT, section 3.2)."""

@@ -21,9 +21,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from ulmfit_style.config import Schedule
 from ulmfit_style.console import Steps, say
 from ulmfit_style.errors import UserError
+from ulmfit_style.options import Schedule
 from ulmfit_style.training import layers, schedule
 from ulmfit_style.training.batching import Ordered
 from ulmfit_style.training.best import Best
