@@ -17,7 +17,7 @@ MODULES = {
 FLOORS = [
     {"errors", "schema"},
     {"processes"},
-    {"console", "metrics"},
+    {"console", "metrics", "figures"},
     {"run", "embedded", "makeflags", "tasks", "training_arguments", "architectures"},
     {"options"},
     {"config"},
@@ -29,7 +29,7 @@ FLOORS = [
     {"stages", "comparison"},
     {"chain"},
     {"launch"},
-    {"sweep", "inventory", "presets", "doctor"},
+    {"sweep", "study", "inventory", "presets", "doctor"},
     {"__main__"},
 ]
 
@@ -84,7 +84,7 @@ def test_tasks_and_config_are_imported_without_torch(module: str):
 
 
 def test_the_package_can_be_read_in_an_afternoon():
-    assert sum(map(lines_of_code, MODULES.values())) < 6000
+    assert sum(map(lines_of_code, MODULES.values())) < 6500
 
 
 def lines_of_code(path: Path) -> int:

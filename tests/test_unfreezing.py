@@ -43,6 +43,26 @@ def test_each_phase_before_the_last_is_one_pass_and_the_last_has_the_epochs(tune
     ]
 
 
+def test_chain_thaw_trains_the_head_then_each_group_alone_and_then_all(tune: Tune, tmp_path: Path):
+    options = ["finetune.unfreeze=chain_thaw", "finetune.layer_decay=2", "finetune.epochs=3", "finetune.max_steps=2"]
+    assert tune(*options, "finetune.batch_size=10", "finetune.trainer.logging_steps=1") == 0
+    phases = {title: list(entries) for title, entries in groupby(log(tmp_path / "runs"), lambda entry: entry["phase"])}
+    assert {title: (list(entries[0]["rates"]), len(entries)) for title, entries in phases.items()} == {
+        "head alone": (["head"], 2),
+        "embeddings alone": (["embeddings"], 2),
+        "layer 1 alone": (["layer 1"], 2),
+        "layer 2 alone": (["layer 2"], 2),
+        "every weight": (["head", "layer 2", "layer 1", "embeddings"], 2),
+    }
+
+
+@pytest.mark.parametrize(("bound", "steps"), [("1", 1), ("7", 7), ("100", 12), ("null", 12)])
+def test_max_steps_bounds_the_passes(tune: Tune, tmp_path: Path, bound: str, steps: int):
+    options = ["finetune.epochs=3", "finetune.batch_size=5", "finetune.trainer.logging_steps=1"]
+    assert tune(f"finetune.max_steps={bound}", *options) == 0
+    assert [entry["step"] for entry in log(tmp_path / "runs")] == list(range(1, steps + 1))
+
+
 def test_what_no_phase_thaws_stays_as_it_was(tune: Tune, tmp_path: Path, checkpoint: Path):
     assert tune("finetune.unfreeze=2", "finetune.learning_rate=1e-2") == 0
     before, after = (

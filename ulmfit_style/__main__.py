@@ -25,6 +25,7 @@ COMMANDS = {
     "push": "upload the fine-tuned model to the Hub: hub.repo=<name>",
     "plan": "before other commands: say what they would run, and why, and run nothing; write=recipe.yaml freezes it",
     "sweep": "run a grid over one shared adapt: finetune.learning_rate=2e-5,5e-5",
+    "study": "compare arms over seeds and numbers of labels: study=label_curve, or a YAML of your own",
     "runs": "list the artefacts: when they were made, their size, which names link to them",
     "clean-runs": "list the artefacts that no name needs; yes=true removes them",
     "new-task": "look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews",
@@ -114,6 +115,12 @@ def _sweep(rest: Sequence[str]) -> None:
     sweep.run(rest)
 
 
+def _study(rest: Sequence[str]) -> None:
+    from ulmfit_style.study import running
+
+    running.run(rest)
+
+
 def _runs(rest: Sequence[str]) -> None:
     from ulmfit_style import composing, inventory
 
@@ -153,6 +160,7 @@ def _setup(rest: Sequence[str]) -> None:
 
 ALONE: dict[str, Callable[[Sequence[str]], None]] = {
     "sweep": _sweep,
+    "study": _study,
     "runs": _runs,
     "clean-runs": _clean_runs,
     "new-task": _new_task,

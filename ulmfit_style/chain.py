@@ -89,7 +89,7 @@ def _check_model(config: Config, stages: Sequence[str]) -> None:
 def make(steps: Sequence[Step], name: str) -> None:
     """Make the artefacts of the steps, but for those that are up to date, and link them in `runs/<name>/`."""
     if not all(step.artefact.finished for step in steps):
-        _prepare()
+        prepare()
     for number, step in enumerate(steps, start=1):
         if processes.from_main(step.artefact.finished):
             say(f"[{number}/{len(steps)}] {step.title}: {up_to_date(step)}")
@@ -118,7 +118,7 @@ def tell(config: Config, stages: Sequence[str]) -> None:
         evaluate.tell(config)
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """Load the libraries, on one GPU where there are several, and send what they say to the log of the run."""
     processes.see_one_gpu()
     from transformers.utils import logging as library_logging

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from ulmfit_style import training_arguments
 from ulmfit_style.errors import ConfigError, nearest
-from ulmfit_style.options import Adapt, Corpus, Evaluate, Finetune, Hub, Model, Predict, Pretrain
+from ulmfit_style.options import Adapt, Corpus, Evaluate, Finetune, Hub, Model, Predict, Pretrain, Study
 from ulmfit_style.schema import Count, Section
 from ulmfit_style.tasks.base import Task
 
@@ -48,6 +48,7 @@ class Config(Section):
     evaluate: Evaluate
     predict: Predict
     hub: Hub
+    study: Study
 
     def recipe(self) -> dict[str, Any]:
         """Return the config as plain values, from which `from_recipe` makes an equal one."""
@@ -127,6 +128,7 @@ def section_of(name: str, task_class: type[Section]) -> type[Section] | None:
         "evaluate": Evaluate,
         "predict": Predict,
         "hub": Hub,
+        "study": Study,
     }
     return sections.get(name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -15,7 +16,10 @@ from rich.table import Table
 
 from ulmfit_style import processes
 
-OUT = Console(highlight=False, soft_wrap=True, quiet=not processes.is_main())
+MUTED = "ULMFIT_STYLE_MUTED"
+"""Set in the environment of processes that print nothing."""
+
+OUT = Console(highlight=False, soft_wrap=True, quiet=not processes.is_main() or MUTED in os.environ)
 """Where everything is printed, by the main process alone; plain text when it is not a terminal."""
 
 PLAIN_INTERVAL = 20.0
@@ -81,12 +85,14 @@ def progress(title: str, total: int | None, done: int = 0) -> Iterator[Steps]:
 
 @contextmanager
 def muted() -> Iterator[None]:
-    """Print nothing while the block runs."""
+    """Print nothing while the block runs, nor let processes that it starts."""
     before, OUT.quiet = OUT.quiet, True
+    os.environ[MUTED] = "1"
     try:
         yield
     finally:
         OUT.quiet = before
+        del os.environ[MUTED]
 
 
 @contextmanager
@@ -121,3 +127,11 @@ def logging_to(path: Path) -> Iterator[None]:
 
 def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as one tells it: 40 seconds, 12 minutes, 3 hours 5 minutes."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} minutes"

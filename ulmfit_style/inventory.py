@@ -19,7 +19,7 @@ from ulmfit_style import chain, launch, lineage, pins
 from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
 from ulmfit_style.errors import UserError
-from ulmfit_style.run import MANIFEST, RECIPE, lock_of, read_json
+from ulmfit_style.run import MANIFEST, MEASURED, RECIPE, lock_of, read_json
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Entry:
     directory: Path
     finished: str | None
     """When, in UTC, as the manifest has it; None for one that is not finished."""
+    has_weights: bool
+    """Whether a study kept all of it, and not its scores alone."""
     being_made: bool
     """Whether a process holds its lock."""
     size: int
@@ -44,7 +46,8 @@ class Entry:
         if self.finished is None:
             return "being made" if self.being_made else "unfinished"
         seconds = timegm(time.strptime(self.finished, "%Y-%m-%dT%H:%M:%SZ"))
-        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+        scores = "" if self.has_weights else " (scores)"
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) + scores
 
 
 def plan(config: Config, stages: Sequence[str], write: Path | None = None) -> None:
@@ -116,7 +119,8 @@ def clean(folder: Path, *, yes: bool) -> None:
         try:
             with lock_of(entry.directory).acquire(blocking=False):
                 # Without its manifest, what is left of it is not taken for a whole one.
-                (entry.directory / MANIFEST).unlink(missing_ok=True)
+                for name in (MANIFEST, MEASURED):
+                    (entry.directory / name).unlink(missing_ok=True)
                 shutil.rmtree(entry.directory)
         except Timeout:
             say(f"{entry.directory}: a run has begun to make it; it stays")
@@ -148,12 +152,14 @@ def _entries(folder: Path) -> list[Entry]:
             names.setdefault(link.resolve(), []).append(str(link.relative_to(folder)))
     entries = []
     for directory in sorted(directories, key=lambda directory: (directory / RECIPE).stat().st_mtime):
-        whole = (directory / MANIFEST).exists()
-        manifest: dict[str, Any] = read_json(directory / MANIFEST) if whole else {}
+        found = [directory / name for name in (MANIFEST, MEASURED) if (directory / name).exists()]
+        whole = bool(found)
+        manifest: dict[str, Any] = read_json(found[0]) if whole else {}
         entries.append(
             Entry(
                 directory,
                 manifest.get("finished"),
+                (directory / MANIFEST).exists(),
                 not whole and _is_locked(directory),
                 sum(path.lstat().st_size for path in directory.rglob("*")),
                 tuple(names.get(directory.resolve(), ())),

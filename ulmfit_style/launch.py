@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import yaml
 
-from ulmfit_style import lineage, pins, processes
-from ulmfit_style.chain import Step, make, plan, tell
+from ulmfit_style import chain, lineage, pins, processes
+from ulmfit_style.chain import Step, plan, tell
 from ulmfit_style.config import Config, load
 from ulmfit_style.console import muted, say
 from ulmfit_style.errors import Interrupted, UserError
@@ -43,16 +43,20 @@ def run(config: Config, stages: Sequence[str]) -> None:
         Interrupted: if a signal stopped the training.
     """
     config = pins.pinned(config)
-    steps = plan(config, stages)
-    if all(step.artefact.finished for step in steps) or (count := _processes(config)) == 1:
-        make(steps, config.name)
-        tell(config, stages)
-    else:
-        _start(config, [stage for stage in stages if stage in STAGES], count)
+    make(config, plan(config, stages), stages)
+    tell(config, stages)
     if "predict" in stages:
         predict.run(config)
     if "push" in stages:
         push.run(config, lineage.finished_model(config).directory)
+
+
+def make(config: Config, steps: Sequence[Step], stages: Sequence[str]) -> None:
+    """Make what the stages planned, in as many processes as the config wants."""
+    if all(step.artefact.finished for step in steps) or (count := _processes(config)) == 1:
+        chain.make(steps, config.name)
+    else:
+        _start(config, [stage for stage in stages if stage in STAGES], count)
 
 
 def _processes(config: Config) -> int:
@@ -83,9 +87,9 @@ def main(arguments: Sequence[str]) -> int:
         processes.join()
         config, stages, steps = _agreed(arguments)
         _require_shared(config.runs)
-        make(steps, config.name)
+        chain.make(steps, config.name)
         processes.leave()
-        if processes.is_main():
+        if processes.is_main() and not processes.is_started():
             tell(config, stages)
     except (UserError, Interrupted) as error:
         if not processes.is_main():

@@ -268,6 +268,8 @@ def why_missing(artefact: Artefact, config: Config) -> str:
     Args:
         config: The config that means this artefact.
     """
+    if artefact.measured:
+        return f"{artefact.directory} holds its scores, but a study did not keep its weights (study.keep_weights)"
     if artefact.directory.exists():
         return f"{artefact.directory} was begun, but not finished"
     found = nearest(artefact, config.recipe())

@@ -6,9 +6,10 @@ import math
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ulmfit_style import training_arguments
+from ulmfit_style.errors import nearest
 from ulmfit_style.schema import Count, Rate, Ratio, Section, Unhashed
 
 Document = Literal["line", "paragraph", "file"]
@@ -23,11 +24,15 @@ def _one_or_several(value: Any) -> Any:
 
 
 def _rising(value: Any) -> Any:
+    if value == "chain_thaw":
+        return value
     thawed = value if isinstance(value, list | tuple) else (value,)
     numbers = [0, *(math.inf if number == "all" else number for number in thawed)]
     known = all(isinstance(number, int) or number == math.inf for number in numbers)
     if not thawed or not known or any(low >= high for low, high in pairwise(numbers)):
-        raise ValueError("should be rising numbers of layer groups from 1 on, the last of which may be all")
+        raise ValueError(
+            "should be rising numbers of layer groups from 1 on, the last of which may be all; or chain_thaw"
+        )
     return thawed
 
 
@@ -173,11 +178,15 @@ class Finetune(Training):
     """Rows per optimizer step, over all processes."""
     max_length: Count
     """Tokens per row, special tokens included; how many rows are longer, and are cut, is said."""
-    unfreeze: Annotated[tuple[int | Literal["all"], ...], BeforeValidator(_rising)] = ("all",)
+    max_steps: Count | None = None
+    """At most so many optimizer steps in the last phase, however many rows there are: fewer passes then. null: no
+    bound."""
+    unfreeze: Annotated[tuple[int | Literal["all"], ...] | Literal["chain_thaw"], BeforeValidator(_rising)] = ("all",)
     """How many of the last layer groups each phase trains: the head is one, each layer is one, and the embeddings are
     the lowest. [all]: every weight from the start. [1, 2, all]: gradually (ULMFiT, section 3.3): the head alone for one
     pass, then the last layer too for one, then every weight for `epochs` passes; each phase has a schedule of its own.
-    """
+    [1]: the head alone, always. chain_thaw: the head alone, then each other group alone from the lowest up, a pass
+    each, then every weight for `epochs` passes (Felbo et al. 2017)."""
     patience: Count | None = None
     """null: the last state is kept, which is right with few labels. A number: rows are watched, the state after the
     epoch that scored best on them is kept, and a phase stops after so many epochs without a better one; `epochs` is
@@ -219,3 +228,50 @@ class Hub(Section):
     """Whether a newly made repository is private."""
     dry_run: bool = False
     """List what would be uploaded, and stop."""
+
+
+class Study(Section):
+    """What `study` compares: arms, each over the same seeds and numbers of labels."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Names the folder of tables and figures, runs/<name>-<study.name>; in no fingerprint."""
+    arms: Annotated[dict[str, tuple[str, ...]], Field(min_length=1)]
+    """The arms by their names, each with the options that make it: {not adapted: [adapt=none], adapted: []}. They come
+    after those that were typed; typed options of what an arm switches off (adapt.epochs=2 and adapt=none) do not
+    concern it."""
+    baseline: str
+    """The arm that the others are held against."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    """Each draws other labelled rows (task.sample_seed), another head and another order (finetune.seed); all of them
+    share one adapted model."""
+    labels: Annotated[tuple[Count | Literal["all"], ...], Field(min_length=1)] | None
+    """Numbers of labelled rows: [10, 100, all]; null for those of the task."""
+    per_class: bool
+    """Whether `labels` are numbers for each class."""
+    search: dict[str, tuple[Any, ...]]
+    """Options with the values that each arm tries before, at each number of labels, in all combinations:
+    {finetune.learning_rate: [5e-5, 1e-4]}. What scores best on the validation rows is taken."""
+    search_seeds: tuple[int, ...]
+    """Seeds of that search: none of `seeds`."""
+    references: bool
+    """Whether the reference models are fitted too, on the same rows."""
+    keep_weights: Literal["best", "all", "none"]
+    """Which fine-tuned models stay on the disk: the one that scores best on the validation rows, all, or none. Scores,
+    predictions and manifests always do."""
+
+    @field_validator("seeds", "labels", "search_seeds")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        if values is not None and len(set(values)) < len(values):
+            raise ValueError("should be distinct")
+        return values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Study:
+        if self.baseline not in self.arms:
+            raise ValueError(f"the baseline '{self.baseline}' is no arm{nearest(self.baseline, self.arms)}")
+        if self.search and not self.search_seeds:
+            raise ValueError("a search needs search_seeds")
+        if self.search and set(self.search_seeds) & set(self.seeds):
+            raise ValueError("search_seeds should be others than the seeds that are reported")
+        return self

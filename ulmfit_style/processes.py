@@ -16,6 +16,9 @@ from ulmfit_style.errors import Interrupted, UserError
 
 T = TypeVar("T")
 
+RUN_ID = "ulmfit-style"
+"""What the launcher calls the processes that `start` starts."""
+
 
 def start(count: int, module: str, arguments: Sequence[str]) -> None:
     """Start so many processes of `python -m module` on this machine, and wait for them.
@@ -38,7 +41,7 @@ def start(count: int, module: str, arguments: Sequence[str]) -> None:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         local_addr="localhost",  # the machine's own name need not be one that it knows
-        run_id="ulmfit-style",
+        run_id=RUN_ID,
         max_restarts=0,
     )
     try:
@@ -58,6 +61,11 @@ def count() -> int:
 def is_main() -> bool:
     """Tell whether this process is the one that prints and writes."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def is_started() -> bool:
+    """Tell whether `start` started this process, and another waits for it to end."""
+    return os.environ.get("TORCHELASTIC_RUN_ID") == RUN_ID
 
 
 def machine() -> str:

@@ -29,6 +29,8 @@ from ulmfit_style.errors import UserError
 T = TypeVar("T")
 
 MANIFEST = "manifest.json"
+MEASURED = "measured.json"
+"""The manifest of an artefact of which the scores were kept, and not the weights."""
 METRICS = "metrics.json"
 RECIPE = "recipe.yaml"
 LOG = "log.txt"
@@ -75,6 +77,17 @@ class Artefact:
         """Whether the directory is whole: its manifest is written last."""
         return (self.directory / MANIFEST).exists()
 
+    @property
+    def measured(self) -> bool:
+        """Whether its scores and predictions are there, with or without the weights."""
+        return self.finished or (self.directory / MEASURED).exists()
+
+    def discard_weights(self) -> None:
+        """Keep all of a finished artefact but the weights; who wants the model has it made again."""
+        (self.directory / MANIFEST).replace(self.directory / MEASURED)
+        for path in self.directory.glob("*.safetensors*"):
+            path.unlink()
+
     def make(self, build: Callable[[Path], None], recipe: Mapping[str, Any], *, alone: bool = False) -> Path:
         """Let `build` fill the directory, unless it is finished, and return it.
 
@@ -113,6 +126,7 @@ class Artefact:
                     "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
                 }
                 write_json(self.directory / MANIFEST, manifest)
+                (self.directory / MEASURED).unlink(missing_ok=True)
             wait()
         return self.directory
 

@@ -85,6 +85,8 @@ def load(corpus: Corpus, task: Task | None, runs: Path) -> Documents:
     Raises:
         UserError: if the file cannot be read, or holds too few documents.
     """
+    if task is not None and task != task.unsampled():
+        return load(corpus, task.unsampled(), runs)
     if corpus.path is None:
         assert task is not None  # the config was checked
         source = f"the training split of {task.path}"

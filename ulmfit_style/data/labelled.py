@@ -7,7 +7,7 @@ import unicodedata
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import accumulate
 from pathlib import PurePath
@@ -64,11 +64,20 @@ def position(seed: int, text: str) -> int:
 
 @cache
 def load(task: Task) -> Labelled:
-    """Read, check, split and sample a task's rows. They are read once a process.
+    """Read, check, split and sample a task's rows. They are read once a process, whichever samples are drawn of them.
 
     Raises:
         UserError: listing what is wrong with the rows, each with its place.
     """
+    whole = task.unsampled()
+    if task == whole:
+        return _read(task)
+    rows = load(whole)
+    return replace(rows, train=_sample(task, rows.pool, rows.classes))
+
+
+def _read(task: Task) -> Labelled:
+    """Read, check and split the rows of a task that takes them all."""
     read = {
         split: list(_rows(task.path.option(split), path, task.columns())) for split, path in task.path.files().items()
     }
@@ -90,7 +99,6 @@ def load(task: Task) -> Labelled:
     classes = task.classes(pool)
     if classes:
         _known_labels(task, classes, [*validation, *test])
-    train = _sample(task, pool, classes)
     scored = {name: _first(task, split) for name, split in (("validation", validation), ("test", test))}
 
     say(f"task: {len(pool):,} training, {len(validation):,} validation and {len(test):,} test rows {_origin(task)}")
@@ -103,7 +111,7 @@ def load(task: Task) -> Labelled:
         if len(scored[name]) < len(split):
             say(f"task: only {len(scored[name]):,} {name} rows are scored (task.test_samples)")
     texts = frozenset(normalised(text) for row in [*validation, *test] for text in task.texts(row))
-    return Labelled(pool, train, scored["validation"], scored["test"], texts, classes)
+    return Labelled(pool, pool, scored["validation"], scored["test"], texts, classes)
 
 
 def watched(task: Task) -> tuple[list[Row], list[Row]]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ulmfit_style import lineage, predictions, processes
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
+from ulmfit_style.options import Finetune
 from ulmfit_style.run import CHECKPOINTS, METRICS, write_json
 from ulmfit_style.schema import spelled
+
+if TYPE_CHECKING:
+    from ulmfit_style.training.layers import Layers
+    from ulmfit_style.training.phases import Phase
+
+EVERY_WEIGHT = "every weight"
 
 
 def run(config: Config) -> Path:
@@ -30,7 +37,7 @@ def _finetune(config: Config, directory: Path) -> None:
     from ulmfit_style.training.batching import Encoded
     from ulmfit_style.training.best import Best
     from ulmfit_style.training.layers import groups
-    from ulmfit_style.training.phases import Phase, settings, train
+    from ulmfit_style.training.phases import settings, train
     from ulmfit_style.training.scoring import metric, score
 
     options, task = config.finetune, lineage.required_task(config)
@@ -70,17 +77,7 @@ def _finetune(config: Config, directory: Path) -> None:
 
     # Phases
     layers = groups(model, loaded["missing_keys"])
-    phases = []
-    for number in options.unfreeze:
-        if number != "all" and number > len(layers):
-            raise UserError(
-                f"finetune.unfreeze={spelled(options.unfreeze)}: the model has {len(layers)} layer groups "
-                f"({', '.join(layers)}); give smaller numbers, or all"
-            )
-        title = "every weight" if number == "all" else f"last {number} of {len(layers)} layer groups"
-        thawed = None if number == "all" else list(chain(*list(layers.values())[-number:]))
-        epochs = options.epochs if number == options.unfreeze[-1] else 1
-        phases.append(Phase(title, thawed, epochs, options.learning_rate))
+    phases = _phases(options, layers, len(features))
 
     # Train
     gather = partial(collate, tokenizer=tokenizer)
@@ -123,3 +120,48 @@ def _finetune(config: Config, directory: Path) -> None:
             [*metrics["log"], *best.curve], key=lambda entry: (order.index(entry["phase"]), entry["step"])
         )
     write_json(directory / METRICS, metrics)
+
+
+def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
+    """Return what is thawed in which order: one pass over the rows for each phase but the last.
+
+    Raises:
+        UserError: if the model has fewer layer groups.
+    """
+    from ulmfit_style.training.phases import Phase
+
+    count = len(layers)
+    thawed: list[tuple[str, list[str] | None]] = []
+    if options.unfreeze == "chain_thaw":
+        *lower, head = layers
+        thawed += [(f"{group} alone", [group]) for group in (head, *lower)]
+        thawed.append((EVERY_WEIGHT, None))
+    else:
+        for number in options.unfreeze:
+            if number == "all":
+                thawed.append((EVERY_WEIGHT, None))
+            elif number <= count:
+                thawed.append((f"last {number} of {count} layer groups", list(layers)[-number:]))
+            else:
+                raise UserError(
+                    f"finetune.unfreeze={spelled(options.unfreeze)}: the model has {count} layer groups "
+                    f"({', '.join(layers)}); give smaller numbers, or all"
+                )
+    epochs = [1.0] * (len(thawed) - 1) + [_epochs(options, rows)]
+    return [
+        Phase(
+            title,
+            None if names is None else [parameter for name in names for parameter in layers[name]],
+            passes,
+            options.learning_rate,
+        )
+        for (title, names), passes in zip(thawed, epochs, strict=True)
+    ]
+
+
+def _epochs(options: Finetune, rows: int) -> float:
+    """Return the passes of the last phase: as many as the options say, or fewer where `max_steps` bounds them."""
+    if options.max_steps is None:
+        return options.epochs
+    a_pass = math.ceil(rows / options.batch_size)
+    return min(options.epochs, (options.max_steps - 0.5) / a_pass)  # a begun step is a whole one

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_serializer, model_validator
 
@@ -141,6 +141,10 @@ class Task(Section, abc.ABC):
         if shots is not None and total is not None:
             raise ValueError(f"goes without task.train_samples, which is {total} here; add task.train_samples=null")
         return shots
+
+    def unsampled(self) -> Self:
+        """Return the task with all of its training rows: what a corpus depends on, whichever few labels are used."""
+        return self.model_copy(update={"train_samples": None, "shots": None, "sample_seed": 0})
 
     @abc.abstractmethod
     def inputs(self) -> dict[str, Column]:
