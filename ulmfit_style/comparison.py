@@ -40,6 +40,9 @@ def conclude(config: Config) -> None:
         adapted = read_json(lineage.adapt(config).directory / METRICS)
         steps = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in adapted["heldout"])
         say(f"Language-model loss on held-out documents, nats a {adapted['per']}: {steps}.")
+        if "general_loss" in adapted["heldout"][0]:
+            general = ", ".join(f"{entry['general_loss']:.3f}" for entry in adapted["heldout"])
+            say(f"On general text, which it may forget (adapt.general): {general}.")
     folder = config.runs / config.name / "finetune"
     say()
     say(f"The model is in {folder} ({tuned.directory}). Next, with the same options:")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -18,11 +18,21 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.options import Adapt, Pretrain
 from ulmfit_style.run import CHECKPOINTS, METRICS, write_json
 
+if TYPE_CHECKING:
+    from ulmfit_style.training.batching import Rows
+
 SAMPLES = 3
 """Held-out rows that the model completes before and after, to be looked at."""
 
 
-def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Documents, directory: Path) -> None:
+def learn(
+    config: Config,
+    options: Pretrain | Adapt,
+    source: Path,
+    documents: Documents,
+    directory: Path,
+    general: Documents | None = None,
+) -> None:
     """Train the language model of a checkpoint on documents, and save it with what was measured.
 
     A language-model head that the checkpoint lacks is trained first, with the body frozen.
@@ -30,6 +40,7 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
     Args:
         source: The directory of the checkpoint.
         directory: Where the model goes.
+        general: The text that `adapt` is not to forget; half of it is held out to measure that.
 
     Raises:
         UserError: if the documents are too few, or the model and its tokenizer do not fit them.
@@ -38,23 +49,27 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
     import transformers
     from transformers import AutoConfig, AutoTokenizer, set_seed
 
-    from ulmfit_style.training.batching import Rows
-    from ulmfit_style.training.layers import HEAD, groups
+    from ulmfit_style.training.batching import Mixed
+    from ulmfit_style.training.layers import HEAD, drift, groups
     from ulmfit_style.training.objectives import choose, heldout
     from ulmfit_style.training.packing import Packed, first_position
-    from ulmfit_style.training.phases import Phase, settings, train
+    from ulmfit_style.training.phases import GENERAL, Phase, settings, train
 
     # Data
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
     objective = choose(options.objective, model_type, tokenizer, options)
     chunks, unseen = tokens.load(documents, tokenizer, options.max_length, config.runs)
+    remembered = None if general is None else tokens.load(general, tokenizer, options.max_length, config.runs)
 
     # Model
-    set_seed(options.seed)
-    model, loaded = getattr(transformers, objective.auto_class).from_pretrained(
-        source, output_loading_info=True, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-    )
+    def initial() -> Any:
+        set_seed(options.seed)
+        return getattr(transformers, objective.auto_class).from_pretrained(
+            source, output_loading_info=True, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+
+    model, loaded = initial()
     missing = loaded["missing_keys"]
     layers = groups(model, missing)
     if len(tokenizer) > (vocabulary := model.get_input_embeddings().weight.shape[0]):
@@ -63,12 +78,14 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
     samples = [[objective.sample(model, row) for row in shown]]
 
     # Rows
-    rows: Rows = chunks
     start = first_position(model, options.max_length, tokenizer.pad_token_id, causal=objective.causal)
     if start is None:
         say(f"  a model of type '{model_type}' cannot keep packed documents apart: each has a row of its own")
-    else:
-        rows = Packed(chunks, options.max_length, start)
+
+    def packed(some: tokens.Chunks) -> Rows:
+        return some if start is None else Packed(some, options.max_length, start)
+
+    rows = packed(chunks)
     # A corpus of one's own may be small; to learn a language from less than a batch is a mistake.
     fewest = options.batch_size if isinstance(options, Pretrain) else 1
     if chunks.tokens < fewest * options.max_length:
@@ -80,11 +97,22 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
         f"  {chunks.tokens:,} tokens in {len(rows):,} rows; the loss is on the held-out ones, in nats a {objective.per}"
     )
 
+    if remembered is not None and isinstance(options, Adapt) and options.replay_ratio:
+        own = len(rows)
+        rows = Mixed(rows, packed(remembered[0]), options.replay_ratio)
+        say(f"  {len(rows) - own:,} rows of general text are mixed in (adapt.replay_ratio)")
+
     # Phases
     phases = [Phase("every weight", None, options.epochs, options.learning_rate)]
     if missing and isinstance(options, Adapt) and options.head_epochs:
         say("  the checkpoint has no language-model head: a new one is trained first, with the body frozen")
         phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
+
+    def measure() -> dict[str, float]:
+        measures = heldout(model, objective, unseen)
+        if remembered is not None:
+            measures[GENERAL] = heldout(model, objective, remembered[1])["loss"]
+        return measures
 
     # Train
     outcomes = train(
@@ -95,7 +123,7 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
         rows,
         objective.collate,
         directory / CHECKPOINTS,
-        measure=lambda: heldout(model, objective, unseen),
+        measure=measure,
     )
 
     # Finish
@@ -119,6 +147,9 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
         ],
         "log": [{"phase": outcome.title, **entry} for outcome in outcomes for entry in outcome.log],
     }
+    if isinstance(options, Adapt):
+        metrics["drift"] = drift(model, initial()[0], missing)
+        say(f"  weights have moved by {', '.join(f'{share:.1%} ({name})' for name, share in metrics['drift'].items())}")
     _show(metrics["samples"])
     write_json(directory / METRICS, metrics)
 

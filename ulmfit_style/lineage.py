@@ -17,6 +17,7 @@ from ulmfit_style.config import Config, load
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError
+from ulmfit_style.options import Corpus
 from ulmfit_style.run import LIBRARIES, MANIFEST, RECIPE, Artefact, device, read_json, versions
 from ulmfit_style.schema import spelled
 from ulmfit_style.tasks.base import Row, Task
@@ -27,6 +28,7 @@ RESULT_VERSIONS = {"scratch": 1, "pretrain": 1, "references": 2, "adapt": 2, "fi
 ACTS_THROUGH = {
     "version": ((), "the program's results have changed since"),
     "init": (("model", "pretrain", "corpus", "adapt"), "the checkpoint's files have changed"),
+    "general": (("adapt", "task"), "the general text has changed"),
     "like": (("model",), "the checkpoint's files have changed"),
     "corpus": (("corpus", "pretrain", "task"), "the corpus's text has changed"),
     "data": (("task",), "the labelled rows have changed"),
@@ -45,8 +47,17 @@ determinants are options themselves."""
 def general_text(config: Config) -> Documents:
     """Return the documents that `pretrain` reads."""
     path = None if config.pretrain is None else config.pretrain.path
-    source = config.corpus if path is None else config.corpus.model_copy(update={"path": path})
-    return corpus.load(source, config.task, config.runs)
+    if path is None:
+        return corpus.load(config.corpus, config.task, config.runs)
+    return corpus.load(config.corpus.model_copy(update={"path": path}), config.task, config.runs, "pretrain.path")
+
+
+def remembered_text(config: Config) -> Documents | None:
+    """Return the general text of `adapt`: what it replays, and held out what it measures forgetting on."""
+    if config.adapt is None or config.adapt.general is None:
+        return None
+    source = Corpus(path=(config.adapt.general,), heldout_ratio=0.5)
+    return corpus.load(source, config.task, config.runs, "adapt.general")
 
 
 def scratch(config: Config) -> Artefact:
@@ -108,6 +119,8 @@ def adapt(config: Config) -> Artefact:
         "corpus": corpus.load(config.corpus, config.task, config.runs).identity,
         "adapt": config.adapt.determinants(),
     }
+    if (general := remembered_text(config)) is not None:
+        determinants["general"] = general.identity
     return Artefact("adapt", determinants, config.runs)
 
 

@@ -161,6 +161,27 @@ class Adapt(LanguageModelling):
     """Passes that train the language-model head alone, before the others, where the checkpoint lacks one."""
     head_learning_rate: Rate
     """Peak rate of those head passes."""
+    general: Annotated[str | None, Unhashed]
+    """General text, a file or a folder: half of its documents measure what the model forgets, the other half is what
+    `replay_ratio` mixes in. A document of a txt file is a line. null: nothing is measured."""
+    replay_ratio: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the rows of each pass that are general text, to forget less."""
+    max_forgetting: Annotated[float, Field(gt=0)] | None
+    """Training stops where the loss on the general text has risen by more than this, in nats a masked token or a token,
+    since the head was trained; it is looked at `measurements` times. null: no bound."""
+
+    @model_validator(mode="after")
+    def _has_general_text(self) -> Adapt:
+        if self.general is None and (self.replay_ratio or self.max_forgetting):
+            raise ValueError("replay_ratio and max_forgetting need general text; give adapt.general=<file>")
+        if self.max_forgetting and self.measurements < 2:
+            raise ValueError("max_forgetting is looked at when measuring; give adapt.measurements=10")
+        return self
+
+    def determinants(self) -> dict[str, Any]:
+        """Return the fields that determine a result; with `max_forgetting` also when it is looked at."""
+        looked_at = {} if self.max_forgetting is None else {"measurements": self.measurements}
+        return {**super().determinants(), **looked_at}
 
 
 class Finetune(Training):

@@ -76,44 +76,46 @@ class Documents:
 
 
 @cache
-def load(corpus: Corpus, task: Task | None, runs: Path) -> Documents:
+def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.path") -> Documents:
     """Read a corpus, and take out what stands in the task's validation and test rows. It is read once a process.
 
     Args:
         runs: The folder of artefacts, where what was read from files is kept.
+        option: The config field that names the files, for messages.
 
     Raises:
         UserError: if the file cannot be read, or holds too few documents.
     """
     if task is not None and task != task.unsampled():
-        return load(corpus, task.unsampled(), runs)
+        return load(corpus, task.unsampled(), runs, option)
+    title = option.removesuffix(".path")
     if corpus.path is None:
         assert task is not None  # the config was checked
         source = f"the training split of {task.path}"
         table, about = _of_task(task)
     else:
-        table, about, source = _of_files(corpus, corpus.path, runs)
+        table, about, source = _of_files(corpus, corpus.path, runs, option)
     if about["empty"]:
-        say(f"corpus: {about['empty']:,} empty documents are left out")
+        say(f"{title}: {about['empty']:,} empty documents are left out")
     keys: Keys = table["key"].to_numpy()
     removed = _held(task, keys)
     if removed.any():
-        say(f"corpus: {removed.sum():,} documents are left out that are validation or test texts")
+        say(f"{title}: {removed.sum():,} documents are left out that are validation or test texts")
     kept = ~removed
     count = int(kept.sum())
     if corpus.max_documents is not None and corpus.max_documents < count:
-        say(f"corpus: {corpus.max_documents:,} of {count:,} documents are used (corpus.max_documents)")
+        say(f"{title}: {corpus.max_documents:,} of {count:,} documents are used (corpus.max_documents)")
         kept &= keys <= np.sort(keys[kept])[corpus.max_documents - 1]
         count = int(kept.sum())
     if count < FEWEST:
         cut = "; cut them smaller with corpus.document=paragraph" if corpus.document == "file" else ""
-        raise UserError(f"corpus: {source} holds {count} documents; adapt needs {FEWEST} at least{cut}")
+        raise UserError(f"{title}: {source} holds {count} documents; adapt needs {FEWEST} at least{cut}")
 
     # By content, so that equal documents are on one side, and a document stays there when others come.
     distinct = np.unique(keys[kept])
     last_heldout = distinct[min(MOST_HELDOUT, max(1, round(corpus.heldout_ratio * len(distinct)))) - 1]
     train, heldout = (np.flatnonzero(kept & side) for side in (keys > last_heldout, keys <= last_heldout))
-    say(f"corpus: {len(train):,} documents to train on and {len(heldout):,} held out, from {source}")
+    say(f"{title}: {len(train):,} documents to train on and {len(heldout):,} held out, from {source}")
     identity = {
         "text": about["digest"],
         "removed": digest(np.unique(keys[removed]).tolist()),
@@ -142,35 +144,37 @@ def _of_task(task: Task) -> tuple[pyarrow.Table, dict[str, Any]]:
     return pyarrow.ipc.open_file(sink.getvalue()).read_all(), about
 
 
-def _of_files(corpus: Corpus, references: Sequence[str], runs: Path) -> tuple[pyarrow.Table, dict[str, Any], str]:
+def _of_files(
+    corpus: Corpus, references: Sequence[str], runs: Path, option: str
+) -> tuple[pyarrow.Table, dict[str, Any], str]:
     """Return the documents of files, folders and globs, how they were read, and where they come from, in words."""
     import pyarrow
 
     files: dict[str, None] = {}  # in order, and each once, whichever reference names it
     for reference in references:
-        found, others = reading.files("corpus.path", reference)
+        found, others = reading.files(option, reference)
         files |= dict.fromkeys(found)
         if others:
             kinds = ", ".join(sorted(others))
-            say(f"corpus: {others.total():,} files of {reference} are of other kinds, and are not read ({kinds})")
+            say(f"{option}: {others.total():,} files of {reference} are of other kinds, and are not read ({kinds})")
     units = sorted({reading.unit(file, corpus.document) for file in files if reading.kind(file) in (".txt", ".md")})
     determinants = {
         "version": READING_VERSION,
-        "files": [[reading.kind(file), file_digest(reading.locate("corpus.path", file))] for file in files],
+        "files": [[reading.kind(file), file_digest(reading.locate(option, file))] for file in files],
         "text": corpus.text,
         "document": units,
     }
     artefact = Artefact("corpus", determinants, runs)
     # Alone, for the processes plan each by itself: in one of them a file may be missing.
     recipe = {"corpus": corpus.model_dump(mode="json")}
-    directory = artefact.make(partial(_gather, corpus, list(files)), recipe, alone=True)
+    directory = artefact.make(partial(_gather, corpus, list(files), option), recipe, alone=True)
     table = pyarrow.ipc.open_file(pyarrow.memory_map(str(directory / TABLE))).read_all()
     whole = f" ({len(files):,} files)" if len(files) > 1 else ""
     each = f"; in txt and md files a document is a {' or a '.join(units)} (corpus.document)" if units else ""
     return table, read_json(directory / METRICS), ", ".join(references) + whole + each
 
 
-def _gather(corpus: Corpus, files: Sequence[str], directory: Path) -> None:
+def _gather(corpus: Corpus, files: Sequence[str], option: str, directory: Path) -> None:
     """Read files into a table in a directory."""
     import pyarrow
 
@@ -178,7 +182,7 @@ def _gather(corpus: Corpus, files: Sequence[str], directory: Path) -> None:
 
         def texts() -> Iterator[str]:
             for file in files:
-                for row in reading.rows("corpus.path", file, [corpus.text], corpus.document):
+                for row in reading.rows(option, file, [corpus.text], corpus.document):
                     steps.advance()
                     yield _text(row, corpus.text)
 

@@ -19,4 +19,5 @@ def run(config: Config) -> Path:
 def _adapt(config: Config, directory: Path) -> None:
     assert config.adapt is not None  # lineage refused otherwise
     documents = corpus.load(config.corpus, config.task, config.runs)
-    learn(config, config.adapt, lineage.start(config).directory, documents, directory)
+    general = lineage.remembered_text(config)
+    learn(config, config.adapt, lineage.start(config).directory, documents, directory, general)

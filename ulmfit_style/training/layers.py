@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -75,3 +76,18 @@ def with_rates(
             params = [parameter for parameter in group["params"] if id(parameter) in own]
             if params:
                 yield {**group, "params": params, "lr": group["lr"] / layer_decay**depth, "layer": title}
+
+
+def drift(model: PreTrainedModel, start: PreTrainedModel, missing: Collection[str]) -> dict[str, float]:
+    """Return how far each layer group has moved: the norm of its change as a share of the norm that it started with.
+
+    Args:
+        start: The model as it was.
+    """
+    moved = {}
+    for (title, now), before in zip(groups(model, missing).items(), groups(start, missing).values(), strict=True):
+        pairs = [(a.detach().float(), b.detach().float().to(a.device)) for a, b in zip(now, before, strict=True)]
+        change = sum(float((a - b).square().sum()) for a, b in pairs)
+        if norm := sum(float(b.square().sum()) for _, b in pairs):  # a head of biases alone starts at zero
+            moved[title] = math.sqrt(change / norm)
+    return moved

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ulmfit_style import processes
 from ulmfit_style.config import Config
 from ulmfit_style.console import progress, say, show
 from ulmfit_style.errors import UserError
-from ulmfit_style.options import Finetune, LanguageModelling, Schedule
+from ulmfit_style.options import Adapt, Finetune, LanguageModelling, Schedule
 from ulmfit_style.run import read_json, write_json
 from ulmfit_style.training.batching import Ordered, Rows
 from ulmfit_style.training.best import Best
@@ -30,6 +30,9 @@ from ulmfit_style.training.resume import Keeper, is_whole, newest_whole, seal
 from ulmfit_style.training.trainer import Measuring, Progress, RecipeTrainer, number
 
 LOGGING_STEPS = 10
+
+GENERAL = "general_loss"
+"""The measure of forgetting: the loss on general text."""
 
 Collate = Callable[[Sequence[Any]], dict[str, torch.Tensor]]
 
@@ -68,6 +71,8 @@ class Settings:
     """The layer groups, where each has a rate of its own."""
     layer_decay: float = 1
     """The factor by which the rate of each layer group is lower than that of the one above."""
+    budget: Mapping[str, float] = field(default_factory=dict)
+    """How much a measure may rise in a phase before training stops, by its name."""
 
     def split(self) -> tuple[int, int]:
         """Return the rows of a forward pass and the passes of an optimizer step, for each process.
@@ -102,6 +107,7 @@ def settings(config: Config, options: LanguageModelling | Finetune, layers: Laye
         schedule=options.schedule,
         layers=None if options.layer_decay == 1 else layers,
         layer_decay=options.layer_decay,
+        budget={GENERAL: options.max_forgetting} if isinstance(options, Adapt) and options.max_forgetting else {},
     )
 
 
@@ -152,7 +158,8 @@ def train(
             say(f"  {phase.title}: was done before")
             continue
         before = outcomes[-1].after if outcomes else measure()
-        log = _run(model, phase, place, measure, settings, objective, rows, collate, folder / f"phase-{place}", best)
+        measuring = Measuring(phase.title, measure, before, settings.budget)
+        log = _run(model, phase, place, measuring, settings, objective, rows, collate, folder / f"phase-{place}", best)
         outcomes.append(Outcome(phase.title, before, measure(), log))
         changes = [
             f"{name.replace('_', ' ')} {number(before[name])} -> {number(value)}"
@@ -176,7 +183,7 @@ def _run(
     model: PreTrainedModel,
     phase: Phase,
     place: int,
-    measure: Callable[[], dict[str, float]],
+    measuring: Measuring,
     settings: Settings,
     objective: Objective,
     rows: Rows,
@@ -206,6 +213,7 @@ def _run(
         if best.over:  # the run was stopped between the end of this phase and its being marked as done
             epochs = best.curve[-1]["epoch"]
     total = math.ceil(math.ceil(len(rows) / settings.batch_size) * epochs)
+    measuring.every = math.ceil(total / settings.measurements)
     done = 0 if resumed is None else int(resumed.name.rpartition("-")[2])
     with progress(phase.title, total, done) as steps, Keeper(phase.title, settings.save_minutes) as keeper:
         trainer = RecipeTrainer(
@@ -234,7 +242,7 @@ def _run(
             data_collator=collate,
             callbacks=[
                 Progress(steps, ordered, best),
-                Measuring(phase.title, measure, math.ceil(total / settings.measurements)),
+                measuring,
                 *([] if best is None else [best]),
                 keeper,
             ],

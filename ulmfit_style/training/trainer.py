@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, final
 
@@ -157,10 +157,23 @@ class Progress(TrainerCallback):
 
 @final
 class Measuring(TrainerCallback):
-    """Measures the model now and then, says it and keeps it in the log."""
+    """Measures the model now and then, says it, keeps it in the log, and stops where a measure has risen too much.
 
-    def __init__(self, title: str, measure: Callable[[], dict[str, float]], every: int) -> None:
-        self.title, self.measure, self.every = title, measure, every
+    Args:
+        before: The measures before the phase.
+        budget: How much each may rise.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        measure: Callable[[], dict[str, float]],
+        before: Mapping[str, float],
+        budget: Mapping[str, float],
+    ) -> None:
+        self.title, self.measure, self.before, self.budget = title, measure, before, budget
+        self.every = 0
+        """Steps between two measurements."""
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure, unless it is the last step, after which the phase does so by itself."""
@@ -172,6 +185,10 @@ class Measuring(TrainerCallback):
         )
         told = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in measures.items())
         say(f"  {self.title}: at step {state.global_step:,} of {state.max_steps:,}: {told}")
+        for name, most in self.budget.items():
+            if (risen := measures[name] - self.before[name]) > most:
+                say(f"  {self.title}: stops here, for {name.replace('_', ' ')} has risen by {risen:.3f}, over {most:g}")
+                control.should_training_stop = True
 
 
 def number(value: float) -> str:
