@@ -68,7 +68,7 @@ def _finetune(config: Config, directory: Path) -> None:
     set_seed(options.seed)
     head = task.head(rows.classes)
     if options.pooling == "concat":
-        model, missing = _concat_pooled(source, head)
+        model, missing = concat_pooled(source, head)
     else:
         # By pad_token_id a causal model finds the last token of a text.
         auto_class = getattr(transformers, task.auto_class)
@@ -137,8 +137,12 @@ def _load(auto_class: Any, source: Path, head: Mapping[str, Any]) -> tuple[PreTr
     return model, loaded["missing_keys"]
 
 
-def _concat_pooled(source: Path, head: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
-    """Return the same of a checkpoint's body under a head that pools it; the head itself need not be named."""
+def concat_pooled(source: Path, head: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+    """Return a checkpoint's body under a new head that pools it, and the names of the parameters that the body lacked.
+
+    Args:
+        head: What the config tells of the outputs, as `Task.head` has it.
+    """
     from transformers import AutoModel
 
     from ulmfit_style.concat_pooling import ConcatPoolingConfig, ConcatPoolingForSequenceClassification
