@@ -231,6 +231,10 @@ def test_ours_reads_it_without_running_the_copy_that_lies_beside_it(artefact: Pa
     copy = tmp_path / "copy"
     shutil.copytree(artefact, copy)
     assert (copy / FILE).read_text() == Path(concat_pooling.__file__).read_text()
+    assert read_json(copy / "config.json")["auto_map"] == {
+        "AutoConfig": "concat_pooling.ConcatPoolingConfig",
+        "AutoModelForSequenceClassification": "concat_pooling.ConcatPoolingForSequenceClassification",
+    }
     (copy / FILE).write_text("raise SystemExit('this was run')\n")
     assert load(copy, device="cpu")(TEXTS) == expected
     (copy / FILE).unlink()  # as where the Hub sent it, which is not asked for code
