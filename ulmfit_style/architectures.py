@@ -24,9 +24,7 @@ def objective(name: str, model_type: str, option: str = "adapt.objective") -> Li
     Raises:
         UserError: if the architecture has no head for it.
     """
-    masked = has_head("AutoModelForMaskedLM", model_type)
-    # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
-    causal = has_head("AutoModelForCausalLM", model_type) and not masked
+    masked, causal = has_head("AutoModelForMaskedLM", model_type), is_causal(model_type)
     if masked and name in ("auto", "mlm"):
         return "mlm"
     if causal and name in ("auto", "clm"):
@@ -34,6 +32,12 @@ def objective(name: str, model_type: str, option: str = "adapt.objective") -> Li
     able = "mlm" if masked else "clm" if causal else "neither mlm nor clm"
     remedy = "leave it at auto" if masked or causal else "choose another model, or adapt nothing: adapt=none"
     raise UserError(f"{option}={name}: a model of type '{model_type}' has {able}; {remedy}")
+
+
+def is_causal(model_type: str) -> bool:
+    """Tell whether the models of an architecture read from left to right."""
+    # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
+    return has_head("AutoModelForCausalLM", model_type) and not has_head("AutoModelForMaskedLM", model_type)
 
 
 def has_head(auto_class: str, model_type: str) -> bool:

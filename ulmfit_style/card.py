@@ -18,14 +18,16 @@ PIPELINES = {
 """The transformers pipeline that runs a model, by the end of its class's name."""
 
 USE_TRANSFORMERS = """\
-With transformers:
+With transformers{trusting}:
 
 ```python
 from transformers import pipeline
 
-run = pipeline("{tag}", model="{repo}")
+run = {call}
 print(run({text}))
 ```"""
+
+TRUSTING = "; `trust_remote_code=True` lets it run `concat_pooling.py` of this repository, which is the head"
 
 USE_ULMFIT_STYLE = """\
 With ulmfit-style, which cuts long texts as in training:
@@ -83,7 +85,7 @@ def write(
         _summary(manifest, recipe, metrics, tag),
         _table(["", ""], _recipe(manifest, recipe, metrics)),
         *_scores(metrics),
-        *_use(repo, manifest, tag),
+        *_use(repo, manifest, model_config),
         ORIGIN.format_map({**manifest, "versions": versions}),
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"))
@@ -93,6 +95,18 @@ def pipeline_tag(model_config: Mapping[str, Any]) -> str | None:
     """Return the pipeline that runs the model of a config.json, or None for a head that no pipeline knows."""
     architecture = str(model_config["architectures"][0])
     return next((tag for ending, tag in PIPELINES.items() if architecture.endswith(ending)), None)
+
+
+def pipeline_call(model_config: Mapping[str, Any], repo: str) -> str | None:
+    """Return what to type for the pipeline of the model in `repo`, or None for a head that no pipeline knows."""
+    tag = pipeline_tag(model_config)
+    trust = ", trust_remote_code=True" if _brings_code(model_config) else ""
+    return None if tag is None else f'pipeline("{tag}", model="{repo}"{trust})'
+
+
+def _brings_code(model_config: Mapping[str, Any]) -> bool:
+    """Tell whether transformers needs a file of code that lies beside the weights."""
+    return "auto_map" in model_config
 
 
 def is_hub_id(checkpoint: str) -> bool:
@@ -180,12 +194,14 @@ def _scores(metrics: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _use(repo: str, manifest: Mapping[str, Any], tag: str | None) -> list[str]:
+def _use(repo: str, manifest: Mapping[str, Any], model_config: Mapping[str, Any]) -> list[str]:
     """Return how to run the model; an adapted one is for its pipeline alone, as it answers no task."""
     examples = ["## Use"]
+    tag, call = pipeline_tag(model_config), pipeline_call(model_config, repo)
     if tag is not None:
         text = 'f"This is {run.tokenizer.mask_token}."' if tag == "fill-mask" else '"A text of your own."'
-        examples.append(USE_TRANSFORMERS.format(tag=tag, repo=repo, text=text))
+        trusting = TRUSTING if _brings_code(model_config) else ""
+        examples.append(USE_TRANSFORMERS.format(trusting=trusting, call=call, text=text))
     if manifest["stage"] == "finetune":
         examples.append(USE_ULMFIT_STYLE.format(repo=repo))
     return examples

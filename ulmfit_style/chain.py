@@ -15,6 +15,8 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.options import LanguageModelling
 from ulmfit_style.run import Artefact
 from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, references, scratch
+from ulmfit_style.tasks.base import Task
+from ulmfit_style.tasks.text import TextTask
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,25 @@ def _check_model(config: Config, stages: Sequence[str]) -> None:
         model_type, positions = checkpoints.model_type(config.model), checkpoints.positions(config.model)
         if isinstance(options, LanguageModelling):
             architectures.objective(options.objective, model_type, f"{stage}.objective")
-        elif config.task is not None and not architectures.has_head(config.task.auto_class, model_type):
-            needed = f"{type(config.task).__name__} needs one that {config.task.auto_class} knows"
-            raise UserError(f"model.checkpoint={config.model.title()}: is of type '{model_type}', and {needed}")
+        elif config.task is not None:
+            _check_head(config, config.task, model_type)
         if options.max_length > positions:
             raise UserError(
                 f"{stage}.max_length={options.max_length}: {config.model.title()} reads {positions:,} tokens at most"
             )
+
+
+def _check_head(config: Config, task: Task, model_type: str) -> None:
+    if not architectures.has_head(task.auto_class, model_type):
+        needed = f"{type(task).__name__} needs one that {task.auto_class} knows"
+        raise UserError(f"model.checkpoint={config.model.title()}: is of type '{model_type}', and {needed}")
+    if config.finetune.pooling == "concat":
+        remedy = "take finetune.pooling=default"
+        if task.auto_class != TextTask.auto_class:
+            raise UserError(f"finetune.pooling=concat: {type(task).__name__} does not score whole texts; {remedy}")
+        if architectures.has_head("AutoModelForSeq2SeqLM", model_type):
+            kind = f"a model of type '{model_type}' is an encoder and a decoder, and the head pools one body"
+            raise UserError(f"finetune.pooling=concat: {kind}; {remedy}, or another model")
 
 
 def make(steps: Sequence[Step], name: str) -> None:

@@ -208,6 +208,10 @@ class Finetune(Training):
     pass, then the last layer too for one, then every weight for `epochs` passes; each phase has a schedule of its own.
     [1]: the head alone, always. chain_thaw: the head alone, then each other group alone from the lowest up, a pass
     each, then every weight for `epochs` passes (Felbo et al. 2017)."""
+    pooling: Literal["default", "concat"] = "default"
+    """What the head reads of a text. default: what the architecture's own head reads. concat: the hidden state of one
+    token (the last where a model reads from left to right, else the first), and the maximum and the mean over all
+    tokens; two layers with 50 units between them tell the answer from it (ULMFiT, section 3.3)."""
     patience: Count | None = None
     """null: the last state is kept, which is right with few labels. A number: rows are watched, the state after the
     epoch that scored best on them is kept, and a phase stops after so many epochs without a better one; `epochs` is

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from ulmfit_style import architectures, checkpoints, config
+from ulmfit_style.concat_pooling import ConcatPoolingForSequenceClassification  # whose import makes it known
 from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import required_task
@@ -38,7 +39,8 @@ class Predictor:
         self.tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         auto_class = getattr(transformers, self.task.auto_class)
         head = read_json(directory / "config.json")["architectures"][0]
-        if not architectures.is_loaded_by(self.task.auto_class, head):
+        own = head == ConcatPoolingForSequenceClassification.__name__
+        if not own and not architectures.is_loaded_by(self.task.auto_class, head):
             raise UserError(f"{option}={source}: is a {head}, and lacks a task's head; was it made by `adapt`?")
         self.model = auto_class.from_pretrained(directory, use_safetensors=True, trust_remote_code=False)
         try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ulmfit_style import lineage, predictions, processes
+from ulmfit_style.architectures import is_causal
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
@@ -17,6 +19,8 @@ from ulmfit_style.run import CHECKPOINTS, METRICS, write_json
 from ulmfit_style.schema import spelled
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from ulmfit_style.training.layers import Layers
     from ulmfit_style.training.phases import Phase
 
@@ -29,7 +33,6 @@ def run(config: Config) -> Path:
 
 
 def _finetune(config: Config, directory: Path) -> None:
-    import torch
     import transformers
     from transformers import AutoTokenizer, set_seed
 
@@ -63,20 +66,17 @@ def _finetune(config: Config, directory: Path) -> None:
 
     # Model
     set_seed(options.seed)
-    auto_class = getattr(transformers, task.auto_class)
-    model, loaded = auto_class.from_pretrained(
-        source,
-        output_loading_info=True,
-        **task.head(rows.classes),
-        pad_token_id=tokenizer.pad_token_id,  # by which a causal model finds the last token of a text
-        dtype=torch.float32,  # or the weights of a checkpoint in bf16 would be trained in bf16
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    head = task.head(rows.classes)
+    if options.pooling == "concat":
+        model, missing = concat_pooled(source, head)
+    else:
+        # By pad_token_id a causal model finds the last token of a text.
+        auto_class = getattr(transformers, task.auto_class)
+        model, missing = _load(auto_class, source, {**head, "pad_token_id": tokenizer.pad_token_id})
     task.start(model, trained)
 
     # Phases
-    layers = groups(model, loaded["missing_keys"])
+    layers = groups(model, missing)
     phases = _phases(options, layers, len(features))
 
     # Train
@@ -120,6 +120,41 @@ def _finetune(config: Config, directory: Path) -> None:
             [*metrics["log"], *best.curve], key=lambda entry: (order.index(entry["phase"]), entry["step"])
         )
     write_json(directory / METRICS, metrics)
+
+
+def _load(auto_class: Any, source: Path, head: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+    """Return a checkpoint's model, and the names of the parameters that the checkpoint lacks."""
+    import torch
+
+    model, loaded = auto_class.from_pretrained(
+        source,
+        output_loading_info=True,
+        **head,
+        dtype=torch.float32,  # or the weights of a checkpoint in bf16 would be trained in bf16
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    return model, loaded["missing_keys"]
+
+
+def concat_pooled(source: Path, head: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+    """Return a checkpoint's body under a new head that pools it, and the names of the parameters that the body lacked.
+
+    Args:
+        head: What the config tells of the outputs, as `Task.head` has it.
+    """
+    from transformers import AutoModel
+
+    from ulmfit_style.concat_pooling import ConcatPoolingConfig, ConcatPoolingForSequenceClassification
+
+    body, missing = _load(AutoModel, source, {})
+    body.config.name_or_path = ""  # a path of this disk, which would be saved
+    config = ConcatPoolingConfig(
+        body=body.config.to_dict(),
+        summary_token="last" if is_causal(body.config.model_type) else "first",
+        **head,
+    )
+    return ConcatPoolingForSequenceClassification(config, body), {f"body.{name}" for name in missing}
 
 
 def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:

@@ -26,6 +26,7 @@ EXPORTED = (
     "model*.safetensors",
     "model.safetensors.index.json",
     "config.json",
+    "concat_pooling.py",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -97,9 +98,9 @@ def run(config: Config, directory: Path) -> None:
     unchanged = ", which held all of this already" if commit.oid == before.sha else ""
     say(f"push: {url} ({_visibility(before.private)}){unchanged}", style="bold")
     say(f"      commit {commit.commit_url}")
-    tag = card.pipeline_tag(read_json(directory / "config.json"))
-    if tag is not None:
-        say(f'try:  pipeline("{tag}", model="{url.repo_id}"), from transformers')
+    call = card.pipeline_call(read_json(directory / "config.json"), url.repo_id)
+    if call is not None:
+        say(f"try:  {call}, from transformers")
 
 
 def _repository(config: Config) -> str:

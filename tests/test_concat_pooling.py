@@ -1,0 +1,355 @@
+"""The head that reads one token, the maximum and the mean over all: what it reads, and who can read it."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from exact import TASKS, features, labelled
+from samples import jsonl, reviews
+from test_push import MANIFEST, SCORES
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from ulmfit_style import card, concat_pooling, load
+from ulmfit_style.__main__ import main
+from ulmfit_style.chain import plan
+from ulmfit_style.composing import compose
+from ulmfit_style.concat_pooling import ConcatPoolingForSequenceClassification
+from ulmfit_style.errors import UserError
+from ulmfit_style.run import METRICS, read_json
+from ulmfit_style.stages.finetune import concat_pooled
+from ulmfit_style.tasks.base import Row
+from ulmfit_style.training.answers import answers, collate
+from ulmfit_style.training.layers import groups
+
+FILE = "concat_pooling.py"
+HEAD = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
+TEXTS = ["the film", "the plot of a film number 7 is unforgettable", "a"]
+
+BODIES = {
+    "Bert": ({}, "BertForMaskedLM"),
+    "DistilBert": ({"dim": 16, "n_layers": 2, "n_heads": 2}, "DistilBertForMaskedLM"),
+    "ModernBert": ({}, "ModernBertForMaskedLM"),
+    "GPT2": ({"n_embd": 16, "n_layer": 2, "n_head": 2}, "GPT2LMHeadModel"),
+    "Llama": ({"num_key_value_heads": 2}, "LlamaForCausalLM"),
+}
+CAUSAL = ("GPT2", "Llama")
+
+Make = Callable[..., tuple[ConcatPoolingForSequenceClassification, set[str]]]
+
+
+@pytest.fixture
+def saved(tiny: dict, tmp_path: Path) -> Callable[[str, str], Path]:
+    """Save a tiny model of a class, with weights far from each other, under the name of its body."""
+
+    def save(name: str, class_name: str) -> Path:
+        transformers.set_seed(0)
+        sizes = {**tiny, **BODIES[name][0], **{f"{kind}_token_id": 0 for kind in ("bos", "eos", "cls", "sep", "pad")}}
+        config = getattr(transformers, f"{name}Config")(**sizes)
+        config.initializer_range = 0.3
+        getattr(transformers, class_name)(config).save_pretrained(tmp_path / class_name)
+        return tmp_path / class_name
+
+    return save
+
+
+@pytest.fixture
+def make(saved: Callable[[str, str], Path]) -> Make:
+    """Make the model that fine-tuning starts from a checkpoint with a language-model head."""
+
+    def run(name: str, head: dict = HEAD):
+        transformers.set_seed(0)
+        model, missing = concat_pooled(saved(name, BODIES[name][1]), head)
+        return model.eval(), missing
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["{}Model", "{}ForSequenceClassification", "with a language-model head"])
+@pytest.mark.parametrize("name", BODIES)
+def test_the_body_has_the_weights_of_its_checkpoint_whatever_head_that_has(name: str, kind: str, saved):
+    class_name = kind.format(name) if "{}" in kind else BODIES[name][1]
+    source = saved(name, class_name)
+    wanted = getattr(transformers, class_name).from_pretrained(source).base_model.state_dict()
+    model, missing = concat_pooled(source, HEAD)
+    found = model.body.state_dict()
+    assert set(found) == {weight for weight in wanted if not weight.startswith("pooler.")}
+    assert all(torch.equal(found[weight], wanted[weight]) for weight in found)
+    assert not missing & {parameter for parameter, _ in model.named_parameters()}
+    assert model.body.config._attn_implementation == "sdpa"  # as without this head
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_the_layer_groups_hold_every_parameter_once_embeddings_first_and_head_last(name: str, make: Make):
+    model, missing = make(name)
+    found = groups(model, missing)
+    assert list(found) == ["embeddings", "layer 1", "layer 2", "head"]
+    parts = [id(parameter) for own in found.values() for parameter in own]
+    assert sorted(parts) == sorted(id(parameter) for parameter in model.parameters())
+    assert {id(parameter) for parameter in found["head"]} == {id(parameter) for parameter in model.head.parameters()}
+    assert id(model.get_input_embeddings().weight) in map(id, found["embeddings"])
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_every_parameter_is_trained(name: str, make: Make):
+    model, _ = make(name)
+    model(torch.tensor([[5, 6, 7]])).logits.sum().backward()
+    assert [weight for weight, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_the_head_reads_one_token_the_maximum_and_the_mean(name: str, make: Make):
+    model, _ = make(name)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    hidden = model.body(ids).last_hidden_state[0]
+    one = hidden[-1 if name in CAUSAL else 0]
+    expected = model.head(torch.cat([one, hidden.max(dim=0).values, hidden.mean(dim=0)]))
+    assert torch.allclose(model(ids).logits[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    # GPT-2 numbers its positions from the left, padding included.
+    [*((name, "right") for name in BODIES), ("Llama", "left")],
+)
+def test_padding_changes_no_logits(name: str, side: str, make: Make, tokenizer: PreTrainedTokenizerFast):
+    model, _ = make(name)
+    inputs = [{"input_ids": tokenizer(text)["input_ids"]} for text in TEXTS]
+    alone = torch.cat([model(torch.tensor([row["input_ids"]])).logits for row in inputs])
+    assert (alone[0] - alone[1]).abs().max() > 1e-2  # or this would test nothing
+    padded = model(**tokenizer.pad(inputs, return_tensors="pt", padding_side=side)).logits
+    assert torch.allclose(alone, padded, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_an_empty_text_has_an_answer_too_and_changes_no_other(name: str, make: Make):
+    model, _ = make(name)
+    ids = torch.tensor([[5, 6], [0, 0]])
+    logits = model(ids, attention_mask=torch.tensor([[1, 1], [0, 0]])).logits
+    assert logits.isfinite().all()
+    assert torch.allclose(logits[:1], model(ids[:1]).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_kind_learns_from_rows_and_answers_them(kind: str, make: Make, tokenizer: PreTrainedTokenizerFast):
+    task, rows = TASKS[kind], labelled(kind)
+    model, _ = make("Bert", task.head(task.classes(rows)))
+    task.start(model, rows)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    batch = collate(features(tokenizer, kind=kind), tokenizer)
+    losses = []
+    for _ in range(40):
+        loss = task.loss(model, batch) / task.count(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+    found = list(answers(model, tokenizer, task, rows, 64))
+    assert task.score(found, [task.target(row) for row in rows])[task.metric] > 0.8
+
+
+def test_a_head_for_numbers_starts_at_their_mean(make: Make, tokenizer: PreTrainedTokenizerFast):
+    task = TASKS["regression"]
+    rows = [Row("reviews", 1, {"text": "a", "label": 1000}), Row("reviews", 2, {"text": "b", "label": 1010})]
+    model, _ = make("Bert", task.head([]))
+    task.start(model, rows)
+    assert model.head[-1].bias.item() == 1005
+    assert all(abs(answer["value"] - 1005) < 50 for answer in answers(model, tokenizer, task, rows, 16))
+
+
+def test_labels_give_the_loss_that_transformers_has_for_a_kind(make: Make):
+    model, _ = make("Bert", {**HEAD, "problem_type": "single_label_classification"})
+    ids, labels = torch.tensor([[5, 6], [7, 8]]), torch.tensor([0, 2])
+    found = model(ids, labels=labels, output_hidden_states=True)
+    assert found.loss.item() == pytest.approx(torch.nn.functional.cross_entropy(found.logits, labels).item())
+    assert len(found.hidden_states) == 3
+
+
+# The artefact
+
+
+@pytest.fixture(scope="module")
+def finetuned_concat(finetuned: list[str]) -> list[str]:
+    """The overrides of a recipe with this head, that `finetune` has run, thawing layer by layer at their own rates."""
+    overrides = [*finetuned, "name=concat", "finetune.pooling=concat", "finetune.layer_decay=1.1"]
+    overrides += ["finetune.unfreeze=[1, 2, all]"]
+    assert main(["finetune", *overrides]) == 0
+    return overrides
+
+
+@pytest.fixture(scope="module")
+def artefact(finetuned_concat: list[str]) -> Path:
+    return compose(finetuned_concat).runs / "concat/finetune"
+
+
+def stock(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process that has transformers alone."""
+    code = f"import sys\nsys.modules['ulmfit_style'] = None  # cannot be imported\n{program}"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+
+def test_a_model_is_fine_tuned_saved_scored_and_answers(
+    artefact: Path, finetuned_concat: list[str], capsys: pytest.CaptureFixture[str]
+):
+    metrics = read_json(artefact / METRICS)
+    assert metrics["validation"]["scores"]["accuracy"] > 0.7  # a fifth of the good reviews are called bad
+    assert main(["evaluate", *finetuned_concat, "evaluate.split=validation"]) == 0
+    scored = read_json(compose(finetuned_concat).runs / "concat/evaluate" / METRICS)
+    assert scored["validation"]["scores"] == metrics["validation"]["scores"]
+    capsys.readouterr()
+    assert main(["predict", *finetuned_concat, "predict.input=a wonderful film"]) == 0
+    assert json.loads(capsys.readouterr().out)["label"] in ("bad", "good")
+
+
+@pytest.mark.parametrize(
+    ("kind", "score"),
+    [("multi_label_classification", "micro_f1"), ("text_regression", "pearson")],
+)
+def test_the_other_kinds_are_fine_tuned_too(kind: str, score: str, checkpoint: Path, tmp_path: Path):
+    labels = {"multi_label_classification": lambda label: [label, "any"], "text_regression": len}
+    rows = [{"text": text, "label": labels[kind](label)} for text, label, _ in reviews(160)]
+    overrides = [f"task={kind}", f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}", "adapt=none", "compare=false"]
+    overrides += [f"model.checkpoint={checkpoint}", "model.sha256=null", f"runs={tmp_path / 'runs'}"]
+    overrides += ["finetune.pooling=concat", "finetune.epochs=20", "finetune.learning_rate=3e-3"]
+    assert main(["finetune", *overrides]) == 0
+    directory = tmp_path / "runs/default/finetune"
+    assert read_json(directory / METRICS)["test"]["scores"][score] > 0.9
+    assert load(directory, device="cpu")("a wonderful film")
+
+
+def test_ours_reads_it_without_running_the_copy_that_lies_beside_it(artefact: Path, tmp_path: Path):
+    expected = load(artefact, device="cpu")(TEXTS)
+    copy = tmp_path / "copy"
+    shutil.copytree(artefact, copy)
+    assert (copy / FILE).read_text() == Path(concat_pooling.__file__).read_text()
+    assert read_json(copy / "config.json")["auto_map"] == {
+        "AutoConfig": "concat_pooling.ConcatPoolingConfig",
+        "AutoModelForSequenceClassification": "concat_pooling.ConcatPoolingForSequenceClassification",
+    }
+    (copy / FILE).write_text("raise SystemExit('this was run')\n")
+    assert load(copy, device="cpu")(TEXTS) == expected
+    (copy / FILE).unlink()  # as where the Hub sent it, which is not asked for code
+    assert load(copy, device="cpu")(TEXTS) == expected
+
+
+LOGITS = """
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
+model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
+print(model(**tokenizer(sys.argv[2:], padding=True, return_tensors="pt")).logits.tolist())
+"""
+
+
+def test_stock_transformers_gives_the_same_logits_when_it_may_run_the_file(artefact: Path):
+    done = stock(LOGITS, artefact, *TEXTS)
+    assert done.returncode == 0, done.stderr
+    model = load(artefact, device="cpu")
+    with torch.inference_mode():
+        ours = model.model.eval()(**model.tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
+    assert torch.equal(torch.tensor(ast.literal_eval(done.stdout)), ours)
+
+
+REFUSED = """
+from transformers import AutoModel, AutoModelForSequenceClassification
+for auto_class in (AutoModel, AutoModelForSequenceClassification):
+    for trust in ({}, {"trust_remote_code": False}):
+        try:
+            auto_class.from_pretrained(sys.argv[1], **trust)
+        except ValueError as error:
+            print("REFUSED", " ".join(str(error).split()))
+"""
+
+
+def test_stock_transformers_refuses_it_otherwise_and_says_what_it_needs(artefact: Path):
+    done = stock(REFUSED, artefact)
+    assert done.returncode == 0, done.stderr
+    _, *refusals = done.stdout.split("REFUSED")
+    assert len(refusals) == 4
+    for refusal in refusals:
+        assert "contains custom code which must be executed to correctly load the model" in refusal
+        assert "pass the argument `trust_remote_code=True`" in refusal
+
+
+def test_under_a_stock_name_transformers_would_put_a_random_head_in_its_place_and_go_on(make: Make, tmp_path: Path):
+    # Why this head has a model_type of its own. When this fails, transformers refuses what lacks the head.
+    model, _ = make("Bert")
+    config = transformers.BertConfig(**{**model.config.body.to_dict(), **HEAD})
+    weights = {name.replace("body.", "bert."): weight for name, weight in model.state_dict().items()}
+    BertForSequenceClassification(config).save_pretrained(tmp_path, state_dict=weights)
+    loaded, told = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(loaded) is BertForSequenceClassification
+    assert {"classifier.weight", "classifier.bias"} <= set(told["missing_keys"])
+
+
+def test_the_default_head_is_the_architectures_own_and_brings_no_code(finetuned: list[str]):
+    directory = compose(finetuned).runs / "default/finetune"
+    assert read_json(directory / "config.json")["architectures"] == ["BertForSequenceClassification"]
+    assert not list(directory.glob("*.py"))
+
+
+# The Hub
+
+
+def test_the_file_is_exported_and_no_path_of_this_disk(
+    artefact: Path, finetuned_concat: list[str], capsys: pytest.CaptureFixture[str]
+):
+    capsys.readouterr()
+    assert main(["push", *finetuned_concat, "hub.repo=me/reviews", "hub.dry_run=true"]) == 0
+    listed, behind = capsys.readouterr().out.split("stays behind:")
+    assert FILE in listed
+    assert FILE not in behind
+    assert str(compose(finetuned_concat).model.checkpoint) not in (artefact / "config.json").read_text()
+
+
+def test_the_card_tells_that_code_is_run_and_its_example_runs(artefact: Path, finetuned_concat: list[str]):
+    text = card.write("me/reviews", MANIFEST, compose(finetuned_concat), SCORES, read_json(artefact / "config.json"))
+    assert "`trust_remote_code=True` lets it run `concat_pooling.py` of this repository" in text
+    assert "pipeline_tag: text-classification" in text
+    example = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0].replace("me/reviews", str(artefact))
+    done = stock(example)
+    assert done.returncode == 0, done.stderr
+    (told,) = ast.literal_eval(done.stdout)
+    assert load(artefact, device="cpu")("A text of your own.")["label"] == told["label"]
+
+
+def test_the_card_of_another_model_asks_for_no_trust(finetuned: list[str]):
+    text = card.write(
+        "me/a", MANIFEST, compose(finetuned), SCORES, {"architectures": ["BertForSequenceClassification"]}
+    )
+    assert "trust_remote_code" not in text
+
+
+# At the door
+
+
+def test_an_encoder_decoder_is_refused_before_the_data_is_read(checkpoint: Path, tiny_overrides, tmp_path: Path):
+    shutil.copytree(checkpoint, tmp_path / "t5")
+    config = {**read_json(checkpoint / "config.json"), "model_type": "t5"}
+    (tmp_path / "t5/config.json").write_text(json.dumps(config))
+    options = [f"model.checkpoint={tmp_path / 't5'}", "task.path=nowhere.csv", "finetune.pooling=concat"]
+    own = [override for override in tiny_overrides if not override.startswith("adapt.")]
+    message = r"finetune\.pooling=concat: a model of type 't5' is an encoder and a decoder.*finetune\.pooling=default"
+    with pytest.raises(UserError, match=message):
+        plan(compose([*own, *options, "adapt=none"]), ["finetune"])
+
+
+def test_a_task_that_does_not_score_whole_texts_is_refused(compose_tiny, monkeypatch: pytest.MonkeyPatch):
+    config = compose_tiny("finetune.pooling=concat", "task.path=nowhere.csv")
+    monkeypatch.setattr(type(config.task), "auto_class", "AutoModelForTokenClassification")
+    with pytest.raises(UserError, match=r"finetune\.pooling=concat: TextClassification does not score whole texts"):
+        plan(config, ["finetune"])
+
+
+def test_pooling_is_in_the_fingerprint(compose_tiny):
+    default, concat = (compose_tiny(f"finetune.pooling={name}").finetune for name in ("default", "concat"))
+    assert default.determinants() != concat.determinants()
