@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -18,18 +19,35 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.options import Adapt, Pretrain
 from ulmfit_style.run import CHECKPOINTS, METRICS, write_json
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ulmfit_style.training.objectives import LanguageObjective
+    from ulmfit_style.training.phases import Course
+
 SAMPLES = 3
 """Held-out rows that the model completes before and after, to be looked at."""
 
 
-def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Documents, directory: Path) -> None:
-    """Train the language model of a checkpoint on documents, and save it with what was measured.
+@dataclass(frozen=True)
+class Prepared:
+    """A language model that is ready to be trained."""
 
-    A language-model head that the checkpoint lacks is trained first, with the body frozen.
+    course: Course
+    objective: LanguageObjective
+    tokenizer: PreTrainedTokenizerBase
+    trained: tokens.Chunks
+    unseen: tokens.Chunks
+    """The held-out documents."""
+    lacks_head: bool
+    """Whether the checkpoint had no language-model head, and there is a new one."""
+
+
+def prepare(config: Config, options: Pretrain | Adapt, source: Path, documents: Documents) -> Prepared:
+    """Return the language model of a checkpoint, and all that it is trained on.
 
     Args:
         source: The directory of the checkpoint.
-        directory: Where the model goes.
 
     Raises:
         UserError: if the documents are too few, or the model and its tokenizer do not fit them.
@@ -40,9 +58,9 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
 
     from ulmfit_style.training.batching import Rows
     from ulmfit_style.training.layers import HEAD, groups
-    from ulmfit_style.training.objectives import choose, heldout
+    from ulmfit_style.training.objectives import choose
     from ulmfit_style.training.packing import Packed, first_position
-    from ulmfit_style.training.phases import Phase, settings, train
+    from ulmfit_style.training.phases import Course, Phase, settings
 
     # Data
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -59,8 +77,6 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
     layers = groups(model, missing)
     if len(tokenizer) > (vocabulary := model.get_input_embeddings().weight.shape[0]):
         raise UserError(f"{source}: the tokenizer has {len(tokenizer):,} tokens, and the model {vocabulary:,}")
-    shown = [unseen[index] for index in range(min(SAMPLES, len(unseen)))]
-    samples = [[objective.sample(model, row) for row in shown]]
 
     # Rows
     rows: Rows = chunks
@@ -85,32 +101,47 @@ def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Do
     if missing and isinstance(options, Adapt) and options.head_epochs:
         say("  the checkpoint has no language-model head: a new one is trained first, with the body frozen")
         phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
+    course = Course(model, phases, settings(config, options, layers), objective, rows, objective.collate)
+    return Prepared(course, objective, tokenizer, chunks, unseen, bool(missing))
+
+
+def learn(config: Config, options: Pretrain | Adapt, source: Path, documents: Documents, directory: Path) -> None:
+    """Train the language model of a checkpoint on documents, and save it with what was measured.
+
+    A language-model head that the checkpoint lacks is trained first, with the body frozen.
+
+    Args:
+        source: The directory of the checkpoint.
+        directory: Where the model goes.
+
+    Raises:
+        UserError: if the documents are too few, or the model and its tokenizer do not fit them.
+    """
+    from ulmfit_style.training.objectives import heldout
+    from ulmfit_style.training.phases import train
+
+    prepared = prepare(config, options, source, documents)
+    model, objective, unseen = prepared.course.model, prepared.objective, prepared.unseen
+    shown = [unseen[index] for index in range(min(SAMPLES, len(unseen)))]
+    samples = [[objective.sample(model, row) for row in shown]]
 
     # Train
-    outcomes = train(
-        model,
-        phases,
-        settings(config, options, layers),
-        objective,
-        rows,
-        objective.collate,
-        directory / CHECKPOINTS,
-        measure=lambda: heldout(model, objective, unseen),
-    )
+    outcomes = train(prepared.course, directory / CHECKPOINTS, measure=lambda: heldout(model, objective, unseen))
 
     # Finish
     if not processes.is_main():
         return
     samples.append([objective.sample(model, row) for row in shown])
     model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    beginning = "random weights" if isinstance(options, Pretrain) else "untrained head" if missing else "checkpoint"
+    prepared.tokenizer.save_pretrained(directory)
+    loaded = "untrained head" if prepared.lacks_head else "checkpoint"
+    beginning = "random weights" if isinstance(options, Pretrain) else loaded
     stations = {beginning: outcomes[0].before}
     stations |= {outcome.title: outcome.after for outcome in outcomes}
     metrics: dict[str, Any] = {
         "documents": {"train": len(documents.train), "heldout": len(documents.heldout)},
-        "tokens": chunks.tokens,
-        "rows": len(rows),
+        "tokens": prepared.trained.tokens,
+        "rows": len(prepared.course.rows),
         "per": objective.per,
         "heldout": [{"after": station, **measures} for station, measures in stations.items()],
         "samples": [
