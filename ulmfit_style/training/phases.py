@@ -27,6 +27,7 @@ from ulmfit_style.training.best import Best
 from ulmfit_style.training.layers import Layers, with_rates
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import Keeper, is_whole, newest_whole, seal
+from ulmfit_style.training.schedule import Rising
 from ulmfit_style.training.trainer import Finite, Measuring, Progress, RecipeTrainer, number
 
 LOGGING_STEPS = 10
@@ -63,7 +64,7 @@ class Settings:
     """Minutes between two checkpoints to go on from."""
     extras: Mapping[str, Any]
     """Further TrainingArguments."""
-    schedule: Schedule = "linear"
+    schedule: Schedule | Rising = "linear"
     layers: Layers | None = None
     """The layer groups, where each has a rate of its own."""
     layer_decay: float = 1

@@ -47,7 +47,7 @@ class RecipeTrainer(Trainer):
         self,
         *,
         objective: Objective,
-        shape: Schedule = "linear",
+        shape: Schedule | schedule.Rising = "linear",
         layer_groups: layers.Layers | None = None,
         layer_decay: float = 1,
         **arguments: Any,
