@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 
-COMMANDS := plan pretrain adapt finetune evaluate predict push sweep study runs clean-runs new-task check-presets doctor
+COMMANDS := plan pretrain adapt finetune evaluate predict push lr_find sweep study runs clean-runs new-task check-presets doctor
 WORKERS  := -n auto --dist loadfile
 MKDOCS    = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
@@ -31,7 +31,7 @@ pip_install = sed "$$(! $(has_torch) || echo '/^torch==/d')" constraints.txt >$(
 .PHONY: help setup $(COMMANDS) test docs check format
 
 help: ## list the targets
-	@awk -F ' *:.*## ' '/^[a-z-]+ *:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ' *:.*## ' '/^[a-z_-]+ *:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'Stages typed together make one run: make adapt finetune name=mine finetune.epochs=5'
 	@echo 'Their options: $(VENV)/bin/ulmfit-style adapt --help'
 
@@ -45,6 +45,7 @@ finetune:      ## train it on the labelled task, and measure it
 evaluate:      ## score a finished model on other rows, and keep every prediction
 predict:       ## answer a text, a file of them or standard input with a finished model
 push:          ## put the model on the Hugging Face Hub
+lr_find:       ## look for a learning rate on a copy: a plot, the curve, and a band; of adapt with lr_find.stage=adapt
 sweep:         ## try many values of the options, and tell which are best
 study:         ## tell what adaptation, or any arm of your own, is worth on your data, over seeds and numbers of labels
 runs:          ## list what was made: when, its size, and which names link to it

@@ -29,7 +29,7 @@ PROGRAMS = ("make", "ulmfit-style")
 OWN_OPTIONS = {"new-task": new_task.OPTIONS, "clean-runs": ("yes",)}
 """Arguments that are no options of the configuration."""
 
-WRITTEN = {"sample.py", "log.txt", "model.safetensors"}
+WRITTEN = {"sample.py", "log.txt", "model.safetensors", "lr_find.csv", "lr_find.png"}
 """What the reader makes, or the program."""
 
 
@@ -101,7 +101,7 @@ def test_every_command_is_understood(line: str, readers_own: Path):
         compose_grid(words[2:], readers_own)
         return
     assert program in PROGRAMS
-    targets = re.findall(r"^([a-z-]+) *:.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(r"^([a-z_-]+) *:.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     typed = [word for word in words if "=" not in word and not word.startswith("-") and word != "job"]
     assert set(typed) <= (set(COMMANDS) | set(targets) if program == "make" else set(COMMANDS))
     assert len(typed) == 1 or not set(typed) & set(ALONE)

@@ -29,7 +29,7 @@ FLOORS = [
     {"stages", "comparison"},
     {"chain"},
     {"launch"},
-    {"sweep", "study", "inventory", "presets", "doctor"},
+    {"sweep", "study", "lr_find", "inventory", "presets", "doctor"},
     {"__main__"},
 ]
 

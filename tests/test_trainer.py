@@ -15,7 +15,7 @@ from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Ordered
 from ulmfit_style.training.layers import groups
 from ulmfit_style.training.objectives import MaskedLM
-from ulmfit_style.training.phases import Outcome, Phase, Settings, train
+from ulmfit_style.training.phases import Course, Outcome, Phase, Settings, train
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,7 +60,7 @@ class Learning:
         defaults = {"title": "test", "thawed": None, "epochs": 1, "learning_rate": 1e-3}
         settings = Settings(8, 0.1, 0.0, 0, None, 1, 60, {}, **options)
         todo = [Phase(**{**defaults, **phase}) for phase in phases]
-        return train(self.model, todo, settings, TASK, self.rows, self.collate, self.folder)
+        return train(Course(self.model, todo, settings, TASK, self.rows, self.collate), self.folder)
 
 
 @pytest.fixture
@@ -185,5 +185,6 @@ def test_every_epoch_of_every_phase_has_masks_of_its_own(
         return objective.collate(batch)
 
     phases = [Phase("test", None, 2, 1e-3)] * 2
-    train(model, phases, Settings(10, 0.1, 0.0, 0, None, 1, 60, {}), objective, rows, record, tmp_path)
+    settings = Settings(10, 0.1, 0.0, 0, None, 1, 60, {})
+    train(Course(model, phases, settings, objective, rows, record), tmp_path)
     assert turns == [(1, 0), (1, 0), (1, 1), (1, 1), (2, 0), (2, 0), (2, 1), (2, 1)]

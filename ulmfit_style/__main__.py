@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": "answer texts: predict.input=<text, file or - for standard input> predict.output=<.jsonl or .csv>",
     "push": "upload the fine-tuned model to the Hub: hub.repo=<name>",
     "plan": "before other commands: say what they would run, and why, and run nothing; write=recipe.yaml freezes it",
+    "lr_find": "look for a learning rate: let that of finetune, or with lr_find.stage=adapt of adapt, rise on a copy",
     "sweep": "run a grid over one shared adapt: finetune.learning_rate=2e-5,5e-5",
     "study": "compare arms over seeds and numbers of labels: study=label_curve, or a YAML of your own",
     "runs": "list the artefacts: when they were made, their size, which names link to them",
@@ -69,7 +70,7 @@ def _main(arguments: list[str]) -> int:
     if hydra_flags.COMPLETION & set(arguments):
         hydra_flags.complete(COMMANDS, arguments)
         return 0
-    words = list(itertools.takewhile(re.compile("[a-z][a-z-]*$").match, arguments))
+    words = list(itertools.takewhile(re.compile("[a-z][a-z_-]*$").match, arguments))
     rest = hydra_flags.without_config_dir(arguments[len(words) :])
     for word in words:
         if word not in COMMANDS:
@@ -107,6 +108,12 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
             hydra_flags.run(job, rest)
         else:
             job(composing.compose(rest))
+
+
+def _lr_find(rest: Sequence[str]) -> None:
+    from ulmfit_style import composing, lr_find
+
+    lr_find.run(composing.compose(rest))
 
 
 def _sweep(rest: Sequence[str]) -> None:
@@ -159,6 +166,7 @@ def _setup(rest: Sequence[str]) -> None:
 
 
 ALONE: dict[str, Callable[[Sequence[str]], None]] = {
+    "lr_find": _lr_find,
     "sweep": _sweep,
     "study": _study,
     "runs": _runs,

@@ -76,6 +76,34 @@ def strips(path: Path, curves: Sequence[Curve], title: str, metric: str) -> None
         axes.grid(axis="x", alpha=0.25)
 
 
+def rising_rate(
+    path: Path,
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    band: tuple[float, float] | None,
+    title: str,
+) -> None:
+    """Draw the losses of a range test over its rates: those of the steps faintly, the smoothed ones over them.
+
+    Args:
+        path: Without its ending.
+        band: The rates between which the figure is shaded; None for nowhere.
+    """
+    with _axes(path, (8, 5)) as axes:
+        axes.plot(rates, losses, color=COLOURS[0], alpha=0.3, label="of each step")
+        axes.plot(rates, smoothed, color=COLOURS[0], linewidth=2, label="smoothed")
+        if band is not None:
+            axes.axvspan(*band, color=COLOURS[2], alpha=0.2, label=f"{band[0]:.1e} to {band[1]:.1e}")
+        axes.set_xscale("log")
+        # The last losses may be hundreds, and would press the fall into a line.
+        low, fall = min(losses), smoothed[0] - min(losses) or 1
+        axes.set_ylim(low - 0.1 * fall, low + 2 * fall)
+        axes.set(xlabel="learning rate", ylabel="loss", title=title)
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize="small")
+
+
 def _style(number: int, curve: Curve) -> dict[str, Any]:
     return {
         "color": COLOURS[number % len(COLOURS)],

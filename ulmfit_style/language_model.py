@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,41 +20,51 @@ from ulmfit_style.options import Adapt, Pretrain
 from ulmfit_style.run import CHECKPOINTS, METRICS, write_json
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from ulmfit_style.training.batching import Rows
+    from ulmfit_style.training.objectives import LanguageObjective
+    from ulmfit_style.training.phases import Course
 
 SAMPLES = 3
 """Held-out rows that the model completes before and after, to be looked at."""
 
 
-def learn(
-    config: Config,
-    options: Pretrain | Adapt,
-    source: Path,
-    documents: Documents,
-    directory: Path,
-    general: Documents | None = None,
-) -> None:
-    """Train the language model of a checkpoint on documents, and save it with what was measured.
+@dataclass(frozen=True)
+class Prepared:
+    """A language model that is ready to be trained."""
 
-    A language-model head that the checkpoint lacks is trained first, with the body frozen.
+    course: Course
+    objective: LanguageObjective
+    tokenizer: PreTrainedTokenizerBase
+    trained: tokens.Chunks
+    unseen: tokens.Chunks
+    """The held-out documents."""
+    remembered: tokens.Chunks | None
+    """The held-out documents of the general text."""
+    missing: set[str]
+    """The names of the parameters that the checkpoint lacked: those of the language-model head, where it had none."""
+
+
+def prepare(
+    config: Config, options: Pretrain | Adapt, source: Path, documents: Documents, general: Documents | None
+) -> Prepared:
+    """Return the language model of a checkpoint, and all that it is trained on.
 
     Args:
         source: The directory of the checkpoint.
-        directory: Where the model goes.
         general: The text that `adapt` is not to forget; half of it is held out to measure that.
 
     Raises:
         UserError: if the documents are too few, or the model and its tokenizer do not fit them.
     """
-    import torch
-    import transformers
-    from transformers import AutoConfig, AutoTokenizer, set_seed
+    from transformers import AutoConfig, AutoTokenizer
 
     from ulmfit_style.training.batching import Mixed
-    from ulmfit_style.training.layers import HEAD, drift, groups
-    from ulmfit_style.training.objectives import choose, heldout
+    from ulmfit_style.training.layers import HEAD, groups
+    from ulmfit_style.training.objectives import choose
     from ulmfit_style.training.packing import Packed, first_position
-    from ulmfit_style.training.phases import GENERAL, Phase, settings, train
+    from ulmfit_style.training.phases import Course, Phase, settings
 
     # Data
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -63,19 +74,10 @@ def learn(
     remembered = None if general is None else tokens.load(general, tokenizer, options.max_length, config.runs)
 
     # Model
-    def initial() -> Any:
-        set_seed(options.seed)
-        return getattr(transformers, objective.auto_class).from_pretrained(
-            source, output_loading_info=True, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-
-    model, loaded = initial()
-    missing = loaded["missing_keys"]
+    model, missing = _load(objective, source, options.seed)
     layers = groups(model, missing)
     if len(tokenizer) > (vocabulary := model.get_input_embeddings().weight.shape[0]):
         raise UserError(f"{source}: the tokenizer has {len(tokenizer):,} tokens, and the model {vocabulary:,}")
-    shown = [unseen[index] for index in range(min(SAMPLES, len(unseen)))]
-    samples = [[objective.sample(model, row) for row in shown]]
 
     # Rows
     start = first_position(model, options.max_length, tokenizer.pad_token_id, causal=objective.causal)
@@ -107,38 +109,64 @@ def learn(
     if missing and isinstance(options, Adapt) and options.head_epochs:
         say("  the checkpoint has no language-model head: a new one is trained first, with the body frozen")
         phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
+    course = Course(model, phases, settings(config, options, layers), objective, rows, objective.collate)
+    return Prepared(
+        course, objective, tokenizer, chunks, unseen, None if remembered is None else remembered[1], missing
+    )
+
+
+def learn(
+    config: Config,
+    options: Pretrain | Adapt,
+    source: Path,
+    documents: Documents,
+    directory: Path,
+    general: Documents | None = None,
+) -> None:
+    """Train the language model of a checkpoint on documents, and save it with what was measured.
+
+    A language-model head that the checkpoint lacks is trained first, with the body frozen.
+
+    Args:
+        source: The directory of the checkpoint.
+        directory: Where the model goes.
+        general: The text that `adapt` is not to forget; half of it is held out to measure that.
+
+    Raises:
+        UserError: if the documents are too few, or the model and its tokenizer do not fit them.
+    """
+    from ulmfit_style.training.layers import drift
+    from ulmfit_style.training.objectives import heldout
+    from ulmfit_style.training.phases import GENERAL, train
+
+    prepared = prepare(config, options, source, documents, general)
+    model, objective, unseen = prepared.course.model, prepared.objective, prepared.unseen
+    shown = [unseen[index] for index in range(min(SAMPLES, len(unseen)))]
+    samples = [[objective.sample(model, row) for row in shown]]
 
     def measure() -> dict[str, float]:
         measures = heldout(model, objective, unseen)
-        if remembered is not None:
-            measures[GENERAL] = heldout(model, objective, remembered[1])["loss"]
+        if prepared.remembered is not None:
+            measures[GENERAL] = heldout(model, objective, prepared.remembered)["loss"]
         return measures
 
     # Train
-    outcomes = train(
-        model,
-        phases,
-        settings(config, options, layers),
-        objective,
-        rows,
-        objective.collate,
-        directory / CHECKPOINTS,
-        measure=measure,
-    )
+    outcomes = train(prepared.course, directory / CHECKPOINTS, measure=measure)
 
     # Finish
     if not processes.is_main():
         return
     samples.append([objective.sample(model, row) for row in shown])
     model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    beginning = "random weights" if isinstance(options, Pretrain) else "untrained head" if missing else "checkpoint"
+    prepared.tokenizer.save_pretrained(directory)
+    loaded = "untrained head" if prepared.missing else "checkpoint"
+    beginning = "random weights" if isinstance(options, Pretrain) else loaded
     stations = {beginning: outcomes[0].before}
     stations |= {outcome.title: outcome.after for outcome in outcomes}
     metrics: dict[str, Any] = {
         "documents": {"train": len(documents.train), "heldout": len(documents.heldout)},
-        "tokens": chunks.tokens,
-        "rows": len(rows),
+        "tokens": prepared.trained.tokens,
+        "rows": len(prepared.course.rows),
         "per": objective.per,
         "heldout": [{"after": station, **measures} for station, measures in stations.items()],
         "samples": [
@@ -148,10 +176,24 @@ def learn(
         "log": [{"phase": outcome.title, **entry} for outcome in outcomes for entry in outcome.log],
     }
     if isinstance(options, Adapt):
-        metrics["drift"] = drift(model, initial()[0], missing)
+        start, _ = _load(objective, source, options.seed)
+        metrics["drift"] = drift(model, start, prepared.missing)
         say(f"  weights have moved by {', '.join(f'{share:.1%} ({name})' for name, share in metrics['drift'].items())}")
     _show(metrics["samples"])
     write_json(directory / METRICS, metrics)
+
+
+def _load(objective: LanguageObjective, source: Path, seed: int) -> tuple[Any, set[str]]:
+    """Return a checkpoint's language model, and the names of the parameters that the checkpoint lacks."""
+    import torch
+    import transformers
+    from transformers import set_seed
+
+    set_seed(seed)
+    model, loaded = getattr(transformers, objective.auto_class).from_pretrained(
+        source, output_loading_info=True, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    return model, loaded["missing_keys"]
 
 
 def _show(samples: Sequence[Mapping[str, str]]) -> None:

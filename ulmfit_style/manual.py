@@ -36,6 +36,7 @@ READ_TOO = {
     "finetune": ("task",),
     "evaluate": ("task",),
     "push": ("hub",),
+    "lr_find": ("adapt", "finetune", "task"),
 }
 """Groups that a command reads beside the one that carries its name."""
 

@@ -19,10 +19,10 @@ from ulmfit_style.run import CHECKPOINTS, METRICS, write_json
 from ulmfit_style.schema import spelled
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ulmfit_style.training.layers import Layers
-    from ulmfit_style.training.phases import Phase
+    from ulmfit_style.training.phases import Course, Phase
 
 EVERY_WEIGHT = "every weight"
 
@@ -32,22 +32,21 @@ def run(config: Config) -> Path:
     return lineage.finetune(config).make(partial(_finetune, config), config.recipe())
 
 
-def _finetune(config: Config, directory: Path) -> None:
+def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
+    """Return the model with a new head and all that it is trained on, and its tokenizer."""
     import transformers
     from transformers import AutoTokenizer, set_seed
 
     from ulmfit_style.training.answers import collate
     from ulmfit_style.training.batching import Encoded
-    from ulmfit_style.training.best import Best
     from ulmfit_style.training.layers import groups
-    from ulmfit_style.training.phases import settings, train
-    from ulmfit_style.training.scoring import metric, score
+    from ulmfit_style.training.phases import Course, settings
 
     options, task = config.finetune, lineage.required_task(config)
 
     # Data
     rows = labelled.load(task)
-    trained, watched = (rows.train, []) if options.patience is None else labelled.watched(task)
+    trained = rows.train if options.patience is None else labelled.watched(task)[0]
     label2id = {label: index for index, label in enumerate(rows.classes)}
     source = lineage.init(config).directory
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -61,8 +60,6 @@ def _finetune(config: Config, directory: Path) -> None:
     cut = sum(feature["cut"] for feature in features)
     longer = f"{cut:,} ({cut / len(features):.0%}) are longer than {options.max_length} tokens, and are cut"
     say(f"  {len(trained):,} labelled rows, of which {longer} (finetune.max_length)")
-    if watched:
-        say(f"  {len(watched):,} others are watched: the state that scores best on them is kept (finetune.patience)")
 
     # Model
     set_seed(options.seed)
@@ -78,20 +75,33 @@ def _finetune(config: Config, directory: Path) -> None:
     # Phases
     layers = groups(model, missing)
     phases = _phases(options, layers, len(features))
+    gather = partial(collate, tokenizer=tokenizer)
+    return Course(model, phases, settings(config, options, layers), task, features, gather), tokenizer
+
+
+def _finetune(config: Config, directory: Path) -> None:
+    from ulmfit_style.training.best import Best
+    from ulmfit_style.training.phases import train
+    from ulmfit_style.training.scoring import metric, score
+
+    options, task = config.finetune, lineage.required_task(config)
+    rows = labelled.load(task)
+    course, tokenizer = prepare(config)
+    model = course.model
 
     # Train
-    gather = partial(collate, tokenizer=tokenizer)
-    best = None
+    best, watched = None, []
     if options.patience is not None:
+        watched = labelled.watched(task)[1]
+        say(f"  {len(watched):,} others are watched: the state that scores best on them is kept (finetune.patience)")
         watch = partial(metric, model, tokenizer, task, watched, options.max_length)
         best = Best(task.metric, watch, options.patience)
-    shared = settings(config, options, layers)
-    outcomes = train(model, phases, shared, task, features, gather, directory / CHECKPOINTS, best=best)
+    outcomes = train(course, directory / CHECKPOINTS, best=best)
     if best is not None:
         kept = best.kept
         last = [entry for entry in best.curve if entry["phase"] == kept["phase"]][-1]
         score_there = f"{task.metric} {kept[task.metric]:.3f} on the watched rows"
-        told = f" of '{kept['phase']}'" if len(phases) > 1 else ""
+        told = f" of '{kept['phase']}'" if len(course.phases) > 1 else ""
         say(f"  kept: the state{told} after epoch {kept['epoch']:g} of {last['epoch']:g} ({score_there})")
 
     # Score
@@ -115,7 +125,7 @@ def _finetune(config: Config, directory: Path) -> None:
     }
     if best is not None:
         metrics["kept"] = {**best.kept, "rows": len(watched)}
-        order = [phase.title for phase in phases]
+        order = [phase.title for phase in course.phases]
         metrics["log"] = sorted(
             [*metrics["log"], *best.curve], key=lambda entry: (order.index(entry["phase"]), entry["step"])
         )

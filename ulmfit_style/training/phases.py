@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from accelerate import PartialState
 from rich.table import Table
 from safetensors.torch import load_model, save_model
 from torch import nn
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from ulmfit_style import processes
 from ulmfit_style.config import Config
@@ -27,7 +27,8 @@ from ulmfit_style.training.best import Best
 from ulmfit_style.training.layers import Layers, with_rates
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import Keeper, is_whole, newest_whole, seal
-from ulmfit_style.training.trainer import Measuring, Progress, RecipeTrainer, number
+from ulmfit_style.training.schedule import Rising
+from ulmfit_style.training.trainer import Finite, Measuring, Progress, RecipeTrainer, number
 
 LOGGING_STEPS = 10
 
@@ -66,7 +67,7 @@ class Settings:
     """Minutes between two checkpoints to go on from."""
     extras: Mapping[str, Any]
     """Further TrainingArguments."""
-    schedule: Schedule = "linear"
+    schedule: Schedule | Rising = "linear"
     layers: Layers | None = None
     """The layer groups, where each has a rate of its own."""
     layer_decay: float = 1
@@ -112,6 +113,18 @@ def settings(config: Config, options: LanguageModelling | Finetune, layers: Laye
 
 
 @dataclass(frozen=True)
+class Course:
+    """What a stage trains, on what, and how."""
+
+    model: PreTrainedModel
+    phases: Sequence[Phase]
+    settings: Settings
+    objective: Objective
+    rows: Rows
+    collate: Collate
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a phase did."""
 
@@ -124,17 +137,9 @@ class Outcome:
 
 
 def train(
-    model: PreTrainedModel,
-    phases: Sequence[Phase],
-    settings: Settings,
-    objective: Objective,
-    rows: Rows,
-    collate: Collate,
-    folder: Path,
-    measure: Callable[[], dict[str, float]] = dict,
-    best: Best | None = None,
+    course: Course, folder: Path, measure: Callable[[], dict[str, float]] = dict, best: Best | None = None
 ) -> list[Outcome]:
-    """Train the phases in place, each from the last weights of the one before, and return what each did.
+    """Train the phases of a course in place, each from the last weights of the one before, and return what each did.
 
     A stage that was stopped goes on: finished phases are read back from `folder`, the unfinished one from its
     newest whole checkpoint, bit-identically.
@@ -144,11 +149,12 @@ def train(
         measure: What is measured before the first phase and after each, and said.
         best: What chooses the state that the model has in the end; None for the last one.
     """
+    model, settings = course.model, course.settings
     model.to(PartialState().device)
     outcomes: list[Outcome] = []
     if settings.layers is not None:
-        show(_rates(settings.layers, phases[-1].learning_rate, settings.layer_decay))
-    for place, phase in enumerate(phases):
+        show(_rates(settings.layers, course.phases[-1].learning_rate, settings.layer_decay))
+    for place, phase in enumerate(course.phases):
         done = folder / f"phase-{place}" / "done"
         if is_whole(done):
             load_model(model, done / "model.safetensors", device=str(model.device))
@@ -159,7 +165,7 @@ def train(
             continue
         before = outcomes[-1].after if outcomes else measure()
         measuring = Measuring(phase.title, measure, before, settings.budget)
-        log = _run(model, phase, place, measuring, settings, objective, rows, collate, folder / f"phase-{place}", best)
+        log = _run(course, place, measuring, folder / f"phase-{place}", best)
         outcomes.append(Outcome(phase.title, before, measure(), log))
         changes = [
             f"{name.replace('_', ' ')} {number(before[name])} -> {number(value)}"
@@ -179,80 +185,87 @@ def train(
     return outcomes
 
 
-def _run(
-    model: PreTrainedModel,
-    phase: Phase,
-    place: int,
-    measuring: Measuring,
-    settings: Settings,
-    objective: Objective,
-    rows: Rows,
-    collate: Collate,
-    folder: Path,
-    best: Best | None,
-) -> list[dict[str, Any]]:
-    """Train one phase in place, from its newest whole checkpoint if there is one, and return its log.
-
-    `requires_grad` is set before the model is wrapped: frozen parameters get no gradient, no decay and no optimizer
-    state, and the backward pass ends at the lowest thawed layer (ULMFiT, section 3.3). The phase's number enters its
-    seed, or every phase would replay the same batches.
-    """
-    thawed = None if phase.thawed is None else {id(parameter) for parameter in phase.thawed}
-    for parameter in model.parameters():
-        parameter.requires_grad_(thawed is None or id(parameter) in thawed)
-    micro, passes = settings.split()
-    ordered = Ordered(rows, settings.batch_size, settings.seed, place)
+def _run(course: Course, place: int, measuring: Measuring, folder: Path, best: Best | None) -> list[dict[str, Any]]:
+    """Train one phase in place, from its newest whole checkpoint if there is one, and return its log."""
+    phase, settings = course.phases[place], course.settings
     resumed = newest_whole(folder)
     if resumed is not None:
         say(f"  {phase.title}: goes on from {resumed}")
-    epochs = phase.epochs
     if best is not None:
         best.phase = phase.title
         if resumed is not None:
             best.load(resumed)
         if best.over:  # the run was stopped between the end of this phase and its being marked as done
-            epochs = best.curve[-1]["epoch"]
-    total = math.ceil(math.ceil(len(rows) / settings.batch_size) * epochs)
+            phase = replace(phase, epochs=best.curve[-1]["epoch"])
+    ordered = Ordered(course.rows, settings.batch_size, settings.seed, place)
+    total = math.ceil(math.ceil(len(ordered) / settings.batch_size) * phase.epochs)
     measuring.every = math.ceil(total / settings.measurements)
     done = 0 if resumed is None else int(resumed.name.rpartition("-")[2])
     with progress(phase.title, total, done) as steps, Keeper(phase.title, settings.save_minutes) as keeper:
-        trainer = RecipeTrainer(
-            model=model,
-            objective=objective,
-            shape=settings.schedule,
-            layer_groups=settings.layers,
-            layer_decay=settings.layer_decay,
-            args=TrainingArguments(
-                output_dir=str(folder),
-                num_train_epochs=epochs,
-                learning_rate=phase.learning_rate,
-                per_device_train_batch_size=micro,
-                gradient_accumulation_steps=passes,
-                warmup_steps=settings.warmup_ratio,
-                weight_decay=settings.weight_decay,
-                seed=settings.seed * 1000 + place,
-                train_sampling_strategy="sequential",  # the rows bring their order along
-                save_strategy="no",  # the keeper asks for it
-                disable_tqdm=True,
-                remove_unused_columns=False,
-                logging_nan_inf_filter=False,
-                **{**_defaults(), **settings.extras},
-            ),
-            train_dataset=ordered,
-            data_collator=collate,
-            callbacks=[
-                Progress(steps, ordered, best),
-                measuring,
-                *([] if best is None else [best]),
-                keeper,
-            ],
-        )
-        if trainer.args.n_gpu > 1:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-            raise UserError(f"CUDA_VISIBLE_DEVICES={visible}: one process trains on one GPU; name one")
+        callbacks: list[TrainerCallback] = [
+            Progress(steps, ordered, best),
+            Finite(phase.title),
+            measuring,
+            *([] if best is None else [best]),
+            keeper,
+        ]
+        trainer = trainer_of(course, phase, ordered, folder, callbacks)
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
-    model.zero_grad(set_to_none=True)
+    course.model.zero_grad(set_to_none=True)
     return [entry for entry in trainer.state.log_history if {"loss", "heldout_loss"} & set(entry)]
+
+
+def trainer_of(
+    course: Course, phase: Phase, rows: Ordered, folder: Path, callbacks: list[TrainerCallback]
+) -> RecipeTrainer:
+    """Return what trains the model through a phase, whose parameters are thawed, and all others frozen.
+
+    `requires_grad` is set before the model is wrapped: frozen parameters get no gradient, no decay and no optimizer
+    state, and the backward pass ends at the lowest thawed layer (ULMFiT, section 3.3). The phase's number enters its
+    seed, or every phase would replay the same batches.
+
+    Args:
+        rows: Those of the course, in the order of the phase.
+        folder: Where checkpoints are kept, if one is asked for.
+
+    Raises:
+        UserError: if the batch cannot be split, or several GPUs are visible to one process.
+    """
+    thawed = None if phase.thawed is None else {id(parameter) for parameter in phase.thawed}
+    for parameter in course.model.parameters():
+        parameter.requires_grad_(thawed is None or id(parameter) in thawed)
+    settings = course.settings
+    micro, passes = settings.split()
+    trainer = RecipeTrainer(
+        model=course.model,
+        objective=course.objective,
+        shape=settings.schedule,
+        layer_groups=settings.layers,
+        layer_decay=settings.layer_decay,
+        args=TrainingArguments(
+            output_dir=str(folder),
+            num_train_epochs=phase.epochs,
+            learning_rate=phase.learning_rate,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=passes,
+            warmup_steps=settings.warmup_ratio,
+            weight_decay=settings.weight_decay,
+            seed=settings.seed * 1000 + rows.phase,
+            train_sampling_strategy="sequential",  # the rows bring their order along
+            save_strategy="no",  # the keeper asks for it
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            logging_nan_inf_filter=False,
+            **{**_defaults(), **settings.extras},
+        ),
+        train_dataset=rows,
+        data_collator=course.collate,
+        callbacks=callbacks,
+    )
+    if trainer.args.n_gpu > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+        raise UserError(f"CUDA_VISIBLE_DEVICES={visible}: one process trains on one GPU; name one")
+    return trainer
 
 
 def _rates(layers: Layers, learning_rate: float, layer_decay: float) -> Table:

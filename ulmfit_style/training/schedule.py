@@ -6,6 +6,7 @@ Positions are fractions, so that no rounding tells the position of a step from t
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 
 from ulmfit_style.options import Schedule
@@ -14,13 +15,23 @@ RATIO = 32
 """How much smaller the lowest rate of the slanted schedule is than its peak (ULMFiT, section 3.2)."""
 
 
-def share(schedule: Schedule, position: Fraction, warmup: Fraction) -> float:
+@dataclass(frozen=True)
+class Rising:
+    """What a range test has for a schedule: the rate is multiplied by the same factor in every step, up to its peak."""
+
+    lowest: float
+    """The rate before the first step, as a share of the peak."""
+
+
+def share(schedule: Schedule | Rising, position: Fraction, warmup: Fraction) -> float:
     """Return the rate at a position of a phase, as a share of its peak.
 
     Args:
         position: From 0, before the first step, to 1, after the last.
         warmup: The position of the peak, from 0 to 1.
     """
+    if isinstance(schedule, Rising):
+        return float(schedule.lowest ** float(1 - position))
     rising = position < warmup or warmup == 1
     height = position / warmup if rising else (1 - position) / (1 - warmup)
     if schedule == "slanted":
@@ -32,7 +43,7 @@ def share(schedule: Schedule, position: Fraction, warmup: Fraction) -> float:
     return float(height)
 
 
-def peak(schedule: Schedule, warmup_ratio: float, steps: int) -> Fraction:
+def peak(schedule: Schedule | Rising, warmup_ratio: float, steps: int) -> Fraction:
     """Return the position of the peak, as `share` takes it: for a linear schedule it is at a whole step, as in BERT.
 
     Args:

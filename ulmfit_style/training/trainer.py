@@ -47,7 +47,7 @@ class RecipeTrainer(Trainer):
         self,
         *,
         objective: Objective,
-        shape: Schedule = "linear",
+        shape: Schedule | schedule.Rising = "linear",
         layer_groups: layers.Layers | None = None,
         layer_decay: float = 1,
         **arguments: Any,
@@ -108,7 +108,7 @@ class RecipeTrainer(Trainer):
 
 @final
 class Progress(TrainerCallback):
-    """Shows loss, rate and score, tells the rows which epoch it is, and stops at a loss that is not a number."""
+    """Shows loss, rate and score, and tells the rows which epoch it is."""
 
     def __init__(self, steps: Steps, rows: Ordered, best: Best | None = None) -> None:
         self.steps, self.rows, self.best, self.loss = steps, rows, best, math.nan
@@ -140,11 +140,6 @@ class Progress(TrainerCallback):
             history: list[Any] = list(state.log_history)
             history[-1]["rates"] = self._rates
         self.loss = (logs or {}).get("loss", self.loss)
-        if logs and not math.isfinite(logs.get("loss", 0.0)):
-            raise UserError(
-                f"{self.steps.title}: the loss is {logs['loss']} at step {state.global_step}; "
-                "try a lower learning_rate or a longer warmup_ratio"
-            )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Advance the bar."""
@@ -153,6 +148,33 @@ class Progress(TrainerCallback):
         speed = self._trained * self.rows.tokens_per_batch / (time.monotonic() - self._started)
         note = self.best.note if self.best else ""
         self.steps.advance(notes=f"loss {self.loss:.3f}, rate {rate:.1e}, {speed:,.0f} tokens/s{note}")
+
+
+@final
+class Finite(TrainerCallback):
+    """Stops at a loss that is not a number."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Look at the loss.
+
+        Raises:
+            UserError: if it is infinite or not a number.
+        """
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            raise UserError(
+                f"{self.title}: the loss is {logs['loss']} at step {state.global_step}; "
+                "try a lower learning_rate or a longer warmup_ratio"
+            )
 
 
 @final

@@ -1,0 +1,237 @@
+"""The learning-rate range test: what it tries, what it tells, and that it leaves everything as it was."""
+
+import csv
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from ulmfit_style.__main__ import main
+from ulmfit_style.composing import compose
+from ulmfit_style.errors import ConfigError
+from ulmfit_style.run import METRICS, read_json
+from ulmfit_style.training.range_test import SMOOTHING, Point, suggest
+
+Find = Callable[..., int]
+
+
+@pytest.fixture
+def find(tiny_overrides: list[str]) -> Find:
+    """Run `lr_find` on the tiny recipe without adaptation; its 20 rows are two batches."""
+    own = [override for override in tiny_overrides if not override.startswith("adapt.")]
+    return lambda *options: main(["lr_find", *own, "adapt=none", *options])
+
+
+@pytest.fixture
+def curve(tmp_path: Path) -> Callable[[], list[dict[str, float]]]:
+    """Read lr_find.csv."""
+
+    def read() -> list[dict[str, float]]:
+        with (tmp_path / "runs/default/lr_find.csv").open(encoding="utf-8", newline="") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+    return read
+
+
+def points(losses: list[float], scatter: float = 0) -> list[Point]:
+    """Return the points of a test of 100 steps at rates from 1e-7 to 0.1, whose smoothed losses are given."""
+    return [
+        Point(step, 1e-7 * 10 ** (6 * (step - 1) / 99), loss + scatter * (-1) ** step, loss)
+        for step, loss in enumerate(losses, start=1)
+    ]
+
+
+def test_the_rate_rises_by_one_factor_from_the_lowest_to_the_highest(find: Find, curve: Callable):
+    assert find("lr_find.lowest=1e-6", "lr_find.highest=1e-4", "lr_find.steps=50") == 0
+    found = curve()
+    assert [row["step"] for row in found] == list(range(1, 51))
+    rates = np.array([row["rate"] for row in found])
+    assert rates[[0, -1]] == pytest.approx([1e-6, 1e-4])
+    assert rates[1:] / rates[:-1] == pytest.approx(np.full(49, 100 ** (1 / 49)))
+
+
+def test_the_losses_are_smoothed_with_their_bias_corrected(find: Find, curve: Callable):
+    assert find("lr_find.steps=50") == 0
+    losses = [row["loss"] for row in curve()]
+    weights = [SMOOTHING**age for age in range(50)]
+    for place, row in enumerate(curve()):
+        expected = np.average(losses[place::-1], weights=weights[: place + 1])
+        assert row["smoothed loss"] == pytest.approx(expected)
+
+
+def test_the_first_step_of_the_test_is_that_of_the_stage(find: Find, curve: Callable, tiny_overrides, tmp_path: Path):
+    each = ["finetune.trainer.logging_steps=5", "finetune.schedule=constant", "finetune.warmup_ratio=0"]
+    assert find(*each) == 0
+    own = [override for override in tiny_overrides if not override.startswith("adapt.")]
+    assert main(["finetune", *own, "adapt=none", "compare=false", *each]) == 0
+    log = read_json(tmp_path / "runs/default/finetune" / METRICS)["log"]
+    assert log[0]["step"] == 1
+    assert log[0]["loss"] == pytest.approx(curve()[0]["loss"], abs=1e-6)
+
+
+def test_a_band_is_told_with_how_it_was_found_and_drawn(find: Find, curve: Callable, tmp_path: Path, capsys):
+    assert find() == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "lr_find: the rate of finetune rises from 1e-07 to 0.1" in out
+    assert "100 steps of 16 rows are 49.8 passes over the 20 rows" in out
+    assert "lr_find: finetune.learning_rate from " in out
+    assert "(where the smoothed loss falls most steeply)" in out
+    lowest = min(curve()[9:], key=lambda row: row["smoothed loss"])
+    assert f"{lowest['rate'] / 10:.1e} (a tenth of the rate at which it is lowest, {lowest['rate']:.1e})" in out
+    assert "; here it is 5e-05. " in out
+    assert "To try the rates, with the same options: make sweep finetune.learning_rate=" in out
+    for ending, start in (("png", b"\x89PNG"), ("svg", b"<?xml")):
+        assert (tmp_path / f"runs/default/lr_find.{ending}").read_bytes().startswith(start)
+
+
+def test_nothing_is_kept_but_the_outputs(find: Find, tmp_path: Path):
+    assert find("finetune.unfreeze=[1,all]", "save_minutes=0.00001", "lr_find.steps=50") == 0
+    left = {path.relative_to(tmp_path / "runs").as_posix() for path in (tmp_path / "runs").rglob("*")}
+    assert left == {"default", *(f"default/lr_find.{ending}" for ending in ("csv", "log", "png", "svg"))}
+
+
+def test_finetune_makes_the_same_after_a_test_as_without(find: Find, tiny_overrides: list[str], tmp_path: Path):
+    own = [override for override in tiny_overrides if not override.startswith(("adapt.", "runs="))]
+    made = []
+    for name in ("without", "after"):
+        if name == "after":
+            assert find(f"runs={tmp_path / name}") == 0
+        assert main(["finetune", *own, "adapt=none", "compare=false", f"runs={tmp_path / name}"]) == 0
+        (found,) = (tmp_path / name).glob("finetune-*/model.safetensors")
+        made.append((found.parent.name, found.read_bytes()))
+    assert made[0] == made[1]
+
+
+def test_the_test_repeats_whatever_was_drawn_before_it(find: Find, curve: Callable):
+    assert find("lr_find.steps=50") == 0
+    first = curve()
+    random.random()
+    np.random.default_rng().random()
+    torch.rand(3)
+    assert find("lr_find.steps=50") == 0
+    assert curve() == first
+
+
+def test_it_stops_when_the_loss_is_far_above_its_lowest(find: Find, curve: Callable, capsys):
+    # A decay of more than twice the weight in each step makes weights grow.
+    assert find("lr_find.lowest=1e-3", "finetune.weight_decay=50") == 0
+    found = curve()
+    smoothed = [row["smoothed loss"] for row in found]
+    assert len(found) < 100
+    assert smoothed[-1] > 4 * min(smoothed)
+    assert all(value <= 4 * min(smoothed[: place + 1]) for place, value in enumerate(smoothed[:-1]))
+    assert f"stopped after step {len(found)} of 100, at a rate of {found[-1]['rate']:.1e}" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_no_number_from_the_start_is_an_error(
+    find: Find, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    model = AutoModel.from_pretrained(checkpoint)
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight.fill_(math.nan)
+    model.save_pretrained(tmp_path / "broken")
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(tmp_path / "broken")
+    assert find(f"model.checkpoint={tmp_path / 'broken'}") == 2
+    assert "lr_find: the loss is not a number at step 1, at a rate of 1e-07" in capsys.readouterr().err
+
+
+def test_layer_groups_keep_their_distance_and_the_curve_has_the_rate_of_the_head(find: Find, curve: Callable):
+    assert find("finetune.layer_decay=2", "finetune.unfreeze=[1,all]", "lr_find.steps=50") == 0
+    assert curve()[0]["rate"] == pytest.approx(1e-7)
+
+
+def test_the_rate_of_adapt_is_tested_after_its_new_head_was_trained(
+    tiny_overrides: list[str], curve: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    assert main(["lr_find", *tiny_overrides, "lr_find.stage=adapt"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    told = [
+        out.index(line) for line in ("lr_find: the rate of adapt", "new head: done", "lr_find: adapt.learning_rate")
+    ]
+    assert told == sorted(told)
+    assert 0 < curve()[0]["loss"] < 20
+    assert not list((tmp_path / "runs").glob("adapt-*"))
+
+
+def test_the_rate_of_finetune_needs_the_adapted_model(tiny_overrides: list[str], tmp_path: Path, capsys):
+    assert main(["lr_find", *tiny_overrides]) == 2
+    assert "there is no adapted model for this config" in capsys.readouterr().err
+    assert not (tmp_path / "runs/default").exists()
+    assert main(["adapt", *tiny_overrides]) == 0
+    assert main(["lr_find", *tiny_overrides, "lr_find.steps=50"]) == 0
+
+
+def test_a_stage_that_the_recipe_has_not_is_refused(find: Find, tiny_overrides: list[str], capsys):
+    assert find("lr_find.stage=adapt") == 2
+    assert "adapt=none: nothing is adapted; choose how with adapt=plain" in capsys.readouterr().err
+    own = [override for override in tiny_overrides if not override.startswith(("task", "adapt."))]
+    path = next(override for override in tiny_overrides if override.startswith("task.path="))
+    corpus = ["corpus=file", f"corpus.{path.removeprefix('task.')}", "corpus.text=review"]
+    assert main(["lr_find", *own, "task=none", "adapt=none", *corpus]) == 2
+    assert "task=none: there is nothing to fine-tune on" in capsys.readouterr().err
+
+
+def test_random_weights_that_nobody_made_yet_are_asked_for(find: Find, capsys):
+    assert find("model.init=scratch", "pretrain=none") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "lr_find: there is no model with random weights for this config" in told
+    assert "`finetune` with the same options makes it" in told
+
+
+def test_several_processes_are_said_to_be_one(find: Find, capsys):
+    assert find("processes=2", "lr_find.steps=50") == 0
+    assert "processes=2: one is enough here" in capsys.readouterr().out
+
+
+def test_a_lowest_rate_that_is_not_below_the_highest_is_refused():
+    for lowest in ("0.001", "0.01"):
+        with pytest.raises(ConfigError) as caught:
+            compose([f"lr_find.lowest={lowest}", "lr_find.highest=0.001"])
+        assert caught.value.problems == [f"lr_find.highest=0.001: should be greater than lr_find.lowest={lowest}"]
+
+
+def test_the_band_lies_between_the_steepest_fall_and_a_tenth_of_the_rate_at_the_lowest():
+    # Flat to step 40, steepest around step 50, lowest at step 80.
+    losses = [3.0] * 40 + [3 - 0.15 * n for n in range(20)] + [0.1 - 0.001 * n for n in range(21)] + [1.0] * 19
+    found = suggest(points(losses), 100)
+    assert found.band is not None
+    low, high = found.band
+    assert points(losses)[39].rate <= low <= points(losses)[59].rate
+    assert high == pytest.approx(points(losses)[80].rate / 10)
+    assert found.reason.startswith(f"from {low:.1e} (where the smoothed loss falls most steeply) to {high:.1e} (a tent")
+
+
+def test_a_fall_shortly_before_the_lowest_turns_the_band_round():
+    losses = [3.0] * 70 + [3 - 0.2 * n for n in range(1, 11)] + [1.5] * 20
+    found = suggest(points(losses), 100)
+    assert found.band == (pytest.approx(points(losses)[79].rate / 10), pytest.approx(points(losses)[74].rate))
+    assert "(a tenth of the rate at which it is lowest" in found.reason.partition(" to ")[0]
+
+
+@pytest.mark.parametrize(
+    ("losses", "scatter", "reason"),
+    [
+        ([3.0] * 50 + [2.9] * 10 + [4.0] * 40, 0.1, "never falls by more than the single losses scatter"),
+        ([1 + 0.01 * n for n in range(100)], 0, "never falls by more than the single losses scatter"),
+        ([1.0, 2.0, 9.0], 0, "never falls by more than the single losses scatter"),
+        ([3 - 0.01 * n for n in range(100)], 0, "still falls at the highest rate; raise lr_find.highest"),
+        ([3.0] * 10 + [1.0] * 90, 0, "is lowest near the start already; lower lr_find.lowest"),
+    ],
+)
+def test_without_a_clear_answer_no_band_is_suggested(losses: list[float], scatter: float, reason: str):
+    found = suggest(points(losses, scatter), 100)
+    assert found.band is None
+    assert reason in found.reason
+
+
+def test_an_unclear_curve_is_said_to_be_one_and_drawn_all_the_same(find: Find, tmp_path: Path, capsys):
+    assert find("lr_find.lowest=1e-9", "lr_find.highest=1e-8", "lr_find.steps=50") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "lr_find: no clear answer: the smoothed loss " in out
+    assert "make sweep" not in out
+    assert (tmp_path / "runs/default/lr_find.png").exists()
