@@ -20,9 +20,9 @@ def problems(*overrides: str) -> list[str]:
 
 
 def test_the_conf_folder_has_the_files_that_these_tests_compose():
-    assert len(YAMLS) == 31
+    assert len(YAMLS) == 34
     assert {path.parent.name for path in YAMLS} == {
-        *("model", "corpus", "task", "pretrain", "adapt", "finetune", "experiment")
+        *("model", "corpus", "task", "pretrain", "adapt", "finetune", "study", "experiment")
     }
 
 
@@ -130,6 +130,7 @@ def test_a_glob_in_a_grid_spans_the_choices_of_its_group():
         ["model=bert"],
         ["model=distilbert"],
         ["model=mini_bert"],
+        ["model=mini_eurobert"],
         ["model=modernbert"],
     ]
 
