@@ -153,7 +153,7 @@ def test_a_study_that_failed_in_part_says_so_and_averages_nothing(
     assert "2 of 6 runs failed; the same command tries them again" in ended.err
     assert 'Failed: too deep, seed 1: finetune.unfreeze=[50, "all"]: the model has' in ended.out
     table = next(line for line in ended.out.splitlines() if "│ too deep" in line)
-    assert table.split() == ["│", "too", "deep", "│", "failed", "│", "│", "failed", "│", "failed", "│", "│"]
+    assert table.split() == ["│", "too", "deep", "│", "failed", "│", "│", "failed", "failed", "│"]
     assert "'too deep'" not in ended.out
     assert [row["error"] != "" for row in rows()] == [row["arm"] == "too deep" for row in rows()]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -28,7 +28,7 @@ def tell(
     for labels in plan.labels:
         own = [result for result in found if result.trial.labels == labels]
         say()
-        show(_table(plan, labels, own, [one for one in simple if one.labels == labels], compared))
+        show(_table(plan, labels, own, [one for one in simple if one.labels == labels]))
         for (arm, size), point in chosen.items():
             if size == labels and point:
                 say(f"  searched: {arm}: {' '.join(point)}")
@@ -51,32 +51,29 @@ def tell(
     say(f"Every run: {folder}/results.csv; the differences: {folder}/differences.csv; the figure: {folder}/figure.png")
 
 
-def _table(
-    plan: Plan, labels: Labels, found: Sequence[Result], simple: Sequence[Reference], compared: Iterable[Difference]
-) -> Table:
+def _table(plan: Plan, labels: Labels, found: Sequence[Result], simple: Sequence[Reference]) -> Table:
     """Return the scores of each arm at one number of labels, every seed's among them."""
     study, metric = plan.base.study, lineage.required_task(plan.base).metric
     rows = next((len(result.points) for result in found if result.points), 0)
     each = " of each class" * (study.per_class and labels is not None)
     size = "" if labels is None else f"{labels} labels{each}, "
     table = Table(title=f"{size}{rows:,} test rows: {metric}", title_justify="left")
-    for heading in ("", "mean", "sd", *(f"seed {seed}" for seed in study.seeds), f"against {study.baseline}"):
-        table.add_column(heading, justify="right" if heading else "left")
-    by_arm = {one.arm: one for one in compared if one.labels == labels}
+    table.add_column("")
+    table.add_column("mean", justify="right")
+    table.add_column("sd", justify="right")
+    table.add_column(f"seeds {' '.join(map(str, study.seeds))}")
     for name in dict.fromkeys(one.name for one in simple):
-        _add(table, name, [one.score for one in simple if one.name == name], "")
+        _add(table, name, [one.score for one in simple if one.name == name])
     for arm in study.arms:
-        scores = [result.score for result in found if result.trial.arm == arm]
-        difference = by_arm.get(arm)
-        _add(table, arm, scores, "" if difference is None else _points(difference))
+        _add(table, arm, [result.score for result in found if result.trial.arm == arm])
     return table
 
 
-def _add(table: Table, name: str, scores: Sequence[float], against: str) -> None:
+def _add(table: Table, name: str, scores: Sequence[float]) -> None:
     failed = any(math.isnan(score) for score in scores)
     told = "failed" if failed else f"{mean(scores):.3f}"
     sd = "" if failed or len(scores) < 2 else f"{spread(scores):.3f}"
-    table.add_row(name, told, sd, *("failed" if math.isnan(score) else f"{score:.3f}" for score in scores), against)
+    table.add_row(name, told, sd, " ".join("failed" if math.isnan(score) else f"{score:.3f}" for score in scores))
 
 
 def _points(difference: Difference) -> str:
