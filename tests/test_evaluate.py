@@ -146,6 +146,8 @@ def test_a_model_of_another_kind_of_task_is_refused(
 def test_in_a_chain_the_rows_to_score_are_read_before_anything_is_trained(
     tiny_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert main(["adapt", "finetune", "evaluate", *tiny_overrides, "evaluate.path=nowhere.csv"]) == 2
+    assert (
+        main(["adapt", "finetune", "evaluate", *tiny_overrides, "adapt.general=null", "evaluate.path=nowhere.csv"]) == 2
+    )
     assert "evaluate.path=nowhere.csv: there is no such file" in capsys.readouterr().err
     assert not list((tmp_path / "runs").glob("*"))

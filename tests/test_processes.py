@@ -102,7 +102,7 @@ class Machines:
 
     def recipe(self, *overrides: str) -> None:
         """Write the recipe as `plan` does, and give it and the data to both."""
-        config = compose([*overrides, "task.path=reviews.csv"])
+        config = compose(["adapt.general=null", *overrides, "task.path=reviews.csv"])
         for folder in self.folders:
             folder.mkdir(exist_ok=True)
             (folder / "recipe.yaml").write_text(yaml.safe_dump(config.recipe()))
