@@ -16,6 +16,7 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    BertModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -24,12 +25,14 @@ from transformers import (
 )
 
 from ulmfit_style import processes
+from ulmfit_style.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Encoded, Ordered
+from ulmfit_style.training.contrast import Contrast, Groups
 from ulmfit_style.training.layers import groups
 from ulmfit_style.training.objectives import CausalLM, MaskedLM
 from ulmfit_style.training.trainer import RecipeTrainer
@@ -44,7 +47,8 @@ TASKS: dict[str, Task] = {
 LANGUAGE = ["masked language modelling", "causal language modelling"]
 LAYERWISE = "layers at rates of their own, the lowest frozen"
 TASKS[LAYERWISE] = TASK
-KINDS = [*LANGUAGE, *TASKS]
+CONTRAST = "contrast"
+KINDS = [*LANGUAGE, *TASKS, CONTRAST]
 
 
 def labelled(kind: str, count: int = 40) -> list[Row]:
@@ -82,6 +86,12 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
         texts = [text + " film" * (number % 9) for number, (text, _, _) in enumerate(reviews(40))]
         rows: Any = chunks(texts, tokenizer, 32, folder)
         gather = objective.collate
+    elif kind == CONTRAST:
+        objective, rows = Contrast(), Groups(features(tokenizer, 400), tokenizer, seed=0)
+        gather = rows.collate
+        body = BertModel(BertConfig(**tiny), add_pooling_layer=False)
+        model = PooledForSequenceClassification(PooledConfig(body=body.config.to_dict(), pooling="mean"), body)
+        model.head.requires_grad_(False)
     else:
         objective, rows, gather = TASKS[kind], features(tokenizer, kind=kind), partial(collate, tokenizer=tokenizer)
         head = objective.head(objective.classes(labelled(kind)))

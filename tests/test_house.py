@@ -15,7 +15,7 @@ MODULES = {
 
 # From the ground up: a room imports from the floors below its own, and within its folder.
 FLOORS = [
-    {"errors", "schema", "concat_pooling"},
+    {"errors", "schema", "pooling"},
     {"processes"},
     {"console", "metrics", "figures"},
     {"run", "embedded", "makeflags", "tasks", "training_arguments", "architectures"},

@@ -22,7 +22,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.layers import groups
-from ulmfit_style.training.phases import Course, Phase, Settings, train
+from ulmfit_style.training.phases import Course, Lesson, Phase, Settings, train
 from ulmfit_style.training.resume import SEAL, is_whole, newest_whole
 
 TASK = TextClassification(path="-", text="review", label="stars")
@@ -56,7 +56,7 @@ class Stage:
         settings = Settings(8, 0.1, 0.01, 0, micro, 1, 1e-9, {})
         if layerwise:
             settings = replace(settings, schedule="slanted", layers=groups(model, ()), layer_decay=2)
-        train(Course(model, phases, settings, TASK, self.rows, gather), self.folder)
+        train(Course(model, phases, settings, Lesson(TASK, self.rows, gather)), self.folder)
         return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 

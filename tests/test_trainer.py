@@ -15,7 +15,7 @@ from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Ordered
 from ulmfit_style.training.layers import groups
 from ulmfit_style.training.objectives import MaskedLM
-from ulmfit_style.training.phases import Course, Outcome, Phase, Settings, train
+from ulmfit_style.training.phases import Course, Lesson, Outcome, Phase, Settings, train
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,7 +60,7 @@ class Learning:
         defaults = {"title": "test", "thawed": None, "epochs": 1, "learning_rate": 1e-3}
         settings = Settings(8, 0.1, 0.0, 0, None, 1, 60, {}, **options)
         todo = [Phase(**{**defaults, **phase}) for phase in phases]
-        return train(Course(self.model, todo, settings, TASK, self.rows, self.collate), self.folder)
+        return train(Course(self.model, todo, settings, Lesson(TASK, self.rows, self.collate)), self.folder)
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_its_step(learning: Learn
 
 def test_a_batch_that_cannot_be_split_is_refused(monkeypatch: pytest.MonkeyPatch):
     assert Settings(8, 0.1, 0.0, 0, 2, 1, 60, {}).split() == (2, 4)
-    with pytest.raises(UserError, match="batch_size=8: cannot be split into rows of 3 on 1 processes"):
+    with pytest.raises(UserError, match="batch_size=8: cannot be split into 3 texts for each of 1 processes"):
         Settings(8, 0.1, 0.0, 0, 3, 1, 60, {}).split()
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert Settings(8, 0.1, 0.0, 0, None, 1, 60, {}).split() == (4, 1)
@@ -186,5 +186,5 @@ def test_every_epoch_of_every_phase_has_masks_of_its_own(
 
     phases = [Phase("test", None, 2, 1e-3)] * 2
     settings = Settings(10, 0.1, 0.0, 0, None, 1, 60, {})
-    train(Course(model, phases, settings, objective, rows, record), tmp_path)
+    train(Course(model, phases, settings, Lesson(objective, rows, record)), tmp_path)
     assert turns == [(1, 0), (1, 0), (1, 1), (1, 1), (2, 0), (2, 0), (2, 1), (2, 1)]

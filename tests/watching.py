@@ -19,7 +19,7 @@ from ulmfit_style import processes
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.best import Best
-from ulmfit_style.training.phases import Course, Phase, Settings, train
+from ulmfit_style.training.phases import Course, Lesson, Phase, Settings, train
 
 TASK = TextClassification(path="-", text="review", label="stars")
 
@@ -69,7 +69,7 @@ class Watching:
         phases = [Phase("head", head, epochs, 1e-2), Phase("all", None, epochs, 1e-3)]
         settings = Settings(8, 0.1, 0.01, 0, 4, 1, 1e-9, {})
         best = None if patience is None else Best("luck", self.luck, patience)
-        train(Course(self.model, phases, settings, TASK, self.rows, gather), self.folder, measure, best)
+        train(Course(self.model, phases, settings, Lesson(TASK, self.rows, gather)), self.folder, measure, best)
         return best, self.weights()
 
     def weights(self) -> torch.Tensor:

@@ -27,7 +27,7 @@ run = {call}
 print(run({text}))
 ```"""
 
-TRUSTING = "; `trust_remote_code=True` lets it run `concat_pooling.py` of this repository, which is the head"
+TRUSTING = "; `trust_remote_code=True` lets it run `pooling.py` of this repository, which is the head"
 
 USE_ULMFIT_STYLE = """\
 With ulmfit-style, which cuts long texts as in training:

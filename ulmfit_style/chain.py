@@ -17,6 +17,7 @@ from ulmfit_style.run import Artefact
 from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, references, scratch
 from ulmfit_style.tasks.base import Task
 from ulmfit_style.tasks.text import TextTask
+from ulmfit_style.tasks.text_classification import TextClassification
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,19 @@ def _check_head(config: Config, task: Task, model_type: str) -> None:
     if not architectures.has_head(task.auto_class, model_type):
         needed = f"{type(task).__name__} needs one that {task.auto_class} knows"
         raise UserError(f"model.checkpoint={config.model.title()}: is of type '{model_type}', and {needed}")
-    if config.finetune.pooling == "concat":
+    if config.finetune.contrast_epochs and not isinstance(task, TextClassification):
+        raise UserError(
+            f"finetune.contrast_epochs={config.finetune.contrast_epochs:g}: compares texts of one class each, and "
+            f"{type(task).__name__} has none; take finetune.contrast_epochs=0"
+        )
+    pooling = config.finetune.pooling
+    if pooling != "default":
         remedy = "take finetune.pooling=default"
         if task.auto_class != TextTask.auto_class:
-            raise UserError(f"finetune.pooling=concat: {type(task).__name__} does not score whole texts; {remedy}")
+            raise UserError(f"finetune.pooling={pooling}: {type(task).__name__} does not score whole texts; {remedy}")
         if architectures.has_head("AutoModelForSeq2SeqLM", model_type):
             kind = f"a model of type '{model_type}' is an encoder and a decoder, and the head pools one body"
-            raise UserError(f"finetune.pooling=concat: {kind}; {remedy}, or another model")
+            raise UserError(f"finetune.pooling={pooling}: {kind}; {remedy}, or another model")
 
 
 def make(steps: Sequence[Step], name: str) -> None:

@@ -64,7 +64,7 @@ def prepare(
     from ulmfit_style.training.layers import HEAD, groups
     from ulmfit_style.training.objectives import choose
     from ulmfit_style.training.packing import Packed, first_position
-    from ulmfit_style.training.phases import Course, Phase, settings
+    from ulmfit_style.training.phases import Course, Lesson, Phase, settings
 
     # Data
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -109,7 +109,7 @@ def prepare(
     if missing and isinstance(options, Adapt) and options.head_epochs:
         say("  the checkpoint has no language-model head: a new one is trained first, with the body frozen")
         phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
-    course = Course(model, phases, settings(config, options, layers), objective, rows, objective.collate)
+    course = Course(model, phases, settings(config, options, layers), Lesson(objective, rows, objective.collate))
     return Prepared(
         course, objective, tokenizer, chunks, unseen, None if remembered is None else remembered[1], missing
     )
@@ -166,7 +166,7 @@ def learn(
     metrics: dict[str, Any] = {
         "documents": {"train": len(documents.train), "heldout": len(documents.heldout)},
         "tokens": prepared.trained.tokens,
-        "rows": len(prepared.course.rows),
+        "rows": len(prepared.course.lesson.rows),
         "per": objective.per,
         "heldout": [{"after": station, **measures} for station, measures in stations.items()],
         "samples": [

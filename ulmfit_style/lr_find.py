@@ -39,12 +39,14 @@ def run(config: Config) -> None:
     if (config.processes or 1) > 1:
         say(f"  processes={config.processes}: one is enough here; where memory is short, lower micro_batch_size")
     chain.prepare()
-    from ulmfit_style.training.range_test import passes, range_test, suggest
+    from ulmfit_style.training.batching import passes
+    from ulmfit_style.training.range_test import range_test, suggest
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as thrown_away, logging_to(folder / f"{FILE}.log"):
         course = _course(config)
-        times, rows = passes(course, options.steps), len(course.rows)
+        rows = len(course.lesson.rows)
+        times = passes(options.steps, rows, stage.batch_size)
         say(f"  {options.steps} steps of {stage.batch_size} rows are {times:.1f} passes over the {rows:,} rows")
         try:
             points = range_test(course, options, Path(thrown_away))

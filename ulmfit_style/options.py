@@ -196,7 +196,7 @@ class Finetune(Training):
     weight_decay: Annotated[float, Field(ge=0)]
     """Decoupled weight decay (AdamW); biases and norms are spared."""
     batch_size: Count
-    """Rows per optimizer step, over all processes."""
+    """Texts per optimizer step, over all processes."""
     max_length: Count
     """Tokens per row, special tokens included; how many rows are longer, and are cut, is said."""
     max_steps: Count | None = None
@@ -208,10 +208,17 @@ class Finetune(Training):
     pass, then the last layer too for one, then every weight for `epochs` passes; each phase has a schedule of its own.
     [1]: the head alone, always. chain_thaw: the head alone, then each other group alone from the lowest up, a pass
     each, then every weight for `epochs` passes (Felbo et al. 2017)."""
-    pooling: Literal["default", "concat"] = "default"
-    """What the head reads of a text. default: what the architecture's own head reads. concat: the hidden state of one
-    token (the last where a model reads from left to right, else the first), and the maximum and the mean over all
-    tokens; two layers with 50 units between them tell the answer from it (ULMFiT, section 3.3)."""
+    pooling: Literal["default", "mean", "concat"] = "default"
+    """What the head reads of a text. default: what the architecture's own head reads. mean: the mean of the hidden
+    states over all tokens. concat: the hidden state of one token (the last where a model reads from left to right, else
+    the first), and the maximum and the mean over all tokens; two layers with 50 units between them tell the answer from
+    it (ULMFiT, section 3.3)."""
+    contrast_epochs: Annotated[float, Field(ge=0)] = 0
+    """Passes over the training rows before all others, in which every layer but the head learns to draw what the head
+    reads of texts of one class together, and that of others apart (Khosla et al. 2020). For few labels, with
+    `unfreeze=[1]` after it (Tunstall et al. 2022: SetFit). 0: none."""
+    contrast_learning_rate: Rate = 5e-5
+    """Peak rate of these passes."""
     patience: Count | None = None
     """null: the last state is kept, which is right with few labels. A number: rows are watched, the state after the
     epoch that scored best on them is kept, and a phase stops after so many epochs without a better one; `epochs` is
@@ -219,6 +226,12 @@ class Finetune(Training):
     are then not trained on; without these two, they are the validation rows."""
     seed: int
     """Seed of the order, the dropout and the new head."""
+
+    @model_validator(mode="after")
+    def _has_what_is_contrasted(self) -> Finetune:
+        if self.contrast_epochs and self.pooling == "default":
+            raise ValueError("contrast_epochs needs a head that pools the tokens; give finetune.pooling=mean or concat")
+        return self
 
 
 class Evaluate(Section):

@@ -11,10 +11,10 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from ulmfit_style import architectures, checkpoints, config
-from ulmfit_style.concat_pooling import ConcatPoolingForSequenceClassification  # whose import makes it known
 from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import required_task
+from ulmfit_style.pooling import PooledForSequenceClassification  # whose import makes it known
 from ulmfit_style.run import RECIPE, read_json
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
 from ulmfit_style.training.answers import answers
@@ -39,7 +39,7 @@ class Predictor:
         self.tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         auto_class = getattr(transformers, self.task.auto_class)
         head = read_json(directory / "config.json")["architectures"][0]
-        own = head == ConcatPoolingForSequenceClassification.__name__
+        own = head == PooledForSequenceClassification.__name__
         if not own and not architectures.is_loaded_by(self.task.auto_class, head):
             raise UserError(f"{option}={source}: is a {head}, and lacks a task's head; was it made by `adapt`?")
         self.model = auto_class.from_pretrained(directory, use_safetensors=True, trust_remote_code=False)

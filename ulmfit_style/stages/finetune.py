@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ulmfit_style import lineage, predictions, processes
 from ulmfit_style.architectures import is_causal
@@ -21,6 +20,7 @@ from ulmfit_style.schema import spelled
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ulmfit_style.training.batching import Encoded
     from ulmfit_style.training.layers import Layers
     from ulmfit_style.training.phases import Course, Phase
 
@@ -40,7 +40,7 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     from ulmfit_style.training.answers import collate
     from ulmfit_style.training.batching import Encoded
     from ulmfit_style.training.layers import groups
-    from ulmfit_style.training.phases import Course, settings
+    from ulmfit_style.training.phases import Course, Lesson, settings
 
     options, task = config.finetune, lineage.required_task(config)
 
@@ -64,19 +64,21 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     # Model
     set_seed(options.seed)
     head = task.head(rows.classes)
-    if options.pooling == "concat":
-        model, missing = concat_pooled(source, head)
-    else:
+    if options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
         auto_class = getattr(transformers, task.auto_class)
         model, missing = _load(auto_class, source, {**head, "pad_token_id": tokenizer.pad_token_id})
+    else:
+        model, missing = pooled(source, options.pooling, head)
     task.start(model, trained)
 
     # Phases
     layers = groups(model, missing)
     phases = _phases(options, layers, len(features))
-    gather = partial(collate, tokenizer=tokenizer)
-    return Course(model, phases, settings(config, options, layers), task, features, gather), tokenizer
+    if options.contrast_epochs:
+        phases.insert(0, _contrast(options, layers, features, tokenizer))
+    lesson = Lesson(task, features, partial(collate, tokenizer=tokenizer))
+    return Course(model, phases, settings(config, options, layers), lesson), tokenizer
 
 
 def _finetune(config: Config, directory: Path) -> None:
@@ -147,24 +149,28 @@ def _load(auto_class: Any, source: Path, head: Mapping[str, Any]) -> tuple[PreTr
     return model, loaded["missing_keys"]
 
 
-def concat_pooled(source: Path, head: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+def pooled(
+    source: Path, pooling: Literal["concat", "mean"], head: Mapping[str, Any]
+) -> tuple[PreTrainedModel, set[str]]:
     """Return a checkpoint's body under a new head that pools it, and the names of the parameters that the body lacked.
 
     Args:
+        pooling: As `PooledConfig.pooling`.
         head: What the config tells of the outputs, as `Task.head` has it.
     """
     from transformers import AutoModel
 
-    from ulmfit_style.concat_pooling import ConcatPoolingConfig, ConcatPoolingForSequenceClassification
+    from ulmfit_style.pooling import PooledConfig, PooledForSequenceClassification
 
     body, missing = _load(AutoModel, source, {})
     body.config.name_or_path = ""  # a path of this disk, which would be saved
-    config = ConcatPoolingConfig(
+    config = PooledConfig(
         body=body.config.to_dict(),
+        pooling=pooling,
         summary_token="last" if is_causal(body.config.model_type) else "first",
         **head,
     )
-    return ConcatPoolingForSequenceClassification(config, body), {f"body.{name}" for name in missing}
+    return PooledForSequenceClassification(config, body), {f"body.{name}" for name in missing}
 
 
 def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
@@ -173,6 +179,7 @@ def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
     Raises:
         UserError: if the model has fewer layer groups.
     """
+    from ulmfit_style.training.batching import passes
     from ulmfit_style.training.phases import Phase
 
     count = len(layers)
@@ -192,21 +199,28 @@ def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
                     f"finetune.unfreeze={spelled(options.unfreeze)}: the model has {count} layer groups "
                     f"({', '.join(layers)}); give smaller numbers, or all"
                 )
-    epochs = [1.0] * (len(thawed) - 1) + [_epochs(options, rows)]
+    last = options.epochs
+    if options.max_steps is not None:
+        last = min(last, passes(options.max_steps, rows, options.batch_size))
+    epochs = [1.0] * (len(thawed) - 1) + [last]
     return [
         Phase(
             title,
             None if names is None else [parameter for name in names for parameter in layers[name]],
-            passes,
+            times,
             options.learning_rate,
         )
-        for (title, names), passes in zip(thawed, epochs, strict=True)
+        for (title, names), times in zip(thawed, epochs, strict=True)
     ]
 
 
-def _epochs(options: Finetune, rows: int) -> float:
-    """Return the passes of the last phase: as many as the options say, or fewer where `max_steps` bounds them."""
-    if options.max_steps is None:
-        return options.epochs
-    a_pass = math.ceil(rows / options.batch_size)
-    return min(options.epochs, (options.max_steps - 0.5) / a_pass)  # a begun step is a whole one
+def _contrast(options: Finetune, layers: Layers, features: Encoded, tokenizer: PreTrainedTokenizerBase) -> Phase:
+    """Return the phase that comes before all others: what the head reads is trained, and the head is not."""
+    from ulmfit_style.training.contrast import TEXTS, Contrast, Groups
+    from ulmfit_style.training.layers import HEAD
+    from ulmfit_style.training.phases import Lesson, Phase
+
+    rows = Groups(features, tokenizer, options.seed)
+    body = [parameter for group, own in layers.items() if group != HEAD for parameter in own]
+    lesson = Lesson(Contrast(), rows, rows.collate, TEXTS)
+    return Phase("contrast", body, options.contrast_epochs, options.contrast_learning_rate, lesson)

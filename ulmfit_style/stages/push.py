@@ -26,7 +26,7 @@ EXPORTED = (
     "model*.safetensors",
     "model.safetensors.index.json",
     "config.json",
-    "concat_pooling.py",
+    "pooling.py",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol, final
 
@@ -25,6 +26,11 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
+
+
+def passes(steps: int, rows: int, batch_size: int) -> float:
+    """Return how many times so many steps go through the rows: the Trainer takes a begun step for a whole one."""
+    return (steps - 0.5) / math.ceil(rows / batch_size)
 
 
 @final

@@ -39,6 +39,17 @@ Collate = Callable[[Sequence[Any]], dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What is learnt, and from what."""
+
+    objective: Objective
+    rows: Rows
+    collate: Collate
+    texts: int = 1
+    """The texts of a row; the batch size counts these."""
+
+
+@dataclass(frozen=True)
 class Phase:
     """One Trainer run over one set of thawed parameters, with a whole schedule of its own."""
 
@@ -48,6 +59,8 @@ class Phase:
     epochs: float
     learning_rate: float
     """Peak rate."""
+    lesson: Lesson | None = None
+    """What it is about; None for the lesson of the course."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +68,12 @@ class Settings:
     """What the phases of a stage share."""
 
     batch_size: int
-    """Rows per optimizer step, over all processes."""
+    """Texts per optimizer step, over all processes."""
     warmup_ratio: float
     weight_decay: float
     seed: int
     micro_batch_size: int | None
-    """Rows per forward pass of a process; None for as many as the batch has for each."""
+    """Texts per forward pass of a process; None for as many as the batch has for each."""
     measurements: int
     """Times that a phase measures, evenly spread, the last time at its end."""
     save_minutes: float
@@ -75,17 +88,22 @@ class Settings:
     budget: Mapping[str, float] = field(default_factory=dict)
     """How much a measure may rise in a phase before training stops, by its name."""
 
-    def split(self) -> tuple[int, int]:
+    def split(self, texts: int = 1) -> tuple[int, int]:
         """Return the rows of a forward pass and the passes of an optimizer step, for each process.
+
+        Args:
+            texts: The texts of a row.
 
         Raises:
             UserError: if the batch cannot be split so.
         """
-        micro = self.micro_batch_size or max(1, self.batch_size // processes.count())
-        passes, rest = divmod(self.batch_size, micro * processes.count())
-        if rest:
+        whole = self.batch_size // texts
+        micro = max(1, (self.micro_batch_size or self.batch_size // processes.count()) // texts)
+        passes, rest = divmod(whole, micro * processes.count())
+        if rest or not whole:
             raise UserError(
-                f"batch_size={self.batch_size}: cannot be split into rows of {micro} on {processes.count()} processes"
+                f"batch_size={self.batch_size}: cannot be split into {micro * texts} texts for each of "
+                f"{processes.count()} processes"
             )
         return micro, passes
 
@@ -119,9 +137,12 @@ class Course:
     model: PreTrainedModel
     phases: Sequence[Phase]
     settings: Settings
-    objective: Objective
-    rows: Rows
-    collate: Collate
+    lesson: Lesson
+
+    def ordered(self, place: int) -> Ordered:
+        """Return the rows of a phase, in its order."""
+        lesson = self.phases[place].lesson or self.lesson
+        return Ordered(lesson.rows, self.settings.batch_size // lesson.texts, self.settings.seed, place)
 
 
 @dataclass(frozen=True)
@@ -188,6 +209,7 @@ def train(
 def _run(course: Course, place: int, measuring: Measuring, folder: Path, best: Best | None) -> list[dict[str, Any]]:
     """Train one phase in place, from its newest whole checkpoint if there is one, and return its log."""
     phase, settings = course.phases[place], course.settings
+    best = best if phase.lesson is None else None  # another lesson does not bring a better answer to the task
     resumed = newest_whole(folder)
     if resumed is not None:
         say(f"  {phase.title}: goes on from {resumed}")
@@ -197,8 +219,8 @@ def _run(course: Course, place: int, measuring: Measuring, folder: Path, best: B
             best.load(resumed)
         if best.over:  # the run was stopped between the end of this phase and its being marked as done
             phase = replace(phase, epochs=best.curve[-1]["epoch"])
-    ordered = Ordered(course.rows, settings.batch_size, settings.seed, place)
-    total = math.ceil(math.ceil(len(ordered) / settings.batch_size) * phase.epochs)
+    ordered = course.ordered(place)
+    total = math.ceil(math.ceil(len(ordered) / ordered.batch_size) * phase.epochs)
     measuring.every = math.ceil(total / settings.measurements)
     done = 0 if resumed is None else int(resumed.name.rpartition("-")[2])
     with progress(phase.title, total, done) as steps, Keeper(phase.title, settings.save_minutes) as keeper:
@@ -225,7 +247,7 @@ def trainer_of(
     seed, or every phase would replay the same batches.
 
     Args:
-        rows: Those of the course, in the order of the phase.
+        rows: Those of its lesson, in the order of the phase.
         folder: Where checkpoints are kept, if one is asked for.
 
     Raises:
@@ -234,11 +256,11 @@ def trainer_of(
     thawed = None if phase.thawed is None else {id(parameter) for parameter in phase.thawed}
     for parameter in course.model.parameters():
         parameter.requires_grad_(thawed is None or id(parameter) in thawed)
-    settings = course.settings
-    micro, passes = settings.split()
+    settings, lesson = course.settings, phase.lesson or course.lesson
+    micro, passes = settings.split(lesson.texts)
     trainer = RecipeTrainer(
         model=course.model,
-        objective=course.objective,
+        objective=lesson.objective,
         shape=settings.schedule,
         layer_groups=settings.layers,
         layer_decay=settings.layer_decay,
@@ -259,7 +281,7 @@ def trainer_of(
             **{**_defaults(), **settings.extras},
         ),
         train_dataset=rows,
-        data_collator=course.collate,
+        data_collator=lesson.collate,
         callbacks=callbacks,
     )
     if trainer.args.n_gpu > 1:

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ulmfit_style.console import progress
 from ulmfit_style.options import LrFind
-from ulmfit_style.training.batching import Ordered
+from ulmfit_style.training.batching import passes
 from ulmfit_style.training.phases import Course, Phase, train, trainer_of
 from ulmfit_style.training.schedule import Rising
 from ulmfit_style.training.trainer import Progress
@@ -93,21 +93,16 @@ def range_test(course: Course, options: LrFind, folder: Path) -> list[Point]:
     if before:
         train(replace(course, phases=before, settings=settings), folder)
     course.model.to(PartialState().device)
-    rows = Ordered(course.rows, settings.batch_size, settings.seed, len(before))
+    rows = course.ordered(len(before))
     # A step has the rate that is due before it, so the peak would be reached one step after the last.
     factor = (options.highest / options.lowest) ** (1 / (options.steps - 1))
     fold = factor**options.steps
-    phase = Phase(last.title, last.thawed, passes(course, options.steps), options.lowest * fold)
+    phase = Phase(last.title, last.thawed, passes(options.steps, len(rows), rows.batch_size), options.lowest * fold)
     rising = replace(settings, schedule=Rising(1 / fold), extras={**settings.extras, **EVERY_STEP})
     watch = Watch()
     with progress("range test", options.steps) as steps:
         trainer_of(replace(course, settings=rising), phase, rows, folder, [Progress(steps, rows), watch]).train()
     return watch.points
-
-
-def passes(course: Course, steps: int) -> float:
-    """Return how many times so many steps go through the rows: the Trainer takes a begun step for a whole one."""
-    return (steps - 0.5) / math.ceil(len(course.rows) / course.settings.batch_size)
 
 
 def suggest(points: Sequence[Point], steps: int) -> Suggestion:

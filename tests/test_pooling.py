@@ -1,4 +1,4 @@
-"""The head that reads one token, the maximum and the mean over all: what it reads, and who can read it."""
+"""The heads that pool all tokens: what they read, and who can read them."""
 
 import ast
 import json
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -17,19 +18,19 @@ from samples import jsonl, reviews
 from test_push import MANIFEST, SCORES
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from ulmfit_style import card, concat_pooling, load
+from ulmfit_style import card, load, pooling
 from ulmfit_style.__main__ import main
 from ulmfit_style.chain import plan
 from ulmfit_style.composing import compose
-from ulmfit_style.concat_pooling import ConcatPoolingForSequenceClassification
 from ulmfit_style.errors import UserError
+from ulmfit_style.pooling import PooledForSequenceClassification
 from ulmfit_style.run import METRICS, read_json
-from ulmfit_style.stages.finetune import concat_pooled
+from ulmfit_style.stages.finetune import pooled
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.training.answers import answers, collate
 from ulmfit_style.training.layers import groups
 
-FILE = "concat_pooling.py"
+FILE = "pooling.py"
 HEAD = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
 TEXTS = ["the film", "the plot of a film number 7 is unforgettable", "a"]
 
@@ -42,7 +43,7 @@ BODIES = {
 }
 CAUSAL = ("GPT2", "Llama")
 
-Make = Callable[..., tuple[ConcatPoolingForSequenceClassification, set[str]]]
+Make = Callable[..., tuple[PooledForSequenceClassification, set[str]]]
 
 
 @pytest.fixture
@@ -64,9 +65,9 @@ def saved(tiny: dict, tmp_path: Path) -> Callable[[str, str], Path]:
 def make(saved: Callable[[str, str], Path]) -> Make:
     """Make the model that fine-tuning starts from a checkpoint with a language-model head."""
 
-    def run(name: str, head: dict = HEAD):
+    def run(name: str, head: dict = HEAD, pooling: Literal["concat", "mean"] = "concat"):
         transformers.set_seed(0)
-        model, missing = concat_pooled(saved(name, BODIES[name][1]), head)
+        model, missing = pooled(saved(name, BODIES[name][1]), pooling, head)
         return model.eval(), missing
 
     return run
@@ -78,7 +79,7 @@ def test_the_body_has_the_weights_of_its_checkpoint_whatever_head_that_has(name:
     class_name = kind.format(name) if "{}" in kind else BODIES[name][1]
     source = saved(name, class_name)
     wanted = getattr(transformers, class_name).from_pretrained(source).base_model.state_dict()
-    model, missing = concat_pooled(source, HEAD)
+    model, missing = pooled(source, "concat", HEAD)
     found = model.body.state_dict()
     assert set(found) == {weight for weight in wanted if not weight.startswith("pooler.")}
     assert all(torch.equal(found[weight], wanted[weight]) for weight in found)
@@ -114,13 +115,23 @@ def test_the_head_reads_one_token_the_maximum_and_the_mean(name: str, make: Make
     assert torch.allclose(model(ids).logits[0], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", BODIES)
+def test_the_head_reads_the_mean_alone_where_that_is_wanted(name: str, make: Make):
+    model, missing = make(name, pooling="mean")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert torch.allclose(model(ids).logits[0], model.head(model.body(ids).last_hidden_state[0].mean(dim=0)), atol=1e-6)
+    head = groups(model, missing)["head"]
+    assert [parameter.shape for parameter in head] == [(3, 16), (3,)]
+
+
+@pytest.mark.parametrize("pooling", ["concat", "mean"])
 @pytest.mark.parametrize(
     ("name", "side"),
     # GPT-2 numbers its positions from the left, padding included.
     [*((name, "right") for name in BODIES), ("Llama", "left")],
 )
-def test_padding_changes_no_logits(name: str, side: str, make: Make, tokenizer: PreTrainedTokenizerFast):
-    model, _ = make(name)
+def test_padding_changes_no_logits(name: str, side: str, pooling: str, make: Make, tokenizer: PreTrainedTokenizerFast):
+    model, _ = make(name, pooling=pooling)
     inputs = [{"input_ids": tokenizer(text)["input_ids"]} for text in TEXTS]
     alone = torch.cat([model(torch.tensor([row["input_ids"]])).logits for row in inputs])
     assert (alone[0] - alone[1]).abs().max() > 1e-2  # or this would test nothing
@@ -128,9 +139,10 @@ def test_padding_changes_no_logits(name: str, side: str, make: Make, tokenizer: 
     assert torch.allclose(alone, padded, atol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["concat", "mean"])
 @pytest.mark.parametrize("name", BODIES)
-def test_an_empty_text_has_an_answer_too_and_changes_no_other(name: str, make: Make):
-    model, _ = make(name)
+def test_an_empty_text_has_an_answer_too_and_changes_no_other(name: str, pooling: str, make: Make):
+    model, _ = make(name, pooling=pooling)
     ids = torch.tensor([[5, 6], [0, 0]])
     logits = model(ids, attention_mask=torch.tensor([[1, 1], [0, 0]])).logits
     assert logits.isfinite().all()
@@ -230,10 +242,10 @@ def test_ours_reads_it_without_running_the_copy_that_lies_beside_it(artefact: Pa
     expected = load(artefact, device="cpu")(TEXTS)
     copy = tmp_path / "copy"
     shutil.copytree(artefact, copy)
-    assert (copy / FILE).read_text() == Path(concat_pooling.__file__).read_text()
+    assert (copy / FILE).read_text() == Path(pooling.__file__).read_text()
     assert read_json(copy / "config.json")["auto_map"] == {
-        "AutoConfig": "concat_pooling.ConcatPoolingConfig",
-        "AutoModelForSequenceClassification": "concat_pooling.ConcatPoolingForSequenceClassification",
+        "AutoConfig": "pooling.PooledConfig",
+        "AutoModelForSequenceClassification": "pooling.PooledForSequenceClassification",
     }
     (copy / FILE).write_text("raise SystemExit('this was run')\n")
     assert load(copy, device="cpu")(TEXTS) == expected
@@ -313,7 +325,7 @@ def test_the_file_is_exported_and_no_path_of_this_disk(
 
 def test_the_card_tells_that_code_is_run_and_its_example_runs(artefact: Path, finetuned_concat: list[str]):
     text = card.write("me/reviews", MANIFEST, compose(finetuned_concat), SCORES, read_json(artefact / "config.json"))
-    assert "`trust_remote_code=True` lets it run `concat_pooling.py` of this repository" in text
+    assert "`trust_remote_code=True` lets it run `pooling.py` of this repository" in text
     assert "pipeline_tag: text-classification" in text
     example = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0].replace("me/reviews", str(artefact))
     done = stock(example)

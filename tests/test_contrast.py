@@ -1,0 +1,172 @@
+"""The contrastive phase: which texts are compared, by which loss, and what comes of it."""
+
+import ast
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from exact import features
+from samples import jsonl, reviews
+from test_pooling import LOGITS, stock
+from torch.nn.functional import cosine_similarity
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
+
+from ulmfit_style import load
+from ulmfit_style.__main__ import main
+from ulmfit_style.chain import plan
+from ulmfit_style.composing import compose
+from ulmfit_style.errors import ConfigError, UserError
+from ulmfit_style.pooling import PooledConfig, PooledForSequenceClassification
+from ulmfit_style.run import METRICS, read_json
+from ulmfit_style.stages import finetune
+from ulmfit_style.training.contrast import TEMPERATURE, TEXTS, Contrast, Groups
+from ulmfit_style.training.phases import Settings, train
+
+
+def grouped(tokenizer: PreTrainedTokenizerFast, classes: list[int]) -> Groups:
+    rows = features(tokenizer, len(classes))
+    for row, one in zip(rows, classes, strict=True):
+        row["labels"] = one
+    return Groups(rows, tokenizer, seed=3)
+
+
+@pytest.fixture
+def model(tiny: dict) -> PooledForSequenceClassification:
+    set_seed(0)
+    body = BertModel(BertConfig(**{**tiny, "initializer_range": 0.3}), add_pooling_layer=False)
+    return PooledForSequenceClassification(PooledConfig(body=body.config.to_dict(), pooling="mean"), body).eval()
+
+
+@pytest.mark.parametrize(
+    ("classes", "shares"), [(2, [4, 4]), (3, [2, 2, 4]), (4, [2, 2, 2, 2]), (7, [2, 2, 2, 2])], ids=str
+)
+def test_a_row_has_two_texts_at_least_of_each_class_that_it_has_and_none_twice(
+    classes: int, shares: list[int], tokenizer: PreTrainedTokenizerFast
+):
+    groups = grouped(tokenizer, [number % classes for number in range(40)])
+    seen = set()
+    for index in range(len(groups)):
+        drawn = groups.draw((1, 0), index)
+        assert sorted(Counter(feature["labels"] for feature in drawn).values()) == shares
+        assert len({feature["row"] for feature in drawn}) == TEXTS
+        seen |= {feature["labels"] for feature in drawn}
+    assert len(groups) == math.ceil(40 / TEXTS)
+    assert len(seen) > 1
+
+
+def test_a_rare_class_is_as_likely_as_any_other_and_its_only_text_comes_twice(tokenizer: PreTrainedTokenizerFast):
+    groups = grouped(tokenizer, [0] * 20 + [1] * 19 + [2])
+    for index in range(20):
+        drawn = [feature["row"] for feature in groups.draw((1, 0), index)]
+        assert drawn.count(39) in (2, 4)
+
+
+def test_what_is_drawn_depends_on_seed_phase_epoch_and_row_alone(tokenizer: PreTrainedTokenizerFast):
+    groups = grouped(tokenizer, [number % 7 for number in range(40)])
+    other = Groups(groups.features, tokenizer, seed=4)
+    turns = {(1, 0): groups, (1, 1): groups, (2, 0): groups}
+    drawn = [[feature["row"] for feature in some.draw(turn, 0)] for turn, some in turns.items()]
+    drawn += [[feature["row"] for feature in some.draw((1, 0), index)] for some, index in ((groups, 1), (other, 0))]
+    assert len(set(map(tuple, drawn))) == len(drawn)
+    assert [feature["row"] for feature in groups.draw((1, 0), 0)] == drawn[0]
+
+
+@torch.no_grad()
+def test_the_loss_is_that_of_the_paper(tokenizer: PreTrainedTokenizerFast, model: PooledForSequenceClassification):
+    groups = grouped(tokenizer, [number % 3 for number in range(40)])
+    rows = [{"turn": (1, 0), "index": index} for index in (0, 1)]
+    batch = groups.collate(rows)
+    expected = 0.0
+    for row in rows:
+        drawn = groups.draw(row["turn"], row["index"])
+        read = [model.body(torch.tensor([feature["input_ids"]])).last_hidden_state[0].mean(0) for feature in drawn]
+        labels = [feature["labels"] for feature in drawn]
+        for anchor, label in enumerate(labels):
+            # Khosla et al. 2020, eq. 2: L_out of one anchor.
+            others = [place for place in range(TEXTS) if place != anchor]
+            near = {place: cosine_similarity(read[anchor], read[place], dim=0) / TEMPERATURE for place in others}
+            whole = torch.stack(list(near.values())).exp().sum().log()
+            positive = [near[place] - whole for place in others if labels[place] == label]
+            expected += float(-sum(positive) / len(positive)) / TEXTS
+    found = Contrast().loss(model, batch)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    assert Contrast().count(batch) == 2
+    assert batch["labels"].shape == (2, TEXTS)
+
+
+@pytest.fixture(scope="module")
+def contrastive(finetuned: list[str]) -> list[str]:
+    """The overrides of a recipe with a contrastive phase, that `finetune` has run."""
+    overrides = [*finetuned, "name=contrastive", "finetune=contrastive", "finetune.contrast_learning_rate=3e-3"]
+    overrides += ["finetune.epochs=10", "finetune.max_length=32"]
+    assert main(["finetune", *overrides]) == 0
+    return overrides
+
+
+def test_it_is_fine_tuned_saved_and_answers(contrastive: list[str]):
+    directory = compose(contrastive).runs / "contrastive/finetune"
+    metrics = read_json(directory / METRICS)
+    assert {entry["phase"] for entry in metrics["log"]} == {"contrast", "last 1 of 4 layer groups"}
+    assert metrics["validation"]["scores"]["accuracy"] > 0.7
+    assert read_json(directory / "config.json")["pooling"] == "mean"
+    answers = load(directory, device="cpu")(["a wonderful film", "the dreadful plot"])
+    assert [answer["label"] for answer in answers] == ["good", "bad"]
+
+
+def test_stock_transformers_gives_the_same_logits_when_it_may_run_the_file(contrastive: list[str]):
+    directory = compose(contrastive).runs / "contrastive/finetune"
+    done = stock(LOGITS, directory, "a wonderful film")
+    assert done.returncode == 0, done.stderr
+    model = load(directory, device="cpu")
+    with torch.inference_mode():
+        ours = model.model.eval()(**model.tokenizer("a wonderful film", return_tensors="pt")).logits
+    assert torch.equal(torch.tensor(ast.literal_eval(done.stdout)), ours)
+
+
+def test_it_trains_all_but_the_head_and_parts_the_classes(contrastive: list[str], tmp_path: Path):
+    course, _ = finetune.prepare(compose([*contrastive, "finetune.max_steps=1"]))
+    lesson = course.phases[0].lesson
+    assert lesson is not None
+    batch = lesson.collate([{"turn": (0, 0), "index": index} for index in range(len(lesson.rows))])
+    before = {name: weight.clone() for name, weight in course.model.state_dict().items()}
+    losses = []
+    for phases in ((), course.phases[:1]):
+        train(type(course)(course.model, phases, course.settings, course.lesson), tmp_path)
+        losses.append(Contrast().loss(course.model.eval(), batch).item())
+    still = {name for name, weight in course.model.state_dict().items() if torch.equal(weight, before[name])}
+    assert still == {"head.1.weight", "head.1.bias"}
+    assert losses[1] < losses[0] - 0.1 * len(lesson.rows)
+
+
+def test_patience_watches_the_phases_that_learn_the_task(contrastive: list[str]):
+    overrides = [*contrastive, "name=patient", "finetune.patience=1"]
+    assert main(["finetune", *overrides]) == 0
+    metrics = read_json(compose(overrides).runs / "patient/finetune" / METRICS)
+    scored = {entry["phase"] for entry in metrics["log"] if "accuracy" in entry}
+    assert scored == {"last 1 of 4 layer groups"}
+
+
+# At the door
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "text_regression"])
+def test_a_task_whose_rows_have_not_one_class_each_is_refused(kind: str, checkpoint: Path, tmp_path: Path):
+    rows = [{"text": text, "label": ["any"] if "multi" in kind else 1.0} for text, _, _ in reviews(40)]
+    overrides = [f"task={kind}", f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}", "adapt=none", "compare=false"]
+    overrides += [f"model.checkpoint={checkpoint}", "model.sha256=null", "finetune=contrastive"]
+    with pytest.raises(UserError, match=r"finetune\.contrast_epochs=10: compares texts of one class each, and .* none"):
+        plan(compose([*overrides, f"runs={tmp_path / 'runs'}"]), ["finetune"])
+
+
+def test_a_head_that_does_not_pool_is_refused():
+    with pytest.raises(ConfigError, match=r"contrast_epochs needs a head that pools .*finetune\.pooling=mean"):
+        compose(["finetune=contrastive", "finetune.pooling=default"])
+
+
+def test_a_batch_too_small_for_a_row_is_refused():
+    assert Settings(32, 0.1, 0.0, 0, None, 1, 60, {}).split(TEXTS) == (4, 1)
+    assert Settings(32, 0.1, 0.0, 0, 16, 1, 60, {}).split(TEXTS) == (2, 2)
+    with pytest.raises(UserError, match="batch_size=4: cannot be split into 8 texts for each of 1 processes"):
+        Settings(4, 0.1, 0.0, 0, None, 1, 60, {}).split(TEXTS)

@@ -1,0 +1,111 @@
+"""A head that pools the tokens of any body: their mean, or ULMFiT's concat pooling (section 3.3).
+
+This file is copied into the directory of each model that has this head, where transformers alone reads it: so it
+imports nothing else of this package.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, final
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.configuration_utils import SubConfigSpec
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+WIDTH = 50
+"""Outputs of the hidden layer of concat pooling's head, as in the paper."""
+
+DROPOUT = 0.1
+"""The head's, before each of its layers."""
+
+
+@final
+class PooledConfig(PreTrainedConfig):
+    """A body's own config, and how its tokens are pooled."""
+
+    model_type = "pooled"
+    sub_configs_defaults = {"body": SubConfigSpec(config_class=AutoConfig, model_type="bert")}  # noqa: RUF012
+
+    body: PreTrainedConfig | dict[str, Any] | None = None
+    pooling: Literal["concat", "mean"] = "concat"
+    """concat: one token, the maximum and the mean, and two layers; mean: the mean, and one layer."""
+    summary_token: Literal["first", "last"] = "first"
+    """The last of a body that reads from left to right, for it alone has seen all others."""
+
+
+@final
+class PooledForSequenceClassification(PreTrainedModel):
+    """A body, and a head that reads its last hidden state: the mean over all tokens, or one, the maximum and the mean.
+
+    Args:
+        body: The body with its weights; None for random ones.
+    """
+
+    config_class = PooledConfig
+    config: PooledConfig
+    base_model_prefix = "body"
+    # All of these are for the body to say, when it is made.
+    supports_gradient_checkpointing = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+
+    def __init__(self, config: PooledConfig, body: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        self.body = AutoModel.from_config(config.body) if body is None else body
+        if hasattr(self.body, "pooler"):
+            self.body.pooler = nn.Identity()  # its weights would never be trained
+        width, labels = self.body.config.get_text_config().hidden_size, config.num_labels
+        if config.pooling == "mean":
+            layers = [nn.Dropout(DROPOUT), nn.Linear(width, labels)]  # type: ignore[arg-type]  # None where no head is meant
+        else:
+            # The paper's head normalises each batch. Then a row's answer would depend on the rows beside it, a batch of
+            # one row could not be trained on, and several processes or passes would not make one big batch together.
+            layers = [nn.Dropout(DROPOUT), nn.Linear(3 * width, WIDTH), nn.ReLU()]
+            layers += [nn.Dropout(DROPOUT), nn.Linear(WIDTH, labels)]  # type: ignore[arg-type]
+        self.head = nn.Sequential(*layers)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # By their inputs, as in the paper's code: the library's 0.02 is too little for as few as 50.
+        if isinstance(module, nn.Linear):
+            module.reset_parameters()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **inputs: Any,
+    ) -> SequenceClassifierOutput:
+        """Return logits (batch, labels) of tokens (batch, length); masked ones have no part in them."""
+        found = self.body(input_ids=input_ids, attention_mask=attention_mask, **inputs)
+        logits = self.head(self._pooled(found.last_hidden_state, attention_mask))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=found.get("hidden_states"), attentions=found.get("attentions")
+        )
+
+    def _pooled(self, hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """Return what the head reads, (batch, features), of hidden states (batch, length, width)."""
+        mask = hidden.new_ones(hidden.shape[:2], dtype=torch.long) if attention_mask is None else attention_mask.long()
+        mask = mask | (mask.sum(1, keepdim=True) == 0)  # an empty text is answered too, by its padding
+        masked = mask[..., None] == 0
+        mean = hidden.masked_fill(masked, 0).sum(1) / mask.sum(1, keepdim=True).to(hidden.dtype)
+        if self.config.pooling == "mean":
+            return mean
+        places = torch.arange(mask.shape[1], device=mask.device)
+        summary = mask.argmax(1) if self.config.summary_token == "first" else (mask * places).argmax(1)
+        one = hidden[torch.arange(len(hidden), device=hidden.device), summary]
+        return torch.cat([one, hidden.masked_fill(masked, -torch.inf).amax(1), mean], dim=-1)
+
+
+# So that a saved model names this file, which is copied beside it; and that whoever imports this module needs no copy.
+PooledConfig.register_for_auto_class()  # type: ignore[no-untyped-call]
+PooledForSequenceClassification.register_for_auto_class(  # type: ignore[no-untyped-call]
+    "AutoModelForSequenceClassification"
+)
+AutoConfig.register(PooledConfig.model_type, PooledConfig, exist_ok=True)
+AutoModelForSequenceClassification.register(PooledConfig, PooledForSequenceClassification, exist_ok=True)

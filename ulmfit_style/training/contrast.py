@@ -1,0 +1,106 @@
+"""What a contrastive phase is trained to do: to draw texts of one class together, and those of others apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import nn
+from torch.nn.functional import normalize
+from transformers import PreTrainedTokenizerBase
+
+from ulmfit_style.tasks.base import Feature
+from ulmfit_style.training.answers import collate
+from ulmfit_style.training.batching import Integers
+from ulmfit_style.training.objectives import Batch
+
+TEXTS = 8
+"""Texts that are compared with one another: two each of four classes, or more of fewer classes."""
+
+TEMPERATURE = 0.1
+"""What similarities are divided by (Khosla et al. 2020, section 4.4)."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Rows of a contrastive phase: each is a few texts, which `collate` draws when their turn comes.
+
+    A text is compared with those of its own row alone. So the loss of a row does not depend on the rows beside it, and
+    is the same however a batch is split into passes or over processes.
+    """
+
+    features: Sequence[Feature]
+    """The encoded texts, each with its class in `labels`."""
+    tokenizer: PreTrainedTokenizerBase
+    seed: int
+
+    @cached_property
+    def _members(self) -> list[np.ndarray[Any, np.dtype[np.intp]]]:
+        """The texts of each class."""
+        classes = np.array([feature["labels"] for feature in self.features])
+        return [np.flatnonzero(classes == one) for one in np.unique(classes)]
+
+    @cached_property
+    def lengths(self) -> Integers:
+        """The tokens of each row: nobody knows before it is drawn, and all count as alike."""
+        mean = np.mean([len(feature["input_ids"]) for feature in self.features])
+        return np.full(len(self), round(TEXTS * mean), dtype=np.int32)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.features) / TEXTS)
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        return {"index": index}
+
+    def draw(self, turn: tuple[int, int], index: int) -> list[Feature]:
+        """Return the texts of a row: a pure function of (seed, turn, index).
+
+        Every class is as likely as any other, and comes with two texts at least. Of a class of one text that is the
+        same twice, which dropout tells apart (Gao et al. 2021, section 3).
+        """
+        random = np.random.default_rng([self.seed, *turn, index])
+        drawn = random.permutation(len(self._members))[: TEXTS // 2]
+        shares = np.bincount(np.arange(TEXTS // 2) % len(drawn)) * 2
+        places = [
+            place
+            for number, share in zip(drawn, shares, strict=True)
+            for place in random.permutation(np.resize(random.permutation(self._members[number]), share))
+        ]
+        return [self.features[place] for place in places]
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Draw the texts of rows, and pad them: tensors (rows, texts, length), and `labels` (rows, texts)."""
+        drawn = [feature for row in rows for feature in self.draw(row["turn"], row["index"])]
+        return {name: tensor.unflatten(0, (-1, TEXTS)) for name, tensor in collate(drawn, self.tokenizer).items()}
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The supervised contrastive loss of what the head reads (Khosla et al. 2020, eq. 2)."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the loss summed over the rows: of each, the mean over its texts."""
+        inputs = {name: tensor.flatten(0, 1) for name, tensor in batch.items() if name not in ("labels", "weight")}
+        read: list[torch.Tensor] = []
+        # Asked of the whole model, for a wrapped one shares its gradients only when it is called itself.
+        hook = extract_model_from_parallel(model).head.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+        try:
+            model(**inputs)
+        finally:
+            hook.remove()
+        features = normalize(read[0].float(), dim=-1).unflatten(0, (-1, TEXTS))
+        itself = torch.eye(TEXTS, dtype=torch.bool, device=features.device)
+        similarity = (features @ features.mT / TEMPERATURE).masked_fill(itself, -torch.inf)
+        alike = (batch["labels"][:, None] == batch["labels"][..., None]) & ~itself
+        losses: torch.Tensor = -similarity.log_softmax(dim=-1).masked_fill(~alike, 0).sum(-1) / alike.sum(-1)
+        return losses.mean(-1).sum()
+
+    def count(self, batch: Batch) -> torch.Tensor:
+        """Return the number of rows."""
+        return torch.tensor(len(batch["labels"]))
