@@ -18,11 +18,12 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.chain import plan
 from ulmfit_style.composing import compose
 from ulmfit_style.errors import ConfigError, UserError
+from ulmfit_style.options import GROUP
 from ulmfit_style.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.run import METRICS, read_json
 from ulmfit_style.stages import finetune
-from ulmfit_style.training.contrast import TEMPERATURE, TEXTS, Contrast, Groups
-from ulmfit_style.training.phases import Settings, train
+from ulmfit_style.training.contrast import TEMPERATURE, Contrast, Groups
+from ulmfit_style.training.phases import train
 
 
 def grouped(tokenizer: PreTrainedTokenizerFast, classes: list[int]) -> Groups:
@@ -50,9 +51,9 @@ def test_a_row_has_two_texts_at_least_of_each_class_that_it_has_and_none_twice(
     for index in range(len(groups)):
         drawn = groups.draw((1, 0), index)
         assert sorted(Counter(feature["labels"] for feature in drawn).values()) == shares
-        assert len({feature["row"] for feature in drawn}) == TEXTS
+        assert len({feature["row"] for feature in drawn}) == GROUP
         seen |= {feature["labels"] for feature in drawn}
-    assert len(groups) == math.ceil(40 / TEXTS)
+    assert len(groups) == math.ceil(40 / GROUP)
     assert len(seen) > 1
 
 
@@ -85,15 +86,15 @@ def test_the_loss_is_that_of_the_paper(tokenizer: PreTrainedTokenizerFast, model
         labels = [feature["labels"] for feature in drawn]
         for anchor, label in enumerate(labels):
             # Khosla et al. 2020, eq. 2: L_out of one anchor.
-            others = [place for place in range(TEXTS) if place != anchor]
+            others = [place for place in range(GROUP) if place != anchor]
             near = {place: cosine_similarity(read[anchor], read[place], dim=0) / TEMPERATURE for place in others}
             whole = torch.stack(list(near.values())).exp().sum().log()
             positive = [near[place] - whole for place in others if labels[place] == label]
-            expected += float(-sum(positive) / len(positive)) / TEXTS
+            expected += float(-sum(positive) / len(positive)) / GROUP
     found = Contrast().loss(model, batch)
     assert found.item() == pytest.approx(expected, rel=1e-5)
     assert Contrast().count(batch) == 2
-    assert batch["labels"].shape == (2, TEXTS)
+    assert batch["labels"].shape == (2, GROUP)
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +166,7 @@ def test_a_head_that_does_not_pool_is_refused():
         compose(["finetune=contrastive", "finetune.pooling=default"])
 
 
-def test_a_batch_too_small_for_a_row_is_refused():
-    assert Settings(32, 0.1, 0.0, 0, None, 1, 60, {}).split(TEXTS) == (4, 1)
-    assert Settings(32, 0.1, 0.0, 0, 16, 1, 60, {}).split(TEXTS) == (2, 2)
-    with pytest.raises(UserError, match="batch_size=4: cannot be split into 8 texts for each of 1 processes"):
-        Settings(4, 0.1, 0.0, 0, None, 1, 60, {}).split(TEXTS)
+def test_a_batch_too_small_for_a_row_is_refused_before_anything_is_trained(tiny_overrides: list[str]):
+    message = r"finetune\.batch_size=8: cannot be split into 8 texts for each of 2 processes"
+    with pytest.raises(UserError, match=message):
+        plan(compose([*tiny_overrides, "finetune=contrastive", "finetune.batch_size=8", "processes=2"]), ["adapt", "finetune"])

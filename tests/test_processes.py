@@ -45,7 +45,7 @@ def test_the_same_command_runs_the_chain_in_two_processes(tiny_overrides: list[s
 def test_a_mistake_in_the_processes_ends_with_one_message_and_no_traceback(tiny_overrides: list[str]):
     ended = command("adapt", "finetune", *tiny_overrides, "processes=2", "adapt.batch_size=3", "compare=false")
     assert ended.returncode == 2
-    assert ended.stderr.count("batch_size=3: cannot be split into 1 texts for each of 2 processes") == 1
+    assert ended.stderr.count("adapt.batch_size=3: cannot be split into 1 texts for each of 2 processes") == 1
     assert "Traceback" not in ended.stderr
 
 

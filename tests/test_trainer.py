@@ -11,6 +11,7 @@ from samples import chunks, reviews
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style.errors import UserError
+from ulmfit_style.processes import split
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Ordered
 from ulmfit_style.training.layers import groups
@@ -164,12 +165,17 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_its_step(learning: Learn
         learning.run({})
 
 
-def test_a_batch_that_cannot_be_split_is_refused(monkeypatch: pytest.MonkeyPatch):
-    assert Settings(8, 0.1, 0.0, 0, 2, 1, 60, {}).split() == (2, 4)
+def test_a_batch_is_split_evenly_or_refused(monkeypatch: pytest.MonkeyPatch):
+    assert split(8, 2) == (2, 4)
+    assert split(8, None, among=2) == (4, 1)
+    assert split(32, None, texts=8) == (4, 1)
+    assert split(32, 16, texts=8) == (2, 2)
     with pytest.raises(UserError, match="batch_size=8: cannot be split into 3 texts for each of 1 processes"):
-        Settings(8, 0.1, 0.0, 0, 3, 1, 60, {}).split()
+        split(8, 3)
+    with pytest.raises(UserError, match="batch_size=4: cannot be split into 8 texts for each of 1 processes"):
+        split(4, None, texts=8)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert Settings(8, 0.1, 0.0, 0, None, 1, 60, {}).split() == (4, 1)
+    assert split(8, None) == (4, 1)
 
 
 def test_every_epoch_of_every_phase_has_masks_of_its_own(

@@ -12,7 +12,7 @@ from ulmfit_style.comparison import conclude, without_adaptation
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.options import LanguageModelling
+from ulmfit_style.options import GROUP, Finetune, LanguageModelling
 from ulmfit_style.run import Artefact
 from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, references, scratch
 from ulmfit_style.tasks.base import Task
@@ -82,10 +82,20 @@ def _check_model(config: Config, stages: Sequence[str]) -> None:
             architectures.objective(options.objective, model_type, f"{stage}.objective")
         elif config.task is not None:
             _check_head(config, config.task, model_type)
+        _check_batch(config, stage, options)
         if options.max_length > positions:
             raise UserError(
                 f"{stage}.max_length={options.max_length}: {config.model.title()} reads {positions:,} tokens at most"
             )
+
+
+def _check_batch(config: Config, stage: str, options: LanguageModelling | Finetune) -> None:
+    """Check that the processes can share the batches evenly; how many GPUs there are is not known here."""
+    for texts in (1, GROUP) if isinstance(options, Finetune) and options.contrast_epochs else (1,):
+        try:
+            processes.split(options.batch_size, config.micro_batch_size, texts, config.processes)
+        except UserError as error:
+            raise UserError(f"{stage}.{error}") from error
 
 
 def _check_head(config: Config, task: Task, model_type: str) -> None:

@@ -18,6 +18,9 @@ Document = Literal["line", "paragraph", "file"]
 Schedule = Literal["linear", "slanted", "cosine", "constant"]
 """How the learning rate falls after its warm-up."""
 
+GROUP = 8
+"""Texts that the contrastive phase compares with one another: two each of four classes, or more of fewer classes."""
+
 
 def _one_or_several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value

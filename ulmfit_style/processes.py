@@ -58,6 +58,29 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def split(batch_size: int, micro_batch_size: int | None, texts: int = 1, among: int | None = None) -> tuple[int, int]:
+    """Return the rows of a forward pass and the passes of an optimizer step, for each process.
+
+    Args:
+        batch_size: Texts of an optimizer step, over all processes.
+        micro_batch_size: Texts of a forward pass; None for as many as the batch has for each process.
+        texts: The texts of a row.
+        among: The processes; None for those that train together now.
+
+    Raises:
+        UserError: if the batch cannot be split so.
+    """
+    among = among or count()
+    whole = batch_size // texts
+    micro = max(1, (micro_batch_size or batch_size // among) // texts)
+    passes, rest = divmod(whole, micro * among)
+    if rest or not whole:
+        raise UserError(
+            f"batch_size={batch_size}: cannot be split into {micro * texts} texts for each of {among} processes"
+        )
+    return micro, passes
+
+
 def is_main() -> bool:
     """Tell whether this process is the one that prints and writes."""
     return os.environ.get("RANK", "0") == "0"

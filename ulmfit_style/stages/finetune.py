@@ -13,7 +13,7 @@ from ulmfit_style.config import Config
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
-from ulmfit_style.options import Finetune
+from ulmfit_style.options import GROUP, Finetune
 from ulmfit_style.run import CHECKPOINTS, METRICS, write_json
 from ulmfit_style.schema import spelled
 
@@ -216,11 +216,11 @@ def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
 
 def _contrast(options: Finetune, layers: Layers, features: Encoded, tokenizer: PreTrainedTokenizerBase) -> Phase:
     """Return the phase that comes before all others: what the head reads is trained, and the head is not."""
-    from ulmfit_style.training.contrast import TEXTS, Contrast, Groups
+    from ulmfit_style.training.contrast import Contrast, Groups
     from ulmfit_style.training.layers import HEAD
     from ulmfit_style.training.phases import Lesson, Phase
 
     rows = Groups(features, tokenizer, options.seed)
     body = [parameter for group, own in layers.items() if group != HEAD for parameter in own]
-    lesson = Lesson(Contrast(), rows, rows.collate, TEXTS)
+    lesson = Lesson(Contrast(), rows, rows.collate, GROUP)
     return Phase("contrast", body, options.contrast_epochs, options.contrast_learning_rate, lesson)

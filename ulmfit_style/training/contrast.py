@@ -15,13 +15,11 @@ from torch import nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
+from ulmfit_style.options import GROUP
 from ulmfit_style.tasks.base import Feature
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Integers
 from ulmfit_style.training.objectives import Batch
-
-TEXTS = 8
-"""Texts that are compared with one another: two each of four classes, or more of fewer classes."""
 
 TEMPERATURE = 0.1
 """What similarities are divided by (Khosla et al. 2020, section 4.4)."""
@@ -50,10 +48,10 @@ class Groups:
     def lengths(self) -> Integers:
         """The tokens of each row: nobody knows before it is drawn, and all count as alike."""
         mean = np.mean([len(feature["input_ids"]) for feature in self.features])
-        return np.full(len(self), round(TEXTS * mean), dtype=np.int32)
+        return np.full(len(self), round(GROUP * mean), dtype=np.int32)
 
     def __len__(self) -> int:
-        return math.ceil(len(self.features) / TEXTS)
+        return math.ceil(len(self.features) / GROUP)
 
     def __getitem__(self, index: int, /) -> Mapping[str, Any]:
         return {"index": index}
@@ -65,8 +63,8 @@ class Groups:
         same twice, which dropout tells apart (Gao et al. 2021, section 3).
         """
         random = np.random.default_rng([self.seed, *turn, index])
-        drawn = random.permutation(len(self._members))[: TEXTS // 2]
-        shares = np.bincount(np.arange(TEXTS // 2) % len(drawn)) * 2
+        drawn = random.permutation(len(self._members))[: GROUP // 2]
+        shares = np.bincount(np.arange(GROUP // 2) % len(drawn)) * 2
         places = [
             place
             for number, share in zip(drawn, shares, strict=True)
@@ -77,7 +75,7 @@ class Groups:
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Draw the texts of rows, and pad them: tensors (rows, texts, length), and `labels` (rows, texts)."""
         drawn = [feature for row in rows for feature in self.draw(row["turn"], row["index"])]
-        return {name: tensor.unflatten(0, (-1, TEXTS)) for name, tensor in collate(drawn, self.tokenizer).items()}
+        return {name: tensor.unflatten(0, (-1, GROUP)) for name, tensor in collate(drawn, self.tokenizer).items()}
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,8 @@ class Contrast:
             model(**inputs)
         finally:
             hook.remove()
-        features = normalize(read[0].float(), dim=-1).unflatten(0, (-1, TEXTS))
-        itself = torch.eye(TEXTS, dtype=torch.bool, device=features.device)
+        features = normalize(read[0].float(), dim=-1).unflatten(0, (-1, GROUP))
+        itself = torch.eye(GROUP, dtype=torch.bool, device=features.device)
         similarity = (features @ features.mT / TEMPERATURE).masked_fill(itself, -torch.inf)
         alike = (batch["labels"][:, None] == batch["labels"][..., None]) & ~itself
         losses: torch.Tensor = -similarity.log_softmax(dim=-1).masked_fill(~alike, 0).sum(-1) / alike.sum(-1)

@@ -88,25 +88,6 @@ class Settings:
     budget: Mapping[str, float] = field(default_factory=dict)
     """How much a measure may rise in a phase before training stops, by its name."""
 
-    def split(self, texts: int = 1) -> tuple[int, int]:
-        """Return the rows of a forward pass and the passes of an optimizer step, for each process.
-
-        Args:
-            texts: The texts of a row.
-
-        Raises:
-            UserError: if the batch cannot be split so.
-        """
-        whole = self.batch_size // texts
-        micro = max(1, (self.micro_batch_size or self.batch_size // processes.count()) // texts)
-        passes, rest = divmod(whole, micro * processes.count())
-        if rest or not whole:
-            raise UserError(
-                f"batch_size={self.batch_size}: cannot be split into {micro * texts} texts for each of "
-                f"{processes.count()} processes"
-            )
-        return micro, passes
-
 
 def settings(config: Config, options: LanguageModelling | Finetune, layers: Layers) -> Settings:
     """Return the settings of a stage's phases.
@@ -257,7 +238,7 @@ def trainer_of(
     for parameter in course.model.parameters():
         parameter.requires_grad_(thawed is None or id(parameter) in thawed)
     settings, lesson = course.settings, phase.lesson or course.lesson
-    micro, passes = settings.split(lesson.texts)
+    micro, passes = processes.split(settings.batch_size, settings.micro_batch_size, lesson.texts)
     trainer = RecipeTrainer(
         model=course.model,
         objective=lesson.objective,
