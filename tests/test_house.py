@@ -19,7 +19,7 @@ FLOORS = [
     {"processes"},
     {"console", "metrics", "figures"},
     {"run", "embedded", "makeflags", "tasks", "training_arguments", "architectures"},
-    {"options"},
+    {"options", "gguf"},
     {"config"},
     {"checkpoints", "card", "composing", "predictions"},
     {"data", "training", "hydra_flags", "manual"},

@@ -1,3 +1,4 @@
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -118,8 +119,29 @@ def test_the_heldout_loss_does_not_depend_on_batches(
     masked_lm: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, objective: MaskedLM, tmp_path: Path
 ):
     rows = chunks(DOCUMENTS, tokenizer, 16, tmp_path)
-    first = heldout(masked_lm, objective, rows, batch_size=1)
-    assert heldout(masked_lm, objective, rows, batch_size=64) == pytest.approx(first, rel=1e-5)
+    first = heldout(masked_lm, objective, rows, tokens=1)
+    assert heldout(masked_lm, objective, rows, tokens=4096) == pytest.approx(first, rel=1e-5)
+
+
+def test_a_batch_of_heldout_rows_has_only_so_many_tokens(
+    masked_lm: BertForMaskedLM,
+    tokenizer: PreTrainedTokenizerFast,
+    objective: MaskedLM,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    rows = chunks(DOCUMENTS, tokenizer, 16, tmp_path)
+    collate, shapes = MaskedLM.collate, []
+
+    def watched(self: MaskedLM, some: Sequence[Mapping[str, object]]) -> dict[str, torch.Tensor]:
+        batch = collate(self, some)
+        shapes.append(batch["input_ids"].shape)
+        return batch
+
+    monkeypatch.setattr(MaskedLM, "collate", watched)
+    heldout(masked_lm, objective, rows, tokens=40)
+    assert sum(shape[0] for shape in shapes) == len(rows)
+    assert max(shape.numel() for shape in shapes) in range(21, 41)
 
 
 def test_bits_per_byte_are_the_loss_over_the_bytes_of_what_was_predicted(

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from exact import KINDS, LAYERWISE, TASK, features, weights_after
 from samples import chunks, reviews
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
 
+from ulmfit_style import console
 from ulmfit_style.errors import UserError
 from ulmfit_style.processes import split
 from ulmfit_style.training.answers import collate
@@ -106,6 +108,16 @@ def test_the_same_phase_gives_the_same_weights(tokenizer: PreTrainedTokenizerFas
         ends.append(torch.cat([parameter.detach().flatten() for parameter in learning.model.parameters()]))
     assert torch.equal(*ends)
     assert outcome.log[-1]["loss"] < outcome.log[0]["loss"]
+
+
+def test_no_loss_is_shown_before_there_is_one(
+    learning: Learning, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0)
+    learning.run({"title": "slow"})
+    first, second, *_ = [line for line in capsys.readouterr().out.splitlines() if "slow: " in line]
+    assert re.search(r"slow: 1/5, .* left, rate ", first)
+    assert re.search(r"slow: 2/5, .* left, loss \d\.\d+, rate ", second)
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_zero(learning: Learning):

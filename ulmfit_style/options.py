@@ -54,12 +54,13 @@ class Model(Section):
     """A pretrained checkpoint, or an architecture with random weights."""
 
     checkpoint: str | None = None
-    """A directory, a Hub id, or `package:<folder>` for files of an installed Python package."""
+    """A directory, a Hub id, a GGUF file, or `package:<folder or GGUF file>` for those of an installed Python package.
+    A GGUF file is made into a checkpoint in single precision once, in the Hub's cache."""
     revision: str | None = None
     """The Hub commit, tag or branch. null: the newest commit when first used, and that one ever after; it stands in
     `pins.json` of the folder `runs`. For a newer one say model.revision=main, or remove its line there."""
     sha256: str | None = None
-    """The expected SHA-256 of model.safetensors, checked before use."""
+    """The expected SHA-256 of model.safetensors, or of the GGUF file, checked before use."""
     init: Literal["pretrained", "scratch"] = "pretrained"
     """pretrained: the checkpoint's weights; scratch: random ones, for `pretrain` to train, in the architecture and with
     the tokenizer of the checkpoint, or with those that follow."""

@@ -285,8 +285,11 @@ def choose(
 
 
 @torch.inference_mode()
-def heldout(model: PreTrainedModel, objective: LanguageObjective, rows: Rows, batch_size: int = 64) -> dict[str, float]:
+def heldout(model: PreTrainedModel, objective: LanguageObjective, rows: Rows, tokens: int = 4096) -> dict[str, float]:
     """Measure a language model on held-out documents: on all rows, or a thousand evenly spread, always masked alike.
+
+    Args:
+        tokens: How many a batch has at most, padding included: each may need logits as wide as the vocabulary.
 
     Returns:
         `loss`, the mean cross entropy in nats per masked token or per token; `perplexity`, its exponential, comparable
@@ -295,10 +298,12 @@ def heldout(model: PreTrainedModel, objective: LanguageObjective, rows: Rows, ba
     """
     model.eval()
     some = np.unique(np.linspace(0, len(rows) - 1, MOST_MEASURED).round().astype(int))
-    order = some[np.argsort(rows.lengths[some], kind="stable")].tolist()
+    order = some[np.argsort(-rows.lengths[some], kind="stable")].tolist()
     total, count, size = 0.0, 0, 0
-    for start in range(0, len(order), batch_size):
-        batch = objective.collate([{**rows[index], "turn": MEASURING} for index in order[start : start + batch_size]])
+    while order:
+        fitting = max(1, tokens // int(rows.lengths[order[0]]))
+        batch = objective.collate([{**rows[index], "turn": MEASURING} for index in order[:fitting]])
+        order = order[fitting:]
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         total += objective.loss(model, batch).item()
         count += int(objective.count(batch))

@@ -147,7 +147,8 @@ class Progress(TrainerCallback):
         self._trained += 1
         speed = self._trained * self.rows.tokens_per_batch / (time.monotonic() - self._started)
         note = self.best.note if self.best else ""
-        self.steps.advance(notes=f"loss {self.loss:.3f}, rate {rate:.1e}, {speed:,.0f} tokens/s{note}")
+        loss = "" if math.isnan(self.loss) else f"loss {self.loss:.3f}, "  # the first one is logged after its step
+        self.steps.advance(notes=f"{loss}rate {rate:.1e}, {speed:,.0f} tokens/s{note}")
 
 
 @final

@@ -1,0 +1,261 @@
+"""GGUF files: tiny ones that the gguf package writes here, and the one of `model=smollm2_135m`."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+from ulmfit_style import checkpoints
+from ulmfit_style.__main__ import main
+from ulmfit_style.checkpoints import Checkpoint, resolve
+from ulmfit_style.composing import CONF, compose
+from ulmfit_style.errors import UserError
+from ulmfit_style.options import Model
+from ulmfit_style.run import file_digest
+
+Write = Callable[..., Path]
+
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+TOKENS = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()), "ĠĠ", "th", "the", "Ġthe"]
+MERGES = ["Ġ Ġ", "t h", "th e", "Ġ the"]
+SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+NAMES = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+QUANTISED = "mlp.down_proj"
+TEXT = "In  1994 they saw\n    10 of the Größe, 漢字 and 🎉"
+
+
+@pytest.fixture(scope="module")
+def llama() -> LlamaForCausalLM:
+    """A tiny Llama whose weights are to be found again."""
+    set_seed(0)
+    sizes = {**SIZES, "intermediate_size": 96, "vocab_size": len(TOKENS), "max_position_embeddings": 128}
+    return LlamaForCausalLM(LlamaConfig(**sizes, rope_theta=5000.0, tie_word_embeddings=True)).eval()
+
+
+@pytest.fixture
+def write(tmp_path: Path, llama: LlamaForCausalLM) -> Write:
+    """Write a tiny Llama as llama.cpp does."""
+
+    def write(split: str = "smollm", more: dict[str, torch.Tensor | None] | None = None) -> Path:
+        file = tmp_path / "tiny.gguf"
+        writer = gguf.GGUFWriter(file, "llama")
+        writer.add_name("tiny")
+        writer.add_block_count(2)
+        writer.add_context_length(128)
+        writer.add_embedding_length(64)
+        writer.add_feed_forward_length(96)
+        writer.add_head_count(4)
+        writer.add_head_count_kv(2)
+        writer.add_layer_norm_rms_eps(1e-6)
+        writer.add_rope_freq_base(5000.0)
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(split)
+        writer.add_token_list(TOKENS)
+        writer.add_token_types([3] * len(SPECIAL) + [1] * (len(TOKENS) - len(SPECIAL)))
+        writer.add_token_merges(MERGES)
+        writer.add_unk_token_id(0)
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_pad_token_id(2)
+        writer.add_chat_template("{{ messages[0]['content'] }}")
+        weights = {**dict(llama.named_parameters()), **(more or {})}
+        for name, weight in ((name, weight) for name, weight in weights.items() if weight is not None):
+            # llama.cpp turns neighbouring numbers of a head together, and transformers its two halves.
+            heads = {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2])
+            if heads is not None:
+                weight = weight.reshape(heads, 2, -1, 64).swapaxes(1, 2).reshape(weight.shape)  # noqa: PLW2901
+            values, kind = weight.detach().contiguous().numpy(), gguf.GGMLQuantizationType.F32
+            if QUANTISED in name:
+                kind = gguf.GGMLQuantizationType.Q4_1
+                values = gguf.quantize(values, kind)
+            writer.add_tensor(_name(name), values, raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return file
+
+    return write
+
+
+def _name(name: str) -> str:
+    if name.startswith("model.layers."):
+        _, _, layer, part, *rest = name.split(".")
+        inner = ".".join([part, *rest]).removesuffix(".weight")
+        return f"blk.{layer}.{NAMES[inner]}.weight"
+    return {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}.get(name, name)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(assets: Path) -> None:
+    resolve.cache_clear()
+
+
+def found(file: Path) -> Checkpoint:
+    return resolve(Model(checkpoint=str(file)))
+
+
+def test_a_file_becomes_the_model_that_it_was_written_from(write: Write, llama: LlamaForCausalLM):
+    made = AutoModelForCausalLM.from_pretrained(found(write()).directory)
+    assert made.dtype == torch.float32
+    assert made.config.rope_parameters["rope_theta"] == 5000
+    assert made.config.max_position_embeddings == 128
+    expected = llama.state_dict()
+    for name, weight in made.state_dict().items():
+        if QUANTISED in name:
+            kind = gguf.GGMLQuantizationType.Q4_1
+            blocks = gguf.dequantize(gguf.quantize(expected[name].numpy(), kind), kind)
+            expected[name] = torch.from_numpy(blocks)
+        assert torch.equal(weight, expected[name]), name
+    llama_too = LlamaForCausalLM(llama.config).eval()
+    llama_too.load_state_dict(expected)
+    ids = torch.arange(20)[None]
+    assert torch.allclose(made.eval()(ids).logits, llama_too(ids).logits, atol=1e-5)
+
+
+def test_its_tokenizer_splits_as_the_file_says(write: Write):
+    tokenizer = AutoTokenizer.from_pretrained(found(write()).directory)
+    assert tokenizer.decode(tokenizer(TEXT).input_ids) == TEXT
+    # Each digit by itself, so that the blanks before it stay together.
+    assert tokenizer.tokenize("the  19") == ["the", "ĠĠ", "1", "9"]
+    assert tokenizer.tokenize(" the<|im_end|>") == ["Ġthe", "<|im_end|>"]
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id) == (
+        1,
+        2,
+        2,
+        0,
+    )
+    assert tokenizer.model_max_length == 128
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False) == "x"
+
+
+def test_transformers_does_not_know_that_split_by_itself():
+    assert "smollm" not in GGUF_PRE_TOKENIZER_SPLITS  # else `_tokenizer` need not mend it
+
+
+def test_another_known_split_is_left_to_transformers(write: Write):
+    tokenizer = AutoTokenizer.from_pretrained(found(write("gpt-2")).directory)
+    assert tokenizer.tokenize("the  19") == ["the", "Ġ", "Ġ", "1", "9"]
+
+
+def test_it_is_made_once_and_told_with_the_time(write: Write, assets: Path, capsys: pytest.CaptureFixture[str]):
+    file = write()
+    first = found(file)
+    told = capsys.readouterr()
+    assert "tiny.gguf: read into a checkpoint, once" in told.out
+    assert re.search(rf"^  done in \d+ s: {first.directory}$", told.out, re.MULTILINE)
+    assert told.err == ""
+    assert first.directory.parent == assets / "ulmfit-style"
+
+    resolve.cache_clear()
+    assert found(file) == first
+    assert capsys.readouterr().out == ""
+
+
+def test_what_was_stopped_is_made_again(write: Write):
+    file = write()
+    made = found(file).directory
+    whole = file_digest(made / "model.safetensors")
+    (made / "manifest.json").unlink()
+    (made / "model.safetensors").write_bytes(b"half")
+    resolve.cache_clear()
+    assert file_digest(found(file).directory / "model.safetensors") == whole
+
+
+def test_a_changed_file_is_another_checkpoint(write: Write):
+    first = found(write())
+    resolve.cache_clear()
+    assert found(write("gpt-2")).identity != first.identity
+
+
+def test_a_file_that_is_not_there_is_told():
+    with pytest.raises(UserError, match=r"^model\.checkpoint=no/such\.gguf: there is no such file"):
+        resolve(Model(checkpoint="no/such.gguf"))
+
+
+def test_other_weights_than_expected_are_refused(write: Write, assets: Path):
+    file = write()
+    with pytest.raises(UserError, match=r"model\.sha256=0000: .*tiny\.gguf has .*these are other weights"):
+        resolve(Model(checkpoint=str(file), sha256="0000"))
+    assert not assets.exists()
+
+
+def test_a_damaged_file_is_told_and_nothing_is_left(write: Write, assets: Path):
+    file = write()
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"tiny\.gguf: transformers cannot read it \(\w+: .*\); take"):
+        found(file)
+    assert [path.name for path in assets.glob("ulmfit-style/[!.]*")] == []
+
+
+def test_a_tokenizer_that_transformers_would_read_wrongly_is_refused(write: Write):
+    with pytest.raises(UserError, match="splits text in the way 'poro', which transformers does not know; take"):
+        found(write("poro"))
+
+
+def test_a_tensor_that_transformers_would_leave_out_is_told(write: Write):
+    with pytest.raises(
+        UserError, match="holds 21 tensors, and the LlamaForCausalLM of transformers 20, of which 0 are"
+    ):
+        found(write(more={"rope_freqs.weight": torch.ones(8)}))
+
+
+def test_a_tensor_that_transformers_would_draw_at_random_is_told(write: Write):
+    with pytest.raises(UserError, match=r"holds 20 tensors, .* 20, of which 1 are not found in it; take the model's"):
+        found(write(more={"model.norm.weight": None, "other.weight": torch.ones(64)}))
+
+
+def test_a_gguf_file_is_no_fine_tuned_model(write: Write):
+    with pytest.raises(UserError, match=r"^predict\.model=.*tiny\.gguf: is a GGUF file"):
+        checkpoints.finetuned(str(write()), "predict.model")
+
+
+def test_a_gguf_file_is_adapted_and_fine_tuned(write: Write, tiny_overrides: list[str]):
+    options = [f"model.checkpoint={write()}", "adapt.max_length=32", "finetune.max_length=32", "finetune.epochs=1"]
+    assert main(["adapt", "finetune", *tiny_overrides, *options, "compare=false"]) == 0
+
+
+@pytest.mark.slow
+def test_smollm2_is_sane():
+    model = compose(["model=smollm2_135m"]).model
+    directory = resolve(model).directory
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    assert len(tokenizer) == 49152
+    assert tokenizer.decode(tokenizer(TEXT).input_ids) == TEXT
+    assert tokenizer.convert_ids_to_tokens([0, 1, 2]) == SPECIAL
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id) == (
+        1,
+        2,
+        2,
+        0,
+    )
+    assert tokenizer.tokenize("In  1994") == ["In", "ĠĠ", "1", "9", "9", "4"]
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    assert chat.endswith("<|im_start|>user\nHi<|im_end|>\n")
+
+    general = CONF.parent / "ulmfit_style" / "general" / "state_of_the_union.txt"
+    ids = torch.tensor([tokenizer(general.read_text(encoding="utf-8")[:2000]).input_ids])
+    trained = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    untrained = LlamaForCausalLM(trained.config).eval()
+    with torch.inference_mode():
+        assert trained(ids, labels=ids).loss < 3.5  # nats a token
+        assert untrained(ids, labels=ids).loss > 10
+        prompt = tokenizer("The capital of France is", return_tensors="pt")
+        answer = trained.generate(**prompt, max_new_tokens=3, do_sample=False)
+    assert "Paris" in tokenizer.decode(answer[0])
