@@ -87,12 +87,14 @@ def progress(title: str, total: int | None, done: int = 0) -> Iterator[Steps]:
 def muted() -> Iterator[None]:
     """Print nothing while the block runs, nor let processes that it starts."""
     before, OUT.quiet = OUT.quiet, True
+    outermost = MUTED not in os.environ
     os.environ[MUTED] = "1"
     try:
         yield
     finally:
         OUT.quiet = before
-        del os.environ[MUTED]
+        if outermost:
+            del os.environ[MUTED]
 
 
 @contextmanager
