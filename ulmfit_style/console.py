@@ -132,7 +132,7 @@ def _clock(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as one tells it: 40 seconds, 12 minutes, 3 hours 5 minutes."""
+    """Return a duration as one tells it: 40 seconds, 12 minutes, 3 h 5 min."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     hours, minutes = divmod(round(seconds / 60), 60)
