@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ulmfit_style import chain, lineage, pins
 from ulmfit_style.composing import compose
@@ -34,16 +35,20 @@ class Trial:
     point: Point
     config: Config
 
-    @property
+    @cached_property
     def artefact(self) -> Artefact:
         """What the trial makes."""
         return lineage.finetune(self.config)
 
     @property
+    def sample(self) -> str:
+        """What its labelled rows are called where they are told about."""
+        return f"{'' if self.labels is None else f'{self.labels} labels, '}seed {self.seed}"
+
+    @property
     def title(self) -> str:
         """What the trial is called where it is told about."""
-        parts = [self.arm, *([] if self.labels is None else [f"{self.labels} labels"]), *self.point]
-        return f"{', '.join(parts)}, seed {self.seed}"
+        return ", ".join([self.arm, *self.point, self.sample])
 
 
 @dataclass(frozen=True)
