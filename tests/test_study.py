@@ -205,6 +205,15 @@ def test_options_of_a_stage_that_an_arm_switches_off_do_not_concern_it(with_stud
     assert made.variants["adapted", ()].adapt.epochs == 3
 
 
+def test_what_all_arms_have_in_common_comes_after_what_was_typed_and_before_their_own_options(with_study: Callable):
+    text = STUDY.replace("adapted: []", "adapted: [adapt.seed=3]") + "common: [adapt.epochs=3, adapt.seed=2]"
+    made = trials.plan(with_study(text, "adapt.epochs=4", "adapt.batch_size=5"))
+    adapted, plain = made.variants["adapted", ()].adapt, made.variants["fine-tuned", ()].adapt
+    assert (adapted.epochs, adapted.seed, adapted.batch_size) == (3, 3, 5)
+    assert plain is None
+    assert (made.base.adapt.epochs, made.base.adapt.seed) == (3, 2)  # which the reference models are fitted with
+
+
 def test_the_interval_over_seeds_holds_the_spread_of_seeds_and_of_rows():
     random = np.random.default_rng(0)
     rows = random.normal(0.1, 1, size=400)

@@ -283,8 +283,10 @@ class Study(Section):
     """Names the folder of tables and figures, runs/<name>-<study.name>; in no fingerprint."""
     arms: Annotated[dict[str, tuple[str, ...]], Field(min_length=1)]
     """The arms by their names, each with the options that make it: {not adapted: [adapt=none], adapted: []}. They come
-    after those that were typed; typed options of what an arm switches off (adapt.epochs=2 and adapt=none) do not
-    concern it."""
+    after those that were typed and those in `common`; what concerns a stage that an arm switches off (adapt.epochs=2
+    and adapt=none) does not concern it."""
+    common: tuple[str, ...] = ()
+    """Options of all arms, which come after those that were typed."""
     baseline: str
     """The arm that the others are held against."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]

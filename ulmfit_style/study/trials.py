@@ -109,7 +109,8 @@ def plan(overrides: Sequence[str]) -> Plan:
     Raises:
         UserError: if an arm is wrong, or two arms are the same, or not scored on the same rows.
     """
-    base = compose(overrides)
+    common = [*overrides, *compose(overrides).study.common]
+    base = compose(common)
     study = base.study
     lineage.required_task(base)
     values = [[f"{option}={spelled(value)}" for value in values] for option, values in study.search.items()]
@@ -117,7 +118,7 @@ def plan(overrides: Sequence[str]) -> Plan:
     variants = {}
     for (arm, own), point in itertools.product(study.arms.items(), points):
         try:
-            variants[arm, point] = pins.pinned(compose([*_of_concern(overrides, own), *own, *_of_concern(point, own)]))
+            variants[arm, point] = pins.pinned(compose([*_of_concern(common, own), *own, *_of_concern(point, own)]))
         except UserError as error:
             raise UserError(f"study.arms: {arm}: {error}") from error
     made = Plan(base, variants, _possible(base), points)
