@@ -15,7 +15,7 @@ from ulmfit_style.schema import Count, Rate, Ratio, Section, Unhashed
 Document = Literal["line", "paragraph", "file"]
 """What one document of a txt or md file is."""
 
-Schedule = Literal["linear", "slanted", "cosine", "constant"]
+Schedule = Literal["linear", "slanted", "cosine", "one_cycle", "constant"]
 """How the learning rate falls after its warm-up."""
 
 
@@ -108,8 +108,9 @@ class Training(Section):
 
     schedule: Schedule = "linear"
     """How the rate falls in each phase, after it has risen for `warmup_ratio` of its steps: linear, to 0; slanted, to
-    1/32 of the peak, from which it also rises (ULMFiT, section 3.2); cosine, as half a wave to 0; constant, not at
-    all."""
+    1/32 of the peak, from which it also rises (ULMFiT, section 3.2); cosine, as half a wave to 0; one_cycle, as half a
+    wave to 1/100,000 of the peak, to which it rises as half a wave from 1/25 (Smith 2018, as in fastai, but for the
+    momentum, which stays); constant, not at all."""
     layer_decay: Annotated[float, Field(ge=1)] = 1
     """The factor by which the peak rate of each layer group is lower than that of the one above: the head has
     `learning_rate`, the embeddings the lowest (ULMFiT, section 3.2: 2.6 for three layers). 1: one rate for all."""
