@@ -49,10 +49,35 @@ def test_cosine_and_constant_rates():
     assert share("cosine", Fraction(5, 8), half) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
 
 
-@pytest.mark.parametrize("schedule", ["linear", "slanted", "cosine", "constant"])
+def test_the_one_cycle_is_that_of_fastai():
+    """For a peak of 1 at a quarter of 16 steps, with fastai's div of 25 and div_final of 1e5.
+
+    It rises from 0.04 by 0.96 (1 - cos(pi t / 4)) / 2, which at t = 1 is 0.96 * 0.146447, at t = 2 0.96 / 2; and falls
+    to 0.00001 by 0.99999 (1 + cos(pi (t - 4) / 12)) / 2, which at t = 6 is 0.99999 * 0.933013, at t = 10 0.99999 / 2.
+    """
+    by_hand = {0: 0.04, 1: 0.180589, 2: 0.52, 4: 1, 6: 0.933013, 8: 0.750002, 10: 0.500005, 14: 0.066997, 16: 0.00001}
+    top = peak("one_cycle", 0.25, 16)
+    assert {step: share("one_cycle", Fraction(step, 16), top) for step in by_hand} == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_the_one_cycle_is_that_of_torch_at_every_step():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1)
+    # Theirs ends with the last step, ours after it; their divisor of the end is of the beginning.
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 3e-5, 41, pct_start=11 / 41, div_factor=25, final_div_factor=4000, cycle_momentum=False
+    )
+    for step in range(40):
+        ours = 3e-5 * share("one_cycle", Fraction(step, 40), peak("one_cycle", 0.25, 40))
+        assert theirs.get_last_lr() == [pytest.approx(ours, rel=1e-9)]
+        optimizer.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize("schedule", ["linear", "slanted", "cosine", "one_cycle", "constant"])
 @pytest.mark.parametrize("ratio", [0, 0.1, 1])
 def test_every_rate_lies_between_nothing_and_its_peak(schedule, ratio: float):
     shares = [share(schedule, Fraction(step, 15), peak(schedule, ratio, 15)) for step in range(16)]
     assert all(0 <= value <= 1 for value in shares)
     assert ratio == 0.1 or max(shares) == 1  # the peak may lie between two steps
-    assert shares[-1] == (1 if ratio == 1 or schedule == "constant" else 1 / 32 if schedule == "slanted" else 0)
+    last = {"constant": 1, "slanted": 1 / 32, "one_cycle": 1e-5}.get(schedule, 0)
+    assert shares[-1] == (1 if ratio == 1 else last)

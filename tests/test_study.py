@@ -12,7 +12,9 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.composing import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.run import read_json
+from ulmfit_style.stages import references
 from ulmfit_style.study import results, trials
+from ulmfit_style.study.estimate import Estimate
 from ulmfit_style.study.results import labels_saved
 
 STUDY = """
@@ -81,6 +83,8 @@ def test_a_study_compares_arms_on_the_same_rows_and_its_second_call_only_tells(
     validation = {row["artefact"]: float(row["validation accuracy"]) for row in found if row["artefact"]}
     assert validation[kept[0].name] == max(validation.values())
     assert len(list(runs.glob("finetune-*/predictions.parquet"))) == 18
+    assert len(list(runs.glob("references-*"))) == 6
+    assert len(list(runs.glob("features-*"))) == 1  # all samples of labels share the test rows
 
     made = {path: path.stat().st_mtime_ns for path in runs.rglob("metrics.json")}
     assert main(["study", *overrides]) == 0
@@ -178,6 +182,18 @@ def test_a_wrong_study_is_answered_before_anything_is_trained(
     assert not list((tmp_path / "runs").glob("finetune-*"))
 
 
+def test_the_estimate_counts_the_reference_models_that_are_not_there(with_study: Callable):
+    made = trials.plan(with_study(STUDY, "study.labels=[2, 10]"))
+    samples = [made.at(made.base, labels, seed) for labels in (2, 10) for seed in (0, 1)]
+    before = Estimate(made).seconds([])
+    for config in samples[:-1]:
+        references.run(config)
+    assert 0 < Estimate(made).seconds([]) < before / 2
+    references.run(samples[-1])
+    assert Estimate(made).seconds([]) == 0
+    assert Estimate(trials.plan(with_study(STUDY, "study.references=false"))).seconds([]) == 0
+
+
 def test_one_seed_is_warned_of(with_study: Callable, capsys: pytest.CaptureFixture):
     trials.plan(with_study(STUDY, "study.seeds=[3]"))
     assert "one seed tells nothing of the spread" in capsys.readouterr().out
@@ -187,6 +203,15 @@ def test_options_of_a_stage_that_an_arm_switches_off_do_not_concern_it(with_stud
     made = trials.plan(with_study(STUDY, "adapt.epochs=3"))
     assert made.variants["fine-tuned", ()].adapt is None
     assert made.variants["adapted", ()].adapt.epochs == 3
+
+
+def test_what_all_arms_have_in_common_comes_after_what_was_typed_and_before_their_own_options(with_study: Callable):
+    text = STUDY.replace("adapted: []", "adapted: [adapt.seed=3]") + "common: [adapt.epochs=3, adapt.seed=2]"
+    made = trials.plan(with_study(text, "adapt.epochs=4", "adapt.batch_size=5"))
+    adapted, plain = made.variants["adapted", ()].adapt, made.variants["fine-tuned", ()].adapt
+    assert (adapted.epochs, adapted.seed, adapted.batch_size) == (3, 3, 5)
+    assert plain is None
+    assert (made.base.adapt.epochs, made.base.adapt.seed) == (3, 2)  # which the reference models are fitted with
 
 
 def test_the_interval_over_seeds_holds_the_spread_of_seeds_and_of_rows():

@@ -87,12 +87,14 @@ def progress(title: str, total: int | None, done: int = 0) -> Iterator[Steps]:
 def muted() -> Iterator[None]:
     """Print nothing while the block runs, nor let processes that it starts."""
     before, OUT.quiet = OUT.quiet, True
+    outermost = MUTED not in os.environ
     os.environ[MUTED] = "1"
     try:
         yield
     finally:
         OUT.quiet = before
-        del os.environ[MUTED]
+        if outermost:
+            del os.environ[MUTED]
 
 
 @contextmanager
@@ -130,7 +132,7 @@ def _clock(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as one tells it: 40 seconds, 12 minutes, 3 hours 5 minutes."""
+    """Return a duration as one tells it: 40 seconds, 12 minutes, 3 h 5 min."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     hours, minutes = divmod(round(seconds / 60), 60)

@@ -159,6 +159,13 @@ def references(config: Config) -> Artefact:
     return Artefact("references", determinants, config.runs)
 
 
+def features(config: Config) -> Artefact:
+    """Return the artefact of the test rows' frozen features, which the references of all samples of labels share."""
+    task = required_task(config)
+    data = labelled.digest_of(task, labelled.load(task).test)
+    return Artefact("features", {**references(config).determinants, "data": data}, config.runs)
+
+
 def tuned(config: Config, named: str | None, option: str) -> Checkpoint:
     """Return the fine-tuned model: the config's own, finished or not, or the one that an option names.
 

@@ -15,7 +15,7 @@ from ulmfit_style.schema import Count, Rate, Ratio, Section, Unhashed
 Document = Literal["line", "paragraph", "file"]
 """What one document of a txt or md file is."""
 
-Schedule = Literal["linear", "slanted", "cosine", "constant"]
+Schedule = Literal["linear", "slanted", "cosine", "one_cycle", "constant"]
 """How the learning rate falls after its warm-up."""
 
 GROUP = 8
@@ -112,8 +112,9 @@ class Training(Section):
 
     schedule: Schedule = "linear"
     """How the rate falls in each phase, after it has risen for `warmup_ratio` of its steps: linear, to 0; slanted, to
-    1/32 of the peak, from which it also rises (ULMFiT, section 3.2); cosine, as half a wave to 0; constant, not at
-    all."""
+    1/32 of the peak, from which it also rises (ULMFiT, section 3.2); cosine, as half a wave to 0; one_cycle, as half a
+    wave to 1/100,000 of the peak, to which it rises as half a wave from 1/25 (Smith 2018, as in fastai, but for the
+    momentum, which stays); constant, not at all."""
     layer_decay: Annotated[float, Field(ge=1)] = 1
     """The factor by which the peak rate of each layer group is lower than that of the one above: the head has
     `learning_rate`, the embeddings the lowest (ULMFiT, section 3.2: 2.6 for three layers). 1: one rate for all."""
@@ -300,8 +301,10 @@ class Study(Section):
     """Names the folder of tables and figures, runs/<name>-<study.name>; in no fingerprint."""
     arms: Annotated[dict[str, tuple[str, ...]], Field(min_length=1)]
     """The arms by their names, each with the options that make it: {not adapted: [adapt=none], adapted: []}. They come
-    after those that were typed; typed options of what an arm switches off (adapt.epochs=2 and adapt=none) do not
-    concern it."""
+    after those that were typed and those in `common`; what concerns a stage that an arm switches off (adapt.epochs=2
+    and adapt=none) does not concern it."""
+    common: tuple[str, ...] = ()
+    """Options of all arms, which come after those that were typed."""
     baseline: str
     """The arm that the others are held against."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]

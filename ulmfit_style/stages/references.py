@@ -15,6 +15,8 @@ from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled
 from ulmfit_style.run import METRICS, write_json
 
+FEATURES = "features.npy"
+
 Featurise = Callable[[Sequence[str], Sequence[str]], tuple[Any, Any]]
 """Features of the training texts, and of unseen ones."""
 
@@ -69,8 +71,10 @@ def _frozen(config: Config, texts: Sequence[str], unseen: Sequence[str]) -> tupl
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     body = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False).eval()
     features = partial(_features, body, tokenizer, config.finetune.max_length)
+    kept = lineage.features(config)
+    kept.make(lambda directory: np.save(directory / FEATURES, features(unseen)), config.recipe(), alone=True)
     scaler = StandardScaler()
-    return scaler.fit_transform(features(texts)), scaler.transform(features(unseen))
+    return scaler.fit_transform(features(texts)), scaler.transform(np.load(kept.directory / FEATURES))
 
 
 def _features(body: Any, tokenizer: Any, max_length: int, texts: Sequence[str], batch_size: int = 64) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from statistics import mean
 
 from ulmfit_style import checkpoints, lineage
@@ -17,8 +17,11 @@ from ulmfit_style.study.trials import Plan, Trial
 CHARACTERS_A_TOKEN = 4.5
 """Of English text; this is an estimate."""
 
+FORWARD = 1 / 3
+"""What a forward pass costs of a training step."""
+
 OVERHEAD = 2.0
-"""Seconds of a trial beside training and scoring: loading, saving."""
+"""Seconds of a trial, and of a sample's reference models, beside training and scoring: loading, fitting, saving."""
 
 
 class Estimate:
@@ -35,29 +38,51 @@ class Estimate:
         self._taken.setdefault((trial.arm, trial.labels), []).append(read_json(manifest)["seconds"])
 
     def seconds(self, trials: Sequence[Trial]) -> float:
-        """Return about how long trials take, with the adapted models that they need and that are not there."""
+        """Return about how long trials take, with what is not there of the adapted and the reference models."""
         missing = {
             artefact.fingerprint: trial.config
             for trial in trials
             if trial.config.adapt is not None and not (artefact := lineage.adapt(trial.config)).finished
         }
-        return sum(map(self._of_trial, trials)) + sum(map(_adapting, missing.values()))
+        return sum(map(self._of_trial, trials)) + sum(map(_adapting, missing.values())) + self._of_references
 
     def _of_trial(self, trial: Trial) -> float:
         taken = self._taken.get((trial.arm, trial.labels))
         return mean(taken) if taken else _finetuning(trial.config)
 
+    @cached_property
+    def _of_references(self) -> float:
+        """Seconds that the missing reference models take, which are fitted when all trials are done."""
+        plan = self._plan
+        study, task = plan.base.study, lineage.required_task(plan.base)
+        if not study.references or task.reference() is None:
+            return 0.0
+        samples = [plan.at(plan.base, labels, seed) for labels in plan.labels for seed in study.seeds]
+        missing = {
+            artefact.fingerprint: config for config in samples if not (artefact := lineage.references(config)).finished
+        }
+        if not missing:
+            return 0.0
+        rows = sum(len(labelled.load(lineage.required_task(config)).train) for config in missing.values())
+        if not lineage.features(plan.base).finished:
+            rows += len(labelled.load(task).test)
+        return OVERHEAD * len(missing) + rows * FORWARD * _length(plan.base) / _speed(plan.base.model)
+
 
 def _finetuning(config: Config) -> float:
     task, options = lineage.required_task(config), config.finetune
     rows = labelled.load(task)
-    scored = [*rows.validation, *rows.test]
-    length = _tokens([text for row in scored[:500] for text in task.texts(row)]) / len(scored[:500])
-    length = min(length, options.max_length)
+    scored = len(rows.validation) + len(rows.test)
     steps = len(rows.train) / options.batch_size * options.epochs
     trained = min(steps, options.max_steps or steps) * options.batch_size
-    # A forward pass costs a third of a training step.
-    return OVERHEAD + (trained + len(scored) / 3) * length / _speed(config.model)
+    return OVERHEAD + (trained + scored * FORWARD) * _length(config) / _speed(config.model)
+
+
+def _length(config: Config) -> float:
+    """Return how many tokens are read of a row."""
+    task = lineage.required_task(config)
+    some = labelled.load(task).test[:500]
+    return min(_tokens([text for row in some for text in task.texts(row)]) / len(some), config.finetune.max_length)
 
 
 def _adapting(config: Config) -> float:
@@ -65,7 +90,7 @@ def _adapting(config: Config) -> float:
     documents = corpus.load(config.corpus, config.task, config.runs).train
     some = [documents[place] for place in range(0, len(documents), max(1, len(documents) // 500))]
     tokens = _tokens(some) / len(some) * len(documents)
-    return OVERHEAD + tokens * (config.adapt.epochs + config.adapt.head_epochs / 3) / _speed(config.model)
+    return OVERHEAD + tokens * (config.adapt.epochs + config.adapt.head_epochs * FORWARD) / _speed(config.model)
 
 
 def _tokens(texts: Sequence[str]) -> float:

@@ -124,11 +124,6 @@ def labels_saved(curves: Mapping[int, float], baseline: Mapping[int, float]) -> 
             yield labels, known[-1] / labels, "more than"
 
 
-def labelled_as(trial: Trial) -> str:
-    """Return how many labels a trial has, in words."""
-    return "" if trial.labels is None else f"{trial.labels} labels, "
-
-
 def slug(trial: Trial, *, arm: bool = True) -> str:
     """Return the name of the link to a trial's artefact."""
     parts = [*([trial.arm, *trial.point] if arm else []), "" if trial.labels is None else str(trial.labels)]

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from statistics import mean
 
 from ulmfit_style import chain, launch, lineage
-from ulmfit_style.chain import Step
-from ulmfit_style.config import Config
 from ulmfit_style.console import duration, muted, say
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.run import METRICS, Artefact, read_json
@@ -94,7 +92,8 @@ class _Running:
             if not all(step.artefact.finished for step in adapted):
                 # What all seeds share may take hours, and is worth watching.
                 launch.make(trial.config, adapted, ["adapt"])
-            self._quietly(trial.config, steps)
+            with muted():
+                launch.make(trial.config, steps, STAGES)
         except (Interrupted, KeyboardInterrupt):
             raise
         except Exception as error:  # whatever a library raises: the other runs can still be made
@@ -112,11 +111,6 @@ class _Running:
         left = f"; about {duration(self.estimate.seconds(self.left))} left" if self.left else ""
         say(f"  {metric} {score:.3f} on the test rows, in {time.monotonic() - started:.0f} s{left}")
         return None
-
-    @staticmethod
-    def _quietly(config: Config, steps: Sequence[Step]) -> None:
-        with muted():
-            launch.make(config, steps, STAGES)
 
     def _keep(self, trial: Trial, result: Result) -> None:
         """Discard the weights that are not to be kept, but for those that another name links to."""
@@ -138,7 +132,7 @@ class _Running:
         config = self.plan.at(self.plan.base, trial.labels, trial.seed)
         artefact = lineage.references(config)
         if not artefact.finished:
-            say(f"reference models, {results.labelled_as(trial)}seed {trial.seed}", style="bold")
+            say(f"reference models, {trial.sample}", style="bold")
             chain.prepare()
             references.run(config)
         artefact.link(self.plan.folder, f"references-{results.slug(trial, arm=False)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ulmfit_style import chain, lineage, pins
 from ulmfit_style.composing import compose
@@ -34,16 +35,20 @@ class Trial:
     point: Point
     config: Config
 
-    @property
+    @cached_property
     def artefact(self) -> Artefact:
         """What the trial makes."""
         return lineage.finetune(self.config)
 
     @property
+    def sample(self) -> str:
+        """What its labelled rows are called where they are told about."""
+        return f"{'' if self.labels is None else f'{self.labels} labels, '}seed {self.seed}"
+
+    @property
     def title(self) -> str:
         """What the trial is called where it is told about."""
-        parts = [self.arm, *([] if self.labels is None else [f"{self.labels} labels"]), *self.point]
-        return f"{', '.join(parts)}, seed {self.seed}"
+        return ", ".join([self.arm, *self.point, self.sample])
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ def plan(overrides: Sequence[str]) -> Plan:
     Raises:
         UserError: if an arm is wrong, or two arms are the same, or not scored on the same rows.
     """
-    base = compose(overrides)
+    common = [*overrides, *compose(overrides).study.common]
+    base = compose(common)
     study = base.study
     lineage.required_task(base)
     values = [[f"{option}={spelled(value)}" for value in values] for option, values in study.search.items()]
@@ -112,7 +118,7 @@ def plan(overrides: Sequence[str]) -> Plan:
     variants = {}
     for (arm, own), point in itertools.product(study.arms.items(), points):
         try:
-            variants[arm, point] = pins.pinned(compose([*_of_concern(overrides, own), *own, *_of_concern(point, own)]))
+            variants[arm, point] = pins.pinned(compose([*_of_concern(common, own), *own, *_of_concern(point, own)]))
         except UserError as error:
             raise UserError(f"study.arms: {arm}: {error}") from error
     made = Plan(base, variants, _possible(base), points)

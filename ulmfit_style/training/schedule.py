@@ -14,6 +14,9 @@ from ulmfit_style.options import Schedule
 RATIO = 32
 """How much smaller the lowest rate of the slanted schedule is than its peak (ULMFiT, section 3.2)."""
 
+BEFORE, AFTER = 1 / 25, 1e-5
+"""What a cycle begins and ends at, as shares of its peak: fastai's div and div_final (Smith 2018)."""
+
 
 @dataclass(frozen=True)
 class Rising:
@@ -36,8 +39,12 @@ def share(schedule: Schedule | Rising, position: Fraction, warmup: Fraction) -> 
     height = position / warmup if rising else (1 - position) / (1 - warmup)
     if schedule == "slanted":
         return float((1 + height * (RATIO - 1)) / RATIO)
+    wave = (1 - math.cos(math.pi * height)) / 2
+    if schedule == "one_cycle":
+        lowest = BEFORE if rising else AFTER
+        return lowest + (1 - lowest) * wave
     if schedule == "cosine" and not rising:
-        return (1 - math.cos(math.pi * height)) / 2
+        return wave
     if schedule == "constant" and not rising:
         return 1.0
     return float(height)
