@@ -29,7 +29,7 @@ labels: [2, 10, 20, 5000]
 per_class: false
 search: {}
 search_seeds: []
-references: true
+references: [linear]
 keep_weights: best
 """
 
@@ -96,7 +96,7 @@ def test_a_study_compares_arms_on_the_same_rows_and_its_second_call_only_tells(
 
 
 def test_a_stopped_study_makes_what_is_missing(with_study: Callable, rows: Callable, tmp_path: Path):
-    overrides = with_study(STUDY, "study.labels=null", "study.references=false")
+    overrides = with_study(STUDY, "study.labels=null", "study.references=[]")
     assert main(["study", *overrides]) == 0
     whole = rows()
     gone, *others = [row["artefact"] for row in whole]
@@ -110,7 +110,7 @@ def test_a_stopped_study_makes_what_is_missing(with_study: Callable, rows: Calla
 def test_weights_that_were_not_kept_are_made_again_for_who_wants_them(
     with_study: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
-    overrides = with_study(STUDY, "study.labels=null", "study.keep_weights=none", "study.references=false")
+    overrides = with_study(STUDY, "study.labels=null", "study.keep_weights=none", "study.references=[]")
     assert main(["study", *overrides]) == 0
     assert not list((tmp_path / "runs").glob("finetune-*/model.safetensors"))
     assert main(["runs", *overrides]) == 0
@@ -133,7 +133,7 @@ def test_each_arm_takes_what_its_own_search_finds_best_on_the_validation_rows(
     with_study: Callable, rows: Callable, capsys: pytest.CaptureFixture
 ):
     search = "study.search={finetune.learning_rate: [1e-5, 1e-2], adapt.epochs: [1]}"
-    small = [search, "study.search_seeds=[7, 8]", "study.labels=[20]", "study.references=false"]
+    small = [search, "study.search_seeds=[7, 8]", "study.labels=[20]", "study.references=[]"]
     assert main(["study", *with_study(STUDY, *small, "adapt.batch_size=8")]) == 0
     assert "3 arms x 2 seeds and a search: 18 runs" in " ".join(capsys.readouterr().out.split())
     made = trials.plan(with_study(STUDY, *small, "adapt.batch_size=8"))
@@ -151,7 +151,7 @@ def test_a_study_that_failed_in_part_says_so_and_averages_nothing(
     with_study: Callable, rows: Callable, capsys: pytest.CaptureFixture
 ):
     text = STUDY.replace("  adapted: []\n", "  too deep: [adapt=none, 'finetune.unfreeze=[50, all]']\n")
-    overrides = with_study(text, "study.labels=null", "study.references=false")
+    overrides = with_study(text, "study.labels=null", "study.references=[]")
     assert main(["study", *overrides]) == 2
     ended = capsys.readouterr()
     assert "2 of 6 runs failed; the same command tries them again" in ended.err
@@ -191,7 +191,7 @@ def test_the_estimate_counts_the_reference_models_that_are_not_there(with_study:
     assert 0 < Estimate(made).seconds([]) < before / 2
     references.run(samples[-1])
     assert Estimate(made).seconds([]) == 0
-    assert Estimate(trials.plan(with_study(STUDY, "study.references=false"))).seconds([]) == 0
+    assert Estimate(trials.plan(with_study(STUDY, "study.references=[]"))).seconds([]) == 0
 
 
 def test_one_seed_is_warned_of(with_study: Callable, capsys: pytest.CaptureFixture):

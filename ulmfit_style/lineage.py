@@ -22,7 +22,7 @@ from ulmfit_style.run import LIBRARIES, MANIFEST, RECIPE, Artefact, device, read
 from ulmfit_style.schema import spelled
 from ulmfit_style.tasks.base import Row, Task
 
-RESULT_VERSIONS = {"scratch": 1, "pretrain": 1, "references": 2, "adapt": 2, "finetune": 1, "evaluate": 1}
+RESULT_VERSIONS = {"scratch": 1, "pretrain": 1, "references": 2, "setfit": 1, "adapt": 2, "finetune": 1, "evaluate": 1}
 """Raised whenever a stage would make something else of the same config."""
 
 ACTS_THROUGH = {
@@ -164,6 +164,11 @@ def features(config: Config) -> Artefact:
     task = required_task(config)
     data = labelled.digest_of(task, labelled.load(task).test)
     return Artefact("features", {**references(config).determinants, "data": data}, config.runs)
+
+
+def setfit(config: Config) -> Artefact:
+    """Return the artefact of SetFit's scores."""
+    return Artefact("setfit", {**references(config).determinants, "seed": config.finetune.seed}, config.runs)
 
 
 def tuned(config: Config, named: str | None, option: str) -> Checkpoint:

@@ -319,8 +319,10 @@ class Study(Section):
     {finetune.learning_rate: [5e-5, 1e-4]}. What scores best on the validation rows is taken."""
     search_seeds: tuple[int, ...]
     """Seeds of that search: none of `seeds`."""
-    references: bool
-    """Whether the reference models are fitted too, on the same rows."""
+    references: tuple[Literal["linear", "setfit"], ...]
+    """Models that are trained on the same rows, to hold the arms against. linear: one on TF-IDF, one on the frozen
+    features of the checkpoint. setfit: the library SetFit, where it is installed and a row is one text with its class:
+    250 steps of 16 pairs, which take minutes for each seed and number of labels."""
     keep_weights: Literal["best", "all", "none"]
     """Which fine-tuned models stay on the disk: the one that scores best on the validation rows, all, or none. Scores,
     predictions and manifests always do."""

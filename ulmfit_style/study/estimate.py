@@ -12,6 +12,7 @@ from ulmfit_style.config import Config
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.options import Model
 from ulmfit_style.run import MANIFEST, MEASURED, read_json
+from ulmfit_style.stages import setfit
 from ulmfit_style.study.trials import Plan, Trial
 
 CHARACTERS_A_TOKEN = 4.5
@@ -55,18 +56,17 @@ class Estimate:
         """Seconds that the missing reference models take, which are fitted when all trials are done."""
         plan = self._plan
         study, task = plan.base.study, lineage.required_task(plan.base)
-        if not study.references or task.reference() is None:
-            return 0.0
         samples = [plan.at(plan.base, labels, seed) for labels in plan.labels for seed in study.seeds]
-        missing = {
-            artefact.fingerprint: config for config in samples if not (artefact := lineage.references(config)).finished
-        }
-        if not missing:
-            return 0.0
-        rows = sum(len(labelled.load(lineage.required_task(config)).train) for config in missing.values())
-        if not lineage.features(plan.base).finished:
-            rows += len(labelled.load(task).test)
-        return OVERHEAD * len(missing) + rows * FORWARD * _length(plan.base) / _speed(plan.base.model)
+        missing = [config for config in samples if not lineage.references(config).finished]
+        fitted, texts = 0, 0.0
+        if "linear" in study.references and task.reference() is not None:
+            fitted = len(missing)
+            texts += FORWARD * sum(len(labelled.load(lineage.required_task(config)).train) for config in missing)
+            if missing and not lineage.features(plan.base).finished:
+                texts += FORWARD * len(labelled.load(task).test)
+        if "setfit" in study.references and setfit.is_possible(plan.base):
+            texts += setfit.STEPS * setfit.TEXTS * sum(not lineage.setfit(config).finished for config in samples)
+        return OVERHEAD * fitted + texts * _length(plan.base) / _speed(plan.base.model) if texts else 0.0
 
 
 def _finetuning(config: Config) -> float:

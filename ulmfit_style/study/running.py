@@ -13,7 +13,7 @@ from ulmfit_style import chain, launch, lineage
 from ulmfit_style.console import duration, muted, say
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.run import METRICS, Artefact, read_json
-from ulmfit_style.stages import references
+from ulmfit_style.stages import references, setfit
 from ulmfit_style.study import report, results
 from ulmfit_style.study.estimate import Estimate
 from ulmfit_style.study.results import Reference, Result
@@ -127,16 +127,20 @@ class _Running:
 
     def references(self, trial: Trial) -> Iterator[Reference]:
         """Fit the reference models on the rows of a trial, unless it was done, and return what they showed."""
-        if not self.plan.base.study.references:
-            return
+        wanted = self.plan.base.study.references
         config = self.plan.at(self.plan.base, trial.labels, trial.seed)
-        artefact = lineage.references(config)
-        if not artefact.finished:
-            say(f"reference models, {trial.sample}", style="bold")
-            chain.prepare()
-            references.run(config)
-        artefact.link(self.plan.folder, f"references-{results.slug(trial, arm=False)}")
-        yield from results.of_references(trial, artefact)
+        stages = []
+        if "linear" in wanted:
+            stages.append(("references", "reference models", lineage.references(config), references.run))
+        if "setfit" in wanted and setfit.is_possible(config):
+            stages.append(("setfit", setfit.NAME, lineage.setfit(config), setfit.run))
+        for role, title, artefact, stage in stages:
+            if not artefact.finished:
+                say(f"{title}, {trial.sample}", style="bold")
+                chain.prepare()
+                stage(config)
+            artefact.link(self.plan.folder, f"{role}-{results.slug(trial, arm=False)}")
+            yield from results.of_references(trial, artefact)
 
 
 def _one_each(trials: Sequence[Trial]) -> list[Trial]:
