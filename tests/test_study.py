@@ -9,6 +9,7 @@ import pytest
 
 from ulmfit_style import lineage, metrics
 from ulmfit_style.__main__ import main
+from ulmfit_style.chain import FEWEST_POINTS
 from ulmfit_style.composing import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.run import read_json
@@ -61,7 +62,7 @@ def rows(tmp_path: Path) -> Callable[[], list[dict[str, str]]]:
 def test_a_study_compares_arms_on_the_same_rows_and_its_second_call_only_tells(
     with_study: Callable, rows: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
-    overrides = with_study(STUDY)
+    overrides = with_study(STUDY, "adapt.epochs=5")
     assert main(["study", *overrides]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "study: 5000 labels are left out: there are" in told
@@ -85,6 +86,10 @@ def test_a_study_compares_arms_on_the_same_rows_and_its_second_call_only_tells(
     assert len(list(runs.glob("finetune-*/predictions.parquet"))) == 18
     assert len(list(runs.glob("references-*"))) == 6
     assert len(list(runs.glob("features-*"))) == 1  # all samples of labels share the test rows
+
+    (adapted,) = runs.glob("adapt-*")
+    assert len(read_json(adapted / "metrics.json")["log"]) >= FEWEST_POINTS
+    assert not list(runs.rglob("course.*"))
 
     made = {path: path.stat().st_mtime_ns for path in runs.rglob("metrics.json")}
     assert main(["study", *overrides]) == 0

@@ -125,7 +125,7 @@ def test_the_rate_rises_to_its_peak_and_falls_to_zero(learning: Learning):
     rates = {int(entry["step"]): entry["learning_rate"] for entry in outcome.log}
     # 40 steps, 4 of them warm-up; the rate of step n is that of n - 1 steps done.
     assert rates[1] == 0
-    assert rates[10] == pytest.approx(1e-3 * (40 - 9) / 36)
+    assert rates[12] == pytest.approx(1e-3 * (40 - 11) / 36)
     assert rates[40] == pytest.approx(1e-3 * 1 / 36)
 
 

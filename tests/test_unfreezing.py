@@ -43,6 +43,14 @@ def test_each_phase_before_the_last_is_one_pass_and_the_last_has_the_epochs(tune
     ]
 
 
+def test_a_short_phase_is_logged_more_often_and_every_one_at_its_end(tune: Tune, tmp_path: Path):
+    assert tune("finetune.unfreeze=[1,all]", "finetune.epochs=15", "finetune.batch_size=3") == 0
+    assert [entry["step"] for entry in log(tmp_path / "runs")] == [
+        *range(1, 8),
+        *(1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 105),
+    ]
+
+
 def test_chain_thaw_trains_the_head_then_each_group_alone_and_then_all(tune: Tune, tmp_path: Path):
     options = ["finetune.unfreeze=chain_thaw", "finetune.layer_decay=2", "finetune.epochs=3", "finetune.max_steps=2"]
     assert tune(*options, "finetune.batch_size=10", "finetune.trainer.logging_steps=1") == 0

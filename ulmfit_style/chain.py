@@ -7,17 +7,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ulmfit_style import architectures, checkpoints, lineage, processes
+from ulmfit_style import architectures, checkpoints, figures, lineage, processes
 from ulmfit_style.comparison import conclude, without_adaptation
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.options import GROUP, Finetune, LanguageModelling
-from ulmfit_style.run import Artefact
+from ulmfit_style.run import METRICS, Artefact, read_json
 from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, references, scratch
 from ulmfit_style.tasks.base import Task
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.tasks.text_classification import TextClassification
+
+COURSE = "course"
+"""What the figure beside metrics.json is called, with its two endings."""
+
+FEWEST_POINTS = 10
+"""Logged steps that are worth a figure."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,29 @@ def up_to_date(step: Step) -> str:
     """Tell where a finished artefact is, and in a second line what it was made with that is other now, if anything."""
     differently = lineage.made_with(step.artefact, step.config)
     return f"up to date ({step.artefact.directory})" + (f"\n  {differently}" if differently else "")
+
+
+def draw(steps: Sequence[Step]) -> None:
+    """Draw the losses and rates of what was trained, beside its metrics.json, unless it was done or is too short.
+
+    A figure takes half a second, and importing matplotlib one. So a command draws in the end, when its results are
+    safe, and a study, which may have hundreds of runs, does not; their figures come when a command next names them.
+    """
+    for step in steps:
+        path = step.artefact.directory / COURSE
+        if step.artefact.stage not in ("pretrain", "adapt", "finetune") or path.with_suffix(".svg").exists():
+            continue
+        metrics = read_json(path.with_name(METRICS))
+        log = [entry for entry in metrics["log"] if "loss" in entry]
+        if len(log) < FEWEST_POINTS:
+            continue
+        unit = f"nats a {metrics['per']}" if "per" in metrics else "mean"
+        try:
+            figures.course(path, log, step.artefact.directory.name, unit)
+        except Exception as error:  # whatever matplotlib raises: the run is finished
+            say(f"{path}.png: could not be drawn ({type(error).__name__}: {error})")
+        else:
+            say(f"Losses and rates are drawn in {path}.png")
 
 
 def tell(config: Config, stages: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -104,6 +105,59 @@ def rising_rate(
         axes.legend(fontsize="small")
 
 
+def course(path: Path, log: Sequence[Mapping[str, Any]], title: str, unit: str) -> None:
+    """Draw the loss, and below it the rate of each layer group, over the optimizer steps of all phases.
+
+    Args:
+        path: Without its ending.
+        log: The entries of metrics.json that have a loss; each phase counts its own steps.
+        unit: That of the loss.
+    """
+    from matplotlib import colormaps
+
+    phases = [list(entries) for _, entries in itertools.groupby(log, lambda entry: entry["phase"])]
+    ends = [0, *itertools.accumulate(entries[-1]["step"] for entries in phases)]
+    groups = max((list(_rates(entry)) for entry in log), key=len)  # from the head down, as the lines lie
+    lines: dict[str, Any] = {}
+    peaks: list[float] = []
+    with _axes(path, (9, 6), rows=2) as (above, below):
+        for (start, end), entries in zip(itertools.pairwise(ends), phases, strict=True):
+            steps = [start + entry["step"] for entry in entries]
+            above.plot(steps, [entry["loss"] for entry in entries], ".-", color=COLOURS[0], markersize=4)
+            for group in _rates(entries[0]):
+                rates = [_rates(entry)[group] for entry in entries]
+                colour = colormaps["viridis"](0.9 * groups.index(group) / len(groups))
+                (lines[group],) = below.plot(steps, rates, ".-", color=colour, markersize=4)
+                if peak := max(rates):
+                    peaks.append(peak)
+            for axes in (above, below):
+                axes.axvline(end, color="grey", linestyle=":", zorder=0)
+            _head(above, entries[0]["phase"], (start + end) / 2, (end - start) / ends[-1])
+        above.figure.suptitle(title)
+        above.set(ylabel=f"loss ({unit})")
+        below.set(xlabel="optimizer step", ylabel="learning rate", xlim=(0, ends[-1]), ylim=(0, None))
+        below.ticklabel_format(axis="y", scilimits=(0, 0))
+        if max(peaks, default=0) > 25 * min(peaks, default=0):  # the lowest could hardly be seen
+            below.set(yscale="log", ylim=(min(peaks) / 10, None))
+        if len(groups) > 1:
+            handles = [lines[group] for group in groups]
+            below.figure.legend(handles, groups, loc="outside right center", fontsize="small", title="layer group")
+        for axes in (above, below):
+            axes.grid(alpha=0.25)
+
+
+def _rates(entry: Mapping[str, Any]) -> Mapping[str, float]:
+    """Return the rates of an entry of metrics.json's log, by layer groups where each has its own."""
+    return entry.get("rates") or {"": entry["learning_rate"]}
+
+
+def _head(axes: Axes, title: str, middle: float, share: float) -> None:
+    """Write the title of a phase over its share of the steps: upright where it is narrow, and none where narrower."""
+    if share > 1 / 60:
+        above, upright = axes.get_xaxis_transform(), len(title) > 95 * share
+        axes.text(middle, 1.03, title, size="small", rotation=90 * upright, ha="center", va="bottom", transform=above)
+
+
 def _style(number: int, curve: Curve) -> dict[str, Any]:
     return {
         "color": COLOURS[number % len(COLOURS)],
@@ -114,14 +168,16 @@ def _style(number: int, curve: Curve) -> dict[str, Any]:
 
 
 @contextmanager
-def _axes(path: Path, size: tuple[float, float]) -> Iterator[Axes]:
-    """Give the axes of a figure, which is written when the block ends."""
+def _axes(path: Path, size: tuple[float, float], rows: int = 1) -> Iterator[Any]:
+    """Give the axes of a figure, or those of each row, which is written when the block ends."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # Not pyplot: that keeps figures, and asks for a screen.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
-    yield figure.subplots()
+    yield figure.subplots(rows, sharex=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "svg"):
-        figure.savefig(path.with_suffix(f".{ending}"), dpi=150)
+        fresh = path.with_name(f".{path.name}.{ending}")
+        figure.savefig(fresh, dpi=150)
+        fresh.replace(path.with_suffix(f".{ending}"))

@@ -13,7 +13,7 @@ from uuid import uuid4
 import yaml
 
 from ulmfit_style import chain, lineage, pins, processes
-from ulmfit_style.chain import Step, plan, tell
+from ulmfit_style.chain import Step, draw, plan, tell
 from ulmfit_style.config import Config, load
 from ulmfit_style.console import muted, say
 from ulmfit_style.errors import Interrupted, UserError
@@ -43,7 +43,9 @@ def run(config: Config, stages: Sequence[str]) -> None:
         Interrupted: if a signal stopped the training.
     """
     config = pins.pinned(config)
-    make(config, plan(config, stages), stages)
+    steps = plan(config, stages)
+    make(config, steps, stages)
+    draw(steps)
     tell(config, stages)
     if "predict" in stages:
         predict.run(config)
@@ -90,6 +92,7 @@ def main(arguments: Sequence[str]) -> int:
         chain.make(steps, config.name)
         processes.leave()
         if processes.is_main() and not processes.is_started():
+            draw(steps)
             tell(config, stages)
     except (UserError, Interrupted) as error:
         if not processes.is_main():

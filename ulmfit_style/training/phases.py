@@ -31,6 +31,7 @@ from ulmfit_style.training.schedule import Rising
 from ulmfit_style.training.trainer import Finite, Measuring, Progress, RecipeTrainer, number
 
 LOGGING_STEPS = 10
+"""Optimizer steps between two entries of the log; fewer in a phase that would have fewer than so many entries."""
 
 GENERAL = "general_loss"
 """The measure of forgetting: the loss on general text."""
@@ -201,7 +202,7 @@ def _run(course: Course, place: int, measuring: Measuring, folder: Path, best: B
         if best.over:  # the run was stopped between the end of this phase and its being marked as done
             phase = replace(phase, epochs=best.curve[-1]["epoch"])
     ordered = course.ordered(place)
-    total = math.ceil(math.ceil(len(ordered) / ordered.batch_size) * phase.epochs)
+    total = _steps(phase, ordered)
     measuring.every = math.ceil(total / settings.measurements)
     done = 0 if resumed is None else int(resumed.name.rpartition("-")[2])
     with progress(phase.title, total, done) as steps, Keeper(phase.title, settings.save_minutes) as keeper:
@@ -259,7 +260,7 @@ def trainer_of(
             disable_tqdm=True,
             remove_unused_columns=False,
             logging_nan_inf_filter=False,
-            **{**_defaults(), **settings.extras},
+            **{**_defaults(_steps(phase, rows)), **settings.extras},
         ),
         train_dataset=rows,
         data_collator=lesson.collate,
@@ -269,6 +270,11 @@ def trainer_of(
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
         raise UserError(f"CUDA_VISIBLE_DEVICES={visible}: one process trains on one GPU; name one")
     return trainer
+
+
+def _steps(phase: Phase, rows: Ordered) -> int:
+    """Return the optimizer steps of a phase."""
+    return math.ceil(math.ceil(len(rows) / rows.batch_size) * phase.epochs)
 
 
 def _rates(layers: Layers, learning_rate: float, layer_decay: float) -> Table:
@@ -283,14 +289,14 @@ def _rates(layers: Layers, learning_rate: float, layer_decay: float) -> Table:
     return table
 
 
-def _defaults() -> dict[str, Any]:
-    """Return the TrainingArguments that a user's extras may replace."""
+def _defaults(steps: int) -> dict[str, Any]:
+    """Return the TrainingArguments that a user's extras may replace, for a phase of so many optimizer steps."""
     return {
         "use_cpu": processes.count() > 1
         and not torch.cuda.is_available(),  # or the processes would not find each other
         "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         "logging_first_step": True,
-        "logging_steps": LOGGING_STEPS,
+        "logging_steps": min(LOGGING_STEPS, math.ceil(steps / LOGGING_STEPS)),
         "report_to": "none",
         "dataloader_pin_memory": torch.cuda.is_available(),
     }

@@ -142,7 +142,8 @@ class Progress(TrainerCallback):
         self.loss = (logs or {}).get("loss", self.loss)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Advance the bar."""
+        """Advance the bar, and have the last step logged, whatever its number."""
+        control.should_log |= state.global_step == state.max_steps
         rate = kwargs["lr_scheduler"].get_last_lr()[0]
         self._trained += 1
         speed = self._trained * self.rows.tokens_per_batch / (time.monotonic() - self._started)
