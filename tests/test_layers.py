@@ -3,7 +3,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import transformers
-from transformers import BertForMaskedLM, BertForSequenceClassification, PreTrainedModel
+from transformers import (
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    PreTrainedModel,
+)
 
 from ulmfit_style.training.layers import groups, with_rates
 
@@ -89,6 +95,20 @@ def test_the_groups_hold_every_parameter_once_embeddings_first_and_head_last(
     body = f"{model.base_model_prefix}."
     assert not any(parameter.startswith(body) for parameter in told["head"])
     assert not any(".layer" in parameter or ".block." in parameter for parameter in told["embeddings"] - norms(told))
+
+
+def test_two_models_put_together_as_encoder_and_decoder_have_one_stack_of_layers_and_the_head_of_the_decoder(
+    tiny: dict,
+):
+    halves = [transformers.BertConfig(**tiny) for _ in range(2)]
+    model = EncoderDecoderModel(EncoderDecoderConfig.from_encoder_decoder_configs(*halves))
+    told = names(model)
+    assert list(told) == [*TWO[:3], "layer 3", "layer 4", "head"]
+    assert sorted(name for own in told.values() for name in own) == sorted(name for name, _ in model.named_parameters())
+    assert all(name.split(".")[-3] == "embeddings" for name in told["embeddings"])
+    assert told["layer 2"] > {"encoder.pooler.dense.weight"}
+    assert all(name.startswith("decoder.bert.encoder.layer.1.") for name in told["layer 4"])
+    assert all(name.startswith("decoder.cls.") for name in told["head"])
 
 
 def norms(told: dict[str, set[str]]) -> set[str]:

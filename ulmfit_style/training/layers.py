@@ -29,7 +29,8 @@ def groups(model: PreTrainedModel, missing: Collection[str]) -> Layers:
     """
     bodies = [model.base_model]
     if model.config.is_encoder_decoder:
-        bodies = [model.get_encoder(), model.get_decoder()]
+        # Without a head of their own, as the decoder of an EncoderDecoderModel has one.
+        bodies = [model.get_encoder().base_model, model.get_decoder().base_model]
     found: dict[int, str] = {}
     titles = [EMBEDDINGS]
     for body in bodies:
