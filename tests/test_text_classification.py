@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from exact import TASKS, features, labelled
@@ -17,6 +18,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from ulmfit_style.__main__ import main
 from ulmfit_style.data import labelled as data
 from ulmfit_style.errors import UserError
+from ulmfit_style.metrics import Points
 from ulmfit_style.run import METRICS
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
@@ -63,9 +65,14 @@ def test_every_kind_learns_from_rows_answers_them_and_is_scored(kind: str, model
     points = task.points(found, targets)
     assert task.metric in scores
     assert len(points) == len(rows)
-    assert sum(points) / len(points) == pytest.approx(scores[task.metric], abs=1e-9)
+    assert of_points(task, points) == pytest.approx(scores[task.metric], abs=1e-9)
     low, high = task.intervals(found, targets)[task.metric]
     assert low <= scores[task.metric] <= high
+
+
+def of_points(task: Task, points: Points) -> float:
+    """Return the score that the points make: their means over the rows, combined."""
+    return float(task.of_means(np.mean(points, axis=0).reshape(-1)))
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -77,7 +84,17 @@ def test_right_answers_have_the_highest_score(kind: str):
     assert task.score(right, targets)[task.metric] == pytest.approx(1)
     moved = [*right[1:], right[0]]
     assert task.score(moved, targets)[task.metric] < 1
-    assert sum(task.points(moved, targets)) / len(rows) == pytest.approx(task.score(moved, targets)[task.metric])
+    assert of_points(task, task.points(moved, targets)) == pytest.approx(task.score(moved, targets)[task.metric])
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_the_points_of_drawn_rows_make_the_score_of_these_rows(kind: str, model_for, tokenizer):
+    task, rows = TASKS[kind], labelled(kind)
+    found, targets = list(answers(model_for(kind), tokenizer, task, rows, 32)), [task.target(row) for row in rows]
+    points = np.array(task.points(found, targets), dtype=float).reshape(len(rows), -1)
+    for drawn in np.random.default_rng(0).integers(len(rows), size=(5, len(rows))):
+        expected = task.score([found[place] for place in drawn], [targets[place] for place in drawn])
+        assert of_points(task, points[drawn]) == pytest.approx(expected[task.metric], abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", TASKS)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ulmfit_style.metrics import Array, Points
+
 Feature = dict[str, Any]
 """What a model reads: one encoded text or window. `row` says which row it comes from."""
 
@@ -240,18 +242,24 @@ class Task(Section, abc.ABC):
         return None
 
     @abc.abstractmethod
-    def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[float]:
-        """Return each row's part of `metric`, whose mean over the rows is the score."""
+    def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
+        """Return each row's part of `metric`: a number, or several of whose means over the rows `of_means` makes it."""
+
+    def of_means(self, means: Array) -> Array:
+        """Return `metric` from the means of the points over rows, (..., numbers) to (...); by default the first."""
+        from ulmfit_style.metrics import first
+
+        return first(means)
 
     @abc.abstractmethod
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         """Return all scores of the answers, `metric` among them."""
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
-        """Return the 95 % bootstrap interval of each score; by default of `metric` alone, the mean of the points."""
+        """Return the 95 % bootstrap interval of each score; by default of `metric` alone, by its points."""
         from ulmfit_style.metrics import interval
 
-        return {self.metric: interval(self.points(answers, targets))}
+        return {self.metric: interval(self.points(answers, targets), self.of_means)}
 
     def report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
         """Return the scores of each class, in the same columns for each; empty for a task without classes."""
