@@ -60,7 +60,7 @@ def labelled(kind: str, count: int = 40) -> list[Row]:
 def features(tokenizer: PreTrainedTokenizerFast, count: int = 40, kind: str = "classification") -> Encoded:
     """What the model reads of the rows, as `finetune` makes it; `row` says which row it is."""
     task, rows = TASKS[kind], labelled(kind, count)
-    label2id = {label: index for index, label in enumerate(task.classes(rows))}
+    label2id = task.head(task.classes(rows)).get("label2id", {})
     return Encoded(
         {**feature, "weight": weight, "row": row.number}
         for row, weight in zip(rows, task.weights(rows), strict=True)

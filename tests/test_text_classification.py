@@ -206,7 +206,7 @@ def test_a_pair_is_read_as_two_segments_and_nothing_else_is_taken_for_one(tokeni
 def test_a_text_that_is_longer_than_its_room_is_marked_and_one_that_just_fits_is_not(tokenizer, texts, cut: bool):
     task = TextClassification(path="-", text_pair="b" if len(texts) == 2 else None)
     (feature,) = task.encode(task.row(*texts), tokenizer, 8, None)
-    assert feature["cut"] == cut
+    assert feature["long"] == cut
     expected = tokenizer(*texts, truncation=True, max_length=8)
     assert {name: feature[name] for name in expected} == dict(expected)
     assert len(feature["input_ids"]) == 8

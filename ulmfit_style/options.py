@@ -198,7 +198,8 @@ class Finetune(Training):
     batch_size: Count
     """Rows per optimizer step, over all processes."""
     max_length: Count
-    """Tokens per row, special tokens included; how many rows are longer, and are cut, is said."""
+    """Tokens per row, special tokens included. It is said how many rows are longer: these are cut, or read in windows
+    where the task tells of single words."""
     max_steps: Count | None = None
     """At most so many optimizer steps in the last phase, however many rows there are: fewer passes then. null: no
     bound."""

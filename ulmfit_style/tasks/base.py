@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from ulmfit_style.metrics import Array, Points
 
 Feature = dict[str, Any]
-"""What a model reads: one encoded text or window. `row` says which row it comes from."""
+"""What a model reads: one encoded text, or one window of a longer one."""
 
 Answer = dict[str, Any]
 """What is told to the user about one row, as JSON values."""
+
+
+IGNORED = -100
+"""The label of a token that is not learnt; torch's own."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,8 @@ class Task(Section, abc.ABC):
     """The transformers auto class that loads this task's model."""
     metric: ClassVar[str]
     """The score that ranks models."""
+    long_texts: ClassVar[str] = "cut"
+    """What becomes of texts longer than `finetune.max_length`, for messages."""
 
     # The data enter a fingerprint by the content of the rows that these options choose, not by the options.
     path: Annotated[Splits, Unhashed]
@@ -218,7 +224,10 @@ class Task(Section, abc.ABC):
     ) -> list[Feature]:
         """Turn a row into what the model reads; with `label2id`, each feature carries its `labels` too.
 
-        `cut` says of each feature whether its text was longer than `max_length`.
+        `long` says of each feature whether its text is longer than `max_length`.
+
+        Args:
+            label2id: The number of each of the model's outputs, as `head` has it.
         """
 
     @abc.abstractmethod
@@ -230,12 +239,16 @@ class Task(Section, abc.ABC):
         """Return what the summed loss is divided by, over all batches of an optimizer step: a scalar."""
 
     @abc.abstractmethod
-    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Answer]:
-        """Return one answer per feature of the batch."""
+    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Any]:
+        """Return what the model says of each feature of the batch, for `merge`."""
 
     @abc.abstractmethod
-    def merge(self, answers: Sequence[Answer]) -> Answer:
-        """Return the answer of a row from those of its features."""
+    def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Any]) -> Answer:
+        """Return the answer to a row, from its features in their order and what the model says of each."""
+
+    def told(self, answer: Answer) -> Any:
+        """Return what `load(...)` returns of an answer; by default the whole."""
+        return answer
 
     def reference(self) -> Reference | None:
         """Return the linear model that results are held against; None where the task has none."""
