@@ -59,6 +59,8 @@ class Column:
     """The column's name; None to find it."""
     known: Sequence[str] = ()
     """The names that leave no doubt, in any case, where the user gives none."""
+    hint: str = ""
+    """What else may be wrong where none is found."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class Task(Section, abc.ABC):
     """The score that ranks models."""
     long_texts: ClassVar[str] = "cut"
     """What becomes of texts longer than `finetune.max_length`, for messages."""
+    answering: ClassVar[Sequence[str]] = ()
+    """The options that say how the model answers: they can be others when it has been trained."""
 
     # The data enter a fingerprint by the content of the rows that these options choose, not by the options.
     path: Annotated[Splits, Unhashed]
@@ -178,6 +182,10 @@ class Task(Section, abc.ABC):
     def doubt(self, rows: Sequence[Row]) -> str | None:
         """Return why the rows of the training file, wanted or not, cannot be learnt from though each is right."""
         return None
+
+    def remarks(self, rows: Sequence[Row]) -> list[str]:
+        """Return what is to be told of rows that are not used as they stand in their file."""
+        return []
 
     @abc.abstractmethod
     def texts(self, row: Row) -> list[str]:
