@@ -243,6 +243,8 @@ class Predict(Section):
     """A file that ends in .jsonl or .csv; null for JSON lines on standard output."""
     model: str | None = None
     """The directory that `finetune` made, or the Hub id that `push` uploaded to; null for this config's own model."""
+    task: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Other values for options of the model's task that say how it answers: predict.task.aggregation=simple"""
 
 
 class Hub(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final, overload
 
 import transformers
@@ -28,13 +28,24 @@ Text = str | tuple[str, str]
 
 @final
 class Predictor:
-    """Answers one text or several."""
+    """Answers one text or several.
 
-    def __init__(self, source: str, device: str | None = None, option: str = "source") -> None:
+    Args:
+        task: Other values for options of the task that say how it answers.
+        option: What the user names the model by, for error messages.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        device: str | None = None,
+        task: Mapping[str, Any] | None = None,
+        option: str = "source",
+    ) -> None:
         logging.disable_progress_bar()
         directory = checkpoints.finetuned(source, option).directory
         recipe = config.load(directory / RECIPE)
-        self.task = required_task(recipe)
+        self.task = required_task(recipe).answering_with(task or {})
         self.max_length = recipe.finetune.max_length
         self.tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         auto_class = getattr(transformers, self.task.auto_class)

@@ -65,7 +65,8 @@ def run(config: Config) -> None:
     lineage.require_tuned(config, config.predict.model, "predict")
     source = lineage.tuned(config, config.predict.model, "predict.model").directory
     given, output = str(config.predict.input), config.predict.output
-    rows = _rows(lineage.task_of(config, config.predict.model, "predict.model"), given)
+    task = lineage.task_of(config, config.predict.model, "predict.model").answering_with(config.predict.task)
+    rows = _rows(task, given)
     first = next(rows, None)
     if first is None:
         raise UserError(f"predict.input={given}: holds no rows")
@@ -73,7 +74,8 @@ def run(config: Config) -> None:
         with _writer(output) as write:
             from ulmfit_style.predictor import Predictor
 
-            count = _answer(Predictor(str(source), option="predict.model"), chain([first], rows), write, output)
+            model = Predictor(str(source), task=config.predict.task, option="predict.model")
+            count = _answer(model, chain([first], rows), write, output)
     except BrokenPipeError:
         # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_serializer, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_serializer, model_validator
 
-from ulmfit_style.errors import nearest
+from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.schema import Count, Section, Unhashed
 
 if TYPE_CHECKING:
@@ -157,6 +157,23 @@ class Task(Section, abc.ABC):
     def unsampled(self) -> Self:
         """Return the task with all of its training rows: what a corpus depends on, whichever few labels are used."""
         return self.model_copy(update={"train_samples": None, "shots": None, "sample_seed": 0})
+
+    def answering_with(self, options: Mapping[str, Any]) -> Self:
+        """Return the task with other values for options that say how the model answers.
+
+        Raises:
+            UserError: if an option says something else, or its value is wrong.
+        """
+        for name in options:
+            if name not in self.answering:
+                there = f"(there are: {', '.join(self.answering)})" if self.answering else "(there are none)"
+                problem = "is no option that says how the model answers"
+                raise UserError(f"predict.task.{name}: {problem}{nearest(name, self.answering)} {there}")
+        try:
+            return type(self).model_validate({**self.model_dump(), **options})
+        except ValidationError as error:
+            found = error.errors()[0]
+            raise UserError(f"predict.task.{found['loc'][-1]}={found['input']}: {found['msg']}") from error
 
     @abc.abstractmethod
     def inputs(self) -> dict[str, Column]:
