@@ -173,7 +173,8 @@ class Task(Section, abc.ABC):
             return type(self).model_validate({**self.model_dump(), **options})
         except ValidationError as error:
             found = error.errors()[0]
-            raise UserError(f"predict.task.{found['loc'][-1]}={found['input']}: {found['msg']}") from error
+            problem = found["msg"].removeprefix("Input ")
+            raise UserError(f"predict.task.{found['loc'][-1]}={found['input']}: {problem}") from error
 
     @abc.abstractmethod
     def inputs(self) -> dict[str, Column]:
