@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def windows(tokenizer: PreTrainedTokenizerBase, *texts: str, max_length: int, overlap: float) -> list[Feature]:
-    """Encode a text, or the second of two after the first, in as many windows as it takes.
+    """Encode a text, or the second of two after the first, in as many windows as it takes: none for an empty one.
 
     Each feature has what the model reads, and three fields that it does not. `offsets` tell where each token stands in
     the text, (length,) pairs of characters, empty for special tokens and for what stands for a blank alone. `own`, the
@@ -47,12 +47,14 @@ def windows(tokenizer: PreTrainedTokenizerBase, *texts: str, max_length: int, ov
     features = []
     for number, encoding in enumerate(encoded.encodings or ()):
         inside = [place for place, text in enumerate(encoding.sequence_ids) if text == len(texts) - 1]
+        if not inside:
+            continue
         offsets = [(0, 0)] * len(encoding.ids)
         for place in inside:
             # Metaspace puts one before the text that has no character of its own, and takes it from the next token.
             offsets[place] = (0, 0) if encoding.tokens[place] == "\u2581" else encoding.offsets[place]
         feature: Feature = {name: encoded[name][number] for name in tokenizer.model_input_names if name in encoded}
-        own = (inside[0], inside[-1] + 1) if inside else (0, 0)
+        own = (inside[0], inside[-1] + 1)
         features.append({**feature, "offsets": offsets, "own": own, "long": len(encoded.encodings or ()) > 1})
     if tokenizer.truncation_side == "left":
         features.reverse()
