@@ -100,8 +100,9 @@ def pipeline_tag(model_config: Mapping[str, Any]) -> str | None:
 def pipeline_call(model_config: Mapping[str, Any], repo: str) -> str | None:
     """Return what to type for the pipeline of the model in `repo`, or None for a head that no pipeline knows."""
     tag = pipeline_tag(model_config)
-    trust = ", trust_remote_code=True" if _brings_code(model_config) else ""
-    return None if tag is None else f'pipeline("{tag}", model="{repo}"{trust})'
+    more = ", trust_remote_code=True" if _brings_code(model_config) else ""
+    more += ', aggregation_strategy="first"' if tag == "token-classification" else ""  # or it would tell tokens
+    return None if tag is None else f'pipeline("{tag}", model="{repo}"{more})'
 
 
 def _brings_code(model_config: Mapping[str, Any]) -> bool:
