@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import IO
 
+from ulmfit_style.tasks.tagging import TAG
+
 TOKENS, TAGS = "tokens", "tags"
 """What the first and the last column are called; those between them go by their numbers, from 2."""
 
@@ -21,7 +23,6 @@ DOCUMENT = "-DOCSTART-"
 """What CoNLL-2003 has in place of a word between documents."""
 
 BLANKS = re.compile(r"[ \t]+")
-TAG = re.compile(r"O|[BIESLU]-.+")
 
 
 def sentences(file: IO[str]) -> Iterator[tuple[int, dict[str, list[str]] | str]]:

@@ -83,10 +83,10 @@ class TokenClassification(Task):
         in_characters = [isinstance(entry, (dict, list)) for entry in label]
         if _is_words(row):
             return "the text is words, and its entities are in characters" if any(in_characters) else self._wrong(row)
-        if not isinstance(text, str) or not text.strip():
-            return (
-                "the text is empty" if text is None or isinstance(text, str) else "the text is neither text nor words"
-            )
+        if not isinstance(text, str | None):
+            return "the text is neither text nor words"
+        if not text or not text.strip():
+            return "the text is empty"
         if not all(in_characters):
             return "the text is not divided into words, and the label is a list of tags"
         return _wrong_spans(text, label)
