@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from samples import chunks, reviews, tiny_sizes
+import transformers
+from samples import chunks, reviews, tag, tiny_sizes
 from transformers import (
     BertConfig,
     BertForMaskedLM,
-    BertForSequenceClassification,
     BertModel,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     TrainingArguments,
     set_seed,
@@ -30,6 +31,7 @@ from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
+from ulmfit_style.tasks.token_classification import TokenClassification
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Encoded, Ordered
 from ulmfit_style.training.contrast import Contrast, Groups
@@ -43,6 +45,8 @@ TASKS: dict[str, Task] = {
     "weighted classification": TextClassification(path="-", class_weights="balanced"),
     "multi-label classification": MultiLabelClassification(path="-"),
     "regression": TextRegression(path="-"),
+    "token classification": TokenClassification(path="-"),
+    "token classification on all sub-words": TokenClassification(path="-", subwords="all", overlap=0.5),
 }
 LANGUAGE = ["masked language modelling", "causal language modelling"]
 LAYERWISE = "layers at rates of their own, the lowest frozen"
@@ -55,6 +59,10 @@ def labelled(kind: str, count: int = 40) -> list[Row]:
     """Rows of many lengths, so that batches hold unequal numbers of tokens, and of unequally many in each class."""
     rows = []
     for number, (text, _, _) in enumerate(reviews(count)):
+        if isinstance(TASKS[kind], TokenClassification):
+            words = f"{text} film{' a film' * (2 * (number % 9))}".split()  # up to 66 tokens: some take several windows
+            rows.append(Row("reviews", number, {"text": words, "label": tag(words)}))
+            continue
         labels = [name for name, every in (("good", 2), ("long", 3), ("rare", 7)) if number % every == 0]
         label: Any = {"multi-label classification": labels, "regression": number / 7}.get(kind, str(number % 3 == 0))
         rows.append(Row("reviews", number, {"text": text + " film" * (number % 9), "label": label}))
@@ -64,12 +72,19 @@ def labelled(kind: str, count: int = 40) -> list[Row]:
 def features(tokenizer: PreTrainedTokenizerFast, count: int = 40, kind: str = "classification") -> Encoded:
     """What the model reads of the rows, as `finetune` makes it; `row` says which row it is."""
     task, rows = TASKS[kind], labelled(kind, count)
-    label2id = {label: index for index, label in enumerate(task.classes(rows))}
+    label2id = task.head(task.classes(rows)).get("label2id", {})
     return Encoded(
         {**feature, "weight": weight, "row": row.number}
         for row, weight in zip(rows, task.weights(rows), strict=True)
         for feature in task.encode(row, tokenizer, 32, label2id)
     )
+
+
+def untrained(kind: str, tiny: dict, **sizes: Any) -> PreTrainedModel:
+    """A tiny BERT with the head of a kind."""
+    task = TASKS[kind]
+    head = task.head(task.classes(labelled(kind)))
+    return getattr(transformers, task.auto_class).from_config(BertConfig(**tiny, **head, **sizes))
 
 
 def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int) -> torch.Tensor:
@@ -94,8 +109,9 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
         model.head.requires_grad_(False)
     else:
         objective, rows, gather = TASKS[kind], features(tokenizer, kind=kind), partial(collate, tokenizer=tokenizer)
-        head = objective.head(objective.classes(labelled(kind)))
-        model = BertForSequenceClassification(BertConfig(**tiny, **head))
+        # Of whole batches: accelerate gives each process of several as many rows, and repeats some in a short batch.
+        rows = Encoded(rows[: len(rows) // 8 * 8])
+        model = untrained(kind, tiny)
     layers = groups(model, ()) if kind == LAYERWISE else {}
     for parameter in [*layers.get("embeddings", []), *layers.get("layer 1", [])]:
         parameter.requires_grad_(False)

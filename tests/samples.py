@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from ulmfit_style.data import tokens
@@ -75,6 +75,65 @@ def tiny_sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
         "attention_probs_dropout_prob": 0.0,
         "pad_token_id": tokenizer.pad_token_id,
     }
+
+
+def tag(words: Sequence[str]) -> list[str]:
+    """Return the IOB2 tags of words: films are things, and what is wonderful or very wonderful is a quality."""
+    tags = []
+    for number, word in enumerate(words):
+        before = words[number - 1] if number else ""
+        if word in ("film", "plot", "story"):
+            tags.append("B-thing")
+        elif word in (*GOOD, *BAD):
+            tags.append("I-quality" if before == "very" else "B-quality")
+        else:
+            tags.append("B-quality" if word == "very" else "O")
+    return tags
+
+
+def sentences(count: int, seed: int = 0) -> list[list[str]]:
+    """Return the words of reviews, some of which are very much so."""
+    chance = random.Random(seed)
+    return [text.replace(" is ", chance.choice([" is ", " is very "])).split() for text, _, _ in reviews(count, seed)]
+
+
+def conll(path: Path, rows: Sequence[Sequence[str]]) -> Path:
+    """Write sentences and their tags as a CoNLL file."""
+    lines = ["".join(f"{word}\t{label}\n" for word, label in zip(words, tag(words), strict=True)) for words in rows]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def tokenizer_of(family: str, texts: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Make a tokenizer of a family that reads all of some texts.
+
+    A byte-level one tells where its tokens stand with the blank before them, as that of GPT-2, or without, as that of
+    RoBERTa, and has no special tokens.
+    """
+    if family == "WordPiece":
+        return tiny_tokenizer()
+    if family == "metaspace":
+        made = Tokenizer(models.Unigram())
+        made.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=90, special_tokens=["<s>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
+        )
+        made.train_from_iterator(texts, trainer)
+        ends = [("<s>", 0), ("</s>", 1)]
+        made.post_processor = processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> $B:1 </s>:1", ends)
+        return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="</s>", unk_token="<unk>")
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator(texts, trainer)
+    made.post_processor = processors.ByteLevel(trim_offsets=family == "byte-level, trimmed")
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="</s>")
+
+
+FAMILIES = ("WordPiece", "byte-level", "byte-level, trimmed", "metaspace")
 
 
 class Killed(Exception):

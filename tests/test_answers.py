@@ -43,5 +43,7 @@ def test_answers_come_in_the_order_of_the_rows_and_padding_does_not_change_them(
 
 def test_every_row_is_counted_as_done(model: BertForSequenceClassification, tokenizer: PreTrainedTokenizerFast):
     done = []
-    list(answers(model, tokenizer, TASK, [TASK.row("a film")] * 130, 32, done.extend))
-    assert len(done) == 130
+    texts = ["a film"] * 130 + ["film " * 40] * 3
+    list(answers(model, tokenizer, TASK, map(TASK.row, texts), 32, lambda *counts: done.append(counts)))
+    assert [sum(counts) for counts in zip(*done, strict=True)] == [133, 3]
+    assert len(done) == 3  # batches

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from samples import jsonl, reviews
+from samples import conll, jsonl, reviews, sentences
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.composing import CONF, compose
@@ -11,6 +11,7 @@ from ulmfit_style.data import labelled
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
+from ulmfit_style.tasks.token_classification import TokenClassification
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +59,28 @@ def test_lists_make_several_labels_fractions_a_number_and_all_else_classes(label
     assert comment in text.splitlines()
     assert yaml.safe_load(text)["text"] == "리뷰"
     assert isinstance(compose(["hydra.searchpath=[conf]", "task=mine"]).task, kind)
+
+
+def test_words_and_texts_with_entities_make_a_task_of_tokens():
+    conll(Path("a.conll"), sentences(120))
+    spans = [{"text": f"Ada {n}", "entities": [[0, 3, "person"]] * (n % 2)} for n in range(120)]
+    jsonl(Path("b.jsonl"), spans)
+    for file, columns, comment in (
+        ("a.conll", ("tokens", "tags"), "# 2 classes: quality 120, thing 120."),
+        ("b.jsonl", ("text", "entities"), "# 2 classes: no entity 60, person 60."),
+    ):
+        name = file[0]
+        assert main(["new-task", f"path={file}", f"name={name}"]) == 0
+        assert comment in Path(f"conf/task/{name}.yaml").read_text(encoding="utf-8").splitlines()
+        task = compose(["hydra.searchpath=[conf]", f"task={name}"]).task
+        assert task == TokenClassification(path=file, text=columns[0], label=columns[1])
+
+
+def test_words_have_no_second_text(refused: Callable[..., str]):
+    jsonl(Path("b.jsonl"), [{"text": "Ada", "note": "a", "entities": [[0, 3, "person"]]}])
+    assert "new-task: text_pair=note: words and entities have no second text" in refused(
+        "path=b.jsonl", "name=mine", "text_pair=note"
+    )
 
 
 def test_nothing_is_overwritten_and_no_preset_is_hidden(reviews_csv: Path, refused: Callable[..., str]):

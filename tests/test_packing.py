@@ -8,7 +8,8 @@ import transformers
 from samples import chunks, reviews
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from ulmfit_style.training.objectives import IGNORED, CausalLM, MaskedLM
+from ulmfit_style.tasks.base import IGNORED
+from ulmfit_style.training.objectives import CausalLM, MaskedLM
 from ulmfit_style.training.packing import Packed, apart, first_position
 
 LENGTH = 64

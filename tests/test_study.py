@@ -223,10 +223,10 @@ def test_the_interval_over_seeds_holds_the_spread_of_seeds_and_of_rows():
     random = np.random.default_rng(0)
     rows = random.normal(0.1, 1, size=400)
     alike = np.tile(rows, (5, 1))
-    low, high = metrics.over_seeds(alike)
+    low, high = metrics.over_seeds(alike, np.zeros_like(alike))
     assert (low, high) == pytest.approx(metrics.interval(rows), abs=0.01)  # seeds that do not differ add nothing
     shifts = np.array([-0.4, -0.2, 0.0, 0.2, 0.4])
-    wide = metrics.over_seeds(alike + shifts[:, None])
+    wide = metrics.over_seeds(alike + shifts[:, None], np.zeros_like(alike))
     expected = math.hypot((high - low) / 3.92, shifts.std(ddof=1) / math.sqrt(5)) * 3.92
     assert wide[1] - wide[0] == pytest.approx(expected, rel=0.1)
 

@@ -1,4 +1,4 @@
-"""The kinds of text classification: each keeps the same contract, and its own arithmetic."""
+"""All kinds of task keep the same contract; those of text classification each have their own arithmetic."""
 
 import json
 import math
@@ -7,31 +7,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from exact import TASKS, features, labelled
+from exact import TASKS, features, labelled, untrained
 from samples import jsonl, reviews
 from torch.nn.functional import binary_cross_entropy, cross_entropy
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, pipeline, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, pipeline, set_seed
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.data import labelled as data
 from ulmfit_style.errors import UserError
+from ulmfit_style.metrics import Points
 from ulmfit_style.run import METRICS
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
+from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training.answers import answers, collate
 
+OF_TEXTS = [kind for kind, task in TASKS.items() if isinstance(task, TextTask)]
+
 
 @pytest.fixture
-def model_for(tiny: dict) -> Callable[[str], BertForSequenceClassification]:
+def model_for(tiny: dict) -> Callable[[str], PreTrainedModel]:
     """Make a tiny untrained model for a kind, whose weights are large enough to tell texts apart."""
 
-    def make(kind: str) -> BertForSequenceClassification:
+    def make(kind: str) -> PreTrainedModel:
         set_seed(0)
-        head = TASKS[kind].head(TASKS[kind].classes(labelled(kind)))
-        return BertForSequenceClassification(BertConfig(**tiny, **head, initializer_range=0.5)).eval()
+        return untrained(kind, tiny, initializer_range=0.5).eval()
 
     return make
 
@@ -63,9 +67,14 @@ def test_every_kind_learns_from_rows_answers_them_and_is_scored(kind: str, model
     points = task.points(found, targets)
     assert task.metric in scores
     assert len(points) == len(rows)
-    assert sum(points) / len(points) == pytest.approx(scores[task.metric], abs=1e-9)
+    assert of_points(task, points) == pytest.approx(scores[task.metric], abs=1e-9)
     low, high = task.intervals(found, targets)[task.metric]
     assert low <= scores[task.metric] <= high
+
+
+def of_points(task: Task, points: Points) -> float:
+    """Return the score that the points make: their means over the rows, combined."""
+    return float(task.of_means(np.mean(points, axis=0).reshape(-1)))
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -73,14 +82,26 @@ def test_right_answers_have_the_highest_score(kind: str):
     task, rows = TASKS[kind], labelled(kind)
     field = {"multi-label classification": "labels", "regression": "value"}.get(kind, "label")
     targets = [task.target(row) for row in rows]
-    right = [{field: target} for target in targets]
+    right = [target if isinstance(target, dict) else {field: target} for target in targets]
     assert task.score(right, targets)[task.metric] == pytest.approx(1)
-    moved = [*right[1:], right[0]]
-    assert task.score(moved, targets)[task.metric] < 1
-    assert sum(task.points(moved, targets)) / len(rows) == pytest.approx(task.score(moved, targets)[task.metric])
+    wrong = [*right[1:], right[0]]
+    if isinstance(targets[0], dict):
+        wrong = [{"tags": ["O", *tags["tags"][:-1]]} for tags in targets]
+    assert task.score(wrong, targets)[task.metric] < 1
+    assert of_points(task, task.points(wrong, targets)) == pytest.approx(task.score(wrong, targets)[task.metric])
 
 
 @pytest.mark.parametrize("kind", TASKS)
+def test_the_points_of_drawn_rows_make_the_score_of_these_rows(kind: str, model_for, tokenizer):
+    task, rows = TASKS[kind], labelled(kind)
+    found, targets = list(answers(model_for(kind), tokenizer, task, rows, 32)), [task.target(row) for row in rows]
+    points = np.array(task.points(found, targets), dtype=float).reshape(len(rows), -1)
+    for drawn in np.random.default_rng(0).integers(len(rows), size=(5, len(rows))):
+        expected = task.score([found[place] for place in drawn], [targets[place] for place in drawn])
+        assert of_points(task, points[drawn]) == pytest.approx(expected[task.metric], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", OF_TEXTS)
 def test_the_transformers_pipeline_answers_as_we_do(kind: str, model_for, tokenizer, tmp_path: Path):
     model, task, row = model_for(kind), TASKS[kind], labelled(kind)[1]
     model.save_pretrained(tmp_path)
@@ -97,8 +118,8 @@ def test_the_transformers_pipeline_answers_as_we_do(kind: str, model_for, tokeni
         assert ours == {"label": theirs[0]["label"], "score": told[theirs[0]["label"]]}
 
 
-@pytest.mark.parametrize("kind", TASKS)
-def test_every_kind_has_a_linear_reference(kind: str):
+@pytest.mark.parametrize("kind", OF_TEXTS)
+def test_every_kind_that_tells_of_whole_texts_has_a_linear_reference(kind: str):
     task, rows = TASKS[kind], labelled(kind)
     reference = task.reference()
     assert reference is not None
@@ -189,7 +210,7 @@ def test_a_pair_is_read_as_two_segments_and_nothing_else_is_taken_for_one(tokeni
 def test_a_text_that_is_longer_than_its_room_is_marked_and_one_that_just_fits_is_not(tokenizer, texts, cut: bool):
     task = TextClassification(path="-", text_pair="b" if len(texts) == 2 else None)
     (feature,) = task.encode(task.row(*texts), tokenizer, 8, None)
-    assert feature["cut"] == cut
+    assert feature["long"] == cut
     expected = tokenizer(*texts, truncation=True, max_length=8)
     assert {name: feature[name] for name in expected} == dict(expected)
     assert len(feature["input_ids"]) == 8

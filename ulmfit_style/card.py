@@ -30,7 +30,7 @@ print(run({text}))
 TRUSTING = "; `trust_remote_code=True` lets it run `pooling.py` of this repository, which is the head"
 
 USE_ULMFIT_STYLE = """\
-With ulmfit-style, which cuts long texts as in training:
+With ulmfit-style, which reads long texts as in training:
 
 ```python
 from ulmfit_style import load
@@ -100,8 +100,9 @@ def pipeline_tag(model_config: Mapping[str, Any]) -> str | None:
 def pipeline_call(model_config: Mapping[str, Any], repo: str) -> str | None:
     """Return what to type for the pipeline of the model in `repo`, or None for a head that no pipeline knows."""
     tag = pipeline_tag(model_config)
-    trust = ", trust_remote_code=True" if _brings_code(model_config) else ""
-    return None if tag is None else f'pipeline("{tag}", model="{repo}"{trust})'
+    more = ", trust_remote_code=True" if _brings_code(model_config) else ""
+    more += ', aggregation_strategy="first"' if tag == "token-classification" else ""  # or it would tell tokens
+    return None if tag is None else f'pipeline("{tag}", model="{repo}"{more})'
 
 
 def _brings_code(model_config: Mapping[str, Any]) -> bool:
@@ -143,6 +144,7 @@ def _corpus(recipe: Config) -> str:
 def _recipe(manifest: Mapping[str, Any], recipe: Config, metrics: Mapping[str, Any]) -> list[list[str]]:
     """Return what was done to the checkpoint, as rows of two cells."""
     adapt, finetune = recipe.adapt, recipe.finetune
+    long_texts = "" if recipe.task is None else recipe.task.long_texts
     rows = [["Base checkpoint", f"`{recipe.model.title()}`"]]
     if _adapted(manifest) and adapt is not None:
         rows.append(["Adapted", _training(adapt.epochs, adapt.learning_rate, adapt.batch_size, adapt.seed)])
@@ -152,7 +154,7 @@ def _recipe(manifest: Mapping[str, Any], recipe: Config, metrics: Mapping[str, A
         rows += [
             ["Fine-tuned", _training(finetune.epochs, finetune.learning_rate, finetune.batch_size, finetune.seed)],
             ["Labelled training rows", f"{metrics['train']['rows']:,}"],
-            ["Longest text", f"{finetune.max_length} tokens; longer ones were cut"],
+            ["Longest text", f"{finetune.max_length} tokens; longer ones were {long_texts}"],
         ]
         if kept := metrics.get("kept"):
             rows.append(["Kept", f"the state after epoch {kept['epoch']:g}, the best on {kept['rows']:,} watched rows"])

@@ -13,7 +13,7 @@ from ulmfit_style import gguf
 from ulmfit_style.embedded import locate
 from ulmfit_style.errors import UserError
 from ulmfit_style.options import Model
-from ulmfit_style.run import RECIPE, digest, file_digest, read_json
+from ulmfit_style.run import METRICS, RECIPE, digest, file_digest, read_json
 
 WEIGHTS = "model.safetensors"
 
@@ -125,9 +125,9 @@ def positions(model: Model) -> float:
 
 
 def classes(checkpoint: Checkpoint) -> list[str]:
-    """Return the names of a fine-tuned model's outputs."""
-    names: dict[str, str] = read_json(checkpoint.directory / "config.json")["id2label"]
-    return list(names.values())
+    """Return the classes that a fine-tuned model has learnt."""
+    names: list[str] = read_json(checkpoint.directory / METRICS)["train"]["classes"]
+    return names
 
 
 def is_on_hub(model: Model) -> bool:

@@ -11,7 +11,7 @@ from rich.table import Table
 from ulmfit_style import lineage, predictions
 from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
-from ulmfit_style.metrics import difference
+from ulmfit_style.metrics import Points, difference
 from ulmfit_style.run import METRICS, Artefact, read_json
 from ulmfit_style.tasks.base import Task
 
@@ -69,7 +69,7 @@ def _table(results: Mapping[str, Mapping[str, Any]], metric: str, metrics: Mappi
 
 
 def _worth(task: Task, tuned: Artefact, plain: Artefact) -> str:
-    gain, low, high = difference(_points(task, tuned.directory), _points(task, plain.directory))
+    gain, low, high = difference(_points(task, tuned.directory), _points(task, plain.directory), task.of_means)
     change = f"Adaptation changed {task.metric} by {100 * gain:+.1f} points here"
     span = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f} over the test rows, one seed"
     if low <= 0 <= high:
@@ -80,6 +80,6 @@ def _worth(task: Task, tuned: Artefact, plain: Artefact) -> str:
     )
 
 
-def _points(task: Task, directory: Path) -> list[float]:
+def _points(task: Task, directory: Path) -> Points:
     found = predictions.read(directory, "test")
     return task.points(found, [prediction["target"] for prediction in found])

@@ -203,7 +203,8 @@ class Finetune(Training):
     batch_size: Count
     """Texts per optimizer step, over all processes."""
     max_length: Count
-    """Tokens per row, special tokens included; how many rows are longer, and are cut, is said."""
+    """Tokens per row, special tokens included. It is said how many rows are longer: these are cut, or read in windows
+    where the task tells of single words."""
     max_steps: Count | None = None
     """At most so many optimizer steps in the last phase, however many rows there are: fewer passes then. null: no
     bound."""
@@ -254,12 +255,14 @@ class Predict(Section):
     """What `predict` answers, and where the answers go."""
 
     input: str | None = None
-    """A text; a file (csv, tsv, jsonl, parquet, txt; also .gz, .bz2, .xz, .zst) with the task's column of texts; or -
-    for standard input, one text a line."""
+    """A text; a file (csv, tsv, jsonl, parquet, conll, txt; also .gz, .bz2, .xz, .zst) with the task's column of texts;
+    or - for standard input, one text a line."""
     output: str | None = None
     """A file that ends in .jsonl or .csv; null for JSON lines on standard output."""
     model: str | None = None
     """The directory that `finetune` made, or the Hub id that `push` uploaded to; null for this config's own model."""
+    task: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Other values for options of the model's task that say how it answers: predict.task.aggregation=simple"""
 
 
 class Hub(Section):

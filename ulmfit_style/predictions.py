@@ -27,7 +27,9 @@ def write(directory: Path, predictions: Sequence[Prediction]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(predictions)), directory / FILE)
+    names = {name: None for prediction in predictions for name in prediction}  # not every row may have all
+    rows = [{**names, **prediction} for prediction in predictions]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), directory / FILE)
 
 
 def read(directory: Path, split: str) -> list[Prediction]:

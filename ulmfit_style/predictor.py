@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, final, overload
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, final, overload
 
 import transformers
 from accelerate import PartialState
@@ -16,7 +16,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import required_task
 from ulmfit_style.pooling import PooledForSequenceClassification  # whose import makes it known
 from ulmfit_style.run import RECIPE, read_json
-from ulmfit_style.tasks.base import Answer, Feature, Row, Task
+from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.training.answers import answers
 
 if TYPE_CHECKING:
@@ -28,13 +28,24 @@ Text = str | tuple[str, str]
 
 @final
 class Predictor:
-    """Answers one text or several."""
+    """Answers one text or several.
 
-    def __init__(self, source: str, device: str | None = None, option: str = "source") -> None:
+    Args:
+        task: Other values for options of the task that say how it answers.
+        option: What the user names the model by, for error messages.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        device: str | None = None,
+        task: Mapping[str, Any] | None = None,
+        option: str = "source",
+    ) -> None:
         logging.disable_progress_bar()
         directory = checkpoints.finetuned(source, option).directory
         recipe = config.load(directory / RECIPE)
-        self.task = required_task(recipe)
+        self.task = required_task(recipe).answering_with(task or {})
         self.max_length = recipe.finetune.max_length
         self.tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         auto_class = getattr(transformers, self.task.auto_class)
@@ -49,15 +60,16 @@ class Predictor:
             raise UserError(f"device={device}: cannot be used ({str(error).splitlines()[0]})") from error
 
     @overload
-    def __call__(self, texts: str) -> Answer: ...  # type: ignore[overload-overlap]
+    def __call__(self, texts: str) -> Any: ...
 
     @overload
-    def __call__(self, texts: Sequence[Text] | DataFrame) -> list[Answer]: ...
+    def __call__(self, texts: Sequence[Text] | DataFrame) -> list[Any]: ...
 
-    def __call__(self, texts: str | Sequence[Text] | DataFrame) -> Answer | list[Answer]:
+    def __call__(self, texts: str | Sequence[Text] | DataFrame) -> Any:
         """Return the answer to a text, or one answer for each of several texts, or for each row of a DataFrame.
 
-        For text classification an answer is `{"label": ..., "score": ...}`, the score being the label's probability.
+        For text classification an answer is `{"label": ..., "score": ...}`, the score being the label's probability;
+        for token classification a list of entities, `{"entity_group", "score", "word", "start", "end"}` each.
 
         Raises:
             UserError: if the DataFrame lacks the task's column of texts, or a text in it.
@@ -65,18 +77,18 @@ class Predictor:
         from pandas import DataFrame
 
         if isinstance(texts, str):
-            return next(self.stream([self.task.row(texts)]))
-        if isinstance(texts, DataFrame):
-            return list(self.stream(_rows(self.task, texts)))
-        return list(self.stream(self.task.row(*([text] if isinstance(text, str) else text)) for text in texts))
+            return self([texts])[0]
+        rows = (self.task.row(*([text] if isinstance(text, str) else text)) for text in texts)
+        asked = _rows(self.task, texts) if isinstance(texts, DataFrame) else rows
+        return list(map(self.task.told, self.stream(asked)))
 
     def stream(
-        self, rows: Iterable[Row], done: Callable[[Sequence[Feature]], None] = lambda features: None
+        self, rows: Iterable[Row], done: Callable[[int, int], None] = lambda rows, long: None
     ) -> Iterator[Answer]:
         """Answer rows in their order, with no more than a window of them in memory.
 
         Args:
-            done: Called with the features that were answered.
+            done: Called now and then with how many further rows were read, and how many of them are long.
         """
         return answers(self.model, self.tokenizer, self.task, rows, self.max_length, done)
 

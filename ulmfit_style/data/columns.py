@@ -66,4 +66,5 @@ def _unclear(field: str, column: Column, likely: Sequence[str], there: Sequence[
     if likely:
         either = " and ".join(f"'{name}'" for name in likely)
         return f"{either} may both be the {field}; say which one: {column.option}={likely[0]}"
-    return f"no column is surely the {field}; name it: {column.option}=<column> (there are: {', '.join(there)})"
+    remedy = f"name it: {column.option}=<column> (there are: {', '.join(there)}){column.hint}"
+    return f"no column is surely the {field}; {remedy}"

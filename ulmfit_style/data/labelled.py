@@ -86,6 +86,8 @@ def _read(task: Task) -> Labelled:
     doubt = task.doubt(read["train"])
     if doubt is not None:
         raise UserError(f"{task.path.option('train')}={task.path.train}: {doubt}")
+    for name, path in task.path.files().items():
+        _say_remarks(task, f"{task.path.option(name)}={path}", given[name])
 
     pool, validation, test = _split(task, given)
     held = {_key(task, row) for row in test}
@@ -157,6 +159,7 @@ def load_whole(task: Task, option: str, reference: str) -> list[Row]:
         raise UserError(f"{option}={reference}: none of its {len(rows):,} rows is of the classes of task.labels")
     left_out = f"; {len(rows) - len(wanted):,} of other classes are left out" if len(wanted) < len(rows) else ""
     say(f"{option}={reference}: {len(wanted):,} rows{left_out}")
+    _say_remarks(task, f"{option}={reference}", wanted)
     return wanted
 
 
@@ -199,6 +202,11 @@ def _check(task: Task, given: Mapping[str, Sequence[Row]]) -> None:
             problems.append(f"{row.place}: {problem}")
     if problems:
         raise together(f"task.path={task.path}", problems)
+
+
+def _say_remarks(task: Task, source: str, rows: Sequence[Row]) -> None:
+    for remark in task.remarks(rows):
+        say(f"{source}: {remark}")
 
 
 def _origin(task: Task) -> str:

@@ -1,4 +1,4 @@
-"""new-task: looks at a file of labelled texts, and writes the YAML that makes a task of it, with comments."""
+"""new-task: looks at a file of labelled texts or words, and writes the YAML that makes a task of it, with comments."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from ulmfit_style.composing import CONF
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, labelled, reading
 from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.tasks import token_classification
 from ulmfit_style.tasks.base import Column, Row, Task
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
-from ulmfit_style.tasks.text import TEXT_COLUMNS, TextTask, plain
+from ulmfit_style.tasks.text import TEXT_COLUMNS, plain
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
+from ulmfit_style.tasks.token_classification import TokenClassification
 
 OPTIONS = ("path", "name", "text", "text_pair", "label")
+OF_TEXTS = (TextClassification, MultiLabelClassification, TextRegression)
 LABEL_COLUMNS = sorted(
-    {*TextClassification.label_columns, *MultiLabelClassification.label_columns, *TextRegression.label_columns}
+    {*token_classification.LABEL_COLUMNS, *(name for kind in OF_TEXTS for name in kind.label_columns)}
 )
 FOLDER = Path("conf/task")
 SHOWN_CLASSES = 20
@@ -46,12 +49,16 @@ def run(arguments: Sequence[str]) -> None:
         if there.exists():
             raise UserError(f"new-task: name={options['name']}: there is {there} already; choose another name")
     path = options["path"]
-    wanted = {"text": TEXT_COLUMNS, "label": LABEL_COLUMNS, **({"text_pair": ()} if "text_pair" in options else {})}
+    texts = (*token_classification.TOKEN_COLUMNS, *TEXT_COLUMNS)
+    wanted = {"text": texts, "label": LABEL_COLUMNS, **({"text_pair": ()} if "text_pair" in options else {})}
     found = columns.find(
         "path", path, {field: Column(field, options.get(field), known) for field, known in wanted.items()}
     )
-    labels = [row.fields[found["label"]] for row in reading.rows("path", path, [found["label"]])]
-    task = _kind(labels)(path=path, **found)
+    rows_there = reading.rows("path", path, [found["text"], found["label"]])
+    kind = _kind([(row.fields[found["text"]], row.fields[found["label"]]) for row in rows_there])
+    if kind is TokenClassification and "text_pair" in found:
+        raise UserError(f"new-task: text_pair={found['text_pair']}: words and entities have no second text")
+    task = kind.model_validate({"path": path, **found})
     rows = labelled.load(task)
     target.parent.mkdir(parents=True, exist_ok=True)
     others = [name for name in reading.header("path", path) if name not in found.values()]
@@ -80,9 +87,15 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
     return options
 
 
-def _kind(labels: Sequence[Any]) -> type[TextTask]:
-    """Return the kind of task that the right answers look like: lists, fractions, or classes."""
-    if any(isinstance(label, list) for label in labels):
+def _kind(rows: Sequence[tuple[Any, Any]]) -> type[Task]:
+    """Return the kind of task that texts and right answers look like: words, entities, lists, fractions, or classes."""
+    labels = [label for _, label in rows]
+    lists = [label for label in labels if isinstance(label, list)]
+    if any(isinstance(text, list) for text, _ in rows) or any(
+        isinstance(one, (dict, list)) for own in lists for one in own
+    ):
+        return TokenClassification
+    if lists:
         return MultiLabelClassification
     return TextRegression if _fractions(labels) else TextClassification
 
@@ -96,7 +109,7 @@ def _fractions(labels: Sequence[Any]) -> bool:
     return all(map(math.isfinite, numbers)) and any(number % 1 for number in numbers)
 
 
-def _yaml(task: TextTask, found: dict[str, str], rows: Sequence[Row], others: Sequence[str]) -> str:
+def _yaml(task: Task, found: dict[str, str], rows: Sequence[Row], others: Sequence[str]) -> str:
     """Return the YAML; `found` names the columns that are used, `others` the rest."""
     words = [sum(len(text.split()) for text in task.texts(row)) for row in rows]
     lines = [

@@ -6,7 +6,7 @@ Those modules are imported late, for `evaluate` takes seconds to load.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -23,28 +23,53 @@ CONFIDENCE = 0.95
 
 Interval = tuple[float, float]
 
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
-def interval(points: Sequence[float]) -> Interval:
-    """Return the 95 % percentile bootstrap interval of the mean of `points` (Efron and Tibshirani 1993, section 13.3).
+Points = Sequence[float] | Sequence[Sequence[float]]
+"""Each row's part of a score: one number, or several."""
+
+Combine = Callable[[Array], Array]
+"""Makes the score of the means of the points over rows: (..., numbers) to (...)."""
+
+
+def first(means: Array) -> Array:
+    """Return the score of rows that have one number each: its mean."""
+    score: Array = means[..., 0]
+    return score
+
+
+def ratio(means: Array) -> Array:
+    """Return the score of rows that have two numbers each: the ratio of their sums; 0 where the second sum is."""
+    return divided(means[..., 0], means[..., 1])
+
+
+def interval(points: Points, score: Combine = first) -> Interval:
+    """Return the 95 % percentile bootstrap interval of a score (Efron and Tibshirani 1993, section 13.3).
 
     Rows are drawn with replacement, so the interval tells what other test rows of the same kind would have shown;
     other seeds and other training rows are not in it.
+
+    Args:
+        score: Makes the score of the means of the points.
     """
-    values = np.asarray(points, dtype=float)
-    return middle(np.concatenate([values[drawn].mean(axis=1) for drawn in draws(len(values))]))
+    rows = _rows(points)
+    return middle(np.concatenate([score(rows[drawn].mean(axis=1)) for drawn in draws(len(rows))]))
 
 
-def difference(points: Sequence[float], baseline: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean difference of two models on the same rows, and its paired bootstrap interval.
+def difference(points: Points, baseline: Points, score: Combine = first) -> tuple[float, float, float]:
+    """Return what the scores of two models on the same rows differ by, and its paired bootstrap interval.
 
     Raises:
         ValueError: if the two have not the same number of rows.
     """
-    pairs = [ours - theirs for ours, theirs in zip(points, baseline, strict=True)]
-    return float(np.mean(pairs)), *interval(pairs)
+    ours, theirs = _rows(points), _rows(baseline)
+    if len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} and {len(theirs)} rows cannot be paired")
+    gains = [score(ours[drawn].mean(axis=1)) - score(theirs[drawn].mean(axis=1)) for drawn in draws(len(ours))]
+    return float(score(ours.mean(axis=0)) - score(theirs.mean(axis=0))), *middle(np.concatenate(gains))
 
 
-def over_seeds(pairs: Sequence[Sequence[float]]) -> Interval:
+def over_seeds(points: Sequence[Points], baseline: Sequence[Points], score: Combine = first) -> Interval:
     """Return the 95 % percentile bootstrap interval of the mean difference of two models over seeds and test rows.
 
     Both are drawn with replacement: the rows, the same for all seeds, and then the seeds. The spread of a few seeds is
@@ -52,16 +77,21 @@ def over_seeds(pairs: Sequence[Sequence[float]]) -> Interval:
     with fewer than five it still says too little.
 
     Args:
-        pairs: For each seed, the differences on the test rows: (seeds, rows).
+        points: Those of the one model on the test rows, for each seed.
+        baseline: Those of the other, for the same seeds.
+
+    Raises:
+        ValueError: if the two have not the same seeds and rows.
     """
-    values = np.asarray(pairs, dtype=float)
-    seeds, rows = values.shape
+    pairs = [(_rows(ours), _rows(theirs)) for ours, theirs in zip(points, baseline, strict=True)]
+    seeds, rows = len(pairs), len(pairs[0][0])
     widening = math.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0
     random = np.random.default_rng(1)
     found = []
     for drawn in draws(rows):
         weights = np.stack([np.bincount(resample, minlength=rows) for resample in drawn]) / rows
-        means = weights @ values.T  # (resamples, seeds)
+        # A model's differences over the seeds: (resamples, seeds)
+        means = np.stack([score(weights @ ours) - score(weights @ theirs) for ours, theirs in pairs], axis=1)
         centre = means.mean(axis=1, keepdims=True)
         widened = centre + widening * (means - centre)
         chosen = random.integers(seeds, size=(len(drawn), seeds))
@@ -81,6 +111,17 @@ def slices(width: int) -> Iterator[int]:
     size = max(1, IN_MEMORY // width)
     for start in range(0, RESAMPLES, size):
         yield min(size, RESAMPLES - start)
+
+
+def divided(numerator: Array, denominator: Array) -> Array:
+    """Divide, and return 0 where there is nothing to divide by, as scikit-learn does."""
+    found: Array = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
+    return found
+
+
+def _rows(points: Points) -> Array:
+    """Return points as (rows, numbers)."""
+    return np.asarray(points, dtype=float).reshape(len(points), -1)
 
 
 def middle(values: np.ndarray[Any, Any]) -> Interval:

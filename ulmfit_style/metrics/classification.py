@@ -16,7 +16,7 @@ from datasets import Features, List, Value
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from ulmfit_style.metrics import Interval, compute, middle, slices
+from ulmfit_style.metrics import Interval, compute, divided, middle, slices
 
 Labels = Sequence[str] | Sequence[Sequence[str]]
 
@@ -148,23 +148,15 @@ def from_sums(sums: np.ndarray[Any, Any], rows: int, *, one: bool) -> dict[str, 
     seen = predicted + there
     values = {
         "accuracy": exact / rows,
-        "macro_f1": _ratio(_ratio(2 * hits, seen).sum(axis=1), (seen > 0).sum(axis=1)),
-        "micro_f1": _ratio(2 * hits.sum(axis=1), seen.sum(axis=1)),
+        "macro_f1": divided(divided(2 * hits, seen).sum(axis=1), (seen > 0).sum(axis=1)),
+        "micro_f1": divided(2 * hits.sum(axis=1), seen.sum(axis=1)),
     }
     if one:
         # Gorodkin 2004, equation 8
         together = exact * rows - (predicted * there).sum(axis=1)
         apart = np.sqrt((rows**2 - (predicted**2).sum(axis=1)) * (rows**2 - (there**2).sum(axis=1)))
-        values["matthews"] = _ratio(together, apart)
+        values["matthews"] = divided(together, apart)
     return values
-
-
-def _ratio(numerator: np.ndarray[Any, Any], denominator: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Divide, and return 0 where there is nothing to divide by, as scikit-learn does."""
-    ratio: np.ndarray[Any, Any] = np.divide(
-        numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0
-    )
-    return ratio
 
 
 def _is_one(references: Labels) -> bool:

@@ -47,23 +47,23 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     # Data
     rows = labelled.load(task)
     trained = rows.train if options.patience is None else labelled.watched(task)[0]
-    label2id = {label: index for index, label in enumerate(rows.classes)}
+    head = task.head(rows.classes)
     source = lineage.init(config).directory
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    encoded = [task.encode(row, tokenizer, options.max_length, head.get("label2id", {})) for row in trained]
     features = Encoded(
         {**feature, "weight": weight}
-        for row, weight in zip(trained, task.weights(trained), strict=True)
-        for feature in task.encode(row, tokenizer, options.max_length, label2id)
+        for parts, weight in zip(encoded, task.weights(trained), strict=True)
+        for feature in parts
     )
-    cut = sum(feature["cut"] for feature in features)
-    longer = f"{cut:,} ({cut / len(features):.0%}) are longer than {options.max_length} tokens, and are cut"
-    say(f"  {len(trained):,} labelled rows, of which {longer} (finetune.max_length)")
+    long = sum(any(feature["long"] for feature in parts) for parts in encoded)
+    longer = f"{long:,} ({long / len(trained):.0%}) are longer than {options.max_length} tokens, and are"
+    say(f"  {len(trained):,} labelled rows, of which {longer} {task.long_texts} (finetune.max_length)")
 
     # Model
     set_seed(options.seed)
-    head = task.head(rows.classes)
     if options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
         auto_class = getattr(transformers, task.auto_class)

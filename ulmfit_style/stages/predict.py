@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from itertools import chain, tee
 from pathlib import Path
@@ -17,7 +17,7 @@ from ulmfit_style.config import Config
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, reading
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import Answer, Feature, Row, Task
+from ulmfit_style.tasks.base import Answer, Row, Task
 
 if TYPE_CHECKING:
     from ulmfit_style.predictor import Predictor
@@ -65,7 +65,8 @@ def run(config: Config) -> None:
     lineage.require_tuned(config, config.predict.model, "predict")
     source = lineage.tuned(config, config.predict.model, "predict.model").directory
     given, output = str(config.predict.input), config.predict.output
-    rows = _rows(lineage.task_of(config, config.predict.model, "predict.model"), given)
+    task = lineage.task_of(config, config.predict.model, "predict.model").answering_with(config.predict.task)
+    rows = _rows(task, given)
     first = next(rows, None)
     if first is None:
         raise UserError(f"predict.input={given}: holds no rows")
@@ -73,7 +74,8 @@ def run(config: Config) -> None:
         with _writer(output) as write:
             from ulmfit_style.predictor import Predictor
 
-            count = _answer(Predictor(str(source), option="predict.model"), chain([first], rows), write, output)
+            model = Predictor(str(source), task=config.predict.task, option="predict.model")
+            count = _answer(model, chain([first], rows), write, output)
     except BrokenPipeError:
         # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -112,13 +114,13 @@ def _answer(
     model: Predictor, rows: Iterator[tuple[Row, Record]], write: Callable[[Record], None], output: str | None
 ) -> int:
     """Write the answers to rows, and return how many there are."""
-    count = cut = empty = 0
+    count = longer = empty = 0
 
-    def done(features: Sequence[Feature]) -> None:
-        nonlocal cut
-        cut += sum(feature["cut"] for feature in features)
+    def done(rows: int, long: int) -> None:
+        nonlocal longer
+        longer += long
         if steps is not None:
-            steps.advance(len(features))
+            steps.advance(rows)
 
     asked, carried = tee(rows)  # which holds the rows between the two: a window of them
     # Answers on standard output tell by themselves how far it is.
@@ -130,8 +132,9 @@ def _answer(
             write({**{_renamed(name, answer): value for name, value in fields.items()}, **answer})
             count += 1
             empty += not all(text.strip() for text in model.task.texts(row))
-    if cut:
-        say(f"predict: {cut:,} rows are longer than the {model.max_length} tokens that the model was trained on; cut")
+    if longer:
+        told = f"longer than the {model.max_length} tokens that the model was trained on; {model.task.long_texts}"
+        say(f"predict: {longer:,} rows are {told}")
     if empty:
         say(f"predict: {empty:,} rows have an empty text; what is answered to them says nothing")
     return count

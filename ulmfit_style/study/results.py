@@ -22,7 +22,7 @@ class Result:
     score: float
     """The task's metric on the test rows; no number where the trial failed."""
     validation: float
-    points: Sequence[float]
+    points: metrics.Points
     """Each test row's part of the score."""
     seconds: float
     error: str | None
@@ -85,11 +85,9 @@ def differences(found: Sequence[Result], baseline: str, labels: Labels) -> Itera
         return
     theirs = whole.pop(baseline)
     for arm, own in whole.items():
-        pairs = [
-            [ours - other for ours, other in zip(result.points, against.points, strict=True)]
-            for result, against in zip(own, theirs, strict=True)
-        ]
-        low, high = metrics.over_seeds(pairs)
+        points, theirs_points = ([result.points for result in results] for results in (own, theirs))
+        task = lineage.required_task(own[0].trial.config)
+        low, high = metrics.over_seeds(points, theirs_points, task.of_means)
         before, after = (mean(result.score for result in results) for results in (theirs, own))
         yield Difference(arm, labels, before, after, low, high, len(own))
 

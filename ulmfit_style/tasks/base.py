@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_serializer, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_serializer, model_validator
 
-from ulmfit_style.errors import nearest
+from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.schema import Count, Section, Unhashed
 
 if TYPE_CHECKING:
@@ -20,11 +20,17 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ulmfit_style.metrics import Array, Points
+
 Feature = dict[str, Any]
-"""What a model reads: one encoded text or window. `row` says which row it comes from."""
+"""What a model reads: one encoded text, or one window of a longer one."""
 
 Answer = dict[str, Any]
 """What is told to the user about one row, as JSON values."""
+
+
+IGNORED = -100
+"""The label of a token that is not learnt; torch's own."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Column:
     """The column's name; None to find it."""
     known: Sequence[str] = ()
     """The names that leave no doubt, in any case, where the user gives none."""
+    hint: str = ""
+    """What else may be wrong where none is found."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +118,14 @@ class Task(Section, abc.ABC):
     """The transformers auto class that loads this task's model."""
     metric: ClassVar[str]
     """The score that ranks models."""
+    long_texts: ClassVar[str] = "cut"
+    """What becomes of texts longer than `finetune.max_length`, for messages."""
+    answering: ClassVar[Sequence[str]] = ()
+    """The options that say how the model answers: they can be others when it has been trained."""
 
     # The data enter a fingerprint by the content of the rows that these options choose, not by the options.
     path: Annotated[Splits, Unhashed]
-    """The file of labelled rows (csv, tsv, jsonl or parquet; also .gz, .bz2, .xz, .zst), `package:<file>` of an
+    """The file of labelled rows (csv, tsv, jsonl, parquet or conll; also .gz, .bz2, .xz, .zst), `package:<file>` of an
     installed Python package, or `hub:<data set>@<commit>/<file>` of the Hub (without a commit it is the newest when
     first used, and stands in `pins.json` of the folder `runs`); it is split into train, validation and test. Or the
     files of splits that there are: task.path={train: a.csv, test: b.csv}; what is missing is made from train."""
@@ -146,6 +158,24 @@ class Task(Section, abc.ABC):
         """Return the task with all of its training rows: what a corpus depends on, whichever few labels are used."""
         return self.model_copy(update={"train_samples": None, "shots": None, "sample_seed": 0})
 
+    def answering_with(self, options: Mapping[str, Any]) -> Self:
+        """Return the task with other values for options that say how the model answers.
+
+        Raises:
+            UserError: if an option says something else, or its value is wrong.
+        """
+        for name in options:
+            if name not in self.answering:
+                there = f"(there are: {', '.join(self.answering)})" if self.answering else "(there are none)"
+                problem = "is no option that says how the model answers"
+                raise UserError(f"predict.task.{name}: {problem}{nearest(name, self.answering)} {there}")
+        try:
+            return type(self).model_validate({**self.model_dump(), **options})
+        except ValidationError as error:
+            found = error.errors()[0]
+            problem = found["msg"].removeprefix("Input ")
+            raise UserError(f"predict.task.{found['loc'][-1]}={found['input']}: {problem}") from error
+
     @abc.abstractmethod
     def inputs(self) -> dict[str, Column]:
         """Return the columns of what the model reads: those that a row must have to be answered."""
@@ -170,6 +200,10 @@ class Task(Section, abc.ABC):
     def doubt(self, rows: Sequence[Row]) -> str | None:
         """Return why the rows of the training file, wanted or not, cannot be learnt from though each is right."""
         return None
+
+    def remarks(self, rows: Sequence[Row]) -> list[str]:
+        """Return what is to be told of rows that are not used as they stand in their file."""
+        return []
 
     @abc.abstractmethod
     def texts(self, row: Row) -> list[str]:
@@ -216,7 +250,10 @@ class Task(Section, abc.ABC):
     ) -> list[Feature]:
         """Turn a row into what the model reads; with `label2id`, each feature carries its `labels` too.
 
-        `cut` says of each feature whether its text was longer than `max_length`.
+        `long` says of each feature whether its text is longer than `max_length`.
+
+        Args:
+            label2id: The number of each of the model's outputs, as `head` has it.
         """
 
     @abc.abstractmethod
@@ -228,30 +265,40 @@ class Task(Section, abc.ABC):
         """Return what the summed loss is divided by, over all batches of an optimizer step: a scalar."""
 
     @abc.abstractmethod
-    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Answer]:
-        """Return one answer per feature of the batch."""
+    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Any]:
+        """Return what the model says of each feature of the batch, for `merge`."""
 
     @abc.abstractmethod
-    def merge(self, answers: Sequence[Answer]) -> Answer:
-        """Return the answer of a row from those of its features."""
+    def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Any]) -> Answer:
+        """Return the answer to a row, from its features in their order and what the model says of each."""
+
+    def told(self, answer: Answer) -> Any:
+        """Return what `load(...)` returns of an answer; by default the whole."""
+        return answer
 
     def reference(self) -> Reference | None:
         """Return the linear model that results are held against; None where the task has none."""
         return None
 
     @abc.abstractmethod
-    def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[float]:
-        """Return each row's part of `metric`, whose mean over the rows is the score."""
+    def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
+        """Return each row's part of `metric`: a number, or several of whose means over the rows `of_means` makes it."""
+
+    def of_means(self, means: Array) -> Array:
+        """Return `metric` from the means of the points over rows, (..., numbers) to (...); by default the first."""
+        from ulmfit_style.metrics import first
+
+        return first(means)
 
     @abc.abstractmethod
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         """Return all scores of the answers, `metric` among them."""
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
-        """Return the 95 % bootstrap interval of each score; by default of `metric` alone, the mean of the points."""
+        """Return the 95 % bootstrap interval of each score; by default of `metric` alone, by its points."""
         from ulmfit_style.metrics import interval
 
-        return {self.metric: interval(self.points(answers, targets))}
+        return {self.metric: interval(self.points(answers, targets), self.of_means)}
 
     def report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
         """Return the scores of each class, in the same columns for each; empty for a task without classes."""

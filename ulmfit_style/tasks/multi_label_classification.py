@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
-import numpy as np
 from pydantic import Field
 
 from ulmfit_style.schema import Unhashed
@@ -16,6 +15,8 @@ from ulmfit_style.tasks.text import LabelTask, in_order, plain
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+    from ulmfit_style.metrics import Array, Points
 
 THRESHOLD = 0.5
 """The probability from which on a label is given."""
@@ -87,19 +88,15 @@ class MultiLabelClassification(LabelTask):
     def reference(self) -> Reference:
         return Reference("logistic regression", _one_regression_a_label)
 
-    def points(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> list[float]:
-        """Return each row's part of the micro F1, a ratio of sums, to first order (the delta method).
-
-        Their mean is the score, and their spread that of the score.
-        """
+    def points(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Points:
+        """Return the two sums that the micro F1 is the ratio of."""
         pairs = [(set(answer["labels"]), set(target)) for answer, target in zip(answers, targets, strict=True)]
-        hits = np.array([2 * len(ours & right) for ours, right in pairs], dtype=float)
-        seen = np.array([len(ours) + len(right) for ours, right in pairs], dtype=float)
-        if not seen.any():
-            return [0.0] * len(pairs)
-        score = hits.sum() / seen.sum()
-        parts: list[float] = (score + (hits - score * seen) / seen.mean()).tolist()
-        return parts
+        return [(2 * len(ours & right), len(ours) + len(right)) for ours, right in pairs]
+
+    def of_means(self, means: Array) -> Array:
+        from ulmfit_style.metrics import ratio
+
+        return ratio(means)
 
 
 def _one_regression_a_label(features: Any, targets: Sequence[Sequence[str]]) -> Callable[[Any], list[Answer]]:

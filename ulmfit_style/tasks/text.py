@@ -74,7 +74,7 @@ class TextTask(Task, abc.ABC):
         encoded = tokenizer(*self.texts(row), truncation=True, max_length=max_length, return_overflowing_tokens=True)
         # The first part is what truncation leaves; the others show that something was cut.
         feature: Feature = {name: encoded[name][0] for name in tokenizer.model_input_names if name in encoded}
-        feature["cut"] = len(encoded["input_ids"]) > 1
+        feature["long"] = len(encoded["input_ids"]) > 1
         if label2id is not None:
             feature["labels"] = self.encoded(self.target(row), label2id)
         return [feature]
@@ -97,8 +97,9 @@ class TextTask(Task, abc.ABC):
 
         return batch.get("weight", torch.ones(len(batch["labels"]))).sum()
 
-    def merge(self, answers: Sequence[Answer]) -> Answer:
-        return answers[0]
+    def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Any]) -> Answer:
+        answer: Answer = said[0]
+        return answer
 
 
 class LabelTask(TextTask, abc.ABC):

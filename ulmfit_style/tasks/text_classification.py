@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from ulmfit_style.metrics import Points
+
 Labels = Annotated[
     tuple[str, ...], BeforeValidator(lambda labels: tuple(map(plain, labels)) if isinstance(labels, list) else labels)
 ]
@@ -100,7 +102,7 @@ class TextClassification(LabelTask):
     def reference(self) -> Reference:
         return Reference("logistic regression", _logistic_regression)
 
-    def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> list[float]:
+    def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         return [float(answer["label"] == target) for answer, target in zip(answers, targets, strict=True)]
 
 

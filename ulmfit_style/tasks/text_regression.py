@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from ulmfit_style.metrics import Array, Points
+
 
 @final
 class TextRegression(TextTask):
@@ -74,15 +76,18 @@ class TextRegression(TextTask):
     def reference(self) -> Reference:
         return Reference("ridge regression", _ridge_regression)
 
-    def points(self, answers: Sequence[Answer], targets: Sequence[float]) -> list[float]:
-        """Return each row's part of Pearson's correlation to first order (its influence function).
-
-        Their mean is the score, and their spread that of the score.
-        """
+    def points(self, answers: Sequence[Answer], targets: Sequence[float]) -> Points:
+        """Return the moments of both numbers, standardised: their products would drown in those of large numbers."""
         ours, right = _standardised(_values(answers)), _standardised(targets)
-        score = (ours * right).mean()
-        parts: list[float] = (score + ours * right - score * (ours**2 + right**2) / 2).tolist()
-        return parts
+        moments: list[list[float]] = np.stack([ours, right, ours * right, ours**2, right**2], axis=1).tolist()
+        return moments
+
+    def of_means(self, means: Array) -> Array:
+        from ulmfit_style.metrics import divided
+
+        ours, right, product, ours_squared, right_squared = np.moveaxis(means, -1, 0)
+        variances = np.maximum(ours_squared - ours**2, 0) * np.maximum(right_squared - right**2, 0)
+        return divided(product - ours * right, np.sqrt(variances))
 
     def score(self, answers: Sequence[Answer], targets: Sequence[float]) -> dict[str, float]:
         from ulmfit_style.metrics import regression

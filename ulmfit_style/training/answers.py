@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ulmfit_style.tasks.base import Answer, Feature, Row, Task
+from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Row, Task
 
 WINDOW = 2048
 """Rows that are in memory at once, and within which features are sorted by length."""
@@ -22,12 +21,19 @@ T = TypeVar("T")
 
 
 def collate(features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
-    """Pad features to the longest; `labels` become a tensor (batch,) or (batch, classes), and `weight` one (batch,)."""
+    """Pad features to the longest; `weight` becomes a tensor (batch,).
+
+    So do `labels`, where each is one; where each is a list of as many, they become (batch, labels), and where they are
+    one for each token, (batch, length), padded with what is not learnt.
+    """
     inputs = [{name: feature[name] for name in tokenizer.model_input_names if name in feature} for feature in features]
     batch: dict[str, torch.Tensor] = dict(tokenizer.pad(inputs, return_tensors="pt"))
     for name in ("labels", "weight"):
         if name in features[0]:
-            batch[name] = torch.tensor([feature[name] for feature in features])
+            values = [feature[name] for feature in features]
+            if isinstance(values[0], list) and len(set(map(len, values))) > 1:
+                values = _padded(values, batch["input_ids"].shape[1], left=tokenizer.padding_side == "left")
+            batch[name] = torch.tensor(values)
     return batch
 
 
@@ -38,29 +44,34 @@ def answers(
     task: Task,
     rows: Iterable[Row],
     max_length: int,
-    done: Callable[[Sequence[Feature]], None] = lambda features: None,
+    done: Callable[[int, int], None] = lambda rows, long: None,
 ) -> Iterator[Answer]:
     """Answer rows, in their order.
 
     Args:
         max_length: Tokens per feature.
-        done: Called with the features that were answered, for a progress bar and to count those that were cut.
+        done: Called for each batch with how many further rows it brought, and how many of them are longer.
     """
     model.eval()
     for window in _batched(rows, WINDOW):
-        features = [
-            {"row": place, **feature}
-            for place, row in enumerate(window)
-            for feature in task.encode(row, tokenizer, max_length, None)
-        ]
-        features.sort(key=lambda feature: len(feature["input_ids"]))
-        found: Mapping[int, list[Answer]] = defaultdict(list)
-        for batch in _batched(features, BATCH):
-            tensors = {name: tensor.to(model.device) for name, tensor in collate(batch, tokenizer).items()}
-            for feature, answer in zip(batch, task.answer(model, tensors), strict=True):
-                found[feature["row"]].append(answer)
-            done(batch)
-        yield from (task.merge(found[place]) for place in range(len(window)))
+        encoded = [task.encode(row, tokenizer, max_length, None) for row in window]
+        said: list[list[Any]] = [[None] * len(parts) for parts in encoded]
+        places = [(row, part) for row, parts in enumerate(encoded) for part in range(len(parts))]
+        places.sort(key=lambda place: len(encoded[place[0]][place[1]]["input_ids"]))
+        for batch in _batched(places, BATCH):
+            features = [encoded[row][part] for row, part in batch]
+            tensors = {name: tensor.to(model.device) for name, tensor in collate(features, tokenizer).items()}
+            for (row, part), answer in zip(batch, task.answer(model, tensors), strict=True):
+                said[row][part] = answer
+            firsts = [feature for feature, (_, part) in zip(features, batch, strict=True) if part == 0]
+            done(len(firsts), sum(feature["long"] for feature in firsts))
+        yield from map(task.merge, window, encoded, said)
+
+
+def _padded(values: Sequence[list[int]], length: int, *, left: bool) -> list[list[int]]:
+    """Pad the labels of tokens, on the side on which the tokens are padded."""
+    paddings = [[IGNORED] * (length - len(value)) for value in values]
+    return [[*padding, *value] if left else [*value, *padding] for value, padding in zip(values, paddings, strict=True)]
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

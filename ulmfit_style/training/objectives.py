@@ -21,13 +21,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ulmfit_style import architectures
 from ulmfit_style.options import LanguageModelling
+from ulmfit_style.tasks.base import IGNORED
 from ulmfit_style.training.batching import Integers, Rows
 from ulmfit_style.training.packing import apart
 
 Batch = Mapping[str, torch.Tensor]
-
-IGNORED = -100
-"""The label of a position that is not predicted."""
 
 SHOWN = 24
 """Tokens of a sample."""

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ulmfit_style import predictions
 from ulmfit_style.console import progress, say
 from ulmfit_style.predictions import Prediction
-from ulmfit_style.tasks.base import Feature, Row, Task
+from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.training.answers import answers
 
 
@@ -20,7 +20,7 @@ def metric(
     """Return the score of the task's metric alone.
 
     Args:
-        max_length: Tokens at which a text is cut.
+        max_length: Tokens per feature.
     """
     found = list(answers(model, tokenizer, task, rows, max_length))
     return task.score(found, [task.target(row) for row in rows])[task.metric]
@@ -37,17 +37,18 @@ def score(
     """Return what metrics.json tells of a split, and every prediction.
 
     Args:
-        max_length: Tokens at which a text is cut.
+        max_length: Tokens per feature.
     """
-    cut = 0
+    longer = 0
 
-    def done(features: Sequence[Feature]) -> None:
-        nonlocal cut
-        cut += sum(feature["cut"] for feature in features)
-        steps.advance(len(features))
+    def done(rows: int, long: int) -> None:
+        nonlocal longer
+        longer += long
+        steps.advance(rows)
 
     with progress(f"scoring {split}", len(rows)) as steps:
         found = list(answers(model, tokenizer, task, rows, max_length, done))
-    if cut:
-        say(f"  {split}: {cut:,} of {len(rows):,} rows are longer than {max_length} tokens, and were cut")
+    if longer:
+        told = f"longer than {max_length} tokens, and were {task.long_texts}"
+        say(f"  {split}: {longer:,} of {len(rows):,} rows are {told}")
     return task.measure(found, [task.target(row) for row in rows]), predictions.of(split, task, rows, found)

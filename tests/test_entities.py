@@ -1,0 +1,79 @@
+"""The scores of entities against those worked by hand, seqeval itself, and another reading of the rules."""
+
+import random
+
+import numpy as np
+import pytest
+from seqeval.metrics import classification_report, f1_score
+from seqeval.scheme import IOB2
+
+from ulmfit_style.metrics import entities, ratio
+from ulmfit_style.tasks import tagging
+
+RIGHT = [["B-a", "I-a", "O", "B-b"], ["B-a", "O"], ["O"]]
+FOUND = [["B-a", "I-a", "O", "I-b"], ["B-a", "B-b"], ["O"]]
+
+
+def drawn(count: int, seed: int) -> list[list[str]]:
+    """Random tags, most of which break the rules."""
+    chance = random.Random(seed)
+    return [chance.choices(["O", "B-a", "I-a", "B-b", "I-b"], [4, 2, 2, 1, 1], k=9) for _ in range(count)]
+
+
+def test_the_scores_are_those_worked_by_hand():
+    # Two of a and one of b are right, one of b is too many. Strictly the b that begins with I- is none.
+    assert entities.scores(FOUND, RIGHT) == pytest.approx(
+        {"micro_f1": 6 / 7, "precision": 3 / 4, "recall": 1, "macro_f1": (1 + 2 / 3) / 2, "strict_f1": 4 / 6}
+    )
+
+
+def test_the_report_tells_each_type():
+    a, b = entities.report(FOUND, RIGHT)
+    assert a == {"class": "a", "precision": 1, "recall": 1, "f1": 1, "entities": 2}
+    assert b == pytest.approx({"class": "b", "precision": 1 / 2, "recall": 1, "f1": 2 / 3, "entities": 1})
+
+
+def test_where_nothing_is_there_and_nothing_found_all_scores_are_zero():
+    assert set(entities.scores([["O"], []], [["O"], []]).values()) == {0}
+    assert entities.report([["O"]], [["O"]]) == []
+    assert set(entities.intervals([["O"]], [["O"]]).values()) == {(0, 0)}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_scores_are_those_of_seqeval_and_of_our_own_reading(seed: int):
+    found, right = drawn(30, seed), drawn(30, seed + 100)
+    scores = entities.scores(found, right)
+    strict = {"mode": "strict", "scheme": IOB2}
+    told = classification_report(right, found, output_dict=True, zero_division=0)
+    assert scores["micro_f1"] == f1_score(right, found) == pytest.approx(told["micro avg"]["f1-score"])
+    assert scores["macro_f1"] == pytest.approx(told["macro avg"]["f1-score"])
+    assert scores["strict_f1"] == f1_score(right, found, zero_division=0, **strict)
+
+    def by_hand(keep) -> float:
+        sides = [
+            [{one for one in tagging.entities(tags) if keep(tags, one)} for tags in side] for side in (found, right)
+        ]
+        both = sum(len(ours & theirs) for ours, theirs in zip(*sides, strict=True))
+        return 2 * both / sum(len(own) for side in sides for own in side)
+
+    assert scores["micro_f1"] == pytest.approx(by_hand(lambda tags, one: True))
+    assert scores["strict_f1"] == pytest.approx(by_hand(lambda tags, one: tags[one.start].startswith("B-")))
+
+
+def test_resampled_scores_are_those_of_seqeval_on_the_same_rows():
+    found, right = drawn(20, 1), drawn(20, 2)
+    counts = entities._counts(found, right)
+    points = np.array(entities.points(found, right), dtype=float)
+    for rows in np.random.default_rng(0).integers(20, size=(10, 20)):
+        values = entities.from_sums(counts[rows].sum(axis=0, keepdims=True))
+        expected = entities.scores([found[row] for row in rows], [right[row] for row in rows])
+        assert {name: value.item() for name, value in values.items()} == pytest.approx(expected)
+        assert ratio(points[rows].mean(axis=0)) == pytest.approx(expected["micro_f1"])
+
+
+def test_every_score_has_an_interval_around_it():
+    right, others = drawn(90, 1), drawn(90, 2)
+    found = [others[row] if row % 3 == 0 else tags for row, tags in enumerate(right)]
+    scores, intervals = entities.scores(found, right), entities.intervals(found, right)
+    assert list(intervals) == list(scores)
+    assert all(low < scores[name] < high for name, (low, high) in intervals.items())

@@ -1,0 +1,102 @@
+import pytest
+
+from ulmfit_style.tasks.tagging import Entity, Unit, entities, iob2, mixed, repairs, tagged, trimmed, units, words
+
+# One sentence in every scheme: a person of two words, another right after, a place of three, and a place of one.
+SCHEMES = {
+    "IOB2": "B-p I-p B-p O B-l I-l I-l B-l",
+    "IOB1": "I-p I-p B-p O I-l I-l I-l B-l",
+    "IOBES": "B-p E-p S-p O B-l I-l E-l S-l",
+    "BILOU": "B-p L-p U-p O B-l I-l L-l U-l",
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_tells_the_same_entities_and_is_known(scheme: str):
+    tags = SCHEMES[scheme].split()
+    assert entities(tags) == [Entity("p", 0, 2), Entity("p", 2, 3), Entity("l", 4, 7), Entity("l", 7, 8)]
+    assert iob2(tags) == SCHEMES["IOB2"].split()
+    assert repairs([tags]) == (scheme, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("I-p I-p O", "B-p I-p O"),
+        ("B-p I-l I-l", "B-p B-l I-l"),
+        ("O E-p", "O B-p"),
+        ("B-p O I-p", "B-p O B-p"),
+        ("S-p I-p E-p", "B-p B-p I-p"),
+        ("B-a-b I-a-b", "B-a-b I-a-b"),  # a type may hold a hyphen
+        ("", ""),
+    ],
+)
+def test_broken_tags_are_mended_as_conlleval_reads_them(tags: str, expected: str):
+    assert iob2(tags.split()) == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("sequences", "expected"),
+    [
+        (["B-p I-p O", "I-p O B-p"], ("IOB2", 1, 3)),
+        (["B-p I-l"], ("IOB2", 1, 2)),
+        (["I-p O", "I-p B-p"], ("IOB1", 0, 3)),
+        (["O O"], ("IOB2", 0, 0)),
+        (["B-p E-p", "B-p I-p O", "S-l"], ("IOBES", 1, 3)),
+        (["B-p L-p", "I-p L-p", "B-p"], ("BILOU", 2, 3)),
+    ],
+)
+def test_what_breaks_the_rules_of_the_scheme_is_counted(sequences: list[str], expected: tuple[str, int, int]):
+    assert repairs([tags.split() for tags in sequences]) == expected
+
+
+def test_letters_of_two_schemes_are_mixed():
+    assert mixed(["B-p", "E-p", "U-p"])
+    assert not any(mixed(tags.split()) for tags in SCHEMES.values())
+
+
+def cut(text: str, ranges: list[tuple[int, int]]) -> list[str]:
+    return [text[start:end] for start, end in ranges]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Ada's U.S. 3.5%", "Ada|'|s|U|.|S|.|3|.|5|%"),
+        ("서울에서 만나요.", "서울에서|만나요|."),
+        ("我爱北京", "我|爱|北|京"),
+        ("カタカナ go", "カ|タ|カ|ナ|go"),
+        ("हिन्दी में", "हिन्दी|में"),  # vowel signs are marks, and no letters
+        ("cafe\u0301 a_b", "cafe\u0301|a|_|b"),
+        (" \t\n", ""),
+        ("😀 ok", "😀|ok"),
+    ],
+)
+def test_words_of_many_languages(text: str, expected: str):
+    assert cut(text, words(text)) == [word for word in expected.split("|") if word]
+
+
+def test_a_piece_has_the_tag_of_the_entity_that_it_is_a_part_of():
+    spans = [Entity("a", 2, 6), Entity("b", 6, 8), Entity("a", 20, 30)]
+    pieces = [(0, 2), (2, 4), (4, 6), (6, 8), (8, 19), (19, 22), (22, 40)]
+    assert tagged(pieces, spans) == ["O", "B-a", "I-a", "B-b", "O", "B-a", "I-a"]
+
+
+def test_tokens_and_words_are_divided_so_that_each_token_is_in_one_part():
+    text = "a (bc).  d"
+    pieces = words(text)
+    assert cut(text, pieces) == ["a", "(", "bc", ")", ".", "d"]
+    tokens = [(0, 1), (2, 4), (4, 5), (5, 7), (7, 7), (9, 10)]  # a | (b | c | ). | | d
+    assert list(units(pieces, tokens)) == [Unit(0, 0, [0]), Unit(1, 2, [1, 2]), Unit(3, 4, [3]), Unit(5, 5, [5])]
+
+
+def test_a_word_without_tokens_is_in_no_part():
+    assert list(units([(0, 1), (2, 3), (4, 5)], [(0, 1), (4, 5)])) == [Unit(0, 0, [0]), Unit(2, 2, [1])]
+
+
+def test_blanks_at_the_ends_are_no_part_of_a_piece():
+    text = "a  b\tc "
+    assert trimmed(text, (1, 4)) == (3, 4)
+    assert trimmed(text, (3, 7)) == (3, 6)
+    start, end = trimmed(text, (1, 3))
+    assert start == end

@@ -1,0 +1,64 @@
+"""Windows over a text that is longer than a model reads: they overlap, and each token belongs to one of them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from ulmfit_style.errors import UserError
+from ulmfit_style.tasks.base import Feature
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def windows(tokenizer: PreTrainedTokenizerBase, *texts: str, max_length: int, overlap: float) -> list[Feature]:
+    """Encode a text, or the second of two after the first, in as many windows as it takes: none for an empty one.
+
+    Each feature has what the model reads, and three fields that it does not. `offsets` tell where each token stands in
+    the text, (length,) pairs of characters, empty for special tokens and for what stands for a blank alone. `own`, the
+    first place and the place after the last, are the tokens that belong to this window alone: those that stand farther
+    from its ends than from those of its neighbours. `long` tells whether there are several windows.
+
+    Args:
+        max_length: Tokens of a window, special tokens and first text included.
+        overlap: The share of the tokens of a window that the next one has too.
+
+    Raises:
+        UserError: if the tokenizer does not tell where tokens stand, or there is no room for the text.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"{type(tokenizer).__name__} does not tell where its tokens stand in a text; take another model"
+        )
+    before = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts[:-1]]
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=len(texts) > 1) - sum(before)
+    if room < 1:
+        raise UserError(f"max_length={max_length}: leaves no room for the text; raise it")
+    shared = int(overlap * room)
+    encoded = tokenizer(
+        *texts,
+        truncation="only_second" if before else True,
+        max_length=max_length,
+        stride=shared,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    features = []
+    for number, encoding in enumerate(encoded.encodings or ()):
+        inside = [place for place, text in enumerate(encoding.sequence_ids) if text == len(texts) - 1]
+        if not inside:
+            continue
+        offsets = [(0, 0)] * len(encoding.ids)
+        for place in inside:
+            # Metaspace puts one before the text that has no character of its own, and takes it from the next token.
+            offsets[place] = (0, 0) if encoding.tokens[place] == "\u2581" else encoding.offsets[place]
+        feature: Feature = {name: encoded[name][number] for name in tokenizer.model_input_names if name in encoded}
+        own = (inside[0], inside[-1] + 1)
+        features.append({**feature, "offsets": offsets, "own": own, "long": len(encoded.encodings or ()) > 1})
+    if tokenizer.truncation_side == "left":
+        features.reverse()
+    for left, right in pairwise(features):
+        left["own"] = (left["own"][0], left["own"][1] - (shared - shared // 2))
+        right["own"] = (right["own"][0] + shared // 2, right["own"][1])
+    return features
