@@ -20,10 +20,10 @@ has_torch = PIP_CONFIG_FILE=/dev/null $(PIP) --isolated install --dry-run --no-d
 needs_no_cuda = test "$$(uname -sm)" = "Linux x86_64" -a ! -e /dev/nvidia0 && ! command -v nvidia-smi >/dev/null
 
 # $(call pip_install,WHAT) leaves such a torch as it is, whatever constraints.txt pins. It keeps what pip says in a file,
-# and shows the end of it when pip fails.
+# and shows the end of it when pip fails. seqeval comes as source, and pip before 23.1 would build it by a way that fails.
 PIP_LOG     = $(VENV)/pip.log
 pip_install = sed "$$(! $(has_torch) || echo '/^torch==/d')" constraints.txt >$(VENV)/constraints.txt \
-	&& $(PIP) install -c $(VENV)/constraints.txt -e $1 >$(PIP_LOG) 2>&1 \
+	&& $(PIP) install --use-pep517 -c $(VENV)/constraints.txt -e $1 >$(PIP_LOG) 2>&1 \
 	|| { tail -n 20 $(PIP_LOG); echo "pip failed: the whole of what it said is in $(PIP_LOG)"; exit 1; }
 
 .DEFAULT_GOAL := help
