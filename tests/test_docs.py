@@ -147,7 +147,8 @@ def test_the_reference_has_every_option_and_every_choice(hooks: ModuleType):
     for path in CONF.glob("*/*.yaml"):
         assert f"- `{path.parent.name}={path.stem}`: " in page
     told = re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE)
-    assert len(told) == len(set(told))
+    once = [name for name in told if not name.startswith("task.")]  # several kinds may have the same
+    assert len(once) == len(set(once))
     for kind in task_kinds():
         keys = all_keys(kind)
         assert {key for key in keys if not any(other.startswith(f"{key}.") for other in keys)} <= set(told)

@@ -153,9 +153,11 @@ def draw(steps: Sequence[Step]) -> None:
     """
     for step in steps:
         path = step.artefact.directory / COURSE
-        if step.artefact.stage not in ("pretrain", "adapt", "finetune") or path.with_suffix(".svg").exists():
+        scores = path.with_name(METRICS)
+        trained = step.artefact.stage in ("pretrain", "adapt", "finetune") and scores.exists()
+        if not trained or path.with_suffix(".svg").exists():
             continue
-        metrics = read_json(path.with_name(METRICS))
+        metrics = read_json(scores)
         log = [entry for entry in metrics["log"] if "loss" in entry]
         if len(log) < FEWEST_POINTS:
             continue
