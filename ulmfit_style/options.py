@@ -237,8 +237,8 @@ class Predict(Section):
     """What `predict` answers, and where the answers go."""
 
     input: str | None = None
-    """A text; a file (csv, tsv, jsonl, parquet, conll, txt; also .gz, .bz2, .xz, .zst) with the task's column of texts; or -
-    for standard input, one text a line."""
+    """A text; a file (csv, tsv, jsonl, parquet, conll, txt; also .gz, .bz2, .xz, .zst) with the task's column of texts;
+    or - for standard input, one text a line."""
     output: str | None = None
     """A file that ends in .jsonl or .csv; null for JSON lines on standard output."""
     model: str | None = None
