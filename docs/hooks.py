@@ -52,16 +52,19 @@ def options() -> Iterator[str]:
 
 
 def _tasks() -> Iterator[str]:
-    """Tell the options that all kinds of tasks have, and those of each kind."""
+    """Tell the options that all kinds of tasks have, and those of some, together where they mean the same."""
     targets = {yaml.safe_load(path.read_text("utf-8")).get("_target_") for path in CONF.glob("task/*.yaml")}
     kinds = sorted((task_class_of(target) for target in targets if target), key=lambda kind: kind.__name__)
-    shared = set.intersection(*(set(kind.model_fields) for kind in kinds))
-    defaults = [{name: field.get_default() for name, field in kind.model_fields.items()} for kind in kinds]
-    yield from _table("task", kinds[0], {name: value for name, value in defaults[0].items() if name in shared})
-    for kind, values in zip(kinds, defaults, strict=True):
-        own = {name: value for name, value in values.items() if name not in shared}
-        if own:
-            yield from _table(f"task, when it is {kind.__name__}", kind, own)
+    having: dict[tuple[str, str | None], list[type[Task]]] = {}
+    for kind in kinds:
+        for name, field in kind.model_fields.items():
+            having.setdefault((name, field.description), []).append(kind)
+    groups: dict[tuple[type[Task], ...], dict[str, Any]] = {tuple(kinds): {}}
+    for (name, _), those in having.items():
+        groups.setdefault(tuple(those), {})[name] = those[0].model_fields[name].get_default()
+    for those, values in groups.items():
+        which = "" if len(those) == len(kinds) else f", when it is {' or '.join(kind.__name__ for kind in those)}"
+        yield from _table(f"task{which}", those[0], values)
 
 
 def _table(title: str, section: type[Section], values: Mapping[str, Any]) -> Iterator[str]:
