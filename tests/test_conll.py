@@ -40,7 +40,7 @@ def test_the_files_ending_tells_what_it_is(read, name: str):
 
 def test_the_first_column_is_the_words_the_last_the_tags_and_the_others_go_by_number(read):
     ((_, columns),) = read("Ada NNP B-NP B-person\nleft VBD B-VP O\n")
-    assert columns == {**ADA, "2": ["NNP", "VBD"], "3": ["B-NP", "B-VP"]}
+    assert columns == {**ADA, "column_2": ["NNP", "VBD"], "column_3": ["B-NP", "B-VP"]}
 
 
 def test_words_alone_are_read_for_prediction(read):
@@ -53,7 +53,7 @@ def test_any_blank_line_ends_a_sentence_and_documents_and_comments_are_no_words(
     )
     found = read(text)
     assert [number for number, _ in found] == [5, 10]
-    assert found[0][1] == {**ADA, "2": ["x", "x"]}
+    assert found[0][1] == {**ADA, "column_2": ["x", "x"]}
     assert found[1][1]["tokens"] == ["#left"]
 
 

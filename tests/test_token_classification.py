@@ -19,6 +19,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.run import METRICS
+from ulmfit_style.stages import push
 from ulmfit_style.tasks.base import IGNORED, Row
 from ulmfit_style.tasks.token_classification import TokenClassification
 from ulmfit_style.training.answers import answers, collate
@@ -202,6 +203,15 @@ def test_a_text_file_is_told_what_such_files_are_called(tmp_path: Path):
     (tmp_path / "train.txt").write_text("Ada B-p\n")
     with pytest.raises(UserError, match=r"there are: text\); a file with a word and its tag a line is called \.conll"):
         labelled.load(TokenClassification(path=str(tmp_path / "train.txt")))
+
+
+def test_another_column_than_the_first_may_hold_the_words(tmp_path: Path):
+    path = tmp_path / "a.conll"
+    lines = [f"1 Ada{number} B-p O\n2 left O O\n" for number in range(40)]
+    path.write_text("\n".join(lines))
+    rows = labelled.load(TokenClassification(path=str(path), text="column_2", label="column_3"))
+    assert rows.classes == ["no entity", "p"]
+    assert rows.train[0].fields["text"][1] == "left"
 
 
 # Tokens
@@ -483,6 +493,19 @@ def test_predictions_of_texts_and_of_words_are_kept_side_by_side_in_any_order(tm
     assert TASK.score([text, words], [text["target"], words["target"]])["recall"] == 1 / 2
 
 
+def test_a_model_that_reads_from_left_to_right_learns_them_too(folder: Path, causal_checkpoint: Path):
+    overrides = [*recipe(folder, causal_checkpoint), "name=causal", "finetune.epochs=8"]
+    assert main(["finetune", *overrides]) == 0
+    found = json.loads((folder / "runs/causal/finetune" / METRICS).read_text())
+    assert found["test"]["scores"]["micro_f1"] > 0.5
+    assert load(folder / "runs/causal/finetune")("the plot number 7 is moving") != []
+
+
+def test_concat_pooling_is_refused(folder: Path, checkpoint: Path, capsys):
+    assert main(["finetune", *recipe(folder, checkpoint), "finetune.pooling=concat"]) == 2
+    assert "finetune.pooling=concat: TokenClassification does not score whole texts" in capsys.readouterr().err
+
+
 def test_long_sentences_are_read_in_windows_and_it_is_said(folder: Path, checkpoint: Path, capsys):
     assert main(["finetune", *recipe(folder, checkpoint), "name=short", "finetune.max_steps=1"]) == 0
     printed = capsys.readouterr().out
@@ -548,6 +571,14 @@ def test_another_way_to_answer_is_checked(folder: Path, capsys, option: str, mes
     model = f"predict.model={folder / 'runs/default/finetune'}"
     assert main(["predict", model, "predict.input=the plot", option]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_card_tells_how_to_ask_the_model_and_what_becomes_of_long_texts(folder: Path):
+    files = push._export("me/entities", (folder / "runs/default/finetune").resolve())
+    card = files["README.md"].decode()
+    assert "pipeline_tag: token-classification" in card
+    assert 'pipeline("token-classification", model="me/entities", aggregation_strategy="first")' in card
+    assert "| Longest text | 20 tokens; longer ones were read in windows that overlap |" in card
 
 
 def test_a_model_is_evaluated_on_another_file_if_it_knows_its_types(folder: Path, checkpoint: Path, capsys, tmp_path):

@@ -72,5 +72,5 @@ def test_a_text_without_tokens_has_no_window(tokenizer: PreTrainedTokenizerFast)
 
 
 def test_texts_that_leave_no_room_are_refused(tokenizer: PreTrainedTokenizerFast):
-    with pytest.raises(UserError, match="max_length=8: leaves no room for the text; raise it"):
+    with pytest.raises(UserError, match=r"finetune\.max_length=8: leaves no room for the text; raise it"):
         windows(tokenizer, TEXT, TEXT, max_length=8, overlap=0.25)

@@ -11,7 +11,7 @@ from typing import IO
 from ulmfit_style.tasks.tagging import TAG
 
 TOKENS, TAGS = "tokens", "tags"
-"""What the first and the last column are called; those between them go by their numbers, from 2."""
+"""What the first and the last column are called; those between them are column_2, column_3 and so on."""
 
 SEPARATORS = ("\t", None, "|", ";", ",")
 """What may stand between columns, in the order of preference; None is any blanks."""
@@ -69,7 +69,7 @@ def _cells(line: str, separator: str | None) -> list[str]:
 
 def _columns(rows: Sequence[Sequence[str]]) -> dict[str, list[str]]:
     columns = list(map(list, zip(*rows, strict=True)))
-    names = [TOKENS, *map(str, range(2, len(columns))), TAGS]
+    names = [TOKENS, *(f"column_{number}" for number in range(2, len(columns))), TAGS]
     return dict(zip(names, columns, strict=False))  # words alone have no tags
 
 

@@ -13,6 +13,9 @@ from itertools import groupby
 OUTSIDE = "O"
 TAG = re.compile(r"O|[BIESLU]-.+")
 
+ALONE = (("\u3040", "\u30ff"), ("\u3400", "\u9fff"), ("\uf900", "\ufaff"), ("\U00020000", "\U0003ffff"))
+"""Chinese characters and Japanese syllables."""
+
 Range = tuple[int, int]
 """Where something begins in a text and where it has ended, in characters."""
 
@@ -160,7 +163,7 @@ def _parts(tag: str) -> tuple[str, str]:
 
 
 def _kind(character: str) -> str:
-    if "\u3040" <= character <= "\u30ff" or "\u3400" <= character <= "\u9fff" or "\uf900" <= character <= "\ufaff":
+    if any(first <= character <= last for first, last in ALONE):
         return "alone"
     category = unicodedata.category(character)
     if category[0] in "LMN" or category == "Cf":

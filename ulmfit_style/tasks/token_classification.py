@@ -54,7 +54,7 @@ class TokenClassification(Task):
 
     text: Annotated[str | None, Unhashed] = None
     """The column of the words, a list, or of the text; null: found by its name (tokens, words, text ...). The columns
-    of a .conll file are called tokens (the first), 2, 3 ... and tags (the last)."""
+    of a .conll file are called tokens (the first), column_2, column_3 ... and tags (the last)."""
     label: Annotated[str | None, Unhashed] = None
     """The column of the tags of the words, or of the entities of the text in characters, each {start: 0, end: 5, label:
     person} or [0, 5, person]; null: found by its name (tags, ner_tags, entities, spans ...)."""

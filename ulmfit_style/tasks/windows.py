@@ -34,7 +34,7 @@ def windows(tokenizer: PreTrainedTokenizerBase, *texts: str, max_length: int, ov
     before = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts[:-1]]
     room = max_length - tokenizer.num_special_tokens_to_add(pair=len(texts) > 1) - sum(before)
     if room < 1:
-        raise UserError(f"max_length={max_length}: leaves no room for the text; raise it")
+        raise UserError(f"finetune.max_length={max_length}: leaves no room for the text; raise it")
     shared = int(overlap * room)
     encoded = tokenizer(
         *texts,
