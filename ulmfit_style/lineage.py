@@ -168,7 +168,8 @@ def features(config: Config) -> Artefact:
 
 def setfit(config: Config) -> Artefact:
     """Return the artefact of SetFit's scores."""
-    return Artefact("setfit", {**references(config).determinants, "seed": config.finetune.seed}, config.runs)
+    own = {"version": RESULT_VERSIONS["setfit"], "seed": config.finetune.seed}
+    return Artefact("setfit", {**references(config).determinants, **own}, config.runs)
 
 
 def tuned(config: Config, named: str | None, option: str) -> Checkpoint:
