@@ -160,7 +160,8 @@ def test_two_machines_run_the_chain_together(machines: Machines):
     assert re.match(r"2 processes train together on machine 0 \(\S+\), machine 1 \(\S+\)\n", first[1])
     assert "adapted + fine-tuned" in first[1]
     assert f"The model is in {machines.runs}/default/finetune" in first[1]
-    assert second[1] == second[2] == ""
+    # On standard error the second machine's launcher may complain: that the first one's was gone before it had parted.
+    assert second[1] == "" and "ulmfit-style:" not in second[2]
     assert json.loads((machines.runs / "default/finetune" / MANIFEST).read_text())["processes"] == 2
 
 
