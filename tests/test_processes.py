@@ -161,7 +161,8 @@ def test_two_machines_run_the_chain_together(machines: Machines):
     assert "adapted + fine-tuned" in first[1]
     assert f"The model is in {machines.runs}/default/finetune" in first[1]
     # On standard error the second machine's launcher may complain: that the first one's was gone before it had parted.
-    assert second[1] == "" and "ulmfit-style:" not in second[2]
+    assert second[1] == ""
+    assert "ulmfit-style:" not in second[2]
     assert json.loads((machines.runs / "default/finetune" / MANIFEST).read_text())["processes"] == 2
 
 

@@ -82,8 +82,11 @@ def test_what_no_phase_thaws_stays_as_it_was(tune: Tune, tmp_path: Path, checkpo
         assert torch.equal(weights, after[f"bert.{name}"]) != name.startswith(("encoder.layer.1.", "pooler.")), name
 
 
-def test_more_groups_than_the_model_has_are_refused_before_anything_is_trained(tune: Tune, capsys):
-    assert tune("finetune.unfreeze=[1,5,all]") == 2
+def test_more_groups_than_the_model_has_are_refused_before_anything_is_made(
+    tiny_overrides: list[str], tmp_path: Path, capsys
+):
+    assert main(["adapt", "finetune", *tiny_overrides, "finetune.unfreeze=[1,5,all]"]) == 2
+    assert not list((tmp_path / "runs").glob("adapt-*"))
     told = " ".join(capsys.readouterr().err.split())
     assert (
         'finetune.unfreeze=[1, 5, "all"]: the model has 4 layer groups (embeddings, layer 1, layer 2, head); ' in told

@@ -88,6 +88,7 @@ def _check_model(config: Config, stages: Sequence[str]) -> None:
             architectures.objective(options.objective, model_type, f"{stage}.objective")
         elif config.task is not None:
             _check_head(config, config.task, model_type)
+            finetune.check_groups(config)
         _check_batch(config, stage, options)
         if options.max_length > positions:
             raise UserError(

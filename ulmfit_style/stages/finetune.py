@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ulmfit_style import lineage, predictions, processes
+from ulmfit_style import checkpoints, lineage, predictions, processes
 from ulmfit_style.architectures import is_causal
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ulmfit_style.training.phases import Course, Phase
 
 EVERY_WEIGHT = "every weight"
+
+FEWEST_GROUPS = 2
+"""The layer groups that every model has: a head, and a layer."""
 
 
 def run(config: Config) -> Path:
@@ -173,6 +176,43 @@ def pooled(
     return PooledForSequenceClassification(config, body), {f"body.{name}" for name in missing}
 
 
+def check_groups(config: Config) -> None:
+    """Check that the model has as many layer groups as `finetune.unfreeze` names, on a copy without weights.
+
+    Raises:
+        UserError: if it has fewer.
+    """
+    options, task = config.finetune, lineage.required_task(config)
+    if _most(options) <= FEWEST_GROUPS:
+        return  # and nothing is imported
+    import torch
+    import transformers
+    from transformers import AutoConfig
+
+    from ulmfit_style.training.layers import groups
+
+    if config.model.architecture is None:
+        architecture = AutoConfig.from_pretrained(checkpoints.resolve(config.model).directory, trust_remote_code=False)
+    else:
+        architecture = AutoConfig.for_model(**config.model.architecture)
+    with torch.device("meta"):
+        model = getattr(transformers, task.auto_class).from_config(architecture)
+    _require_groups(options, list(groups(model, ())))
+
+
+def _require_groups(options: Finetune, names: Sequence[str]) -> None:
+    if _most(options) > len(names):
+        raise UserError(
+            f"finetune.unfreeze={spelled(options.unfreeze)}: the model has {len(names)} layer groups "
+            f"({', '.join(names)}); give smaller numbers, or all"
+        )
+
+
+def _most(options: Finetune) -> int:
+    """Return the largest number of layer groups that `unfreeze` names."""
+    return max((number for number in options.unfreeze if isinstance(number, int)), default=0)
+
+
 def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
     """Return what is thawed in which order: one pass over the rows for each phase but the last.
 
@@ -183,6 +223,7 @@ def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
     from ulmfit_style.training.phases import Phase
 
     count = len(layers)
+    _require_groups(options, list(layers))
     thawed: list[tuple[str, list[str] | None]] = []
     if options.unfreeze == "chain_thaw":
         *lower, head = layers
@@ -192,13 +233,8 @@ def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
         for number in options.unfreeze:
             if number == "all":
                 thawed.append((EVERY_WEIGHT, None))
-            elif number <= count:
-                thawed.append((f"last {number} of {count} layer groups", list(layers)[-number:]))
             else:
-                raise UserError(
-                    f"finetune.unfreeze={spelled(options.unfreeze)}: the model has {count} layer groups "
-                    f"({', '.join(layers)}); give smaller numbers, or all"
-                )
+                thawed.append((f"last {number} of {count} layer groups", list(layers)[-number:]))
     last = options.epochs
     if options.max_steps is not None:
         last = min(last, passes(options.max_steps, rows, options.batch_size))
