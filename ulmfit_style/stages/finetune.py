@@ -57,7 +57,7 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
         tokenizer.pad_token = tokenizer.eos_token
     encoded = [task.encode(row, tokenizer, options.max_length, head.get("label2id", {})) for row in trained]
     features = Encoded(
-        {**feature, "weight": weight}
+        {**feature, "weight": weight * feature.get("weight", 1)}
         for parts, weight in zip(encoded, task.weights(trained), strict=True)
         for feature in parts
     )

@@ -118,8 +118,6 @@ class Task(Section, abc.ABC):
     """The transformers auto class that loads this task's model."""
     metric: ClassVar[str]
     """The score that ranks models."""
-    long_texts: ClassVar[str] = "cut"
-    """What becomes of texts longer than `finetune.max_length`, for messages."""
     answering: ClassVar[Sequence[str]] = ()
     """The options that say how the model answers: they can be others when it has been trained."""
 
@@ -153,6 +151,11 @@ class Task(Section, abc.ABC):
         if shots is not None and total is not None:
             raise ValueError(f"goes without task.train_samples, which is {total} here; add task.train_samples=null")
         return shots
+
+    @property
+    def long_texts(self) -> str:
+        """What becomes of texts longer than `finetune.max_length`, for messages."""
+        return "cut"
 
     def unsampled(self) -> Self:
         """Return the task with all of its training rows: what a corpus depends on, whichever few labels are used."""
@@ -250,7 +253,8 @@ class Task(Section, abc.ABC):
     ) -> list[Feature]:
         """Turn a row into what the model reads; with `label2id`, each feature carries its `labels` too.
 
-        `long` says of each feature whether its text is longer than `max_length`.
+        `long` says of each feature whether its text is longer than `max_length`; `weight`, where there is one, which
+        share of the row it stands for in the loss.
 
         Args:
             label2id: The number of each of the model's outputs, as `head` has it.

@@ -10,11 +10,10 @@ from pydantic import Field
 
 from ulmfit_style.schema import Unhashed
 from ulmfit_style.tasks.base import Answer, Reference, Row
-from ulmfit_style.tasks.text import LabelTask, in_order, plain
+from ulmfit_style.tasks.text import LabelTask, Scores, in_order, plain
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
     from ulmfit_style.metrics import Array, Points
 
@@ -76,14 +75,17 @@ class MultiLabelClassification(LabelTask):
         # Summed over the labels: a row counts once, as with one class a row, however many labels there are.
         return binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(dim=-1)
 
-    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Answer]:
-        names: Mapping[Any, str] = model.config.id2label or {}
-        answers = []
-        for probabilities in model(**batch).logits.float().sigmoid().tolist():
-            scores = {names[index]: round(probability, 6) for index, probability in enumerate(probabilities)}
-            labels = [names[index] for index, probability in enumerate(probabilities) if probability >= THRESHOLD]
-            answers.append({"labels": labels, "scores": scores})
-        return answers
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.sigmoid()
+
+    def chosen(self, scores: Scores) -> list[str]:
+        return [label for label, score in scores.items() if score >= THRESHOLD]
+
+    def told_of(self, scores: Scores) -> Answer:
+        return {
+            "labels": self.chosen(scores),
+            "scores": {label: round(score, 6) for label, score in scores.items()},
+        }
 
     def reference(self) -> Reference:
         return Reference("logistic regression", _one_regression_a_label)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import abc
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.schema import Unhashed
@@ -15,7 +18,10 @@ from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Scores = Mapping[str, float]
+"""A number from 0 to 1 for each label."""
 
 TEXT_COLUMNS = (
     *("text", "review", "sentence", "content", "body", "document", "comment", "message", "tweet", "utterance"),
@@ -37,6 +43,23 @@ class TextTask(Task, abc.ABC):
     """The column of a second text, where a row is a pair (premise and hypothesis, question and answer)."""
     label: Annotated[str | None, Unhashed] = None
     """The column of the right answer; null: found by its name (label, class, category, stars ...)."""
+    long_documents: Literal["head", "head_tail", "windows"] = "head"
+    """What is read of a text longer than `finetune.max_length`. head: its beginning; head_tail: a quarter of that from
+    its beginning and the rest from its end (Sun et al. 2019, section 5.3.1); windows: all of it, in windows that
+    overlap. Pairs of texts: head."""
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.25
+    """The share of its tokens that a window has in common with the next one."""
+
+    @field_validator("long_documents")
+    @classmethod
+    def _of_one_text(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("text_pair") and value != "head":
+            raise ValueError("is for one text, and task.text_pair names a second; take head")
+        return value
+
+    @property
+    def long_texts(self) -> str:
+        return {"head": "cut", "head_tail": "cut in the middle", "windows": "read in windows"}[self.long_documents]
 
     def inputs(self) -> dict[str, Column]:
         pair = {"text_pair": Column("task.text_pair", self.text_pair)} if self.text_pair else {}
@@ -72,12 +95,36 @@ class TextTask(Task, abc.ABC):
         self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
     ) -> list[Feature]:
         encoded = tokenizer(*self.texts(row), truncation=True, max_length=max_length, return_overflowing_tokens=True)
+        names = [name for name in tokenizer.model_input_names if name in encoded]
         # The first part is what truncation leaves; the others show that something was cut.
-        feature: Feature = {name: encoded[name][0] for name in tokenizer.model_input_names if name in encoded}
-        feature["long"] = len(encoded["input_ids"]) > 1
-        if label2id is not None:
-            feature["labels"] = self.encoded(self.target(row), label2id)
-        return [feature]
+        features: list[Feature] = [{name: encoded[name][0] for name in names}]
+        long = len(encoded["input_ids"]) > 1
+        if long and self.long_documents != "head":
+            encoded = tokenizer(*self.texts(row))
+            pieces = self._pieces(encoded.sequence_ids(), max_length)
+            features = [{name: [encoded[name][place] for place in piece] for name in names} for piece in pieces]
+        for feature in features:
+            feature["long"] = long
+            if label2id is not None:
+                feature |= {"labels": self.encoded(self.target(row), label2id), "weight": 1 / len(features)}
+        return features
+
+    def _pieces(self, texts: Sequence[int | None], max_length: int) -> list[list[int]]:
+        """Return the places of the tokens that are read together, each time with all special tokens.
+
+        Args:
+            texts: The number of the text that each token is of; None for special tokens.
+        """
+        inside = [place for place, text in enumerate(texts) if text is not None]
+        special = [place for place, text in enumerate(texts) if text is None]
+        room = max_length - len(special)
+        if self.long_documents == "head_tail":
+            pieces = [[*inside[: room // 4], *inside[len(inside) - (room - room // 4) :]]]
+        else:
+            step = max(1, room - int(self.overlap * room))
+            last = len(inside) - room  # where the last window begins: it is as long as the others
+            pieces = [inside[start : start + room] for start in (*range(0, last, step), last)]
+        return [sorted([*special, *piece]) for piece in pieces]
 
     @abc.abstractmethod
     def encoded(self, target: Any, label2id: Mapping[str, int]) -> Any:
@@ -97,10 +144,6 @@ class TextTask(Task, abc.ABC):
 
         return batch.get("weight", torch.ones(len(batch["labels"]))).sum()
 
-    def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Any]) -> Answer:
-        answer: Answer = said[0]
-        return answer
-
 
 class LabelTask(TextTask, abc.ABC):
     """Rows of a text, or a pair of texts, and names that are chosen from a set: one, or several."""
@@ -109,6 +152,11 @@ class LabelTask(TextTask, abc.ABC):
     """What transformers calls it; its pipelines go by that."""
     answered: ClassVar[str]
     """Where an answer holds what is chosen: `label` or `labels`."""
+    answering: ClassVar[Sequence[str]] = ("long_documents", "overlap", "window_scores")
+
+    window_scores: Literal["mean", "max", "vote"] = "mean"
+    """How the windows of a text answer together. mean: by the mean of their probabilities; max: each label has its
+    highest; vote: each has the share of the windows that would choose it."""
 
     def classes(self, rows: Sequence[Row]) -> list[str]:
         return in_order({label for row in rows for label in self.labels_of(row)})
@@ -120,6 +168,33 @@ class LabelTask(TextTask, abc.ABC):
             "id2label": dict(enumerate(classes)),
             "label2id": {label: index for index, label in enumerate(classes)},
         }
+
+    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Scores]:
+        names: Mapping[Any, str] = model.config.id2label or {}
+        rows = self.probabilities(model(**batch).logits.float()).tolist()
+        return [{names[index]: probability for index, probability in enumerate(row)} for row in rows]
+
+    @abc.abstractmethod
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities of the labels, from logits of the same shape, (batch, labels)."""
+
+    @abc.abstractmethod
+    def chosen(self, scores: Scores) -> list[str]:
+        """Return the labels that their probabilities choose."""
+
+    @abc.abstractmethod
+    def told_of(self, scores: Scores) -> Answer:
+        """Return the answer that scores give."""
+
+    def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Scores]) -> Answer:
+        means = {label: sum(scores[label] for scores in said) / len(said) for label in said[0]}
+        if self.window_scores == "mean":
+            return self.told_of(means)
+        if self.window_scores == "max":
+            return self.told_of({label: max(scores[label] for scores in said) for label in means})
+        votes = Counter(label for scores in said for label in self.chosen(scores))
+        # In a tie the first wins, so that of the higher mean comes first.
+        return self.told_of({label: votes[label] / len(said) for label in sorted(means, key=lambda name: -means[name])})
 
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         from ulmfit_style.metrics import classification

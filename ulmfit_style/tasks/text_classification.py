@@ -11,11 +11,10 @@ from pydantic import BeforeValidator
 from ulmfit_style.errors import nearest
 from ulmfit_style.schema import Unhashed
 from ulmfit_style.tasks.base import Answer, Reference, Row
-from ulmfit_style.tasks.text import LabelTask, plain
+from ulmfit_style.tasks.text import LabelTask, Scores, plain
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
     from ulmfit_style.metrics import Points
 
@@ -91,13 +90,15 @@ class TextClassification(LabelTask):
 
         return cross_entropy(logits, labels, reduction="none")
 
-    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Answer]:
-        probabilities, classes = model(**batch).logits.float().softmax(dim=-1).max(dim=-1)
-        names = model.config.id2label or {}
-        return [
-            {"label": names[index], "score": round(probability, 6)}
-            for index, probability in zip(classes.tolist(), probabilities.tolist(), strict=True)
-        ]
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.softmax(dim=-1)
+
+    def chosen(self, scores: Scores) -> list[str]:
+        return [max(scores, key=lambda label: scores[label])]
+
+    def told_of(self, scores: Scores) -> Answer:
+        (label,) = self.chosen(scores)
+        return {"label": label, "score": round(scores[label], 6)}
 
     def reference(self) -> Reference:
         return Reference("logistic regression", _logistic_regression)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 
-from ulmfit_style.tasks.base import Answer, Reference, Row
+from ulmfit_style.tasks.base import Answer, Feature, Reference, Row
 from ulmfit_style.tasks.text import TextTask, plain
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class TextRegression(TextTask):
     """Rows of a text, or a pair of texts, and a number."""
 
     metric: ClassVar[str] = "pearson"
+    answering: ClassVar[Sequence[str]] = ("long_documents", "overlap")
     label_columns: ClassVar[Sequence[str]] = (
         *("score", "label", "rating", "stars", "target", "value", "similarity"),
         *("점수", "평점", "별점"),
@@ -70,8 +71,12 @@ class TextRegression(TextTask):
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return (logits.squeeze(-1) - labels) ** 2
 
-    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Answer]:
-        return [{"value": round(value, 6)} for value in model(**batch).logits.float().squeeze(-1).tolist()]
+    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[float]:
+        values: list[float] = model(**batch).logits.float().squeeze(-1).tolist()
+        return values
+
+    def merge(self, row: Row, features: Sequence[Feature], said: Sequence[float]) -> Answer:
+        return {"value": round(sum(said) / len(said), 6)}
 
     def reference(self) -> Reference:
         return Reference("ridge regression", _ridge_regression)

@@ -49,7 +49,6 @@ class TokenClassification(Task):
 
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     metric: ClassVar[str] = "micro_f1"
-    long_texts: ClassVar[str] = "read in windows that overlap"
     answering: ClassVar[Sequence[str]] = ("aggregation", "overlap")
 
     text: Annotated[str | None, Unhashed] = None
@@ -68,6 +67,10 @@ class TokenClassification(Task):
     tokens, or of the one that is surest. With subwords=first only `first` reads what was learnt."""
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.25
     """The share of its tokens that a window of a long text has in common with the next one."""
+
+    @property
+    def long_texts(self) -> str:
+        return "read in windows that overlap"
 
     def inputs(self) -> dict[str, Column]:
         return {"text": Column("task.text", self.text, (*TOKEN_COLUMNS, *TEXT_COLUMNS))}
