@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ulmfit_style import architectures, checkpoints, figures, lineage, processes
+from ulmfit_style import architectures, checkpoints, figures, lineage, probe, processes
 from ulmfit_style.comparison import conclude, without_adaptation
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
@@ -70,6 +70,8 @@ def plan(config: Config, stages: Sequence[str]) -> list[Step]:
     if "finetune" in stages:
         steps.append(Step("finetune: the task", "finetune", lineage.finetune(config), finetune.run, config))
     if "evaluate" in stages:
+        if config.evaluate.probe != "none":
+            probe.check(lineage.required_task(config))
         title = f"evaluate: {config.evaluate.path or f'the {config.evaluate.split} rows'}"
         steps.append(Step(title, "evaluate", lineage.evaluate(config), evaluate.run, config))
     if "predict" in stages:

@@ -11,14 +11,14 @@ from typing import Any
 
 import yaml
 
-from ulmfit_style import checkpoints, processes
+from ulmfit_style import checkpoints, processes, slices
 from ulmfit_style.checkpoints import Checkpoint
 from ulmfit_style.config import Config, load
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError
 from ulmfit_style.options import Corpus
-from ulmfit_style.run import LIBRARIES, MANIFEST, RECIPE, Artefact, device, read_json, versions
+from ulmfit_style.run import LIBRARIES, MANIFEST, RECIPE, Artefact, device, digest, read_json, versions
 from ulmfit_style.schema import spelled
 from ulmfit_style.tasks.base import Row, Task
 
@@ -39,6 +39,8 @@ ACTS_THROUGH = {
     ),
     "split": (("evaluate",), "other rows were scored"),
     "rows": (("task", "evaluate"), "the rows have changed"),
+    "slices": (("evaluate",), "the columns of evaluate.slices have changed"),
+    "probe": (("evaluate",), "the model that was not adapted has changed"),
 }
 """Which groups of options act through a determinant, and what is to say if none of theirs changed. All other
 determinants are options themselves."""
@@ -211,7 +213,20 @@ def evaluate(config: Config) -> Artefact:
         "split": split,
         "rows": labelled.digest_of(task, rows),
     }
+    if config.evaluate.slices:
+        determinants["slices"] = digest(slices.groups(config, rows))
+    if config.evaluate.probe != "none":
+        bare = not_adapted(config)
+        determinants["probe"] = {config.evaluate.probe: None if bare is None else bare.fingerprint}
     return Artefact("evaluate", determinants, config.runs)
+
+
+def not_adapted(config: Config) -> Artefact | None:
+    """Return the model that was fine-tuned without adaptation, to be probed beside the other; None if there is none."""
+    if config.evaluate.model is not None or config.adapt is None:
+        return None
+    bare = finetune(config.model_copy(update={"adapt": None}))
+    return bare if bare.finished else None
 
 
 def scored(config: Config) -> tuple[str, list[Row]]:

@@ -69,6 +69,43 @@ def difference(points: Points, baseline: Points, score: Combine = first) -> tupl
     return float(score(ours.mean(axis=0)) - score(theirs.mean(axis=0))), *middle(np.concatenate(gains))
 
 
+def gap(points: Points, others: Points, score: Combine = first) -> tuple[float, float, float]:
+    """Return what the scores of a model on two sets of rows differ by, and its bootstrap interval.
+
+    Args:
+        points: Those of the rows of the one set.
+        others: Those of the other, which has other rows.
+    """
+    ours, theirs = _rows(points), _rows(others)
+    found = [
+        np.concatenate([score(rows[drawn].mean(axis=1)) for drawn in draws(len(rows), seed)])
+        for seed, rows in enumerate((ours, theirs))
+    ]
+    return float(score(ours.mean(axis=0)) - score(theirs.mean(axis=0))), *middle(found[0] - found[1])
+
+
+def by_chance(points: Points, groups: Sequence[str], widest: float, score: Combine = first) -> float:
+    """Return how often the widest gap between groups is at least so wide when rows are dealt to them at random.
+
+    A permutation test (Good 2005, section 3.1): of many groups some two lie far apart though none is another kind.
+
+    Args:
+        groups: The group of each row.
+        widest: The gap that was found.
+    """
+    rows = _rows(points)
+    names, numbers = np.unique(np.asarray(groups), return_inverse=True)
+    sizes = np.bincount(numbers)
+    random = np.random.default_rng(0)
+    wide = 0
+    for _ in range(RESAMPLES):
+        dealt = random.permutation(numbers)
+        sums = np.stack([np.bincount(dealt, weights=column, minlength=len(names)) for column in rows.T], axis=1)
+        scores = score(sums / sizes[:, None])
+        wide += bool(np.ptp(scores) >= widest - 1e-12)
+    return (wide + 1) / (RESAMPLES + 1)
+
+
 def over_seeds(points: Sequence[Points], baseline: Sequence[Points], score: Combine = first) -> Interval:
     """Return the 95 % percentile bootstrap interval of the mean difference of two models over seeds and test rows.
 
@@ -99,9 +136,9 @@ def over_seeds(points: Sequence[Points], baseline: Sequence[Points], score: Comb
     return middle(np.concatenate(found))
 
 
-def draws(rows: int) -> Iterator[np.ndarray[Any, Any]]:
-    """Yield the row numbers of all resamples, a slice at a time, (resamples, rows); always the same ones."""
-    random = np.random.default_rng(0)
+def draws(rows: int, seed: int = 0) -> Iterator[np.ndarray[Any, Any]]:
+    """Yield the row numbers of all resamples, a slice at a time, (resamples, rows); always the same ones for a seed."""
+    random = np.random.default_rng(seed)
     for count in slices(rows):
         yield random.integers(rows, size=(count, rows))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
-from ulmfit_style import lineage, predictions, processes
+from ulmfit_style import lineage, predictions, probe, processes, slices
 from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
 from ulmfit_style.run import METRICS, read_json, write_json
@@ -37,8 +38,16 @@ def _evaluate(config: Config, directory: Path) -> None:
     tuned = Predictor(str(source), option="evaluate.model")
     measured, found = score(tuned.model, tuned.tokenizer, task, rows, tuned.max_length, split)
     predictions.write(directory, found)
-    metrics = {"task": type(task).__name__, "metric": task.metric, "model": str(source), "split": split}
-    write_json(directory / METRICS, {**metrics, split: measured})
+    metrics: dict[str, Any] = {"task": type(task).__name__, "metric": task.metric, "model": str(source), "split": split}
+    metrics |= {split: measured}
+    if config.evaluate.slices:
+        targets = [task.target(row) for row in rows]
+        metrics["slices"] = slices.measure(task, found, targets, slices.groups(config, rows))
+    if config.evaluate.probe != "none":
+        bare = lineage.not_adapted(config)
+        models = {"this one": tuned} | ({} if bare is None else {"not adapted": Predictor(str(bare.directory))})
+        metrics["probe"] = {name: probe.measure(model, rows) for name, model in models.items()}
+    write_json(directory / METRICS, metrics)
 
 
 def tell(config: Config) -> None:
@@ -58,6 +67,11 @@ def tell(config: Config) -> None:
     show(table)
     if measured["report"]:
         show(_report(measured["report"]))
+        if (small := slices.small_classes(measured["report"])) is not None:
+            say(small)
+    slices.tell(metrics["metric"], metrics.get("slices", {}))
+    if "probe" in metrics:
+        probe.tell(metrics["probe"])
     say(f"Every prediction with its row: {directory / predictions.FILE}")
 
 
