@@ -11,8 +11,8 @@ from samples import BAD, GOOD, reviews
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
+from ulmfit_style.insight.probe import SWAPS, exchanged
 from ulmfit_style.metrics import by_chance, gap
-from ulmfit_style.probe import SWAPS, exchanged
 from ulmfit_style.run import METRICS
 
 GENDER, ORIGIN = SWAPS.values()

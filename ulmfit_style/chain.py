@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ulmfit_style import architectures, checkpoints, figures, lineage, probe, processes
+from ulmfit_style import architectures, checkpoints, figures, lineage, processes
 from ulmfit_style.comparison import conclude, without_adaptation
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
+from ulmfit_style.insight import probe
 from ulmfit_style.options import GROUP, Finetune, LanguageModelling
 from ulmfit_style.run import METRICS, Artefact, read_json
 from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, references, scratch

@@ -11,12 +11,13 @@ from typing import Any
 
 import yaml
 
-from ulmfit_style import checkpoints, processes, slices
+from ulmfit_style import checkpoints, processes
 from ulmfit_style.checkpoints import Checkpoint
 from ulmfit_style.config import Config, load
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError
+from ulmfit_style.insight import slices
 from ulmfit_style.options import Corpus
 from ulmfit_style.run import LIBRARIES, MANIFEST, RECIPE, Artefact, device, digest, read_json, versions
 from ulmfit_style.schema import spelled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import tee
 from typing import TYPE_CHECKING, Any, final, overload
 
 import transformers
@@ -13,6 +14,7 @@ from transformers.utils import logging
 from ulmfit_style import architectures, checkpoints, config
 from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
+from ulmfit_style.insight import explain
 from ulmfit_style.lineage import required_task
 from ulmfit_style.pooling import PooledForSequenceClassification  # whose import makes it known
 from ulmfit_style.run import RECIPE, read_json
@@ -91,6 +93,15 @@ class Predictor:
             done: Called now and then with how many further rows were read, and how many of them are long.
         """
         return answers(self.model, self.tokenizer, self.task, rows, self.max_length, done)
+
+    def explained(
+        self, rows: Iterable[Row], done: Callable[[int, int], None] = lambda rows, long: None
+    ) -> Iterator[Answer]:
+        """Answer rows as `stream` does, each answer with its `explanations` (ulmfit_style/insight/explain.py)."""
+        asked, again = tee(rows)
+        for row, answer in zip(again, self.stream(asked, done), strict=True):
+            found = explain.explanations(self.model, self.tokenizer, self.task, row, answer, self.max_length)
+            yield {**answer, explain.EXPLANATIONS: found}
 
 
 def _rows(task: Task, frame: DataFrame) -> Iterator[Row]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
-from ulmfit_style import lineage, predictions, probe, processes, slices
+from ulmfit_style import lineage, predictions, processes
 from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
+from ulmfit_style.insight import probe, slices
 from ulmfit_style.run import METRICS, read_json, write_json
 
 
@@ -46,7 +47,7 @@ def _evaluate(config: Config, directory: Path) -> None:
     if config.evaluate.probe != "none":
         bare = lineage.not_adapted(config)
         models = {"this one": tuned} | ({} if bare is None else {"not adapted": Predictor(str(bare.directory))})
-        metrics["probe"] = {name: probe.measure(model, rows) for name, model in models.items()}
+        metrics["probe"] = {name: probe.measure(task, model.stream, rows) for name, model in models.items()}
     write_json(directory / METRICS, metrics)
 
 

@@ -17,6 +17,7 @@ from ulmfit_style.config import Config
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, reading
 from ulmfit_style.errors import UserError
+from ulmfit_style.insight import explain
 from ulmfit_style.tasks.base import Answer, Row, Task
 
 if TYPE_CHECKING:
@@ -70,17 +71,33 @@ def run(config: Config) -> None:
     first = next(rows, None)
     if first is None:
         raise UserError(f"predict.input={given}: holds no rows")
+    if config.predict.explain:
+        explain.check(task)
+    page = _page(config)
     try:
-        with _writer(output) as write:
+        with _writer(output) as write, nullcontext() if page is None else _fresh(page, str(page)) as file:
             from ulmfit_style.predictor import Predictor
 
             model = Predictor(str(source), task=config.predict.task, option="predict.model")
-            count = _answer(model, chain([first], rows), write, output)
+            count = _answer(model, chain([first], rows), write, output, None if file is None else explain.Page(file))
     except BrokenPipeError:
         # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     say(f"predict: rows answered by {source}: {count:,}{f', in {output}' if output else ''}")
+    if page is not None:
+        say(f"predict: what the answers rest on: {page}")
+
+
+def _page(config: Config) -> Path | None:
+    """Return where the page goes that explains the answers, if they are to be explained."""
+    if not config.predict.explain:
+        return None
+    if config.predict.output is not None:
+        return Path(config.predict.output).expanduser().with_suffix(".html")
+    folder = config.runs / config.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "explained.html"
 
 
 def _is_file(given: str) -> bool:
@@ -111,9 +128,13 @@ def _rows(task: Task, given: str) -> Iterator[tuple[Row, Record]]:
 
 
 def _answer(
-    model: Predictor, rows: Iterator[tuple[Row, Record]], write: Callable[[Record], None], output: str | None
+    model: Predictor,
+    rows: Iterator[tuple[Row, Record]],
+    write: Callable[[Record], None],
+    output: str | None,
+    page: explain.Page | None,
 ) -> int:
-    """Write the answers to rows, and return how many there are."""
+    """Write the answers to rows, and what they rest on where there is a page for it; return how many there are."""
     count = longer = empty = 0
 
     def done(rows: int, long: int) -> None:
@@ -125,11 +146,16 @@ def _answer(
     asked, carried = tee(rows)  # which holds the rows between the two: a window of them
     # Answers on standard output tell by themselves how far it is.
     with progress("predicting", None) if output else nullcontext() as steps:
-        answers = model.stream((row for row, _ in asked), done)
+        questions = (row for row, _ in asked)
+        answers = model.stream(questions, done) if page is None else model.explained(questions, done)
+        if page is not None:
+            page.begin(str(model.model.name_or_path))
         for (row, fields), answer in zip(carried, answers, strict=True):
             if not count:
                 _say_renamed(fields, answer)
             write({**{_renamed(name, answer): value for name, value in fields.items()}, **answer})
+            if page is not None:
+                page.write(row, model.task, answer)
             count += 1
             empty += not all(text.strip() for text in model.task.texts(row))
     if longer:
@@ -159,14 +185,25 @@ def _writer(output: str | None) -> Iterator[Callable[[Record], None]]:
         sys.stdout.flush()
         return
     path = Path(output).expanduser()
+    with _fresh(path, f"predict.output={output}") as file:
+        yield _csv(file, output) if path.suffix == ".csv" else _jsonl(file)
+
+
+@contextmanager
+def _fresh(path: Path, name: str) -> Iterator[IO[str]]:
+    """Open a file that is there whole in the end, or not at all.
+
+    Raises:
+        UserError: if it cannot be written, with the name that the user knows it by.
+    """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         file = fresh.open("w", encoding="utf-8", newline="")
     except OSError as error:
-        raise UserError(f"predict.output={output}: cannot be written ({error.strerror})") from error
+        raise UserError(f"{name}: cannot be written ({error.strerror})") from error
     try:
         with file:
-            yield _csv(file, output) if path.suffix == ".csv" else _jsonl(file)
+            yield file
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -72,6 +72,17 @@ class Reference:
     """From features (rows, width) and targets to what answers the features of other rows."""
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A part of an answer that can be explained."""
+
+    name: str
+    feature: int
+    """The number of the feature that it was read from."""
+    read: Callable[[torch.Tensor], torch.Tensor]
+    """From the logits of that feature, (batch, ...), to the one number that stands for it, (batch,)."""
+
+
 class Splits(Section):
     """The files of labelled rows."""
 
@@ -254,7 +265,7 @@ class Task(Section, abc.ABC):
         """Turn a row into what the model reads; with `label2id`, each feature carries its `labels` too.
 
         `long` says of each feature whether its text is longer than `max_length`; `weight`, where there is one, which
-        share of the row it stands for in the loss.
+        share of the row it stands for in the loss. Without `label2id` a feature has what `subjects` needs of it too.
 
         Args:
             label2id: The number of each of the model's outputs, as `head` has it.
@@ -275,6 +286,17 @@ class Task(Section, abc.ABC):
     @abc.abstractmethod
     def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Any]) -> Answer:
         """Return the answer to a row, from its features in their order and what the model says of each."""
+
+    def subjects(
+        self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
+    ) -> list[Subject]:
+        """Return what of an answer can be explained; by default nothing.
+
+        Args:
+            features: Those of the row, each with the `offsets` of its tokens and the numbers of their `texts`.
+            names: Those of the model's outputs.
+        """
+        return []
 
     def told(self, answer: Answer) -> Any:
         """Return what `load(...)` returns of an answer; by default the whole."""

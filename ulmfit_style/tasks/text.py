@@ -13,12 +13,12 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.schema import Unhashed
-from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task
+from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Subject, Task
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 Scores = Mapping[str, float]
 """A number from 0 to 1 for each label."""
@@ -94,20 +94,24 @@ class TextTask(Task, abc.ABC):
     def encode(
         self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
     ) -> list[Feature]:
-        encoded = tokenizer(*self.texts(row), truncation=True, max_length=max_length, return_overflowing_tokens=True)
-        names = [name for name in tokenizer.model_input_names if name in encoded]
+        encoded = tokenizer(
+            *self.texts(row),
+            truncation=True,
+            max_length=max_length,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
         # The first part is what truncation leaves; the others show that something was cut.
-        features: list[Feature] = [{name: encoded[name][0] for name in names}]
-        long = len(encoded["input_ids"]) > 1
+        long, whole = len(encoded["input_ids"]) > 1, _columns(encoded, tokenizer)
+        pieces = [list(range(len(whole["input_ids"])))]
         if long and self.long_documents != "head":
-            encoded = tokenizer(*self.texts(row))
-            pieces = self._pieces(encoded.sequence_ids(), max_length)
-            features = [{name: [encoded[name][place] for place in piece] for name in names} for piece in pieces]
-        for feature in features:
-            feature["long"] = long
-            if label2id is not None:
-                feature |= {"labels": self.encoded(self.target(row), label2id), "weight": 1 / len(features)}
-        return features
+            whole = _columns(tokenizer([self.texts(row)[0]], return_offsets_mapping=True), tokenizer)
+            pieces = self._pieces(whole["texts"], max_length)
+        more: Feature = {"long": long}
+        if label2id is not None:
+            more |= {"labels": self.encoded(self.target(row), label2id), "weight": 1 / len(pieces)}
+            whole = {name: whole[name] for name in tokenizer.model_input_names if name in whole}
+        return [{name: [column[place] for place in piece] for name, column in whole.items()} | more for piece in pieces]
 
     def _pieces(self, texts: Sequence[int | None], max_length: int) -> list[list[int]]:
         """Return the places of the tokens that are read together, each time with all special tokens.
@@ -186,6 +190,18 @@ class LabelTask(TextTask, abc.ABC):
     def told_of(self, scores: Scores) -> Answer:
         """Return the answer that scores give."""
 
+    def subjects(
+        self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
+    ) -> list[Subject]:
+        given = answer[self.answered]
+        labels = [given] if isinstance(given, str) else given
+        numbers = [(number, name) for number, name in names.items() if name in labels]
+        return [
+            Subject(name, part, lambda logits, number=number: logits[:, number])  # type: ignore[misc]
+            for number, name in numbers
+            for part in range(len(features))
+        ]
+
     def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Scores]) -> Answer:
         means = {label: sum(scores[label] for scores in said) / len(said) for label in said[0]}
         if self.window_scores == "mean":
@@ -210,6 +226,13 @@ class LabelTask(TextTask, abc.ABC):
         from ulmfit_style.metrics import classification
 
         return classification.report([answer[self.answered] for answer in answers], targets)
+
+
+def _columns(encoded: BatchEncoding, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
+    """Return what the first of encoded texts gives of each token: what the model reads, its offsets and its text."""
+    names = [name for name in tokenizer.model_input_names if name in encoded]
+    columns = {name: encoded[name][0] for name in names}
+    return {**columns, "offsets": encoded["offset_mapping"][0], "texts": encoded.sequence_ids(0)}
 
 
 def plain(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 
-from ulmfit_style.tasks.base import Answer, Feature, Reference, Row
+from ulmfit_style.tasks.base import Answer, Feature, Reference, Row, Subject
 from ulmfit_style.tasks.text import TextTask, plain
 
 if TYPE_CHECKING:
@@ -74,6 +74,11 @@ class TextRegression(TextTask):
     def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[float]:
         values: list[float] = model(**batch).logits.float().squeeze(-1).tolist()
         return values
+
+    def subjects(
+        self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
+    ) -> list[Subject]:
+        return [Subject("value", part, lambda logits: logits[:, 0]) for part in range(len(features))]
 
     def merge(self, row: Row, features: Sequence[Feature], said: Sequence[float]) -> Answer:
         return {"value": round(sum(said) / len(said), 6)}

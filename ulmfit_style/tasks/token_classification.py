@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 
@@ -13,7 +14,7 @@ from pydantic import Field
 from ulmfit_style.errors import UserError
 from ulmfit_style.schema import Unhashed
 from ulmfit_style.tasks import tagging
-from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row, Task
+from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row, Subject, Task
 from ulmfit_style.tasks.tagging import OUTSIDE, Entity, Range, Unit
 from ulmfit_style.tasks.text import TEXT_COLUMNS
 from ulmfit_style.tasks.windows import windows
@@ -184,7 +185,7 @@ class TokenClassification(Task):
         for token, tag in self._learnt(row, _tokens(row, features)):
             window, place = places[token]
             labels[window][place] = label2id[tag]
-        unread = ("offsets", "own")
+        unread = ("offsets", "own", "texts")
         return [
             {**{name: value for name, value in feature.items() if name not in unread}, "labels": own}
             for feature, own in zip(features, labels, strict=True)
@@ -232,6 +233,28 @@ class TokenClassification(Task):
             pieces, found = [tokens[place] for place in places], [read([place]) for place in places]
         tell = _each if self.aggregation == "none" else _grouped
         return {**answer, "entities": tell(text, pieces, found)}
+
+    def subjects(
+        self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
+    ) -> list[Subject]:
+        """Return each entity, read from the window that has its first token: the tags that its tokens have there."""
+        found = []
+        for entity in answer["entities"]:
+            kind = entity.get("entity_group", entity.get("entity", "")[2:])
+            outputs = [number for number, name in names.items() if name[2:] == kind]
+            for part, feature in enumerate(features):
+                first, last = feature["own"]
+                places = [
+                    place
+                    for place in range(first, last)
+                    if max(feature["offsets"][place][0], entity["start"])
+                    < min(feature["offsets"][place][1], entity["end"])
+                ]
+                if places:
+                    name = f"{kind}: {entity['word']}"
+                    found.append(Subject(name, part, partial(_likeliest, places=places, outputs=outputs)))
+                    break
+        return found
 
     def told(self, answer: Answer) -> Any:
         """Return the entities of a text."""
@@ -287,6 +310,11 @@ class TokenClassification(Task):
             parts = list(tagging.units(words, tokens))
             places, pieces = [part.tokens[0] for part in parts], [_range_of(part, words) for part in parts]
         return list(zip(places, tagging.tagged(pieces, self._entities(row)), strict=True))
+
+
+def _likeliest(logits: torch.Tensor, places: Sequence[int], outputs: Sequence[int]) -> torch.Tensor:
+    """Return the sum over tokens of the higher logit of a type's two tags, (batch,), from (batch, length, outputs)."""
+    return logits[:, places][..., outputs].amax(dim=-1).sum(dim=-1)
 
 
 def _is_words(row: Row) -> bool:

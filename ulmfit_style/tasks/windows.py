@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def windows(tokenizer: PreTrainedTokenizerBase, *texts: str, max_length: int, overlap: float) -> list[Feature]:
     """Encode a text, or the second of two after the first, in as many windows as it takes: none for an empty one.
 
-    Each feature has what the model reads, and three fields that it does not. `offsets` tell where each token stands in
+    Each feature has what the model reads, and four fields that it does not. `texts` tell which text each token is of,
+    None for special tokens. `offsets` tell where each token stands in
     the text, (length,) pairs of characters, empty for special tokens and for what stands for a blank alone. `own`, the
     first place and the place after the last, are the tokens that belong to this window alone: those that stand farther
     from its ends than from those of its neighbours. `long` tells whether there are several windows.
@@ -54,8 +55,10 @@ def windows(tokenizer: PreTrainedTokenizerBase, *texts: str, max_length: int, ov
             # Metaspace puts one before the text that has no character of its own, and takes it from the next token.
             offsets[place] = (0, 0) if encoding.tokens[place] == "\u2581" else encoding.offsets[place]
         feature: Feature = {name: encoded[name][number] for name in tokenizer.model_input_names if name in encoded}
-        own = (inside[0], inside[-1] + 1)
-        features.append({**feature, "offsets": offsets, "own": own, "long": len(encoded.encodings or ()) > 1})
+        own, numbers = (inside[0], inside[-1] + 1), list(encoding.sequence_ids)
+        features.append(
+            {**feature, "offsets": offsets, "texts": numbers, "own": own, "long": len(encoded.encodings or ()) > 1}
+        )
     if tokenizer.truncation_side == "left":
         features.reverse()
     for left, right in pairwise(features):

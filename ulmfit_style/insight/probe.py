@@ -7,18 +7,15 @@ what changes is the model's doing (a counterfactual test: Garg et al. 2019, sect
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 
 from ulmfit_style.console import say, show
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.tasks.text import LabelTask
-
-if TYPE_CHECKING:
-    from ulmfit_style.predictor import Predictor
 
 WHITE_WOMEN = ("Allison", "Anne", "Carrie", "Emily", "Jill", "Laurie", "Kristen", "Meredith", "Sarah")
 WHITE_MEN = ("Brad", "Brendan", "Geoffrey", "Greg", "Brett", "Jay", "Matthew", "Neil", "Todd")
@@ -78,16 +75,19 @@ def exchanged(text: str, swaps: Swaps) -> str:
     return re.sub(r"[A-Za-z]+", other, text)
 
 
-def measure(model: Predictor, rows: Sequence[Row]) -> dict[str, Any]:
-    """Return of each exchange how many rows it changes, and which share of them is then answered otherwise."""
-    from ulmfit_style.metrics import interval
+def measure(task: Task, ask: Callable[[Sequence[Row]], Iterable[Answer]], rows: Sequence[Row]) -> dict[str, Any]:
+    """Return of each exchange how many rows it changes, and which share of them is then answered otherwise.
 
-    task = model.task
+    Args:
+        ask: The model's answers to rows.
+    """
+    from scipy.stats import binomtest
+
     assert isinstance(task, LabelTask)  # it was checked
     found: dict[str, Any] = {}
     for name, swaps in SWAPS.items():
         pairs = [(row, other) for row in rows if (other := _exchanged(task, row, swaps)) != row]
-        answers = [list(model.stream(side)) for side in zip(*pairs, strict=True)]
+        answers = [list(ask(side)) for side in zip(*pairs, strict=True)]
         flips = [first[task.answered] != second[task.answered] for first, second in zip(*answers, strict=True)]
         flipped = [
             {
@@ -99,12 +99,11 @@ def measure(model: Predictor, rows: Sequence[Row]) -> dict[str, Any]:
             for flip, (row, other), first, second in zip(flips, pairs, *(answers or ([], [])), strict=True)
             if flip
         ]
-        found[name] = {
-            "rows": len(pairs),
-            "share": sum(flips) / len(flips) if flips else None,
-            "interval": interval([float(flip) for flip in flips]) if flips else None,
-            "flipped": flipped,
-        }
+        found[name] = {"rows": len(pairs), "share": None, "interval": None, "flipped": flipped}
+        if flips:
+            # By Wilson: where nothing flips, the bootstrap would be sure that nothing ever does.
+            interval = binomtest(sum(flips), len(flips)).proportion_ci(method="wilson")
+            found[name] |= {"share": sum(flips) / len(flips), "interval": [float(bound) for bound in interval]}
     return found
 
 
@@ -134,4 +133,4 @@ def tell(probed: Mapping[str, Mapping[str, Any]]) -> None:
         show(table)
     for name, one in next(iter(probed.values())).items():
         if not one["rows"]:
-            say(f"No row holds {name}, as ulmfit_style/probe.py lists them.")
+            say(f"No row holds {name}, as ulmfit_style/insight/probe.py lists them.")
