@@ -141,7 +141,7 @@ def _coloured(text: str, tokens: Sequence[Explanation], most: float) -> str:
         start, end, score = max(place, token["start"]), token["end"], token["score"]
         colour = "0,128,96" if score > 0 else "200,40,40"
         parts.append(html.escape(text[place:start]))
-        strength = f"rgba({colour},{abs(score) / most:.2f})"
+        strength = f"rgba({colour},{0.8 * abs(score) / most:.2f})"
         parts.append(f'<span style="background:{strength}" title="{score:+.3f}">{html.escape(text[start:end])}</span>')
         place = max(place, end)
     return "".join([*parts, html.escape(text[place:])])
