@@ -109,8 +109,8 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
         model.head.requires_grad_(False)
     else:
         objective, rows, gather = TASKS[kind], features(tokenizer, kind=kind), partial(collate, tokenizer=tokenizer)
-        # Of whole batches: accelerate gives each process of several as many rows, and repeats some in a short batch.
-        rows = Encoded(rows[: len(rows) // 8 * 8])
+        # The last batch of an epoch has one row: of two processes one has none of its own.
+        rows = Encoded(rows[: len(rows) // 8 * 8 - 7])
         model = untrained(kind, tiny)
     layers = groups(model, ()) if kind == LAYERWISE else {}
     for parameter in [*layers.get("embeddings", []), *layers.get("layer 1", [])]:
@@ -135,8 +135,8 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
             remove_unused_columns=False,
             use_cpu=True,
         ),
-        train_dataset=Ordered(rows, 8, 0, 0),
-        data_collator=gather,
+        train_dataset=Ordered(rows, 8, 0, 0, 8 if processes.count() > 1 else 1),
+        collate=gather,
     )
     trainer.train()
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])

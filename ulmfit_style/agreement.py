@@ -97,7 +97,7 @@ def _train(folder: Path) -> None:
             use_cpu=not torch.cuda.is_available(),
         ),
         train_dataset=Ordered(rows, BATCH_SIZE, seed=0, phase=0),
-        data_collator=lambda batch: {
+        collate=lambda batch: {
             name: torch.tensor([row[name] for row in batch]) for name in ("input_ids", "labels", "weight")
         },
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -73,10 +73,14 @@ class Ordered(Dataset[Any]):
 
     Read from first to last, so that workers, processes and a resumed run need no random state to see the same batches:
     the order of the Trainer's own length-grouped sampler depends on torch's global one, and is lost on resume.
+
+    Args:
+        multiple: How many rows several processes take together, or 1. What a short last batch lacks of that is blanks
+            (`RecipeTrainer`): accelerate would repeat rows instead, and these would count twice.
     """
 
-    def __init__(self, rows: Rows, batch_size: int, seed: int, phase: int) -> None:
-        self.rows, self.batch_size, self.seed, self.phase = rows, batch_size, seed, phase
+    def __init__(self, rows: Rows, batch_size: int, seed: int, phase: int, multiple: int = 1) -> None:
+        self.rows, self.batch_size, self.seed, self.phase, self.multiple = rows, batch_size, seed, phase, multiple
         self._lengths = rows.lengths
         self.start_epoch(0)
 
@@ -106,7 +110,17 @@ class Ordered(Dataset[Any]):
         return [int(index) for batch in (*batches, *short) for index in batch]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return math.ceil(len(self.rows) / self.multiple) * self.multiple
 
     def __getitem__(self, place: int) -> Any:
-        return {**self.rows[self._order[place]], "turn": (1 + self.phase, self.epoch)}
+        blank = {"blank": True} if place >= len(self.rows) else {}
+        return {**self.rows[self._order[place % len(self.rows)]], "turn": (1 + self.phase, self.epoch), **blank}
+
+
+def without_blanks(collate: Callable[[Sequence[Any]], dict[str, Any]], rows: Sequence[Any]) -> dict[str, Any]:
+    """Collate the rows that are no blanks; of nothing but blanks one, in a batch that says by `blank` that it is none.
+
+    A process that has no row left in an optimizer step still takes part in it, or the others would wait.
+    """
+    own = [row for row in rows if "blank" not in row]
+    return collate(own) if own else {**collate(rows[:1]), "blank": True}

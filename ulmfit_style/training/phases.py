@@ -123,8 +123,10 @@ class Course:
 
     def ordered(self, place: int) -> Ordered:
         """Return the rows of a phase, in its order."""
-        lesson = self.phases[place].lesson or self.lesson
-        return Ordered(lesson.rows, self.settings.batch_size // lesson.texts, self.settings.seed, place)
+        lesson, settings = self.phases[place].lesson or self.lesson, self.settings
+        micro, _ = processes.split(settings.batch_size, settings.micro_batch_size, lesson.texts)
+        together = micro * processes.count() if processes.count() > 1 else 1
+        return Ordered(lesson.rows, settings.batch_size // lesson.texts, settings.seed, place, together)
 
 
 @dataclass(frozen=True)
@@ -263,7 +265,7 @@ def trainer_of(
             **{**_defaults(_steps(phase, rows)), **settings.extras},
         ),
         train_dataset=rows,
-        data_collator=lesson.collate,
+        collate=lesson.collate,
         callbacks=callbacks,
     )
     if trainer.args.n_gpu > 1:

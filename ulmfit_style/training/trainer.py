@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -25,7 +26,7 @@ from ulmfit_style.console import Steps, say
 from ulmfit_style.errors import UserError
 from ulmfit_style.options import Schedule
 from ulmfit_style.training import layers, schedule
-from ulmfit_style.training.batching import Ordered
+from ulmfit_style.training.batching import Ordered, without_blanks
 from ulmfit_style.training.best import Best
 from ulmfit_style.training.objectives import Objective
 
@@ -50,9 +51,10 @@ class RecipeTrainer(Trainer):
         shape: Schedule | schedule.Rising = "linear",
         layer_groups: layers.Layers | None = None,
         layer_decay: float = 1,
+        collate: Callable[[Sequence[Any]], dict[str, Any]],
         **arguments: Any,
     ) -> None:
-        super().__init__(**arguments)
+        super().__init__(data_collator=partial(without_blanks, collate), **arguments)
         self.objective: Objective = objective
         self.shape, self.layer_groups, self.layer_decay = shape, layer_groups, layer_decay
         self.model_accepts_loss_kwargs = False
@@ -88,7 +90,8 @@ class RecipeTrainer(Trainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
-        count = torch.stack([self.objective.count(batch) for batch in batches]).sum().to(device)
+        counts = [self.objective.count(batch) for batch in batches if "blank" not in batch]
+        count = torch.stack(counts).sum().float().to(device) if counts else torch.zeros((), device=device)
         return batches, self.accelerator.gather(count).sum()
 
     def compute_loss(
@@ -100,7 +103,8 @@ class RecipeTrainer(Trainer):
     ) -> Any:
         """Return this batch's part of the mean loss over the optimizer step."""
         assert num_items_in_batch is not None  # get_batch_samples counted
-        loss = self.objective.loss(model, inputs) / num_items_in_batch
+        blank = inputs.pop("blank", False)
+        loss = self.objective.loss(model, inputs) * (not blank) / num_items_in_batch
         # Gradients are averaged over the processes, and this is a sum.
         loss = loss * self.accelerator.num_processes
         return (loss, None) if return_outputs else loss
