@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 def windows(tokenizer: PreTrainedTokenizerBase, *texts: str, max_length: int, overlap: float) -> list[Feature]:
     """Encode a text, or the second of two after the first, in as many windows as it takes: none for an empty one.
 
-    Each feature has what the model reads, and three fields that it does not. `offsets` tell where each token stands in
-    the text, (length,) pairs of characters, empty for special tokens and for what stands for a blank alone. `own`, the
-    first place and the place after the last, are the tokens that belong to this window alone: those that stand farther
-    from its ends than from those of its neighbours. `long` tells whether there are several windows.
+    Each feature has what the model reads, and four fields that it does not. `offsets` tell where each token stands in
+    the text, (length,) pairs of characters, empty for special tokens and for what stands for a blank alone. `inside`,
+    the first place and the place after the last, are the tokens of the text; `own` are those among them that belong to
+    this window alone: they stand farther from its ends than from those of its neighbours. `long` tells whether there
+    are several windows.
 
     Args:
         max_length: Tokens of a window, special tokens and first text included.
@@ -55,7 +56,8 @@ def windows(tokenizer: PreTrainedTokenizerBase, *texts: str, max_length: int, ov
             offsets[place] = (0, 0) if encoding.tokens[place] == "\u2581" else encoding.offsets[place]
         feature: Feature = {name: encoded[name][number] for name in tokenizer.model_input_names if name in encoded}
         own = (inside[0], inside[-1] + 1)
-        features.append({**feature, "offsets": offsets, "own": own, "long": len(encoded.encodings or ()) > 1})
+        long = len(encoded.encodings or ()) > 1
+        features.append({**feature, "offsets": offsets, "inside": own, "own": own, "long": long})
     if tokenizer.truncation_side == "left":
         features.reverse()
     for left, right in pairwise(features):
