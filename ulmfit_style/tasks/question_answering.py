@@ -187,7 +187,7 @@ class QuestionAnswering(Task):
             (float(start[own["none"]] + end[own["none"]]) for own, (start, end, _) in zip(features, said, strict=True)),
             default=0.0,
         )
-        none = none if all(may_be_none for *_, may_be_none in said) else -np.inf
+        none = none if any(may_be_none for *_, may_be_none in said) else -np.inf
         found: dict[Range, float] = {}
         for place in np.argsort(-scores, axis=None, kind="stable"):
             first, more = divmod(int(place), self.max_answer_length)
