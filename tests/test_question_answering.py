@@ -40,6 +40,7 @@ def asked(context: Any = "Ada left Ottawa.", answer: Any = "Ada", start: Any = 0
     [
         (asked(), None),
         (asked(start="0"), None),
+        (asked(start="0.0"), None),
         (asked(answer="", start=""), None),
         (asked(answer=None, start=None), None),
         (asked(answer={"text": ["Ada", "Ottawa"], "answer_start": [0, 9]}), None),
@@ -295,7 +296,7 @@ def test_none_is_told_where_it_exceeds_the_best_by_the_threshold(tokenizer: PreT
 def test_a_context_without_tokens_has_no_answer(tokenizer: PreTrainedTokenizerFast):
     nothing = {"answer": "", "score": 0.0, "start": 0, "end": 0}
     assert TASK.merge(TASK.row("who?", ""), [], []) == nothing
-    assert TASK.merge(TASK.row("who?", None), [], []) == nothing
+    assert TASK.merge(Row("a", 1, {"question": 7, "context": None}), [], []) == nothing
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
@@ -30,6 +31,9 @@ START_COLUMNS = ("answer_start", "answer_starts")
 
 ANSWERED, UNANSWERABLE = "answer", "no answer"
 """The classes of questions."""
+
+WHOLE = re.compile(r"\d+(\.0)?")
+"""The place of a character, also as pandas writes a column where some are missing."""
 
 LONGEST_QUESTION = 0.75
 """The share of a window that a question may take."""
@@ -109,7 +113,7 @@ class QuestionAnswering(Task):
         return [f"{count:,} of {len(rows):,} questions have no answer in their context"] if count else []
 
     def texts(self, row: Row) -> list[str]:
-        question, context = (row.fields[name] or "" for name in self.inputs())
+        question, context = ("" if row.fields[name] is None else str(row.fields[name]) for name in self.inputs())
         return [question.strip(), context]
 
     def documents(self, rows: Sequence[Row]) -> list[str]:
@@ -205,10 +209,8 @@ class QuestionAnswering(Task):
         candidates = [*found.items(), *([((0, 0), none)] if none > -np.inf or not found else [])]
         candidates.sort(key=lambda candidate: -candidate[1])
         chosen = ((0, 0), none) if not found or none > best + self.null_threshold else next(iter(found.items()))
-        answer = told(*chosen)
-        return (
-            {**answer, "candidates": [told(*one) for one in candidates[: self.n_best]]} if self.n_best > 1 else answer
-        )
+        more_told = {"candidates": [told(*one) for one in candidates[: self.n_best]]} if self.n_best > 1 else {}
+        return {**told(*chosen), **more_told}
 
     def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
         from ulmfit_style.metrics import squad
@@ -253,9 +255,9 @@ def _given(row: Row) -> list[tuple[Any, int]] | None:
     elif not isinstance(value, list) and not plain(value):
         return []
     texts, starts = (one if isinstance(one, list) else [one] for one in (value, start))
-    if len(texts) != len(starts) or not all(str(one).isdecimal() for one in starts):
+    if len(texts) != len(starts) or not all(WHOLE.fullmatch(str(one)) for one in starts):
         return None
-    return list(zip(texts, map(int, starts), strict=True))
+    return [(text, int(float(one))) for text, one in zip(texts, starts, strict=True)]
 
 
 def _pieces(context: str, features: Sequence[Feature]) -> list[Range]:
