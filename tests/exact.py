@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import transformers
-from samples import chunks, reviews, tag, tiny_sizes
+from samples import chunks, questions, reviews, tag, tiny_sizes
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -29,6 +29,7 @@ from ulmfit_style import processes
 from ulmfit_style.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
+from ulmfit_style.tasks.question_answering import QuestionAnswering
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
 from ulmfit_style.tasks.token_classification import TokenClassification
@@ -47,6 +48,7 @@ TASKS: dict[str, Task] = {
     "regression": TextRegression(path="-"),
     "token classification": TokenClassification(path="-"),
     "token classification on all sub-words": TokenClassification(path="-", subwords="all", overlap=0.5),
+    "question answering": QuestionAnswering(path="-"),
 }
 LANGUAGE = ["masked language modelling", "causal language modelling"]
 LAYERWISE = "layers at rates of their own, the lowest frozen"
@@ -62,6 +64,11 @@ def labelled(kind: str, count: int = 40) -> list[Row]:
         if isinstance(TASKS[kind], TokenClassification):
             words = f"{text} film{' a film' * (2 * (number % 9))}".split()  # up to 66 tokens: some take several windows
             rows.append(Row("reviews", number, {"text": words, "label": tag(words)}))
+            continue
+        if isinstance(TASKS[kind], QuestionAnswering):
+            asked = questions(count)[number]
+            context = f"{asked['context']}{' film' * (2 * (number % 9))}"  # up to 66 tokens
+            rows.append(Row("reviews", number, {**asked, "context": context, "answer": asked["answers"]}))
             continue
         labels = [name for name, every in (("good", 2), ("long", 3), ("rare", 7)) if number % every == 0]
         label: Any = {"multi-label classification": labels, "regression": number / 7}.get(kind, str(number % 3 == 0))

@@ -104,6 +104,37 @@ def conll(path: Path, rows: Sequence[Sequence[str]]) -> Path:
     return path
 
 
+def questions(count: int, seed: int = 0) -> list[dict]:
+    """Return questions about reviews, as rows of the Hub: how a film is, or the plot; of another thing nothing is told.
+
+    Two questions are about each context, and three contexts of a title.
+    """
+    rows = []
+    for number, (text, _, _) in enumerate(reviews(count, seed)):
+        words = text.split()
+        context = f"{text}, and the scene {number} was {BAD[number % 2]}"
+        asked = {words[1]: words[-1], ("actor" if number % 3 == 0 else "scene"): BAD[number % 2]}
+        for thing, word in asked.items():
+            starts = [] if thing == "actor" else [context.rindex(word) if thing == "scene" else context.index(word)]
+            answers = {"text": [word] * len(starts), "answer_start": starts}
+            row = {"question": f"the {thing} is very what", "context": context, "answers": answers}
+            rows.append({"id": str(len(rows)), "title": f"reviews {number // 3}", **row})
+    return rows
+
+
+def squad(path: Path, rows: Sequence[dict]) -> Path:
+    """Write questions as a file in the form of SQuAD v2, each with a paragraph of its own."""
+    articles: dict[str, list] = {}
+    for row in rows:
+        pairs = zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True)
+        answers = [{"text": text, "answer_start": start} for text, start in pairs]
+        asked = {"id": row["id"], "question": row["question"], "answers": answers, "is_impossible": not answers}
+        articles.setdefault(row["title"], []).append({"context": row["context"], "qas": [asked]})
+    data = [{"title": title, "paragraphs": paragraphs} for title, paragraphs in articles.items()]
+    path.write_text(json.dumps({"version": "v2.0", "data": data}, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
 def tokenizer_of(family: str, texts: Sequence[str]) -> PreTrainedTokenizerFast:
     """Make a tokenizer of a family that reads all of some texts.
 

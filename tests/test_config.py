@@ -20,7 +20,7 @@ def problems(*overrides: str) -> list[str]:
 
 
 def test_the_conf_folder_has_the_files_that_these_tests_compose():
-    assert len(YAMLS) == 37
+    assert len(YAMLS) == 40
     assert {path.parent.name for path in YAMLS} == {
         *("model", "corpus", "task", "pretrain", "adapt", "finetune", "study", "experiment")
     }
@@ -32,7 +32,10 @@ def test_every_yaml_composes_into_the_schema(path: Path):
     needed["experiment/mini_en"] = ["corpus.path=x.txt"]
     needed |= {
         f"task/{kind}": ["task.path=x.csv"]
-        for kind in ("text_classification", "multi_label_classification", "text_regression", "token_classification")
+        for kind in (
+            *("text_classification", "multi_label_classification", "text_regression", "token_classification"),
+            "question_answering",
+        )
     }
     group, choice = path.parent.name, path.stem
     assert isinstance(compose([f"{group}={choice}", *needed.get(f"{group}/{choice}", [])]), Config)
@@ -57,8 +60,8 @@ def test_a_config_survives_its_recipe():
 def test_all_unknown_keys_and_choices_are_listed_at_once_with_the_nearest_name():
     assert problems("finetune.lr=1", "tusk=1", "task=rotten", "task.txt=a") == [
         "task=rotten: there is no such task; did you mean 'rotten_tomatoes'? "
-        "(there are: ag_news, imdb, multi_label_classification, none, rotten_tomatoes, sst2, text_classification, "
-        "text_regression, token_classification, trec, tweet_eval)",
+        "(there are: ag_news, imdb, multi_label_classification, none, question_answering, rotten_tomatoes, squad, "
+        "squad_v2, sst2, text_classification, text_regression, token_classification, trec, tweet_eval)",
         "finetune.lr=1: there is no option 'finetune.lr'; did you mean 'finetune.learning_rate'?",
         "tusk=1: there is no option 'tusk'; did you mean 'task'?",
         "task.txt=a: there is no option 'task.txt'; did you mean 'task.text'?",

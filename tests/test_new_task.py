@@ -3,12 +3,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from samples import conll, jsonl, reviews, sentences
+from samples import conll, jsonl, questions, reviews, sentences, squad
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.composing import CONF, compose
 from ulmfit_style.data import labelled
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
+from ulmfit_style.tasks.question_answering import QuestionAnswering
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
 from ulmfit_style.tasks.token_classification import TokenClassification
@@ -74,6 +75,29 @@ def test_words_and_texts_with_entities_make_a_task_of_tokens():
         assert comment in Path(f"conf/task/{name}.yaml").read_text(encoding="utf-8").splitlines()
         task = compose(["hydra.searchpath=[conf]", f"task={name}"]).task
         assert task == TokenClassification(path=file, text=columns[0], label=columns[1])
+
+
+def test_questions_make_a_task_of_their_own_whatever_the_file():
+    squad(Path("a.json"), questions(60))
+    flat = [{"질문": "누가", "본문": f"{n} Ada", "answer": "Ada", "answer_start": len(str(n)) + 1} for n in range(60)]
+    jsonl(Path("b.jsonl"), flat)
+    for file, columns, comment in (
+        ("a.json", ("question", "context", "answers", None, "title"), "# 2 classes: answer 100, no answer 20."),
+        ("b.jsonl", ("질문", "본문", "answer", "answer_start", None), "# 1 classes: answer 60."),
+    ):
+        name = file[0]
+        assert main(["new-task", f"path={file}", f"name={name}"]) == 0
+        assert comment in Path(f"conf/task/{name}.yaml").read_text(encoding="utf-8").splitlines()
+        task = compose(["hydra.searchpath=[conf]", f"task={name}"]).task
+        fields = dict(zip(("question", "context", "answers", "answer_start", "group"), columns, strict=True))
+        assert task == QuestionAnswering(path=file, **fields)
+
+
+def test_a_question_and_a_context_with_a_label_are_a_pair_if_it_is_said():
+    rows = [{"question": f"is it {n}", "passage": f"it is {n}", "answer": str(n % 2)} for n in range(60)]
+    jsonl(Path("a.jsonl"), rows)
+    assert main(["new-task", "path=a.jsonl", "name=a", "text=question", "text_pair=passage", "label=answer"]) == 0
+    assert isinstance(compose(["hydra.searchpath=[conf]", "task=a"]).task, TextClassification)
 
 
 def test_words_have_no_second_text(refused: Callable[..., str]):

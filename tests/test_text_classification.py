@@ -83,9 +83,11 @@ def test_right_answers_have_the_highest_score(kind: str):
     field = {"multi-label classification": "labels", "regression": "value"}.get(kind, "label")
     targets = [task.target(row) for row in rows]
     right = [target if isinstance(target, dict) else {field: target} for target in targets]
+    if kind == "question answering":
+        right = [{"answer": (target["text"] or [""])[0]} for target in targets]
     assert task.score(right, targets)[task.metric] == pytest.approx(1)
     wrong = [*right[1:], right[0]]
-    if isinstance(targets[0], dict):
+    if "tags" in right[0]:
         wrong = [{"tags": ["O", *tags["tags"][:-1]]} for tags in targets]
     assert task.score(wrong, targets)[task.metric] < 1
     assert of_points(task, task.points(wrong, targets)) == pytest.approx(task.score(wrong, targets)[task.metric])

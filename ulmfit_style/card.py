@@ -15,7 +15,10 @@ PIPELINES = {
     "ForMaskedLM": "fill-mask",
     "ForCausalLM": "text-generation",
 }
-"""The transformers pipeline that runs a model, by the end of its class's name."""
+"""What the Hub calls a model, by the end of its class's name; it is the transformers pipeline that runs it, mostly."""
+
+WITHOUT_PIPELINE = ("question-answering",)
+"""Those whose pipeline transformers 5 has taken out."""
 
 USE_TRANSFORMERS = """\
 With transformers{trusting}:
@@ -36,7 +39,7 @@ With ulmfit-style, which reads long texts as in training:
 from ulmfit_style import load
 
 model = load("{repo}")
-print(model("A text of your own."))
+print(model({text}))
 ```"""
 
 ORIGIN = """\
@@ -92,17 +95,17 @@ def write(
 
 
 def pipeline_tag(model_config: Mapping[str, Any]) -> str | None:
-    """Return the pipeline that runs the model of a config.json, or None for a head that no pipeline knows."""
+    """Return what the Hub calls the model of a config.json, or None for a head that it has no word for."""
     architecture = str(model_config["architectures"][0])
     return next((tag for ending, tag in PIPELINES.items() if architecture.endswith(ending)), None)
 
 
 def pipeline_call(model_config: Mapping[str, Any], repo: str) -> str | None:
-    """Return what to type for the pipeline of the model in `repo`, or None for a head that no pipeline knows."""
+    """Return what to type for the pipeline of the model in `repo`, or None for a head that no pipeline runs."""
     tag = pipeline_tag(model_config)
     more = ", trust_remote_code=True" if _brings_code(model_config) else ""
     more += ', aggregation_strategy="first"' if tag == "token-classification" else ""  # or it would tell tokens
-    return None if tag is None else f'pipeline("{tag}", model="{repo}"{more})'
+    return None if tag in (None, *WITHOUT_PIPELINE) else f'pipeline("{tag}", model="{repo}"{more})'
 
 
 def _brings_code(model_config: Mapping[str, Any]) -> bool:
@@ -200,12 +203,13 @@ def _use(repo: str, manifest: Mapping[str, Any], model_config: Mapping[str, Any]
     """Return how to run the model; an adapted one is for its pipeline alone, as it answers no task."""
     examples = ["## Use"]
     tag, call = pipeline_tag(model_config), pipeline_call(model_config, repo)
-    if tag is not None:
+    if call is not None:
         text = 'f"This is {run.tokenizer.mask_token}."' if tag == "fill-mask" else '"A text of your own."'
         trusting = TRUSTING if _brings_code(model_config) else ""
         examples.append(USE_TRANSFORMERS.format(trusting=trusting, call=call, text=text))
     if manifest["stage"] == "finetune":
-        examples.append(USE_ULMFIT_STYLE.format(repo=repo))
+        text = '("Who?", "Ada.")' if tag == "question-answering" else '"A text of your own."'
+        examples.append(USE_ULMFIT_STYLE.format(repo=repo, text=text))
     return examples
 
 

@@ -46,7 +46,8 @@ def conclude(config: Config) -> None:
     folder = config.runs / config.name / "finetune"
     say()
     say(f"The model is in {folder} ({tuned.directory}). Next, with the same options:")
-    say(f"""  python -c 'from ulmfit_style import load; print(load("{folder}")("..."))'""")
+    asked = '"..."' if len(task.inputs()) == 1 else '("...", "...")'
+    say(f"""  python -c 'from ulmfit_style import load; print(load("{folder}")({asked}))'""")
     say("  make sweep finetune.learning_rate=2e-5,5e-5,1e-4")
     say("  make push hub.repo=my-model hub.dry_run=true")
 

@@ -62,23 +62,24 @@ class Predictor:
             raise UserError(f"device={device}: cannot be used ({str(error).splitlines()[0]})") from error
 
     @overload
-    def __call__(self, texts: str) -> Any: ...
+    def __call__(self, texts: Text) -> Any: ...
 
     @overload
     def __call__(self, texts: Sequence[Text] | DataFrame) -> list[Any]: ...
 
-    def __call__(self, texts: str | Sequence[Text] | DataFrame) -> Any:
+    def __call__(self, texts: Text | Sequence[Text] | DataFrame) -> Any:
         """Return the answer to a text, or one answer for each of several texts, or for each row of a DataFrame.
 
-        For text classification an answer is `{"label": ..., "score": ...}`, the score being the label's probability;
-        for token classification a list of entities, `{"entity_group", "score", "word", "start", "end"}` each.
+        A model of pairs takes tuples of two texts. For text classification an answer is `{"label": ..., "score": ...}`,
+        the score being the label's probability; for token classification a list of entities, `{"entity_group", "score",
+        "word", "start", "end"}` each; for question answering `{"answer", "score", "start", "end"}`.
 
         Raises:
             UserError: if the DataFrame lacks the task's column of texts, or a text in it.
         """
         from pandas import DataFrame
 
-        if isinstance(texts, str):
+        if isinstance(texts, str) or (isinstance(texts, tuple) and len(self.task.inputs()) == 2):
             return self([texts])[0]
         rows = (self.task.row(*([text] if isinstance(text, str) else text)) for text in texts)
         asked = _rows(self.task, texts) if isinstance(texts, DataFrame) else rows

@@ -29,7 +29,7 @@ def find(option: str, reference: str, columns: Mapping[str, Column]) -> dict[str
         if len(likely) == 1:
             names[field] = likely[0]
             found.append(f"the {field} is column '{likely[0]}'")
-        else:
+        elif likely or column.needed:
             problems.append(f"{option}={reference}: {_unclear(field, column, likely, there)}")
     if problems:
         raise together(f"{option}={reference}", problems)

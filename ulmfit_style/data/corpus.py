@@ -140,7 +140,7 @@ def _of_task(task: Task) -> tuple[pyarrow.Table, dict[str, Any]]:
     import pyarrow
 
     sink = pyarrow.BufferOutputStream()
-    about = _write(sink, (text for row in labelled.load(task).pool for text in task.texts(row)))
+    about = _write(sink, task.documents(labelled.load(task).pool))
     return pyarrow.ipc.open_file(sink.getvalue()).read_all(), about
 
 

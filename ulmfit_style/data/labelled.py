@@ -237,7 +237,8 @@ def _divided(task: Task, rows: Sequence[Row], ratios: Sequence[float], *, strati
     """
     units: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        units[str(row.fields["group"]) if task.group else _key(task, row)].append(row)
+        group = row.fields.get("group")
+        units[_key(task, row) if group in (None, "") else str(group)].append(row)
     names = task.strata([members[0] for members in units.values()]) if stratified else [""] * len(units)
     strata: dict[str, list[str]] = defaultdict(list)
     for name, unit in zip(names, units, strict=True):
@@ -256,7 +257,7 @@ def _divided(task: Task, rows: Sequence[Row], ratios: Sequence[float], *, strati
 
 def _key(task: Task, row: Row) -> str:
     """Return that by which rows count as equal."""
-    return "\n".join(map(normalised, task.texts(row)))
+    return "\n".join(map(normalised, task.documents([row])))
 
 
 def _without(task: Task, rows: Sequence[Row], keys: set[str]) -> tuple[list[Row], int]:

@@ -1,11 +1,11 @@
-"""new-task: looks at a file of labelled texts or words, and writes the YAML that makes a task of it, with comments."""
+"""new-task: looks at a file of labelled texts, words or questions, and writes the YAML of its task, with comments."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.tasks import token_classification
 from ulmfit_style.tasks.base import Column, Row, Task
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
+from ulmfit_style.tasks.question_answering import CONTEXT_COLUMNS, QUESTION_COLUMNS, QuestionAnswering
 from ulmfit_style.tasks.text import TEXT_COLUMNS, plain
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
@@ -49,15 +50,7 @@ def run(arguments: Sequence[str]) -> None:
         if there.exists():
             raise UserError(f"new-task: name={options['name']}: there is {there} already; choose another name")
     path = options["path"]
-    texts = (*token_classification.TOKEN_COLUMNS, *TEXT_COLUMNS)
-    wanted = {"text": texts, "label": LABEL_COLUMNS, **({"text_pair": ()} if "text_pair" in options else {})}
-    found = columns.find(
-        "path", path, {field: Column(field, options.get(field), known) for field, known in wanted.items()}
-    )
-    rows_there = reading.rows("path", path, [found["text"], found["label"]])
-    kind = _kind([(row.fields[found["text"]], row.fields[found["label"]]) for row in rows_there])
-    if kind is TokenClassification and "text_pair" in found:
-        raise UserError(f"new-task: text_pair={found['text_pair']}: words and entities have no second text")
+    kind, found = _found(path, options)
     task = kind.model_validate({"path": path, **found})
     rows = labelled.load(task)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +61,23 @@ def run(arguments: Sequence[str]) -> None:
         say(f"  make adapt finetune task={options['name']}")
     else:
         say(f"  ulmfit-style adapt finetune --config-dir {FOLDER.parent} task={options['name']}")
+
+
+def _found(path: str, options: Mapping[str, str]) -> tuple[type[Task], dict[str, str]]:
+    """Return the kind of task that a file holds, and the columns that it needs, by the options that name them."""
+    header = {name.strip().casefold() for name in reading.header("path", path)}
+    if header & set(QUESTION_COLUMNS) and header & set(CONTEXT_COLUMNS) and not options.keys() & {"text", "label"}:
+        wanted = QuestionAnswering.model_validate({"path": path}).columns()
+        there = columns.find("path", path, wanted)
+        return QuestionAnswering, {wanted[field].option.removeprefix("task."): name for field, name in there.items()}
+    texts = (*token_classification.TOKEN_COLUMNS, *TEXT_COLUMNS)
+    known = {"text": texts, "label": LABEL_COLUMNS, **({"text_pair": ()} if "text_pair" in options else {})}
+    found = columns.find("path", path, {field: Column(field, options.get(field), known[field]) for field in known})
+    rows = reading.rows("path", path, [found["text"], found["label"]])
+    kind = _kind([(row.fields[found["text"]], row.fields[found["label"]]) for row in rows])
+    if kind is TokenClassification and "text_pair" in found:
+        raise UserError(f"new-task: text_pair={found['text_pair']}: words and entities have no second text")
+    return kind, found
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
@@ -119,7 +129,7 @@ def _yaml(task: Task, found: dict[str, str], rows: Sequence[Row], others: Sequen
         f"_target_: {type(task).__module__}.{type(task).__qualname__}",
         yaml.safe_dump({"path": str(task.path), **found}, allow_unicode=True, sort_keys=False, width=1000).rstrip(),
     ]
-    if others:
+    if others and "group" not in found:
         lines.append(f"# group: {others[0]} # no value of this column on two sides; columns: {', '.join(others)}")
     lines.append("# train_samples: 100 # labelled rows to use, every class first; or shots: 10, of each class")
     return "\n".join([*lines, ""])

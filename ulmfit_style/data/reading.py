@@ -1,4 +1,4 @@
-"""Reads csv, tsv, jsonl, parquet, conll, txt and md files, compressed or not, into rows that know where they stand.
+"""Reads csv, tsv, jsonl, parquet, conll, SQuAD, txt and md files, packed or not, into rows that know where they stand.
 
 Text is UTF-8. All that is wrong with a file is gathered and told at once, with its lines.
 """
@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from ulmfit_style import embedded
-from ulmfit_style.data import conll, hub
+from ulmfit_style.data import conll, hub, squad
 from ulmfit_style.errors import UserError, nearest, together
 from ulmfit_style.options import Document
 from ulmfit_style.tasks.base import Row
 
 Record = tuple[int, Mapping[str, Any] | str]
-"""The line (csv, tsv, jsonl, conll, txt, md) or row (parquet) and its fields, or what is wrong with it."""
+"""The line (csv, tsv, jsonl, conll, txt, md), row (parquet) or question (json); its fields, or what is wrong."""
 
 TEXT_COLUMN = "text"
 """What the one column of a txt or md file is called, where nobody asks for another name."""
@@ -35,7 +35,9 @@ TEXT_COLUMN = "text"
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 WORDS = (".conll", ".bio", ".iob")
 """Files that have a word a line."""
-KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".txt", ".md", *WORDS)
+QUESTIONS = ".json"
+"""Files of questions, in the form of SQuAD."""
+KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".txt", ".md", *WORDS, QUESTIONS)
 
 csv.field_size_limit(sys.maxsize)  # a clinical note is longer than the module's default of 128 kB
 
@@ -137,7 +139,8 @@ def composed(name: Any) -> str:
 
 
 def _is_read(path: Path) -> bool:
-    return kind(path) in KINDS and kind(path) not in WORDS and not any(part.startswith(".") for part in path.parts)
+    labelled = (*WORDS, QUESTIONS)
+    return kind(path) in KINDS and kind(path) not in labelled and not any(part.startswith(".") for part in path.parts)
 
 
 def _known() -> str:
@@ -186,6 +189,8 @@ def _records(
                 yield from _jsonl(file)
             elif ending in WORDS:
                 yield from conll.sentences(file)
+            elif ending == QUESTIONS:
+                yield from squad.questions(file)
             else:
                 split = _DOCUMENTS[unit(path, document)]
                 name = columns[0] if columns else TEXT_COLUMN

@@ -133,7 +133,7 @@ def _table(name: str, metric: str, judged: Mapping[str, Any]) -> Table:
         table.add_column(f"missed: {label}", justify="right")
     for group, one in judged.items():
         low, high = one["interval"]
-        missed = {entry["class"]: f"{1 - entry['recall']:.3f} of {entry['rows']}" for entry in one["report"]}
+        missed = {entry["class"]: f"{1 - entry['recall']:.3f} of {_count(entry)}" for entry in one["report"]}
         score = f"{one['scores'][metric]:.3f}"
         table.add_row(
             group, f"{one['rows']:,}", score, f"{low:.3f} to {high:.3f}", *(missed.get(label, "") for label in classes)
@@ -142,9 +142,14 @@ def _table(name: str, metric: str, judged: Mapping[str, Any]) -> Table:
 
 
 def small_classes(report: Sequence[Mapping[str, Any]]) -> str | None:
-    """Tell which classes have too few rows to judge; None where all have enough."""
-    small = {entry["class"]: entry["rows"] for entry in report if entry["rows"] < FEWEST}
-    return f"Too few rows to judge a class by itself, under {FEWEST}: {_listed(small)}" if small else None
+    """Tell which classes have too few examples to judge; None where all have enough."""
+    small = {entry["class"]: count for entry in report if (count := _count(entry)) < FEWEST}
+    return f"Too few to judge a class by itself, under {FEWEST}: {_listed(small)}" if small else None
+
+
+def _count(entry: Mapping[str, Any]) -> int:
+    """Return how many examples of a class there are: the last column of a report."""
+    return int(list(entry.values())[-1])
 
 
 def _listed(rows: Mapping[str, int]) -> str:

@@ -64,6 +64,8 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     long = sum(any(feature["long"] for feature in parts) for parts in encoded)
     longer = f"{long:,} ({long / len(trained):.0%}) are longer than {options.max_length} tokens, and are"
     say(f"  {len(trained):,} labelled rows, of which {longer} {task.long_texts} (finetune.max_length)")
+    if empty := sum(not parts for parts in encoded):
+        say(f"  {empty:,} of them are left out: nothing of them can be learnt in so few tokens")
 
     # Model
     set_seed(options.seed)

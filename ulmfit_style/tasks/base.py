@@ -39,7 +39,7 @@ class Row:
 
     file: str
     number: int
-    """The line (csv, jsonl, txt) or row (parquet) in the file, from 1: what an error message names."""
+    """The line (csv, jsonl, txt), row (parquet) or question (json) in the file, from 1: what an error message names."""
     fields: Mapping[str, Any]
     """What the row holds, by the names of `Task.columns`, whatever the columns are called in the file."""
 
@@ -61,6 +61,8 @@ class Column:
     """The names that leave no doubt, in any case, where the user gives none."""
     hint: str = ""
     """What else may be wrong where none is found."""
+    needed: bool = True
+    """Whether rows without it are refused; else they lack the field."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,11 @@ class Task(Section, abc.ABC):
 
     # The data enter a fingerprint by the content of the rows that these options choose, not by the options.
     path: Annotated[Splits, Unhashed]
-    """The file of labelled rows (csv, tsv, jsonl, parquet or conll; also .gz, .bz2, .xz, .zst), `package:<file>` of an
-    installed Python package, or `hub:<data set>@<commit>/<file>` of the Hub (without a commit it is the newest when
-    first used, and stands in `pins.json` of the folder `runs`); it is split into train, validation and test. Or the
-    files of splits that there are: task.path={train: a.csv, test: b.csv}; what is missing is made from train."""
+    """The file of labelled rows (csv, tsv, jsonl, parquet, conll, or json in the form of SQuAD; also .gz, .bz2, .xz,
+    .zst), `package:<file>` of an installed Python package, or `hub:<data set>@<commit>/<file>` of the Hub (without a
+    commit it is the newest when first used, and stands in `pins.json` of the folder `runs`); it is split into train,
+    validation and test. Or the files of splits that there are: task.path={train: a.csv, test: b.csv}; what is missing
+    is made from train."""
     group: Annotated[str | None, Unhashed] = None
     """A column whose equal values stay in one split (a film, a customer); null: only equal texts stay together."""
     test_ratio: Annotated[float, Field(gt=0, lt=1), Unhashed] = 0.2
@@ -221,7 +224,11 @@ class Task(Section, abc.ABC):
 
     @abc.abstractmethod
     def texts(self, row: Row) -> list[str]:
-        """Return the texts of a row: each is a document for `adapt`, and rows count as equal when all of them are."""
+        """Return the texts of a row that the model reads."""
+
+    def documents(self, rows: Sequence[Row]) -> list[str]:
+        """Return the documents of rows for `adapt`; rows with equal ones count as equal, and stay in one split."""
+        return [text for row in rows for text in self.texts(row)]
 
     @abc.abstractmethod
     def target(self, row: Row) -> Any:
@@ -327,7 +334,10 @@ class Task(Section, abc.ABC):
         return {self.metric: interval(self.points(answers, targets), self.of_means)}
 
     def report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
-        """Return the scores of each class, in the same columns for each; empty for a task without classes."""
+        """Return the scores of each `class`, `recall` among them, and in the last column how many examples it has.
+
+        Empty for a task without classes.
+        """
         return []
 
     def measure(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, Any]:

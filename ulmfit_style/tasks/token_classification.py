@@ -185,7 +185,7 @@ class TokenClassification(Task):
         for token, tag in self._learnt(row, _tokens(row, features)):
             window, place = places[token]
             labels[window][place] = label2id[tag]
-        unread = ("offsets", "own", "texts")
+        unread = ("offsets", "texts", "inside", "own")
         return [
             {**{name: value for name, value in feature.items() if name not in unread}, "labels": own}
             for feature, own in zip(features, labels, strict=True)

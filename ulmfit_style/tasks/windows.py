@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 def windows(tokenizer: PreTrainedTokenizerBase, *texts: str, max_length: int, overlap: float) -> list[Feature]:
     """Encode a text, or the second of two after the first, in as many windows as it takes: none for an empty one.
 
-    Each feature has what the model reads, and four fields that it does not. `texts` tell which text each token is of,
-    None for special tokens. `offsets` tell where each token stands in
-    the text, (length,) pairs of characters, empty for special tokens and for what stands for a blank alone. `own`, the
-    first place and the place after the last, are the tokens that belong to this window alone: those that stand farther
-    from its ends than from those of its neighbours. `long` tells whether there are several windows.
+    Each feature has what the model reads, and five fields that it does not. `offsets` tell where each token stands in
+    the text, (length,) pairs of characters, empty for special tokens and for what stands for a blank alone. `texts`
+    tell the number of the text that each is of, None for special tokens. `inside`, the first place and the place after
+    the last, are the tokens of the text; `own` are those among them that belong to this window alone: they stand
+    farther from its ends than from those of its neighbours. `long` tells whether there are several windows.
 
     Args:
         max_length: Tokens of a window, special tokens and first text included.
@@ -55,10 +55,9 @@ def windows(tokenizer: PreTrainedTokenizerBase, *texts: str, max_length: int, ov
             # Metaspace puts one before the text that has no character of its own, and takes it from the next token.
             offsets[place] = (0, 0) if encoding.tokens[place] == "\u2581" else encoding.offsets[place]
         feature: Feature = {name: encoded[name][number] for name in tokenizer.model_input_names if name in encoded}
-        own, numbers = (inside[0], inside[-1] + 1), list(encoding.sequence_ids)
-        features.append(
-            {**feature, "offsets": offsets, "texts": numbers, "own": own, "long": len(encoded.encodings or ()) > 1}
-        )
+        own, long = (inside[0], inside[-1] + 1), len(encoded.encodings or ()) > 1
+        told = {"offsets": offsets, "texts": list(encoding.sequence_ids), "inside": own, "own": own, "long": long}
+        features.append({**feature, **told})
     if tokenizer.truncation_side == "left":
         features.reverse()
     for left, right in pairwise(features):

@@ -1,0 +1,302 @@
+"""Extractive question answering: the stretch of a context that answers a question, or that there is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
+
+import numpy as np
+from pydantic import Field
+
+from ulmfit_style.errors import UserError
+from ulmfit_style.schema import Count, Unhashed
+from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task
+from ulmfit_style.tasks.tagging import Range, trimmed
+from ulmfit_style.tasks.text import plain
+from ulmfit_style.tasks.windows import windows
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ulmfit_style.metrics import Array, Points
+
+QUESTION_COLUMNS = ("question", "질문")
+CONTEXT_COLUMNS = ("context", "passage", "paragraph", "지문", "본문")
+ANSWER_COLUMNS = ("answers", "answer", "정답", "답변")
+START_COLUMNS = ("answer_start", "answer_starts")
+"""Names of columns that are surely what a row holds."""
+
+ANSWERED, UNANSWERABLE = "answer", "no answer"
+"""The classes of questions."""
+
+WHOLE = re.compile(r"\d+(\.0)?")
+"""The place of a character, also as pandas writes a column where some are missing."""
+
+LONGEST_QUESTION = 0.75
+"""The share of a window that a question may take."""
+
+
+@final
+class QuestionAnswering(Task):
+    """Rows of a question, a context, and the stretches of the context that answer it, if any."""
+
+    auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+    metric: ClassVar[str] = "f1"
+    answering: ClassVar[Sequence[str]] = ("overlap", "n_best", "max_answer_length", "null_threshold")
+
+    question: Annotated[str | None, Unhashed] = None
+    """The column of the question; null: found by its name."""
+    context: Annotated[str | None, Unhashed] = None
+    """The column of the context, in which the answer is; null: found by its name (context, passage, paragraph)."""
+    answers: Annotated[str | None, Unhashed] = None
+    """The column of the right answers, {text: [...], answer_start: [...]} or a list of {text: ..., answer_start: ...},
+    or of the text of the only one; null: found by its name (answers, answer)."""
+    answer_start: Annotated[str | None, Unhashed] = None
+    """Where the answers are text alone, the column of the place of its first character in the context, from 0; null:
+    found by its name (answer_start)."""
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    """The share of the tokens of a context that a window of it has in common with the next one. What is longer than
+    that is whole in no window, and cannot be told."""
+    n_best: Count = 1
+    """How many answers are told of a question; with more than one there are `candidates`, the likeliest first."""
+    max_answer_length: Count = 30
+    """The most tokens of an answer."""
+    null_threshold: float = 0.0
+    """By how much the score of no answer, the sum of two logits, must exceed that of the best one for none to be told.
+    It is told only by models that were trained on questions without one."""
+
+    @property
+    def long_texts(self) -> str:
+        return "read in windows that overlap"
+
+    def inputs(self) -> dict[str, Column]:
+        return {
+            "question": Column("task.question", self.question, QUESTION_COLUMNS),
+            "context": Column("task.context", self.context, CONTEXT_COLUMNS),
+        }
+
+    def targets(self) -> dict[str, Column]:
+        return {
+            "answer": Column("task.answers", self.answers, ANSWER_COLUMNS),
+            "answer_start": Column("task.answer_start", self.answer_start, START_COLUMNS, needed=False),
+        }
+
+    def columns(self) -> dict[str, Column]:
+        article = {} if self.group else {"group": Column("task.group", None, ("title",), needed=False)}
+        return {**super().columns(), **article}
+
+    def problem(self, row: Row) -> str | None:
+        for name in self.inputs():
+            if not isinstance(row.fields[name], str | None):
+                return f"the {name} is no text"
+            if not plain(row.fields[name]):
+                return f"the {name} is empty"
+        given, context = _given(row), row.fields["context"]
+        if given is None:
+            shape = '{"text": ["Ada"], "answer_start": [0]}'
+            return f"the answers are neither as {shape}, nor a text beside its answer_start"
+        for text, start in given:
+            if not isinstance(text, str) or not text.strip():
+                return f"an answer is {'empty' if isinstance(text, str) else 'no text'}"
+            if start < 0 or context[start : start + len(text)] != text:
+                there = [place for place in range(len(context)) if context.startswith(text, place)]
+                remedy = f"it stands at {', '.join(map(str, there[:5]))}" if there else "it is nowhere in the context"
+                stands = f", where '{context[start : start + len(text)]}' stands" if 0 <= start < len(context) else ""
+                return f"the answer '{text}' does not begin at character {start} of the context{stands}; {remedy}"
+        return None
+
+    def doubt(self, rows: Sequence[Row]) -> str | None:
+        return None if any(map(_given, rows)) else "no question has an answer"
+
+    def remarks(self, rows: Sequence[Row]) -> list[str]:
+        count = sum(not _given(row) for row in rows)
+        return [f"{count:,} of {len(rows):,} questions have no answer in their context"] if count else []
+
+    def texts(self, row: Row) -> list[str]:
+        question, context = ("" if row.fields[name] is None else str(row.fields[name]) for name in self.inputs())
+        return [question.strip(), context]
+
+    def documents(self, rows: Sequence[Row]) -> list[str]:
+        """Return the contexts, each once: questions are no text of the domain, and several are about one context."""
+        return list(dict.fromkeys(self.texts(row)[1] for row in rows))
+
+    def target(self, row: Row) -> dict[str, Any]:
+        """Return the right answers as data sets of the Hub have them; none where there is no answer."""
+        given = _given(row) or []
+        return {"text": [text for text, _ in given], "answer_start": [start for _, start in given]}
+
+    def row(self, *texts: str) -> Row:
+        if len(texts) != 2:
+            remedy = "give a file with columns question and context, or in Python a pair (question, context)"
+            raise UserError(f"this model answers a question by a context, not one text; {remedy}")
+        return Row("text", 1, dict(zip(self.inputs(), texts, strict=True)))
+
+    def labels_of(self, row: Row) -> list[str]:
+        return [ANSWERED if _given(row) else UNANSWERABLE]
+
+    def classes(self, rows: Sequence[Row]) -> list[str]:
+        return sorted({label for row in rows for label in self.labels_of(row)})
+
+    def head(self, classes: Sequence[str]) -> dict[str, Any]:
+        return {"num_labels": 2}
+
+    def start(self, model: PreTrainedModel, rows: Sequence[Row]) -> None:
+        # Kept in config.json: windows without the answer say "none" too, but that the context has none is not learnt.
+        model.config.unanswerable = UNANSWERABLE in self.classes(rows)
+
+    def encode(
+        self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
+    ) -> list[Feature]:
+        question, context = self.texts(row)
+        taken = len(tokenizer(question, add_special_tokens=False)["input_ids"])
+        if taken > LONGEST_QUESTION * max_length:
+            problem = f"the question has {taken} tokens, and leaves too few of finetune.max_length={max_length}"
+            raise UserError(f"{row.place}: {problem} for the context; shorten it, or train with a larger one")
+        features = windows(tokenizer, question, context, max_length=max_length, overlap=self.overlap)
+        for feature in features:
+            ids = feature["input_ids"]
+            feature["none"] = ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0
+        return features if label2id is None else list(_taught(context, _given(row) or [], features))
+
+    def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        from torch.nn.functional import cross_entropy
+
+        inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weight")}
+        found, padding = model(**inputs), batch["attention_mask"].eq(0)
+        first = batch["attention_mask"].argmax(dim=1)  # where the padding is on the left, all places are shifted
+        losses = [
+            # The padding is no choice, or the loss would depend on how rows are put together.
+            cross_entropy(logits.float().masked_fill(padding, -float("inf")), first + place, reduction="none")
+            for logits, place in zip((found.start_logits, found.end_logits), batch["labels"].T, strict=True)
+        ]
+        return ((losses[0] + losses[1]) / 2 * batch.get("weight", 1)).sum()
+
+    def count(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        import torch
+
+        return batch.get("weight", torch.ones(len(batch["labels"]))).sum()
+
+    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Any]:
+        """Return of each feature the logits of its tokens, (length,) each, and whether the model may tell no answer."""
+        found, there = model(**batch), batch["attention_mask"].bool().cpu().numpy()
+        starts, ends = (logits.float().cpu().numpy() for logits in (found.start_logits, found.end_logits))
+        may_be_none = getattr(model.config, "unanswerable", False)
+        return [(start[own], end[own], may_be_none) for start, end, own in zip(starts, ends, there, strict=True)]
+
+    def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Any]) -> Answer:
+        context = self.texts(row)[1]
+        pieces = _pieces(context, features)
+        scores = self._scores(pieces, features, said)
+        none = min(
+            (float(start[own["none"]] + end[own["none"]]) for own, (start, end, _) in zip(features, said, strict=True)),
+            default=0.0,
+        )
+        none = none if any(may_be_none for *_, may_be_none in said) else -np.inf
+        found: dict[Range, float] = {}
+        for place in np.argsort(-scores, axis=None, kind="stable"):
+            first, more = divmod(int(place), self.max_answer_length)
+            if len(found) == self.n_best or scores[first, more] == -np.inf:
+                break
+            found.setdefault((pieces[first][0], pieces[first + more][1]), float(scores[first, more]))
+        best = max(found.values(), default=-np.inf)
+        total = np.logaddexp(np.logaddexp.reduce(scores, axis=None), none)
+
+        def told(span: Range, score: float) -> Answer:
+            start, end = span
+            probability = float(np.exp(score - total)) if score > -np.inf else 0.0
+            return {"answer": context[start:end], "score": round(probability, 6), "start": start, "end": end}
+
+        candidates = [*found.items(), *([((0, 0), none)] if none > -np.inf or not found else [])]
+        candidates.sort(key=lambda candidate: -candidate[1])
+        chosen = ((0, 0), none) if not found or none > best + self.null_threshold else next(iter(found.items()))
+        more_told = {"candidates": [told(*one) for one in candidates[: self.n_best]]} if self.n_best > 1 else {}
+        return {**told(*chosen), **more_told}
+
+    def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
+        from ulmfit_style.metrics import squad
+
+        return squad.points(*_sides(answers, targets))
+
+    def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
+        from ulmfit_style.metrics import squad
+
+        return squad.scores(*_sides(answers, targets))
+
+    def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
+        from ulmfit_style.metrics import squad
+
+        return squad.intervals(*_sides(answers, targets))
+
+    def _scores(self, pieces: Sequence[Range], features: Sequence[Feature], said: Sequence[Any]) -> Array:
+        """Return the score of every stretch of tokens, (tokens, max_answer_length), by its first and its other tokens.
+
+        It is the sum of two logits, and the highest where several windows hold the stretch.
+        """
+        scores = np.full((len(pieces), self.max_answer_length), -np.inf)
+        blank = np.array([start == end for start, end in pieces], dtype=bool)
+        for first, feature, (start, end, _) in zip(_firsts(features), features, said, strict=True):
+            inside = slice(*feature["inside"])
+            count = inside.stop - inside.start
+            starts, ends = (np.where(blank[first : first + count], -np.inf, logits[inside]) for logits in (start, end))
+            for more in range(min(self.max_answer_length, count)):
+                held = scores[first : first + count - more, more]
+                np.maximum(held, starts[: count - more] + ends[more:], out=held)
+        return scores
+
+
+def _given(row: Row) -> list[tuple[Any, int]] | None:
+    """Return the right answers of a row and where they begin; None where they have no form that is known."""
+    value: Any = row.fields["answer"]
+    start: Any = row.fields.get("answer_start")
+    if isinstance(value, dict):
+        value, start = value.get("text"), value.get("answer_start")
+    elif isinstance(value, list) and all(isinstance(one, dict) for one in value):
+        value, start = [one.get("text") for one in value], [one.get("answer_start") for one in value]
+    elif not isinstance(value, list) and not plain(value):
+        return []
+    texts, starts = (one if isinstance(one, list) else [one] for one in (value, start))
+    if len(texts) != len(starts) or not all(WHOLE.fullmatch(str(one)) for one in starts):
+        return None
+    return [(text, int(float(one))) for text, one in zip(texts, starts, strict=True)]
+
+
+def _pieces(context: str, features: Sequence[Feature]) -> list[Range]:
+    """Return where each token of a context is, whichever window it belongs to, without blanks at its ends."""
+    return [trimmed(context, piece) for feature in features for piece in feature["offsets"][slice(*feature["own"])]]
+
+
+def _firsts(features: Sequence[Feature]) -> Iterator[int]:
+    """Yield of each window which token of the context is its first."""
+    before = 0
+    for feature in features:
+        yield before - (feature["own"][0] - feature["inside"][0])
+        before += feature["own"][1] - feature["own"][0]
+
+
+def _taught(context: str, given: Sequence[tuple[str, int]], features: Sequence[Feature]) -> Iterator[Feature]:
+    """Yield the windows with the places of the first and last token of the first answer; "none" where it is not whole.
+
+    Nothing comes of a context that no window holds the answer of: all would say that there is none.
+    """
+    held: list[int] = []
+    for text, start in given[:1]:
+        first, last = trimmed(context, (start, start + len(text)))
+        pieces = enumerate(_pieces(context, features))
+        held = [place for place, piece in pieces if piece[0] < piece[1] and piece[0] < last and piece[1] > first]
+    labels = []
+    for first, feature in zip(_firsts(features), features, strict=True):
+        begin, end = feature["inside"]
+        whole = bool(held) and first <= held[0] and held[-1] < first + end - begin
+        labels.append([begin + place - first for place in (held[0], held[-1])] if whole else [feature["none"]] * 2)
+    if given and not any(own != [feature["none"]] * 2 for own, feature in zip(labels, features, strict=True)):
+        return
+    unread = ("offsets", "texts", "inside", "own", "none")
+    for own, feature in zip(labels, features, strict=True):
+        yield {**{name: value for name, value in feature.items() if name not in unread}, "labels": own}
+
+
+def _sides(answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
+    return [answer["answer"] for answer in answers], [list(target["text"]) for target in targets]
