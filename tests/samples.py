@@ -77,19 +77,19 @@ def tiny_sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
     }
 
 
-def tiny_t5(tokenizer: PreTrainedTokenizerFast) -> T5Config:
-    """Return the config of a tiny encoder-decoder, without dropout."""
+def tiny_t5(tiny: dict[str, object]) -> T5Config:
+    """Return the config of a tiny encoder-decoder, without dropout, of the vocabulary of other tiny models."""
     return T5Config(
-        vocab_size=len(tokenizer),
+        vocab_size=tiny["vocab_size"],
         d_model=32,
         d_kv=16,
         d_ff=64,
         num_layers=2,
         num_heads=2,
         dropout_rate=0.0,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.sep_token_id,
-        decoder_start_token_id=tokenizer.pad_token_id,
+        pad_token_id=tiny["pad_token_id"],
+        eos_token_id=3,
+        decoder_start_token_id=tiny["pad_token_id"],
     )
 
 
