@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, final, overload
 
 import transformers
 from accelerate import PartialState
-from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from ulmfit_style import architectures, checkpoints, config
@@ -47,7 +46,7 @@ class Predictor:
         recipe = config.load(directory / RECIPE)
         self.task = required_task(recipe).answering_with(task or {})
         self.max_length = recipe.finetune.max_length
-        self.tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        self.tokenizer = checkpoints.tokenizer(directory)
         model_config = read_json(directory / "config.json")
         auto_class, head = self.task.auto_class(model_config["model_type"]), model_config["architectures"][0]
         own = head == PooledForSequenceClassification.__name__
@@ -71,7 +70,8 @@ class Predictor:
         """Return the answer to a text, or one answer for each of several texts, or for each row of a DataFrame.
 
         For text classification an answer is `{"label": ..., "score": ...}`, the score being the label's probability;
-        for token classification a list of entities, `{"entity_group", "score", "word", "start", "end"}` each.
+        for token classification a list of entities, `{"entity_group", "score", "word", "start", "end"}` each; for
+        generation `{"summary_text": ...}`, `{"translation_text": ...}` or `{"generated_text": ...}`.
 
         Raises:
             UserError: if the DataFrame lacks the task's column of texts, or a text in it.
