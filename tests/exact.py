@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import transformers
-from samples import chunks, questions, reviews, tag, tiny_sizes
+from samples import chunks, questions, reviews, tag, tiny_sizes, tiny_t5
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -21,6 +21,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    T5ForConditionalGeneration,
     TrainingArguments,
     set_seed,
 )
@@ -28,11 +29,15 @@ from transformers import (
 from ulmfit_style import processes
 from ulmfit_style.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.question_answering import QuestionAnswering
+from ulmfit_style.tasks.summarization import Summarization
 from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.tasks.text_generation import TextGeneration
 from ulmfit_style.tasks.text_regression import TextRegression
 from ulmfit_style.tasks.token_classification import TokenClassification
+from ulmfit_style.tasks.translation import Translation
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Encoded, Ordered
 from ulmfit_style.training.contrast import Contrast, Groups
@@ -49,6 +54,12 @@ TASKS: dict[str, Task] = {
     "token classification": TokenClassification(path="-"),
     "token classification on all sub-words": TokenClassification(path="-", subwords="all", overlap=0.5),
     "question answering": QuestionAnswering(path="-"),
+    "summarisation": Summarization(path="-", max_target_length=16, label_smoothing=0.1).suited("t5"),
+    "translation by a decoder": Translation(
+        path="-", source_language="en", target_language="de", max_target_length=16
+    ).suited("llama"),
+    "completions": TextGeneration(path="-", max_target_length=16).suited("llama"),
+    "documents": TextGeneration(path="-", form="documents", max_target_length=16).suited("llama"),
 }
 LANGUAGE = ["masked language modelling", "causal language modelling"]
 LAYERWISE = "layers at rates of their own, the lowest frozen"
@@ -70,6 +81,11 @@ def labelled(kind: str, count: int = 40) -> list[Row]:
             context = f"{asked['context']}{' film' * (2 * (number % 9))}"  # up to 66 tokens
             rows.append(Row("reviews", number, {**asked, "context": context, "answer": asked["answers"]}))
             continue
+        if isinstance(TASKS[kind], GenerationTask):
+            right = " ".join(reversed(text.split()[: 2 + number % 5]))
+            (field, *_), target = TASKS[kind].inputs(), TASKS[kind].targets()
+            rows.append(Row("reviews", number, {field: text, **dict.fromkeys(target, right)}))
+            continue
         labels = [name for name, every in (("good", 2), ("long", 3), ("rare", 7)) if number % every == 0]
         label: Any = {"multi-label classification": labels, "regression": number / 7}.get(kind, str(number % 3 == 0))
         rows.append(Row("reviews", number, {"text": text + " film" * (number % 9), "label": label}))
@@ -88,10 +104,14 @@ def features(tokenizer: PreTrainedTokenizerFast, count: int = 40, kind: str = "c
 
 
 def untrained(kind: str, tiny: dict, **sizes: Any) -> PreTrainedModel:
-    """A tiny BERT with the head of a kind."""
+    """A tiny BERT with the head of a kind; a tiny T5 or Llama where texts are written."""
     task = TASKS[kind]
+    if kind == "summarisation":
+        return T5ForConditionalGeneration(tiny_t5(tiny))
+    if isinstance(task, GenerationTask):
+        return LlamaForCausalLM(LlamaConfig(**{name: size for name, size in tiny.items() if "dropout" not in name}))
     head = task.head(task.classes(labelled(kind)))
-    return getattr(transformers, task.auto_class).from_config(BertConfig(**tiny, **head, **sizes))
+    return getattr(transformers, task.auto_class("bert")).from_config(BertConfig(**tiny, **head, **sizes))
 
 
 def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, T5Config
 
 from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents, Texts
@@ -75,6 +75,22 @@ def tiny_sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
         "attention_probs_dropout_prob": 0.0,
         "pad_token_id": tokenizer.pad_token_id,
     }
+
+
+def tiny_t5(tiny: dict[str, object]) -> T5Config:
+    """Return the config of a tiny encoder-decoder, without dropout, of the vocabulary of other tiny models."""
+    return T5Config(
+        vocab_size=tiny["vocab_size"],
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        dropout_rate=0.0,
+        pad_token_id=tiny["pad_token_id"],
+        eos_token_id=3,
+        decoder_start_token_id=tiny["pad_token_id"],
+    )
 
 
 def tag(words: Sequence[str]) -> list[str]:

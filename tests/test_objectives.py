@@ -10,7 +10,8 @@ from transformers import BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style.composing import compose
 from ulmfit_style.errors import UserError
-from ulmfit_style.training.objectives import IGNORED, CausalLM, MaskedLM, choose, heldout, logits_at
+from ulmfit_style.logits import logits_at
+from ulmfit_style.training.objectives import IGNORED, CausalLM, MaskedLM, choose, heldout
 
 DOCUMENTS = [
     "the film is wonderful",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ulmfit_style import gguf
 from ulmfit_style.embedded import locate
@@ -15,7 +15,12 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.options import Model
 from ulmfit_style.run import METRICS, RECIPE, digest, file_digest, read_json
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 WEIGHTS = "model.safetensors"
+ENDINGS = (".safetensors", ".json", ".txt", ".model", ".spm", ".jinja")
+"""What a checkpoint's files end in: weights, configs, and what tokenizers read."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     assert model.checkpoint is not None  # random weights have none
     on_hub = is_on_hub(model)
     if on_hub:
-        directory = _from_hub(model, ["*.safetensors", "*.json", "*.txt", "*.model", RECIPE], option)
+        directory = _from_hub(model, [*(f"*{ending}" for ending in ENDINGS), RECIPE], option)
     elif model.checkpoint.startswith("package:"):
         directory = locate(model.checkpoint)
     else:
@@ -59,7 +64,7 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     digests = {
         path.name: file_digest(path)
         for path in sorted(directory.iterdir())
-        if path.suffix in {".safetensors", ".json", ".txt", ".model"} and path.is_file()
+        if path.suffix in ENDINGS and path.is_file()
     }
     _check_weights(model, directory / WEIGHTS, digests.get(WEIGHTS))
     return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
@@ -97,6 +102,21 @@ def finetuned(source: str, option: str) -> Checkpoint:
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
     # Where a text is cut stands in the recipe alone.
     return Checkpoint(found.directory, {**found.identity, "recipe": file_digest(recipe)})
+
+
+def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a checkpoint.
+
+    Raises:
+        UserError: if it needs a package that is not installed, as Marian's needs sentencepiece.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    except ImportError as error:
+        needed = next((name for name in ("sentencepiece", "protobuf") if name in str(error).lower()), "a package")
+        raise UserError(f"{directory}: its tokenizer needs {needed}; pip install {needed}") from error
 
 
 def model_type(model: Model) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, final, overload
 
 import transformers
 from accelerate import PartialState
-from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from ulmfit_style import architectures, checkpoints, config
@@ -49,13 +48,15 @@ class Predictor:
         recipe = config.load(directory / RECIPE)
         self.task = required_task(recipe).answering_with(task or {})
         self.max_length = recipe.finetune.max_length
-        self.tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-        auto_class = getattr(transformers, self.task.auto_class)
-        head = read_json(directory / "config.json")["architectures"][0]
+        self.tokenizer = checkpoints.tokenizer(directory)
+        model_config = read_json(directory / "config.json")
+        auto_class, head = self.task.auto_class(model_config["model_type"]), model_config["architectures"][0]
         own = head == PooledForSequenceClassification.__name__
-        if not own and not architectures.is_loaded_by(self.task.auto_class, head):
+        if not own and not architectures.is_loaded_by(auto_class, head):
             raise UserError(f"{option}={source}: is a {head}, and lacks a task's head; was it made by `adapt`?")
-        self.model = auto_class.from_pretrained(directory, use_safetensors=True, trust_remote_code=False)
+        self.model = getattr(transformers, auto_class).from_pretrained(
+            directory, use_safetensors=True, trust_remote_code=False
+        )
         try:
             self.model.to(PartialState().device if device is None else device)
         except (RuntimeError, AssertionError) as error:
@@ -72,7 +73,8 @@ class Predictor:
 
         A model of pairs takes tuples of two texts. For text classification an answer is `{"label": ..., "score": ...}`,
         the score being the label's probability; for token classification a list of entities, `{"entity_group", "score",
-        "word", "start", "end"}` each; for question answering `{"answer", "score", "start", "end"}`.
+        "word", "start", "end"}` each; for question answering `{"answer", "score", "start", "end"}`; for generation
+        `{"summary_text": ...}`, `{"translation_text": ...}` or `{"generated_text": ...}`.
 
         Raises:
             UserError: if the DataFrame lacks the task's column of texts, or a text in it.

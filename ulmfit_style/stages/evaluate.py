@@ -66,6 +66,8 @@ def tell(config: Config) -> None:
         table.add_row(name, f"{value:.3f}", "" if low is None else f"{low:.3f} to {high:.3f}")
     say()
     show(table)
+    for name, signature in measured.get("signatures", {}).items():
+        say(f"{name}: {signature}")
     if measured["report"]:
         show(_report(measured["report"]))
         if (small := slices.small_classes(measured["report"])) is not None:

@@ -38,7 +38,7 @@ def run(config: Config) -> Path:
 def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     """Return the model with a new head and all that it is trained on, and its tokenizer."""
     import transformers
-    from transformers import AutoTokenizer, set_seed
+    from transformers import AutoConfig, set_seed
 
     from ulmfit_style.training.answers import collate
     from ulmfit_style.training.batching import Encoded
@@ -46,13 +46,15 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     from ulmfit_style.training.phases import Course, Lesson, settings
 
     options, task = config.finetune, lineage.required_task(config)
+    source = lineage.init(config).directory
+    model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
 
     # Data
     rows = labelled.load(task)
+    task = task.suited(model_type)
     trained = rows.train if options.patience is None else labelled.watched(task)[0]
     head = task.head(rows.classes)
-    source = lineage.init(config).directory
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    tokenizer = checkpoints.tokenizer(source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     encoded = [task.encode(row, tokenizer, options.max_length, head.get("label2id", {})) for row in trained]
@@ -66,16 +68,18 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     say(f"  {len(trained):,} labelled rows, of which {longer} {task.long_texts} (finetune.max_length)")
     if empty := sum(not parts for parts in encoded):
         say(f"  {empty:,} of them are left out: nothing of them can be learnt in so few tokens")
+    if cut := sum(any(feature.get("long_target") for feature in parts) for parts in encoded):
+        say(f"  {cut:,} right answers are longer than there is room for, and are cut (task.max_target_length)")
 
     # Model
     set_seed(options.seed)
     if options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
-        auto_class = getattr(transformers, task.auto_class)
+        auto_class = getattr(transformers, task.auto_class(model_type))
         model, missing = _load(auto_class, source, {**head, "pad_token_id": tokenizer.pad_token_id})
     else:
         model, missing = pooled(source, options.pooling, head)
-    task.start(model, trained)
+    task.start(model, tokenizer, trained)
 
     # Phases
     layers = groups(model, missing)
@@ -198,7 +202,7 @@ def check_groups(config: Config) -> None:
     else:
         architecture = AutoConfig.for_model(**config.model.architecture)
     with torch.device("meta"):
-        model = getattr(transformers, task.auto_class).from_config(architecture)
+        model = getattr(transformers, task.auto_class(architecture.model_type)).from_config(architecture)
     _require_groups(options, list(groups(model, ())))
 
 

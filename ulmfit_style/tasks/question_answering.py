@@ -43,7 +43,6 @@ LONGEST_QUESTION = 0.75
 class QuestionAnswering(Task):
     """Rows of a question, a context, and the stretches of the context that answer it, if any."""
 
-    auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
     metric: ClassVar[str] = "f1"
     answering: ClassVar[Sequence[str]] = ("overlap", "n_best", "max_answer_length", "null_threshold")
 
@@ -71,6 +70,9 @@ class QuestionAnswering(Task):
     @property
     def long_texts(self) -> str:
         return "read in windows that overlap"
+
+    def auto_class(self, model_type: str) -> str:
+        return "AutoModelForQuestionAnswering"
 
     def inputs(self) -> dict[str, Column]:
         return {
@@ -143,7 +145,7 @@ class QuestionAnswering(Task):
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {"num_labels": 2}
 
-    def start(self, model: PreTrainedModel, rows: Sequence[Row]) -> None:
+    def start(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
         # Kept in config.json: windows without the answer say "none" too, but that the context has none is not learnt.
         model.config.unanswerable = UNANSWERABLE in self.classes(rows)
 
@@ -179,7 +181,9 @@ class QuestionAnswering(Task):
 
         return batch.get("weight", torch.ones(len(batch["labels"]))).sum()
 
-    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Any]:
+    def answer(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
+    ) -> list[Any]:
         """Return of each feature the logits of its tokens, (length,) each, and whether the model may tell no answer."""
         found, there = model(**batch), batch["attention_mask"].bool().cpu().numpy()
         starts, ends = (logits.float().cpu().numpy() for logits in (found.start_logits, found.end_logits))

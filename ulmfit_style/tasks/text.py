@@ -33,7 +33,6 @@ TEXT_COLUMNS = (
 class TextTask(Task, abc.ABC):
     """Rows of a text, or a pair of texts, and what is to be told of it."""
 
-    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     label_columns: ClassVar[Sequence[str]]
     """Names of columns that are surely the right answer."""
 
@@ -60,6 +59,9 @@ class TextTask(Task, abc.ABC):
     @property
     def long_texts(self) -> str:
         return {"head": "cut", "head_tail": "cut in the middle", "windows": "read in windows"}[self.long_documents]
+
+    def auto_class(self, model_type: str) -> str:
+        return "AutoModelForSequenceClassification"
 
     def inputs(self) -> dict[str, Column]:
         pair = {"text_pair": Column("task.text_pair", self.text_pair)} if self.text_pair else {}
@@ -173,7 +175,9 @@ class LabelTask(TextTask, abc.ABC):
             "label2id": {label: index for index, label in enumerate(classes)},
         }
 
-    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Scores]:
+    def answer(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
+    ) -> list[Scores]:
         names: Mapping[Any, str] = model.config.id2label or {}
         rows = self.probabilities(model(**batch).logits.float()).tolist()
         return [{names[index]: probability for index, probability in enumerate(row)} for row in rows]

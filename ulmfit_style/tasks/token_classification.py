@@ -48,7 +48,6 @@ MOST_BROKEN = 0.1
 class TokenClassification(Task):
     """Rows of words and their tags (BIO, IOB1, IOBES, BILOU), or of a text and its entities by their characters."""
 
-    auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     metric: ClassVar[str] = "micro_f1"
     answering: ClassVar[Sequence[str]] = ("aggregation", "overlap")
 
@@ -72,6 +71,9 @@ class TokenClassification(Task):
     @property
     def long_texts(self) -> str:
         return "read in windows that overlap"
+
+    def auto_class(self, model_type: str) -> str:
+        return "AutoModelForTokenClassification"
 
     def inputs(self) -> dict[str, Column]:
         return {"text": Column("task.text", self.text, (*TOKEN_COLUMNS, *TEXT_COLUMNS))}
@@ -203,7 +205,9 @@ class TokenClassification(Task):
     def count(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return (batch["labels"].ne(IGNORED).sum(dim=1) * batch.get("weight", 1)).sum()
 
-    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Any]:
+    def answer(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
+    ) -> list[Any]:
         """Return of each feature the names of the outputs, and the probabilities of its tokens, (length, outputs)."""
         probabilities = model(**batch).logits.float().softmax(dim=-1).cpu().numpy()
         there = batch["attention_mask"].bool().cpu().numpy()
