@@ -15,7 +15,7 @@ from typing import Literal
 from ulmfit_style.errors import UserError
 
 
-def objective(name: str, model_type: str, option: str = "adapt.objective") -> Literal["mlm", "clm"]:
+def objective(name: str, model_type: str, option: str = "adapt.objective") -> Literal["mlm", "clm", "denoising"]:
     """Return the objective that an option names, or for `auto` that of the architecture.
 
     Args:
@@ -24,20 +24,30 @@ def objective(name: str, model_type: str, option: str = "adapt.objective") -> Li
     Raises:
         UserError: if the architecture has no head for it.
     """
-    masked, causal = has_head("AutoModelForMaskedLM", model_type), is_causal(model_type)
-    if masked and name in ("auto", "mlm"):
-        return "mlm"
-    if causal and name in ("auto", "clm"):
-        return "clm"
-    able = "mlm" if masked else "clm" if causal else "neither mlm nor clm"
-    remedy = "leave it at auto" if masked or causal else "choose another model, or adapt nothing: adapt=none"
+    own: Literal["mlm", "clm", "denoising"] | None = None
+    if is_encoder_decoder(model_type):
+        own = "denoising"  # BART has a head for masked words too, which is the same
+    elif has_head("AutoModelForMaskedLM", model_type):
+        own = "mlm"
+    elif is_causal(model_type):
+        own = "clm"
+    if own is not None and name in ("auto", own):
+        return own
+    able = own or "none of mlm, clm and denoising"
+    remedy = "leave it at auto" if own else "choose another model, or adapt nothing: adapt=none"
     raise UserError(f"{option}={name}: a model of type '{model_type}' has {able}; {remedy}")
 
 
 def is_causal(model_type: str) -> bool:
     """Tell whether the models of an architecture read from left to right."""
     # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
-    return has_head("AutoModelForCausalLM", model_type) and not has_head("AutoModelForMaskedLM", model_type)
+    others = has_head("AutoModelForMaskedLM", model_type) or is_encoder_decoder(model_type)
+    return has_head("AutoModelForCausalLM", model_type) and not others
+
+
+def is_encoder_decoder(model_type: str) -> bool:
+    """Tell whether the models of an architecture are an encoder and a decoder."""
+    return has_head("AutoModelForSeq2SeqLM", model_type)
 
 
 def has_head(auto_class: str, model_type: str) -> bool:

@@ -72,6 +72,9 @@ def plan(config: Config, stages: Sequence[str]) -> list[Step]:
     if "evaluate" in stages:
         title = f"evaluate: {config.evaluate.path or f'the {config.evaluate.split} rows'}"
         steps.append(Step(title, "evaluate", lineage.evaluate(config), evaluate.run, config))
+    learning = [step for step in steps if step.stage in (pretrain.run, adapt.run) and not step.artefact.finished]
+    if learning and architectures.is_encoder_decoder(checkpoints.model_type(config.model)):
+        checkpoints.check_sentinels(config.model)
     if "predict" in stages:
         predict.check(config)
     return steps
@@ -118,7 +121,7 @@ def _check_head(config: Config, task: Task, model_type: str) -> None:
         remedy = "take finetune.pooling=default"
         if task.auto_class != TextTask.auto_class:
             raise UserError(f"finetune.pooling={pooling}: {type(task).__name__} does not score whole texts; {remedy}")
-        if architectures.has_head("AutoModelForSeq2SeqLM", model_type):
+        if architectures.is_encoder_decoder(model_type):
             kind = f"a model of type '{model_type}' is an encoder and a decoder, and the head pools one body"
             raise UserError(f"finetune.pooling={pooling}: {kind}; {remedy}, or another model")
 

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ulmfit_style import gguf
 from ulmfit_style.embedded import locate
 from ulmfit_style.errors import UserError
 from ulmfit_style.options import Model
 from ulmfit_style.run import METRICS, RECIPE, digest, file_digest, read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 WEIGHTS = "model.safetensors"
 
@@ -111,6 +114,35 @@ def model_type(model: Model) -> str:
     if found is None:
         raise UserError(f"model.checkpoint={model.checkpoint}: its config.json has no model_type")
     return str(found)
+
+
+def sentinels(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens that stand for what is taken out of a text (T5), none where one mask stands for all (BART).
+
+    Raises:
+        UserError: if the tokenizer has neither.
+    """
+    vocabulary = tokenizer.get_vocab()
+    ids: list[int] = []
+    # mT5's are ordinary tokens, with the blank before them.
+    while (found := vocabulary.get(f"<extra_id_{len(ids)}>", vocabulary.get(f"▁<extra_id_{len(ids)}>"))) is not None:
+        ids.append(found)
+    if not ids and tokenizer.mask_token_id is None:
+        problem = "has neither sentinels (<extra_id_0>) nor a mask, so no text can be taken out to be restored"
+        raise UserError(f"adapt.objective=denoising: the tokenizer {problem}; choose another model, or adapt=none")
+    return ids
+
+
+def check_sentinels(model: Model) -> None:
+    """Check that a checkpoint's tokenizer has a token for what is taken out of a text; a new one has.
+
+    Raises:
+        UserError: if it has none.
+    """
+    if model.checkpoint is not None:
+        from transformers import AutoTokenizer
+
+        sentinels(AutoTokenizer.from_pretrained(resolve(model).directory, trust_remote_code=False))
 
 
 def positions(model: Model) -> float:

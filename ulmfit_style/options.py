@@ -129,8 +129,10 @@ class Training(Section):
 class LanguageModelling(Training):
     """Training a language model on unlabelled text."""
 
-    objective: Literal["auto", "mlm", "clm"] = "auto"
-    """Masked or causal language modelling; auto for that of the architecture."""
+    objective: Literal["auto", "mlm", "clm", "denoising"] = "auto"
+    """mlm: masked words are guessed (encoders); clm: the next token is (decoders); denoising: text with spans taken out
+    is restored (encoder-decoders): span corruption where the tokenizer has sentinels, `<extra_id_0>` (T5), else text
+    infilling (BART). auto: that of the architecture."""
     epochs: Annotated[float, Field(gt=0)]
     """Passes over the corpus with every weight thawed."""
     learning_rate: Rate
@@ -144,7 +146,7 @@ class LanguageModelling(Training):
     max_length: Annotated[int, Field(ge=16)]
     """Tokens a row, special tokens included: short documents share one, a longer one has several; none is dropped."""
     mask_probability: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the words that is masked (BERT: 0.15)."""
+    """Share of the words that is masked (BERT: 0.15, BART: 0.3), or of the tokens (T5: 0.15)."""
     measurements: Annotated[Count, Unhashed] = 1
     """Times that the held-out text is measured in a phase, evenly spread, the last time at its end."""
     seed: int
