@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from samples import reviews, tiny_sizes, tiny_tokenizer
+from samples import reviews, tiny_sizes, tiny_t5, tiny_tokenizer
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -22,6 +22,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    T5ForConditionalGeneration,
     set_seed,
 )
 
@@ -62,6 +63,16 @@ def causal_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTr
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.backend_tokenizer, unk_token="[UNK]", bos_token="[CLS]", eos_token="[SEP]"
     ).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def seq2seq_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """An encoder-decoder, a tiny T5, whose texts end in [SEP]."""
+    set_seed(0)
+    directory = tmp_path_factory.mktemp("seq2seq")
+    T5ForConditionalGeneration(tiny_t5(tokenizer)).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
     return directory
 
 

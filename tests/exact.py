@@ -85,7 +85,7 @@ def untrained(kind: str, tiny: dict, **sizes: Any) -> PreTrainedModel:
     """A tiny BERT with the head of a kind."""
     task = TASKS[kind]
     head = task.head(task.classes(labelled(kind)))
-    return getattr(transformers, task.auto_class).from_config(BertConfig(**tiny, **head, **sizes))
+    return getattr(transformers, task.auto_class("bert")).from_config(BertConfig(**tiny, **head, **sizes))
 
 
 def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int) -> torch.Tensor:

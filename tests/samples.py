@@ -79,6 +79,7 @@ def with_sentinels(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFas
         pad_token="[PAD]",
         unk_token="[UNK]",
         eos_token="[SEP]",
+        sep_token="[SEP]",
         additional_special_tokens=[f"<extra_id_{number}>" for number in range(10)],
     )
 
@@ -100,14 +101,29 @@ def tiny_sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
 
 def encoder_decoder(name: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """Make a tiny T5 or BART, without dropout."""
-    ends = {"pad_token_id": 0, "eos_token_id": 3, "vocab_size": len(tokenizer)}
     if name == "T5":
-        sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0}
-        return T5ForConditionalGeneration(T5Config(**sizes, **ends, decoder_start_token_id=0))
+        return T5ForConditionalGeneration(tiny_t5(tokenizer))
+    ends = {"pad_token_id": 0, "eos_token_id": 3, "vocab_size": len(tokenizer)}
     layers = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
     widths = {"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 128}
     tokens = {"bos_token_id": 2, "decoder_start_token_id": 3, "forced_eos_token_id": 3}
     return BartForConditionalGeneration(BartConfig(**layers, **widths, **ends, **tokens, dropout=0.0))
+
+
+def tiny_t5(tokenizer: PreTrainedTokenizerFast) -> T5Config:
+    """Return the config of a tiny encoder-decoder, without dropout."""
+    return T5Config(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        dropout_rate=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
 
 
 def tag(words: Sequence[str]) -> list[str]:

@@ -15,10 +15,10 @@ MODULES = {
 
 # From the ground up: a room imports from the floors below its own, and within its folder.
 FLOORS = [
-    {"errors", "schema", "pooling"},
+    {"errors", "schema", "pooling", "logits"},
     {"processes"},
-    {"console", "metrics", "figures"},
-    {"run", "embedded", "makeflags", "tasks", "training_arguments", "architectures"},
+    {"console", "metrics", "figures", "architectures"},
+    {"run", "embedded", "makeflags", "tasks", "training_arguments"},
     {"options", "gguf"},
     {"config"},
     {"checkpoints", "card", "composing", "predictions"},

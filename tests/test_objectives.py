@@ -12,6 +12,7 @@ from transformers import BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 from ulmfit_style.checkpoints import sentinels
 from ulmfit_style.composing import compose
 from ulmfit_style.errors import UserError
+from ulmfit_style.logits import logits_at
 from ulmfit_style.training.objectives import (
     IGNORED,
     CausalLM,
@@ -21,7 +22,6 @@ from ulmfit_style.training.objectives import (
     _spans,
     choose,
     heldout,
-    logits_at,
 )
 
 DOCUMENTS = [

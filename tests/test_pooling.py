@@ -356,13 +356,6 @@ def test_an_encoder_decoder_is_refused_before_the_data_is_read(checkpoint: Path,
         plan(compose([*own, *options, "adapt=none"]), ["finetune"])
 
 
-def test_a_task_that_does_not_score_whole_texts_is_refused(compose_tiny, monkeypatch: pytest.MonkeyPatch):
-    config = compose_tiny("finetune.pooling=concat", "task.path=nowhere.csv")
-    monkeypatch.setattr(type(config.task), "auto_class", "AutoModelForTokenClassification")
-    with pytest.raises(UserError, match=r"finetune\.pooling=concat: TextClassification does not score whole texts"):
-        plan(config, ["finetune"])
-
-
 def test_pooling_is_in_the_fingerprint(compose_tiny):
     default, concat = (compose_tiny(f"finetune.pooling={name}").finetune for name in ("default", "concat"))
     assert default.determinants() != concat.determinants()

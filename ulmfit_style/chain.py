@@ -92,10 +92,13 @@ def _check_model(config: Config, stages: Sequence[str]) -> None:
         elif config.task is not None:
             _check_head(config, config.task, model_type)
         _check_batch(config, stage, options)
-        if options.max_length > positions:
-            raise UserError(
-                f"{stage}.max_length={options.max_length}: {config.model.title()} reads {positions:,} tokens at most"
-            )
+        reach = options.max_length
+        if isinstance(options, Finetune) and config.task is not None:
+            reach = config.task.suited(model_type).reach(reach)
+        if reach > positions:
+            answers = f" and answers take {reach:,} in all" if reach > options.max_length else ""
+            too_long = f"{config.model.title()} reads {positions:,} tokens at most"
+            raise UserError(f"{stage}.max_length={options.max_length}{answers}: {too_long}")
 
 
 def _check_batch(config: Config, stage: str, options: LanguageModelling | Finetune) -> None:
@@ -108,8 +111,9 @@ def _check_batch(config: Config, stage: str, options: LanguageModelling | Finetu
 
 
 def _check_head(config: Config, task: Task, model_type: str) -> None:
-    if not architectures.has_head(task.auto_class, model_type):
-        needed = f"{type(task).__name__} needs one that {task.auto_class} knows"
+    auto_class = task.auto_class(model_type)
+    if not architectures.has_head(auto_class, model_type):
+        needed = f"{type(task).__name__} needs one that {auto_class} knows"
         raise UserError(f"model.checkpoint={config.model.title()}: is of type '{model_type}', and {needed}")
     if config.finetune.contrast_epochs and not isinstance(task, TextClassification):
         raise UserError(
@@ -119,7 +123,7 @@ def _check_head(config: Config, task: Task, model_type: str) -> None:
     pooling = config.finetune.pooling
     if pooling != "default":
         remedy = "take finetune.pooling=default"
-        if task.auto_class != TextTask.auto_class:
+        if not isinstance(task, TextTask):
             raise UserError(f"finetune.pooling={pooling}: {type(task).__name__} does not score whole texts; {remedy}")
         if architectures.is_encoder_decoder(model_type):
             kind = f"a model of type '{model_type}' is an encoder and a decoder, and the head pools one body"

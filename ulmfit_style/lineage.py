@@ -152,6 +152,7 @@ def references(config: Config) -> Artefact:
     task = required_task(config)
     determinants = {
         "version": RESULT_VERSIONS["references"],
+        "kind": type(task).__name__,
         "init": start(config).identity,
         "data": labelled.load(task).digest(task),
         "max_length": config.finetune.max_length,

@@ -48,12 +48,14 @@ class Predictor:
         self.task = required_task(recipe).answering_with(task or {})
         self.max_length = recipe.finetune.max_length
         self.tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-        auto_class = getattr(transformers, self.task.auto_class)
-        head = read_json(directory / "config.json")["architectures"][0]
+        model_config = read_json(directory / "config.json")
+        auto_class, head = self.task.auto_class(model_config["model_type"]), model_config["architectures"][0]
         own = head == PooledForSequenceClassification.__name__
-        if not own and not architectures.is_loaded_by(self.task.auto_class, head):
+        if not own and not architectures.is_loaded_by(auto_class, head):
             raise UserError(f"{option}={source}: is a {head}, and lacks a task's head; was it made by `adapt`?")
-        self.model = auto_class.from_pretrained(directory, use_safetensors=True, trust_remote_code=False)
+        self.model = getattr(transformers, auto_class).from_pretrained(
+            directory, use_safetensors=True, trust_remote_code=False
+        )
         try:
             self.model.to(PartialState().device if device is None else device)
         except (RuntimeError, AssertionError) as error:

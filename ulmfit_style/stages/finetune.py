@@ -35,7 +35,7 @@ def run(config: Config) -> Path:
 def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     """Return the model with a new head and all that it is trained on, and its tokenizer."""
     import transformers
-    from transformers import AutoTokenizer, set_seed
+    from transformers import AutoConfig, AutoTokenizer, set_seed
 
     from ulmfit_style.training.answers import collate
     from ulmfit_style.training.batching import Encoded
@@ -43,12 +43,14 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     from ulmfit_style.training.phases import Course, Lesson, settings
 
     options, task = config.finetune, lineage.required_task(config)
+    source = lineage.init(config).directory
+    model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
 
     # Data
     rows = labelled.load(task)
+    task = task.suited(model_type)
     trained = rows.train if options.patience is None else labelled.watched(task)[0]
     head = task.head(rows.classes)
-    source = lineage.init(config).directory
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -61,16 +63,18 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     long = sum(any(feature["long"] for feature in parts) for parts in encoded)
     longer = f"{long:,} ({long / len(trained):.0%}) are longer than {options.max_length} tokens, and are"
     say(f"  {len(trained):,} labelled rows, of which {longer} {task.long_texts} (finetune.max_length)")
+    if cut := sum(any(feature.get("long_target") for feature in parts) for parts in encoded):
+        say(f"  {cut:,} right answers are longer than there is room for, and are cut (task.max_target_length)")
 
     # Model
     set_seed(options.seed)
     if options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
-        auto_class = getattr(transformers, task.auto_class)
+        auto_class = getattr(transformers, task.auto_class(model_type))
         model, missing = _load(auto_class, source, {**head, "pad_token_id": tokenizer.pad_token_id})
     else:
         model, missing = pooled(source, options.pooling, head)
-    task.start(model, trained)
+    task.start(model, tokenizer, trained)
 
     # Phases
     layers = groups(model, missing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,24 +30,31 @@ def _references(config: Config, directory: Path) -> None:
     if not processes.is_main():
         return
     task = lineage.required_task(config)
-    model = task.reference()
+    model, rows = task.reference(), labelled.load(task)
+    right = [task.target(row) for row in rows.test]
+    simple = [task.untrained(row) for row in rows.test]
+    found = {name: task.measure([own[name] for own in simple], right) for name in simple[0]}
+    for name, measured in found.items():
+        _say(name, task.metric, measured)
     if model is None:
-        say("  there are no simple models for this kind of task")
-        write_json(directory / METRICS, {"metric": task.metric, "test": {}})
+        say("  there are no simple models to be trained for this kind of task")
+        write_json(directory / METRICS, {"metric": task.metric, "test": found})
         return
-    rows = labelled.load(task)
     texts, unseen = ([" ".join(task.texts(row)) for row in split] for split in (rows.train, rows.test))
-    targets, right = ([task.target(row) for row in split] for split in (rows.train, rows.test))
-    found = {}
+    targets = [task.target(row) for row in rows.train]
     kinds: dict[str, Featurise] = {"TF-IDF": _tfidf, "frozen features": partial(_frozen, config)}
     for kind, featurise in kinds.items():
         name = f"{kind} + {model.name}"
         features, of_unseen = featurise(texts, unseen)
         answers = model.fit(features, targets)(of_unseen)
         found[name] = task.measure(answers, right)
-        low, high = found[name]["interval"]
-        say(f"  {name}: {task.metric} {found[name]['scores'][task.metric]:.3f} (95 % interval {low:.3f} to {high:.3f})")
+        _say(name, task.metric, found[name])
     write_json(directory / METRICS, {"metric": task.metric, "test": found})
+
+
+def _say(name: str, metric: str, measured: Mapping[str, Any]) -> None:
+    low, high = measured["interval"]
+    say(f"  {name}: {metric} {measured['scores'][metric]:.3f} (95 % interval {low:.3f} to {high:.3f})")
 
 
 def _tfidf(texts: Sequence[str], unseen: Sequence[str]) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_serializer, model_validator
 
@@ -114,8 +114,6 @@ class Splits(Section):
 class Task(Section, abc.ABC):
     """A kind of labelled data. The fields say where the rows are; a subclass adds what its kind needs."""
 
-    auto_class: ClassVar[str]
-    """The transformers auto class that loads this task's model."""
     metric: ClassVar[str]
     """The score that ranks models."""
     long_texts: ClassVar[str] = "cut"
@@ -175,6 +173,22 @@ class Task(Section, abc.ABC):
             found = error.errors()[0]
             problem = found["msg"].removeprefix("Input ")
             raise UserError(f"predict.task.{found['loc'][-1]}={found['input']}: {problem}") from error
+
+    @abc.abstractmethod
+    def auto_class(self, model_type: str) -> str:
+        """Return the transformers auto class that loads this task's model, of an architecture such as "bert"."""
+
+    def suited(self, model_type: str) -> Self:
+        """Return the task as a model of an architecture learns and answers it; most tasks are the same for all."""
+        return self
+
+    def scored_by(self) -> Sequence[Literal["answers", "likelihoods"]]:
+        """Return what scoring needs: the model's answers, what it makes of the right ones (`likelihoods`), or both."""
+        return ["answers"]
+
+    def reach(self, max_length: int) -> int:
+        """Return how many positions a model needs, where the texts that it reads have up to `max_length` tokens."""
+        return max_length
 
     @abc.abstractmethod
     def inputs(self) -> dict[str, Column]:
@@ -237,8 +251,8 @@ class Task(Section, abc.ABC):
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return what the model's config says of its head, such as `num_labels` and `problem_type`."""
 
-    def start(self, model: PreTrainedModel, rows: Sequence[Row]) -> None:
-        """Fit a fresh head to the training rows, before anything is trained; most tasks leave it as it is."""
+    def start(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
+        """Prepare a model before it is trained, such as fit a fresh head to the training rows; most tasks do not."""
 
     def weights(self, rows: Sequence[Row]) -> list[float]:
         """Return the weight of each training row in the loss."""
@@ -250,7 +264,8 @@ class Task(Section, abc.ABC):
     ) -> list[Feature]:
         """Turn a row into what the model reads; with `label2id`, each feature carries its `labels` too.
 
-        `long` says of each feature whether its text is longer than `max_length`.
+        `long` says of each feature whether its text is longer than `max_length`, and `long_target`, where the right
+        answer is a text too, whether that is longer than there is room for.
 
         Args:
             label2id: The number of each of the model's outputs, as `head` has it.
@@ -265,8 +280,17 @@ class Task(Section, abc.ABC):
         """Return what the summed loss is divided by, over all batches of an optimizer step: a scalar."""
 
     @abc.abstractmethod
-    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Any]:
+    def answer(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
+    ) -> list[Any]:
         """Return what the model says of each feature of the batch, for `merge`."""
+
+    def likelihoods(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[dict[str, float]]:
+        """Return what the model makes of the right answer of each feature, in numbers that add up over features.
+
+        They are put beside the answer to be scored, where `scored_by` asks for them.
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Any]) -> Answer:
@@ -275,6 +299,10 @@ class Task(Section, abc.ABC):
     def told(self, answer: Answer) -> Any:
         """Return what `load(...)` returns of an answer; by default the whole."""
         return answer
+
+    def untrained(self, row: Row) -> dict[str, Answer]:
+        """Return answers to a row that nothing was trained for, by their names: what results are held against too."""
+        return {}
 
     def reference(self) -> Reference | None:
         """Return the linear model that results are held against; None where the task has none."""

@@ -14,7 +14,7 @@ from ulmfit_style.tasks.text import LabelTask, in_order, plain
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ulmfit_style.metrics import Array, Points
 
@@ -76,7 +76,9 @@ class MultiLabelClassification(LabelTask):
         # Summed over the labels: a row counts once, as with one class a row, however many labels there are.
         return binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(dim=-1)
 
-    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Answer]:
+    def answer(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
+    ) -> list[Answer]:
         names: Mapping[Any, str] = model.config.id2label or {}
         answers = []
         for probabilities in model(**batch).logits.float().sigmoid().tolist():

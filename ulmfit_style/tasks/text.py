@@ -27,7 +27,6 @@ TEXT_COLUMNS = (
 class TextTask(Task, abc.ABC):
     """Rows of a text, or a pair of texts, and what is to be told of it."""
 
-    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     label_columns: ClassVar[Sequence[str]]
     """Names of columns that are surely the right answer."""
 
@@ -37,6 +36,9 @@ class TextTask(Task, abc.ABC):
     """The column of a second text, where a row is a pair (premise and hypothesis, question and answer)."""
     label: Annotated[str | None, Unhashed] = None
     """The column of the right answer; null: found by its name (label, class, category, stars ...)."""
+
+    def auto_class(self, model_type: str) -> str:
+        return "AutoModelForSequenceClassification"
 
     def inputs(self) -> dict[str, Column]:
         pair = {"text_pair": Column("task.text_pair", self.text_pair)} if self.text_pair else {}

@@ -15,7 +15,7 @@ from ulmfit_style.tasks.text import LabelTask, plain
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ulmfit_style.metrics import Points
 
@@ -91,7 +91,9 @@ class TextClassification(LabelTask):
 
         return cross_entropy(logits, labels, reduction="none")
 
-    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Answer]:
+    def answer(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
+    ) -> list[Answer]:
         probabilities, classes = model(**batch).logits.float().softmax(dim=-1).max(dim=-1)
         names = model.config.id2label or {}
         return [

@@ -13,7 +13,7 @@ from ulmfit_style.tasks.text import TextTask, plain
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ulmfit_style.metrics import Array, Points
 
@@ -49,7 +49,7 @@ class TextRegression(TextTask):
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {"problem_type": "regression", "num_labels": 1, "id2label": {0: "value"}, "label2id": {"value": 0}}
 
-    def start(self, model: PreTrainedModel, rows: Sequence[Row]) -> None:
+    def start(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
         # A fresh head says about 0, give or take little. It starts at the numbers' mean and with their spread instead,
         # or the few steps of a small data set would be spent on getting there.
         import torch
@@ -70,7 +70,9 @@ class TextRegression(TextTask):
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return (logits.squeeze(-1) - labels) ** 2
 
-    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Answer]:
+    def answer(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
+    ) -> list[Answer]:
         return [{"value": round(value, 6)} for value in model(**batch).logits.float().squeeze(-1).tolist()]
 
     def reference(self) -> Reference:

@@ -47,7 +47,6 @@ MOST_BROKEN = 0.1
 class TokenClassification(Task):
     """Rows of words and their tags (BIO, IOB1, IOBES, BILOU), or of a text and its entities by their characters."""
 
-    auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     metric: ClassVar[str] = "micro_f1"
     long_texts: ClassVar[str] = "read in windows that overlap"
     answering: ClassVar[Sequence[str]] = ("aggregation", "overlap")
@@ -68,6 +67,9 @@ class TokenClassification(Task):
     tokens, or of the one that is surest. With subwords=first only `first` reads what was learnt."""
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.25
     """The share of its tokens that a window of a long text has in common with the next one."""
+
+    def auto_class(self, model_type: str) -> str:
+        return "AutoModelForTokenClassification"
 
     def inputs(self) -> dict[str, Column]:
         return {"text": Column("task.text", self.text, (*TOKEN_COLUMNS, *TEXT_COLUMNS))}
@@ -199,7 +201,9 @@ class TokenClassification(Task):
     def count(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return (batch["labels"].ne(IGNORED).sum(dim=1) * batch.get("weight", 1)).sum()
 
-    def answer(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[Any]:
+    def answer(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
+    ) -> list[Any]:
         """Return of each feature the names of the outputs, and the probabilities of its tokens, (length, outputs)."""
         probabilities = model(**batch).logits.float().softmax(dim=-1).cpu().numpy()
         there = batch["attention_mask"].bool().cpu().numpy()

@@ -6,21 +6,20 @@ Logits of masked words and of next tokens are computed at the predicted position
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypedDict
 
 import numpy as np
 import torch
-from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ulmfit_style import architectures
 from ulmfit_style.checkpoints import sentinels
+from ulmfit_style.logits import logits_at
 from ulmfit_style.options import LanguageModelling
 from ulmfit_style.tasks.base import IGNORED
 from ulmfit_style.training.batching import Integers, Rows
@@ -319,29 +318,6 @@ def _poisson_spans(random: np.random.Generator, length: int, share: float) -> li
     sizes = sizes[(sizes > 0) | (np.cumsum(sizes == 0) <= masked - full)]
     starts = np.sort(random.integers(length - masked + 1, size=len(sizes))) + np.cumsum(sizes) - sizes
     return list(zip(starts, starts + sizes, strict=True))
-
-
-@contextmanager
-def logits_at(model: nn.Module, positions: torch.Tensor) -> Iterator[None]:
-    """Let a language model compute logits at the chosen positions only: (chosen, vocabulary).
-
-    The vocabulary is by far the widest layer of a small model; masked language modelling needs one position in seven,
-    and padding needs none. The head works on each position by itself, so that the logits are those of the whole head.
-    `positions` is (batch, length), boolean.
-    """
-    inner = extract_model_from_parallel(model)
-
-    def select(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        whole = isinstance(args[0], torch.Tensor) and args[0].shape[:2] == positions.shape and args[0].dim() == 3
-        return (args[0][positions], *args[1:]) if whole else None
-
-    heads = [child for child in inner.children() if child is not inner.base_model]
-    hooks = [head.register_forward_pre_hook(select) for head in heads]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _loss(model: nn.Module, batch: Batch, *, causal: bool) -> torch.Tensor:

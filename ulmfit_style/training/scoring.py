@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -10,8 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ulmfit_style import predictions
 from ulmfit_style.console import progress, say
 from ulmfit_style.predictions import Prediction
-from ulmfit_style.tasks.base import Row, Task
-from ulmfit_style.training.answers import answers
+from ulmfit_style.tasks.base import Answer, Row, Task
+from ulmfit_style.training.answers import answers, likelihoods
 
 
 def metric(
@@ -22,7 +22,7 @@ def metric(
     Args:
         max_length: Tokens per feature.
     """
-    found = list(answers(model, tokenizer, task, rows, max_length))
+    found = _found(model, tokenizer, task, rows, max_length)
     return task.score(found, [task.target(row) for row in rows])[task.metric]
 
 
@@ -46,9 +46,24 @@ def score(
         longer += long
         steps.advance(rows)
 
-    with progress(f"scoring {split}", len(rows)) as steps:
-        found = list(answers(model, tokenizer, task, rows, max_length, done))
+    with progress(f"scoring {split}", len(rows) * len(task.scored_by())) as steps:
+        found = _found(model, tokenizer, task, rows, max_length, done)
+    longer //= len(task.scored_by())
     if longer:
         told = f"longer than {max_length} tokens, and were {task.long_texts}"
         say(f"  {split}: {longer:,} of {len(rows):,} rows are {told}")
     return task.measure(found, [task.target(row) for row in rows]), predictions.of(split, task, rows, found)
+
+
+def _found(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    rows: Sequence[Row],
+    max_length: int,
+    done: Callable[[int, int], None] = lambda rows, long: None,
+) -> list[Answer]:
+    """Return what scoring needs of each row: the model's answer, what it makes of the right one, or both."""
+    kinds = {"answers": answers, "likelihoods": likelihoods}
+    found = [kinds[kind](model, tokenizer, task, rows, max_length, done) for kind in task.scored_by()]
+    return [{name: value for part in parts for name, value in part.items()} for parts in zip(*found, strict=True)]

@@ -1,0 +1,318 @@
+"""What the kinds of generation share: a text that is read, and a text that is written.
+
+An encoder-decoder reads the one and writes the other; a decoder alone goes on from the one to the other.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
+
+from ulmfit_style.architectures import has_head, is_causal
+from ulmfit_style.errors import UserError
+from ulmfit_style.schema import Count
+from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Row, Task
+from ulmfit_style.tasks.text import plain
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+SLOT = "{text}"
+"""Where the text stands in a prompt."""
+
+KEPT = (*("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids"),)
+"""What stays of a checkpoint's own generation settings."""
+
+CAUSAL, ENCODER_DECODER = "AutoModelForCausalLM", "AutoModelForSeq2SeqLM"
+
+
+class GenerationTask(Task, abc.ABC):
+    """Rows of a text, and a text that is to be written of it."""
+
+    long_texts: ClassVar[str] = "cut"
+    answering: ClassVar[Sequence[str]] = (
+        *("max_new_tokens", "num_beams", "length_penalty", "no_repeat_ngram_size", "temperature", "top_p", "seed"),
+    )
+    answered: ClassVar[str]
+    """What holds the text of an answer, as in the pipelines of transformers."""
+    going_on: ClassVar[str]
+    """The prompt of a decoder where the user gives none."""
+
+    prompt: str | None = None
+    """What the model reads, with {text} where the row's text stands: "summarize: {text}", as T5 was trained. null: the
+    text alone where the model has an encoder; else a prompt of the task, from which the model goes on to the answer."""
+    max_target_length: Count = 128
+    """Tokens of a right answer, with the one that ends it. Longer ones are cut, and it is said how many."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0
+    """The share of each token's probability that is spread over the whole vocabulary in the loss (Szegedy et al.
+    2016)."""
+    max_new_tokens: Count | None = None
+    """Tokens that an answer has at most; null for those of `max_target_length`."""
+    num_beams: Count = 1
+    """Beginnings of an answer that are followed at once; 1: the likeliest token is taken each time."""
+    length_penalty: float = 1
+    """With beams: above 0 longer answers are preferred, below it shorter ones."""
+    no_repeat_ngram_size: Annotated[int, Field(ge=0)] = 0
+    """Tokens in a row that an answer may not hold twice; 0: it may."""
+    temperature: Annotated[float, Field(ge=0)] = 0
+    """0: the likeliest answer. Above it tokens are drawn, at 1 by the probabilities that the model gives them; the
+    higher, the more the unlikely ones."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1
+    """Where tokens are drawn: from the likeliest ones, which have this share of the probability together."""
+    seed: int = 0
+    """Seed of what is drawn: the same rows in the same order are answered alike."""
+
+    _causal: bool = PrivateAttr(default=False)
+    """Whether the model is a decoder alone; `suited` says so."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_a_slot(cls, prompt: str | None) -> str | None:
+        if prompt is not None and prompt.count(SLOT) != 1:
+            raise ValueError(f"should hold {SLOT} once, where the row's text is to stand")
+        return prompt
+
+    @field_validator("top_p")
+    @classmethod
+    def _is_drawn(cls, top_p: float, info: ValidationInfo) -> float:
+        if top_p < 1 and not info.data.get("temperature"):
+            raise ValueError("nothing is drawn at temperature 0; give task.temperature=1 too")
+        return top_p
+
+    def auto_class(self, model_type: str) -> str:
+        # BERT has a causal head in transformers too, but is no decoder.
+        return CAUSAL if is_causal(model_type) and not has_head(ENCODER_DECODER, model_type) else ENCODER_DECODER
+
+    def suited(self, model_type: str) -> Self:
+        task = self.model_copy()
+        task._causal = self.auto_class(model_type) == CAUSAL
+        return task
+
+    def reach(self, max_length: int) -> int:
+        written = max(self.max_target_length, self.max_new_tokens or 0)
+        return max_length + written if self._causal else max(max_length, written)
+
+    def scored_by(self) -> Sequence[Literal["answers", "likelihoods"]]:
+        return ["answers", "likelihoods"]
+
+    @abc.abstractmethod
+    def source(self, row: Row) -> str:
+        """Return the text that is read; empty where there is none."""
+
+    def target(self, row: Row) -> str:
+        return plain(row.fields["target"])
+
+    def problem(self, row: Row) -> str | None:
+        for field in (*self.inputs(), *self.targets()):
+            if isinstance(row.fields[field], (list, dict)):
+                return f"the {field} is a {type(row.fields[field]).__name__}, and no text"
+            if not plain(row.fields[field]):
+                return f"the {field} is empty"
+        return None
+
+    def texts(self, row: Row) -> list[str]:
+        return [self.source(row)]
+
+    def row(self, *texts: str) -> Row:
+        if len(texts) != 1:
+            raise UserError(f"this model answers one text; {len(texts)} texts were given")
+        return Row("text", 1, {next(iter(self.inputs())): texts[0]})
+
+    def classes(self, rows: Sequence[Row]) -> list[str]:
+        return []
+
+    def head(self, classes: Sequence[str]) -> dict[str, Any]:
+        return {}
+
+    def start(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
+        # It is saved with the model: transformers by itself writes the same answers.
+        model.generation_config = self.settings(model, tokenizer)
+
+    def settings(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+        """Return how the model writes: the options, and the special tokens that its checkpoint tells."""
+        from transformers import GenerationConfig
+
+        told = {name: getattr(model.generation_config, name) for name in KEPT}
+        own = {name: getattr(model.config, name, None) if value is None else value for name, value in told.items()}
+        drawn = {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0} if self.temperature else {}
+        beams = {"num_beams": self.num_beams, "length_penalty": self.length_penalty} if self.num_beams > 1 else {}
+        return GenerationConfig(
+            **own,
+            **drawn,
+            **beams,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id,
+            do_sample=self.temperature > 0,
+            max_new_tokens=self.max_new_tokens or self.max_target_length,
+            no_repeat_ngram_size=self.no_repeat_ngram_size,
+        )
+
+    def encode(
+        self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
+    ) -> list[Feature]:
+        before, _, after = (self.prompt or (self.going_on if self._causal else SLOT)).partition(SLOT)
+        if self._causal:
+            # Blanks at the end of a prompt belong to the first word of the answer, as byte-level tokenizers have it.
+            blanks = after[len(after.rstrip(" ")) :]
+            ids, long = _prompt(tokenizer, before + self.source(row), after.rstrip(" "), max_length)
+        else:
+            blanks = ""
+            ids, long = _cut(tokenizer, max_length, text=before + self.source(row) + after)
+        feature: Feature = {"input_ids": ids, "long": long}
+        if label2id is not None:
+            feature |= self._learnt(blanks + self.target(row), tokenizer, ids)
+        return [{**feature, "attention_mask": [1] * len(feature["input_ids"])}]
+
+    def _learnt(self, text: str, tokenizer: PreTrainedTokenizerBase, read: list[int]) -> Feature:
+        """Return the part of a feature that the right answer is, after the tokens that are read."""
+        if self._causal:
+            written = [*_ids(tokenizer, text), tokenizer.eos_token_id]
+            long = len(written) > self.max_target_length
+            written = [*written[: self.max_target_length - 1], tokenizer.eos_token_id]
+            own: Feature = {"input_ids": read + written, "labels": [IGNORED] * len(read) + written}
+        else:
+            written, long = _cut(tokenizer, self.max_target_length, text_target=text)
+            own = {"labels": written}
+        kept = tokenizer.decode(written, skip_special_tokens=True) if long else text
+        return {**own, "long_target": long, "bytes": len(str(kept).strip().encode())}
+
+    def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        from torch.nn.functional import cross_entropy
+
+        logits, labels, rows = self._logits(model, batch)
+        losses = cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+        return (losses * batch["weight"][rows]).sum() if "weight" in batch else losses.sum()
+
+    def count(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return (batch["labels"].ne(IGNORED).sum(dim=1) * batch.get("weight", 1)).sum()
+
+    def likelihoods(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[dict[str, float]]:
+        """Return of each feature the loss of its right answer in `nats`, its `tokens`, those that are `hits`, `bytes`.
+
+        A hit is a token that is the likeliest after the right ones before it.
+        """
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        logits, labels, rows = self._logits(model, batch)
+        numbers = torch.stack([cross_entropy(logits, labels, reduction="none"), logits.argmax(dim=-1).eq(labels)], 1)
+        sums = torch.zeros(len(batch["labels"]), 2, device=logits.device).index_add(0, rows, numbers).tolist()
+        tokens = rows.bincount(minlength=len(sums)).tolist()
+        return [
+            {"nats": nats, "tokens": own, "hits": int(hits), "bytes": size}
+            for (nats, hits), own, size in zip(sums, tokens, batch["bytes"].tolist(), strict=True)
+        ]
+
+    def _logits(
+        self, model: nn.Module, batch: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the logits of the tokens to learn, (tokens, vocabulary), these tokens, and the row of each."""
+        from accelerate.utils import extract_model_from_parallel
+
+        from ulmfit_style.logits import logits_at
+
+        if self._causal:
+            # A model with positions of its own, such as GPT-2, counts them from the first column.
+            ids, mask, labels = _aside(batch["attention_mask"], batch["input_ids"], batch["labels"], left=False)
+            labels = labels.roll(-1, dims=1)  # the first token of a row, which comes last then, is never learnt
+            there = labels.ne(IGNORED)
+            with logits_at(model, there):
+                logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        else:
+            labels, inner = batch["labels"], extract_model_from_parallel(model)
+            there = labels.ne(IGNORED)
+            logits = model(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                decoder_input_ids=inner.prepare_decoder_input_ids_from_labels(labels=labels),
+                use_cache=False,
+            ).logits[there]
+        return logits.float(), labels[there], there.nonzero()[:, 0]
+
+    def answer(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
+    ) -> list[Answer]:
+        import torch
+
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        if self._causal:
+            ids, mask = _aside(mask, ids, left=True)
+        with torch.random.fork_rng(enabled=self.temperature > 0):
+            if self.temperature:
+                torch.manual_seed(self.seed)
+            written = model.generate(  # type: ignore[operator]  # a model with such a head can
+                ids, attention_mask=mask, generation_config=self.settings(model, tokenizer)
+            )
+        texts = tokenizer.batch_decode(
+            written[:, ids.shape[1] :] if self._causal else written, skip_special_tokens=True
+        )
+        return [{self.answered: text.strip()} for text in texts]
+
+    def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Any]) -> Answer:
+        answer: Answer = said[0]
+        return answer
+
+    def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
+        """Return the scores of the texts, and what the model makes of the right ones where that is told.
+
+        `loss` is in nats a token, `perplexity` its exponential; `bits_per_byte` compares models of other tokenizers;
+        `token_accuracy` is the share of the tokens that are the likeliest after the right ones before them.
+        """
+        scores = self.text_scores([answer[self.answered] for answer in answers], targets)
+        if all("nats" in answer for answer in answers):
+            nats, tokens, hits, size = (
+                sum(answer[name] for answer in answers) for name in ("nats", "tokens", "hits", "bytes")
+            )
+            scores |= {"loss": nats / tokens, "perplexity": math.exp(nats / tokens)}
+            scores |= {"bits_per_byte": nats / math.log(2) / size, "token_accuracy": hits / tokens}
+        return scores
+
+    @abc.abstractmethod
+    def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
+        """Return the scores of texts that were written, `metric` among them."""
+
+    @abc.abstractmethod
+    def signatures(self) -> dict[str, str]:
+        """Return what tells exactly how the scores are computed, by their names."""
+
+    def measure(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, Any]:
+        return {**super().measure(answers, targets), "signatures": self.signatures()}
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, room: int, **text: str) -> tuple[list[int], bool]:
+    """Return the tokens of a text with special ones, cut at its end where there is no room, and whether it was cut."""
+    ids: list[int] = tokenizer(**text, verbose=False)["input_ids"]
+    if len(ids) <= room:
+        return ids, False
+    return tokenizer(**text, truncation=True, max_length=room)["input_ids"], True
+
+
+def _prompt(tokenizer: PreTrainedTokenizerBase, text: str, after: str, max_length: int) -> tuple[list[int], bool]:
+    """Return the tokens of a text and what comes after it; where there is no room, the text is cut at its end."""
+    special = tokenizer("")["input_ids"]
+    first = [tokenizer.bos_token_id] if tokenizer.bos_token_id in special[:1] else []
+    room = max_length - len(first)
+    ids = _ids(tokenizer, text + after)
+    long = len(ids) > room
+    if long:
+        last = _ids(tokenizer, after)
+        ids = [*_ids(tokenizer, text)[: max(0, room - len(last))], *last][-room:]
+    return [*first, *ids] or [tokenizer.eos_token_id], long
+
+
+def _aside(mask: torch.Tensor, *tensors: torch.Tensor, left: bool) -> list[torch.Tensor]:
+    """Return tensors (batch, length) with their padding on one side, and the mask after the first of them."""
+    order = mask.argsort(dim=1, descending=not left, stable=True)
+    first, *others = (tensor.gather(1, order) for tensor in tensors)
+    return [first, mask.gather(1, order), *others]

@@ -1,0 +1,75 @@
+"""Summarisation: a short text of a long one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, final
+
+from ulmfit_style.schema import Unhashed
+from ulmfit_style.tasks.base import Answer, Column, Row
+from ulmfit_style.tasks.generation import GenerationTask
+from ulmfit_style.tasks.text import plain
+
+if TYPE_CHECKING:
+    from ulmfit_style.metrics import Points
+
+DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "content", "body", "source", "본문", "문서")
+SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "synopsis", "tldr", "target", "요약")
+
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。\uff01\uff1f])")
+
+
+LEADS = {"the first sentence": 1, "the first three sentences": 3}
+"""The beginnings of a document that summaries are held against."""
+
+
+@final
+class Summarization(GenerationTask):
+    """Rows of a document and its summary."""
+
+    metric: ClassVar[str] = "rougeL"
+    answered: ClassVar[str] = "summary_text"
+    going_on: ClassVar[str] = "{text}\n\nTL;DR: "
+
+    text: Annotated[str | None, Unhashed] = None
+    """The column of the document; null: found by its name (document, article, text, dialogue ...)."""
+    summary: Annotated[str | None, Unhashed] = None
+    """The column of the summary; null: found by its name (summary, highlights, abstract, synopsis ...)."""
+
+    def inputs(self) -> dict[str, Column]:
+        return {"text": Column("task.text", self.text, DOCUMENT_COLUMNS)}
+
+    def targets(self) -> dict[str, Column]:
+        return {"summary": Column("task.summary", self.summary, SUMMARY_COLUMNS)}
+
+    def source(self, row: Row) -> str:
+        return plain(row.fields["text"])
+
+    def target(self, row: Row) -> str:
+        return plain(row.fields["summary"])
+
+    def untrained(self, row: Row) -> dict[str, Answer]:
+        sentences = SENTENCE_END.split(self.source(row))
+        return {name: {self.answered: " ".join(sentences[:count])} for name, count in LEADS.items()}
+
+    def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
+        from ulmfit_style.metrics import generation
+
+        return {name: sum(values) / len(values) for name, values in generation.rouge(written, targets).items()}
+
+    def signatures(self) -> dict[str, str]:
+        from ulmfit_style.metrics import generation
+
+        return {"rouge": generation.ROUGE_SIGNATURE}
+
+    def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
+        from ulmfit_style.metrics import generation
+
+        return generation.rouge([answer[self.answered] for answer in answers], targets)[self.metric]
+
+    def intervals(self, answers: Sequence[Answer], targets: Sequence[str]) -> dict[str, tuple[float, float]]:
+        from ulmfit_style.metrics import generation, interval
+
+        found = generation.rouge([answer[self.answered] for answer in answers], targets)
+        return {name: interval(values) for name, values in found.items()}
