@@ -67,11 +67,13 @@ def causal_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTr
 
 
 @pytest.fixture(scope="session")
-def seq2seq_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+def seq2seq_checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast, tiny: dict
+) -> Path:
     """An encoder-decoder, a tiny T5, whose texts end in [SEP]."""
     set_seed(0)
     directory = tmp_path_factory.mktemp("seq2seq")
-    T5ForConditionalGeneration(tiny_t5(tokenizer)).save_pretrained(directory)
+    T5ForConditionalGeneration(tiny_t5(tiny)).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import transformers
-from samples import chunks, encoder_decoder, reviews, tag, tiny_sizes, with_sentinels
+from samples import chunks, encoder_decoder, reviews, tag, tiny_sizes, tiny_t5, with_sentinels
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -21,6 +21,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    T5ForConditionalGeneration,
     TrainingArguments,
     set_seed,
 )
@@ -29,10 +30,14 @@ from ulmfit_style import processes
 from ulmfit_style.checkpoints import sentinels
 from ulmfit_style.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
+from ulmfit_style.tasks.summarization import Summarization
 from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.tasks.text_generation import TextGeneration
 from ulmfit_style.tasks.text_regression import TextRegression
 from ulmfit_style.tasks.token_classification import TokenClassification
+from ulmfit_style.tasks.translation import Translation
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Encoded, Ordered
 from ulmfit_style.training.contrast import Contrast, Groups
@@ -48,6 +53,12 @@ TASKS: dict[str, Task] = {
     "regression": TextRegression(path="-"),
     "token classification": TokenClassification(path="-"),
     "token classification on all sub-words": TokenClassification(path="-", subwords="all", overlap=0.5),
+    "summarisation": Summarization(path="-", max_target_length=16, label_smoothing=0.1).suited("t5"),
+    "translation by a decoder": Translation(
+        path="-", source_language="en", target_language="de", max_target_length=16
+    ).suited("llama"),
+    "completions": TextGeneration(path="-", max_target_length=16).suited("llama"),
+    "documents": TextGeneration(path="-", form="documents", max_target_length=16).suited("llama"),
 }
 LANGUAGE = ["masked language modelling", "causal language modelling", "span corruption", "text infilling"]
 LAYERWISE = "layers at rates of their own, the lowest frozen"
@@ -63,6 +74,11 @@ def labelled(kind: str, count: int = 40) -> list[Row]:
         if isinstance(TASKS[kind], TokenClassification):
             words = f"{text} film{' a film' * (2 * (number % 9))}".split()  # up to 66 tokens: some take several windows
             rows.append(Row("reviews", number, {"text": words, "label": tag(words)}))
+            continue
+        if isinstance(TASKS[kind], GenerationTask):
+            right = " ".join(reversed(text.split()[: 2 + number % 5]))
+            (field, *_), target = TASKS[kind].inputs(), TASKS[kind].targets()
+            rows.append(Row("reviews", number, {field: text, **dict.fromkeys(target, right)}))
             continue
         labels = [name for name, every in (("good", 2), ("long", 3), ("rare", 7)) if number % every == 0]
         label: Any = {"multi-label classification": labels, "regression": number / 7}.get(kind, str(number % 3 == 0))
@@ -82,8 +98,12 @@ def features(tokenizer: PreTrainedTokenizerFast, count: int = 40, kind: str = "c
 
 
 def untrained(kind: str, tiny: dict, **sizes: Any) -> PreTrainedModel:
-    """A tiny BERT with the head of a kind."""
+    """A tiny BERT with the head of a kind; a tiny T5 or Llama where texts are written."""
     task = TASKS[kind]
+    if kind == "summarisation":
+        return T5ForConditionalGeneration(tiny_t5(tiny))
+    if isinstance(task, GenerationTask):
+        return LlamaForCausalLM(LlamaConfig(**{name: size for name, size in tiny.items() if "dropout" not in name}))
     head = task.head(task.classes(labelled(kind)))
     return getattr(transformers, task.auto_class("bert")).from_config(BertConfig(**tiny, **head, **sizes))
 

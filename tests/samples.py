@@ -102,7 +102,7 @@ def tiny_sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
 def encoder_decoder(name: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """Make a tiny T5 or BART, without dropout."""
     if name == "T5":
-        return T5ForConditionalGeneration(tiny_t5(tokenizer))
+        return T5ForConditionalGeneration(tiny_t5(tiny_sizes(tokenizer)))
     ends = {"pad_token_id": 0, "eos_token_id": 3, "vocab_size": len(tokenizer)}
     layers = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
     widths = {"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 128}
@@ -110,19 +110,19 @@ def encoder_decoder(name: str, tokenizer: PreTrainedTokenizerFast) -> PreTrained
     return BartForConditionalGeneration(BartConfig(**layers, **widths, **ends, **tokens, dropout=0.0))
 
 
-def tiny_t5(tokenizer: PreTrainedTokenizerFast) -> T5Config:
-    """Return the config of a tiny encoder-decoder, without dropout."""
+def tiny_t5(tiny: dict[str, object]) -> T5Config:
+    """Return the config of a tiny encoder-decoder, without dropout, of the vocabulary of other tiny models."""
     return T5Config(
-        vocab_size=len(tokenizer),
+        vocab_size=tiny["vocab_size"],
         d_model=32,
         d_kv=16,
         d_ff=64,
         num_layers=2,
         num_heads=2,
         dropout_rate=0.0,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.sep_token_id,
-        decoder_start_token_id=tokenizer.pad_token_id,
+        pad_token_id=tiny["pad_token_id"],
+        eos_token_id=3,
+        decoder_start_token_id=tiny["pad_token_id"],
     )
 
 

@@ -21,10 +21,12 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.metrics import Points
 from ulmfit_style.run import METRICS
 from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training.answers import answers, collate
+from ulmfit_style.training.scoring import scorable
 
 OF_TEXTS = [kind for kind, task in TASKS.items() if isinstance(task, TextTask)]
 
@@ -60,7 +62,7 @@ def test_every_kind_learns_from_rows_answers_them_and_is_scored(kind: str, model
     assert sum(task.loss(model, half) for half in halves).item() == pytest.approx(loss.item(), rel=1e-5)
     assert sum(task.count(half) for half in halves).item() == pytest.approx(count.item(), rel=1e-5)
 
-    found = list(answers(model, tokenizer, task, rows, 32))
+    found = scorable(model, tokenizer, task, rows, 32)
     targets = [task.target(row) for row in rows]
     assert json.loads(json.dumps([found, targets])) == [found, targets]
     scores = task.score(found, targets)
@@ -83,9 +85,13 @@ def test_right_answers_have_the_highest_score(kind: str):
     field = {"multi-label classification": "labels", "regression": "value"}.get(kind, "label")
     targets = [task.target(row) for row in rows]
     right = [target if isinstance(target, dict) else {field: target} for target in targets]
+    if isinstance(task, GenerationTask):
+        right = [{task.answered: target, "nats": 0.5, "tokens": 9, "hits": 9, "bytes": 9} for target in targets]
     assert task.score(right, targets)[task.metric] == pytest.approx(1)
     wrong = [*right[1:], right[0]]
-    if isinstance(targets[0], dict):
+    if isinstance(task, GenerationTask):
+        wrong = [{**answer, "hits": 8} for answer in wrong]
+    elif isinstance(targets[0], dict):
         wrong = [{"tags": ["O", *tags["tags"][:-1]]} for tags in targets]
     assert task.score(wrong, targets)[task.metric] < 1
     assert of_points(task, task.points(wrong, targets)) == pytest.approx(task.score(wrong, targets)[task.metric])
@@ -94,7 +100,7 @@ def test_right_answers_have_the_highest_score(kind: str):
 @pytest.mark.parametrize("kind", TASKS)
 def test_the_points_of_drawn_rows_make_the_score_of_these_rows(kind: str, model_for, tokenizer):
     task, rows = TASKS[kind], labelled(kind)
-    found, targets = list(answers(model_for(kind), tokenizer, task, rows, 32)), [task.target(row) for row in rows]
+    found, targets = scorable(model_for(kind), tokenizer, task, rows, 32), [task.target(row) for row in rows]
     points = np.array(task.points(found, targets), dtype=float).reshape(len(rows), -1)
     for drawn in np.random.default_rng(0).integers(len(rows), size=(5, len(rows))):
         expected = task.score([found[place] for place in drawn], [targets[place] for place in drawn])
@@ -181,7 +187,7 @@ def test_a_head_for_numbers_starts_at_their_mean_and_with_their_spread(model_for
     model, task = model_for("regression"), TASKS["regression"]
     rows = [Row("a", number, {"text": "a film", "label": value}) for number, value in enumerate((60, 100, 80, 80))]
     before = [answer["value"] for answer in answers(model, tokenizer, task, labelled("regression"), 32)]
-    task.start(model, rows)
+    task.start(model, tokenizer, rows)
     after = [answer["value"] for answer in answers(model, tokenizer, task, labelled("regression"), 32)]
     spread = math.sqrt(200)
     assert after == pytest.approx([80 + spread * value for value in before], abs=1e-3)

@@ -55,6 +55,13 @@ def has_head(auto_class: str, model_type: str) -> bool:
     return model_type in _table(auto_class)
 
 
+def can_read_along(model_type: str) -> bool:
+    """Tell whether the models of an architecture can be decoders with cross-attention, in an encoder-decoder of two."""
+    path = _models() / model_type.replace("-", "_") / f"modeling_{model_type.replace('-', '_')}.py"
+    writes = has_head("AutoModelForCausalLM", model_type) and not is_encoder_decoder(model_type)
+    return writes and path.exists() and "add_cross_attention" in path.read_text(encoding="utf-8")
+
+
 def is_loaded_by(auto_class: str, architecture: str) -> bool:
     """Tell whether an auto class loads the models of a class, such as BertForMaskedLM, with the head that they have."""
     return architecture in _table(auto_class).values()
@@ -70,13 +77,16 @@ def _table(auto_class: str) -> dict[str, str]:
     return dict(ast.literal_eval(pairs.args[0]))
 
 
-@cache
-def _source() -> list[ast.stmt]:
+def _models() -> Path:
     package = importlib.util.find_spec("transformers")
     assert package is not None  # a dependency
     assert package.origin is not None
-    path = Path(package.origin).with_name("models") / "auto" / "modeling_auto.py"
-    return ast.parse(path.read_text(encoding="utf-8")).body
+    return Path(package.origin).with_name("models")
+
+
+@cache
+def _source() -> list[ast.stmt]:
+    return ast.parse((_models() / "auto" / "modeling_auto.py").read_text(encoding="utf-8")).body
 
 
 def _assigned(body: Sequence[ast.stmt], name: str) -> list[ast.expr]:

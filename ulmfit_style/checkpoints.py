@@ -102,17 +102,20 @@ def finetuned(source: str, option: str) -> Checkpoint:
     return Checkpoint(found.directory, {**found.identity, "recipe": file_digest(recipe)})
 
 
-def model_type(model: Model) -> str:
+def model_type(model: Model, option: str = "model.checkpoint") -> str:
     """Return what a checkpoint's config.json calls its architecture, such as "bert".
+
+    Args:
+        option: What the user names it by, for error messages.
 
     Raises:
         UserError: if there is no such checkpoint, or it does not say.
     """
     if model.architecture is not None:
         return str(model.architecture["model_type"])
-    found = read_json(resolve(model).directory / "config.json").get("model_type")
+    found = read_json(resolve(model, option).directory / "config.json").get("model_type")
     if found is None:
-        raise UserError(f"model.checkpoint={model.checkpoint}: its config.json has no model_type")
+        raise UserError(f"{option}={model.checkpoint}: its config.json has no model_type")
     return str(found)
 
 

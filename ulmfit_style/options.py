@@ -70,6 +70,17 @@ class Model(Section):
     """Where there is no checkpoint, the tokenizer that is trained."""
     seed: int = 0
     """Seed of the random weights."""
+    decoder: str | None = None
+    """What writes, where the task is to write a text and the checkpoint is an encoder. same: its own weights once more,
+    with the same embeddings; a checkpoint, spelled like `checkpoint`; scratch: a small GPT-2 with random weights, and a
+    tokenizer that is trained on the right answers of the training rows. Cross-attention is new in each. null: the
+    checkpoint writes by itself, or the task wants no text."""
+    decoder_revision: str | None = None
+    """As `revision`, of the decoder's checkpoint."""
+    decoder_layers: Count = 3
+    """Layers of a decoder from scratch, each as wide as the encoder's."""
+    decoder_tokenizer: NewTokenizer = NewTokenizer(kind="bpe", vocab_size=8000)
+    """The tokenizer of a decoder from scratch; it has fewer tokens where the right answers make no more."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Model:
@@ -83,6 +94,18 @@ class Model(Section):
         if own and "model_type" not in (self.architecture or {}):
             raise ValueError("the architecture needs a model_type, such as bert")
         return self
+
+    @model_validator(mode="after")
+    def _has_one_decoder_revision(self) -> Model:
+        if self.decoder_revision is not None and self.decoder_checkpoint() is None:
+            raise ValueError(f"decoder_revision goes with a checkpoint, and decoder is {self.decoder or 'null'}")
+        return self
+
+    def decoder_checkpoint(self) -> Model | None:
+        """Return the decoder as a model of its own, where it is another checkpoint."""
+        if self.decoder in (None, "same", "scratch"):
+            return None
+        return Model(checkpoint=self.decoder, revision=self.decoder_revision)
 
     def title(self) -> str:
         """Return what the model is called where it is told about."""
@@ -226,6 +249,11 @@ class Finetune(Training):
     reads of texts of one class together, and that of others apart (Khosla et al. 2020). For few labels, with
     `unfreeze=[1]` after it (Tunstall et al. 2022: SetFit). 0: none."""
     contrast_learning_rate: Rate = 5e-5
+    """Peak rate of these passes."""
+    new_epochs: Annotated[float, Field(ge=0), Unhashed] = 1
+    """Passes over the training rows before all others, in which what is new in an encoder-decoder of `model.decoder`
+    learns alone: cross-attention, a head that the checkpoint lacked, and the whole of a decoder from scratch."""
+    new_learning_rate: Annotated[Rate, Unhashed] = 5e-4
     """Peak rate of these passes."""
     patience: Count | None = None
     """null: the last state is kept, which is right with few labels. A number: rows are watched, the state after the

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, final, overload
 
 import transformers
 from accelerate import PartialState
-from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from ulmfit_style import architectures, checkpoints, config
+from ulmfit_style import architectures, checkpoints, config, tokenizer_pair
 from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import required_task
@@ -47,7 +46,7 @@ class Predictor:
         recipe = config.load(directory / RECIPE)
         self.task = required_task(recipe).answering_with(task or {})
         self.max_length = recipe.finetune.max_length
-        self.tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        self.tokenizer = tokenizer_pair.read(directory)
         model_config = read_json(directory / "config.json")
         auto_class, head = self.task.auto_class(model_config["model_type"]), model_config["architectures"][0]
         own = head == PooledForSequenceClassification.__name__

@@ -10,9 +10,8 @@ from ulmfit_style import checkpoints, lineage, processes
 from ulmfit_style.architectures import has_head, is_encoder_decoder
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
-from ulmfit_style.data.corpus import Texts
+from ulmfit_style.data.new_tokenizer import DECODER, learn
 from ulmfit_style.errors import UserError, nearest
-from ulmfit_style.options import NewTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,9 +25,6 @@ ENCODER = {
     "mask_token": "[MASK]",
 }
 """The special tokens of a new encoder (BERT), and of a new encoder-decoder, whose texts [CLS] begins and [SEP] ends."""
-
-DECODER = {"eos_token": "<|endoftext|>", "unk_token": "<|unknown|>"}
-"""The special tokens of a new decoder."""
 
 
 DECODER_HEAD = "AutoModelForCausalLM"
@@ -54,7 +50,11 @@ def _scratch(config: Config, directory: Path) -> None:
     else:
         assert model.tokenizer is not None  # the config was checked
         masked = _head((model.architecture or {})["model_type"]) != DECODER_HEAD
-        learnt = _learn(model.tokenizer, lineage.general_text(config).train, masked=masked)
+        texts, special = lineage.general_text(config).train, ENCODER if masked else DECODER
+        learnt = learn(model.tokenizer, "model.tokenizer", texts.batches(), len(texts), special)
+        if (made := learnt.get_vocab_size()) < model.tokenizer.vocab_size:
+            problem = f"the text to train on makes {made:,} tokens; ask for fewer, or give more text"
+            raise UserError(f"model.tokenizer.vocab_size={model.tokenizer.vocab_size}: {problem}")
         tokenizer, architecture = _fit(learnt, model.architecture or {}, masked=masked)
     set_seed(model.seed)
     try:
@@ -71,49 +71,6 @@ def _head(model_type: str) -> str:
     if is_encoder_decoder(model_type):
         return "AutoModelForSeq2SeqLM"
     return "AutoModelForMaskedLM" if has_head("AutoModelForMaskedLM", model_type) else DECODER_HEAD
-
-
-def _learn(options: NewTokenizer, texts: Texts, *, masked: bool) -> Tokenizer:
-    """Train a tokenizer.
-
-    Raises:
-        UserError: if the text makes fewer tokens than are asked for, or its letters more.
-    """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
-    special = ENCODER if masked else DECODER
-    unknown = special["unk_token"]
-    common: dict[str, Any] = {"vocab_size": options.vocab_size, "special_tokens": [*special.values()]}
-    trainer: Any
-    match options.kind:
-        case "wordpiece":
-            tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
-            tokenizer.normalizer = normalizers.BertNormalizer(lowercase=options.lowercase)
-            tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-            tokenizer.decoder = decoders.WordPiece()
-            trainer = trainers.WordPieceTrainer(show_progress=False, **common)
-        case "bpe":
-            tokenizer = Tokenizer(models.BPE())
-            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-            tokenizer.decoder = decoders.ByteLevel()
-            trainer = trainers.BpeTrainer(
-                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False, **common
-            )
-        case "unigram":
-            tokenizer = Tokenizer(models.Unigram())
-            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-            tokenizer.decoder = decoders.Metaspace()
-            trainer = trainers.UnigramTrainer(unk_token=unknown, show_progress=False, **common)
-    if options.lowercase and options.kind != "wordpiece":
-        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.train_from_iterator(texts.batches(), trainer, length=len(texts))
-    made = tokenizer.get_vocab_size()
-    if made != options.vocab_size:
-        remedy = "ask for fewer, or give more text" if made < options.vocab_size else "ask for so many at least"
-        raise UserError(
-            f"model.tokenizer.vocab_size={options.vocab_size}: the text to train on makes {made:,} tokens; {remedy}"
-        )
-    return tokenizer
 
 
 def _fit(

@@ -105,8 +105,9 @@ class GenerationTask(Task, abc.ABC):
     def source(self, row: Row) -> str:
         """Return the text that is read; empty where there is none."""
 
+    @abc.abstractmethod
     def target(self, row: Row) -> str:
-        return plain(row.fields["target"])
+        """Return the right answer of a row."""
 
     def problem(self, row: Row) -> str | None:
         for field in (*self.inputs(), *self.targets()):
@@ -147,7 +148,7 @@ class GenerationTask(Task, abc.ABC):
             **drawn,
             **beams,
             pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id,
+            eos_token_id=end_of(tokenizer),
             do_sample=self.temperature > 0,
             max_new_tokens=self.max_new_tokens or self.max_target_length,
             no_repeat_ngram_size=self.no_repeat_ngram_size,
@@ -156,31 +157,47 @@ class GenerationTask(Task, abc.ABC):
     def encode(
         self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
     ) -> list[Feature]:
-        before, _, after = (self.prompt or (self.going_on if self._causal else SLOT)).partition(SLOT)
-        if self._causal:
-            # Blanks at the end of a prompt belong to the first word of the answer, as byte-level tokenizers have it.
-            blanks = after[len(after.rstrip(" ")) :]
-            ids, long = _prompt(tokenizer, before + self.source(row), after.rstrip(" "), max_length)
-        else:
-            blanks = ""
-            ids, long = _cut(tokenizer, max_length, text=before + self.source(row) + after)
+        ids, long, blanks = self.read(row, tokenizer, max_length)
         feature: Feature = {"input_ids": ids, "long": long}
         if label2id is not None:
-            feature |= self._learnt(blanks + self.target(row), tokenizer, ids)
+            feature |= self._learnt(blanks + self.written(row, tokenizer), tokenizer, ids)
         return [{**feature, "attention_mask": [1] * len(feature["input_ids"])}]
+
+    def read(self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[list[int], bool, str]:
+        """Return the tokens that the model reads, whether the text is longer, and blanks that begin the answer.
+
+        Blanks at the end of a prompt belong to the first word after it, as byte-level tokenizers have it. A text that
+        is too long is cut at its end, and what the prompt has after it stays.
+        """
+        before, _, after = (self.prompt or (self.going_on if self._causal else SLOT)).partition(SLOT)
+        text = before + self.source(row)
+        if not self._causal:
+            return *_cut(tokenizer, max_length, text=text + after), ""
+        after, blanks = after.rstrip(" "), after[len(after.rstrip(" ")) :]
+        first = first_of(tokenizer)
+        ids, room = ids_of(tokenizer, text + after), max_length - len(first)
+        long = len(ids) > room
+        if long:
+            last = ids_of(tokenizer, after)
+            ids = [*ids_of(tokenizer, text)[: max(0, room - len(last))], *last][-room:]
+        return [*first, *ids], long, blanks
+
+    def written(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
+        """Return the right answer as it is learnt."""
+        return self.target(row)
 
     def _learnt(self, text: str, tokenizer: PreTrainedTokenizerBase, read: list[int]) -> Feature:
         """Return the part of a feature that the right answer is, after the tokens that are read."""
         if self._causal:
-            written = [*_ids(tokenizer, text), tokenizer.eos_token_id]
-            long = len(written) > self.max_target_length
-            written = [*written[: self.max_target_length - 1], tokenizer.eos_token_id]
-            own: Feature = {"input_ids": read + written, "labels": [IGNORED] * len(read) + written}
+            ids = ids_of(tokenizer, text)
+            long = len(ids) >= self.max_target_length
+            ids = [*ids[: self.max_target_length - 1], end_of(tokenizer)]
+            own: Feature = {"input_ids": read + ids, "labels": [IGNORED] * len(read) + ids}
         else:
-            written, long = _cut(tokenizer, self.max_target_length, text_target=text)
-            own = {"labels": written}
-        kept = tokenizer.decode(written, skip_special_tokens=True) if long else text
-        return {**own, "long_target": long, "bytes": len(str(kept).strip().encode())}
+            ids, long = _cut(tokenizer, self.max_target_length, text_target=text)
+            own = {"labels": ids}
+        kept = str(tokenizer.decode(ids, skip_special_tokens=True)) if long else text
+        return {**own, "long_target": long, "bytes": len(kept.strip().encode())}
 
     def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
@@ -264,7 +281,8 @@ class GenerationTask(Task, abc.ABC):
         `loss` is in nats a token, `perplexity` its exponential; `bits_per_byte` compares models of other tokenizers;
         `token_accuracy` is the share of the tokens that are the likeliest after the right ones before them.
         """
-        scores = self.text_scores([answer[self.answered] for answer in answers], targets)
+        told = all(self.answered in answer for answer in answers)
+        scores = self.text_scores([answer[self.answered] for answer in answers], targets) if told else {}
         if all("nats" in answer for answer in answers):
             nats, tokens, hits, size = (
                 sum(answer[name] for answer in answers) for name in ("nats", "tokens", "hits", "bytes")
@@ -285,9 +303,21 @@ class GenerationTask(Task, abc.ABC):
         return {**super().measure(answers, targets), "signatures": self.signatures()}
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the tokens of a text, without special ones around it."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
+
+
+def first_of(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the token that stands before every text of a decoder: its first one, or if it has none its last one."""
+    bos = tokenizer.bos_token_id
+    return [bos if bos in tokenizer("")["input_ids"][:1] else end_of(tokenizer)]
+
+
+def end_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that ends every text; BERT's tokenizers separate texts instead."""
+    return int(tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id)
 
 
 def _cut(tokenizer: PreTrainedTokenizerBase, room: int, **text: str) -> tuple[list[int], bool]:
@@ -296,19 +326,6 @@ def _cut(tokenizer: PreTrainedTokenizerBase, room: int, **text: str) -> tuple[li
     if len(ids) <= room:
         return ids, False
     return tokenizer(**text, truncation=True, max_length=room)["input_ids"], True
-
-
-def _prompt(tokenizer: PreTrainedTokenizerBase, text: str, after: str, max_length: int) -> tuple[list[int], bool]:
-    """Return the tokens of a text and what comes after it; where there is no room, the text is cut at its end."""
-    special = tokenizer("")["input_ids"]
-    first = [tokenizer.bos_token_id] if tokenizer.bos_token_id in special[:1] else []
-    room = max_length - len(first)
-    ids = _ids(tokenizer, text + after)
-    long = len(ids) > room
-    if long:
-        last = _ids(tokenizer, after)
-        ids = [*_ids(tokenizer, text)[: max(0, room - len(last))], *last][-room:]
-    return [*first, *ids] or [tokenizer.eos_token_id], long
 
 
 def _aside(mask: torch.Tensor, *tensors: torch.Tensor, left: bool) -> list[torch.Tensor]:

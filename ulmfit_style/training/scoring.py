@@ -22,7 +22,7 @@ def metric(
     Args:
         max_length: Tokens per feature.
     """
-    found = _found(model, tokenizer, task, rows, max_length)
+    found = scorable(model, tokenizer, task, rows, max_length)
     return task.score(found, [task.target(row) for row in rows])[task.metric]
 
 
@@ -47,7 +47,7 @@ def score(
         steps.advance(rows)
 
     with progress(f"scoring {split}", len(rows) * len(task.scored_by())) as steps:
-        found = _found(model, tokenizer, task, rows, max_length, done)
+        found = scorable(model, tokenizer, task, rows, max_length, done)
     longer //= len(task.scored_by())
     if longer:
         told = f"longer than {max_length} tokens, and were {task.long_texts}"
@@ -55,7 +55,7 @@ def score(
     return task.measure(found, [task.target(row) for row in rows]), predictions.of(split, task, rows, found)
 
 
-def _found(
+def scorable(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     task: Task,

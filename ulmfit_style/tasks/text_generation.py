@@ -1,0 +1,189 @@
+"""Text generation: a decoder goes on from a prompt, answers in a chat, or learns documents as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, final
+
+from pydantic import ValidationInfo, field_validator
+
+from ulmfit_style.errors import UserError
+from ulmfit_style.schema import Unhashed
+from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row
+from ulmfit_style.tasks.generation import SLOT, GenerationTask, end_of, first_of, ids_of
+from ulmfit_style.tasks.text import TEXT_COLUMNS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ulmfit_style.metrics import Array, Points
+
+COLUMNS = {
+    "completions": ("prompt", "question", "instruction", "input"),
+    "messages": ("messages", "conversation", "conversations"),
+    "documents": TEXT_COLUMNS,
+}
+"""Names of columns that are surely what the model reads."""
+
+COMPLETION_COLUMNS = ("completion", "answer", "response", "output", "target")
+
+
+@final
+class TextGeneration(GenerationTask):
+    """Rows of a prompt and its completion, of the messages of a chat, or of a document."""
+
+    metric: ClassVar[str] = "token_accuracy"
+    answered: ClassVar[str] = "generated_text"
+    going_on: ClassVar[str] = "{text}"
+
+    form: Literal["completions", "messages", "documents"] = "completions"
+    """What a row is. completions: a prompt and a completion, which alone is learnt. messages: a list of messages, each
+    {role: user, content: ...}, in the tokenizer's chat template; the last one, the assistant's, is learnt. documents: a
+    text, all of which is learnt."""
+    text: Annotated[str | None, Unhashed] = None
+    """The column of the prompt, the messages or the document; null: found by its name (prompt, messages, text ...)."""
+    completion: Annotated[str | None, Unhashed] = None
+    """The column of the completion; null: found by its name (completion, answer, response ...)."""
+
+    @field_validator("form")
+    @classmethod
+    def _has_no_other_prompt(cls, form: str, info: ValidationInfo) -> str:
+        if form != "completions" and info.data.get("prompt") is not None:
+            raise ValueError("has no prompt beside it; leave task.prompt out")
+        return form
+
+    @property
+    def long_texts(self) -> str:  # type: ignore[override]  # it depends on the form
+        return "read in pieces" if self.form == "documents" else "cut at their beginning"
+
+    def suited(self, model_type: str) -> Self:
+        task = super().suited(model_type)
+        if not task._causal and self.form != "completions":
+            kind = f"a model of type '{model_type}' has an encoder, and goes on from no text"
+            raise UserError(f"task.form={self.form}: {kind}; take a decoder, such as model=gpt2")
+        return task
+
+    def scored_by(self) -> Sequence[Literal["answers", "likelihoods"]]:
+        return ["likelihoods"] if self.form == "documents" else super().scored_by()
+
+    def inputs(self) -> dict[str, Column]:
+        return {"text": Column("task.text", self.text, COLUMNS[self.form], f"; task.form={self.form}")}
+
+    def targets(self) -> dict[str, Column]:
+        if self.form != "completions":
+            return {}
+        return {"completion": Column("task.completion", self.completion, COMPLETION_COLUMNS)}
+
+    def problem(self, row: Row) -> str | None:
+        if self.form != "messages":
+            return super().problem(row)
+        wrong = _wrong_messages(row.fields["text"])
+        if wrong is None and row.fields["text"][-1]["role"] != "assistant":
+            return "the last message is not the assistant's, so there is nothing to learn"
+        return wrong
+
+    def source(self, row: Row) -> str:
+        if self.form == "messages":
+            return "\n".join(message["content"] for message in _asked(row))
+        return "" if row.fields["text"] is None else str(row.fields["text"])
+
+    def target(self, row: Row) -> str:
+        if self.form == "messages":
+            return str(row.fields["text"][-1]["content"])
+        return str(row.fields["completion" if self.form == "completions" else "text"])
+
+    def row(self, *texts: str) -> Row:
+        row = super().row(*texts)
+        return row if self.form != "messages" else Row("text", 1, {"text": [{"role": "user", "content": texts[0]}]})
+
+    def encode(
+        self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
+    ) -> list[Feature]:
+        if self.form == "documents" and label2id is not None:
+            return self._pieces(row, tokenizer, max_length)
+        return super().encode(row, tokenizer, max_length, label2id)
+
+    def read(self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[list[int], bool, str]:
+        if self.form == "messages":
+            text, first = _rendered(tokenizer, _asked(row), asking=True), list[int]()
+        elif not self._causal:
+            return super().read(row, tokenizer, max_length)
+        else:
+            text, first = (self.prompt or self.going_on).replace(SLOT, self.source(row)), first_of(tokenizer)
+        blanks = text[len(text.rstrip(" ")) :]
+        ids = ids_of(tokenizer, text.rstrip(" "))
+        room = max_length - len(first)
+        return [*first, *ids[-room:]], len(ids) > room, blanks
+
+    def written(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
+        if self.form != "messages":
+            return self.target(row)
+        asked = _rendered(tokenizer, _asked(row), asking=True)
+        whole = _rendered(tokenizer, row.fields["text"], asking=False)
+        answer = whole.removeprefix(asked) if whole.startswith(asked) else self.target(row)
+        return answer.partition(str(tokenizer.eos_token))[0]
+
+    def _pieces(self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Feature]:
+        """Return a document in pieces, whose first token is the last of the piece before: each token is learnt once."""
+        ids = [*first_of(tokenizer), *ids_of(tokenizer, self.source(row)), end_of(tokenizer)]
+        parts = [ids[start : start + max_length] for start in range(0, len(ids) - 1, max_length - 1)]
+        sizes = [len(self.source(row).encode()), *[0] * (len(parts) - 1)]
+        return [
+            {
+                "input_ids": part,
+                "attention_mask": [1] * len(part),
+                "labels": [IGNORED, *part[1:]],
+                "long": len(parts) > 1,
+                "bytes": size,
+            }
+            for part, size in zip(parts, sizes, strict=True)
+        ]
+
+    def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
+        from ulmfit_style.metrics import generation
+
+        same = [ours.split() == right.split() for ours, right in zip(written, targets, strict=True)]
+        rouge = {name: sum(values) / len(values) for name, values in generation.rouge(written, targets).items()}
+        return {"exact_match": sum(same) / len(same), **rouge}
+
+    def signatures(self) -> dict[str, str]:
+        from ulmfit_style.metrics import generation
+
+        return {"rouge": generation.ROUGE_SIGNATURE}
+
+    def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
+        return [(answer["hits"], answer["tokens"]) for answer in answers]
+
+    def of_means(self, means: Array) -> Array:
+        from ulmfit_style.metrics import ratio
+
+        return ratio(means)
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Any], *, asking: bool) -> str:
+    """Return messages as the tokenizer's chat template has them, up to where the assistant begins if `asking`."""
+    if tokenizer.chat_template is None:
+        raise UserError("task.form=messages: the model has no chat template; take one that has, or form=completions")
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asking))
+
+
+def _asked(row: Row) -> list[Any]:
+    """Return the messages that the assistant is to answer.
+
+    Raises:
+        UserError: if they are none.
+    """
+    messages = row.fields["text"]
+    if (wrong := _wrong_messages(messages)) is not None:
+        raise UserError(f"{row.place}: {wrong}")
+    return list(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
+
+
+def _wrong_messages(messages: Any) -> str | None:
+    """Return what is wrong with the messages of a chat."""
+    if not isinstance(messages, list) or not messages:
+        return "the messages are no list of them"
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+            return f"message {number} is none; write {{role: user, content: a text}}"
+    return None

@@ -1,0 +1,143 @@
+"""Translation: a text in another language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
+
+from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.schema import Unhashed
+from ulmfit_style.tasks.base import Answer, Column, Feature, Row
+from ulmfit_style.tasks.generation import GenerationTask
+from ulmfit_style.tasks.text import plain
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from ulmfit_style.metrics import Array, Points
+
+BOTH = "translation"
+"""The column that holds a text in all its languages: {"en": "A house.", "de": "Ein Haus."}."""
+
+
+@final
+class Translation(GenerationTask):
+    """Rows of a text and its translation."""
+
+    metric: ClassVar[str] = "chrf"
+    answered: ClassVar[str] = "translation_text"
+
+    source_language: str
+    """The language of the text, as the file has it: the column `en`, or `en` in {"translation": {"en": ..., ...}}."""
+    target_language: str
+    """The language of the translation, as the file has it."""
+    codes: tuple[str, str] | None = None
+    """What the tokenizer of a model of many languages calls the two: [en_XX, de_DE] (mBART), [eng_Latn, deu_Latn]
+    (NLLB); null: as the file does, or what begins like that."""
+    text: Annotated[str | None, Unhashed] = None
+    """The column of the text; null: found by its name (the language, translation, source ...)."""
+    translation: Annotated[str | None, Unhashed] = None
+    """The column of the translation; null: found by its name (the language, translation, target ...)."""
+
+    @property
+    def going_on(self) -> str:  # type: ignore[override]  # it depends on the languages
+        return f"{self.source_language}: {{text}}\n{self.target_language}: "
+
+    def inputs(self) -> dict[str, Column]:
+        return {"text": Column("task.text", self.text, (self.source_language.casefold(), BOTH, "source", "src"))}
+
+    def targets(self) -> dict[str, Column]:
+        names = (self.target_language.casefold(), BOTH, "target", "tgt")
+        return {"translation": Column("task.translation", self.translation, names)}
+
+    def problem(self, row: Row) -> str | None:
+        for field, language in (("text", self.source_language), ("translation", self.target_language)):
+            there = row.fields[field]
+            if isinstance(there, dict) and language not in there:
+                others = f"{nearest(language, there)} (there are: {', '.join(there)})"
+                return f"the {field} is not there in '{language}'{others}"
+            if isinstance(there, list):
+                return f"the {field} is a list, and no text"
+            if not _in(language, there):
+                return f"the {field} is empty"
+        return None
+
+    def source(self, row: Row) -> str:
+        return _in(self.source_language, row.fields["text"])
+
+    def target(self, row: Row) -> str:
+        return _in(self.target_language, row.fields["translation"])
+
+    def encode(
+        self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
+    ) -> list[Feature]:
+        if (codes := self._codes(tokenizer)) != (
+            getattr(tokenizer, "src_lang", None),
+            getattr(tokenizer, "tgt_lang", None),
+        ):
+            tokenizer.src_lang, tokenizer.tgt_lang = codes
+        return super().encode(row, tokenizer, max_length, label2id)
+
+    def settings(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+        made = super().settings(model, tokenizer)
+        code = self._codes(tokenizer)[1]
+        if code is not None:
+            # A right answer has its language first (mBART-50, NLLB), or last, from where it is put first (mBART).
+            tokenizer.tgt_lang = code
+            ends = tokenizer(text_target="")["input_ids"]
+            number = tokenizer.convert_tokens_to_ids(code)
+            if ends[0] == number:
+                made.forced_bos_token_id = number
+            else:
+                made.decoder_start_token_id = number
+        return made
+
+    def _codes(self, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | tuple[None, None]:
+        """Return what the tokenizer calls the languages; None twice where it knows none.
+
+        Raises:
+            UserError: if it knows some, and not these.
+        """
+        known = [str(token) for token in tokenizer.all_special_tokens]
+        if not hasattr(tokenizer, "src_lang"):
+            return None, None
+        found = []
+        for language in self.codes or (self.source_language, self.target_language):
+            like = [code for code in known if code == language] or [
+                code for code in known if code.startswith(f"{language}_")
+            ]
+            if len(like) != 1:
+                some = ", ".join(sorted(code for code in known if "_" in code)[:5])
+                raise UserError(
+                    f"task.codes: the model has no language '{language}'; name both as it does ({some} ...)"
+                )
+            found += like
+        return found[0], found[1]
+
+    def untrained(self, row: Row) -> dict[str, Answer]:
+        return {"the text, not translated": {self.answered: self.source(row)}}
+
+    def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
+        from ulmfit_style.metrics import generation
+
+        return generation.translation(written, targets, self.target_language)[0]
+
+    def signatures(self) -> dict[str, str]:
+        from ulmfit_style.metrics import generation
+
+        return generation.translation(["-"], ["-"], self.target_language)[1]
+
+    def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
+        from ulmfit_style.metrics import generation
+
+        return generation.chrf_points([answer[self.answered] for answer in answers], targets)
+
+    def of_means(self, means: Array) -> Array:
+        from ulmfit_style.metrics import generation
+
+        return generation.chrf_of_means(means)
+
+
+def _in(language: str, value: Any) -> str:
+    """Return a text, or that of a language where there are several."""
+    return plain(value.get(language) if isinstance(value, dict) else value)
