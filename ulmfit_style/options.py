@@ -50,6 +50,15 @@ class NewTokenizer(Section):
     """Whether capitals and accents are taken off first."""
 
 
+class DecoderTokenizer(NewTokenizer):
+    """A tokenizer that is trained on the right answers of the training rows."""
+
+    kind: Literal["wordpiece", "bpe", "unigram"] = "bpe"
+    """As in `model.tokenizer`; bpe writes any text, to the blank."""
+    vocab_size: Count = 8000
+    """Tokens at most, special ones included."""
+
+
 class Model(Section):
     """A pretrained checkpoint, or an architecture with random weights."""
 
@@ -79,7 +88,7 @@ class Model(Section):
     """As `revision`, of the decoder's checkpoint."""
     decoder_layers: Count = 3
     """Layers of a decoder from scratch, each as wide as the encoder's."""
-    decoder_tokenizer: NewTokenizer = NewTokenizer(kind="bpe", vocab_size=8000)
+    decoder_tokenizer: DecoderTokenizer = DecoderTokenizer()
     """The tokenizer of a decoder from scratch; it has fewer tokens where the right answers make no more."""
 
     @model_validator(mode="after")

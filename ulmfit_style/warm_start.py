@@ -152,7 +152,8 @@ def _new(
         n_positions=max(POSITIONS, length),
         add_cross_attention=True,
         is_decoder=True,
-        **{f"{name}_token_id": target.eos_token_id for name in ("bos", "eos", "pad")},
+        bos_token_id=target.eos_token_id,  # and no padding, or GPT-2 would warn of a text that begins with it
+        eos_token_id=target.eos_token_id,
     )
     decoder = AutoModelForCausalLM.from_config(settings)
     return decoder, {name for name, _ in decoder.named_parameters()}
