@@ -71,7 +71,7 @@ def test_a_hub_that_does_not_answer_is_told_once(hub: Hub, tmp_path: Path):
 
 def test_every_preset_from_the_hub_is_pinned_to_a_commit():
     presets = list(_presets(CONF))
-    assert len(presets) == 14
+    assert len(presets) == 16
     assert [preset.name for preset in presets if len(preset.revision or "") != 40] == []
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 WEIGHTS = "model.safetensors"
+ENDINGS = (".safetensors", ".json", ".txt", ".model", ".spm", ".jinja")
+"""What a checkpoint's files end in: weights, configs, and what tokenizers read."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     assert model.checkpoint is not None  # random weights have none
     on_hub = is_on_hub(model)
     if on_hub:
-        directory = _from_hub(model, ["*.safetensors", "*.json", "*.txt", "*.model", RECIPE], option)
+        directory = _from_hub(model, [*(f"*{ending}" for ending in ENDINGS), RECIPE], option)
     elif model.checkpoint.startswith("package:"):
         directory = locate(model.checkpoint)
     else:
@@ -62,7 +64,7 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     digests = {
         path.name: file_digest(path)
         for path in sorted(directory.iterdir())
-        if path.suffix in {".safetensors", ".json", ".txt", ".model"} and path.is_file()
+        if path.suffix in ENDINGS and path.is_file()
     }
     _check_weights(model, directory / WEIGHTS, digests.get(WEIGHTS))
     return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
@@ -100,6 +102,21 @@ def finetuned(source: str, option: str) -> Checkpoint:
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
     # Where a text is cut stands in the recipe alone.
     return Checkpoint(found.directory, {**found.identity, "recipe": file_digest(recipe)})
+
+
+def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a checkpoint.
+
+    Raises:
+        UserError: if it needs a package that is not installed, as Marian's needs sentencepiece.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    except ImportError as error:
+        needed = next((name for name in ("sentencepiece", "protobuf") if name in str(error).lower()), "a package")
+        raise UserError(f"{directory}: its tokenizer needs {needed}; pip install {needed}") from error
 
 
 def model_type(model: Model, option: str = "model.checkpoint") -> str:
@@ -143,9 +160,7 @@ def check_sentinels(model: Model) -> None:
         UserError: if it has none.
     """
     if model.checkpoint is not None:
-        from transformers import AutoTokenizer
-
-        sentinels(AutoTokenizer.from_pretrained(resolve(model).directory, trust_remote_code=False))
+        sentinels(tokenizer(resolve(model).directory))
 
 
 def positions(model: Model) -> float:

@@ -70,7 +70,8 @@ class Predictor:
         """Return the answer to a text, or one answer for each of several texts, or for each row of a DataFrame.
 
         For text classification an answer is `{"label": ..., "score": ...}`, the score being the label's probability;
-        for token classification a list of entities, `{"entity_group", "score", "word", "start", "end"}` each.
+        for token classification a list of entities, `{"entity_group", "score", "word", "start", "end"}` each; for
+        generation `{"summary_text": ...}`, `{"translation_text": ...}` or `{"generated_text": ...}`.
 
         Raises:
             UserError: if the DataFrame lacks the task's column of texts, or a text in it.

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, final
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
+
+from ulmfit_style import checkpoints
 
 FOLDER = "decoder_tokenizer"
 """The folder of the tokenizer of what is written, within a model's own."""
@@ -44,7 +46,7 @@ class TokenizerPair:
 
 def read(directory: Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer, or the two, of a model's directory."""
-    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    tokenizer = checkpoints.tokenizer(directory)
     if not (directory / FOLDER).is_dir():
         return tokenizer
-    return TokenizerPair(tokenizer, AutoTokenizer.from_pretrained(directory / FOLDER, trust_remote_code=False)).as_one()
+    return TokenizerPair(tokenizer, checkpoints.tokenizer(directory / FOLDER)).as_one()

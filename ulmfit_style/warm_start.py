@@ -13,7 +13,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    AutoTokenizer,
     EncoderDecoderModel,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -59,15 +58,15 @@ def tokenizers(config: Config, source: PreTrainedTokenizerBase) -> TokenizerPair
     Raises:
         UserError: if the decoder's tokenizer has no token that ends a text.
     """
-    made: PreTrainedTokenizerBase = source
+    made = source
     checkpoint = config.model.decoder_checkpoint()
     if checkpoint is not None:
         place = checkpoints.resolve(checkpoint, "model.decoder").directory
-        made = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        made = checkpoints.tokenizer(place)
     elif config.model.decoder == "scratch":
         artefact = lineage.decoder_tokenizer(config)
         place = artefact.make(partial(_learn, config), config.recipe())
-        made = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        made = checkpoints.tokenizer(place)
     end = made.eos_token or made.sep_token
     if end is None or not made.is_fast:
         problem = "has no token that ends a text" if made.is_fast else "has no tokenizer.json"

@@ -56,6 +56,8 @@ def tell(config: Config) -> None:
         table.add_row(name, f"{value:.3f}", "" if low is None else f"{low:.3f} to {high:.3f}")
     say()
     show(table)
+    for name, signature in measured.get("signatures", {}).items():
+        say(f"{name}: {signature}")
     if measured["report"]:
         show(_report(measured["report"]))
     say(f"Every prediction with its row: {directory / predictions.FILE}")

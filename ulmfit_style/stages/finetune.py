@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ulmfit_style import lineage, predictions, processes
+from ulmfit_style import checkpoints, lineage, predictions, processes
 from ulmfit_style.architectures import is_causal
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
@@ -35,7 +35,7 @@ def run(config: Config) -> Path:
 def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     """Return the model with a new head and all that it is trained on, and its tokenizer."""
     import transformers
-    from transformers import AutoConfig, AutoTokenizer, set_seed
+    from transformers import AutoConfig, set_seed
 
     from ulmfit_style import warm_start
     from ulmfit_style.training.answers import collate
@@ -52,7 +52,7 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     task = task.suited(model_type)
     trained = lineage.trained_rows(config)
     head = task.head(rows.classes)
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    tokenizer = checkpoints.tokenizer(source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     pair = None if config.model.decoder is None else warm_start.tokenizers(config, tokenizer)

@@ -31,7 +31,10 @@ EXPORTED = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "chat_template.jinja",
     "vocab.txt",
+    "vocab.json",
+    "*.spm",
     METRICS,
     # These two are written for the Hub, not copied.
     RECIPE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
-from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.errors import UserError
 from ulmfit_style.schema import Unhashed
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row
 from ulmfit_style.tasks.generation import GenerationTask
@@ -54,8 +54,7 @@ class Translation(GenerationTask):
         for field, language in (("text", self.source_language), ("translation", self.target_language)):
             there = row.fields[field]
             if isinstance(there, dict) and language not in there:
-                others = f"{nearest(language, there)} (there are: {', '.join(there)})"
-                return f"the {field} is not there in '{language}'{others}"
+                return f"the {field} is not there in '{language}' (there are: {', '.join(there)})"
             if isinstance(there, list):
                 return f"the {field} is a list, and no text"
             if not _in(language, there):
