@@ -192,13 +192,16 @@ def is_gguf(checkpoint: str) -> bool:
     return checkpoint.endswith(".gguf")
 
 
-def commit(model: Model) -> str:
+def commit(model: Model, option: str = "model.checkpoint") -> str:
     """Return the commit that a checkpoint of the Hub means now; without the network, what it meant when last asked for.
+
+    Args:
+        option: What the user names it by, for error messages.
 
     Raises:
         UserError: if there is no such checkpoint.
     """
-    return _from_hub(model, ["config.json"], "model.checkpoint").name
+    return _from_hub(model, ["config.json"], option).name
 
 
 def _from_hub(model: Model, patterns: Sequence[str], option: str) -> Path:

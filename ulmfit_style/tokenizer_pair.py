@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast, final
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, cast, final
 
 from ulmfit_style import checkpoints
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FOLDER = "decoder_tokenizer"
 """The folder of the tokenizer of what is written, within a model's own."""
@@ -41,7 +42,7 @@ class TokenizerPair:
 
     def as_one(self) -> PreTrainedTokenizerBase:
         """Return the pair as what it is used as."""
-        return cast(PreTrainedTokenizerBase, self)
+        return cast("PreTrainedTokenizerBase", self)
 
 
 def read(directory: Path) -> PreTrainedTokenizerBase:
