@@ -10,6 +10,7 @@ import pandas
 import pytest
 import torch
 from samples import GOOD, jsonl, reviews, tiny_sizes, tiny_t5, tiny_tokenizer, tokenizer_of
+from tokenizers import decoders
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForCausalLM,
@@ -57,7 +58,7 @@ WHOLE = {"long": False, "long_target": False}
 
 
 def summarized(number: int, text: str) -> Row:
-    return Row("a.jsonl", number, {"text": text, "summary": " ".join(text.split()[:3])})
+    return Row("a.jsonl", number, {"text": text, "summary": " ".join(text.split()[: 2 + number % 3])})
 
 
 ROWS = [summarized(number, text + " film" * (number % 4)) for number, (text, _, _) in enumerate(reviews(8))]
@@ -117,6 +118,8 @@ def test_an_encoder_decoder_reads_the_text_and_learns_its_summary():
 def test_a_decoder_goes_on_from_the_prompt_to_the_summary_and_its_end(family: str):
     tokenizer = tokenizer_of(family, [row.fields["text"] + " TL;DR:\n" for row in ROWS])
     tokenizer.add_special_tokens({"eos_token": "</s>"})
+    told = {"WordPiece": decoders.WordPiece(), "byte-level": decoders.ByteLevel(), "metaspace": decoders.Metaspace()}
+    tokenizer.backend_tokenizer.decoder = told[family]
     task = TASK.suited("llama")
     (feature,) = task.encode(ROWS[0], tokenizer, 200, {})
     (asked,) = task.encode(ROWS[0], tokenizer, 200, None)
@@ -163,7 +166,7 @@ def test_a_long_text_is_cut_at_its_end_and_a_long_summary_too_and_both_are_told(
     assert {name: short[name] for name in WHOLE} == WHOLE
 
 
-def test_all_tokens_of_a_document_are_learnt_once_however_long_it_is():
+def test_all_tokens_of_a_document_but_the_first_are_learnt_once_however_long_it_is():
     tokenizer = tiny_tokenizer()
     task = TextGeneration(path="-", form="documents").suited("llama")
     row = Row("a", 1, {"text": "the film is a story number 3 " * 9})
@@ -171,10 +174,10 @@ def test_all_tokens_of_a_document_are_learnt_once_however_long_it_is():
     for length in (200, 20, 7):
         parts = task.encode(row, tokenizer, length, {})
         learnt = [label for part in parts for label in part["labels"] if label != IGNORED]
-        assert learnt == [*plain, tokenizer.sep_token_id]
+        assert learnt == [*plain[1:], tokenizer.sep_token_id]
         assert max(len(part["input_ids"]) for part in parts) <= length
         assert all(part["long"] == (length < 200) for part in parts)
-        assert sum(part["bytes"] for part in parts) == len(row.fields["text"])
+        assert sum(part["bytes"] for part in parts) == len(row.fields["text"]) - len("the")
 
 
 TEMPLATE = (
@@ -198,23 +201,8 @@ def test_the_last_message_of_a_chat_is_learnt_in_the_template_of_the_tokenizer()
     tokenizer.eos_token = "[SEP]"
     (feature,) = task.encode(row, tokenizer, 48, {})
     words = tokenizer.convert_ids_to_tokens(feature["input_ids"])
-    assert words == [
-        "plot",
-        "the",
-        "film",
-        "[SEP]",
-        "actor",
-        "wonderful",
-        "[SEP]",
-        "plot",
-        "the",
-        "story",
-        "[SEP]",
-        "actor",
-        "tedious",
-        "scene",
-        "[SEP]",
-    ]
+    talk = ["plot the film", "actor wonderful", "plot the story", "actor tedious scene"]
+    assert words == f"{' [SEP] '.join(talk)} [SEP]".split()
     assert [label != IGNORED for label in feature["labels"]] == [False] * 12 + [True] * 3
     (asked,) = task.encode(row, tokenizer, 48, None)
     assert asked["input_ids"] == feature["input_ids"][:12]
@@ -590,11 +578,8 @@ def test_documents_need_a_decoder(seq2seq_checkpoint: Path, tmp_path: Path):
 
 def test_translations_are_learnt_from_both_layouts(causal_checkpoint: Path, tmp_path: Path):
     (tmp_path / "checkpoint").symlink_to(causal_checkpoint)
-    pairs = [
-        (f"the {noun} number {n}", f"a {noun} is moving")
-        for n in range(40)
-        for noun in ("film", "plot", "story", "actor")
-    ]
+    nouns = [noun for noun in ("film", "plot", "story", "actor") for _ in range(40)]
+    pairs = [(f"the {noun} number {n}", f"a {noun} is moving") for n, noun in enumerate(nouns)]
     jsonl(tmp_path / "both.jsonl", [{"translation": {"en": source, "de": target}} for source, target in pairs])
     jsonl(tmp_path / "each.jsonl", [{"EN": source, "de": target} for source, target in pairs])
     own = ["task=translation", "task.source_language=en", "task.target_language=de"]
@@ -602,7 +587,7 @@ def test_translations_are_learnt_from_both_layouts(causal_checkpoint: Path, tmp_
     assert labelled.load(compose(both).task).digest(compose(both).task) == labelled.load(compose(each).task).digest(
         compose(each).task
     )
-    assert main(["finetune", *both, "finetune.epochs=12"]) == 0
+    assert main(["finetune", *both, "finetune.epochs=20"]) == 0
     found = json.loads((tmp_path / "runs/default/finetune" / METRICS).read_text())["test"]
     assert found["scores"]["chrf"] > 0.9
     assert "case:mixed" in found["signatures"]["chrf"]
@@ -628,9 +613,8 @@ def test_documents_and_completions_are_learnt_by_a_decoder(causal_checkpoint: Pa
     assert main(["predict", model, "predict.input=the film", "predict.task.temperature=1"]) == 0
     assert json.loads(capsys.readouterr().out)["generated_text"]
 
-    pairs = [
-        {"prompt": f"number {n} {noun}", "completion": f"the {noun}"} for n in range(60) for noun in ("film", "plot")
-    ]
+    nouns = [noun for noun in ("film", "plot") for _ in range(60)]
+    pairs = [{"prompt": f"the {noun} number {n} is", "completion": f"a {noun}"} for n, noun in enumerate(nouns)]
     jsonl(tmp_path / "pairs.jsonl", pairs)
     completions = ["task=text_generation", f"task.path={tmp_path / 'pairs.jsonl'}", "name=pairs"]
     assert main(["finetune", *recipe(tmp_path), *completions, "finetune.epochs=25"]) == 0

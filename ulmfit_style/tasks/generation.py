@@ -150,6 +150,7 @@ class GenerationTask(Task, abc.ABC):
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=end_of(tokenizer),
             do_sample=self.temperature > 0,
+            min_new_tokens=1,  # no right answer is empty
             max_new_tokens=self.max_new_tokens or self.max_target_length,
             no_repeat_ngram_size=self.no_repeat_ngram_size,
         )
@@ -180,7 +181,7 @@ class GenerationTask(Task, abc.ABC):
         if long:
             last = ids_of(tokenizer, after)
             ids = [*ids_of(tokenizer, text)[: max(0, room - len(last))], *last][-room:]
-        return [*first, *ids], long, blanks
+        return [*first, *ids] or [end_of(tokenizer)], long, blanks
 
     def written(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
         """Return the right answer as it is learnt."""
@@ -310,9 +311,9 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def first_of(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the token that stands before every text of a decoder: its first one, or if it has none its last one."""
+    """Return the token that the tokenizer puts before every text; none where it puts none."""
     bos = tokenizer.bos_token_id
-    return [bos if bos in tokenizer("")["input_ids"][:1] else end_of(tokenizer)]
+    return [bos] if bos in tokenizer("")["input_ids"][:1] else []
 
 
 def end_of(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -113,7 +113,7 @@ class TextGeneration(GenerationTask):
         blanks = text[len(text.rstrip(" ")) :]
         ids = ids_of(tokenizer, text.rstrip(" "))
         room = max_length - len(first)
-        return [*first, *ids[-room:]], len(ids) > room, blanks
+        return [*first, *ids[-room:]] or [end_of(tokenizer)], len(ids) > room, blanks
 
     def written(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
         if self.form != "messages":
@@ -124,10 +124,11 @@ class TextGeneration(GenerationTask):
         return answer.partition(str(tokenizer.eos_token))[0]
 
     def _pieces(self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Feature]:
-        """Return a document in pieces, whose first token is the last of the piece before: each token is learnt once."""
+        """Return a document in pieces, each from the last token of the one before: all but the first are learnt."""
         ids = [*first_of(tokenizer), *ids_of(tokenizer, self.source(row)), end_of(tokenizer)]
         parts = [ids[start : start + max_length] for start in range(0, len(ids) - 1, max_length - 1)]
-        sizes = [len(self.source(row).encode()), *[0] * (len(parts) - 1)]
+        unlearnt = len(str(tokenizer.decode(ids[:1], skip_special_tokens=True)).encode())
+        sizes = [len(self.source(row).encode()) - unlearnt, *[0] * (len(parts) - 1)]
         return [
             {
                 "input_ids": part,
