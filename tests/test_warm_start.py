@@ -71,7 +71,7 @@ def recipe(folder: Path, checkpoint: Path) -> Callable[..., list[str]]:
 
 @pytest.mark.parametrize("decoder", [("model.decoder=same",), ("model.decoder={folder}/gpt2",), SCRATCH])
 def test_an_encoder_is_given_a_decoder_that_learns_and_is_read_back(
-    decoder: tuple[str, ...], recipe: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
+    decoder: tuple[str, ...], recipe: Callable[..., list[str]], caplog: pytest.LogCaptureFixture, capsys
 ):
     overrides = recipe("adapt=none", *decoder)
     assert main(["finetune", *overrides]) == 0
@@ -90,6 +90,9 @@ def test_an_encoder_is_given_a_decoder_that_learns_and_is_read_back(
     assert ids[-1] == model.model.config.eos_token_id == model.model.generation_config.eos_token_id
     assert ids[0] != model.model.config.decoder_start_token_id  # that one is put there by the model
     assert str(directory.parent) not in (directory / "config.json").read_text()
+    capsys.readouterr()
+    assert main(["push", *overrides, "hub.repo=summaries", "hub.dry_run=true"]) == 0
+    assert "decoder_tokenizer/tokenizer.json" in capsys.readouterr().out
     assert main(["evaluate", *overrides]) == 0
     evaluated = json.loads((lineage.evaluate(compose(overrides)).directory / METRICS).read_text())
     assert evaluated["test"]["scores"] == pytest.approx(test["scores"])
@@ -259,6 +262,22 @@ def test_a_decoder_that_cannot_be_is_told_before_anything_is_trained(
         own = [override for override in own if not override.startswith("task.max_target")]
     assert main(["finetune", *own]) == 2
     assert message.format(folder=folder) in capsys.readouterr().err
+
+
+def test_a_finished_encoder_decoder_is_trained_on_with_both_its_tokenizers(recipe, tmp_path: Path, capsys):
+    overrides = recipe("adapt=none", *SCRATCH, f"runs={tmp_path}", "finetune.epochs=1", "finetune.new_epochs=0")
+    assert main(["finetune", *overrides]) == 0
+    made = lineage.finetune(compose(overrides)).directory
+    model, tokenizer = load(made).model, load(made).tokenizer
+    again = recipe("adapt=none", f"model.checkpoint={made}", f"runs={tmp_path}")
+    course, pair = prepare(compose(again))
+    assert pair("the film", verbose=False)["input_ids"] == tokenizer("the film")["input_ids"]
+    assert pair(text_target="the film")["input_ids"] == tokenizer(text_target="the film")["input_ids"]
+    assert torch.equal(
+        course.model.state_dict()["decoder.lm_head.weight"], model.state_dict()["decoder.lm_head.weight"]
+    )
+    assert main(["adapt", *recipe(f"model.checkpoint={made}", f"runs={tmp_path}", "adapt.general=null")]) == 2
+    assert "writes with another tokenizer than it reads with" in capsys.readouterr().err
 
 
 def test_a_decoder_whose_texts_have_no_end_is_told(recipe, folder: Path, tokenizer: PreTrainedTokenizerFast, capsys):

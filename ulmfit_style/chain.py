@@ -18,6 +18,7 @@ from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, re
 from ulmfit_style.tasks.base import Task
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.tokenizer_pair import FOLDER
 
 COURSE = "course"
 """What the figure beside metrics.json is called, with its two endings."""
@@ -77,6 +78,9 @@ def plan(config: Config, stages: Sequence[str]) -> list[Step]:
     learning = [step for step in steps if step.stage in (pretrain.run, adapt.run) and not step.artefact.finished]
     if learning and architectures.is_encoder_decoder(checkpoints.model_type(config.model)):
         checkpoints.check_sentinels(config.model)
+        if config.model.checkpoint and (checkpoints.resolve(config.model).directory / FOLDER).is_dir():
+            two = f"{config.model.title()} writes with another tokenizer than it reads with, and has no text to restore"
+            raise UserError(f"adapt.objective=denoising: {two}; adapt the encoder before, or take adapt=none")
     if "predict" in stages:
         predict.check(config)
     return steps

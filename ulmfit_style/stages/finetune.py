@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ulmfit_style import checkpoints, lineage, predictions, processes
+from ulmfit_style import lineage, predictions, processes, tokenizer_pair
 from ulmfit_style.architectures import is_causal
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
@@ -52,7 +52,7 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     task = task.suited(model_type)
     trained = lineage.trained_rows(config)
     head = task.head(rows.classes)
-    tokenizer = checkpoints.tokenizer(source)
+    tokenizer = tokenizer_pair.read(source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     pair = None if config.model.decoder is None else warm_start.tokenizers(config, tokenizer)
