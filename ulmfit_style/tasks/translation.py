@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
+from pydantic import Field
+
 from ulmfit_style.errors import UserError
 from ulmfit_style.schema import Unhashed
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row
@@ -31,7 +33,7 @@ class Translation(GenerationTask):
     """The language of the text, as the file has it: the column `en`, or `en` in {"translation": {"en": ..., ...}}."""
     target_language: str
     """The language of the translation, as the file has it."""
-    codes: tuple[str, str] | None = None
+    codes: Annotated[tuple[str, ...], Field(min_length=2, max_length=2)] | None = None
     """What the tokenizer of a model of many languages calls the two: [en_XX, de_DE] (mBART), [eng_Latn, deu_Latn]
     (NLLB); null: as the file does, or what begins like that."""
     text: Annotated[str | None, Unhashed] = None
