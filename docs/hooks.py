@@ -102,7 +102,7 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         return "files"
     if schema["type"] == "array":
-        return f"list of {_type(schema['items'])}"
+        return f"list of {_type(schema.get('items') or schema['prefixItems'][0])}"
     limits = [f"{sign} {schema[name]}" for name, sign in LIMITS.items() if name in schema]
     return ", ".join([TYPES.get(schema["type"], schema["type"]), *limits])
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import transformers
-from samples import chunks, questions, reviews, tag, tiny_sizes, tiny_t5
+from samples import chunks, encoder_decoder, questions, reviews, tag, tiny_sizes, tiny_t5, with_sentinels
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from ulmfit_style import processes
+from ulmfit_style.checkpoints import sentinels
 from ulmfit_style.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.generation import GenerationTask
@@ -42,7 +43,7 @@ from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Encoded, Ordered
 from ulmfit_style.training.contrast import Contrast, Groups
 from ulmfit_style.training.layers import groups
-from ulmfit_style.training.objectives import CausalLM, MaskedLM
+from ulmfit_style.training.objectives import CausalLM, Denoising, MaskedLM
 from ulmfit_style.training.trainer import RecipeTrainer
 
 TASK = TextClassification(path="-")
@@ -61,7 +62,7 @@ TASKS: dict[str, Task] = {
     "completions": TextGeneration(path="-", max_target_length=16).suited("llama"),
     "documents": TextGeneration(path="-", form="documents", max_target_length=16).suited("llama"),
 }
-LANGUAGE = ["masked language modelling", "causal language modelling"]
+LANGUAGE = ["masked language modelling", "causal language modelling", "span corruption", "text infilling"]
 LAYERWISE = "layers at rates of their own, the lowest frozen"
 TASKS[LAYERWISE] = TASK
 CONTRAST = "contrast"
@@ -125,6 +126,11 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
                 LlamaConfig(**{name: size for name, size in tiny.items() if "dropout" not in name})
             )
             objective = CausalLM(tokenizer)
+        elif kind == "span corruption":
+            tokenizer = with_sentinels(tokenizer)
+            model, objective = encoder_decoder("T5", tokenizer), Denoising(tokenizer, 0.3, 0, sentinels(tokenizer))
+        elif kind == "text infilling":
+            model, objective = encoder_decoder("BART", tokenizer), Denoising(tokenizer, 0.3, 0)
         texts = [text + " film" * (number % 9) for number, (text, _, _) in enumerate(reviews(40))]
         rows: Any = chunks(texts, tokenizer, 32, folder)
         gather = objective.collate

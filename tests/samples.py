@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast, T5Config
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents, Texts
@@ -62,6 +69,21 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def with_sentinels(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Return a tokenizer like T5's: with sentinels, without a mask, and with an end of each text alone."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    ends = [("[SEP]", backend.token_to_id("[SEP]"))]
+    backend.post_processor = processors.TemplateProcessing("$A [SEP]", "$A [SEP] $B:1 [SEP]:1", ends)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        eos_token="[SEP]",
+        sep_token="[SEP]",
+        additional_special_tokens=[f"<extra_id_{number}>" for number in range(10)],
+    )
+
+
 def tiny_sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
     """Return the sizes of a tiny model, without dropout, for any architecture's config."""
     return {
@@ -75,6 +97,17 @@ def tiny_sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
         "attention_probs_dropout_prob": 0.0,
         "pad_token_id": tokenizer.pad_token_id,
     }
+
+
+def encoder_decoder(name: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """Make a tiny T5 or BART, without dropout."""
+    if name == "T5":
+        return T5ForConditionalGeneration(tiny_t5(tiny_sizes(tokenizer)))
+    ends = {"pad_token_id": 0, "eos_token_id": 3, "vocab_size": len(tokenizer)}
+    layers = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    widths = {"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 128}
+    tokens = {"bos_token_id": 2, "decoder_start_token_id": 3, "forced_eos_token_id": 3}
+    return BartForConditionalGeneration(BartConfig(**layers, **widths, **ends, **tokens, dropout=0.0))
 
 
 def tiny_t5(tiny: dict[str, object]) -> T5Config:

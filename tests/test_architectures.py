@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 from transformers.models.auto import modeling_auto
 
+from ulmfit_style.__main__ import main
 from ulmfit_style.architectures import has_head, objective
 from ulmfit_style.errors import UserError
 
@@ -18,34 +18,28 @@ from ulmfit_style.errors import UserError
     [
         ("AutoModelForMaskedLM", modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES),
         ("AutoModelForCausalLM", modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+        ("AutoModelForSeq2SeqLM", modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
         ("AutoModelForSequenceClassification", modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
         ("AutoModelForTokenClassification", modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES),
     ],
 )
 def test_every_architecture_of_the_library_is_known_though_it_is_not_imported(auto_class: str, table: dict):
-    assert len(table) > 50
+    assert len(table) > 30
     assert [name for name in modeling_auto.MODEL_MAPPING_NAMES if has_head(auto_class, name) != (name in table)] == []
 
 
 def test_the_objective_is_that_of_the_architecture():
     assert [objective("auto", name) for name in ("bert", "modernbert", "llama", "gpt2")] == ["mlm", "mlm", "clm", "clm"]
+    assert {objective("auto", name) for name in ("t5", "mt5", "bart", "marian", "pegasus")} == {"denoising"}
     for name, model_type, message in [
         ("clm", "bert", "adapt.objective=clm: a model of type 'bert' has mlm; leave it at auto"),
         ("mlm", "llama", "adapt.objective=mlm: a model of type 'llama' has clm; leave it at auto"),
-        ("auto", "t5", "adapt.objective=auto: a model of type 't5' has neither mlm nor clm; choose another model, or "),
+        ("clm", "marian", "adapt.objective=clm: a model of type 'marian' has denoising; leave it at auto"),
+        ("auto", "vit", "adapt.objective=auto: a model of type 'vit' has none of mlm, clm and denoising; choose anoth"),
     ]:
         with pytest.raises(UserError) as caught:
             objective(name, model_type)
         assert str(caught.value).startswith(message)
-
-
-@pytest.fixture
-def t5(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """A tiny T5, which has neither language-model head."""
-    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "vocab_size": len(tokenizer)}
-    T5ForConditionalGeneration(T5Config(**sizes)).save_pretrained(tmp_path / "t5")
-    tokenizer.save_pretrained(tmp_path / "t5")
-    return tmp_path / "t5"
 
 
 def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -55,14 +49,24 @@ def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_a_model_without_an_objective_is_answered_before_the_data_is_read(t5: Path, tiny_overrides, tmp_path: Path):
-    options = [f"model.checkpoint={t5}", "task.path=nowhere.csv"]
+def test_a_model_without_an_objective_is_answered_before_the_data_is_read(checkpoint: Path, tiny_overrides, tmp_path):
+    options = [option for option in renamed(checkpoint, tmp_path / "model", model_type="vit") if option != "adapt=none"]
     for stages in (["adapt"], ["adapt", "finetune"], ["plan"]):
         ended = without_torch(*stages, *tiny_overrides, *options)
         assert ended.returncode == 2, ended.stderr
-        assert "adapt.objective=auto: a model of type 't5' has neither mlm nor clm; choose another" in ended.stderr
+        assert "adapt.objective=auto: a model of type 'vit' has none of mlm, clm and denoising; choo" in ended.stderr
         assert ended.stdout == ""
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_encoder_decoder_that_can_take_no_text_out_is_answered_before_anything_is_trained(
+    causal_checkpoint: Path, tiny_overrides, tmp_path: Path, capsys
+):
+    options = [f"model.checkpoint={tmp_path / 'model'}"]
+    renamed(causal_checkpoint, tmp_path / "model", model_type="marian")
+    assert main(["adapt", *tiny_overrides, *options]) == 2
+    assert "the tokenizer has neither sentinels (<extra_id_0>) nor a mask" in capsys.readouterr().err
+    assert not list((tmp_path / "runs").glob("adapt-*"))
 
 
 def test_an_objective_that_the_model_lacks_is_answered_too(tiny_overrides):

@@ -1,17 +1,28 @@
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from samples import chunks
+from samples import chunks, encoder_decoder, with_sentinels
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
+from ulmfit_style.checkpoints import sentinels
 from ulmfit_style.composing import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.logits import logits_at
-from ulmfit_style.training.objectives import IGNORED, CausalLM, MaskedLM, choose, heldout
+from ulmfit_style.training.objectives import (
+    IGNORED,
+    CausalLM,
+    Denoising,
+    MaskedLM,
+    _poisson_spans,
+    _spans,
+    choose,
+    heldout,
+)
 
 DOCUMENTS = [
     "the film is wonderful",
@@ -189,8 +200,120 @@ def test_the_architecture_chooses_the_objective(tokenizer: PreTrainedTokenizerFa
         choose("clm", "bert", tokenizer, options)
     with pytest.raises(UserError, match=r"adapt\.objective=mlm: a model of type 'llama' has clm"):
         choose("mlm", "llama", tokenizer, options)
-    with pytest.raises(UserError, match=r"adapt\.objective=auto: a model of type 't5' has neither mlm nor clm"):
-        choose("auto", "t5", tokenizer, options)
+    with pytest.raises(UserError, match=r"adapt\.objective=mlm: a model of type 'bart' has denoising"):
+        choose("mlm", "bart", tokenizer, options)
+    with pytest.raises(
+        UserError, match=r"adapt\.objective=auto: a model of type 'vit' has none of mlm, clm and denois"
+    ):
+        choose("auto", "vit", tokenizer, options)
+
+
+def test_text_is_taken_out_by_sentinels_or_a_mask_or_not_at_all(
+    tokenizer: PreTrainedTokenizerFast, causal_checkpoint: Path
+):
+    options = compose().adapt
+    mine, masks = choose("auto", "t5", with_sentinels(tokenizer), options), choose("auto", "bart", tokenizer, options)
+    assert isinstance(mine, Denoising)
+    assert mine.sentinels == list(range(len(tokenizer), len(tokenizer) + 10))
+    assert isinstance(masks, Denoising)
+    assert masks.sentinels == []
+    neither = PreTrainedTokenizerFast.from_pretrained(causal_checkpoint)
+    with pytest.raises(UserError, match=r"the tokenizer has neither sentinels \(<extra_id_0>\) nor a mask, so no text"):
+        choose("auto", "marian", neither, options)
+
+
+@pytest.fixture(params=["T5", "BART"])
+def denoising(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> Denoising:
+    """Span corruption or text infilling."""
+    mine = with_sentinels(tokenizer) if request.param == "T5" else tokenizer
+    return Denoising(mine, 0.3, seed=7, sentinels=sentinels(mine))
+
+
+def test_what_is_taken_out_and_what_is_left_are_the_whole_text(denoising: Denoising, tmp_path: Path):
+    rows = chunks([*DOCUMENTS, "a film"], denoising.tokenizer, 64, tmp_path)
+    for epoch in range(100):
+        for row in rows:
+            inputs, target, sizes = denoising.corrupt({**row, "turn": (1, epoch)})
+            assert len(inputs) <= len(row["input_ids"])
+            if not denoising.sentinels:
+                assert (target.tolist(), sizes.tolist()) == (row["input_ids"].tolist(), row["bytes"].tolist())
+                continue
+            assert restored(inputs.tolist(), target.tolist(), denoising.sentinels) == row["input_ids"].tolist()
+            own = dict(zip(row["input_ids"].tolist(), row["bytes"].tolist(), strict=True))
+            assert sizes.tolist() == [own.get(token, 0) for token in target]
+
+
+def restored(inputs: list[int], target: list[int], sentinels: Sequence[int]) -> list[int]:
+    """Put what follows each sentinel of a target in its place."""
+    spans: dict[int, list[int]] = {}
+    for token in target[:-1]:
+        if token in sentinels:
+            span = spans[token] = []
+        else:
+            span.append(token)
+    assert list(spans) == [token for token in inputs if token in sentinels] == list(sentinels[: len(spans)])
+    return [token for place in inputs for token in spans.get(place, [place])]
+
+
+def test_spans_are_a_function_of_seed_turn_and_row_alone(denoising: Denoising, tmp_path: Path):
+    row = chunks(DOCUMENTS, denoising.tokenizer, 64, tmp_path)[1]
+
+    def inputs(seed: int = 7, turn: tuple[int, int] = (1, 0), index: int = 1) -> list[int]:
+        again = Denoising(denoising.tokenizer, 0.3, seed, denoising.sentinels)
+        return again.corrupt({**row, "turn": turn, "index": index})[0].tolist()
+
+    np.random.seed(0)
+    first = inputs()
+    np.random.seed(1)
+    assert inputs() == first
+    assert all(other != first for other in (inputs(seed=8), inputs(turn=(1, 1)), inputs(turn=(2, 0)), inputs(index=2)))
+
+
+def test_spans_have_the_share_and_the_lengths_of_their_papers():
+    random = np.random.default_rng(0)
+    t5 = [_spans(random, 500, 0.15) for _ in range(200)]
+    for spans in t5:
+        assert sum(stop - start for start, stop in spans) == 75
+        assert len(spans) == 25
+        assert all(stop < start for (_, stop), (start, _) in pairwise(spans))  # never two in a row
+        assert spans[0][0] > 0
+        assert spans[-1][1] == 500
+    bart = [_poisson_spans(random, 500, 0.3) for _ in range(200)]
+    assert {sum(stop - start for start, stop in spans) for spans in bart} == {150}
+    sizes = np.array([stop - start for spans in bart for start, stop in spans])
+    assert sizes.mean() == pytest.approx(3, abs=0.1)
+    assert (sizes == 0).mean() == pytest.approx(np.exp(-3), abs=0.01)
+    assert all(stop <= start for spans in bart for (_, stop), (start, _) in pairwise(spans))
+
+
+def test_where_sentinels_run_out_the_rest_of_the_text_stays(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
+    mine = with_sentinels(tokenizer)
+    row = chunks(["the film is very moving " * 12], mine, 64, tmp_path)[0]
+    few = Denoising(mine, 0.5, 0, sentinels(mine)[:2])
+    inputs, target, _ = few.corrupt({**row, "turn": (1, 0)})
+    assert restored(inputs.tolist(), target.tolist(), few.sentinels) == row["input_ids"].tolist()
+
+
+def test_the_denoising_loss_is_the_models_own_and_padding_adds_nothing(denoising: Denoising, tmp_path: Path):
+    set_seed(0)
+    model = encoder_decoder("T5" if denoising.sentinels else "BART", denoising.tokenizer).eval()
+    rows = chunks(DOCUMENTS, denoising.tokenizer, 64, tmp_path)
+    batch = denoising.collate([{**row, "turn": (1, 0)} for row in rows])
+    with torch.no_grad():
+        together = denoising.loss(model, batch)
+        alone = [denoising.collate([{**row, "turn": (1, 0)}]) for row in rows]
+        assert float(together) == pytest.approx(sum(float(denoising.loss(model, one)) for one in alone), rel=1e-5)
+        inputs = {name: tensor for name, tensor in batch.items() if name != "bytes"}
+        torch.testing.assert_close(together / denoising.count(batch), model(**inputs).loss)
+
+
+def test_a_sample_of_denoising_can_be_read(denoising: Denoising, tmp_path: Path):
+    model = encoder_decoder("T5" if denoising.sentinels else "BART", denoising.tokenizer)
+    sample = denoising.sample(model, chunks(DOCUMENTS, denoising.tokenizer, 64, tmp_path)[1])
+    mark = "<extra_id_0>" if denoising.sentinels else "[MASK]"
+    assert mark in sample["text"]
+    assert sample["right"].startswith("<extra_id_0>" if denoising.sentinels else "a very tedious plot")
+    assert not any(end in text for end in ("[SEP]", "[CLS]", "[PAD]") for text in sample.values())
 
 
 def test_a_row_without_words_is_not_masked(objective: MaskedLM, tokenizer: PreTrainedTokenizerFast):

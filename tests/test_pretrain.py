@@ -14,6 +14,9 @@ from ulmfit_style.run import METRICS
 
 ENCODER = "{model_type: bert, hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32}"
 DECODER = "{model_type: llama, hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32}"
+T5 = "{model_type: t5, d_model: 16, d_kv: 8, d_ff: 32, num_layers: 2, num_heads: 2}"
+BART = "{model_type: bart, d_model: 16, encoder_layers: 1, decoder_layers: 1, encoder_attention_heads: 2, "
+BART += "decoder_attention_heads: 2, encoder_ffn_dim: 32, decoder_ffn_dim: 32, max_position_embeddings: 128}"
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +39,8 @@ def run(tmp_path: Path, text: Path, write_csv: Callable[..., Path]) -> Callable[
         left_out = tuple(f"{argument.removesuffix('=none')}." for argument in arguments if argument.endswith("=none"))
         overrides = [
             "model=mini_bert",
-            f"model.architecture={architecture}",
+            "~model.architecture",  # or fields of that of mini_bert would stay
+            f"+model.architecture={architecture}",
             "model.tokenizer.vocab_size=300",
             f"pretrain.path={text}",
             "pretrain.batch_size=4",
@@ -82,6 +86,22 @@ def test_a_decoder_is_pretrained_with_its_own_tokenizer(run: Callable[..., int],
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "runs/default/pretrain")
     text = "The film, unforgettable: 감동! 🙂"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+@pytest.mark.parametrize("architecture", [T5, BART])
+def test_an_encoder_decoder_learns_to_restore_text_from_random_weights(
+    architecture: str, run: Callable[..., int], tmp_path: Path
+):
+    forgetting = ["adapt.replay_ratio=0.2", f"adapt.general={tmp_path / 'text.jsonl'}", "adapt.epochs=2"]
+    options = ["adapt.learning_rate=1e-2", "pretrain.epochs=2", "finetune.epochs=1"]
+    assert run("pretrain", "adapt", "finetune", *forgetting, *options, architecture=architecture) == 0
+    metrics = json.loads((tmp_path / "runs/default/adapt" / METRICS).read_text())
+    before, after = metrics["heldout"]
+    assert after["loss"] < before["loss"] - 0.1
+    assert after["general_loss"] < before["general_loss"]
+    assert metrics["per"] == "target token"
+    assert all("[MASK]" in sample["text"] for sample in metrics["samples"])
+    assert "label" in load(tmp_path / "runs/default/finetune")("the film is wonderful")
 
 
 @pytest.mark.parametrize(("kind", "size"), [("wordpiece", 300), ("unigram", 80)])

@@ -15,7 +15,7 @@ from typing import Literal
 from ulmfit_style.errors import UserError
 
 
-def objective(name: str, model_type: str, option: str = "adapt.objective") -> Literal["mlm", "clm"]:
+def objective(name: str, model_type: str, option: str = "adapt.objective") -> Literal["mlm", "clm", "denoising"]:
     """Return the objective that an option names, or for `auto` that of the architecture.
 
     Args:
@@ -24,25 +24,42 @@ def objective(name: str, model_type: str, option: str = "adapt.objective") -> Li
     Raises:
         UserError: if the architecture has no head for it.
     """
-    masked, causal = has_head("AutoModelForMaskedLM", model_type), is_causal(model_type)
-    if masked and name in ("auto", "mlm"):
-        return "mlm"
-    if causal and name in ("auto", "clm"):
-        return "clm"
-    able = "mlm" if masked else "clm" if causal else "neither mlm nor clm"
-    remedy = "leave it at auto" if masked or causal else "choose another model, or adapt nothing: adapt=none"
+    own: Literal["mlm", "clm", "denoising"] | None = None
+    if is_encoder_decoder(model_type):
+        own = "denoising"  # BART has a head for masked words too, which is the same
+    elif has_head("AutoModelForMaskedLM", model_type):
+        own = "mlm"
+    elif is_causal(model_type):
+        own = "clm"
+    if own is not None and name in ("auto", own):
+        return own
+    able = own or "none of mlm, clm and denoising"
+    remedy = "leave it at auto" if own else "choose another model, or adapt nothing: adapt=none"
     raise UserError(f"{option}={name}: a model of type '{model_type}' has {able}; {remedy}")
 
 
 def is_causal(model_type: str) -> bool:
     """Tell whether the models of an architecture read from left to right."""
     # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
-    return has_head("AutoModelForCausalLM", model_type) and not has_head("AutoModelForMaskedLM", model_type)
+    others = has_head("AutoModelForMaskedLM", model_type) or is_encoder_decoder(model_type)
+    return has_head("AutoModelForCausalLM", model_type) and not others
+
+
+def is_encoder_decoder(model_type: str) -> bool:
+    """Tell whether the models of an architecture are an encoder and a decoder."""
+    return has_head("AutoModelForSeq2SeqLM", model_type)
 
 
 def has_head(auto_class: str, model_type: str) -> bool:
     """Tell whether a transformers auto class, such as AutoModelForMaskedLM, loads models of an architecture."""
     return model_type in _table(auto_class)
+
+
+def can_read_along(model_type: str) -> bool:
+    """Tell whether the models of an architecture can be decoders with cross-attention, in an encoder-decoder of two."""
+    path = _models() / model_type.replace("-", "_") / f"modeling_{model_type.replace('-', '_')}.py"
+    writes = has_head("AutoModelForCausalLM", model_type) and not is_encoder_decoder(model_type)
+    return writes and path.exists() and "add_cross_attention" in path.read_text(encoding="utf-8")
 
 
 def is_loaded_by(auto_class: str, architecture: str) -> bool:
@@ -60,13 +77,16 @@ def _table(auto_class: str) -> dict[str, str]:
     return dict(ast.literal_eval(pairs.args[0]))
 
 
-@cache
-def _source() -> list[ast.stmt]:
+def _models() -> Path:
     package = importlib.util.find_spec("transformers")
     assert package is not None  # a dependency
     assert package.origin is not None
-    path = Path(package.origin).with_name("models") / "auto" / "modeling_auto.py"
-    return ast.parse(path.read_text(encoding="utf-8")).body
+    return Path(package.origin).with_name("models")
+
+
+@cache
+def _source() -> list[ast.stmt]:
+    return ast.parse((_models() / "auto" / "modeling_auto.py").read_text(encoding="utf-8")).body
 
 
 def _assigned(body: Sequence[ast.stmt], name: str) -> list[ast.expr]:

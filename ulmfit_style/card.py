@@ -149,6 +149,8 @@ def _recipe(manifest: Mapping[str, Any], recipe: Config, metrics: Mapping[str, A
     adapt, finetune = recipe.adapt, recipe.finetune
     long_texts = "" if recipe.task is None else recipe.task.long_texts
     rows = [["Base checkpoint", f"`{recipe.model.title()}`"]]
+    if recipe.model.decoder is not None and manifest["stage"] == "finetune":
+        rows.append(["Decoder", f"`{recipe.model.decoder}`"])
     if _adapted(manifest) and adapt is not None:
         rows.append(["Adapted", _training(adapt.epochs, adapt.learning_rate, adapt.batch_size, adapt.seed)])
     else:

@@ -19,9 +19,12 @@ from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, re
 from ulmfit_style.tasks.base import Task
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.tokenizer_pair import FOLDER
 
 COURSE = "course"
 """What the figure beside metrics.json is called, with its two endings."""
+
+ENCODER_DECODER = "AutoModelForSeq2SeqLM"
 
 FEWEST_POINTS = 10
 """Logged steps that are worth a figure."""
@@ -75,6 +78,12 @@ def plan(config: Config, stages: Sequence[str]) -> list[Step]:
             probe.check(lineage.required_task(config))
         title = f"evaluate: {config.evaluate.path or f'the {config.evaluate.split} rows'}"
         steps.append(Step(title, "evaluate", lineage.evaluate(config), evaluate.run, config))
+    learning = [step for step in steps if step.stage in (pretrain.run, adapt.run) and not step.artefact.finished]
+    if learning and architectures.is_encoder_decoder(checkpoints.model_type(config.model)):
+        checkpoints.check_sentinels(config.model)
+        if config.model.checkpoint and (checkpoints.resolve(config.model).directory / FOLDER).is_dir():
+            two = f"{config.model.title()} writes with another tokenizer than it reads with, and has no text to restore"
+            raise UserError(f"adapt.objective=denoising: {two}; adapt the encoder before, or take adapt=none")
     if "predict" in stages:
         predict.check(config)
     return steps
@@ -112,9 +121,13 @@ def _check_batch(config: Config, stage: str, options: LanguageModelling | Finetu
 
 
 def _check_head(config: Config, task: Task, model_type: str) -> None:
-    auto_class = task.auto_class(model_type)
-    if not architectures.has_head(auto_class, model_type):
-        needed = f"{type(task).__name__} needs one that {auto_class} knows"
+    auto_class, kind = task.auto_class(model_type), type(task).__name__
+    if config.model.decoder is not None:
+        _check_decoder(config, task, model_type)
+    elif not architectures.has_head(auto_class, model_type):
+        needed = f"{kind} needs one that {auto_class} knows"
+        if auto_class == ENCODER_DECODER and architectures.has_head("AutoModelForMaskedLM", model_type):
+            needed += "; give it a decoder: model.decoder=same"
         raise UserError(f"model.checkpoint={config.model.title()}: is of type '{model_type}', and {needed}")
     if config.finetune.contrast_epochs and not isinstance(task, TextClassification):
         raise UserError(
@@ -126,9 +139,32 @@ def _check_head(config: Config, task: Task, model_type: str) -> None:
         remedy = "take finetune.pooling=default"
         if not isinstance(task, TextTask):
             raise UserError(f"finetune.pooling={pooling}: {type(task).__name__} does not score whole texts; {remedy}")
-        if architectures.has_head("AutoModelForSeq2SeqLM", model_type):
+        if architectures.is_encoder_decoder(model_type):
             kind = f"a model of type '{model_type}' is an encoder and a decoder, and the head pools one body"
             raise UserError(f"finetune.pooling={pooling}: {kind}; {remedy}, or another model")
+
+
+def _check_decoder(config: Config, task: Task, model_type: str) -> None:
+    """Check that the model is an encoder that is given a decoder for a task that writes, and which can read along."""
+    option, remedy = f"model.decoder={config.model.decoder}", "take model.decoder=null"
+    if architectures.is_encoder_decoder(model_type) or architectures.is_causal(model_type):
+        raise UserError(f"{option}: a model of type '{model_type}' writes by itself; {remedy}")
+    if task.auto_class(model_type) != ENCODER_DECODER:
+        raise UserError(f"{option}: {type(task).__name__} wants no text that a decoder could write; {remedy}")
+    if config.finetune.pooling != "default":
+        raise UserError(f"{option}: finetune.pooling={config.finetune.pooling} is for a head, and this is a decoder")
+    if config.model.decoder == "scratch":
+        return
+    checkpoint = config.model.decoder_checkpoint() or config.model
+    own = checkpoints.model_type(checkpoint, "model.decoder")
+    if not architectures.can_read_along(own):
+        others = "name another checkpoint, or take model.decoder=scratch"
+        raise UserError(
+            f"{option}: a model of type '{own}' has no cross-attention, so it cannot be a decoder; {others}"
+        )
+    written, positions = task.suited(model_type).reach(0), checkpoints.positions(checkpoint)
+    if written > positions:
+        raise UserError(f"{option}: writes {positions:,} tokens at most, and task.max_target_length={written}")
 
 
 def make(steps: Sequence[Step], name: str) -> None:

@@ -119,18 +119,48 @@ def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         raise UserError(f"{directory}: its tokenizer needs {needed}; pip install {needed}") from error
 
 
-def model_type(model: Model) -> str:
+def model_type(model: Model, option: str = "model.checkpoint") -> str:
     """Return what a checkpoint's config.json calls its architecture, such as "bert".
+
+    Args:
+        option: What the user names it by, for error messages.
 
     Raises:
         UserError: if there is no such checkpoint, or it does not say.
     """
     if model.architecture is not None:
         return str(model.architecture["model_type"])
-    found = read_json(resolve(model).directory / "config.json").get("model_type")
+    found = read_json(resolve(model, option).directory / "config.json").get("model_type")
     if found is None:
-        raise UserError(f"model.checkpoint={model.checkpoint}: its config.json has no model_type")
+        raise UserError(f"{option}={model.checkpoint}: its config.json has no model_type")
     return str(found)
+
+
+def sentinels(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens that stand for what is taken out of a text (T5), none where one mask stands for all (BART).
+
+    Raises:
+        UserError: if the tokenizer has neither.
+    """
+    vocabulary = tokenizer.get_vocab()
+    ids: list[int] = []
+    # mT5's are ordinary tokens, with the blank before them.
+    while (found := vocabulary.get(f"<extra_id_{len(ids)}>", vocabulary.get(f"▁<extra_id_{len(ids)}>"))) is not None:
+        ids.append(found)
+    if not ids and tokenizer.mask_token_id is None:
+        problem = "has neither sentinels (<extra_id_0>) nor a mask, so no text can be taken out to be restored"
+        raise UserError(f"adapt.objective=denoising: the tokenizer {problem}; choose another model, or adapt=none")
+    return ids
+
+
+def check_sentinels(model: Model) -> None:
+    """Check that a checkpoint's tokenizer has a token for what is taken out of a text; a new one has.
+
+    Raises:
+        UserError: if it has none.
+    """
+    if model.checkpoint is not None:
+        sentinels(tokenizer(resolve(model).directory))
 
 
 def positions(model: Model) -> float:
@@ -162,13 +192,16 @@ def is_gguf(checkpoint: str) -> bool:
     return checkpoint.endswith(".gguf")
 
 
-def commit(model: Model) -> str:
+def commit(model: Model, option: str = "model.checkpoint") -> str:
     """Return the commit that a checkpoint of the Hub means now; without the network, what it meant when last asked for.
+
+    Args:
+        option: What the user names it by, for error messages.
 
     Raises:
         UserError: if there is no such checkpoint.
     """
-    return _from_hub(model, ["config.json"], "model.checkpoint").name
+    return _from_hub(model, ["config.json"], option).name
 
 
 def _from_hub(model: Model, patterns: Sequence[str], option: str) -> Path:

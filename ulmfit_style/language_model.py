@@ -80,7 +80,9 @@ def prepare(
         raise UserError(f"{source}: the tokenizer has {len(tokenizer):,} tokens, and the model {vocabulary:,}")
 
     # Rows
-    start = first_position(model, options.max_length, tokenizer.pad_token_id, causal=objective.causal)
+    start = None
+    if objective.causal is not None:
+        start = first_position(model, options.max_length, tokenizer.pad_token_id, causal=objective.causal)
     if start is None:
         say(f"  a model of type '{model_type}' cannot keep packed documents apart: each has a row of its own")
 

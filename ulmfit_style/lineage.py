@@ -23,7 +23,16 @@ from ulmfit_style.run import LIBRARIES, MANIFEST, RECIPE, Artefact, device, dige
 from ulmfit_style.schema import spelled
 from ulmfit_style.tasks.base import Row, Task
 
-RESULT_VERSIONS = {"scratch": 1, "pretrain": 1, "references": 2, "setfit": 1, "adapt": 2, "finetune": 1, "evaluate": 1}
+RESULT_VERSIONS = {
+    "scratch": 1,
+    "pretrain": 1,
+    "references": 2,
+    "setfit": 1,
+    "adapt": 2,
+    "decoder_tokenizer": 1,
+    "finetune": 1,
+    "evaluate": 1,
+}
 """Raised whenever a stage would make something else of the same config."""
 
 ACTS_THROUGH = {
@@ -33,6 +42,7 @@ ACTS_THROUGH = {
     "like": (("model",), "the checkpoint's files have changed"),
     "corpus": (("corpus", "pretrain", "task"), "the corpus's text has changed"),
     "data": (("task",), "the labelled rows have changed"),
+    "decoder": (("model", "finetune", "task"), "the decoder's files have changed"),
     "watched": (("task",), "other rows are watched"),
     "tuned": (
         ("model", "pretrain", "corpus", "adapt", "task", "finetune", "evaluate"),
@@ -145,9 +155,40 @@ def finetune(config: Config) -> Artefact:
         "data": labelled.load(task).digest(task),
         "finetune": config.finetune.determinants(),
     }
+    if config.model.decoder is not None:
+        new = {name: getattr(config.finetune, name) for name in ("new_epochs", "new_learning_rate")}
+        determinants["decoder"] = {**decoder(config), **new}
     if config.finetune.patience is not None:
         determinants["watched"] = labelled.digest_of(task, labelled.watched(task)[1])
     return Artefact("finetune", determinants, config.runs)
+
+
+def decoder(config: Config) -> dict[str, Any]:
+    """Return what determines the decoder that an encoder is given, as JSON values."""
+    checkpoint = config.model.decoder_checkpoint()
+    if checkpoint is not None:
+        return {"decoder": checkpoints.resolve(checkpoint, "model.decoder").identity}
+    if config.model.decoder == "same":
+        return {"decoder": "same"}
+    tokenizer = decoder_tokenizer(config).fingerprint
+    return {"decoder": "scratch", "layers": config.model.decoder_layers, "tokenizer": tokenizer}
+
+
+def decoder_tokenizer(config: Config) -> Artefact:
+    """Return the artefact of a new decoder's tokenizer."""
+    task = required_task(config)
+    determinants = {
+        "version": RESULT_VERSIONS["decoder_tokenizer"],
+        "tokenizer": config.model.decoder_tokenizer.determinants(),
+        "data": labelled.digest_of(task, trained_rows(config)),
+    }
+    return Artefact("decoder_tokenizer", determinants, config.runs)
+
+
+def trained_rows(config: Config) -> list[Row]:
+    """Return the labelled rows that `finetune` trains on."""
+    task = required_task(config)
+    return labelled.load(task).train if config.finetune.patience is None else labelled.watched(task)[0]
 
 
 def references(config: Config) -> Artefact:

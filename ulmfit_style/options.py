@@ -50,6 +50,15 @@ class NewTokenizer(Section):
     """Whether capitals and accents are taken off first."""
 
 
+class DecoderTokenizer(NewTokenizer):
+    """A tokenizer that is trained on the right answers of the training rows."""
+
+    kind: Literal["wordpiece", "bpe", "unigram"] = "bpe"
+    """As in `model.tokenizer`; bpe writes any text, to the blank."""
+    vocab_size: Count = 8000
+    """Tokens at most, special ones included."""
+
+
 class Model(Section):
     """A pretrained checkpoint, or an architecture with random weights."""
 
@@ -70,6 +79,17 @@ class Model(Section):
     """Where there is no checkpoint, the tokenizer that is trained."""
     seed: int = 0
     """Seed of the random weights."""
+    decoder: str | None = None
+    """What writes, where the task is to write a text and the checkpoint is an encoder. same: its own weights once more,
+    with the same embeddings; a checkpoint, spelled like `checkpoint`; scratch: a small GPT-2 with random weights, and a
+    tokenizer that is trained on the right answers of the training rows. Cross-attention is new in each. null: the
+    checkpoint writes by itself, or the task wants no text."""
+    decoder_revision: str | None = None
+    """As `revision`, of the decoder's checkpoint."""
+    decoder_layers: Count = 3
+    """Layers of a decoder from scratch, each as wide as the encoder's."""
+    decoder_tokenizer: DecoderTokenizer = DecoderTokenizer()
+    """The tokenizer of a decoder from scratch; it has fewer tokens where the right answers make no more."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Model:
@@ -83,6 +103,18 @@ class Model(Section):
         if own and "model_type" not in (self.architecture or {}):
             raise ValueError("the architecture needs a model_type, such as bert")
         return self
+
+    @model_validator(mode="after")
+    def _has_one_decoder_revision(self) -> Model:
+        if self.decoder_revision is not None and self.decoder_checkpoint() is None:
+            raise ValueError(f"decoder_revision goes with a checkpoint, and decoder is {self.decoder or 'null'}")
+        return self
+
+    def decoder_checkpoint(self) -> Model | None:
+        """Return the decoder as a model of its own, where it is another checkpoint."""
+        if self.decoder in (None, "same", "scratch"):
+            return None
+        return Model(checkpoint=self.decoder, revision=self.decoder_revision)
 
     def title(self) -> str:
         """Return what the model is called where it is told about."""
@@ -129,8 +161,10 @@ class Training(Section):
 class LanguageModelling(Training):
     """Training a language model on unlabelled text."""
 
-    objective: Literal["auto", "mlm", "clm"] = "auto"
-    """Masked or causal language modelling; auto for that of the architecture."""
+    objective: Literal["auto", "mlm", "clm", "denoising"] = "auto"
+    """mlm: masked words are guessed (encoders); clm: the next token is (decoders); denoising: text with spans taken out
+    is restored (encoder-decoders): span corruption where the tokenizer has sentinels, `<extra_id_0>` (T5), else text
+    infilling (BART). auto: that of the architecture."""
     epochs: Annotated[float, Field(gt=0)]
     """Passes over the corpus with every weight thawed."""
     learning_rate: Rate
@@ -144,7 +178,7 @@ class LanguageModelling(Training):
     max_length: Annotated[int, Field(ge=16)]
     """Tokens a row, special tokens included: short documents share one, a longer one has several; none is dropped."""
     mask_probability: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the words that is masked (BERT: 0.15)."""
+    """Share of the words that is masked (BERT: 0.15, BART: 0.3), or of the tokens (T5: 0.15)."""
     measurements: Annotated[Count, Unhashed] = 1
     """Times that the held-out text is measured in a phase, evenly spread, the last time at its end."""
     seed: int
@@ -224,6 +258,11 @@ class Finetune(Training):
     reads of texts of one class together, and that of others apart (Khosla et al. 2020). For few labels, with
     `unfreeze=[1]` after it (Tunstall et al. 2022: SetFit). 0: none."""
     contrast_learning_rate: Rate = 5e-5
+    """Peak rate of these passes."""
+    new_epochs: Annotated[float, Field(ge=0), Unhashed] = 1
+    """Passes over the training rows before all others, in which what is new in an encoder-decoder of `model.decoder`
+    learns alone: cross-attention, a head that the checkpoint lacked, and the whole of a decoder from scratch."""
+    new_learning_rate: Annotated[Rate, Unhashed] = 5e-4
     """Peak rate of these passes."""
     patience: Count | None = None
     """null: the last state is kept, which is right with few labels. A number: rows are watched, the state after the

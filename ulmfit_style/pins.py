@@ -30,6 +30,10 @@ def pinned(config: Config) -> Config:
         found = partial(checkpoints.commit, config.model)
         commit = _commit(config.runs, "model.checkpoint", config.model.title(), found)
         changes["model"] = config.model.model_copy(update={"revision": commit})
+    if (decoder := config.model.decoder_checkpoint()) and decoder.revision is None and checkpoints.is_on_hub(decoder):
+        found = partial(checkpoints.commit, decoder, "model.decoder")
+        commit = _commit(config.runs, "model.decoder", decoder.title(), found)
+        changes["model"] = changes.get("model", config.model).model_copy(update={"decoder_revision": commit})
     if config.corpus.path is not None:
         paths = tuple(_reference(config.runs, "corpus.path", path) for path in config.corpus.path)
         changes["corpus"] = config.corpus.model_copy(update={"path": paths})

@@ -10,7 +10,7 @@ import transformers
 from accelerate import PartialState
 from transformers.utils import logging
 
-from ulmfit_style import architectures, checkpoints, config
+from ulmfit_style import architectures, checkpoints, config, tokenizer_pair
 from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
 from ulmfit_style.insight import explain
@@ -48,7 +48,7 @@ class Predictor:
         recipe = config.load(directory / RECIPE)
         self.task = required_task(recipe).answering_with(task or {})
         self.max_length = recipe.finetune.max_length
-        self.tokenizer = checkpoints.tokenizer(directory)
+        self.tokenizer = tokenizer_pair.read(directory)
         model_config = read_json(directory / "config.json")
         auto_class, head = self.task.auto_class(model_config["model_type"]), model_config["architectures"][0]
         own = head == PooledForSequenceClassification.__name__

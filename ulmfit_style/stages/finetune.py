@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ulmfit_style import checkpoints, lineage, predictions, processes
+from ulmfit_style import checkpoints, lineage, predictions, processes, tokenizer_pair
 from ulmfit_style.architectures import is_causal
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ulmfit_style.training.layers import Layers
     from ulmfit_style.training.phases import Course, Phase
 
-EVERY_WEIGHT = "every weight"
+EVERY_WEIGHT, NEW = "every weight", "what is new"
 
 FEWEST_GROUPS = 2
 """The layer groups that every model has: a head, and a layer."""
@@ -40,10 +40,11 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     import transformers
     from transformers import AutoConfig, set_seed
 
+    from ulmfit_style import warm_start
     from ulmfit_style.training.answers import collate
     from ulmfit_style.training.batching import Encoded
-    from ulmfit_style.training.layers import groups
-    from ulmfit_style.training.phases import Course, Lesson, settings
+    from ulmfit_style.training.layers import HEAD, groups
+    from ulmfit_style.training.phases import Course, Lesson, Phase, settings
 
     options, task = config.finetune, lineage.required_task(config)
     source = lineage.init(config).directory
@@ -52,11 +53,14 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     # Data
     rows = labelled.load(task)
     task = task.suited(model_type)
-    trained = rows.train if options.patience is None else labelled.watched(task)[0]
+    trained = lineage.trained_rows(config)
     head = task.head(rows.classes)
-    tokenizer = checkpoints.tokenizer(source)
+    tokenizer = tokenizer_pair.read(source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    pair = None if config.model.decoder is None else warm_start.tokenizers(config, tokenizer)
+    if pair is not None:
+        tokenizer = pair.as_one()
     encoded = [task.encode(row, tokenizer, options.max_length, head.get("label2id", {})) for row in trained]
     features = Encoded(
         {**feature, "weight": weight * feature.get("weight", 1)}
@@ -73,10 +77,12 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
 
     # Model
     set_seed(options.seed)
-    if options.pooling == "default":
+    if pair is not None:
+        model, missing = warm_start.encoder_decoder(config, source, pair, task.reach(0))
+    elif options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
         auto_class = getattr(transformers, task.auto_class(model_type))
-        model, missing = _load(auto_class, source, {**head, "pad_token_id": tokenizer.pad_token_id})
+        model, missing = warm_start.loaded(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
         model, missing = pooled(source, options.pooling, head)
     task.start(model, tokenizer, trained)
@@ -84,6 +90,8 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     # Phases
     layers = groups(model, missing)
     phases = _phases(options, layers, len(features))
+    if pair is not None and options.new_epochs:
+        phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
     if options.contrast_epochs:
         phases.insert(0, _contrast(options, layers, features, tokenizer))
     lesson = Lesson(task, features, partial(collate, tokenizer=tokenizer))
@@ -94,6 +102,7 @@ def _finetune(config: Config, directory: Path) -> None:
     from ulmfit_style.training.best import Best
     from ulmfit_style.training.phases import train
     from ulmfit_style.training.scoring import metric, score
+    from ulmfit_style.warm_start import untie
 
     options, task = config.finetune, lineage.required_task(config)
     rows = labelled.load(task)
@@ -124,6 +133,7 @@ def _finetune(config: Config, directory: Path) -> None:
     # Finish
     if not processes.is_main():
         return
+    untie(model)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     predictions.write(directory, found)
@@ -143,21 +153,6 @@ def _finetune(config: Config, directory: Path) -> None:
     write_json(directory / METRICS, metrics)
 
 
-def _load(auto_class: Any, source: Path, head: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
-    """Return a checkpoint's model, and the names of the parameters that the checkpoint lacks."""
-    import torch
-
-    model, loaded = auto_class.from_pretrained(
-        source,
-        output_loading_info=True,
-        **head,
-        dtype=torch.float32,  # or the weights of a checkpoint in bf16 would be trained in bf16
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
-    return model, loaded["missing_keys"]
-
-
 def pooled(
     source: Path, pooling: Literal["concat", "mean"], head: Mapping[str, Any]
 ) -> tuple[PreTrainedModel, set[str]]:
@@ -170,8 +165,9 @@ def pooled(
     from transformers import AutoModel
 
     from ulmfit_style.pooling import PooledConfig, PooledForSequenceClassification
+    from ulmfit_style.warm_start import loaded
 
-    body, missing = _load(AutoModel, source, {})
+    body, missing = loaded(AutoModel, source)
     body.config.name_or_path = ""  # a path of this disk, which would be saved
     config = PooledConfig(
         body=body.config.to_dict(),
@@ -189,8 +185,8 @@ def check_groups(config: Config) -> None:
         UserError: if it has fewer.
     """
     options, task = config.finetune, lineage.required_task(config)
-    if _most(options) <= FEWEST_GROUPS:
-        return  # and nothing is imported
+    if _most(options) <= FEWEST_GROUPS or config.model.decoder is not None:
+        return  # and nothing is imported; what a decoder is made of is known when it is made
     import torch
     import transformers
     from transformers import AutoConfig

@@ -18,6 +18,7 @@ from ulmfit_style.config import Config, from_recipe, load
 from ulmfit_style.console import say, show
 from ulmfit_style.errors import UserError
 from ulmfit_style.run import MANIFEST, METRICS, RECIPE, read_json
+from ulmfit_style.tokenizer_pair import FOLDER
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -156,7 +157,8 @@ def _export(repo: str, directory: Path) -> Files:
         read_json(directory / METRICS),
         read_json(directory / "config.json"),
     )
-    copied = {path.name: path for path in sorted(directory.iterdir()) if path.is_file() and _is_exported(path.name)}
+    found = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
+    copied = {name: path for name, path in found.items() if _is_exported(name)}
     written = {RECIPE: yaml.safe_dump(recipe, sort_keys=False).encode(), "README.md": readme.encode()}
     return {**copied, **written}
 
@@ -173,9 +175,10 @@ def without_private_paths(recipe: Config) -> dict[str, Any]:
     for section in ("corpus", "task"):
         if values[section] and values[section]["path"]:
             values[section]["path"] = _without_folders(values[section]["path"])
-    checkpoint = values["model"]["checkpoint"]
-    if not card.is_hub_id(checkpoint) or Path(checkpoint).is_dir():
-        values["model"]["checkpoint"] = _without_folder(checkpoint, mark="./")
+    for name in ("checkpoint", "decoder"):
+        checkpoint = values["model"][name]
+        if checkpoint is not None and (not card.is_hub_id(checkpoint) or Path(checkpoint).is_dir()):
+            values["model"][name] = _without_folder(checkpoint, mark="./")
     return values
 
 
@@ -192,7 +195,8 @@ def _without_folder(path: str, mark: str = "") -> str:
 
 
 def _is_exported(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in EXPORTED)
+    own = name.removeprefix(f"{FOLDER}/")
+    return "/" not in own and any(fnmatch(own, pattern) for pattern in EXPORTED)
 
 
 def _list(files: Files, directory: Path) -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ulmfit_style import checkpoints, lineage, processes
-from ulmfit_style.architectures import has_head
+from ulmfit_style.architectures import has_head, is_encoder_decoder
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
-from ulmfit_style.data.corpus import Texts
+from ulmfit_style.data.new_tokenizer import DECODER, learn
 from ulmfit_style.errors import UserError, nearest
-from ulmfit_style.options import NewTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -25,10 +24,10 @@ ENCODER = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
-"""The special tokens of a new encoder (BERT)."""
+"""The special tokens of a new encoder (BERT), and of a new encoder-decoder, whose texts [CLS] begins and [SEP] ends."""
 
-DECODER = {"eos_token": "<|endoftext|>", "unk_token": "<|unknown|>"}
-"""The special tokens of a new decoder."""
+
+DECODER_HEAD = "AutoModelForCausalLM"
 
 
 def run(config: Config) -> Path:
@@ -39,7 +38,8 @@ def run(config: Config) -> Path:
 def _scratch(config: Config, directory: Path) -> None:
     if not processes.is_main():
         return
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, set_seed
+    import transformers
+    from transformers import AutoConfig, AutoTokenizer, set_seed
 
     model = config.model
     tokenizer: PreTrainedTokenizerBase
@@ -47,15 +47,18 @@ def _scratch(config: Config, directory: Path) -> None:
         source = checkpoints.resolve(model).directory
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         architecture = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        masked = has_head("AutoModelForMaskedLM", architecture.model_type)
     else:
         assert model.tokenizer is not None  # the config was checked
-        masked = has_head("AutoModelForMaskedLM", (model.architecture or {})["model_type"])
-        learnt = _learn(model.tokenizer, lineage.general_text(config).train, masked=masked)
+        masked = _head((model.architecture or {})["model_type"]) != DECODER_HEAD
+        texts, special = lineage.general_text(config).train, ENCODER if masked else DECODER
+        learnt = learn(model.tokenizer, "model.tokenizer", texts.batches(), len(texts), special)
+        if (made := learnt.get_vocab_size()) < model.tokenizer.vocab_size:
+            problem = f"the text to train on makes {made:,} tokens; ask for fewer, or give more text"
+            raise UserError(f"model.tokenizer.vocab_size={model.tokenizer.vocab_size}: {problem}")
         tokenizer, architecture = _fit(learnt, model.architecture or {}, masked=masked)
     set_seed(model.seed)
     try:
-        fresh = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_config(architecture)  # type: ignore[no-untyped-call]
+        fresh = getattr(transformers, _head(architecture.model_type)).from_config(architecture)
     except (ValueError, TypeError) as error:
         raise UserError(f"model.architecture: cannot be built ({error})") from error
     say(f"  {fresh.num_parameters():,} parameters with random weights, {len(tokenizer):,} tokens")
@@ -63,47 +66,11 @@ def _scratch(config: Config, directory: Path) -> None:
     tokenizer.save_pretrained(directory)
 
 
-def _learn(options: NewTokenizer, texts: Texts, *, masked: bool) -> Tokenizer:
-    """Train a tokenizer.
-
-    Raises:
-        UserError: if the text makes fewer tokens than are asked for, or its letters more.
-    """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
-    special = ENCODER if masked else DECODER
-    unknown = special["unk_token"]
-    common: dict[str, Any] = {"vocab_size": options.vocab_size, "special_tokens": [*special.values()]}
-    trainer: Any
-    match options.kind:
-        case "wordpiece":
-            tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
-            tokenizer.normalizer = normalizers.BertNormalizer(lowercase=options.lowercase)
-            tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-            tokenizer.decoder = decoders.WordPiece()
-            trainer = trainers.WordPieceTrainer(show_progress=False, **common)
-        case "bpe":
-            tokenizer = Tokenizer(models.BPE())
-            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-            tokenizer.decoder = decoders.ByteLevel()
-            trainer = trainers.BpeTrainer(
-                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False, **common
-            )
-        case "unigram":
-            tokenizer = Tokenizer(models.Unigram())
-            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-            tokenizer.decoder = decoders.Metaspace()
-            trainer = trainers.UnigramTrainer(unk_token=unknown, show_progress=False, **common)
-    if options.lowercase and options.kind != "wordpiece":
-        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.train_from_iterator(texts.batches(), trainer, length=len(texts))
-    made = tokenizer.get_vocab_size()
-    if made != options.vocab_size:
-        remedy = "ask for fewer, or give more text" if made < options.vocab_size else "ask for so many at least"
-        raise UserError(
-            f"model.tokenizer.vocab_size={options.vocab_size}: the text to train on makes {made:,} tokens; {remedy}"
-        )
-    return tokenizer
+def _head(model_type: str) -> str:
+    """Return the auto class of an architecture's language model."""
+    if is_encoder_decoder(model_type):
+        return "AutoModelForSeq2SeqLM"
+    return "AutoModelForMaskedLM" if has_head("AutoModelForMaskedLM", model_type) else DECODER_HEAD
 
 
 def _fit(
@@ -116,6 +83,7 @@ def _fit(
     """
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoConfig, PreTrainedTokenizerFast
+    from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
     there = AutoConfig.for_model(options["model_type"]).to_dict()
     wrong = [name for name in options if name not in there]
@@ -129,6 +97,10 @@ def _fit(
     special = ENCODER if masked else {**DECODER, "bos_token": DECODER["eos_token"], "pad_token": DECODER["eos_token"]}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=learnt, model_input_names=names, **special)
     numbers = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    if is_encoder_decoder(options["model_type"]):
+        by_end = ("eos_token_id", "forced_eos_token_id", "decoder_start_token_id")
+        numbers |= {"bos_token_id": tokenizer.cls_token_id, **dict.fromkeys(by_end, tokenizer.sep_token_id)}
     architecture = AutoConfig.for_model(**{**options, **numbers, "vocab_size": len(tokenizer)})
-    tokenizer.model_max_length = architecture.max_position_embeddings
+    # T5 counts distances, and has no positions that could run out.
+    tokenizer.model_max_length = architecture.to_dict().get("max_position_embeddings", VERY_LARGE_INTEGER)
     return tokenizer, architecture

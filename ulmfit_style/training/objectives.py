@@ -1,6 +1,6 @@
-"""What a model is trained to do on unlabelled text: predict masked words, or the next token.
+"""What a model is trained to do on unlabelled text: predict masked words or the next token, or restore what is gone.
 
-Logits are computed at the predicted positions only.
+Logits of masked words and of next tokens are computed at the predicted positions only.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ulmfit_style import architectures
+from ulmfit_style.checkpoints import sentinels
 from ulmfit_style.logits import logits_at
 from ulmfit_style.options import LanguageModelling
 from ulmfit_style.tasks.base import IGNORED
@@ -64,13 +65,13 @@ class LanguageObjective(Objective, Protocol):
     """The transformers auto class that loads a model with the head for it."""
     per: ClassVar[str]
     """What a loss is counted by."""
-    causal: ClassVar[bool]
-    """Whether a position attends to those before it alone."""
+    causal: ClassVar[bool | None]
+    """Whether a position attends to those before it alone; None where documents cannot share a row."""
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Make a batch: `input_ids`, `attention_mask`, `labels` and `bytes`, each (batch, length).
 
-        Packed rows have `documents` and `positions` too.
+        Packed rows have `documents` and `positions` too. A decoder's `labels` and `bytes` have a length of their own.
         """
 
     def sample(self, model: PreTrainedModel, row: Mapping[str, Any]) -> Sample:
@@ -83,7 +84,7 @@ class MaskedLM:
 
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     per: ClassVar[str] = "masked token"
-    causal: ClassVar[bool] = False
+    causal: ClassVar[bool | None] = False
 
     tokenizer: PreTrainedTokenizerBase
     mask_probability: float
@@ -157,7 +158,7 @@ class CausalLM:
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     per: ClassVar[str] = "token"
-    causal: ClassVar[bool] = True
+    causal: ClassVar[bool | None] = True
 
     tokenizer: PreTrainedTokenizerBase
 
@@ -201,6 +202,124 @@ class CausalLM:
         return Sample(text=text, right=right, answer=answer)
 
 
+@dataclass(frozen=True)
+class Denoising:
+    """Restores text that spans were taken out of.
+
+    With sentinels, which stand for one span each, the target is the spans, each after its sentinel (span corruption:
+    Raffel et al. 2020, section 3.1.4). Without, a mask stands for a span, and the target is the whole text (text
+    infilling: Lewis et al. 2020, section 2.2).
+    """
+
+    auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
+    per: ClassVar[str] = "target token"
+    causal: ClassVar[bool | None] = None
+
+    tokenizer: PreTrainedTokenizerBase
+    mask_probability: float
+    seed: int
+    sentinels: Sequence[int] = ()
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Take spans out of rows, and pad these and their targets to the longest of each."""
+        inputs, labels, sizes = zip(*map(self.corrupt, rows), strict=True)
+        return _padded([{"bytes": size} for size in sizes], inputs, labels, self.tokenizer)
+
+    def corrupt(self, row: Mapping[str, Any]) -> tuple[Integers, Integers, Integers]:
+        """Take spans of tokens, or of words where there are no sentinels, out of a row.
+
+        A pure function of (seed, turn, index), so that workers, processes and a resumed run see the same spans.
+
+        Returns:
+            What is left, at most as long as the row was; the target; and how long each of its tokens is in bytes.
+        """
+        random = np.random.default_rng([self.seed, *row["turn"], row["index"]])
+        ids, sizes = row["input_ids"], row["bytes"]
+        # The places where a token or a word begins, and where the last of them ends.
+        places = np.flatnonzero(row["words"] >= 0)
+        begins = places if self.sentinels else places[np.unique(row["words"][places], return_index=True)[1]]
+        bounds = np.append(begins, places[-1:] + 1)
+        spans = _spans if self.sentinels else _poisson_spans
+        chosen = [(bounds[first], bounds[last]) for first, last in spans(random, len(begins), self.mask_probability)]
+        # What would need more sentinels than there are stays.
+        marks = self.sentinels or [self.tokenizer.mask_token_id] * len(chosen)
+        left, target, target_sizes, end = [], [], [], 0
+        for mark, (start, stop) in zip(marks, chosen, strict=False):
+            left += [ids[end:start], [mark]]
+            target += [[mark], ids[start:stop]]
+            target_sizes += [[0], sizes[start:stop]]
+            end = stop
+        inputs = np.concatenate([*left, ids[end:]])
+        if not self.sentinels:
+            return inputs, ids, sizes
+        close = slice(bounds[-1] if len(bounds) else 0, None)
+        return inputs, np.concatenate([*target, ids[close]]), np.concatenate([*target_sizes, sizes[close]])
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the cross entropy summed over the target's tokens."""
+        labels = batch["labels"]  # which every architecture shifts in a way of its own, to be what its decoder reads
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+        logits = model(**inputs, use_cache=False).logits
+        return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+
+    def count(self, batch: Batch) -> torch.Tensor:
+        """Return the number of target tokens."""
+        return batch["labels"].ne(IGNORED).sum()
+
+    @torch.inference_mode()
+    def sample(self, model: PreTrainedModel, row: Mapping[str, Any]) -> Sample:
+        """Take spans out of the start of a row, and let the model restore them, with the likeliest token each time."""
+        model.eval()
+        shown = (np.arange(len(row["words"])) < SHOWN) | (row["words"] < 0)
+        start = {name: row[name][shown] for name in ("input_ids", "words", "bytes")}
+        inputs, target, _ = self.corrupt({**start, "turn": MEASURING, "index": row["index"]})
+        prompt = torch.tensor(inputs, dtype=torch.long, device=model.device)[None]
+        answer = model.generate(  # type: ignore[operator]  # a model with this head can
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=2 * SHOWN, do_sample=False, num_beams=1
+        )
+        kept = {*self.sentinels, self.tokenizer.mask_token_id}
+        ends = set(self.tokenizer.all_special_ids) - kept
+        parts = ([token for token in part if token not in ends] for part in (inputs, target, answer[0].tolist()))
+        text, right, answered = (_decoded(self.tokenizer, part) for part in parts)
+        return Sample(text=text, right=right, answer=answered)
+
+
+MEAN_SPAN = 3
+"""The mean length of the spans that are taken out, of T5 in tokens, of BART in words."""
+
+Span = tuple[int, int]
+"""Where a span begins, and where it ends."""
+
+
+def _spans(random: np.random.Generator, length: int, share: float) -> list[Span]:
+    """Choose spans as T5's own code does: one at least, never two in a row, none first and one last."""
+    masked = min(max(1, round(share * length)), length - 1)
+    count = min(max(1, round(masked / MEAN_SPAN)), length - masked)
+    if masked < 1:
+        return []
+    sizes, between = _parts(random, masked, count), _parts(random, length - masked, count)
+    ends = np.cumsum(sizes + between)
+    return list(zip(ends - sizes, ends, strict=True))
+
+
+def _parts(random: np.random.Generator, total: int, count: int) -> Integers:
+    """Cut a number at random into so many parts, none of which is 0."""
+    cuts = np.sort(random.choice(total - 1, size=count - 1, replace=False)) + 1
+    return np.diff(cuts, prepend=0, append=total)
+
+
+def _poisson_spans(random: np.random.Generator, length: int, share: float) -> list[Span]:
+    """Choose spans of Poisson lengths; for an empty one the model has to find that nothing is missing (BART)."""
+    masked = min(max(1, round(share * length)), length)
+    ends = np.append(np.cumsum(random.poisson(MEAN_SPAN, size=masked)), masked).clip(max=masked)
+    sizes = np.diff(ends[: np.argmax(ends == masked) + 1], prepend=0)
+    # No more empty ones than make up for the words that the others save: a row stays within its length.
+    full = np.count_nonzero(sizes)
+    sizes = sizes[(sizes > 0) | (np.cumsum(sizes == 0) <= masked - full)]
+    starts = np.sort(random.integers(length - masked + 1, size=len(sizes))) + np.cumsum(sizes) - sizes
+    return list(zip(starts, starts + sizes, strict=True))
+
+
 def _loss(model: nn.Module, batch: Batch, *, causal: bool) -> torch.Tensor:
     predicted = batch["labels"].ne(IGNORED)
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
@@ -230,12 +349,12 @@ def _padded(
         # Padding is a document of its own: a position that attends to nothing would be no number.
         columns["documents"] = [row["documents"] for row in rows], -1
         columns["positions"] = [row["positions"] for row in rows], 0
-    length = max(map(len, inputs))
+    lengths = {name: max(map(len, values)) for name, (values, _) in columns.items()}
     return {
         name: torch.from_numpy(
-            np.stack([np.pad(value, (0, length - len(value)), constant_values=filling) for value in values]).astype(
-                np.int64
-            )
+            np.stack(
+                [np.pad(value, (0, lengths[name] - len(value)), constant_values=filling) for value in values]
+            ).astype(np.int64)
         )
         for name, (values, filling) in columns.items()
     }
@@ -251,10 +370,13 @@ def choose(
     """Return the objective that the config names, or for `auto` that of the architecture.
 
     Raises:
-        UserError: if the architecture has no head for it.
+        UserError: if the architecture has no head for it, or the tokenizer no token for what is taken out.
     """
-    if architectures.objective(name, model_type) == "clm":
+    chosen = architectures.objective(name, model_type)
+    if chosen == "clm":
         return CausalLM(tokenizer)
+    if chosen == "denoising":
+        return Denoising(tokenizer, options.mask_probability, options.seed, sentinels(tokenizer))
     return MaskedLM(tokenizer, options.mask_probability, options.seed)
 
 
@@ -268,7 +390,7 @@ def heldout(model: PreTrainedModel, objective: LanguageObjective, rows: Rows, to
     Returns:
         `loss`, the mean cross entropy in nats per masked token or per token; `perplexity`, its exponential, comparable
         within one tokenizer; and `bits_per_byte`, the loss in bits per UTF-8 byte of the predicted text, comparable
-        between tokenizers, but not between masked and causal models.
+        between tokenizers, but not between objectives.
     """
     model.eval()
     some = np.unique(np.linspace(0, len(rows) - 1, MOST_MEASURED).round().astype(int))

@@ -1,0 +1,62 @@
+"""A tokenizer that is trained on text of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ulmfit_style.errors import UserError
+from ulmfit_style.options import NewTokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+DECODER = {"eos_token": "<|endoftext|>", "unk_token": "<|unknown|>"}
+"""The special tokens of a new decoder."""
+
+
+def learn(
+    options: NewTokenizer, option: str, texts: Iterable[Sequence[str]], count: int, special: Mapping[str, str]
+) -> Tokenizer:
+    """Train a tokenizer; it has fewer tokens than `vocab_size` where the text makes no more.
+
+    Args:
+        option: What the user sets it by, for error messages.
+        texts: In batches.
+        count: How many they are.
+        special: The special tokens, `unk_token` among them, by their names in transformers.
+
+    Raises:
+        UserError: if the letters of the text alone are more tokens than are asked for.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    unknown = special["unk_token"]
+    common: dict[str, Any] = {"vocab_size": options.vocab_size, "special_tokens": [*special.values()]}
+    trainer: Any
+    match options.kind:
+        case "wordpiece":
+            tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
+            tokenizer.normalizer = normalizers.BertNormalizer(lowercase=options.lowercase)
+            tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+            tokenizer.decoder = decoders.WordPiece()
+            trainer = trainers.WordPieceTrainer(show_progress=False, **common)
+        case "bpe":
+            tokenizer = Tokenizer(models.BPE())
+            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            tokenizer.decoder = decoders.ByteLevel()
+            trainer = trainers.BpeTrainer(
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False, **common
+            )
+        case "unigram":
+            tokenizer = Tokenizer(models.Unigram())
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+            tokenizer.decoder = decoders.Metaspace()
+            trainer = trainers.UnigramTrainer(unk_token=unknown, show_progress=False, **common)
+    if options.lowercase and options.kind != "wordpiece":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.train_from_iterator(texts, trainer, length=count)
+    if (made := tokenizer.get_vocab_size()) > options.vocab_size:
+        problem = f"the text to train on makes {made:,} tokens at least; ask for so many"
+        raise UserError(f"{option}.vocab_size={options.vocab_size}: {problem}")
+    return tokenizer
