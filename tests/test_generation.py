@@ -587,7 +587,7 @@ def test_translations_are_learnt_from_both_layouts(causal_checkpoint: Path, tmp_
     assert labelled.load(compose(both).task).digest(compose(both).task) == labelled.load(compose(each).task).digest(
         compose(each).task
     )
-    assert main(["finetune", *both, "finetune.epochs=20"]) == 0
+    assert main(["finetune", *both, "finetune.learning_rate=5e-3"]) == 0
     found = json.loads((tmp_path / "runs/default/finetune" / METRICS).read_text())["test"]
     assert found["scores"]["chrf"] > 0.9
     assert "case:mixed" in found["signatures"]["chrf"]
@@ -596,7 +596,7 @@ def test_translations_are_learnt_from_both_layouts(causal_checkpoint: Path, tmp_
     assert low <= found["scores"]["chrf"] <= high
     simple = json.loads((tmp_path / "runs/default/references" / METRICS).read_text())["test"]
     assert simple["the text, not translated"]["scores"]["chrf"] < found["scores"]["chrf"]
-    assert load(tmp_path / "runs/default/finetune")("the plot number 4") == {"translation_text": "a plot is moving"}
+    assert load(tmp_path / "runs/default/finetune")("the plot number 44") == {"translation_text": "a plot is moving"}
 
 
 def test_documents_and_completions_are_learnt_by_a_decoder(causal_checkpoint: Path, tmp_path: Path, capsys):
