@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -514,13 +515,20 @@ def test_python_writes_a_summary_of_a_text_of_several_and_of_a_frame(folder: Pat
     assert warm(text) != model(text)
 
 
-def test_a_text_and_a_file_are_answered_and_other_ways_to_answer_are_checked(folder: Path, tmp_path: Path, capsys):
+def test_a_text_and_a_file_are_answered_and_other_ways_to_answer_are_checked(
+    folder: Path, tmp_path: Path, capsys, monkeypatch
+):
     model = f"predict.model={folder / 'runs/default/finetune'}"
     path = jsonl(tmp_path / "new.jsonl", [{"id": 7, "document": "a film number 5 is tedious", "summary_text": "x"}])
     assert main(["predict", model, f"predict.input={path}", "predict.task.num_beams=2"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["summary_text"] == "film is dreadful"
     assert "the input's own column 'summary_text' is 'input_summary_text' in the output" in printed.err
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)  # as on a terminal
+    assert main(["predict", model, "predict.input=the film number 3 is moving"]) == 0
+    streamed, record = capsys.readouterr().out.splitlines()
+    assert json.loads(record)["summary_text"] == streamed.strip() == "film is moving"
+    monkeypatch.undo()
     assert main(["predict", model, "predict.input=the film", "predict.task.num_beams=0"]) == 2
     assert "predict.task.num_beams=0: should be greater than or equal to 1" in capsys.readouterr().err
     assert main(["predict", model, "predict.input=the film", "predict.task.prompt=x"]) == 2

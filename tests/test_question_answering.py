@@ -488,7 +488,7 @@ def test_python_answers_a_pair_a_list_and_a_frame(folder: Path):
     assert several["candidates"][0]["answer"] == "Wonderful"
     assert len(several["candidates"]) == 3
     with pytest.raises(
-        UserError, match=r"this model answers a question by a context, not one text; give a file with col"
+        UserError, match=r"this model answers a question by a context, not one text; give the context by"
     ):
         model("the film is very what")
 
@@ -511,6 +511,10 @@ def test_a_file_of_questions_is_answered(folder: Path, capsys, tmp_path: Path):
 
     assert main(["predict", model, "predict.input=the film is very what"]) == 2
     assert "this model answers a question by a context, not one text" in capsys.readouterr().err
+    assert main(["predict", model, "predict.input=the film is very what", "predict.pair=the film is moving"]) == 0
+    assert json.loads(capsys.readouterr().out)["context"] == "the film is moving"
+    assert main(["predict", model, f"predict.input={tmp_path / 'new.csv'}", "predict.pair=the film"]) == 2
+    assert "predict.pair: goes with one text, and predict.input=" in capsys.readouterr().err
 
 
 def test_the_card_tells_how_to_ask_the_model(folder: Path):

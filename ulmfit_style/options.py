@@ -302,6 +302,8 @@ class Predict(Section):
     input: str | None = None
     """A text; a file (csv, tsv, jsonl, parquet, conll, txt; also .gz, .bz2, .xz, .zst) with the task's column of texts;
     or - for standard input, one text a line."""
+    pair: str | None = None
+    """The second text, where `input` is the first of two: the context of a question, or a hypothesis."""
     output: str | None = None
     """A file that ends in .jsonl or .csv; null for JSON lines on standard output."""
     model: str | None = None

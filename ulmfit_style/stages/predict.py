@@ -19,6 +19,7 @@ from ulmfit_style.data import columns, reading
 from ulmfit_style.errors import UserError
 from ulmfit_style.insight import explain
 from ulmfit_style.tasks.base import Answer, Row, Task
+from ulmfit_style.tasks.generation import GenerationTask
 
 if TYPE_CHECKING:
     from ulmfit_style.predictor import Predictor
@@ -41,6 +42,8 @@ def check(config: Config) -> None:
         raise UserError(f"predict: what? Say predict.input=<a text, a file, or {STDIN} for standard input>")
     if _is_file(options.input):
         reading.header("predict.input", options.input)
+    if options.pair is not None and (options.input == STDIN or _is_file(options.input)):
+        raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
     if options.output is None:
         return
     source, output = Path(options.input).expanduser(), Path(options.output).expanduser()
@@ -67,7 +70,7 @@ def run(config: Config) -> None:
     source = lineage.tuned(config, config.predict.model, "predict.model").directory
     given, output = str(config.predict.input), config.predict.output
     task = lineage.task_of(config, config.predict.model, "predict.model").answering_with(config.predict.task)
-    rows = _rows(task, given)
+    rows = _rows(task, given, config.predict.pair)
     first = next(rows, None)
     if first is None:
         raise UserError(f"predict.input={given}: holds no rows")
@@ -79,6 +82,8 @@ def run(config: Config) -> None:
             from ulmfit_style.predictor import Predictor
 
             model = Predictor(str(source), task=config.predict.task, option="predict.model")
+            if isinstance(model.task, GenerationTask) and not _is_file(given) and sys.stdout.isatty():
+                model.task = model.task.aloud()
             count = _answer(model, chain([first], rows), write, output, None if file is None else explain.Page(file))
     except BrokenPipeError:
         # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.
@@ -109,7 +114,7 @@ def _is_file(given: str) -> bool:
         return False
 
 
-def _rows(task: Task, given: str) -> Iterator[tuple[Row, Record]]:
+def _rows(task: Task, given: str, pair: str | None) -> Iterator[tuple[Row, Record]]:
     """Yield the rows as the model reads them, each beside what the input holds of it."""
     if given == STDIN:
         for number, line in enumerate(sys.stdin.buffer, start=1):
@@ -123,7 +128,7 @@ def _rows(task: Task, given: str) -> Iterator[tuple[Row, Record]]:
         for row in reading.rows("predict.input", given, list(names.values()), others=True):
             yield Row(row.file, row.number, {field: row.fields[name] for field, name in names.items()}), row.fields
     else:
-        row = task.row(given)
+        row = task.row(given) if pair is None else task.row(given, pair)
         yield row, row.fields
 
 

@@ -69,6 +69,8 @@ class GenerationTask(Task, abc.ABC):
 
     _causal: bool = PrivateAttr(default=False)
     """Whether the model is a decoder alone; `suited` says so."""
+    _aloud: bool = PrivateAttr(default=False)
+    """Whether tokens are printed as they come."""
 
     @field_validator("prompt")
     @classmethod
@@ -91,6 +93,12 @@ class GenerationTask(Task, abc.ABC):
     def suited(self, model_type: str) -> Self:
         task = self.model_copy()
         task._causal = self.auto_class(model_type) == CAUSAL
+        return task
+
+    def aloud(self) -> Self:
+        """Return the task so that a single answer is printed while it is written, token by token."""
+        task = self.model_copy()
+        task._aloud = True
         return task
 
     def reach(self, max_length: int) -> int:
@@ -256,15 +264,23 @@ class GenerationTask(Task, abc.ABC):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
     ) -> list[Answer]:
         import torch
+        from transformers import TextStreamer
 
         ids, mask = batch["input_ids"], batch["attention_mask"]
         if self._causal:
             ids, mask = _aside(mask, ids, left=True)
+        streamer = None
+        if self._aloud and len(ids) == self.num_beams == 1:
+            # The first token of a decoder beside an encoder is no answer either.
+            streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         with torch.random.fork_rng(enabled=self.temperature > 0):
             if self.temperature:
                 torch.manual_seed(self.seed)
             written = model.generate(  # type: ignore[operator]  # a model with such a head can
-                ids, attention_mask=mask, generation_config=self.settings(model, tokenizer)
+                ids,
+                attention_mask=mask,
+                generation_config=self.settings(model, tokenizer),
+                streamer=streamer,
             )
         texts = tokenizer.batch_decode(
             written[:, ids.shape[1] :] if self._causal else written, skip_special_tokens=True

@@ -132,7 +132,7 @@ class QuestionAnswering(Task):
 
     def row(self, *texts: str) -> Row:
         if len(texts) != 2:
-            remedy = "give a file with columns question and context, or in Python a pair (question, context)"
+            remedy = "give the context by predict.pair, a file with both columns, or in Python (question, context)"
             raise UserError(f"this model answers a question by a context, not one text; {remedy}")
         return Row("text", 1, dict(zip(self.inputs(), texts, strict=True)))
 
