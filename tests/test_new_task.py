@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from ulmfit_style.composing import CONF, compose
 from ulmfit_style.data import labelled
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.question_answering import QuestionAnswering
+from ulmfit_style.tasks.summarization import Summarization
 from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.tasks.text_generation import TextGeneration
 from ulmfit_style.tasks.text_regression import TextRegression
 from ulmfit_style.tasks.token_classification import TokenClassification
+from ulmfit_style.tasks.translation import Translation
 
 
 @pytest.fixture(autouse=True)
@@ -138,3 +142,39 @@ def test_a_file_that_cannot_be_learnt_from_makes_no_task(write_csv: Callable[...
         "path=reviews.csv", "name=x"
     )
     assert not Path("conf").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "options", "told"),
+    [
+        (
+            {"article": "a long text {}", "summary": "short"},
+            Summarization,
+            {"text": "article"},
+            "of 1 words on average",
+        ),
+        (
+            {"translation": {"en": "text {}", "de": "ein Text"}},
+            Translation,
+            {"source_language": "en", "target_language": "de", "text": "translation"},
+            "Right answers of 2 words on average, 2 at most.",
+        ),
+        ({"prompt": "say {}", "response": "yes, I do"}, TextGeneration, {"completion": "response"}, "of 3 words"),
+        (
+            {"messages": [{"role": "user", "content": "hello {}"}, {"role": "assistant", "content": "hi"}]},
+            TextGeneration,
+            {"form": "messages", "text": "messages"},
+            "of 1 words",
+        ),
+    ],
+)
+def test_texts_that_are_to_be_written_are_known_by_their_columns(row: dict, kind: type, options: dict, told: str):
+    lines = [json.dumps(row).replace("{}", str(number)) for number in range(60)]
+    Path("a.jsonl").write_text("\n".join(lines))
+    assert main(["new-task", "path=a.jsonl", "name=a"]) == 0
+    written = Path("conf/task/a.yaml").read_text()
+    assert told in written
+    task = compose(["hydra.searchpath=[conf]", "task=a"]).task
+    assert isinstance(task, kind)
+    assert {name: getattr(task, name) for name in options} == options
+    assert len(labelled.load(task).test) > 5

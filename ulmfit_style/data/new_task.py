@@ -1,4 +1,4 @@
-"""new-task: looks at a file of labelled texts, words or questions, and writes the YAML of its task, with comments."""
+"""new-task: looks at a file of rows with their right answers, and writes the YAML of its task, with comments."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from ulmfit_style.data import columns, labelled, reading
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.tasks import token_classification
 from ulmfit_style.tasks.base import Column, Row, Task
+from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.question_answering import CONTEXT_COLUMNS, QUESTION_COLUMNS, QuestionAnswering
+from ulmfit_style.tasks.summarization import DOCUMENT_COLUMNS, Summarization
 from ulmfit_style.tasks.text import TEXT_COLUMNS, plain
 from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.tasks.text_generation import TextGeneration
 from ulmfit_style.tasks.text_regression import TextRegression
 from ulmfit_style.tasks.token_classification import TokenClassification
+from ulmfit_style.tasks.translation import Translation
 
 OPTIONS = ("path", "name", "text", "text_pair", "label")
 OF_TEXTS = (TextClassification, MultiLabelClassification, TextRegression)
@@ -65,11 +69,11 @@ def run(arguments: Sequence[str]) -> None:
 
 def _found(path: str, options: Mapping[str, str]) -> tuple[type[Task], dict[str, str]]:
     """Return the kind of task that a file holds, and the columns that it needs, by the options that name them."""
-    header = {name.strip().casefold() for name in reading.header("path", path)}
-    if header & set(QUESTION_COLUMNS) and header & set(CONTEXT_COLUMNS) and not options.keys() & {"text", "label"}:
-        wanted = QuestionAnswering.model_validate({"path": path}).columns()
+    if not options.keys() & {"text", "label"} and (own := _by_its_columns(path)) is not None:
+        kind, more = own
+        wanted = kind.model_validate({"path": path, **more}).columns()
         there = columns.find("path", path, wanted)
-        return QuestionAnswering, {wanted[field].option.removeprefix("task."): name for field, name in there.items()}
+        return kind, {**{wanted[field].option.removeprefix("task."): name for field, name in there.items()}, **more}
     texts = (*token_classification.TOKEN_COLUMNS, *TEXT_COLUMNS)
     known = {"text": texts, "label": LABEL_COLUMNS, **({"text_pair": ()} if "text_pair" in options else {})}
     found = columns.find("path", path, {field: Column(field, options.get(field), known[field]) for field in known})
@@ -78,6 +82,25 @@ def _found(path: str, options: Mapping[str, str]) -> tuple[type[Task], dict[str,
     if kind is TokenClassification and "text_pair" in found:
         raise UserError(f"new-task: text_pair={found['text_pair']}: words and entities have no second text")
     return kind, found
+
+
+def _by_its_columns(path: str) -> tuple[type[Task], dict[str, str]] | None:
+    """Return the kind of task that the names of columns tell, with the options that it needs beside them; or None."""
+    header = {name.strip().casefold(): name for name in reading.header("path", path)}
+    if header.keys() & set(QUESTION_COLUMNS) and header.keys() & set(CONTEXT_COLUMNS):
+        return QuestionAnswering, {}
+    if "messages" in header:
+        return TextGeneration, {"form": "messages"}
+    if "prompt" in header and header.keys() & {"completion", "response"}:
+        return TextGeneration, {}
+    if header.keys() & {"summary", "highlights"} and header.keys() & set(DOCUMENT_COLUMNS):
+        return Summarization, {}
+    if "translation" in header:
+        first = next(reading.rows("path", path, [header["translation"]]), None)
+        pair = None if first is None else first.fields[header["translation"]]
+        if isinstance(pair, dict) and len(pair) == 2:
+            return Translation, dict(zip(("source_language", "target_language"), pair, strict=True))
+    return None
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
@@ -137,6 +160,9 @@ def _yaml(task: Task, found: dict[str, str], rows: Sequence[Row], others: Sequen
 
 def _labels(task: Task, rows: Sequence[Row]) -> str:
     """Tell what the right answers are."""
+    if isinstance(task, GenerationTask):
+        words = [len(task.target(row).split()) for row in rows]
+        return f"Right answers of {sum(words) / len(words):.0f} words on average, {max(words):,} at most."
     counts = Counter(label for row in rows for label in task.labels_of(row))
     if not counts:
         numbers = [task.target(row) for row in rows]
