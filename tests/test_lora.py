@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from samples import Killed, encoder_decoder, good_or_bad, reviews, tiny_sizes
+from samples import Killed, encoder_decoder, reviews, tiny_sizes
 from test_generation import articles
 from transformers import (
     AlbertConfig,
@@ -28,6 +28,8 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    SqueezeBertConfig,
+    SqueezeBertForMaskedLM,
     set_seed,
 )
 
@@ -36,16 +38,15 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.composing import compose
 from ulmfit_style.config import Config
 from ulmfit_style.data import labelled
-from ulmfit_style.errors import ConfigError
+from ulmfit_style.errors import ConfigError, UserError
 from ulmfit_style.options import Finetune
 from ulmfit_style.run import METRICS
 from ulmfit_style.stages import finetune
 from ulmfit_style.tasks.text_classification import TextClassification
-from ulmfit_style.training.answers import collate
 from ulmfit_style.training.best import Best
 from ulmfit_style.training.layers import EMBEDDINGS, HEAD, groups
 from ulmfit_style.training.lora import merge, with_adapters
-from ulmfit_style.training.phases import Course, Lesson, Phase, Settings, train
+from ulmfit_style.training.phases import Course, Lesson, train
 from ulmfit_style.training.scoring import metric
 
 TASK = TextClassification(path="-", text="review", label="stars")
@@ -114,21 +115,11 @@ def test_the_merged_model_is_a_plain_checkpoint_with_the_same_logits(
         assert (name in kept) == (title != HEAD and (title == EMBEDDINGS or not matrix)), name
 
 
-@pytest.mark.parametrize("micro", [2, 8])
-def test_passes_of_several_rows_learn_what_one_batch_would(
-    tokenizer: PreTrainedTokenizerFast, options: Finetune, tmp_path: Path, micro: int
-):
-    def weights(micro: int) -> torch.Tensor:
-        model = untrained("BERT", tokenizer)
-        layers = with_adapters(model, groups(model, ()), options)
-        extras = {"optim": "sgd", "max_grad_norm": 0.0}
-        phase = Phase("all", [parameter for own in layers.values() for parameter in own], 2, 0.1)
-        lesson = Lesson(TASK, good_or_bad(tokenizer, TASK), partial(collate, tokenizer=tokenizer))
-        train(Course(model, [phase], Settings(8, 0.1, 0, 0, micro, 1, 60, extras), lesson), tmp_path / str(micro))
-        merge(model)
-        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-
-    assert torch.allclose(weights(1), weights(micro), atol=1e-6)
+def test_a_body_without_linear_layers_is_refused(tokenizer: PreTrainedTokenizerFast, options: Finetune):
+    model = SqueezeBertForMaskedLM(SqueezeBertConfig(**tiny_sizes(tokenizer), embedding_size=16))
+    model.transformer.pooler = None
+    with pytest.raises(UserError, match=r"lora_rank=4: no layer of the model is linear; take lora_rank=0"):
+        with_adapters(model, groups(model, ()), options)
 
 
 def run_of(overrides: list[str], stage: str) -> tuple[Path, dict[str, Any]]:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ulmfit_style.console import say
+from ulmfit_style.errors import UserError
 from ulmfit_style.options import Training
 from ulmfit_style.training.layers import EMBEDDINGS, HEAD, Layers
 
@@ -28,6 +29,9 @@ def with_adapters(model: PreTrainedModel, layers: Layers, options: Training) -> 
 
     Args:
         layers: The layer groups of the model.
+
+    Raises:
+        UserError: if no layer of the body is linear.
     """
     if not options.lora_rank:
         return layers
@@ -41,6 +45,8 @@ def with_adapters(model: PreTrainedModel, layers: Layers, options: Training) -> 
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and id(module.weight) in places
     }
+    if not titles:
+        raise UserError(f"lora_rank={options.lora_rank}: no layer of the model is linear; take lora_rank=0")
     # An expression, for of a list peft takes what ends in one of the names too.
     names = "|".join(map(re.escape, titles))
     with warnings.catch_warnings():
