@@ -28,6 +28,7 @@ from transformers import (
 
 from ulmfit_style import processes
 from ulmfit_style.checkpoints import sentinels
+from ulmfit_style.composing import compose
 from ulmfit_style.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.generation import GenerationTask
@@ -43,6 +44,7 @@ from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Encoded, Ordered
 from ulmfit_style.training.contrast import Contrast, Groups
 from ulmfit_style.training.layers import groups
+from ulmfit_style.training.lora import with_adapters
 from ulmfit_style.training.objectives import CausalLM, Denoising, MaskedLM
 from ulmfit_style.training.trainer import RecipeTrainer
 
@@ -64,7 +66,8 @@ TASKS: dict[str, Task] = {
 }
 LANGUAGE = ["masked language modelling", "causal language modelling", "span corruption", "text infilling"]
 LAYERWISE = "layers at rates of their own, the lowest frozen"
-TASKS[LAYERWISE] = TASK
+ADAPTERS = "low-rank adapters"
+TASKS |= {LAYERWISE: TASK, ADAPTERS: TASK}
 CONTRAST = "contrast"
 KINDS = [*LANGUAGE, *TASKS, CONTRAST]
 
@@ -148,6 +151,10 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
     layers = groups(model, ()) if kind == LAYERWISE else {}
     for parameter in [*layers.get("embeddings", []), *layers.get("layer 1", [])]:
         parameter.requires_grad_(False)
+    if kind == ADAPTERS:
+        options = compose(["finetune.lora_rank=4"]).finetune
+        for parameter in with_adapters(model, groups(model, ()), options)["head"]:
+            parameter.requires_grad_(True)
     trainer = RecipeTrainer(
         model=model,
         objective=objective,

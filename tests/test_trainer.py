@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from exact import KINDS, LAYERWISE, TASK, features, weights_after
+from exact import ADAPTERS, KINDS, LAYERWISE, TASK, features, weights_after
 from samples import chunks, reviews
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
 
@@ -33,7 +33,13 @@ def test_accumulation_equals_one_big_batch(kind: str, tokenizer: PreTrainedToken
 # The other kinds differ by their loss alone, which accumulation tries.
 @pytest.mark.parametrize(
     "kind",
-    [*KINDS[:5], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[5:-1]), LAYERWISE, "summarisation"],
+    [
+        *KINDS[:5],
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[5:-1]),
+        LAYERWISE,
+        ADAPTERS,
+        "summarisation",
+    ],
 )
 def test_two_processes_equal_one_big_batch(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

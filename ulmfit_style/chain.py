@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,8 @@ def _check_model(config: Config, stages: Sequence[str]) -> None:
             _check_head(config, config.task, model_type)
             finetune.check_groups(config)
         _check_batch(config, stage, options)
+        if options.lora_rank and importlib.util.find_spec("peft") is None:
+            raise UserError(f"{stage}.lora_rank={options.lora_rank}: needs peft; install it: pip install peft")
         reach = options.max_length
         if isinstance(options, Finetune) and config.task is not None:
             reach = config.task.suited(model_type).reach(reach)

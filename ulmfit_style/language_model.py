@@ -62,6 +62,7 @@ def prepare(
 
     from ulmfit_style.training.batching import Mixed
     from ulmfit_style.training.layers import HEAD, groups
+    from ulmfit_style.training.lora import everything, with_adapters
     from ulmfit_style.training.objectives import choose
     from ulmfit_style.training.packing import Packed, first_position
     from ulmfit_style.training.phases import Course, Lesson, Phase, settings
@@ -75,7 +76,7 @@ def prepare(
 
     # Model
     model, missing = _load(objective, source, options.seed)
-    layers = groups(model, missing)
+    layers = with_adapters(model, groups(model, missing), options)
     if len(tokenizer) > (vocabulary := model.get_input_embeddings().weight.shape[0]):
         raise UserError(f"{source}: the tokenizer has {len(tokenizer):,} tokens, and the model {vocabulary:,}")
 
@@ -107,7 +108,8 @@ def prepare(
         say(f"  {len(rows) - own:,} rows of general text are mixed in (adapt.replay_ratio)")
 
     # Phases
-    phases = [Phase("every weight", None, options.epochs, options.learning_rate)]
+    every = [parameter for own in layers.values() for parameter in own]
+    phases = [Phase(everything(options), every, options.epochs, options.learning_rate)]
     if missing and isinstance(options, Adapt) and options.head_epochs:
         say("  the checkpoint has no language-model head: a new one is trained first, with the body frozen")
         phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
@@ -138,6 +140,7 @@ def learn(
         UserError: if the documents are too few, or the model and its tokenizer do not fit them.
     """
     from ulmfit_style.training.layers import drift
+    from ulmfit_style.training.lora import merge
     from ulmfit_style.training.objectives import heldout
     from ulmfit_style.training.phases import GENERAL, train
 
@@ -154,6 +157,8 @@ def learn(
 
     # Train
     outcomes = train(prepared.course, directory / CHECKPOINTS, measure=measure)
+    if options.lora_rank:
+        merge(model)
 
     # Finish
     if not processes.is_main():

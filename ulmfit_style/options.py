@@ -150,12 +150,19 @@ class Training(Section):
     layer_decay: Annotated[float, Field(ge=1)] = 1
     """The factor by which the peak rate of each layer group is lower than that of the one above: the head has
     `learning_rate`, the embeddings the lowest (ULMFiT, section 3.2: 2.6 for three layers). 1: one rate for all."""
+    lora_rank: Annotated[int, Field(ge=0), Unhashed] = 0
+    """0: every weight is tuned. A number: each linear layer of the body gets a low-rank adapter of that rank, which is
+    tuned in its place, for models too large to be tuned whole (Hu et al. 2021, section 4.1: LoRA). The head is tuned
+    whole, and embeddings, biases and norms stay. In the end the adapters are merged into the weights. Needs peft."""
+    lora_alpha: Annotated[Count, Unhashed] = 16
+    """What an adapter says is multiplied by this over its rank, so that another rank does not ask for another rate."""
     trainer: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Further fields of transformers' TrainingArguments: finetune.trainer.max_grad_norm=0.5"""
 
     def determinants(self) -> dict[str, Any]:
-        """Return the fields that determine a result, as plain JSON values."""
-        return {**super().determinants(), "trainer": training_arguments.determining(self.trainer)}
+        """Return the fields that determine a result, as plain JSON values; those of adapters where there are any."""
+        lora = {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha} if self.lora_rank else {}
+        return {**super().determinants(), **lora, "trainer": training_arguments.determining(self.trainer)}
 
 
 class LanguageModelling(Training):
@@ -191,6 +198,8 @@ class Pretrain(LanguageModelling):
     path: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)] | None
     """What holds the general text, like corpus.path, and read with the other options of `corpus`; null for the corpus
     itself."""
+    lora_rank: Annotated[Literal[0], Unhashed] = 0
+    """Random weights are trained whole."""
 
 
 class Adapt(LanguageModelling):

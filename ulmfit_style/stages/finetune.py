@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ulmfit_style.training.layers import Layers
     from ulmfit_style.training.phases import Course, Phase
 
-EVERY_WEIGHT, NEW = "every weight", "what is new"
+NEW = "what is new"
 
 FEWEST_GROUPS = 2
 """The layer groups that every model has: a head, and a layer."""
@@ -44,6 +44,7 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     from ulmfit_style.training.answers import collate
     from ulmfit_style.training.batching import Encoded
     from ulmfit_style.training.layers import HEAD, groups
+    from ulmfit_style.training.lora import with_adapters
     from ulmfit_style.training.phases import Course, Lesson, Phase, settings
 
     options, task = config.finetune, lineage.required_task(config)
@@ -88,7 +89,7 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     task.start(model, tokenizer, trained)
 
     # Phases
-    layers = groups(model, missing)
+    layers = with_adapters(model, groups(model, missing), options)
     phases = _phases(options, layers, len(features))
     if pair is not None and options.new_epochs:
         phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
@@ -100,6 +101,7 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
 
 def _finetune(config: Config, directory: Path) -> None:
     from ulmfit_style.training.best import Best
+    from ulmfit_style.training.lora import merge
     from ulmfit_style.training.phases import train
     from ulmfit_style.training.scoring import metric, score
     from ulmfit_style.warm_start import untie
@@ -117,6 +119,8 @@ def _finetune(config: Config, directory: Path) -> None:
         watch = partial(metric, model, tokenizer, task, watched, options.max_length)
         best = Best(task.metric, watch, options.patience)
     outcomes = train(course, directory / CHECKPOINTS, best=best)
+    if options.lora_rank:
+        merge(model)
     if best is not None:
         kept = best.kept
         last = [entry for entry in best.curve if entry["phase"] == kept["phase"]][-1]
@@ -191,7 +195,7 @@ def check_groups(config: Config) -> None:
     import transformers
     from transformers import AutoConfig
 
-    from ulmfit_style.training.layers import groups
+    from ulmfit_style.training.layers import EMBEDDINGS, groups
 
     if config.model.architecture is None:
         architecture = AutoConfig.from_pretrained(checkpoints.resolve(config.model).directory, trust_remote_code=False)
@@ -199,7 +203,8 @@ def check_groups(config: Config) -> None:
         architecture = AutoConfig.for_model(**config.model.architecture)
     with torch.device("meta"):
         model = getattr(transformers, task.auto_class(architecture.model_type)).from_config(architecture)
-    _require_groups(options, list(groups(model, ())))
+    # Embeddings have no adapters.
+    _require_groups(options, [name for name in groups(model, ()) if not options.lora_rank or name != EMBEDDINGS])
 
 
 def _require_groups(options: Finetune, names: Sequence[str]) -> None:
@@ -222,19 +227,21 @@ def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
         UserError: if the model has fewer layer groups.
     """
     from ulmfit_style.training.batching import passes
+    from ulmfit_style.training.lora import everything
     from ulmfit_style.training.phases import Phase
 
     count = len(layers)
     _require_groups(options, list(layers))
-    thawed: list[tuple[str, list[str] | None]] = []
+    thawed: list[tuple[str, list[str]]] = []
+    every = (everything(options), list(layers))
     if options.unfreeze == "chain_thaw":
         *lower, head = layers
         thawed += [(f"{group} alone", [group]) for group in (head, *lower)]
-        thawed.append((EVERY_WEIGHT, None))
+        thawed.append(every)
     else:
         for number in options.unfreeze:
             if number == "all":
-                thawed.append((EVERY_WEIGHT, None))
+                thawed.append(every)
             else:
                 thawed.append((f"last {number} of {count} layer groups", list(layers)[-number:]))
     last = options.epochs
@@ -244,7 +251,7 @@ def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
     return [
         Phase(
             title,
-            None if names is None else [parameter for name in names for parameter in layers[name]],
+            [parameter for name in names for parameter in layers[name]],
             times,
             options.learning_rate,
         )

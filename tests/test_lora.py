@@ -1,0 +1,302 @@
+"""Low-rank adapters: what learns, that a plain checkpoint is saved with the same answers, and what is refused."""
+
+import importlib.util
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from samples import Killed, encoder_decoder, reviews, tiny_sizes
+from test_generation import articles
+from transformers import (
+    AlbertConfig,
+    AlbertForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    SqueezeBertConfig,
+    SqueezeBertForMaskedLM,
+    set_seed,
+)
+
+from ulmfit_style import lineage
+from ulmfit_style.__main__ import main
+from ulmfit_style.composing import compose
+from ulmfit_style.config import Config
+from ulmfit_style.data import labelled
+from ulmfit_style.errors import ConfigError, UserError
+from ulmfit_style.options import Finetune
+from ulmfit_style.run import METRICS
+from ulmfit_style.stages import finetune
+from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.training.best import Best
+from ulmfit_style.training.layers import EMBEDDINGS, HEAD, groups
+from ulmfit_style.training.lora import merge, with_adapters
+from ulmfit_style.training.phases import Course, Lesson, train
+from ulmfit_style.training.scoring import metric
+
+TASK = TextClassification(path="-", text="review", label="stars")
+BOTH = ("adapt.lora_rank=4", "finetune.lora_rank=4", "adapt.learning_rate=1e-2", "finetune.learning_rate=1e-2")
+ADAPTERS = "adapters and head"
+
+
+@pytest.fixture
+def options() -> Finetune:
+    return compose(["finetune.lora_rank=4"]).finetune
+
+
+def untrained(kind: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """A tiny model of an architecture: with tied embeddings, with layers of its own kind, or with shared ones."""
+    tiny = tiny_sizes(tokenizer)
+    sizes = {name: size for name, size in tiny.items() if "dropout" not in name}
+    set_seed(0)
+    if kind == "GPT-2":
+        return GPT2LMHeadModel(
+            GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=len(tokenizer), bos_token_id=2, eos_token_id=3)
+        )
+    if kind == "Llama":
+        return LlamaForCausalLM(LlamaConfig(**sizes))
+    if kind == "ALBERT":
+        return AlbertForMaskedLM(AlbertConfig(**tiny, embedding_size=8))
+    if kind == "BERT":
+        return BertForSequenceClassification(BertConfig(**tiny, num_labels=2))
+    return encoder_decoder(kind, tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["BERT", "GPT-2", "Llama", "ALBERT", "T5", "BART"])
+def test_the_merged_model_is_a_plain_checkpoint_with_the_same_logits(
+    kind: str, tokenizer: PreTrainedTokenizerFast, options: Finetune, tmp_path: Path
+):
+    model = untrained(kind, tokenizer).eval()
+    names, before = list(model.state_dict()), {n: w.clone() for n, w in model.state_dict().items()}
+    inputs = dict(tokenizer([text for text, _, _ in reviews(4)], padding=True, return_tensors="pt"))
+    inputs.pop("token_type_ids", None)
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = inputs["input_ids"]
+
+    def logits(some: PreTrainedModel) -> torch.Tensor:
+        with torch.inference_mode():
+            return some(**inputs).logits
+
+    began = logits(model)
+    layers = with_adapters(model, groups(model, ()), options)
+    assert torch.equal(logits(model), began)
+    for own in layers.values():
+        for parameter in own:
+            torch.nn.init.normal_(parameter, std=0.1)
+    adapted = logits(model)
+    assert not torch.allclose(adapted, began, atol=1e-2)
+    merge(model)
+    assert list(model.state_dict()) == names
+    model.save_pretrained(tmp_path)
+    assert not (tmp_path / "adapter_config.json").exists()
+    loaded, found = type(model).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(found.values())
+    assert torch.allclose(logits(loaded.eval()), adapted, atol=1e-5)
+    kept = {name for name, weights in loaded.named_parameters() if torch.equal(weights, before[name])}
+    titles = {id(parameter): title for title, own in groups(loaded, ()).items() for parameter in own}
+    for name, parameter in loaded.named_parameters():
+        title = titles[id(parameter)]
+        matrix = parameter.ndim == 2 and "relative_attention_bias" not in name
+        assert (name in kept) == (title != HEAD and (title == EMBEDDINGS or not matrix)), name
+
+
+def test_a_body_without_linear_layers_is_refused(tokenizer: PreTrainedTokenizerFast, options: Finetune):
+    model = SqueezeBertForMaskedLM(SqueezeBertConfig(**tiny_sizes(tokenizer), embedding_size=16))
+    model.transformer.pooler = None
+    with pytest.raises(UserError, match=r"lora_rank=4: no layer of the model is linear; take lora_rank=0"):
+        with_adapters(model, groups(model, ()), options)
+
+
+def run_of(overrides: list[str], stage: str) -> tuple[Path, dict[str, Any]]:
+    """Return what a stage made, and what it measured."""
+    directory = getattr(lineage, stage)(compose(overrides)).directory
+    return directory, json.loads((directory / METRICS).read_text())
+
+
+def test_the_chain_hands_on_plain_checkpoints(tiny_overrides: list[str], checkpoint: Path, capsys):
+    overrides = [*tiny_overrides, *BOTH, "compare=false", "finetune.epochs=20", "task.train_samples=80"]
+    assert main(["adapt", "finetune", "evaluate", *overrides]) == 0
+    told = re.findall(r"LoRA: (\S+) M of (\S+) M parameters are trained", capsys.readouterr().out)
+    assert [float(whole) > 3 * float(trained) for trained, whole in told] == [True, True]
+    adapted, measured = run_of(overrides, "adapt")
+    assert [entry["after"] for entry in measured["heldout"]] == ["untrained head", "new head", ADAPTERS]
+    assert measured["heldout"][2]["loss"] < measured["heldout"][1]["loss"] < measured["heldout"][0]["loss"]
+    assert measured["drift"]["embeddings"] == 0
+    assert min(measured["drift"][title] for title in ("layer 1", "layer 2", "head")) > 0.01
+    tuned, scored = run_of(overrides, "finetune")
+    assert scored["test"]["scores"]["accuracy"] > 0.9
+    before, between, after = (load_file(folder / "model.safetensors") for folder in (checkpoint, adapted, tuned))
+    for name, weights in before.items():
+        same = "embeddings" in name or weights.ndim == 1
+        if "pooler" not in name:  # a masked language model has none
+            assert torch.equal(weights, between[f"bert.{name}"]) == same, name
+            assert torch.equal(between[f"bert.{name}"], after[f"bert.{name}"]) == same, name
+    for folder in (adapted, tuned):
+        assert not list(folder.glob("adapter*"))
+        assert "lora" not in (folder / "config.json").read_text()
+    _, found = AutoModelForSequenceClassification.from_pretrained(tuned, output_loading_info=True)
+    assert not any(found.values())
+    assert run_of(overrides, "evaluate")[1]["test"]["scores"] == pytest.approx(scored["test"]["scores"])
+
+
+def test_phases_thaw_the_adapters_of_their_layer_groups(tiny_overrides: list[str]):
+    overrides = [*tiny_overrides, "adapt=none", "compare=false", "finetune.lora_rank=2", "finetune.layer_decay=2"]
+    overrides = [override for override in overrides if not override.startswith("adapt.")]
+    for unfreeze, expected in {
+        "[1,2,all]": [
+            ("last 1 of 3 layer groups", ["head"]),
+            ("last 2 of 3 layer groups", ["head", "layer 2"]),
+            (ADAPTERS, ["head", "layer 2", "layer 1"]),
+        ],
+        "chain_thaw": [
+            ("head alone", ["head"]),
+            ("layer 1 alone", ["layer 1"]),
+            ("layer 2 alone", ["layer 2"]),
+            (ADAPTERS, ["head", "layer 2", "layer 1"]),
+        ],
+    }.items():
+        phased = [*overrides, f"finetune.unfreeze={unfreeze}"]
+        assert main(["finetune", *phased]) == 0
+        log = run_of(phased, "finetune")[1]["log"]
+        assert [
+            (title, list(next(entries)["rates"])) for title, entries in groupby(log, itemgetter("phase"))
+        ] == expected
+
+
+@pytest.mark.parametrize("extra", [(), ("finetune.pooling=mean", "finetune.contrast_epochs=1")])
+def test_a_killed_run_ends_with_the_same_best_state(
+    extra: tuple[str, ...], compose_tiny: Callable[..., Config], tmp_path: Path
+):
+    options = ("finetune.epochs=3", "finetune.batch_size=8", "finetune.learning_rate=1e-2", "finetune.unfreeze=[1,all]")
+    config = compose_tiny("finetune.lora_rank=4", "finetune.patience=5", "save_minutes=1e-9", *options, *extra)
+    config = config.model_copy(update={"adapt": None})
+    task = lineage.required_task(config)
+    batches = 0
+
+    def run(killed_at: int | None, folder: Path) -> torch.Tensor:
+        course, tokenizer = finetune.prepare(config)
+        nonlocal batches
+        batches = 0
+
+        def counted(rows: Any) -> Any:
+            nonlocal batches
+            batches += 1
+            if batches == killed_at:
+                raise Killed
+            return course.lesson.collate(rows)
+
+        best = Best("accuracy", partial(metric, course.model, tokenizer, task, labelled.watched(task)[1], 32), 5)
+        lesson = Lesson(course.lesson.objective, course.lesson.rows, counted)
+        train(Course(course.model, course.phases, course.settings, lesson), folder, best=best)
+        merge(course.model)
+        return torch.cat([parameter.detach().flatten() for parameter in course.model.parameters()])
+
+    whole = run(None, tmp_path / "whole")
+    steps = batches
+    for killed_at in (2, 4):
+        with pytest.raises(Killed):
+            run(killed_at, tmp_path / "killed")
+    assert torch.equal(run(None, tmp_path / "killed"), whole)
+    assert batches < steps
+
+
+def test_a_causal_model_is_adapted_and_classifies(tiny_overrides: list[str], causal_checkpoint: Path):
+    own = [f"model.checkpoint={causal_checkpoint}", "compare=false", "finetune.epochs=10"]
+    overrides = [*tiny_overrides, *BOTH, *own]
+    assert main(["adapt", "finetune", *overrides]) == 0
+    before, after = (entry["loss"] for entry in run_of(overrides, "adapt")[1]["heldout"])
+    assert after < before
+    assert run_of(overrides, "finetune")[1]["test"]["scores"]["accuracy"] > 0.9
+
+
+def test_what_is_new_in_an_encoder_decoder_is_trained_whole(checkpoint: Path, tmp_path: Path):
+    overrides = [
+        "task=summarization",
+        f"task.path={articles(tmp_path / 'articles.jsonl')}",
+        "task.max_target_length=16",
+        f"model.checkpoint={checkpoint}",
+        "model.sha256=null",
+        "model.decoder=same",
+        f"runs={tmp_path / 'runs'}",
+        "compare=false",
+        "adapt=none",
+        "finetune.epochs=1",
+        "finetune.lora_rank=4",
+    ]
+    course, _ = finetune.prepare(compose(overrides))
+    thawed = {id(parameter) for parameter in course.phases[1].thawed or ()}
+    learns = [name for name, parameter in course.model.named_parameters() if id(parameter) in thawed]
+    assert any("crossattention" in name for name in learns)
+    for name in learns:
+        assert ("lora_" in name) != ("crossattention" in name or "cls.predictions" in name), name
+    assert main(["finetune", *overrides]) == 0
+    _, found = AutoModelForSeq2SeqLM.from_pretrained(run_of(overrides, "finetune")[0], output_loading_info=True)
+    assert not any(found.values())
+
+
+def test_a_range_test_is_of_the_adapters(tiny_overrides: list[str], capsys):
+    own = [override for override in tiny_overrides if not override.startswith("adapt.")]
+    assert main(["lr_find", *own, "adapt=none", "finetune.lora_rank=4", "lr_find.steps=50"]) == 0
+    assert "LoRA: " in capsys.readouterr().out
+
+
+def test_the_adapters_options_are_in_the_fingerprint_where_there_are_any(compose_tiny: Callable[..., Config]):
+    def fingerprints(*options: str) -> tuple[str, str]:
+        config = compose_tiny(*options)
+        return lineage.adapt(config).fingerprint, lineage.finetune(config).fingerprint
+
+    plain = fingerprints()
+    assert "lora_rank" not in compose_tiny().finetune.determinants()
+    assert fingerprints("adapt.lora_alpha=8", "finetune.lora_alpha=8") == plain
+    ranked = fingerprints("finetune.lora_rank=4")
+    assert ranked[0] == plain[0]
+    assert len({plain[1], ranked[1], fingerprints("finetune.lora_rank=4", "finetune.lora_alpha=8")[1]}) == 3
+    assert fingerprints("adapt.lora_rank=4")[0] != plain[0]
+
+
+def test_without_peft_it_is_said_how_to_get_it_before_anything_is_made(
+    tiny_overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "peft" else there(name, *more))
+    assert main(["adapt", "finetune", *tiny_overrides, "finetune.lora_rank=8"]) == 2
+    assert "finetune.lora_rank=8: needs peft; install it: pip install peft" in capsys.readouterr().err
+    assert not list((tmp_path / "runs").glob("adapt-*"))
+
+
+def test_embeddings_are_no_group_of_those_that_learn(tiny_overrides: list[str], tmp_path: Path, capsys):
+    options = ["finetune.lora_rank=4", "finetune.unfreeze=[1,4,all]"]
+    assert main(["adapt", "finetune", *tiny_overrides, *options]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the model has 3 layer groups (layer 1, layer 2, head); give smaller numbers, or all" in told
+    assert not list((tmp_path / "runs").glob("adapt-*"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("adapt.lora_rank=-1", "adapt.lora_rank=-1: should be greater than or equal to 0"),
+        ("finetune.lora_alpha=0", "finetune.lora_alpha=0: should be greater than or equal to 1"),
+        ("pretrain.lora_rank=8", "pretrain.lora_rank=8: should be 0"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(override: str, message: str):
+    with pytest.raises(ConfigError) as caught:
+        compose(["model=mini_bert", override])
+    (problem,) = caught.value.problems
+    assert problem.startswith(message)
