@@ -20,7 +20,7 @@ def problems(*overrides: str) -> list[str]:
 
 
 def test_the_conf_folder_has_the_files_that_these_tests_compose():
-    assert len(YAMLS) == 40
+    assert len(YAMLS) == 47
     assert {path.parent.name for path in YAMLS} == {
         *("model", "corpus", "task", "pretrain", "adapt", "finetune", "study", "experiment")
     }
@@ -34,9 +34,10 @@ def test_every_yaml_composes_into_the_schema(path: Path):
         f"task/{kind}": ["task.path=x.csv"]
         for kind in (
             *("text_classification", "multi_label_classification", "text_regression", "token_classification"),
-            "question_answering",
+            *("question_answering", "summarization", "translation", "text_generation"),
         )
     }
+    needed["task/translation"] += ["task.source_language=en", "task.target_language=de"]
     group, choice = path.parent.name, path.stem
     assert isinstance(compose([f"{group}={choice}", *needed.get(f"{group}/{choice}", [])]), Config)
 
@@ -60,12 +61,18 @@ def test_a_config_survives_its_recipe():
 def test_all_unknown_keys_and_choices_are_listed_at_once_with_the_nearest_name():
     assert problems("finetune.lr=1", "tusk=1", "task=rotten", "task.txt=a") == [
         "task=rotten: there is no such task; did you mean 'rotten_tomatoes'? "
-        "(there are: ag_news, imdb, multi_label_classification, none, question_answering, rotten_tomatoes, squad, "
-        "squad_v2, sst2, text_classification, text_regression, token_classification, trec, tweet_eval)",
-        "finetune.lr=1: there is no option 'finetune.lr'; did you mean 'finetune.learning_rate'?",
+        "(there are: ag_news, imdb, multi_label_classification, none, opus_books, question_answering, rotten_tomatoes, "
+        "squad, squad_v2, sst2, summarization, text_classification, text_generation, text_regression, "
+        "token_classification, translation, trec, tweet_eval, xsum)",
+        "finetune.lr=1: there is no option 'finetune.lr'; "
+        "did you mean 'finetune.learning_rate' or 'finetune.lora_rank'?",
         "tusk=1: there is no option 'tusk'; did you mean 'task'?",
         "task.txt=a: there is no option 'task.txt'; did you mean 'task.text'?",
     ]
+
+
+def test_a_seed_that_numpy_does_not_take_is_refused():
+    assert problems("finetune.seed=1700000000") == ["finetune.seed=1700000000: should be less than or equal to 999999"]
 
 
 def test_all_wrong_values_are_listed_at_once_in_the_users_spelling():
@@ -149,7 +156,7 @@ def test_a_wrong_option_is_answered_without_a_traceback_and_without_torch():
     started = time.monotonic()
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 2
-    assert "did you mean 'finetune.learning_rate'?" in ended.stderr
+    assert "did you mean 'finetune.learning_rate' or 'finetune.lora_rank'?" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert time.monotonic() - started < 10  # 1 s on an idle machine; the bound only catches a stray import
 

@@ -136,14 +136,14 @@ def test_rows_are_answered_and_written_while_the_rest_is_not_yet_read(
         assert record["number"] == written
         assert read - written < 4
 
-    assert predict._answer(model, rows(), write, None) == 40
+    assert predict._answer(model, rows(), write, None, None) == 40
 
 
 def test_a_file_is_read_row_by_row(model: Predictor, tmp_path: Path):
     path = jsonl(tmp_path / "a.jsonl", [{"review": "a film"}] * 3)
     with path.open("a") as file:
         file.write("{broken\n")
-    rows = predict._rows(model.task, str(path))
+    rows = predict._rows(model.task, str(path), None)
     assert [next(rows)[1]["review"] for _ in range(3)] == ["a film"] * 3
     with pytest.raises(UserError, match=r"a\.jsonl:4: is not JSON"):
         next(rows)

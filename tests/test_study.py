@@ -155,16 +155,16 @@ def test_each_arm_takes_what_its_own_search_finds_best_on_the_validation_rows(
 def test_a_study_that_failed_in_part_says_so_and_averages_nothing(
     with_study: Callable, rows: Callable, capsys: pytest.CaptureFixture
 ):
-    text = STUDY.replace("  adapted: []\n", "  too deep: [adapt=none, 'finetune.unfreeze=[50, all]']\n")
+    text = STUDY.replace("  adapted: []\n", "  too far: [adapt=none, finetune.weight_decay=1e30]\n")
     overrides = with_study(text, "study.labels=null", "study.references=[]")
     assert main(["study", *overrides]) == 2
     ended = capsys.readouterr()
     assert "2 of 6 runs failed; the same command tries them again" in ended.err
-    assert 'Failed: too deep, seed 1: finetune.unfreeze=[50, "all"]: the model has' in ended.out
-    table = next(line for line in ended.out.splitlines() if "│ too deep" in line)
-    assert table.split() == ["│", "too", "deep", "│", "failed", "│", "│", "failed", "failed", "│"]
-    assert "'too deep'" not in ended.out
-    assert [row["error"] != "" for row in rows()] == [row["arm"] == "too deep" for row in rows()]
+    assert "Failed: too far, seed 1: every weight: the loss is nan at step" in ended.out
+    table = next(line for line in ended.out.splitlines() if "│ too far" in line)
+    assert table.split() == ["│", "too", "far", "│", "failed", "│", "│", "failed", "failed", "│"]
+    assert "'too far'" not in ended.out
+    assert [row["error"] != "" for row in rows()] == [row["arm"] == "too far" for row in rows()]
 
 
 @pytest.mark.parametrize(

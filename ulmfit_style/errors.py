@@ -47,12 +47,12 @@ def together(head: str, problems: Sequence[str]) -> UserError:
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return `; did you mean ...?` for the closest of `names`, or the empty string when none is close.
 
-    Initials count as close: `finetune.lr` means `finetune.learning_rate`.
+    Initials are closest: `finetune.lr` may mean `finetune.learning_rate` or `finetune.lora_rank`.
     """
-    candidates = list(names)
+    candidates = sorted(names)
     close = [candidate for candidate in candidates if _initials(candidate) == name]
-    close += difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    close = close or difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def _initials(key: str) -> str:

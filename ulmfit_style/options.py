@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from ulmfit_style import training_arguments
 from ulmfit_style.errors import nearest
-from ulmfit_style.schema import Count, Rate, Ratio, Section, Unhashed
+from ulmfit_style.schema import Count, Rate, Ratio, Section, Seed, Unhashed
 
 Document = Literal["line", "paragraph", "file"]
 """What one document of a txt or md file is."""
@@ -77,7 +77,7 @@ class Model(Section):
     """Where there is no checkpoint, the fields of transformers' config, model_type among them."""
     tokenizer: NewTokenizer | None = None
     """Where there is no checkpoint, the tokenizer that is trained."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the random weights."""
     decoder: str | None = None
     """What writes, where the task is to write a text and the checkpoint is an encoder. same: its own weights once more,
@@ -188,7 +188,7 @@ class LanguageModelling(Training):
     """Share of the words that is masked (BERT: 0.15, BART: 0.3), or of the tokens (T5: 0.15)."""
     measurements: Annotated[Count, Unhashed] = 1
     """Times that the held-out text is measured in a phase, evenly spread, the last time at its end."""
-    seed: int
+    seed: Seed
     """Seed of the order, the masks and the new head."""
 
 
@@ -278,7 +278,7 @@ class Finetune(Training):
     epoch that scored best on them is kept, and a phase stops after so many epochs without a better one; `epochs` is
     still what the rate falls over. The watched rows are 20 % of those of `task.train_samples` or `task.shots`, which
     are then not trained on; without these two, they are the validation rows."""
-    seed: int
+    seed: Seed
     """Seed of the order, the dropout and the new head."""
 
     @model_validator(mode="after")
@@ -369,7 +369,7 @@ class Study(Section):
     """Options of all arms, which come after those that were typed."""
     baseline: str
     """The arm that the others are held against."""
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     """Each draws other labelled rows (task.sample_seed), another head and another order (finetune.seed); all of them
     share one adapted model."""
     labels: Annotated[tuple[Count | Literal["all"], ...], Field(min_length=1)] | None
@@ -379,7 +379,7 @@ class Study(Section):
     search: dict[str, tuple[Any, ...]]
     """Options with the values that each arm tries before, at each number of labels, in all combinations:
     {finetune.learning_rate: [5e-5, 1e-4]}. What scores best on the validation rows is taken."""
-    search_seeds: tuple[int, ...]
+    search_seeds: tuple[Seed, ...]
     """Seeds of that search: none of `seeds`."""
     references: tuple[Literal["linear", "setfit"], ...]
     """Models that are trained on the same rows, to hold the arms against. linear: one on TF-IDF, one on the frozen

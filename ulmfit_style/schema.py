@@ -31,6 +31,9 @@ Ratio = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 """A learning rate."""
 
+Seed = Annotated[int, Field(ge=0, le=999_999)]
+"""A seed; each phase makes its own of it, of which numpy takes no more than 32 bits."""
+
 Count = Annotated[int, Field(ge=1)]
 """A number of things, at least one."""
 

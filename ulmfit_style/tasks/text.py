@@ -56,6 +56,12 @@ class TextTask(Task, abc.ABC):
             raise ValueError("is for one text, and task.text_pair names a second; take head")
         return value
 
+    def determinants(self) -> dict[str, Any]:
+        """Return the fields that determine a result; of windows nothing where none are made."""
+        without = {"head": {"long_documents", "overlap", "window_scores"}, "head_tail": {"overlap", "window_scores"}}
+        unused = without.get(self.long_documents, set())
+        return {name: value for name, value in super().determinants().items() if name not in unused}
+
     @property
     def long_texts(self) -> str:
         return {"head": "cut", "head_tail": "cut in the middle", "windows": "read in windows"}[self.long_documents]
