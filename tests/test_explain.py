@@ -143,3 +143,5 @@ def test_without_captum_it_is_said_how_to_get_it(
     command = ["predict", f"predict.model={directory(finetuned)}", "predict.input=hello", "predict.explain=true"]
     assert main(command) == 2
     assert "predict.explain=true: needs Captum; install it: pip install captum" in capsys.readouterr().err
+    assert main(["finetune", "predict", *finetuned, "finetune.seed=9", *command[2:]]) == 2
+    assert "labelled rows" not in capsys.readouterr().out  # nothing was trained before

@@ -238,7 +238,7 @@ def test_what_is_new_in_an_encoder_decoder_is_trained_whole(checkpoint: Path, tm
         "finetune.lora_rank=4",
     ]
     course, _ = finetune.prepare(compose(overrides))
-    thawed = {id(parameter) for parameter in course.phases[1].thawed or ()}
+    thawed = {id(parameter) for parameter in course.phases[1].thawed}
     learns = [name for name, parameter in course.model.named_parameters() if id(parameter) in thawed]
     assert any("crossattention" in name for name in learns)
     for name in learns:

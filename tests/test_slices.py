@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from samples import BAD, GOOD, reviews
+from scipy.stats import permutation_test
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
+from ulmfit_style.insight import slices
 from ulmfit_style.insight.probe import SWAPS, exchanged
 from ulmfit_style.metrics import by_chance, gap
 from ulmfit_style.run import METRICS
@@ -67,6 +69,7 @@ def test_another_grouping_of_the_same_rows_is_scored_anew(finetuned: list[str], 
     assert main(command) == main(command) == 0
     assert "up to date" in capsys.readouterr().out
     by_country.write_text(by_country.read_text().replace("Peru", "Chile"))
+    slices._read.cache_clear()  # a command reads a file once
     assert main(command) == 0
     assert "Chile" in metrics(finetuned)["slices"]["country"]["groups"]
 
@@ -89,12 +92,11 @@ def test_the_gap_has_the_interval_of_two_independent_means():
 
 
 def test_chance_makes_a_gap_as_wide_as_a_permutation_test_says():
-    scipy = pytest.importorskip("scipy.stats")
     random = np.random.default_rng(1)
     points = [*random.normal(0.4, 1, 60), *random.normal(0, 1, 40)]
     names = ["a"] * 60 + ["b"] * 40
     wide = float(np.mean(points[:60]) - np.mean(points[60:]))
-    theirs = scipy.permutation_test(
+    theirs = permutation_test(
         (points[:60], points[60:]), lambda a, b: abs(np.mean(a) - np.mean(b)), alternative="greater", rng=0
     )
     assert by_chance(points, names, abs(wide)) == pytest.approx(theirs.pvalue, abs=0.02)
@@ -152,6 +154,19 @@ def test_a_model_that_goes_by_the_sex_is_found_out(partial: list[str], capsys: p
     one = gender["flipped"][0]
     runs = next(override for override in partial if override.startswith("runs=")).partition("=")[2]
     assert load(f"{runs}/default/finetune")(one["texts"][0])["label"] == one["after"]
+
+
+def test_the_model_that_was_not_adapted_is_probed_beside_the_other_or_is_asked_for(
+    tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]
+):
+    adapted = [*tiny_overrides, "adapt.general=null", "compare=true", "evaluate.probe=names"]
+    assert main(["adapt", "finetune", *adapted, "compare=false"]) == 0
+    assert main(["evaluate", *adapted]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "evaluate.probe: there is no model without adaptation to be probed too" in told
+    assert "run `finetune` with compare=true, or take compare=false" in told
+    assert main(["finetune", "evaluate", *adapted]) == 0
+    assert metrics(adapted)["probe"].keys() == {"this one", "not adapted"}
 
 
 def test_a_model_that_answers_no_labels_is_not_probed(

@@ -67,7 +67,7 @@ class Learning:
         return collate(rows, self.tokenizer)
 
     def run(self, *phases: dict[str, Any], **options: Any) -> list[Outcome]:
-        defaults = {"title": "test", "thawed": None, "epochs": 1, "learning_rate": 1e-3}
+        defaults = {"title": "test", "thawed": list(self.model.parameters()), "epochs": 1, "learning_rate": 1e-3}
         settings = Settings(8, 0.1, 0.0, 0, None, 1, 60, {}, **options)
         todo = [Phase(**{**defaults, **phase}) for phase in phases]
         return train(Course(self.model, todo, settings, Lesson(TASK, self.rows, self.collate)), self.folder)

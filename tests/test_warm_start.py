@@ -123,7 +123,7 @@ def test_what_is_new_is_trained_first_and_alone_and_every_parameter_is_in_one_gr
     first, last = course.phases
     assert (first.title, last.title) == ("what is new", "every weight")
     assert (first.epochs, first.learning_rate) == (15, 1e-2)
-    new = {names[id(parameter)] for parameter in first.thawed or ()}
+    new = {names[id(parameter)] for parameter in first.thawed}
     assert any("crossattention" in name for name in new)
     assert not any(name.startswith("encoder.") for name in new)
     whole = "scratch" in decoder[0]

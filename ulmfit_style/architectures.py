@@ -14,6 +14,9 @@ from typing import Literal
 
 from ulmfit_style.errors import UserError
 
+ENCODER_DECODER = "AutoModelForSeq2SeqLM"
+"""The auto class of encoder-decoders."""
+
 
 def objective(name: str, model_type: str, option: str = "adapt.objective") -> Literal["mlm", "clm", "denoising"]:
     """Return the objective that an option names, or for `auto` that of the architecture.
@@ -47,7 +50,7 @@ def is_causal(model_type: str) -> bool:
 
 def is_encoder_decoder(model_type: str) -> bool:
     """Tell whether the models of an architecture are an encoder and a decoder."""
-    return has_head("AutoModelForSeq2SeqLM", model_type)
+    return has_head(ENCODER_DECODER, model_type)
 
 
 def has_head(auto_class: str, model_type: str) -> bool:

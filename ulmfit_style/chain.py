@@ -25,8 +25,6 @@ from ulmfit_style.tokenizer_pair import FOLDER
 COURSE = "course"
 """What the figure beside metrics.json is called, with its two endings."""
 
-ENCODER_DECODER = "AutoModelForSeq2SeqLM"
-
 FEWEST_POINTS = 10
 """Logged steps that are worth a figure."""
 
@@ -129,7 +127,7 @@ def _check_head(config: Config, task: Task, model_type: str) -> None:
         _check_decoder(config, task, model_type)
     elif not architectures.has_head(auto_class, model_type):
         needed = f"{kind} needs one that {auto_class} knows"
-        if auto_class == ENCODER_DECODER and architectures.has_head("AutoModelForMaskedLM", model_type):
+        if auto_class == architectures.ENCODER_DECODER and architectures.has_head("AutoModelForMaskedLM", model_type):
             needed += "; give it a decoder: model.decoder=same"
         raise UserError(f"model.checkpoint={config.model.title()}: is of type '{model_type}', and {needed}")
     if config.finetune.contrast_epochs and not isinstance(task, TextClassification):
@@ -152,7 +150,7 @@ def _check_decoder(config: Config, task: Task, model_type: str) -> None:
     option, remedy = f"model.decoder={config.model.decoder}", "take model.decoder=null"
     if architectures.is_encoder_decoder(model_type) or architectures.is_causal(model_type):
         raise UserError(f"{option}: a model of type '{model_type}' writes by itself; {remedy}")
-    if task.auto_class(model_type) != ENCODER_DECODER:
+    if task.auto_class(model_type) != architectures.ENCODER_DECODER:
         raise UserError(f"{option}: {type(task).__name__} wants no text that a decoder could write; {remedy}")
     if config.finetune.pooling != "default":
         raise UserError(f"{option}: finetune.pooling={config.finetune.pooling} is for a head, and this is a decoder")

@@ -16,7 +16,7 @@ from ulmfit_style.options import Model
 from ulmfit_style.run import METRICS, RECIPE, digest, file_digest, read_json
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS = "model.safetensors"
 ENDINGS = (".safetensors", ".json", ".txt", ".model", ".spm", ".jinja")
@@ -102,6 +102,26 @@ def finetuned(source: str, option: str) -> Checkpoint:
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
     # Where a text is cut stands in the recipe alone.
     return Checkpoint(found.directory, {**found.identity, "recipe": file_digest(recipe)})
+
+
+def loaded(auto_class: Any, source: Path, **settings: Any) -> tuple[PreTrainedModel, set[str]]:
+    """Return a checkpoint's model, and the names of the parameters that the checkpoint lacks.
+
+    Args:
+        auto_class: The transformers class that loads it.
+        settings: What its config is to say.
+    """
+    import torch
+
+    model, found = auto_class.from_pretrained(
+        source,
+        output_loading_info=True,
+        dtype=torch.float32,  # or the weights of a checkpoint in bf16 would be trained in bf16
+        use_safetensors=True,
+        trust_remote_code=False,
+        **settings,
+    )
+    return model, found["missing_keys"]
 
 
 def tokenizer(directory: Path) -> PreTrainedTokenizerBase:

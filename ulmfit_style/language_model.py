@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from ulmfit_style import processes
+from ulmfit_style import checkpoints, processes
 from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
 from ulmfit_style.data import tokens
@@ -58,7 +58,7 @@ def prepare(
     Raises:
         UserError: if the documents are too few, or the model and its tokenizer do not fit them.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     from ulmfit_style.training.batching import Mixed
     from ulmfit_style.training.layers import HEAD, groups
@@ -68,7 +68,7 @@ def prepare(
     from ulmfit_style.training.phases import Course, Lesson, Phase, settings
 
     # Data
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    tokenizer = checkpoints.tokenizer(source)
     model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
     objective = choose(options.objective, model_type, tokenizer, options)
     chunks, unseen = tokens.load(documents, tokenizer, options.max_length, config.runs)
@@ -192,15 +192,11 @@ def learn(
 
 def _load(objective: LanguageObjective, source: Path, seed: int) -> tuple[Any, set[str]]:
     """Return a checkpoint's language model, and the names of the parameters that the checkpoint lacks."""
-    import torch
     import transformers
     from transformers import set_seed
 
     set_seed(seed)
-    model, loaded = getattr(transformers, objective.auto_class).from_pretrained(
-        source, output_loading_info=True, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-    )
-    return model, loaded["missing_keys"]
+    return checkpoints.loaded(getattr(transformers, objective.auto_class), source)
 
 
 def _show(samples: Sequence[Mapping[str, str]]) -> None:

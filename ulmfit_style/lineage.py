@@ -265,11 +265,10 @@ def evaluate(config: Config) -> Artefact:
 
 
 def not_adapted(config: Config) -> Artefact | None:
-    """Return the model that was fine-tuned without adaptation, to be probed beside the other; None if there is none."""
-    if config.evaluate.model is not None or config.adapt is None:
+    """Return the model that `compare` fine-tunes without adaptation, to be probed too; None if there is none."""
+    if config.evaluate.model is not None or config.adapt is None or not config.compare:
         return None
-    bare = finetune(config.model_copy(update={"adapt": None}))
-    return bare if bare.finished else None
+    return finetune(config.model_copy(update={"adapt": None}))
 
 
 def scored(config: Config) -> tuple[str, list[Row]]:

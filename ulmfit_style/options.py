@@ -319,7 +319,7 @@ class Predict(Section):
     """The directory that `finetune` made, or the Hub id that `push` uploaded to; null for this config's own model."""
     explain: bool = False
     """Tell which tokens each answer rests on, as `explanations` of each row and as an HTML page beside
-    `predict.output`, or in runs/<name>/. Needs Captum, and takes some fifty times as long."""
+    `predict.output`, or in runs/<name>/. Needs Captum, and takes far longer."""
     task: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Other values for options of the model's task that say how it answers: predict.task.aggregation=simple"""
 

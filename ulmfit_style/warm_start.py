@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer, processors
@@ -31,23 +31,6 @@ if TYPE_CHECKING:
 
 POSITIONS = 512
 """Tokens that a decoder from scratch writes at most, unless `task.max_target_length` asks for more."""
-
-
-def loaded(auto_class: Any, source: Path, **settings: Any) -> tuple[PreTrainedModel, set[str]]:
-    """Return a checkpoint's model, and the names of the parameters that the checkpoint lacks.
-
-    Args:
-        settings: What its config is to say.
-    """
-    model, found = auto_class.from_pretrained(
-        source,
-        output_loading_info=True,
-        dtype=torch.float32,  # or the weights of a checkpoint in bf16 would be trained in bf16
-        use_safetensors=True,
-        trust_remote_code=False,
-        **settings,
-    )
-    return model, found["missing_keys"]
 
 
 def tokenizers(config: Config, source: PreTrainedTokenizerBase) -> TokenizerPair:
@@ -100,7 +83,7 @@ def encoder_decoder(
         length: The tokens that are written at most.
     """
     options, target = config.model, tokenizer.target
-    encoder, without = loaded(AutoModel, source)
+    encoder, without = checkpoints.loaded(AutoModel, source)
     if options.decoder == "scratch":
         decoder, new = _new(options, encoder, target, length)
     else:
@@ -108,7 +91,7 @@ def encoder_decoder(
         place = source if checkpoint is None else checkpoints.resolve(checkpoint, "model.decoder").directory
         settings = AutoConfig.from_pretrained(place, trust_remote_code=False)
         settings.is_decoder = settings.add_cross_attention = True
-        decoder, new = loaded(AutoModelForCausalLM, place, config=settings)
+        decoder, new = checkpoints.loaded(AutoModelForCausalLM, place, config=settings)
     for part in (encoder, decoder):
         part.config.name_or_path = ""  # a path of this disk, which would be saved
     model = EncoderDecoderModel(encoder=encoder, decoder=decoder)

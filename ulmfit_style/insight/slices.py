@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from rich.table import Table
@@ -39,20 +40,14 @@ def groups(config: Config, rows: Sequence[Row]) -> Slices:
         UserError: if a file has no such column, or it holds too many values for groups.
     """
     assert config.task is not None  # there are rows
-    options, task = config.evaluate, config.task
-    columns = list(options.slices)
-    given = (
-        {"evaluate.path": options.path}
-        if options.path is not None
-        else {task.path.option(split): path for split, path in task.path.files().items()}
-    )
-    wanted = {(row.file, row.number) for row in rows}
-    found = {}
-    for option, path in given.items():
-        for row in reading.rows(option, path, columns):
-            if (row.file, row.number) in wanted:
-                found[row.file, row.number] = row.fields
-    made = {column: [_name(found[row.file, row.number][column]) for row in rows] for column in columns}
+    options, files = config.evaluate, config.task.path
+    # The rows of a split that has no file of its own are some of the training file's.
+    split = options.split if options.split in files.files() else "train"
+    option, path = "evaluate.path", options.path
+    if path is None:
+        option, path = files.option(split), files.files()[split]
+    found = _read(option, path, options.slices)
+    made = {column: [_name(found[row.file, row.number][column]) for row in rows] for column in options.slices}
     for column, names in made.items():
         if (count := len(set(names))) > MOST_GROUPS:
             raise UserError(
@@ -60,6 +55,12 @@ def groups(config: Config, rows: Sequence[Row]) -> Slices:
                 "are the most; give one of groups, and numbers as ranges"
             )
     return made
+
+
+@cache
+def _read(option: str, path: str, columns: Sequence[str]) -> dict[tuple[str, int], Mapping[str, Any]]:
+    """Return columns of a file, by the places of its rows."""
+    return {(row.file, row.number): row.fields for row in reading.rows(option, path, columns)}
 
 
 def _name(value: Any) -> str:

@@ -11,6 +11,7 @@ from rich.table import Table
 from ulmfit_style import lineage, predictions, processes
 from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
+from ulmfit_style.errors import UserError
 from ulmfit_style.insight import probe, slices
 from ulmfit_style.run import METRICS, read_json, write_json
 
@@ -24,6 +25,10 @@ def run(config: Config) -> Path:
     made = lineage.evaluate(config)
     if not made.finished:
         lineage.require_tuned(config, config.evaluate.model, "evaluate")
+        bare = lineage.not_adapted(config)
+        if config.evaluate.probe != "none" and bare is not None and not bare.finished:
+            problem = f"there is no model without adaptation to be probed too ({lineage.why_missing(bare, config)})"
+            raise UserError(f"evaluate.probe: {problem}; run `finetune` with compare=true, or take compare=false")
     return made.make(partial(_evaluate, config), config.recipe())
 
 

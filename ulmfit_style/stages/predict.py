@@ -42,8 +42,10 @@ def check(config: Config) -> None:
         raise UserError(f"predict: what? Say predict.input=<a text, a file, or {STDIN} for standard input>")
     if _is_file(options.input):
         reading.header("predict.input", options.input)
-    if options.pair is not None and (options.input == STDIN or _is_file(options.input)):
+    if options.pair is not None and not _is_text(options.input):
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
+    if options.explain:
+        explain.check(lineage.task_of(config, options.model, "predict.model"))
     if options.output is None:
         return
     source, output = Path(options.input).expanduser(), Path(options.output).expanduser()
@@ -74,15 +76,13 @@ def run(config: Config) -> None:
     first = next(rows, None)
     if first is None:
         raise UserError(f"predict.input={given}: holds no rows")
-    if config.predict.explain:
-        explain.check(task)
     page = _page(config)
     try:
         with _writer(output) as write, nullcontext() if page is None else _fresh(page, str(page)) as file:
             from ulmfit_style.predictor import Predictor
 
             model = Predictor(str(source), task=config.predict.task, option="predict.model")
-            if isinstance(model.task, GenerationTask) and not _is_file(given) and sys.stdout.isatty():
+            if isinstance(model.task, GenerationTask) and _is_text(given) and sys.stdout.isatty():
                 model.task = model.task.aloud()
             count = _answer(model, chain([first], rows), write, output, None if file is None else explain.Page(file))
     except BrokenPipeError:
@@ -112,6 +112,11 @@ def _is_file(given: str) -> bool:
         return named or Path(given).expanduser().is_file()
     except (OSError, RuntimeError):  # too long for a name, or it starts with ~
         return False
+
+
+def _is_text(given: str) -> bool:
+    """Tell a text that is to be answered from what holds some."""
+    return given != STDIN and not _is_file(given)
 
 
 def _rows(task: Task, given: str, pair: str | None) -> Iterator[tuple[Row, Record]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ulmfit_style import checkpoints, lineage, processes
-from ulmfit_style.architectures import has_head, is_encoder_decoder
+from ulmfit_style.architectures import ENCODER_DECODER, has_head, is_encoder_decoder
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
 from ulmfit_style.data.new_tokenizer import DECODER, learn
@@ -69,7 +69,7 @@ def _scratch(config: Config, directory: Path) -> None:
 def _head(model_type: str) -> str:
     """Return the auto class of an architecture's language model."""
     if is_encoder_decoder(model_type):
-        return "AutoModelForSeq2SeqLM"
+        return ENCODER_DECODER
     return "AutoModelForMaskedLM" if has_head("AutoModelForMaskedLM", model_type) else DECODER_HEAD
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
-from ulmfit_style.architectures import has_head, is_causal
+from ulmfit_style.architectures import ENCODER_DECODER, is_causal
 from ulmfit_style.errors import UserError
 from ulmfit_style.schema import Count
 from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Row, Task
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 SLOT = "{text}"
 """Where the text stands in a prompt."""
 
-KEPT = (*("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids"),)
+KEPT = ("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids")
 """What stays of a checkpoint's own generation settings."""
 
-CAUSAL, ENCODER_DECODER = "AutoModelForCausalLM", "AutoModelForSeq2SeqLM"
+CAUSAL = "AutoModelForCausalLM"
 
 
 class GenerationTask(Task, abc.ABC):
@@ -87,8 +87,7 @@ class GenerationTask(Task, abc.ABC):
         return top_p
 
     def auto_class(self, model_type: str) -> str:
-        # BERT has a causal head in transformers too, but is no decoder.
-        return CAUSAL if is_causal(model_type) and not has_head(ENCODER_DECODER, model_type) else ENCODER_DECODER
+        return CAUSAL if is_causal(model_type) else ENCODER_DECODER
 
     def suited(self, model_type: str) -> Self:
         task = self.model_copy()

@@ -211,7 +211,7 @@ class Denoising:
     infilling: Lewis et al. 2020, section 2.2).
     """
 
-    auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
+    auto_class: ClassVar[str] = architectures.ENCODER_DECODER
     per: ClassVar[str] = "target token"
     causal: ClassVar[bool | None] = None
 

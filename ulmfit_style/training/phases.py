@@ -55,8 +55,8 @@ class Phase:
     """One Trainer run over one set of thawed parameters, with a whole schedule of its own."""
 
     title: str
-    thawed: Sequence[nn.Parameter] | None
-    """What is trained; None for every parameter. The rest is frozen."""
+    thawed: Sequence[nn.Parameter]
+    """What is trained; the rest is frozen."""
     epochs: float
     learning_rate: float
     """Peak rate."""
@@ -237,9 +237,9 @@ def trainer_of(
     Raises:
         UserError: if the batch cannot be split, or several GPUs are visible to one process.
     """
-    thawed = None if phase.thawed is None else {id(parameter) for parameter in phase.thawed}
+    thawed = {id(parameter) for parameter in phase.thawed}
     for parameter in course.model.parameters():
-        parameter.requires_grad_(thawed is None or id(parameter) in thawed)
+        parameter.requires_grad_(id(parameter) in thawed)
     settings, lesson = course.settings, phase.lesson or course.lesson
     micro, passes = processes.split(settings.batch_size, settings.micro_batch_size, lesson.texts)
     trainer = RecipeTrainer(
