@@ -52,7 +52,7 @@ class Stage:
             return collate(rows, self.tokenizer)
 
         head = list(model.classifier.parameters())
-        phases = [Phase("head", head, 2, 1e-2), Phase("all", None, 2, 1e-3)]
+        phases = [Phase("head", head, 2, 1e-2), Phase("all", list(model.parameters()), 2, 1e-3)]
         settings = Settings(8, 0.1, 0.01, 0, micro, 1, 1e-9, {})
         if layerwise:
             settings = replace(settings, schedule="slanted", layers=groups(model, ()), layer_decay=2)

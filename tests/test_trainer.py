@@ -209,7 +209,7 @@ def test_every_epoch_of_every_phase_has_masks_of_its_own(
         turns.append(batch[0]["turn"])
         return objective.collate(batch)
 
-    phases = [Phase("test", None, 2, 1e-3)] * 2
+    phases = [Phase("test", list(model.parameters()), 2, 1e-3)] * 2
     settings = Settings(10, 0.1, 0.0, 0, None, 1, 60, {})
     train(Course(model, phases, settings, Lesson(objective, rows, record)), tmp_path)
     assert turns == [(1, 0), (1, 0), (1, 1), (1, 1), (2, 0), (2, 0), (2, 1), (2, 1)]

@@ -66,7 +66,7 @@ class Watching:
             return {}
 
         head = list(self.model.classifier.parameters())
-        phases = [Phase("head", head, epochs, 1e-2), Phase("all", None, epochs, 1e-3)]
+        phases = [Phase("head", head, epochs, 1e-2), Phase("all", list(self.model.parameters()), epochs, 1e-3)]
         settings = Settings(8, 0.1, 0.01, 0, 4, 1, 1e-9, {})
         best = None if patience is None else Best("luck", self.luck, patience)
         train(Course(self.model, phases, settings, Lesson(TASK, self.rows, gather)), self.folder, measure, best)
