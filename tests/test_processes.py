@@ -13,7 +13,7 @@ import pytest
 import yaml
 from samples import reviews
 
-from ulmfit_style import processes
+from ulmfit_style import predictions, processes
 from ulmfit_style.composing import compose
 from ulmfit_style.launch import main
 from ulmfit_style.run import MANIFEST
@@ -40,6 +40,19 @@ def test_the_same_command_runs_the_chain_in_two_processes(tiny_overrides: list[s
     assert again.stdout.count("up to date") == 4
     # The references are made by the main process alone.
     assert again.stdout.count("\n  made with processes=2 (here 1)\n") == 3
+
+
+def test_two_processes_share_the_rows_that_are_scored(tiny_overrides: list[str], tmp_path: Path):
+    ended = command("adapt", "finetune", "evaluate", *tiny_overrides, "compare=false", "processes=2")
+    assert ended.returncode == 0, ended.stderr
+    model = tmp_path / "runs/default/finetune"
+    alone = command("evaluate", *tiny_overrides, f"runs={tmp_path / 'alone'}", f"evaluate.model={model}", "processes=1")
+    assert alone.returncode == 0, alone.stderr
+    shared, whole = (predictions.read(next(tmp_path.glob(f"{runs}/evaluate-*")), "test") for runs in ("runs", "alone"))
+    assert len(whole) > 20
+    for one, other in zip(shared, whole, strict=True):
+        assert one["score"] == pytest.approx(other["score"], abs=1e-6)
+        assert {**one, "score": 0, "scores": 0} == {**other, "score": 0, "scores": 0}
 
 
 def test_a_mistake_in_the_processes_ends_with_one_message_and_no_traceback(tiny_overrides: list[str]):

@@ -168,6 +168,17 @@ def from_all(value: T) -> list[T]:
     return list(gather_object([value]))
 
 
+def share(items: Sequence[T]) -> Sequence[T]:
+    """Return this process's part of the items: every so many-th of them, so that long ones are spread."""
+    return items[int(os.environ.get("RANK", "0")) :: count()]
+
+
+def joined(own: Sequence[T]) -> list[T]:
+    """Return, in every process, what all of them made of their shares, in the order of the items."""
+    shares = from_all(list(own))
+    return [shares[place % len(shares)][place // len(shares)] for place in range(sum(map(len, shares)))]
+
+
 def any_of(flag: bool) -> bool:
     """Tell, in every process alike, whether the flag is set in one of them."""
     return any(from_all(flag))

@@ -33,8 +33,6 @@ def run(config: Config) -> Path:
 
 
 def _evaluate(config: Config, directory: Path) -> None:
-    if not processes.is_main():
-        return
     from ulmfit_style.predictor import Predictor
     from ulmfit_style.training.scoring import score
 
@@ -43,6 +41,8 @@ def _evaluate(config: Config, directory: Path) -> None:
     source = lineage.tuned(config, config.evaluate.model, "evaluate.model").directory
     tuned = Predictor(str(source), option="evaluate.model")
     measured, found = score(tuned.model, tuned.tokenizer, task, rows, tuned.max_length, split)
+    if not processes.is_main():
+        return
     predictions.write(directory, found)
     metrics: dict[str, Any] = {"task": type(task).__name__, "metric": task.metric, "model": str(source), "split": split}
     metrics |= {split: measured}

@@ -54,10 +54,10 @@ class Best(TrainerCallback):
         return f", {self.metric} {self.curve[-1][self.metric]:.3f} (best {self.kept[self.metric]:.3f})"
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Score the model where an epoch ends, in the main process; the others take its word."""
+        """Score the model where an epoch ends; the other processes take the main one's word."""
         if not float(state.epoch or 0).is_integer() and state.global_step < state.max_steps:
             return
-        score = processes.from_main(self.score() if processes.is_main() else 0.0)
+        score = processes.from_main(self.score())
         place = {"phase": self.phase, "epoch": state.epoch, "step": state.global_step}
         self.curve.append({**place, self.metric: score})
         if self.kept is self.curve[-1]:

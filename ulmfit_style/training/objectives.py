@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ulmfit_style import architectures
+from ulmfit_style import architectures, processes
 from ulmfit_style.checkpoints import sentinels
 from ulmfit_style.logits import logits_at
 from ulmfit_style.options import LanguageModelling
@@ -384,6 +384,8 @@ def choose(
 def heldout(model: PreTrainedModel, objective: LanguageObjective, rows: Rows, tokens: int = 4096) -> dict[str, float]:
     """Measure a language model on held-out documents: on all rows, or a thousand evenly spread, always masked alike.
 
+    Several processes share the rows: every one of them has to call this.
+
     Args:
         tokens: How many a batch has at most, padding included: each may need logits as wide as the vocabulary.
 
@@ -394,7 +396,7 @@ def heldout(model: PreTrainedModel, objective: LanguageObjective, rows: Rows, to
     """
     model.eval()
     some = np.unique(np.linspace(0, len(rows) - 1, MOST_MEASURED).round().astype(int))
-    order = some[np.argsort(-rows.lengths[some], kind="stable")].tolist()
+    order = processes.share(some[np.argsort(-rows.lengths[some], kind="stable")].tolist())
     total, count, size = 0.0, 0, 0
     while order:
         fitting = max(1, tokens // int(rows.lengths[order[0]]))
@@ -404,4 +406,5 @@ def heldout(model: PreTrainedModel, objective: LanguageObjective, rows: Rows, to
         total += objective.loss(model, batch).item()
         count += int(objective.count(batch))
         size += int(batch["bytes"][batch["labels"].ne(IGNORED)].sum())
+    total, count, size = (sum(parts) for parts in zip(*processes.from_all((total, count, size)), strict=True))
     return {"loss": total / count, "perplexity": math.exp(total / count), "bits_per_byte": total / math.log(2) / size}

@@ -1,4 +1,7 @@
-"""How a model is scored on a split: the measuring that `finetune` and `evaluate` share."""
+"""How a model is scored on a split: the measuring that `finetune` and `evaluate` share.
+
+Several processes share the rows, and each gets all that was found: every one of them has to call these functions.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ulmfit_style import predictions
+from ulmfit_style import predictions, processes
 from ulmfit_style.console import progress, say
 from ulmfit_style.predictions import Prediction
 from ulmfit_style.tasks.base import Answer, Row, Task
@@ -46,9 +49,9 @@ def score(
         longer += long
         steps.advance(rows)
 
-    with progress(f"scoring {split}", len(rows) * len(task.scored_by())) as steps:
+    with progress(f"scoring {split}", len(processes.share(rows)) * len(task.scored_by())) as steps:
         found = scorable(model, tokenizer, task, rows, max_length, done)
-    longer //= len(task.scored_by())
+    longer = sum(processes.from_all(longer)) // len(task.scored_by())
     if longer:
         told = f"longer than {max_length} tokens, and were {task.long_texts}"
         say(f"  {split}: {longer:,} of {len(rows):,} rows are {told}")
@@ -63,7 +66,14 @@ def scorable(
     max_length: int,
     done: Callable[[int, int], None] = lambda rows, long: None,
 ) -> list[Answer]:
-    """Return what scoring needs of each row: the model's answer, what it makes of the right one, or both."""
+    """Return what scoring needs of each row: the model's answer, what it makes of the right one, or both.
+
+    Args:
+        done: As for `answers`, of the rows of this process.
+    """
     kinds = {"answers": answers, "likelihoods": likelihoods}
-    found = [kinds[kind](model, tokenizer, task, rows, max_length, done) for kind in task.scored_by()]
-    return [{name: value for part in parts for name, value in part.items()} for parts in zip(*found, strict=True)]
+    own = processes.share(rows)
+    found = [kinds[kind](model, tokenizer, task, own, max_length, done) for kind in task.scored_by()]
+    return processes.joined(
+        [{name: value for part in parts for name, value in part.items()} for parts in zip(*found, strict=True)]
+    )
