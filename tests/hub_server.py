@@ -83,6 +83,8 @@ class Hub(ThreadingHTTPServer):
         """Large files by their SHA-256."""
         self.upload_mode = "lfs"
         """How weights are sent: `lfs`, before the commit, or `regular`, within it."""
+        self.spoilt: dict[str, bytes] = {}
+        """What is served in place of a file, by its path."""
         self.requests: list[Request] = []
         self._faults: list[tuple[str, Fault]] = []
 
@@ -106,6 +108,10 @@ class Hub(ThreadingHTTPServer):
             return False
 
         self._faults.append((pattern, fault))
+
+    def behave(self) -> None:
+        """Forget what else was to go wrong."""
+        self._faults.clear()
 
     def fault(self, request: str) -> Fault | None:
         """Return what is to go wrong with a request, if that was asked for."""
@@ -268,7 +274,7 @@ class Handler(BaseHTTPRequestHandler):
         self._json({"errors": [], "warnings": []})
 
     def preupload(self, name: str, revision: str) -> None:
-        repo = self._proposable(name)
+        repo = self._proposable(name, revision)
         if repo and (found := self._found(repo, revision)):
             files = []
             for wanted in json.loads(self.request_.body)["files"]:
@@ -303,7 +309,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200 if oid in self.server.objects else 404, b"")
 
     def commit(self, name: str, revision: str) -> None:
-        repo = self._proposable(name)
+        repo = self._proposable(name, revision)
         if not repo or self._found(repo, revision) is None:
             return
         if (commits := repo.branch(revision)) is None:
@@ -332,9 +338,10 @@ class Handler(BaseHTTPRequestHandler):
         url = f"{self.server.url}/{name}/commit/{_commit(commits)}"
         self._json({**answer, "commitOid": _commit(commits), "commitUrl": url})
 
-    def _proposable(self, name: str) -> Repo | None:
+    def _proposable(self, name: str, revision: str) -> Repo | None:
         """Return a repository that this request may write, or propose a change of."""
-        return self._readable(name) if "create_pr" in self.query and self.account else self._writable(name)
+        proposes = "create_pr" in self.query or revision.startswith("refs/pr/")
+        return self._readable(name) if proposes and self.account else self._writable(name)
 
     def discussions(self, name: str) -> None:
         if repo := self._readable(name):
@@ -410,7 +417,7 @@ class Handler(BaseHTTPRequestHandler):
         if path not in files:
             self._json({}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
             return
-        content = files[path]
+        content = self.server.spoilt.get(path, files[path])
         headers = {"X_Repo_Commit": commit, "Accept_Ranges": "bytes", "ETag": f'"{_sha256(content)}"'}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if wanted is None:

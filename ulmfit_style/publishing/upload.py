@@ -232,7 +232,7 @@ def hub_errors_in_words(repo: str, directory: Path, progress: Progress) -> Itera
     except UserError:
         raise
     except Exception as error:
-        problem = f"push: {_in_words(error, repo)}"
+        problem = f"push: {_in_words(error, repo, directory)}"
         raise UserError(
             f"{problem}\n{progress.told()}; {directory} is untouched, and the same command goes on"
         ) from error
@@ -268,14 +268,14 @@ def _reason(error: BaseException) -> str:
     )
 
 
-def _in_words(error: Exception, repo: str) -> str:
+def _in_words(error: Exception, repo: str, directory: Path) -> str:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, HfHubHTTPError):
         if isinstance(cause, OSError) and cause.errno in FULL:
-            return f"{cause.strerror}: {cause.filename or 'this disk'}; make room"
+            return f"{cause.strerror} ({directory.parent}); make room there"
         cause = cause.__cause__
     if cause is None:
         return f"{constants.ENDPOINT}: {_reason(error)}"

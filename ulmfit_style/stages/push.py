@@ -51,7 +51,7 @@ def run(config: Config, directory: Path) -> None:
         raise UserError(f"push: there is no finished model in {directory}; make it with the same options: make {stage}")
     options, progress = config.hub, upload.Progress()
     repo = str(options.repo)
-    with _room(), TemporaryDirectory(dir=directory.parent, prefix=".push-") as scratch:
+    with _room(directory), TemporaryDirectory(dir=directory.parent, prefix=".push-") as scratch:
         folder = Path(scratch) / "clean"
         folder.mkdir()
         if options.dry_run:
@@ -61,11 +61,10 @@ def run(config: Config, directory: Path) -> None:
         token = _token()
         api = upload.connect(token)
         with upload.hub_errors_in_words(repo, directory, progress):
-            if "/" not in repo:
-                repo = f"{upload.patiently(api.whoami)['name']}/{repo}"
-            _export(folder, config, directory, repo, token)
-            message = f"Push {directory.name}"
-            commit = upload.send(api, repo, options, folder, message, progress)
+            repo = repo if "/" in repo else f"{upload.patiently(api.whoami)['name']}/{repo}"
+        _export(folder, config, directory, repo, token)
+        with upload.hub_errors_in_words(repo, directory, progress):
+            commit = upload.send(api, repo, options, folder, f"Push {directory.name}", progress)
             upload.require_arrived(api, repo, commit.oid, folder, Path(scratch), progress)
             if options.tag is not None:
                 upload.tag(api, repo, options.tag, commit.oid)
@@ -138,11 +137,11 @@ def _token() -> str:
 
 
 @contextmanager
-def _room() -> Iterator[None]:
+def _room(directory: Path) -> Iterator[None]:
     """Turn a full disk into a UserError."""
     try:
         yield
     except OSError as error:
         if error.errno not in upload.FULL:
             raise
-        raise UserError(f"push: {error.strerror}: {error.filename}; make room, nothing was sent") from error
+        raise UserError(f"push: {error.strerror} ({directory.parent}); make room there, nothing was sent") from error
