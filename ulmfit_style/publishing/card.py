@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -97,10 +97,10 @@ def write(
         "guards": _guards(model, adapted),
         "recipe": _recipe(model, recipe, licence),
         "overrides": overrides,
-        "limits": list(_limits(model, recipe)),
+        "limits": _limits(model, recipe),
         "stages": _stages(chain),
         "versions": ", ".join(f"{library} {number}" for library, number in model.manifest["versions"].items()),
-        "where": ", in a folder that holds these data" if _private(recipe) else "",
+        "where": ", in a folder that holds the files named here" if _private(recipe) else "",
         "command": _command(chain, recipe, overrides),
         "artefact": model.directory.name,
     }
@@ -251,9 +251,10 @@ def _command(chain: Sequence[Told], recipe: Config, overrides: Sequence[str] | N
 
 
 def _private(recipe: Config) -> bool:
-    """Tell whether some of the data are files of the author's."""
+    """Tell whether the checkpoint or some of the data are files of the author's."""
     files = [*(recipe.corpus.path or ()), *(recipe.task.path.files().values() if recipe.task is not None else ())]
-    return any(not file.startswith((hub.PREFIX, "package:")) for file in files)
+    own = any(not file.startswith((hub.PREFIX, "package:")) for file in files)
+    return own or recipe.model.title().startswith("./")
 
 
 # What was measured
@@ -305,7 +306,7 @@ def _worth(model: Told, plain: Told | None, recipe: Config) -> str:
 
 
 def _data(model: Told, adapted: Told | None, recipe: Config) -> Table:
-    rows = [["Data", "Size", "Licence", "SHA-256 of what was read"]]
+    rows = [["Data", "Size", "Licence", "Begin of the SHA-256 of what was read"]]
     corpus, task = recipe.corpus, recipe.task
     if adapted is not None:
         count, text = adapted.metrics["documents"], adapted.manifest["determinants"]["corpus"]["text"]
@@ -344,10 +345,10 @@ def _guards(model: Told, adapted: Told | None) -> list[str]:
 
 def _limits(model: Told, recipe: Config) -> list[str]:
     """Tell for what the model is not known to be good, by what was measured and what was not."""
-    told = ["Which languages it reads beside those of its data was not measured."]
+    told = ["Its languages are those of its data, which nobody recorded; no other was tried."]
     if model.stage != "finetune" or recipe.task is None:
         return [*told, "It is a language model: it answers no task until it is fine-tuned on one."]
-    test, metric = model.metrics["test"], model.metrics["metric"]
+    test = model.metrics["test"]
     learnt = f"It has learnt from {model.metrics['train']['rows']:,} labelled rows"
     told.append(f"{learnt}, and its scores are of {test['rows']:,} rows of the same source; no other was tried.")
     told.append(f"Texts longer than {recipe.finetune.max_length} tokens were {recipe.task.long_texts}.")
@@ -355,24 +356,31 @@ def _limits(model: Told, recipe: Config) -> list[str]:
         told.append("It knows no other classes than those above.")
     if (small := slices.small_classes(test.get("report", []))) is not None:
         told.append(f"{small} (test rows of each).")
-    measured = provenance.evaluations(model)
-    for found in measured:
-        for column, groups in found.metrics.get("slices", {}).items():
-            judged = sum(one["rows"] >= slices.FEWEST for one in groups["groups"].values())
-            gap = (
-                slices.widest(column, metric, groups["gap"], judged)
-                if groups["gap"]
-                else f"{column}: no two groups are large enough to compare"
-            )
-            told.append(f"Measured slices ({found.metrics['split']} rows): {gap}.")
-        for name, one in found.metrics.get("probe", {}).get("this one", {}).items():
-            if one["rows"]:
-                told.append(f"When {name} are exchanged, {one['share']:.1%} of the {one['rows']:,} answers change.")
-    if not any("slices" in found.metrics for found in measured):
+    measured = [found.metrics for found in provenance.evaluations(model)]
+    told += [line for found in measured for line in _by_group(found)]
+    if not any("slices" in found for found in measured):
         told.append(
             "No groups of rows were scored by themselves (`evaluate.slices`): how it does on each is not known."
         )
     return told
+
+
+def _by_group(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Tell what `evaluate` measured of groups of rows, and of names that are exchanged."""
+    metric = metrics["metric"]
+    for column, found in metrics.get("slices", {}).items():
+        judged = {group: one for group, one in found["groups"].items() if one["rows"] >= slices.FEWEST}
+        scores = [
+            "{} {:.3f} ({:.3f} to {:.3f})".format(group, one["scores"][metric], *one["interval"])
+            for group, one in judged.items()
+        ]
+        few = f"{len(found['groups']) - len(judged)} groups of fewer than {slices.FEWEST} rows"
+        yield f"{metric} by {column}, on the {metrics['split']} rows: {', '.join([*scores, few])}."
+        if found["gap"] is not None:
+            yield f"{slices.widest(column, metric, found['gap'], len(judged))}."
+    for name, one in metrics.get("probe", {}).get("this one", {}).items():
+        if one["rows"]:
+            yield f"When {name} are exchanged, {one['share']:.1%} of the {one['rows']:,} answers change."
 
 
 def _markdown(rows: Table) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +57,11 @@ def run(config: Config, directory: Path) -> None:
         folder.mkdir()
         if options.dry_run:
             _export(folder, config, directory, repo if "/" in repo else f"your-account/{repo}", None)
+            seen = directory.parent / config.name / "card.md"
+            seen.parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / export.CARD, seen)
             say(f"push: would go to {repo}, {upload.visibility(options.private)} if it is new; nothing was sent")
+            say(f"push: the card, to be read before: {seen}")
             return
         token = _token()
         api = upload.connect(token)
