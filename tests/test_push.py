@@ -541,7 +541,7 @@ def test_what_passes_is_tried_again_until_it_has_passed(mode: str, hub: Hub, pus
     hub.fail_next("POST /api/validate-yaml", 503)
     hub.fail_next("POST .*/commit/main", 429)
     hub.fail_next("GET .*/resolve/", 502)
-    hub.before_next("POST .*/commit/main", lambda: time.sleep(2))
+    hub.before_next("POST .*/commit/main", lambda: time.sleep(1))
     if mode == "lfs":
         hub.cut_next("PUT /lfs/")
     done = push()
@@ -552,8 +552,12 @@ def test_what_passes_is_tried_again_until_it_has_passed(mode: str, hub: Hub, pus
     assert bool(hub.objects) == (mode == "lfs")
 
 
-def test_a_commit_whose_answer_was_lost_is_not_made_again(hub: Hub, push: Run) -> None:
-    hub.lose_next("POST .*/commit/main")
+@pytest.mark.parametrize("answer", ["lost", "late"])
+def test_a_commit_whose_answer_does_not_come_is_not_made_twice(answer: str, hub: Hub, push: Run) -> None:
+    if answer == "lost":
+        hub.lose_next("POST .*/commit/main")
+    else:
+        hub.before_next("POST .*/commit/main", lambda: time.sleep(7))
     done = push()
     assert done.returncode == 0, done.stderr
     assert "could not be reached, or broke off" in done.stdout

@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
+from rich.filesize import decimal
+
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.options import Hub
@@ -94,6 +96,7 @@ def send(api: HfApi, repo: str, options: Hub, folder: Path, message: str, progre
     large = [addition for addition in additions if addition.path_in_repo.endswith(".safetensors")]
     progress.large = len(large)
     for addition in large:
+        say(f"push: sends {addition.path_in_repo}, {decimal(addition.upload_info.size)}, unless the Hub has it")
         api.preupload_lfs_files(
             repo, [addition], revision=options.revision, create_pr=request, free_memory=False, num_threads=1
         )
