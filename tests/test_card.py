@@ -205,7 +205,7 @@ def test_the_card_of_a_chain_whose_other_files_are_gone_says_what_is_not_known(m
     )
     assert "It was adapted, but what that changed is not told by the files beside it." in told
     assert "so what adaptation was worth is not known" in told
-    assert "was not recorded by the version that trained it" in told
+    assert "What the checks of the labelled rows left out was not recorded by the version that trained it." in told
     assert "ulmfit-style adapt finetune\n" in told
     assert "It is the recipe that ulmfit-style ships, in every option." in told
 
