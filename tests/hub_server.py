@@ -10,9 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import SHUT_RDWR
 from threading import Thread
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
+
+Commits = list[tuple[str, dict[str, bytes]]]
+"""The message and all files of each commit of a branch, oldest first."""
 
 
 @dataclass
@@ -20,8 +24,12 @@ class Repo:
     """A repository of a model or a data set: each commit is the whole of its files."""
 
     private: bool
-    commits: list[tuple[str, dict[str, bytes]]] = field(default_factory=lambda: [("Initial commit", {})])
-    """The message and the files of each commit, oldest first."""
+    commits: Commits = field(default_factory=lambda: [("Initial commit", {})])
+    """Those of main."""
+    branches: dict[str, Commits] = field(default_factory=dict)
+    """Those of other branches and of pull requests, `refs/pr/<number>`."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """The commit of each tag."""
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -29,14 +37,25 @@ class Repo:
 
     @property
     def head(self) -> str:
-        return _commit(len(self.commits))
+        return _commit(self.commits)
 
-    def at(self, revision: str | None) -> tuple[str, dict[str, bytes]]:
-        """Return the commit that a revision names, and its files; whatever is no commit is a branch."""
-        for number, (_, files) in enumerate(self.commits, start=1):
-            if _commit(number) == revision:
-                return revision, files
-        return self.head, self.files
+    def branch(self, name: str) -> Commits | None:
+        return self.commits if name == "main" else self.branches.get(name)
+
+    def at(self, revision: str | None) -> tuple[str, dict[str, bytes]] | None:
+        """Return the commit that a branch, a tag or a commit names, and its files."""
+        revision = self.tags.get(revision or "", revision)
+        if (commits := self.branch(revision or "main")) is not None:
+            return _commit(commits), commits[-1][1]
+        for commits in (self.commits, *self.branches.values()):
+            for end in range(1, len(commits) + 1):
+                if _commit(commits[:end]) == revision:
+                    return revision, commits[end - 1][1]
+        return None
+
+
+Fault = Callable[["Handler"], bool]
+"""What goes wrong with a request; whether that was its answer."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +81,45 @@ class Hub(ThreadingHTTPServer):
         self.repos: dict[str, Repo] = {}
         self.objects: dict[str, bytes] = {}
         """Large files by their SHA-256."""
+        self.upload_mode = "lfs"
+        """How weights are sent: `lfs`, before the commit, or `regular`, within it."""
+        self.spoilt: dict[str, bytes] = {}
+        """What is served in place of a file, by its path."""
         self.requests: list[Request] = []
-        self._faults: list[tuple[str, int]] = []
+        self._faults: list[tuple[str, Fault]] = []
 
-    def fail_next(self, pattern: str, status: int) -> None:
-        """Answer `status` to the next request whose `METHOD /path` matches a regular expression."""
-        self._faults.append((pattern, status))
+    def fail_next(self, pattern: str, status: int, times: int = 1) -> None:
+        """Answer `status` to the next requests whose `METHOD /path` matches a regular expression."""
+        self._faults += [(pattern, lambda handler: handler.refuse(status))] * times
 
-    def fault(self, request: Request) -> int | None:
-        """Return the status that this request is to fail with, if one was asked for."""
+    def cut_next(self, pattern: str) -> None:
+        """Hang up on the next such request when a part of its body has come."""
+        self._faults.append((pattern, Handler.hang_up))
+
+    def lose_next(self, pattern: str) -> None:
+        """Do what the next such request wants, and hang up without an answer."""
+        self._faults.append((pattern, Handler.hang_up_after))
+
+    def before_next(self, pattern: str, act: Callable[[], Any]) -> None:
+        """Do something before the next such request is answered: wait, or change a repository."""
+
+        def fault(handler: Handler) -> bool:
+            act()
+            return False
+
+        self._faults.append((pattern, fault))
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing of a client that has hung up: a test wanted that."""
+
+    def behave(self) -> None:
+        """Forget what else was to go wrong."""
+        self._faults.clear()
+
+    def fault(self, request: str) -> Fault | None:
+        """Return what is to go wrong with a request, if that was asked for."""
         for fault in self._faults:
-            if re.search(fault[0], f"{request.method} {request.path}"):
+            if re.search(fault[0], request):
                 self._faults.remove(fault)
                 return fault[1]
         return None
@@ -101,15 +148,36 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         authorization = self.headers.get("Authorization")
         token = authorization.removeprefix("Bearer ") if authorization else None
-        path = unquote(urlsplit(self.path).path)
-        self.request_ = Request(self.command, path, token, self._body())
+        address = urlsplit(self.path)
+        path, self.query, self.lost = unquote(address.path), parse_qs(address.query), False
+        fault = self.server.fault(f"{self.command} {path}")
+        if fault is not None and fault is not Handler.hang_up:
+            self.request_ = Request(self.command, path, token, self._body())
+        if fault is not None and fault(self):
+            return
+        if fault is None:
+            self.request_ = Request(self.command, path, token, self._body())
         self.server.requests.append(self.request_)
-        if status := self.server.fault(self.request_):
-            self._fail(status, "asked for by a test")
-        elif token is not None and token not in self.server.accounts:
+        if token is not None and token not in self.server.accounts:
             self._fail(401, "Invalid credentials in Authorization header")
         else:
             self._answer()
+
+    def refuse(self, status: int) -> bool:
+        self.server.requests.append(self.request_)
+        self._fail(status, "asked for by a test")
+        return True
+
+    def hang_up(self) -> bool:
+        if not self.lost:
+            self.rfile.read(min(100, int(self.headers.get("Content-Length", 0))))
+        self.close_connection = True
+        self.connection.shutdown(SHUT_RDWR)
+        return True
+
+    def hang_up_after(self) -> bool:
+        self.lost = True
+        return False
 
     do_GET = do_HEAD = do_POST = do_PUT = _serve
 
@@ -138,6 +206,9 @@ class Handler(BaseHTTPRequestHandler):
     # Answers
 
     def _send(self, status: int, body: bytes, **headers: str) -> None:
+        if self.lost:
+            self.hang_up()
+            return
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
@@ -174,7 +245,20 @@ class Handler(BaseHTTPRequestHandler):
     def _owns(self, name: str) -> bool:
         return self.account is not None and name.startswith(f"{self.account}/")
 
+    def _found(self, repo: Repo, revision: str | None) -> tuple[str, dict[str, bytes]] | None:
+        """Return what a revision names, or answer 404."""
+        found = repo.at(revision)
+        if found is None:
+            self._fail(404, "Invalid rev id", "RevisionNotFound")
+        return found
+
     # Pushing
+
+    def whoami(self) -> None:
+        if self.account is None:
+            self._fail(401, "Invalid username or password.")
+        else:
+            self._json({"type": "user", "name": self.account})
 
     def create(self) -> None:
         wanted = json.loads(self.request_.body)
@@ -192,11 +276,13 @@ class Handler(BaseHTTPRequestHandler):
     def validate_yaml(self) -> None:
         self._json({"errors": [], "warnings": []})
 
-    def preupload(self, name: str, _revision: str) -> None:
-        if repo := self._writable(name):
+    def preupload(self, name: str, revision: str) -> None:
+        repo = self._proposable(name, revision)
+        if repo and (found := self._found(repo, revision)):
             files = []
             for wanted in json.loads(self.request_.body)["files"]:
-                large, there = wanted["path"].endswith(".safetensors"), repo.files.get(wanted["path"])
+                large = wanted["path"].endswith(".safetensors") and self.server.upload_mode == "lfs"
+                there = found[1].get(wanted["path"])
                 files.append(
                     {
                         "path": wanted["path"],
@@ -208,7 +294,7 @@ class Handler(BaseHTTPRequestHandler):
             self._json({"files": files})
 
     def lfs_batch(self, name: str) -> None:
-        if self._writable(name):
+        if self._readable(name):
             objects = []
             for wanted in json.loads(self.request_.body)["objects"]:
                 href = f"{self.server.url}/lfs/{wanted['oid']}"
@@ -225,51 +311,116 @@ class Handler(BaseHTTPRequestHandler):
     def lfs_verify(self, oid: str) -> None:
         self._send(200 if oid in self.server.objects else 404, b"")
 
-    def commit(self, name: str, _revision: str) -> None:
+    def commit(self, name: str, revision: str) -> None:
+        repo = self._proposable(name, revision)
+        if not repo or self._found(repo, revision) is None:
+            return
+        if (commits := repo.branch(revision)) is None:
+            self._fail(400, "Not a branch")
+            return
+        operations = [json.loads(line) for line in self.request_.body.splitlines()]
+        parent = operations[0]["value"].get("parentCommit")
+        if parent is not None and parent != _commit(commits):
+            self._fail(412, "A commit has happened since. Please refresh and try again.")
+            return
+        answer = {"success": True}
+        if "create_pr" in self.query:
+            number = sum(name.startswith("refs/pr/") for name in repo.branches) + 1
+            commits = repo.branches[f"refs/pr/{number}"] = [*commits]
+            answer["pullRequestUrl"] = f"{self.server.url}/{name}/discussions/{number}"
+        files, message = dict(commits[-1][1]), operations[0]["value"]["summary"]
+        for operation in operations[1:]:
+            key, value = operation["key"], operation["value"]
+            if key == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif key == "lfsFile":
+                files[value["path"]] = self.server.objects[value["oid"]]
+            elif key == "deletedFile":
+                del files[value["path"]]
+        commits.append((message, files))
+        url = f"{self.server.url}/{name}/commit/{_commit(commits)}"
+        self._json({**answer, "commitOid": _commit(commits), "commitUrl": url})
+
+    def _proposable(self, name: str, revision: str) -> Repo | None:
+        """Return a repository that this request may write, or propose a change of."""
+        proposes = "create_pr" in self.query or revision.startswith("refs/pr/")
+        return self._readable(name) if proposes and self.account else self._writable(name)
+
+    def discussions(self, name: str) -> None:
+        if repo := self._readable(name):
+            requests = [branch for branch in repo.branches if branch.startswith("refs/pr/")]
+            found = [
+                {
+                    "title": repo.branches[branch][-1][0],
+                    "num": int(branch.removeprefix("refs/pr/")),
+                    "createdAt": "2026-11-22T12:00:00.000Z",
+                    "status": "open",
+                    "repo": {"name": name, "type": "model"},
+                    "isPullRequest": True,
+                }
+                for branch in requests
+            ]
+            self._json({"discussions": found, "count": len(found), "start": 0})
+
+    def make_branch(self, name: str, branch: str) -> None:
         if repo := self._writable(name):
-            files, message = dict(repo.files), ""
-            for line in self.request_.body.splitlines():
-                operation = json.loads(line)
-                key, value = operation["key"], operation["value"]
-                if key == "header":
-                    message = value["summary"]
-                elif key == "file":
-                    files[value["path"]] = base64.b64decode(value["content"])
-                elif key == "lfsFile":
-                    files[value["path"]] = self.server.objects[value["oid"]]
-                elif key == "deletedFile":
-                    del files[value["path"]]
-            repo.commits.append((message, files))
-            url = f"{self.server.url}/{name}/commit/{repo.head}"
-            self._json({"success": True, "commitOid": repo.head, "commitUrl": url})
+            repo.branches[branch] = [*repo.commits]
+            self._json({})
+
+    def make_tag(self, name: str, revision: str) -> None:
+        repo = self._writable(name)
+        if repo and (found := self._found(repo, revision)):
+            tag = json.loads(self.request_.body)["tag"]
+            if tag in repo.tags:
+                self._fail(409, "Tag reference exists already")
+            else:
+                repo.tags[tag] = found[0]
+                self._json({})
+
+    def refs(self, name: str) -> None:
+        if repo := self._readable(name):
+            branches = {"main": repo.head, **{branch: _commit(commits) for branch, commits in repo.branches.items()}}
+            listed = {"branches": (branches, "heads"), "tags": (repo.tags, "tags"), "converts": ({}, "")}
+            self._json(
+                {
+                    kind: [
+                        {"name": one, "ref": f"refs/{folder}/{one}", "targetCommit": commit}
+                        for one, commit in refs.items()
+                        if not one.startswith("refs/pr/")
+                    ]
+                    for kind, (refs, folder) in listed.items()
+                }
+            )
 
     # Pulling
 
     def info(self, name: str, revision: str | None) -> None:
-        if repo := self._readable(name):
-            commit, files = repo.at(revision)
-            siblings = [{"rfilename": path} for path in files]
-            self._json({"id": name, "private": repo.private, "sha": commit, "siblings": siblings})
+        repo = self._readable(name)
+        if repo and (found := self._found(repo, revision)):
+            siblings = [{"rfilename": path} for path in found[1]]
+            self._json({"id": name, "private": repo.private, "sha": found[0], "siblings": siblings})
 
     def tree(self, name: str, revision: str, folder: str | None) -> None:
-        if folder is not None:
+        repo = self._readable(name)
+        if folder is not None and repo:
             self._fail(404, "There are no folders here", "EntryNotFound")
-        elif repo := self._readable(name):
+        elif repo and (found := self._found(repo, revision)):
             entries = [
                 {"type": "file", "path": path, "size": len(content), "oid": _git_oid(content)}
-                for path, content in repo.at(revision)[1].items()
+                for path, content in found[1].items()
             ]
             self._json(entries)
 
     def resolve(self, name: str, revision: str, path: str) -> None:
         repo = self._readable(name)
-        if repo is None:
+        found = self._found(repo, revision) if repo else None
+        if found is None:
             return
-        commit, files = repo.at(revision)
+        commit, files = found
         if path not in files:
             self._json({}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
             return
-        content = files[path]
+        content = self.server.spoilt.get(path, files[path])
         headers = {"X_Repo_Commit": commit, "Accept_Ranges": "bytes", "ETag": f'"{_sha256(content)}"'}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if wanted is None:
@@ -279,8 +430,11 @@ class Handler(BaseHTTPRequestHandler):
             self._send(206, content[start : end + 1], Content_Range=f"bytes {start}-{end}/{len(content)}", **headers)
 
 
-def _commit(number: int) -> str:
-    return hashlib.sha1(str(number).encode()).hexdigest()
+def _commit(commits: Commits) -> str:
+    """Return the name of the last of some commits: that of its place and its content."""
+    message, files = commits[-1]
+    content = [len(commits), message, {path: _sha256(content) for path, content in files.items()}]
+    return hashlib.sha1(json.dumps(content).encode()).hexdigest()
 
 
 def _sha256(content: bytes) -> str:
@@ -295,13 +449,18 @@ NAME = r"([\w.-]+/[\w.-]+)"
 
 ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", "/api/repos/create", Handler.create),
+    ("GET", "/api/whoami-v2", Handler.whoami),
     ("POST", "/api/validate-yaml", Handler.validate_yaml),
-    ("POST", f"/api/models/{NAME}/preupload/([^/]+)", Handler.preupload),
+    ("GET", f"/api/models/{NAME}/refs", Handler.refs),
+    ("GET", f"/api/models/{NAME}/discussions", Handler.discussions),
+    ("POST", f"/api/models/{NAME}/branch/(.+)", Handler.make_branch),
+    ("POST", f"/api/models/{NAME}/tag/(.+)", Handler.make_tag),
+    ("POST", f"/api/models/{NAME}/preupload/(.+)", Handler.preupload),
     ("POST", rf"/{NAME}\.git/info/lfs/objects/batch", Handler.lfs_batch),
     ("PUT", "/lfs/([0-9a-f]{64})", Handler.lfs_put),
     ("POST", "/lfs/([0-9a-f]{64})/verify", Handler.lfs_verify),
-    ("POST", f"/api/models/{NAME}/commit/([^/]+)", Handler.commit),
-    ("GET", f"/api/(?:models|datasets)/{NAME}(?:/revision/([^/]+))?", Handler.info),
+    ("POST", f"/api/models/{NAME}/commit/(.+)", Handler.commit),
+    ("GET", f"/api/(?:models|datasets)/{NAME}(?:/revision/(.+))?", Handler.info),
     ("GET", f"/api/(?:models|datasets)/{NAME}/tree/([^/]+)(?:/(.+))?", Handler.tree),
     ("GET HEAD", f"(?:/datasets)?/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
 ]

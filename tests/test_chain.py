@@ -215,7 +215,10 @@ def test_finetune_without_its_adapted_model_names_the_command(own_csv, capsys: p
     assert "run `adapt finetune` with the same options" in capsys.readouterr().err
 
 
-def test_push_before_there_is_a_model_names_the_command(own_csv, capsys: pytest.CaptureFixture[str]):
+def test_push_before_there_is_a_model_names_the_command(
+    own_csv, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
     assert main(["push", *own_csv("hub.repo=me/x")[2:]]) == 2
     error = capsys.readouterr().err
     assert "there is no finished model for this config" in error

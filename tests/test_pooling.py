@@ -15,15 +15,15 @@ import torch
 import transformers
 from exact import TASKS, features, labelled
 from samples import jsonl, reviews
-from test_push import MANIFEST, SCORES
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from ulmfit_style import card, load, pooling
+from ulmfit_style import load, pooling
 from ulmfit_style.__main__ import main
 from ulmfit_style.chain import plan
 from ulmfit_style.composing import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.pooling import PooledForSequenceClassification
+from ulmfit_style.publishing import card, provenance
 from ulmfit_style.run import METRICS, read_json
 from ulmfit_style.stages.finetune import pooled
 from ulmfit_style.tasks.base import Row
@@ -325,7 +325,7 @@ def test_the_file_is_exported_and_no_path_of_this_disk(
 
 
 def test_the_card_tells_that_code_is_run_and_its_example_runs(artefact: Path, finetuned_concat: list[str]):
-    text = card.write("me/reviews", MANIFEST, compose(finetuned_concat), SCORES, read_json(artefact / "config.json"))
+    text = card.write("me/reviews", provenance.of(artefact), compose(finetuned_concat), [], None, "")
     assert "`trust_remote_code=True` lets it run `pooling.py` of this repository" in text
     assert "pipeline_tag: text-classification" in text
     example = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0].replace("me/reviews", str(artefact))
@@ -336,9 +336,8 @@ def test_the_card_tells_that_code_is_run_and_its_example_runs(artefact: Path, fi
 
 
 def test_the_card_of_another_model_asks_for_no_trust(finetuned: list[str]):
-    text = card.write(
-        "me/a", MANIFEST, compose(finetuned), SCORES, {"architectures": ["BertForSequenceClassification"]}
-    )
+    directory = (compose(finetuned).runs / "default/finetune").resolve()
+    text = card.write("me/a", provenance.of(directory), compose(finetuned), [], None, "")
     assert "trust_remote_code" not in text
 
 

@@ -1,6 +1,7 @@
 """check-presets, against a Hub on this machine, and the references to its files."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,8 +78,19 @@ def test_every_preset_from_the_hub_is_pinned_to_a_commit():
 
 def test_a_preset_reads_all_its_files_at_one_commit():
     for path in sorted(CONF.glob("task/*.yaml")):
-        lines = [line.split()[-1] for line in path.read_text().splitlines() if " hub:" in line]
+        lines = [line.split()[-1] for line in path.read_text().splitlines() if re.match(r"(path|  \w+): hub:", line)]
         assert len({parse("task.path", line)[:2] for line in lines}) <= 1, path
+
+
+def test_a_preset_tells_the_licence_of_its_own_source():
+    told = 0
+    for path in [*CONF.glob("model/*.yaml"), *CONF.glob("task/*.yaml")]:
+        text = path.read_text(encoding="utf-8")
+        if found := re.search(r"^license: \S+ of (\S+)$", text, re.MULTILINE):
+            assert re.search(rf"^(checkpoint|path|  train): {re.escape(found[1])}(@|$)", text, re.MULTILINE), path
+            told += 1
+        assert "license:" not in text.replace(found[0] if found else "", "")
+    assert told == 14
 
 
 def test_a_reference_to_a_file_of_the_hub_is_taken_apart():

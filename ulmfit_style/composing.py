@@ -6,19 +6,23 @@ Every key, group and choice that is typed is checked against the schema first, s
 from __future__ import annotations
 
 import itertools
+import math
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 
 import yaml
+from pydantic_core import to_jsonable_python
 
 from ulmfit_style import training_arguments
 from ulmfit_style.config import Config, all_keys, from_recipe, section_of, task_class_of
 from ulmfit_style.errors import ConfigError, nearest
 from ulmfit_style.options import Training
-from ulmfit_style.schema import Section
+from ulmfit_style.schema import Section, spelled
 from ulmfit_style.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -32,6 +36,12 @@ CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if 
 
 SEARCH_PATH = "hydra.searchpath"
 """Hydra's list of further folders of YAMLs, which `--config-dir` adds to."""
+
+TRAINED = ("model", "corpus", "pretrain", "adapt", "task", "finetune")
+"""The groups that determine a model."""
+
+PLAIN = re.compile(r"[A-Za-z./][\w./:@-]*")
+"""Strings that need no quotes in an override."""
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:
@@ -97,6 +107,77 @@ def grid(overrides: Sequence[str]) -> list[list[str]]:
             else:
                 axes.append([text])
     return [list(point) for point in itertools.product(*axes)]
+
+
+def overrides_of(config: Config) -> list[str] | None:
+    """Return the overrides that make a config's model and data out of the shipped recipe: presets, then single options.
+
+    None where no overrides do: what a preset sets cannot always be taken out again.
+    """
+    from omegaconf import OmegaConf
+
+    recipe, shipped = (
+        config.recipe(),
+        cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))),
+    )
+    first = {group: name for entry in shipped["defaults"] if isinstance(entry, dict) for group, name in entry.items()}
+    found = [f"{key}={_typed(recipe[key])}" for key in ("compare", "micro_batch_size") if recipe[key] != shipped[key]]
+    for group in TRAINED:
+        presets = sorted((path.stem for path in CONF.glob(f"{group}/*.yaml")), key=lambda name: name != first[group])
+        name = min(presets, key=partial(_distance, config, group))
+        found += [f"{group}={name}"] if name != first[group] else []
+        found += [
+            f"{group}.{key}={_typed(value)}" for key, value in _other(config, group, _preset(group, name)).items()
+        ]
+    try:
+        made = compose(found).recipe()
+    except ConfigError:
+        return None
+    return found if all(made[group] == recipe[group] for group in TRAINED) else None
+
+
+def _preset(group: str, name: str) -> dict[str, Any] | None:
+    """Return what a YAML says, laid over those of its group that it names; None for `none`."""
+    from omegaconf import OmegaConf
+
+    if name == "none":
+        return None
+    values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml")))
+    layers = [*((_preset(group, under) or {}) for under in values.pop("defaults", [])), values]
+    return {key: value for layer in layers for key, value in layer.items()}
+
+
+def _distance(config: Config, group: str, name: str) -> float:
+    """Return how far a preset is from what a config has; what it leaves open is nearer than what it says otherwise."""
+    wanted, preset = config.recipe()[group], _preset(group, name)
+    if wanted is None or preset is None:
+        return 0 if wanted is preset else math.inf
+    if wanted.get("_target_") != preset.get("_target_"):
+        return math.inf
+    return sum(2 if preset.get(key, "???") != "???" else 1 for key in _other(config, group, preset))
+
+
+def _other(config: Config, group: str, preset: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the options of a group that a config has otherwise than a preset."""
+    wanted = config.recipe()[group]
+    if wanted is None or preset is None:
+        return {}
+    section = section_of(group, type(config.task) if config.task is not None else Task)
+    assert section is not None  # it is one of TRAINED
+    defaults = {name: field.get_default(call_default_factory=True) for name, field in section.model_fields.items()}
+    there = {**to_jsonable_python(defaults, fallback=str), **preset}
+    return {key: value for key, value in wanted.items() if value != there[key]}
+
+
+def _typed(value: Any) -> str:
+    """Return a plain value as Hydra's grammar takes it after `key=`."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_typed(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_typed, value))}]"
+    if not isinstance(value, str) or (PLAIN.fullmatch(value) and value.lower() not in ("null", "true", "false", "nan")):
+        return spelled(value)
+    return "'" + value.replace("'", "\\'") + "'"
 
 
 @contextmanager

@@ -171,7 +171,11 @@ def learn(
     stations = {beginning: outcomes[0].before}
     stations |= {outcome.title: outcome.after for outcome in outcomes}
     metrics: dict[str, Any] = {
-        "documents": {"train": len(documents.train), "heldout": len(documents.heldout)},
+        "documents": {
+            "train": len(documents.train),
+            "heldout": len(documents.heldout),
+            "in_test_or_validation": documents.removed,
+        },
         "tokens": prepared.trained.tokens,
         "rows": len(prepared.course.lesson.rows),
         "per": objective.per,

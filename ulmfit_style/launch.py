@@ -44,6 +44,8 @@ def run(config: Config, stages: Sequence[str]) -> None:
     """
     config = pins.pinned(config)
     steps = plan(config, stages)
+    if "push" in stages:
+        push.check(config)
     make(config, steps, stages)
     draw(steps)
     tell(config, stages)

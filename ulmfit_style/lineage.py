@@ -331,16 +331,18 @@ def require_adapted(config: Config) -> None:
 
 
 def finished_model(config: Config) -> Artefact:
-    """Return the last model of the chain: the fine-tuned one, or without a task the adapted one.
+    """Return the model that `push.stage` names: by default the fine-tuned one, or without a task the adapted one.
 
     Raises:
         UserError: if it is not finished, naming the command that makes it, and the nearest one that there is.
     """
-    model = adapt(config) if config.task is None else finetune(config)
+    stage = config.push.stage or ("adapt" if config.task is None else "finetune")
+    model = adapt(config) if stage == "adapt" else finetune(config)
     if not model.finished:
+        chain = stage if stage == "adapt" or config.adapt is None else "adapt finetune"
         raise UserError(
             f"there is no finished model for this config ({why_missing(model, config)}); "
-            f"run `{'adapt' if config.task is None else 'adapt finetune'}` with the same options"
+            f"run `{chain}` with the same options"
         )
     return model
 

@@ -79,6 +79,9 @@ class Model(Section):
     """Where there is no checkpoint, the tokenizer that is trained."""
     seed: Seed = 0
     """Seed of the random weights."""
+    license: str | None = None
+    """The checkpoint's licence, for the model card: apache-2.0, or `apache-2.0 of <checkpoint>`, which holds for that
+    checkpoint alone. null: the card says that it is not known."""
     decoder: str | None = None
     """What writes, where the task is to write a text and the checkpoint is an encoder. same: its own weights once more,
     with the same embeddings; a checkpoint, spelled like `checkpoint`; scratch: a small GPT-2 with random weights, and a
@@ -133,6 +136,8 @@ class Corpus(Section):
     document: Document | None = None
     """What one document is in txt and md files: a line, a paragraph (blank lines between them), or the whole file;
     null for a line of a txt file, and the whole of an md file."""
+    license: str | None = None
+    """The text's licence, for the model card. null: the card says that it is not known."""
     max_documents: Count | None = None
     """At most this many documents, chosen by content hash; null for all."""
     heldout_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.05
@@ -324,15 +329,43 @@ class Predict(Section):
     """Other values for options of the model's task that say how it answers: predict.task.aggregation=simple"""
 
 
+Ref = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""The name of a branch or a tag."""
+
+
+class Push(Section):
+    """Which model `push` publishes, and what its author has to say of it."""
+
+    stage: Literal["finetune", "adapt"] | None = None
+    """finetune: the fine-tuned model; adapt: the adapted language model; null: the last one of the chain, which is the
+    adapted one where there is no task."""
+    notes: str | None = None
+    """A Markdown file with paragraphs of your own, which go into the model card as they stand; it is only read."""
+
+
 class Hub(Section):
-    """Where `push` puts the model. The token comes from the environment (HF_TOKEN) alone, never from a config."""
+    """Where `push` puts the model. The token comes from the environment (HF_TOKEN) or the Hub's own login alone."""
 
     repo: str | None = None
     """The repository: `name` (your own account) or `account/name`."""
     private: bool = True
     """Whether a newly made repository is private."""
+    revision: Ref | None = None
+    """The branch that is pushed to; it is made where it is not there. null: main."""
+    pull_request: bool = False
+    """Offer the model as a pull request, for others to merge, and leave the branch as it is."""
+    tag: Ref | None = None
+    """A tag for the pushed commit; it is made last, and never moved."""
+    license: str | None = None
+    """The licence of the model that is pushed, as the Hub spells it: mit. null: the card says that none was given."""
     dry_run: bool = False
     """List what would be uploaded, and stop."""
+
+    @model_validator(mode="after")
+    def _tags_what_is_there(self) -> Hub:
+        if self.tag is not None and self.pull_request:
+            raise ValueError("a pull request has no tag before it is merged; take hub.tag=null")
+        return self
 
 
 class LrFind(Section):

@@ -39,3 +39,12 @@ def read(directory: Path, split: str) -> list[Prediction]:
     table = pyarrow.parquet.read_table(directory / FILE, filters=[("split", "=", split)])
     predictions: list[Prediction] = table.to_pylist()
     return predictions
+
+
+def difference(task: Task, ours: Path, theirs: Path) -> tuple[float, float, float]:
+    """Return what the test scores of two directories' models differ by, and its paired bootstrap interval."""
+    from ulmfit_style import metrics
+
+    found = [read(directory, "test") for directory in (ours, theirs)]
+    points = [task.points(answers, [answer["target"] for answer in answers]) for answers in found]
+    return metrics.difference(points[0], points[1], task.of_means)

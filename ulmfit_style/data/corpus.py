@@ -73,6 +73,8 @@ class Documents:
 
     It is the same for all tasks whose test texts the corpus does not hold.
     """
+    removed: int = 0
+    """Documents that were left out because they are validation or test texts."""
 
 
 @cache
@@ -122,7 +124,7 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
         "max_documents": corpus.max_documents,
         "heldout_ratio": corpus.heldout_ratio,
     }
-    return Documents(Texts(table["text"], train), Texts(table["text"], heldout), identity)
+    return Documents(Texts(table["text"], train), Texts(table["text"], heldout), identity, int(removed.sum()))
 
 
 def _held(task: Task | None, keys: Keys) -> np.ndarray[Any, np.dtype[np.bool_]]:

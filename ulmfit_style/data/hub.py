@@ -69,3 +69,15 @@ def locate(option: str, reference: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{option}={reference}: cannot be had from the Hub ({reason})") from error
+
+
+def is_id(name: str) -> bool:
+    """Tell whether a name is spelled as the Hub spells repositories: neither a path nor `package:<folder>`."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its __all__ is computed
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True

@@ -36,6 +36,8 @@ class Labelled:
     """The normalised texts of all validation and test rows, whether scored or not: no model may train on them."""
     classes: list[str]
     """The labels of the pool, in the order of the model's outputs."""
+    left_out: Mapping[str, int]
+    """How many rows of the files are not used, by the reason."""
 
     def split(self, name: str) -> list[Row]:
         """Return the rows of train (those whose labels are used), validation or test."""
@@ -105,15 +107,17 @@ def _read(task: Task) -> Labelled:
 
     say(f"task: {len(pool):,} training, {len(validation):,} validation and {len(test):,} test rows {_origin(task)}")
     left_out = sum(len(read[split]) - len(given[split]) for split in read)
+    leaked = leaked_validation + leaked_pool
     if left_out:
         say(f"task: {left_out:,} rows of other classes than {', '.join(classes)} are left out")
-    if leaked_validation + leaked_pool:
-        say(f"task: {leaked_validation + leaked_pool} rows are left out whose text also stands in test or validation")
+    if leaked:
+        say(f"task: {leaked} rows are left out whose text also stands in test or validation")
     for name, split in (("validation", validation), ("test", test)):
         if len(scored[name]) < len(split):
             say(f"task: only {len(scored[name]):,} {name} rows are scored (task.test_samples)")
     texts = frozenset(normalised(text) for row in [*validation, *test] for text in task.texts(row))
-    return Labelled(pool, pool, scored["validation"], scored["test"], texts, classes)
+    reasons = {"other_classes": left_out, "in_test_or_validation": leaked}
+    return Labelled(pool, pool, scored["validation"], scored["test"], texts, classes, reasons)
 
 
 def watched(task: Task) -> tuple[list[Row], list[Row]]:

@@ -110,10 +110,11 @@ def tell(metric: str, measured: Mapping[str, Any]) -> None:
         if small:
             say(f"{name}: too few rows to judge, under {FEWEST}: {_listed(small)}")
         if column["gap"] is not None:
-            say(_gap(name, metric, column["gap"], len(judged)))
+            say(widest(name, metric, column["gap"], len(judged)))
 
 
-def _gap(name: str, metric: str, found: Mapping[str, Any], groups: int) -> str:
+def widest(name: str, metric: str, found: Mapping[str, Any], groups: int) -> str:
+    """Tell the widest gap between two of the groups that are large enough to judge."""
     low, high = found["interval"]
     return (
         f"{name}: the widest gap of {groups} groups is {found['value']:.3f} {metric} ({low:.3f} to {high:.3f}), from "

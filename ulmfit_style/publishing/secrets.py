@@ -1,0 +1,37 @@
+"""Secrets that must not leave this machine: tokens and keys by the shapes that their makers gave them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+SHAPES = {
+    "a token of Hugging Face": r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}",
+    "a token of GitHub": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{60,})",
+    "a token of GitLab": r"\bglpat-[\w-]{20,}",
+    "a token of Slack": r"\bxox[abeprs]-[A-Za-z0-9-]{10,}",
+    "a key of AWS": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    "a key of Google": r"\bAIza[\w-]{35}",
+    "a key of OpenAI or Anthropic": r"\bsk-[\w-]{20,}",
+    "a JSON web token": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
+    "a private key": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----",
+    "a password in an address": r"\b[a-z][a-z+]*://[^\s/:@\"']+:[^\s/:@\"']+@",
+    # Long, and with a digit: `"pad_token": "[PAD]"` is none.
+    "what is called a secret": (
+        r"(?i:api[_-]?key|access[_-]?key|secret|token|password|passwd)[\"']?\s*[:=]\s*[\"']?"
+        r"(?=[A-Za-z_+/-]*\d)[\w+/-]{20,}"
+    ),
+}
+"""What each kind looks like, as regular expressions."""
+
+
+def found(text: str, own: str | None) -> Iterator[tuple[int, str]]:
+    """Yield the line, from 1, and the kind of each secret in a text, and never the secret.
+
+    Args:
+        own: The token in use, which counts wherever it stands.
+    """
+    shapes = {**({"your own token": re.escape(own)} if own else {}), **SHAPES}
+    places = [(match.start(), kind) for kind, shape in shapes.items() for match in re.finditer(shape, text)]
+    told = {text.count("\n", 0, start) + 1: kind for start, kind in sorted(places, reverse=True)}  # one of each line
+    yield from sorted(told.items())
