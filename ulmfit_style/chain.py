@@ -25,6 +25,9 @@ from ulmfit_style.tokenizer_pair import FOLDER
 COURSE = "course"
 """What the figure beside metrics.json is called, with its two endings."""
 
+REPORTED_TO = ("tensorboard", "wandb", "mlflow", "trackio")
+"""What `trainer.report_to` is known to take, each the name of its package too."""
+
 FEWEST_POINTS = 10
 """Logged steps that are worth a figure."""
 
@@ -101,6 +104,7 @@ def _check_model(config: Config, stages: Sequence[str]) -> None:
             _check_head(config, config.task, model_type)
             finetune.check_groups(config)
         _check_batch(config, stage, options)
+        _check_reporting(stage, options)
         if options.lora_rank and importlib.util.find_spec("peft") is None:
             raise UserError(f"{stage}.lora_rank={options.lora_rank}: needs peft; install it: pip install peft")
         reach = options.max_length
@@ -119,6 +123,14 @@ def _check_batch(config: Config, stage: str, options: LanguageModelling | Finetu
             processes.split(options.batch_size, config.micro_batch_size, texts, config.processes)
         except UserError as error:
             raise UserError(f"{stage}.{error}") from error
+
+
+def _check_reporting(stage: str, options: LanguageModelling | Finetune) -> None:
+    """Check that the libraries are there which are told of the training."""
+    names = options.trainer.get("report_to") or []
+    for name in [names] if isinstance(names, str) else names:
+        if name in REPORTED_TO and importlib.util.find_spec(name) is None:
+            raise UserError(f"{stage}.trainer.report_to={name}: needs {name}; install it: pip install {name}")
 
 
 def _check_head(config: Config, task: Task, model_type: str) -> None:
