@@ -16,7 +16,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.insight import probe
 from ulmfit_style.options import GROUP, Finetune, LanguageModelling
 from ulmfit_style.run import METRICS, Artefact, read_json
-from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, references, scratch
+from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, references, report, scratch
 from ulmfit_style.tasks.base import Task
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -88,6 +88,8 @@ def plan(config: Config, stages: Sequence[str]) -> list[Step]:
             raise UserError(f"adapt.objective=denoising: {two}; adapt the encoder before, or take adapt=none")
     if "predict" in stages:
         predict.check(config)
+    if "report" in stages:
+        report.check(config, stages)
     return steps
 
 

@@ -12,7 +12,7 @@ from ulmfit_style import lineage, predictions
 from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
 from ulmfit_style.metrics import Points, difference
-from ulmfit_style.run import METRICS, Artefact, read_json
+from ulmfit_style.run import METRICS, read_json
 from ulmfit_style.tasks.base import Task
 
 
@@ -35,7 +35,7 @@ def conclude(config: Config) -> None:
     if len(results) > 1:
         say(f"Highest on these rows: {best}.")
     if plain is not None:
-        say(_worth(task, tuned, plain))
+        say(worth(task, tuned.directory, plain.directory))
     if config.adapt is not None:
         adapted = read_json(lineage.adapt(config).directory / METRICS)
         steps = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in adapted["heldout"])
@@ -69,8 +69,9 @@ def _table(results: Mapping[str, Mapping[str, Any]], metric: str, metrics: Mappi
     return table
 
 
-def _worth(task: Task, tuned: Artefact, plain: Artefact) -> str:
-    gain, low, high = difference(_points(task, tuned.directory), _points(task, plain.directory), task.of_means)
+def worth(task: Task, adapted: Path, plain: Path) -> str:
+    """Say what adaptation was worth, from the predictions of two models in their directories."""
+    gain, low, high = paired(task, adapted, plain)
     change = f"Adaptation changed {task.metric} by {100 * gain:+.1f} points here"
     span = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f} over the test rows, one seed"
     if low <= 0 <= high:
@@ -79,6 +80,11 @@ def _worth(task: Task, tuned: Artefact, plain: Artefact) -> str:
         f"{change} ({span}): the interval excludes zero, but it does not cover other seeds and other labelled rows, "
         "and one seed cannot tell adaptation from luck."
     )
+
+
+def paired(task: Task, ours: Path, theirs: Path) -> tuple[float, float, float]:
+    """Return what the scores of two models on the same test rows differ by, and its 95 % interval."""
+    return difference(_points(task, ours), _points(task, theirs), task.of_means)
 
 
 def _points(task: Task, directory: Path) -> Points:

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from ulmfit_style import training_arguments
 from ulmfit_style.errors import ConfigError, nearest
-from ulmfit_style.options import Adapt, Corpus, Evaluate, Finetune, Hub, LrFind, Model, Predict, Pretrain, Study
+from ulmfit_style.options import Adapt, Corpus, Evaluate, Finetune, Hub, LrFind, Model, Predict, Pretrain, Report, Study
 from ulmfit_style.schema import Count, Section
 from ulmfit_style.tasks.base import Task
 
@@ -48,6 +48,7 @@ class Config(Section):
     evaluate: Evaluate
     predict: Predict
     hub: Hub
+    report: Report = Report()
     lr_find: LrFind = LrFind()
     study: Study
 
@@ -129,6 +130,7 @@ def section_of(name: str, task_class: type[Section]) -> type[Section] | None:
         "evaluate": Evaluate,
         "predict": Predict,
         "hub": Hub,
+        "report": Report,
         "lr_find": LrFind,
         "study": Study,
     }

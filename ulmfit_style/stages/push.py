@@ -171,7 +171,7 @@ def without_private_paths(recipe: Config) -> dict[str, Any]:
     """
     values = recipe.recipe()
     values["runs"] = "runs"
-    values |= {"hub": {}, "evaluate": {}, "predict": {}}
+    values |= {"hub": {}, "evaluate": {}, "predict": {}, "report": {}}
     for section in ("corpus", "task"):
         if values[section] and values[section]["path"]:
             values[section]["path"] = _without_folders(values[section]["path"])
