@@ -159,11 +159,12 @@ def matrix(path: Path, right: Sequence[str], answered: Sequence[str], counts: Se
         totals = [sum(row) or 1 for row in counts]
         shares = [[count / total for count in row] for row, total in zip(counts, totals, strict=True)]
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.spines[:].set_visible(False)
         if len(right) <= 20:
             for row, (numbers, own) in enumerate(zip(counts, shares, strict=True)):
                 for column, (count, share) in enumerate(zip(numbers, own, strict=True)):
                     colour = "white" if share > 0.5 else "#333" if count else "#bbb"
-                    axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, size="small")
+                    axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour)
         turned = 90 if len(answered) > 4 else 0
         axes.set_xticks(range(len(answered)), [_shortened(name) for name in answered], rotation=turned)
         axes.set_yticks(range(len(right)), [_shortened(name) for name in right])

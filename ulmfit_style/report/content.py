@@ -32,6 +32,9 @@ MOST_SHOWN = 20
 MOST_NAMES = 40
 """Classes that a figure can hold."""
 
+MOST_NAMED = 4
+"""Classes that are named at the top."""
+
 PARTS = 4
 """Ranges that numbers are told in, of about as many rows each."""
 
@@ -112,10 +115,8 @@ def lead(run: Run) -> str:
             verb = {"pretrain": "pretrained on", "adapt": "adapted to"}[made.stage]
             told.append(f"{verb} {metrics['documents']['train']:,} documents ({metrics['tokens']:,} tokens)")
         elif made.stage == "finetune":
-            classes = metrics["train"]["classes"]
             kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", metrics["task"]).lower()
-            of = f" of {len(classes)} classes" if classes else ""
-            told.append(f"fine-tuned on {metrics['train']['rows']:,} labelled rows: {kind}{of}")
+            told.append(f"fine-tuned on {metrics['train']['rows']:,} labelled rows for {kind}")
     return f"{run.config.model.title()}, {' and '.join(told)}."
 
 
@@ -143,7 +144,7 @@ def _tiles(run: Run) -> Iterator[Tile]:
             gain, low, high = _worth(run)
             sure = "" if low <= 0 <= high else ", one seed"
             span = f"{100 * low:+.1f} to {100 * high:+.1f}{sure or ': cannot be told from zero'}"
-            yield Tile(_points(gain), "is what adaptation was worth", span)
+            yield Tile(_points(gain), "is what adaptation is worth here", span)
         simple = {name: one["scores"][metric] for made in run.references for name, one in made.metrics["test"].items()}
         if simple:
             best = max(simple, key=lambda name: simple[name])
@@ -152,6 +153,11 @@ def _tiles(run: Run) -> Iterator[Tile]:
         before, after = adapted.metrics["heldout"][0], adapted.metrics["heldout"][-1]
         yield Tile(
             f"{after['loss']:.3f}", f"nats a {adapted.metrics['per']} on held-out text", f"{before['loss']:.3f} before"
+        )
+    if "train" in metrics:
+        classes = metrics["train"]["classes"]
+        yield Tile(
+            f"{metrics['train']['rows']:,}", "labelled training rows", f"{len(classes)} classes" if classes else ""
         )
     spent = sum(made.manifest["seconds"] for made in _all(run))
     yield Tile(duration(spent), "of computing", str(run.model.manifest["machine"]))
@@ -185,21 +191,25 @@ def _scores(run: Run, test: Scored | None, draw: Drawer) -> Iterator[Part]:
     spans = {name: (one["scores"][metric], *one["interval"]) for name, one in found.items()}
     if len(spans) > 1:
         yield draw("scores", f"{metric} on the same test rows, with 95 % intervals", figures.whiskers, spans, metric)
-    splits = {"test rows": metrics["test"], "validation rows": metrics["validation"]}
+    splits = {"test": metrics["test"], "validation": metrics["validation"]}
     for made in run.evaluations:
-        path = made.metrics["split"] if made.metrics["split"] != "all" else f"evaluated: {_path_of(made)}"
-        splits.setdefault(
-            path if path not in ("test", "validation") else f"{path} rows", made.metrics[made.metrics["split"]]
-        )
-    for title, one in splits.items():
-        rows = [(name, value, *one["intervals"].get(name, (None, None))) for name, value in one["scores"].items()]
-        yield Table(("score", "value", "95 % from", "to"), rows, f"{title.capitalize()} ({one['rows']:,})")
+        which = made.metrics["split"]
+        splits.setdefault(_path_of(made) if which == "all" else which, made.metrics[which])
+    scores = dict.fromkeys(name for one in splits.values() for name in one["scores"])
+    header = [part for title, one in splits.items() for part in (f"{title} ({one['rows']:,} rows)", "95 % interval")]
+    rows = [(score, *(part for one in splits.values() for part in _with_interval(one, score))) for score in scores]
+    yield Table(("score", *header), rows)
     for name, signature in metrics["test"].get("signatures", {}).items():
         yield Prose(f"{name}: {signature}", is_remark=True)
     if report := metrics["test"]["report"]:
         yield Table(list(report[0]), [list(entry.values()) for entry in report], "Test rows by class")
         if (small := slices.small_classes(report)) is not None:
             yield Prose(small, is_remark=True)
+
+
+def _with_interval(measured: Mapping[str, Any], score: str) -> tuple[float | None, str]:
+    low_high = measured["intervals"].get(score)
+    return measured["scores"].get(score), "" if low_high is None else "{:.3f} to {:.3f}".format(*low_high)
 
 
 def _path_of(made: Made) -> str:
@@ -217,8 +227,14 @@ def _kinds(test: Scored, draw: Drawer) -> Iterator[Part]:
         elif not isinstance(shown, Matrix):
             yield Table(shown.header, shown.rows, shown.title)
         elif len(shown.right) <= MOST_NAMES:
-            title = f"{shown.title}: test rows by what is right (across) and what was answered (down)"
-            yield draw(f"matrix-{number}", title, figures.matrix, shown.right, shown.answered, shown.counts)
+            yield draw(
+                f"matrix-{number}",
+                f"{shown.title} (test rows)",
+                figures.matrix,
+                shown.right,
+                shown.answered,
+                shown.counts,
+            )
     groups = dict(task.groups(answers, targets))
     if all(row is not None for row in test.rows):
         groups["words of the text"] = [len(" ".join(task.texts(row)).split()) for row in test.rows if row is not None]
@@ -242,14 +258,17 @@ def _ranged(values: Sequence[str] | Sequence[int]) -> list[str]:
 
 def _by_group(test: Scored, names: Sequence[str]) -> Iterator[tuple[str, tuple[float, float, float]]]:
     """Yield the metric of each group of rows, with its interval."""
+    import numpy as np
+
     from ulmfit_style.metrics import interval
 
     order = sorted(set(names), key=lambda name: (int(found[0]) if (found := re.findall(r"^\d+", name)) else -1, name))
     for name in order:
         own = [place for place, other in enumerate(names) if other == name]
         answers, targets = [test.answers[place] for place in own], [test.targets[place] for place in own]
-        bounds = interval(test.task.points(answers, targets), test.task.of_means)
-        yield f"{name} ({len(own):,} rows)", (test.task.score(answers, targets)[test.task.metric], *bounds)
+        points = test.task.points(answers, targets)
+        score = float(test.task.of_means(np.asarray(points, dtype=float).reshape(len(own), -1).mean(axis=0)))
+        yield f"{name} ({len(own):,} rows)", (score, *interval(points, test.task.of_means))
 
 
 def _calibration(test: Scored, draw: Drawer) -> Iterator[Part]:
@@ -295,10 +314,11 @@ def _errors(test: Scored, wrong: Wrong) -> Iterator[Part]:
     if not places:
         yield Prose(f"None of the {len(test.answers):,} test rows is answered wrongly.")
         return
-    shown = f", of which the first {MOST_ERRORS} are shown" if len(places) > MOST_ERRORS else ""
-    yield Prose(f"{len(places):,} of {len(test.answers):,} test rows are not wholly right{shown}.")
+    order = "those of which the model is surest come first" if wrong.is_sure else "the worst come first"
+    shown = f", and the first {MOST_ERRORS} are shown" if len(places) > MOST_ERRORS else ""
+    yield Prose(f"{len(places):,} of {len(test.answers):,} test rows are not wholly right; {order}{shown}.")
     yield _answers(test, wrong, places[:MOST_ERRORS], is_searched=True)
-    if not wrong.is_sure:
+    if not wrong.is_sure and len(places) > MOST_SHOWN:
         best = sorted(range(len(wrong.errors)), key=lambda place: wrong.errors[place])[:MOST_SHOWN]
         yield _answers(test, wrong, best, title="Best answers")
 
@@ -307,14 +327,17 @@ def _answers(test: Scored, wrong: Wrong, places: Sequence[int], title: str = "",
     """Return the table of some answers; what is the same for all of them has no column."""
     errors = {wrong.errors[place] for place in places}
     texts = list(test.task.inputs()) if all(test.rows[place] is not None for place in places) else []
-    header = [*texts, "right", "answered", *["confidence"] * wrong.is_sure, *["error"] * (len(errors) > 1), "row"]
+    files = {test.answers[place]["file"] for place in places}
+    where = f"row of {files.pop()}" if len(files) == 1 else "row"
+    header = [*texts, "right", "answered", *["confidence"] * wrong.is_sure, *["error"] * (len(errors) > 1), where]
     rows = []
     for place in places:
         answer, row = test.answers[place], test.rows[place]
         told = test.task.in_words(row, answer, answer["target"])
         own = test.task.texts(row) if texts and row is not None else []
         numbers = [wrong.confidences[place]] * wrong.is_sure + [wrong.errors[place]] * (len(errors) > 1)
-        rows.append([*own, *told, *numbers, f"{answer['file']}:{answer['row']}"])
+        number = str(answer["row"]) if where != "row" else f"{answer['file']}:{answer['row']}"
+        rows.append([*own, *told, *numbers, number])
     return Table(header, rows, title, is_searched)
 
 

@@ -240,8 +240,7 @@ class QuestionAnswering(Task):
 
     def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Mapping[str, Sequence[str] | Sequence[int]]:
         lengths = [len(target["text"][0].split()) if target["text"] else 0 for target in targets]
-        kinds = [ANSWERED if length else UNANSWERABLE for length in lengths]
-        return {"words of the right answer": lengths, **({"questions with": kinds} if 0 in lengths else {})}
+        return {f"words of the right answer{' (0: there is none)' if 0 in lengths else ''}": lengths}
 
     def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Matrix | Scatter | Listing]:
         if all(target["text"] for target in targets):
