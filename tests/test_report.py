@@ -12,7 +12,6 @@ from samples import conll, jsonl, questions, reviews, sentences, squad
 
 from ulmfit_style import metrics, predictions
 from ulmfit_style.__main__ import main
-from ulmfit_style.composing import compose
 from ulmfit_style.metrics import calibration
 from ulmfit_style.run import METRICS, RECIPE, read_json
 
@@ -203,3 +202,191 @@ def test_errors_are_searched_and_sorted_and_no_text_of_theirs_is_markup(
     assert found["bold"] == "0"
     assert found["scripts"] == "2"  # the page's own, and the one above
     assert "&lt;script&gt;document.title" in dom
+
+
+# A whole chain, and several side by side
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> list[str]:
+    """A recipe that was adapted, fine-tuned, compared and evaluated, and `short`, another one of it."""
+    folder = tmp_path_factory.mktemp("chain")
+    rows = [{"text": text, "label": label, "film": film} for text, label, film in reviews(120)]
+    rows += [{**rows[number], "label": "good"} for number in range(0, 30, 2)]  # which were bad
+    overrides = [
+        "task=text_classification",
+        f"task.path={jsonl(folder / 'rows.jsonl', rows)}",
+        "task.train_samples=30",
+        f"model.checkpoint={checkpoint}",
+        "model.sha256=null",
+        f"runs={folder / 'runs'}",
+        "adapt.epochs=1",
+        "adapt.batch_size=4",
+        "finetune.epochs=2",
+        "finetune.learning_rate=1e-2",
+        "finetune=ulmfit",
+        "finetune.unfreeze=[1,all]",
+    ]
+    assert main(["adapt", "finetune", "evaluate", *overrides, "evaluate.probe=names"]) == 0
+    assert main(["finetune", *overrides, "name=short", "finetune.epochs=1", "compare=false"]) == 0
+    return overrides
+
+
+def test_the_page_of_a_chain_tells_its_lineage_and_what_adaptation_was_worth(chain: list[str]):
+    assert main(["report", *chain]) == 0
+    page, runs = page_of(chain), runs_of(chain)
+    assert headings(page) == [
+        *("Scores", "Which answers are wrong", "Calibration", "Most confident errors"),
+        *("Language model", "Training", "Data", "How it was made"),
+    ]
+    assert "what adaptation is worth here" in page
+    assert "Adaptation changed accuracy by" in page
+    assert "TF-IDF + logistic regression" in (runs / "default/report/scores.svg").read_text()
+    for stage in ("adapt", "finetune"):
+        manifest = read_json(runs / "default" / stage / "manifest.json")
+        assert f"<td>{manifest['fingerprint']}</td>" in page
+    adapted = read_json(runs / "default/adapt" / METRICS)
+    for entry in adapted["heldout"]:
+        assert f"{entry['general_loss']:,.3f}</td>" in page
+    assert "Forgetting: the loss on general text changed by" in page
+    assert "Training texts with several right answers (" in page
+    assert "more training rows are not used" in page
+    assert "<td>not adapted</td>" in page  # among the time spent
+    course = (runs / "default/report/course-finetune.svg").read_text()
+    for told in ("last 1 of 4 layer groups", "every weight", "layer 2", "embeddings"):
+        assert f"<!-- {told} -->" in course
+
+
+def test_without_a_task_the_page_is_about_the_language_model(chain: list[str]):
+    runs = runs_of(chain)
+    adapted = read_json(runs / "default/adapt/manifest.json")
+    assert main(["report", *chain, f"report.runs={runs / 'adapt-'}{adapted['fingerprint']}", "name=adapted"]) == 0
+    page = page_of(chain, "adapted/report.html")
+    assert headings(page) == ["Language model", "Training", "How it was made"]
+    assert "nats a masked token on held-out text" in page
+
+
+def test_two_runs_side_by_side_are_paired_on_the_same_rows(chain: list[str]):
+    assert main(["report", f"runs={runs_of(chain)}", "report.runs=[default,short]"]) == 0
+    page, runs = page_of(chain, "default/side-by-side.html"), runs_of(chain)
+    assert headings(page)[:5] == ["Runs", "Scores", "Differences", "What they differ in", "Training"]
+    found = [predictions.read(runs / name / "finetune", "test") for name in ("short", "default")]
+    points = [[float(row["label"] == row["target"]) for row in rows] for rows in found]
+    gain, low, high = metrics.difference(*points)
+    cells = re.search(
+        r"<td>short less default</td>\s*<td[^>]*>(.*?)</td>\s*<td[^>]*>(.*?)</td>\s*<td[^>]*>(.*?)</td>", page
+    )
+    assert cells is not None
+    assert cells.groups() == (f"{gain:,.3f}", f"{low:,.3f}", f"{high:,.3f}")
+    options = re.findall(r"<td>([a-z_.]+)</td>\s*<td>(.*)</td>\s*<td>(.*)</td>\s*</tr>", page)
+    assert [option for option in options if "." in option[0]] == [("finetune.epochs", "2", "1")]
+    assert "compare" in [option for option, *_ in options]
+    assert {"course-adapt.svg", "course-finetune.svg"} <= {
+        path.name for path in (runs / "default/side-by-side").iterdir()
+    }
+
+
+def test_what_wrong_answers_rest_on_is_told_where_it_is_asked_for(chain: list[str]):
+    assert main(["report", *chain, "report.explain=2", f"report.output={runs_of(chain) / 'explained.html'}"]) == 0
+    page = page_of(chain, "explained.html")
+    assert "What the errors rest on" in headings(page)
+    assert re.search(r'<td><span style="background:rgba\(', page) or re.search(r'<span style="background:rgba\(', page)
+    assert (runs_of(chain) / "explained/scores.png").exists()
+
+
+def test_a_report_needs_no_torch(chain: list[str]):
+    code = "import sys; from ulmfit_style.__main__ import main; code = main(sys.argv[1:]); "
+    code += "sys.exit(code or ('torch' in sys.modules) * 9)"
+    command = [sys.executable, "-c", code, "report", *chain, "report.runs=short"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert headings(page_of(chain, "short/report.html"))[0] == "Scores"
+
+
+# What is not there, and what is refused
+
+
+def copied(overrides: Sequence[str], folder: Path) -> Path:
+    runs = folder / "runs"
+    shutil.copytree(runs_of(overrides), runs, symlinks=True)
+    return runs
+
+
+def test_without_predictions_the_page_says_so_and_tells_the_rest(finetuned: list[str], tmp_path: Path):
+    runs = copied(finetuned, tmp_path)
+    (runs / "default/finetune" / predictions.FILE).unlink()
+    assert main(["report", f"runs={runs}", "report.runs=default"]) == 0
+    page = page_of([f"runs={runs}"])
+    assert "The predictions are not there any more" in page
+    assert headings(page) == ["Scores", "Training", "How it was made"]
+
+
+@pytest.mark.parametrize("change", ["other", "none"])
+def test_where_the_rows_are_others_now_their_texts_are_not_shown(finetuned: list[str], tmp_path: Path, change: str):
+    runs = copied(finetuned, tmp_path)
+    recipe = runs / "default/finetune" / RECIPE
+    other = tmp_path / "rows.csv"
+    if change == "other":
+        other.write_text("review,stars\n" + "".join(f"a film {n},{'good' if n % 2 else 'bad'}\n" for n in range(50)))
+    given = re.search(r"path: (.*reviews\.csv)", recipe.read_text())
+    assert given is not None
+    recipe.write_text(recipe.read_text().replace(given[1], str(other)))
+    assert main(["report", f"runs={runs}", "report.runs=default"]) == 0
+    page = page_of([f"runs={runs}"])
+    told = "others now than those of this run" if change == "other" else "cannot be read any more"
+    assert "The labelled rows" in page
+    assert told in page
+    assert "Most confident errors" in headings(page)
+    assert "number 3" not in page
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["report.runs=defalt"],
+            "report.runs=defalt: there is no such run in .*; did you mean 'default'?.*make adapt fin",
+        ),
+        (["report.runs=[default,default]"], "report.runs: names a run twice"),
+        (["report.output=page.pdf"], "report.output=page.pdf: must end in .html"),
+        (["report.output=nowhere/page.html"], "report.output=nowhere/page.html: there is no folder nowhere"),
+        (["finetune.epochs=7"], r"there is no finished model for this config .*finetune.epochs=10 there, 7 here"),
+        (
+            ["report.runs=[default,begun]"],
+            "report.runs=begun: .*begun/finetune was begun, but not finished; the command",
+        ),
+        (
+            ["report.runs=empty"],
+            "report.runs=empty: .*empty holds no finished model; make it: make adapt finetune name",
+        ),
+        (["report.runs=[default,asked]"], "default is TextClassification, and asked QuestionAnswering: scores of two"),
+        (["report.runs=[default,short]", "report.explain=1"], "report.explain: is for the page on one run"),
+    ],
+)
+def test_what_cannot_be_reported_on_is_said(
+    finetuned: list[str], tmp_path: Path, capsys, options: list[str], message: str
+):
+    runs = copied(finetuned, tmp_path)
+    (runs / "empty").mkdir()
+    (runs / "begun/finetune").mkdir(parents=True)
+    (runs / "begun/finetune" / RECIPE).touch()
+    for name in ("asked", "short"):
+        shutil.copytree(runs / "default/finetune", runs / name / "finetune")
+    scores = runs / "asked/finetune" / METRICS
+    scores.write_text(scores.read_text().replace("TextClassification", "QuestionAnswering"))
+    assert main(["report", *finetuned, f"runs={runs}", *options]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_run_that_is_not_there_is_said_before_training(tiny_overrides: list[str], tmp_path: Path, capsys):
+    assert main(["adapt", "finetune", "report", *tiny_overrides, "name=mine", "report.runs=[mine,other]"]) == 2
+    assert "report.runs=other: there is no such run" in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/adapt-*"))
+
+
+def test_calibration_is_the_mean_gap_between_what_is_told_and_what_is_so():
+    claims = [(0.95, True), (0.91, True), (0.93, False), (1.0, True), (0.55, True), (0.55, False)]
+    low, high = calibration.bins(claims)
+    assert (low.count, low.confidence, low.right) == (2, pytest.approx(0.55), 0.5)
+    assert (high.count, high.confidence, high.right) == (4, pytest.approx(0.9475), 0.75)
+    assert calibration.expected_error([low, high]) == pytest.approx((2 * 0.05 + 4 * 0.1975) / 6)

@@ -13,6 +13,7 @@ from ulmfit_style.insight import explain
 from ulmfit_style.report import beside, content, runs
 from ulmfit_style.report.page import Drawer, write
 from ulmfit_style.report.runs import Run
+from ulmfit_style.run import RECIPE
 
 MAKING = {"pretrain", "adapt", "finetune"}
 """The stages after which there is a run."""
@@ -62,5 +63,9 @@ def _output(config: Config) -> Path:
     if config.report.output is not None:
         return Path(config.report.output).expanduser()
     names = config.report.runs
-    own = config.runs / (names[0] if len(names) == 1 and (config.runs / names[0]).is_dir() else config.name)
-    return own / ("side-by-side.html" if len(names) > 1 else "report.html")
+    if len(names) > 1:
+        return config.runs / config.name / "side-by-side.html"
+    (name,) = names or (config.name,)
+    # The directory of a model holds nothing but what was made with it.
+    is_name = Path(name).name == name and not (config.runs / name / RECIPE).exists()
+    return config.runs / (name if is_name else config.name) / "report.html"
