@@ -239,7 +239,7 @@ def test_the_page_of_a_chain_tells_its_lineage_and_what_adaptation_was_worth(cha
         *("Scores", "Which answers are wrong", "Calibration", "Most confident errors"),
         *("Language model", "Training", "Data", "How it was made"),
     ]
-    assert "what adaptation is worth here" in page
+    assert "is what adaptation was worth" in page
     assert "Adaptation changed accuracy by" in page
     assert "TF-IDF + logistic regression" in (runs / "default/report/scores.svg").read_text()
     for stage in ("adapt", "finetune"):

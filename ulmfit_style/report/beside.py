@@ -134,8 +134,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _courses(runs: Sequence[Run], draw: Drawer) -> Iterator[Part]:
     for stage in ("pretrain", "adapt", "finetune"):
-        logs = {run.name: log for run in runs if (made := run.stage(stage)) is not None and (log := losses(made))}
-        if logs:
+        made = {run.name: one for run in runs if (one := run.stage(stage)) is not None}
+        logs = {name: log for name, one in made.items() if (log := losses(one))}
+        if logs and len({one.directory for one in made.values()}) > 1:
             yield draw(f"course-{stage}", f"Loss of {stage}, over all phases", figures.overlaid, logs)
 
 

@@ -117,7 +117,8 @@ def lead(run: Run) -> str:
         elif made.stage == "finetune":
             kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", metrics["task"]).lower()
             told.append(f"fine-tuned on {metrics['train']['rows']:,} labelled rows for {kind}")
-    return f"{run.config.model.title()}, {' and '.join(told)}."
+    weights = " with random weights" if run.config.model.init == "scratch" else ""
+    return f"{run.config.model.title()}{weights}, {' and '.join(told)}."
 
 
 def results(run: Run) -> dict[str, Mapping[str, Any]]:
@@ -144,7 +145,7 @@ def _tiles(run: Run) -> Iterator[Tile]:
             gain, low, high = _worth(run)
             sure = "" if low <= 0 <= high else ", one seed"
             span = f"{100 * low:+.1f} to {100 * high:+.1f}{sure or ': cannot be told from zero'}"
-            yield Tile(_points(gain), "is what adaptation is worth here", span)
+            yield Tile(_points(gain), "is what adaptation was worth", span)
         simple = {name: one["scores"][metric] for made in run.references for name, one in made.metrics["test"].items()}
         if simple:
             best = max(simple, key=lambda name: simple[name])
@@ -156,9 +157,8 @@ def _tiles(run: Run) -> Iterator[Tile]:
         )
     if "train" in metrics:
         classes = metrics["train"]["classes"]
-        yield Tile(
-            f"{metrics['train']['rows']:,}", "labelled training rows", f"{len(classes)} classes" if classes else ""
-        )
+        of = ", ".join(classes) if len(classes) <= MOST_NAMED else f"{len(classes)} classes"
+        yield Tile(f"{metrics['train']['rows']:,}", "labelled training rows", of)
     spent = sum(made.manifest["seconds"] for made in _all(run))
     yield Tile(duration(spent), "of computing", str(run.model.manifest["machine"]))
 
@@ -316,7 +316,10 @@ def _errors(test: Scored, wrong: Wrong) -> Iterator[Part]:
         return
     order = "those of which the model is surest come first" if wrong.is_sure else "the worst come first"
     shown = f", and the first {MOST_ERRORS} are shown" if len(places) > MOST_ERRORS else ""
-    yield Prose(f"{len(places):,} of {len(test.answers):,} test rows are not wholly right; {order}{shown}.")
+    files = ", ".join(dict.fromkeys(test.answers[place]["file"] for place in places))
+    yield Prose(
+        f"{len(places):,} of {len(test.answers):,} test rows are not wholly right; {order}{shown} (of {files})."
+    )
     yield _answers(test, wrong, places[:MOST_ERRORS], is_searched=True)
     if not wrong.is_sure and len(places) > MOST_SHOWN:
         best = sorted(range(len(wrong.errors)), key=lambda place: wrong.errors[place])[:MOST_SHOWN]
@@ -327,17 +330,14 @@ def _answers(test: Scored, wrong: Wrong, places: Sequence[int], title: str = "",
     """Return the table of some answers; what is the same for all of them has no column."""
     errors = {wrong.errors[place] for place in places}
     texts = list(test.task.inputs()) if all(test.rows[place] is not None for place in places) else []
-    files = {test.answers[place]["file"] for place in places}
-    where = f"row of {files.pop()}" if len(files) == 1 else "row"
-    header = [*texts, "right", "answered", *["confidence"] * wrong.is_sure, *["error"] * (len(errors) > 1), where]
+    header = [*texts, "right", "answered", *["confidence"] * wrong.is_sure, *["error"] * (len(errors) > 1), "row"]
     rows = []
     for place in places:
         answer, row = test.answers[place], test.rows[place]
         told = test.task.in_words(row, answer, answer["target"])
         own = test.task.texts(row) if texts and row is not None else []
         numbers = [wrong.confidences[place]] * wrong.is_sure + [wrong.errors[place]] * (len(errors) > 1)
-        number = str(answer["row"]) if where != "row" else f"{answer['file']}:{answer['row']}"
-        rows.append([*own, *told, *numbers, number])
+        rows.append([*own, *told, *numbers, answer["row"]])
     return Table(header, rows, title, is_searched)
 
 

@@ -106,8 +106,16 @@ def named(runs: Path, name: str) -> Run:
 
 
 def of(directory: Path, name: str) -> Run:
-    """Return the run of a finished model."""
+    """Return the run of a finished model.
+
+    Raises:
+        UserError: if its recipe is not one of this version.
+    """
     directory = directory.resolve()
+    try:
+        config = load(directory / RECIPE)
+    except UserError as error:
+        raise UserError(f"{directory / RECIPE}: another version of the program has written it: {error}") from error
     chain = [_read(directory)]
     while (source := _source(chain[0])) is not None:
         chain.insert(0, source)
@@ -121,7 +129,7 @@ def of(directory: Path, name: str) -> Run:
         if adapted is not None:
             bare = next(_alike(runs, "finetune", {**model.determinants, "init": start}), None)
     evaluations = list(_alike(runs, "evaluate", {"tuned": {"finetune": model.manifest["fingerprint"]}}))
-    return Run(name, chain, references, bare, evaluations, load(directory / RECIPE))
+    return Run(name, chain, references, bare, evaluations, config)
 
 
 def _manifest(directory: Path) -> Path | None:
