@@ -35,7 +35,7 @@ def conclude(config: Config) -> None:
     if len(results) > 1:
         say(f"Highest on these rows: {best}.")
     if plain is not None:
-        say(worth(task, tuned.directory, plain.directory))
+        say(worth(task.metric, *paired(task, tuned.directory, plain.directory)))
     if config.adapt is not None:
         adapted = read_json(lineage.adapt(config).directory / METRICS)
         steps = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in adapted["heldout"])
@@ -69,10 +69,9 @@ def _table(results: Mapping[str, Mapping[str, Any]], metric: str, metrics: Mappi
     return table
 
 
-def worth(task: Task, adapted: Path, plain: Path) -> str:
-    """Say what adaptation was worth, from the predictions of two models in their directories."""
-    gain, low, high = paired(task, adapted, plain)
-    change = f"Adaptation changed {task.metric} by {100 * gain:+.1f} points here"
+def worth(metric: str, gain: float, low: float, high: float) -> str:
+    """Say what adaptation was worth: the difference that it made, and its interval."""
+    change = f"Adaptation changed {metric} by {100 * gain:+.1f} points here"
     span = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f} over the test rows, one seed"
     if low <= 0 <= high:
         return f"{change} ({span}): it cannot be told from zero."

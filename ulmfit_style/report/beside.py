@@ -8,7 +8,7 @@ from typing import Any
 from ulmfit_style import figures
 from ulmfit_style.console import duration
 from ulmfit_style.errors import UserError
-from ulmfit_style.report.content import MOST_ERRORS, Scored, lead, losses, scored
+from ulmfit_style.report.content import Scored, lead, losses, scored
 from ulmfit_style.report.page import Drawer, Page, Part, Prose, Section, Table, Tile
 from ulmfit_style.report.runs import Run
 from ulmfit_style.schema import spelled
@@ -33,22 +33,18 @@ def check(runs: Sequence[Run]) -> None:
 
 def page(runs: Sequence[Run], draw: Drawer) -> Page:
     """Return the page on several runs, of which the others are held against the first."""
-    tests = {run.name: scored(run) for run in runs}
-    names = [run.name for run in runs]
+    spent = [duration(sum(made.manifest["seconds"] for made in run.chain)) for run in runs]
+    told = [(run.name, lead(run), run.model.manifest["finished"], time) for run, time in zip(runs, spent, strict=True)]
     sections = [
-        Section("Runs", [Table(("run", "what it is", "finished", "time"), [_told(run) for run in runs])]),
+        Section("Runs", [Table(("run", "what it is", "finished", "time"), told)]),
         Section("Scores", list(_scores(runs, draw))),
-        Section("Differences", list(_differences(runs, tests))),
+        Section("Differences", list(_differences(runs))),
         Section("What they differ in", list(_options(runs))),
         Section("Training", list(_courses(runs, draw))),
-        Section("Rows that they answer otherwise", list(_disagreements(tests))),
     ]
-    return Page(" / ".join(names), f"{len(runs)} runs side by side.", list(_tiles(runs)), sections, [])
-
-
-def _told(run: Run) -> tuple[str, ...]:
-    spent = sum(made.manifest["seconds"] for made in run.chain)
-    return run.name, lead(run), str(run.model.manifest["finished"]), duration(spent)
+    return Page(
+        " / ".join(run.name for run in runs), f"{len(runs)} runs side by side.", list(_tiles(runs)), sections, []
+    )
 
 
 def _tiles(runs: Sequence[Run]) -> Iterator[Tile]:
@@ -82,10 +78,11 @@ def _scores(runs: Sequence[Run], draw: Drawer) -> Iterator[Part]:
         yield Table(("run", "stage", "nats a", "before", "after"), rows, "Language-model loss on held-out text")
 
 
-def _differences(runs: Sequence[Run], tests: Mapping[str, Scored | None]) -> Iterator[Part]:
+def _differences(runs: Sequence[Run]) -> Iterator[Part]:
     """Tell what the others differ from the first by, on the same rows."""
     from ulmfit_style.metrics import difference
 
+    tests = {run.name: scored(run) for run in runs}
     first, *others = tests
     theirs, rows = tests[first], []
     for other in others:
@@ -138,26 +135,3 @@ def _courses(runs: Sequence[Run], draw: Drawer) -> Iterator[Part]:
         logs = {name: log for name, one in made.items() if (log := losses(one))}
         if logs and len({one.directory for one in made.values()}) > 1:
             yield draw(f"course-{stage}", f"Loss of {stage}, over all phases", figures.overlaid, logs)
-
-
-def _disagreements(tests: Mapping[str, Scored | None]) -> Iterator[Part]:
-    """Tell the rows that one run answers rightly and another does not."""
-    found = [test for test in tests.values() if test is not None]
-    if len(found) < len(tests) or any(_places(test) != _places(found[0]) for test in found):
-        return
-    errors = [test.task.errors(test.answers, test.targets) for test in found]
-    places = [place for place, own in enumerate(zip(*errors, strict=True)) if any(own) and not all(own)]
-    places.sort(key=lambda place: max(own[place] for own in errors) - min(own[place] for own in errors), reverse=True)
-    if not places:
-        return
-    task, rows = found[0].task, found[0].rows
-    texts = list(task.inputs()) if all(row is not None for row in rows) else []
-    shown = f", of which the first {MOST_ERRORS} are shown" if len(places) > MOST_ERRORS else ""
-    yield Prose(f"{len(places):,} rows are wholly right in one run, and not in another{shown}.")
-    cells = []
-    for place in places[:MOST_ERRORS]:
-        row = rows[place]
-        told = [test.task.in_words(row, test.answers[place], test.targets[place]) for test in found]
-        own = task.texts(row) if texts and row is not None else []
-        cells.append((*own, told[0][0], *(answered for _, answered in told)))
-    yield Table((*texts, "right", *tests), cells, is_searched=True)

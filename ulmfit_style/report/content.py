@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ulmfit_style import comparison, figures, predictions
+from ulmfit_style.config import load
 from ulmfit_style.console import duration, muted
 from ulmfit_style.data import labelled
 from ulmfit_style.data.labelled import Labelled
@@ -67,17 +69,16 @@ def scored(run: Run) -> Scored | None:
     if task is None or run.model.stage != "finetune" or not (run.model.directory / predictions.FILE).exists():
         return None
     answers = predictions.read(run.model.directory, "test")
+    found, problem = None, None
     try:
         with muted():
             found = labelled.load(task)
+        if found.digest(task) != run.model.determinants["data"]:
+            found, problem = None, "The labelled rows are others now than those of this run; their texts are not shown."
     except UserError as error:
-        return Scored(task, answers, [None] * len(answers), None, f"The labelled rows cannot be read any more: {error}")
-    if found.digest(task) != run.model.determinants["data"]:
-        changed = "The labelled rows are others now than those of this run; their texts are not shown."
-        return Scored(task, answers, [None] * len(answers), None, changed)
-    places = {(row.file, row.number): row for row in found.test}
-    rows = [places.get((answer["file"], answer["row"])) for answer in answers]
-    return Scored(task, answers, rows, found, None)
+        problem = f"The labelled rows cannot be read any more: {error}"
+    places = {(row.file, row.number): row for row in ([] if found is None else found.test)}
+    return Scored(task, answers, [places.get((one["file"], one["row"])) for one in answers], found, problem)
 
 
 def page(run: Run, draw: Drawer, explained: int) -> Page:
@@ -86,8 +87,8 @@ def page(run: Run, draw: Drawer, explained: int) -> Page:
     Args:
         explained: Of how many errors it is told what they rest on.
     """
-    test = scored(run)
-    sections = [Section("Scores", list(_scores(run, test, draw)))]
+    test, worth = scored(run), _worth(run)
+    sections = [Section("Scores", list(_scores(run, draw)))]
     if test is not None:
         wrong = _wrong(test)
         sections += [
@@ -103,7 +104,7 @@ def page(run: Run, draw: Drawer, explained: int) -> Page:
         Section("Data", list(_data(run, test))),
         Section("How it was made", list(_chain(run))),
     ]
-    return Page(run.name, lead(run), list(_tiles(run)), sections, list(_remarks(run, test)))
+    return Page(run.name, lead(run), list(_tiles(run, worth)), sections, list(_remarks(run, test, worth)))
 
 
 def lead(run: Run) -> str:
@@ -121,61 +122,48 @@ def lead(run: Run) -> str:
     return f"{run.config.model.title()}{weights}, {' and '.join(told)}."
 
 
-def results(run: Run) -> dict[str, Mapping[str, Any]]:
-    """Return what was measured on the test rows of the run's model and of those that it is held against."""
-    found = {name: one for made in run.references for name, one in made.metrics["test"].items()}
-    if run.bare is not None:
-        found["fine-tuned, not adapted"] = run.bare.metrics["test"]
-    name = "adapted + fine-tuned" if run.stage("adapt") is not None else "fine-tuned"
-    return {**found, name: run.model.metrics["test"]}
+def _worth(run: Run) -> tuple[float, float, float] | None:
+    """Return what adaptation was worth, if there is a model without it, and the predictions of both."""
+    task, bare = run.config.task, run.bare
+    if task is None or bare is None or not (bare.directory / predictions.FILE).exists():
+        return None
+    ours = run.model.directory
+    return comparison.paired(task, ours, bare.directory) if (ours / predictions.FILE).exists() else None
 
 
 def _points(value: float) -> str:
     return f"{100 * value:+.1f} points"
 
 
-def _tiles(run: Run) -> Iterator[Tile]:
-    metrics, adapted = run.model.metrics, run.stage("adapt") or run.stage("pretrain")
+def _tiles(run: Run, worth: tuple[float, float, float] | None) -> Iterator[Tile]:
+    metrics = run.model.metrics
     if "test" in metrics:
         test, metric = metrics["test"], metrics["metric"]
-        low, high = test["interval"]
+        score, (low, high) = test["scores"][metric], test["interval"]
         rows = f"{metric.replace('_', ' ')} on {test['rows']:,} test rows"
-        yield Tile(f"{test['scores'][metric]:.3f}", rows, f"95 % interval {low:.3f} to {high:.3f}")
-        if _is_paired(run):
-            gain, low, high = _worth(run)
-            sure = "" if low <= 0 <= high else ", one seed"
-            span = f"{100 * low:+.1f} to {100 * high:+.1f}{sure or ': cannot be told from zero'}"
+        yield Tile(f"{score:.3f}", rows, f"95 % interval {low:.3f} to {high:.3f}")
+        if worth is not None:
+            gain, low, high = worth
+            verdict = "cannot be told from zero" if low <= 0 <= high else "one seed"
+            span = f"{100 * low:+.1f} to {100 * high:+.1f}, {verdict}"
             yield Tile(_points(gain), "is what adaptation was worth", span)
         simple = {name: one["scores"][metric] for made in run.references for name, one in made.metrics["test"].items()}
         if simple:
             best = max(simple, key=lambda name: simple[name])
-            yield Tile(_points(test["scores"][metric] - simple[best]), "over the best simple model", best)
-    elif adapted is not None:
-        before, after = adapted.metrics["heldout"][0], adapted.metrics["heldout"][-1]
-        yield Tile(
-            f"{after['loss']:.3f}", f"nats a {adapted.metrics['per']} on held-out text", f"{before['loss']:.3f} before"
-        )
-    if "train" in metrics:
+            yield Tile(_points(score - simple[best]), "over the best simple model", best)
         classes = metrics["train"]["classes"]
         of = ", ".join(classes) if len(classes) <= MOST_NAMED else f"{len(classes)} classes"
         yield Tile(f"{metrics['train']['rows']:,}", "labelled training rows", of)
+    else:
+        before, after = metrics["heldout"][0]["loss"], metrics["heldout"][-1]["loss"]
+        yield Tile(f"{after:.3f}", f"nats a {metrics['per']} on held-out text", f"{before:.3f} before")
     spent = sum(made.manifest["seconds"] for made in _all(run))
     yield Tile(duration(spent), "of computing", str(run.model.manifest["machine"]))
 
 
-def _is_paired(run: Run) -> bool:
-    return run.bare is not None and all((made.directory / predictions.FILE).exists() for made in (run.bare, run.model))
-
-
-def _worth(run: Run) -> tuple[float, float, float]:
-    assert run.config.task is not None  # it was fine-tuned
-    assert run.bare is not None  # the caller looked
-    return comparison.paired(run.config.task, run.model.directory, run.bare.directory)
-
-
-def _remarks(run: Run, test: Scored | None) -> Iterator[str]:
-    if _is_paired(run) and run.config.task is not None and run.bare is not None:
-        yield comparison.worth(run.config.task, run.model.directory, run.bare.directory)
+def _remarks(run: Run, test: Scored | None, worth: tuple[float, float, float] | None) -> Iterator[str]:
+    if worth is not None:
+        yield comparison.worth(run.model.metrics["metric"], *worth)
     if test is not None and test.problem is not None:
         yield test.problem
     if run.model.stage == "finetune" and test is None:
@@ -183,18 +171,23 @@ def _remarks(run: Run, test: Scored | None) -> Iterator[str]:
         yield f"The predictions are not there any more ({missing}), and so neither is what follows from them."
 
 
-def _scores(run: Run, test: Scored | None, draw: Drawer) -> Iterator[Part]:
+def _scores(run: Run, draw: Drawer) -> Iterator[Part]:
     metrics = run.model.metrics
     if "test" not in metrics:
         return
-    metric, found = metrics["metric"], results(run)
+    metric = metrics["metric"]
+    found = {name: one for made in run.references for name, one in made.metrics["test"].items()}
+    if run.bare is not None:
+        found["fine-tuned, not adapted"] = run.bare.metrics["test"]
+    found["fine-tuned" if run.stage("adapt") is None else "adapted + fine-tuned"] = metrics["test"]
     spans = {name: (one["scores"][metric], *one["interval"]) for name, one in found.items()}
     if len(spans) > 1:
         yield draw("scores", f"{metric} on the same test rows, with 95 % intervals", figures.whiskers, spans, metric)
     splits = {"test": metrics["test"], "validation": metrics["validation"]}
     for made in run.evaluations:
         which = made.metrics["split"]
-        splits.setdefault(_path_of(made) if which == "all" else which, made.metrics[which])
+        title = load(made.directory / RECIPE).evaluate.path if which == "all" else which
+        splits.setdefault(str(title), made.metrics[which])
     scores = dict.fromkeys(name for one in splits.values() for name in one["scores"])
     header = [part for title, one in splits.items() for part in (f"{title} ({one['rows']:,} rows)", "95 % interval")]
     rows = [(score, *(part for one in splits.values() for part in _with_interval(one, score))) for score in scores]
@@ -212,13 +205,6 @@ def _with_interval(measured: Mapping[str, Any], score: str) -> tuple[float | Non
     return measured["scores"].get(score), "" if low_high is None else "{:.3f} to {:.3f}".format(*low_high)
 
 
-def _path_of(made: Made) -> str:
-    import yaml
-
-    recipe = yaml.safe_load((made.directory / RECIPE).read_text(encoding="utf-8"))
-    return str(recipe["evaluate"]["path"])
-
-
 def _kinds(test: Scored, draw: Drawer) -> Iterator[Part]:
     task, answers, targets = test.task, test.answers, test.targets
     for number, shown in enumerate(task.shown(answers, targets), start=1):
@@ -227,14 +213,8 @@ def _kinds(test: Scored, draw: Drawer) -> Iterator[Part]:
         elif not isinstance(shown, Matrix):
             yield Table(shown.header, shown.rows, shown.title)
         elif len(shown.right) <= MOST_NAMES:
-            yield draw(
-                f"matrix-{number}",
-                f"{shown.title} (test rows)",
-                figures.matrix,
-                shown.right,
-                shown.answered,
-                shown.counts,
-            )
+            sides = (shown.right, shown.answered, shown.counts)
+            yield draw(f"matrix-{number}", f"{shown.title} (test rows)", figures.matrix, *sides)
     groups = dict(task.groups(answers, targets))
     if all(row is not None for row in test.rows):
         groups["words of the text"] = [len(" ".join(task.texts(row)).split()) for row in test.rows if row is not None]
@@ -246,14 +226,12 @@ def _kinds(test: Scored, draw: Drawer) -> Iterator[Part]:
 
 def _ranged(values: Sequence[str] | Sequence[int]) -> list[str]:
     """Return names as they are, and numbers as the ranges that they are in, in order."""
-    numbers = [value for value in values if isinstance(value, int)]
+    numbers = sorted(value for value in values if isinstance(value, int))
     if not numbers:
         return [str(value) for value in values]
-    ranked = sorted(numbers)
-    ends = sorted({ranked[len(ranked) * part // PARTS] for part in range(1, PARTS)} | {ranked[0], ranked[-1] + 1})
-    ranges = [(start, end - 1) for start, end in pairwise(ends)]
-    names = {span: f"{span[0]}" if span[0] == span[1] else f"{span[0]} to {span[1]}" for span in ranges}
-    return [next(name for (first, last), name in names.items() if first <= number <= last) for number in numbers]
+    ends = sorted({numbers[len(numbers) * part // PARTS] for part in range(PARTS)} | {numbers[-1] + 1})
+    names = [f"{start} to {end - 1}" if start < end - 1 else f"{start}" for start, end in pairwise(ends)]
+    return [names[bisect_right(ends, int(value)) - 1] for value in values]
 
 
 def _by_group(test: Scored, names: Sequence[str]) -> Iterator[tuple[str, tuple[float, float, float]]]:
@@ -285,9 +263,8 @@ def _calibration(test: Scored, draw: Drawer) -> Iterator[Part]:
     means = f"its probabilities are {surest:.3f} on average, and {share:.3f} of what it tells is so"
     yield Prose(f"{error}, {method}. On {len(claims):,} answers the model is {way}: {means}.")
     parts = [(one.confidence, one.right, one.count) for one in found]
-    yield draw(
-        "calibration", "Share that is right, by the probability that the model tells", figures.reliability, parts
-    )
+    title = "Share that is right, by the probability that the model tells"
+    yield draw("calibration", title, figures.reliability, parts)
 
 
 @dataclass(frozen=True)
@@ -317,9 +294,8 @@ def _errors(test: Scored, wrong: Wrong) -> Iterator[Part]:
     order = "those of which the model is surest come first" if wrong.is_sure else "the worst come first"
     shown = f", and the first {MOST_ERRORS} are shown" if len(places) > MOST_ERRORS else ""
     files = ", ".join(dict.fromkeys(test.answers[place]["file"] for place in places))
-    yield Prose(
-        f"{len(places):,} of {len(test.answers):,} test rows are not wholly right; {order}{shown} (of {files})."
-    )
+    wrong_rows = f"{len(places):,} of {len(test.answers):,} test rows are not wholly right"
+    yield Prose(f"{wrong_rows}; {order}{shown} (of {files}).")
     yield _answers(test, wrong, places[:MOST_ERRORS], is_searched=True)
     if not wrong.is_sure and len(places) > MOST_SHOWN:
         best = sorted(range(len(wrong.errors)), key=lambda place: wrong.errors[place])[:MOST_SHOWN]
@@ -364,16 +340,14 @@ def _explained(run: Run, test: Scored, places: Sequence[int]) -> Iterator[Part]:
 
 def _slices(run: Run) -> Iterator[Part]:
     for made in run.evaluations:
-        metrics = made.metrics
+        metrics, metric = made.metrics, made.metrics["metric"]
         for column, found in metrics.get("slices", {}).items():
-            rows = [
-                (name, one["rows"], one["scores"][metrics["metric"]], *one["interval"])
-                for name, one in found["groups"].items()
-            ]
-            yield Table((column, "rows", metrics["metric"], "95 % from", "to"), rows, f"By {column}")
+            groups = found["groups"].items()
+            rows = [(name, one["rows"], one["scores"][metric], *one["interval"]) for name, one in groups]
+            yield Table((column, "rows", metric, "95 % from", "to"), rows, f"By {column}")
             if found["gap"] is not None:
-                judged = sum(one["rows"] >= slices.FEWEST for one in found["groups"].values())
-                yield Prose(slices.gap_in_words(column, metrics["metric"], found["gap"], judged), is_remark=True)
+                judged = sum(one["rows"] >= slices.FEWEST for _, one in groups)
+                yield Prose(slices.gap_in_words(column, metric, found["gap"], judged), is_remark=True)
         probed = [
             (exchanged, model, one["rows"], one["share"], *one["interval"])
             for model, found in metrics.get("probe", {}).items()
@@ -405,9 +379,6 @@ def _language_model(run: Run, draw: Drawer) -> Iterator[Part]:
             yield Prose(f"Forgetting: the loss on general text changed by {risen:+.3f} in the last phase.")
         samples = [list(sample.values()) for sample in metrics["samples"]]
         yield Table(list(metrics["samples"][0]), samples, "Held-out text, completed before and after")
-        if "drift" in metrics:
-            moved = [(name, float(share)) for name, share in metrics["drift"].items()]
-            yield Table(("layer group", "moved by"), moved, "How far weights have moved, as a share of their size")
 
 
 def _training(run: Run, draw: Drawer) -> Iterator[Part]:

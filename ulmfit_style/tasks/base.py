@@ -114,6 +114,12 @@ class Listing:
     rows: Sequence[Sequence[Any]]
 
 
+Shown = Matrix | Scatter | Listing
+
+Kinds = Mapping[str, Sequence[str] | Sequence[int]]
+"""Of what kind each row is, by the name of a distinction; numbers are told in ranges."""
+
+
 class Splits(Section):
     """The files of labelled rows."""
 
@@ -436,10 +442,10 @@ class Task(Section, abc.ABC):
         found = ((self.confidence(answer, target), error) for answer, target, error in told)
         return [(confidence, error <= 0) for confidence, error in found if confidence is not None]
 
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Mapping[str, Sequence[str] | Sequence[int]]:
-        """Return by what kinds of rows a report tells the metric: the name of each row's, or a number to be ranged."""
+    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Kinds:
+        """Return by what kinds of rows a report tells the metric; by default none."""
         return {}
 
-    def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Matrix | Scatter | Listing]:
+    def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Shown]:
         """Return what a report shows of answers beside their scores; by default nothing."""
         return []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 from pydantic import Field
 
 from ulmfit_style.schema import Unhashed
-from ulmfit_style.tasks.base import Answer, Reference, Row
+from ulmfit_style.tasks.base import Answer, Kinds, Reference, Row
 from ulmfit_style.tasks.text import LabelTask, Scores, in_order, plain
 
 if TYPE_CHECKING:
@@ -118,9 +118,7 @@ class MultiLabelClassification(LabelTask):
         pairs = zip(answers, targets, strict=True)
         return [(score, name in target) for answer, target in pairs for name, score in answer["scores"].items()]
 
-    def groups(
-        self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]
-    ) -> Mapping[str, Sequence[str] | Sequence[int]]:
+    def groups(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Kinds:
         return {"right labels of a row": [str(len(target)) for target in targets]}
 
 

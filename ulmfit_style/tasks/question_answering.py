@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.schema import Count, Unhashed
-from ulmfit_style.tasks.base import Answer, Column, Feature, Listing, Matrix, Row, Scatter, Task
+from ulmfit_style.tasks.base import Answer, Column, Feature, Kinds, Matrix, Row, Shown, Task
 from ulmfit_style.tasks.tagging import Range, trimmed
 from ulmfit_style.tasks.text import plain
 from ulmfit_style.tasks.windows import windows
@@ -238,11 +238,11 @@ class QuestionAnswering(Task):
     def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         return " / ".join(dict.fromkeys(target["text"])) or UNANSWERABLE, answer["answer"] or UNANSWERABLE
 
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Mapping[str, Sequence[str] | Sequence[int]]:
+    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Kinds:
         lengths = [len(target["text"][0].split()) if target["text"] else 0 for target in targets]
         return {f"words of the right answer{' (0: there is none)' if 0 in lengths else ''}": lengths}
 
-    def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Matrix | Scatter | Listing]:
+    def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Shown]:
         if all(target["text"] for target in targets):
             return []
         names = (ANSWERED, UNANSWERABLE)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator
 
 from ulmfit_style.errors import nearest
 from ulmfit_style.schema import Unhashed
-from ulmfit_style.tasks.base import Answer, Listing, Matrix, Reference, Row, Scatter
+from ulmfit_style.tasks.base import Answer, Listing, Matrix, Reference, Row, Shown
 from ulmfit_style.tasks.text import LabelTask, Scores, in_order, plain
 
 if TYPE_CHECKING:
@@ -112,10 +112,10 @@ class TextClassification(LabelTask):
     def in_words(self, row: Row | None, answer: Answer, target: str) -> tuple[str, str]:
         return target, answer["label"]
 
-    def shown(self, answers: Sequence[Answer], targets: Sequence[str]) -> list[Matrix | Scatter | Listing]:
+    def shown(self, answers: Sequence[Answer], targets: Sequence[str]) -> list[Shown]:
         pairs = Counter((target, answer["label"]) for answer, target in zip(answers, targets, strict=True))
         names = in_order({name for pair in pairs for name in pair})
-        found: list[Matrix | Scatter | Listing] = [
+        found: list[Shown] = [
             Matrix("Confusion", names, names, [[pairs[right, ours] for ours in names] for right in names])
         ]
         wrong = [(*pair, count) for pair, count in pairs.most_common() if len(set(pair)) == 2]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 
-from ulmfit_style.tasks.base import Answer, Feature, Listing, Matrix, Reference, Row, Scatter, Subject
+from ulmfit_style.tasks.base import Answer, Feature, Reference, Row, Scatter, Shown, Subject
 from ulmfit_style.tasks.text import TextTask, plain
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class TextRegression(TextTask):
     def in_words(self, row: Row | None, answer: Answer, target: float) -> tuple[str, str]:
         return f"{target:g}", f"{answer['value']:.3g}"
 
-    def shown(self, answers: Sequence[Answer], targets: Sequence[float]) -> list[Matrix | Scatter | Listing]:
+    def shown(self, answers: Sequence[Answer], targets: Sequence[float]) -> list[Shown]:
         return [Scatter("Answered beside right numbers", targets, _values(answers))]
 
 

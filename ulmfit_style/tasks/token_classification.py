@@ -14,18 +14,7 @@ from pydantic import Field
 from ulmfit_style.errors import UserError
 from ulmfit_style.schema import Unhashed
 from ulmfit_style.tasks import tagging
-from ulmfit_style.tasks.base import (
-    IGNORED,
-    Answer,
-    Column,
-    Feature,
-    Listing,
-    Matrix,
-    Row,
-    Scatter,
-    Subject,
-    Task,
-)
+from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Listing, Row, Shown, Subject, Task
 from ulmfit_style.tasks.tagging import OUTSIDE, Entity, Range, Unit
 from ulmfit_style.tasks.text import TEXT_COLUMNS
 from ulmfit_style.tasks.windows import windows
@@ -335,7 +324,7 @@ class TokenClassification(Task):
                 found += [(score, one in right) for score, one in zip(scores, ours, strict=True)]
         return found
 
-    def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Matrix | Scatter | Listing]:
+    def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Shown]:
         became: Counter[tuple[str, str]] = Counter()
         there, hits, told = Counter[int](), Counter[int](), Counter[int]()
         for answer, target in zip(answers, targets, strict=True):
