@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 
-COMMANDS := plan pretrain adapt finetune evaluate predict push lr_find sweep study runs clean-runs new-task check-presets doctor
+COMMANDS := plan pretrain adapt finetune evaluate predict report push lr_find sweep study runs clean-runs new-task check-presets doctor
 WORKERS  := -n auto --dist loadfile
 MKDOCS    = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
@@ -44,6 +44,7 @@ adapt:         ## train the pretrained model on the domain's unlabelled text
 finetune:      ## train it on the labelled task, and measure it
 evaluate:      ## score a finished model on other rows, and keep every prediction
 predict:       ## answer a text, a file of them or standard input with a finished model
+report:        ## write a page, and its figures, on a finished run; on several with report.runs=[a,b]
 push:          ## put the model on the Hugging Face Hub
 lr_find:       ## look for a learning rate on a copy: a plot, the curve, and a band; of adapt with lr_find.stage=adapt
 sweep:         ## try many values of the options, and tell which are best

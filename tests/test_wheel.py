@@ -38,6 +38,10 @@ def test_the_wheel_holds_every_config(installed: Path):
     assert there == here
 
 
+def test_the_wheel_holds_the_page_of_a_report(installed: Path):
+    assert (installed / "ulmfit_style/report/page.html").is_file()
+
+
 def test_the_wheel_finds_its_configs_in_an_empty_folder(installed: Path, tmp_path: Path):
     assert str(installed) in run(installed, tmp_path, "adapt", "--info", "searchpath")
     config = yaml.safe_load(run(installed, tmp_path, "adapt", "--cfg", "job", "model=distilbert"))

@@ -22,6 +22,7 @@ COMMANDS = {
     "finetune": "train on the labelled rows, score the test rows, tell what adaptation was worth",
     "evaluate": "score a finished model: evaluate.split=validation, evaluate.path=<file>, evaluate.model=<directory>",
     "predict": "answer texts: predict.input=<text, file or - for standard input> predict.output=<.jsonl or .csv>",
+    "report": "write an HTML page on the run, or side by side on report.runs=[a,b]",
     "push": "upload the fine-tuned model to the Hub: hub.repo=<name>",
     "plan": "before other commands: say what they would run, and why, and run nothing; write=recipe.yaml freezes it",
     "lr_find": "look for a learning rate: let that of finetune, or with lr_find.stage=adapt of adapt, rise on a copy",

@@ -16,7 +16,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.insight import probe
 from ulmfit_style.options import GROUP, Finetune, LanguageModelling
 from ulmfit_style.run import METRICS, Artefact, read_json
-from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, references, scratch
+from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, references, report, scratch
 from ulmfit_style.tasks.base import Task
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -24,6 +24,9 @@ from ulmfit_style.tokenizer_pair import FOLDER
 
 COURSE = "course"
 """What the figure beside metrics.json is called, with its two endings."""
+
+REPORTED_TO = ("tensorboard", "wandb", "mlflow", "trackio")
+"""What `trainer.report_to` is known to take, each the name of its package too."""
 
 FEWEST_POINTS = 10
 """Logged steps that are worth a figure."""
@@ -85,6 +88,8 @@ def plan(config: Config, stages: Sequence[str]) -> list[Step]:
             raise UserError(f"adapt.objective=denoising: {two}; adapt the encoder before, or take adapt=none")
     if "predict" in stages:
         predict.check(config)
+    if "report" in stages:
+        report.check(config, stages)
     return steps
 
 
@@ -101,6 +106,7 @@ def _check_model(config: Config, stages: Sequence[str]) -> None:
             _check_head(config, config.task, model_type)
             finetune.check_groups(config)
         _check_batch(config, stage, options)
+        _check_reporting(stage, options)
         if options.lora_rank and importlib.util.find_spec("peft") is None:
             raise UserError(f"{stage}.lora_rank={options.lora_rank}: needs peft; install it: pip install peft")
         reach = options.max_length
@@ -119,6 +125,14 @@ def _check_batch(config: Config, stage: str, options: LanguageModelling | Finetu
             processes.split(options.batch_size, config.micro_batch_size, texts, config.processes)
         except UserError as error:
             raise UserError(f"{stage}.{error}") from error
+
+
+def _check_reporting(stage: str, options: LanguageModelling | Finetune) -> None:
+    """Check that the libraries are there which are told of the training."""
+    names = options.trainer.get("report_to") or []
+    for name in [names] if isinstance(names, str) else names:
+        if name in REPORTED_TO and importlib.util.find_spec(name) is None:
+            raise UserError(f"{stage}.trainer.report_to={name}: needs {name}; install it: pip install {name}")
 
 
 def _check_head(config: Config, task: Task, model_type: str) -> None:

@@ -7,10 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from ulmfit_style import lineage
+from ulmfit_style import lineage, predictions
 from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
-from ulmfit_style.publishing import provenance
 from ulmfit_style.run import METRICS, read_json
 
 
@@ -33,7 +32,7 @@ def conclude(config: Config) -> None:
     if len(results) > 1:
         say(f"Highest on these rows: {best}.")
     if plain is not None:
-        say(provenance.worth(task, tuned.directory, plain.directory))
+        say(worth(task.metric, *predictions.difference(task, tuned.directory, plain.directory)))
     if config.adapt is not None:
         adapted = read_json(lineage.adapt(config).directory / METRICS)
         steps = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in adapted["heldout"])
@@ -65,3 +64,15 @@ def _table(results: Mapping[str, Mapping[str, Any]], metric: str, metrics: Mappi
         low, high = result["interval"]
         table.add_row(name, f"{result['scores'][metric]:.3f}", f"{low:.3f} to {high:.3f}")
     return table
+
+
+def worth(metric: str, gain: float, low: float, high: float) -> str:
+    """Say what adaptation was worth: the difference that it made, and its interval."""
+    change = f"Adaptation changed {metric} by {100 * gain:+.1f} points here"
+    span = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f} over the test rows, one seed"
+    if low <= 0 <= high:
+        return f"{change} ({span}): it cannot be told from zero."
+    return (
+        f"{change} ({span}): the interval excludes zero, but it does not cover other seeds and other labelled rows, "
+        "and one seed cannot tell adaptation from luck."
+    )

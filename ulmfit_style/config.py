@@ -16,7 +16,20 @@ from pydantic_core import ErrorDetails
 
 from ulmfit_style import training_arguments
 from ulmfit_style.errors import ConfigError, nearest
-from ulmfit_style.options import Adapt, Corpus, Evaluate, Finetune, Hub, LrFind, Model, Predict, Pretrain, Push, Study
+from ulmfit_style.options import (
+    Adapt,
+    Corpus,
+    Evaluate,
+    Finetune,
+    Hub,
+    LrFind,
+    Model,
+    Predict,
+    Pretrain,
+    Push,
+    Report,
+    Study,
+)
 from ulmfit_style.schema import Count, Section
 from ulmfit_style.tasks.base import Task
 
@@ -49,6 +62,7 @@ class Config(Section):
     predict: Predict
     hub: Hub
     push: Push = Push()
+    report: Report = Report()
     lr_find: LrFind = LrFind()
     study: Study
 
@@ -131,6 +145,7 @@ def section_of(name: str, task_class: type[Section]) -> type[Section] | None:
         "predict": Predict,
         "hub": Hub,
         "push": Push,
+        "report": Report,
         "lr_find": LrFind,
         "study": Study,
     }

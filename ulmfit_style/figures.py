@@ -19,6 +19,11 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#9
 
 MARKERS = "osD^vP*X"
 
+_BESIDE: Mapping[str, Any] = {"textcoords": "offset points", "ha": "center", "size": "small"}
+
+LONGEST_NAME = 40
+"""Letters of a name beside an axis."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -105,6 +110,131 @@ def rising_rate(
         axes.legend(fontsize="small")
 
 
+def whiskers(path: Path, values: Mapping[str, tuple[float, float, float]], label: str) -> None:
+    """Draw a number with its interval for each name, the first one on top.
+
+    Args:
+        path: Without its ending.
+        values: The number, and the bounds of its interval.
+    """
+    with _axes(path, (7, 0.9 + 0.36 * len(values))) as axes:
+        for place, (value, low, high) in enumerate(values.values()):
+            axes.plot([low, high], [place, place], color=COLOURS[0], alpha=0.45, linewidth=5, solid_capstyle="round")
+            axes.plot(value, place, "o", color=COLOURS[0], markersize=7)
+            axes.annotate(f"{value:.3f}", (value, place), (0, 6), **_BESIDE)
+        axes.set_yticks(range(len(values)), [_shortened(name) for name in values])
+        axes.set(xlabel=label, ylim=(len(values) - 0.5, -0.7))
+        axes.grid(axis="x", alpha=0.25)
+
+
+def stations(path: Path, names: Sequence[str], lines: Mapping[str, Sequence[float]], label: str) -> None:
+    """Draw what was measured before training and after each phase, a line for each measure.
+
+    Args:
+        path: Without its ending.
+        names: The stations of the lines.
+    """
+    with _axes(path, (7, 3)) as axes:
+        for number, (name, values) in enumerate(lines.items()):
+            axes.plot(names, values, marker=MARKERS[number], color=COLOURS[number], label=name)
+        for place in range(len(names)):
+            for rank, value in enumerate(sorted((values[place] for values in lines.values()), reverse=True)):
+                shift = (0, -15 if rank else 7)  # the highest has its number above it
+                axes.annotate(f"{value:.2f}", (place, value), shift, **_BESIDE)
+        axes.set(ylabel=label, xlim=(-0.4, len(names) - 0.6))
+        axes.margins(y=0.2)
+        axes.grid(alpha=0.25)
+        if len(lines) > 1:
+            axes.legend(fontsize="small")
+
+
+def matrix(path: Path, right: Sequence[str], answered: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
+    """Draw how often each class (a row) was answered as which (a column), coloured by its share of the row.
+
+    Args:
+        path: Without its ending.
+    """
+    side = min(12, 2.6 + 0.45 * len(right))
+    with _axes(path, (side + 0.6, side)) as axes:
+        totals = [sum(row) or 1 for row in counts]
+        shares = [[count / total for count in row] for row, total in zip(counts, totals, strict=True)]
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.spines[:].set_visible(False)
+        if len(right) <= 20:
+            for row, (numbers, own) in enumerate(zip(counts, shares, strict=True)):
+                for column, (count, share) in enumerate(zip(numbers, own, strict=True)):
+                    colour = "white" if share > 0.5 else "#333" if count else "#bbb"
+                    axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour)
+        turned = 90 if len(answered) > 4 else 0
+        axes.set_xticks(range(len(answered)), [_shortened(name) for name in answered], rotation=turned)
+        axes.set_yticks(range(len(right)), [_shortened(name) for name in right])
+        axes.set(xlabel="answered", ylabel="right")
+
+
+def reliability(path: Path, found: Sequence[tuple[float, float, int]]) -> None:
+    """Draw how often answers are right by how sure they are, and below it how many there are of each.
+
+    Args:
+        path: Without its ending.
+        found: Of each part of the probabilities their mean, the share that is right, and the number of answers.
+    """
+    with _axes(path, (5.5, 5), rows=2, heights=(3, 1)) as (above, below):
+        told, right, counts = zip(*found, strict=True)
+        above.plot([0, 1], [0, 1], "--", color="grey", label="as sure as right")
+        above.plot(told, right, "o-", color=COLOURS[0])
+        above.vlines(told, told, right, color=COLOURS[1], alpha=0.6, label="the gap")
+        above.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
+        above.legend(fontsize="small", loc="upper left")
+        below.bar(told, counts, width=0.04, color=COLOURS[0], alpha=0.6)
+        below.set(xlabel="probability that the model tells", ylabel="how many")
+        for axes in (above, below):
+            axes.grid(alpha=0.25)
+
+
+def scatter(path: Path, right: Sequence[float], answered: Sequence[float]) -> None:
+    """Draw numbers that were answered over those that are right, and the line where they are the same.
+
+    Args:
+        path: Without its ending.
+    """
+    with _axes(path, (5.5, 5)) as axes:
+        ends = [min(*right, *answered), max(*right, *answered)]
+        axes.plot(ends, ends, "--", color="grey")
+        axes.plot(right, answered, "o", color=COLOURS[0], alpha=0.35, markersize=5, markeredgewidth=0)
+        axes.set(xlabel="right", ylabel="answered")
+        axes.grid(alpha=0.25)
+
+
+def overlaid(path: Path, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Draw the losses of several runs over their optimizer steps, over all phases.
+
+    Args:
+        path: Without its ending.
+        logs: The entries of each metrics.json that have a loss.
+    """
+    with _axes(path, (8, 3.6)) as axes:
+        for number, (name, log) in enumerate(logs.items()):
+            steps = [start + entry["step"] for start, entries in _phases(log) for entry in entries]
+            losses = [entry["loss"] for entry in log]
+            colour, dashes = COLOURS[number % len(COLOURS)], ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
+            axes.plot(steps, losses, linestyle=dashes, color=colour, label=name)
+        axes.set(xlabel="optimizer step", ylabel="loss", xlim=(0, None))
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize="small")
+
+
+def _phases(log: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, list[Mapping[str, Any]]]]:
+    """Yield the entries of each phase, and the steps of those before it."""
+    before = 0
+    for _, entries in itertools.groupby(log, lambda entry: entry["phase"]):
+        yield before, (own := list(entries))
+        before += own[-1]["step"]
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
 def course(path: Path, log: Sequence[Mapping[str, Any]], title: str, unit: str) -> None:
     """Draw the loss, and below it the rate of each layer group, over the optimizer steps of all phases.
 
@@ -115,7 +245,7 @@ def course(path: Path, log: Sequence[Mapping[str, Any]], title: str, unit: str) 
     """
     from matplotlib import colormaps
 
-    phases = [list(entries) for _, entries in itertools.groupby(log, lambda entry: entry["phase"])]
+    phases = [entries for _, entries in _phases(log)]
     ends = [0, *itertools.accumulate(entries[-1]["step"] for entries in phases)]
     groups = max((list(_rates(entry)) for entry in log), key=len)  # from the head down, as the lines lie
     lines: dict[str, Any] = {}
@@ -168,14 +298,18 @@ def _style(number: int, curve: Curve) -> dict[str, Any]:
 
 
 @contextmanager
-def _axes(path: Path, size: tuple[float, float], rows: int = 1) -> Iterator[Any]:
+def _axes(
+    path: Path, size: tuple[float, float], rows: int = 1, heights: tuple[float, ...] | None = None
+) -> Iterator[Any]:
     """Give the axes of a figure, or those of each row, which is written when the block ends."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # Not pyplot: that keeps figures, and asks for a screen.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
-    yield figure.subplots(rows, sharex=True)
+    yield figure.subplots(rows, sharex=True, height_ratios=heights)
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "svg"):
         fresh = path.with_name(f".{path.name}.{ending}")

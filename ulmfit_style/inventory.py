@@ -67,6 +67,8 @@ def plan(config: Config, stages: Sequence[str], write: Path | None = None) -> No
         else:
             state = f"would run ({lineage.why_missing(step.artefact, config)})"
         say(f"[{number}/{len(steps)}] {step.title}: {state}")
+    if "report" in stages:
+        say("report: would write a page on it")
     if "push" in stages:
         say(f"push: would upload the model to {config.hub.repo or 'nowhere yet; say hub.repo=<name>'}")
     if write is not None:

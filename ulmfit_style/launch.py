@@ -18,7 +18,7 @@ from ulmfit_style.config import Config, load
 from ulmfit_style.console import muted, say
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.run import RECIPE
-from ulmfit_style.stages import predict, push
+from ulmfit_style.stages import predict, push, report
 
 Determinants = dict[tuple[str, str], Any]
 """All that determines the artefacts of a plan, by role and name."""
@@ -51,6 +51,8 @@ def run(config: Config, stages: Sequence[str]) -> None:
     tell(config, stages)
     if "predict" in stages:
         predict.run(config)
+    if "report" in stages:
+        report.run(config)
     if "push" in stages:
         push.run(config, lineage.finished_model(config).directory)
 

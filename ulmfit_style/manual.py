@@ -35,6 +35,7 @@ READ_TOO = {
     "adapt": ("model", "corpus"),
     "finetune": ("task",),
     "evaluate": ("task",),
+    "report": ("task",),
     "push": ("hub",),
     "lr_find": ("adapt", "finetune", "task"),
 }

@@ -368,6 +368,17 @@ class Hub(Section):
         return self
 
 
+class Report(Section):
+    """What the page of `report` is about."""
+
+    runs: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)] = ()
+    """Names of finished runs, or directories: one alone, or several side by side; empty for this config's own."""
+    output: str | None = None
+    """An .html file; null for runs/<name>/report.html, or side-by-side.html for several. Figures go beside it."""
+    explain: Annotated[int, Field(ge=0)] = 0
+    """Of how many of the most confident errors it is told which tokens they rest on. Needs Captum, and the model."""
+
+
 class LrFind(Section):
     """Which rates `lr_find` tries, and of which stage."""
 

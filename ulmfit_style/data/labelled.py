@@ -16,6 +16,7 @@ from ulmfit_style.console import say
 from ulmfit_style.data import columns, reading
 from ulmfit_style.errors import UserError, together
 from ulmfit_style.run import digest
+from ulmfit_style.schema import spelled
 from ulmfit_style.tasks.base import Column, Row, Task
 
 WATCHED_RATIO = 0.2
@@ -38,6 +39,8 @@ class Labelled:
     """The labels of the pool, in the order of the model's outputs."""
     left_out: Mapping[str, int]
     """How many rows of the files are not used, by the reason."""
+    findings: tuple[str, ...]
+    """What was said of rows that are left out, or not used as they stand in their file."""
 
     def split(self, name: str) -> list[Row]:
         """Return the rows of train (those whose labels are used), validation or test."""
@@ -88,8 +91,15 @@ def _read(task: Task) -> Labelled:
     doubt = task.doubt(read["train"])
     if doubt is not None:
         raise UserError(f"{task.path.option('train')}={task.path.train}: {doubt}")
+    findings: list[str] = []
+
+    def tell(line: str) -> None:
+        say(line)
+        findings.append(line)
+
     for name, path in task.path.files().items():
-        _say_remarks(task, f"{task.path.option(name)}={path}", given[name])
+        for remark in task.remarks(given[name]):
+            tell(f"{task.path.option(name)}={path}: {remark}")
 
     pool, validation, test = _split(task, given)
     held = {_key(task, row) for row in test}
@@ -109,15 +119,15 @@ def _read(task: Task) -> Labelled:
     left_out = sum(len(read[split]) - len(given[split]) for split in read)
     leaked = leaked_validation + leaked_pool
     if left_out:
-        say(f"task: {left_out:,} rows of other classes than {', '.join(classes)} are left out")
+        tell(f"task: {left_out:,} rows of other classes than {', '.join(classes)} are left out")
     if leaked:
-        say(f"task: {leaked} rows are left out whose text also stands in test or validation")
+        tell(f"task: {leaked} rows are left out whose text also stands in test or validation")
     for name, split in (("validation", validation), ("test", test)):
         if len(scored[name]) < len(split):
-            say(f"task: only {len(scored[name]):,} {name} rows are scored (task.test_samples)")
+            tell(f"task: only {len(scored[name]):,} {name} rows are scored (task.test_samples)")
     texts = frozenset(normalised(text) for row in [*validation, *test] for text in task.texts(row))
     reasons = {"other_classes": left_out, "in_test_or_validation": leaked}
-    return Labelled(pool, pool, scored["validation"], scored["test"], texts, classes, reasons)
+    return Labelled(pool, pool, scored["validation"], scored["test"], texts, classes, reasons, tuple(findings))
 
 
 def watched(task: Task) -> tuple[list[Row], list[Row]]:
@@ -163,8 +173,18 @@ def load_whole(task: Task, option: str, reference: str) -> list[Row]:
         raise UserError(f"{option}={reference}: none of its {len(rows):,} rows is of the classes of task.labels")
     left_out = f"; {len(rows) - len(wanted):,} of other classes are left out" if len(wanted) < len(rows) else ""
     say(f"{option}={reference}: {len(wanted):,} rows{left_out}")
-    _say_remarks(task, f"{option}={reference}", wanted)
+    for remark in task.remarks(wanted):
+        say(f"{option}={reference}: {remark}")
     return wanted
+
+
+def repeated(task: Task, rows: Sequence[Row]) -> tuple[int, list[list[Row]]]:
+    """Return how many rows repeat the text of another, and the rows of each text that has several right answers."""
+    same: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        same["\n".join(map(normalised, task.texts(row)))].append(row)
+    several = [own for own in same.values() if len({spelled(task.target(row)) for row in own}) > 1]
+    return len(rows) - len(same), several
 
 
 def require_known(task: Task, classes: Sequence[str], rows: Sequence[Row]) -> None:
@@ -206,11 +226,6 @@ def _check(task: Task, given: Mapping[str, Sequence[Row]]) -> None:
             problems.append(f"{row.place}: {problem}")
     if problems:
         raise together(f"task.path={task.path}", problems)
-
-
-def _say_remarks(task: Task, source: str, rows: Sequence[Row]) -> None:
-    for remark in task.remarks(rows):
-        say(f"{source}: {remark}")
 
 
 def _origin(task: Task) -> str:

@@ -31,16 +31,16 @@ Explanation = dict[str, Any]
 """What is told of a part of an answer, as JSON values."""
 
 
-def check(task: Task) -> None:
+def check(task: Task, option: str = "predict.explain=true") -> None:
     """Check that a task's answers can be explained, and that Captum is there.
 
     Raises:
         UserError: if not.
     """
     if type(task).subjects is Task.subjects:
-        raise UserError(f"predict.explain=true: an answer to {type(task).__name__} cannot be explained")
+        raise UserError(f"{option}: an answer to {type(task).__name__} cannot be explained")
     if importlib.util.find_spec("captum") is None:
-        raise UserError("predict.explain=true: needs Captum; install it: pip install captum")
+        raise UserError(f"{option}: needs Captum; install it: pip install captum")
 
 
 def explanations(
@@ -130,12 +130,16 @@ class Page:
             self.file.write(f"<h3>{html.escape(one['of'])} <small>logit {told}</small></h3>\n")
             for number, text in enumerate(texts):
                 own = [token for token in one["tokens"] if token["text"] == number]
-                self.file.write(f"<p>{_coloured(text, own, most)}</p>\n")
+                self.file.write(f"<p>{coloured(text, own, most)}</p>\n")
         self.file.write("</section>\n")
 
 
-def _coloured(text: str, tokens: Sequence[Explanation], most: float) -> str:
-    """Return a text with its tokens coloured, one after another."""
+def coloured(text: str, tokens: Sequence[Explanation], most: float) -> str:
+    """Return a text as HTML with its tokens coloured, one after another.
+
+    Args:
+        most: The score of the fullest colour.
+    """
     parts, place = [], 0
     for token in sorted(tokens, key=lambda token: token["start"]):
         start, end, score = max(place, token["start"]), token["end"], token["score"]

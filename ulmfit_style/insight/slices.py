@@ -110,11 +110,11 @@ def tell(metric: str, measured: Mapping[str, Any]) -> None:
         if small:
             say(f"{name}: too few rows to judge, under {FEWEST}: {_listed(small)}")
         if column["gap"] is not None:
-            say(widest(name, metric, column["gap"], len(judged)))
+            say(gap_in_words(name, metric, column["gap"], len(judged)))
 
 
-def widest(name: str, metric: str, found: Mapping[str, Any], groups: int) -> str:
-    """Tell the widest gap between two of the groups that are large enough to judge."""
+def gap_in_words(name: str, metric: str, found: Mapping[str, Any], groups: int) -> str:
+    """Say how far the two groups lie apart that lie farthest, and how often chance alone makes such a gap."""
     low, high = found["interval"]
     return (
         f"{name}: the widest gap of {groups} groups is {found['value']:.3f} {metric} ({low:.3f} to {high:.3f}), from "

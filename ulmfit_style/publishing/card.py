@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from ulmfit_style import comparison, predictions
 from ulmfit_style.config import Config
 from ulmfit_style.console import duration
 from ulmfit_style.data import hub
@@ -102,12 +103,14 @@ def write(
         call=pipeline_call(model_config, recipe, repo),
         brings_code=_brings_code(model_config),
         seeds=provenance.of_other_seeds(model) if model.stage == "finetune" else {},
-        worth="" if plain is None or task is None else provenance.worth(task, model.directory, plain.directory),
+        worth=""
+        if plain is None or task is None
+        else comparison.worth(task.metric, *predictions.difference(task, model.directory, plain.directory)),
         identity=chain[-1].init.get("checkpoint", "").rpartition("@")[2],
         measured=[{"slices": {}, "probe": {}, **one.metrics} for one in provenance.evaluations(model)],
         small_classes=slices.small_classes(model.metrics.get("test", {}).get("report", [])),
         fewest=slices.FEWEST,
-        widest=slices.widest,
+        widest=slices.gap_in_words,
         command=_command(chain, overrides),
         private=recipe.model.title().startswith("./")
         or any(not file.startswith((hub.PREFIX, "package:")) for file in files),

@@ -102,7 +102,16 @@ def without_private_paths(recipe: Config) -> dict[str, Any]:
     evaluated, what it predicts, where it is pushed, what a study compares) goes back to what is shipped.
     """
     values = recipe.recipe()
-    values |= {"runs": "runs", "processes": None, "hub": {}, "push": {}, "evaluate": {}, "predict": {}, "lr_find": {}}
+    values |= {
+        "runs": "runs",
+        "processes": None,
+        "hub": {},
+        "push": {},
+        "evaluate": {},
+        "predict": {},
+        "lr_find": {},
+        "report": {},
+    }
     values["study"] = compose().recipe()["study"]
     for section in ("corpus", "task", "pretrain"):
         if values[section] and values[section]["path"]:

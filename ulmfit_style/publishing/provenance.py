@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style import predictions
 from ulmfit_style.run import MANIFEST, MEASURED, METRICS, read_json
-from ulmfit_style.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -54,19 +52,6 @@ def not_adapted(model: Told) -> Told | None:
         return None
     wanted = {**model.manifest["determinants"], "init": chain[1].init}
     return next((other for other in _beside(model, "finetune") if other.manifest["determinants"] == wanted), None)
-
-
-def worth(task: Task, tuned: Path, plain: Path) -> str:
-    """Tell what adaptation was worth, by the test scores of a model and of one that was not adapted."""
-    gain, low, high = predictions.difference(task, tuned, plain)
-    change = f"Adaptation changed {task.metric} by {100 * gain:+.1f} points here"
-    span = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f} over the test rows, one seed"
-    if low <= 0 <= high:
-        return f"{change} ({span}): it cannot be told from zero."
-    return (
-        f"{change} ({span}): the interval excludes zero, but it does not cover other seeds and other labelled rows, "
-        "and one seed cannot tell adaptation from luck."
-    )
 
 
 def of_other_seeds(model: Told) -> dict[int, Told]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_serializer, model_validator
 
 from ulmfit_style.errors import UserError, nearest
-from ulmfit_style.schema import Count, Section, Unhashed
+from ulmfit_style.schema import Count, Section, Unhashed, spelled
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +83,41 @@ class Subject:
     """The number of the feature that it was read from."""
     read: Callable[[torch.Tensor], torch.Tensor]
     """From the logits of that feature, (batch, ...), to the one number that stands for it, (batch,)."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """How often rows of one kind were answered as which, for a report."""
+
+    title: str
+    right: Sequence[str]
+    answered: Sequence[str]
+    counts: Sequence[Sequence[int]]
+    """By `right`, and in each by `answered`."""
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Numbers that are right and those that were answered, for a report."""
+
+    title: str
+    right: Sequence[float]
+    answered: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table, for a report."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+Shown = Matrix | Scatter | Listing
+
+Kinds = Mapping[str, Sequence[str] | Sequence[int]]
+"""Of what kind each row is, by the name of a distinction; numbers are told in ranges."""
 
 
 class Splits(Section):
@@ -381,3 +416,39 @@ class Task(Section, abc.ABC):
             "intervals": intervals,
             "report": self.report(answers, targets),
         }
+
+    def errors(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Sequence[float]:
+        """Return how wrong each answer is: 0 where it is right; by default 1 less the `metric` of the row alone."""
+        import numpy as np
+
+        points = np.asarray(self.points(answers, targets), dtype=float).reshape(len(targets), -1)
+        wrong: list[float] = (1 - self.of_means(points)).tolist()
+        return wrong
+
+    def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
+        """Return what is right and what was answered as people read it; `row` is None where it is not known."""
+        return spelled(target), spelled(self.told(answer))
+
+    def confidence(self, answer: Answer, target: Any) -> float | None:
+        """Return the probability that the model gives its answer, or the surest wrong part of it; None if it has none.
+
+        By default it is the `score` of the answer.
+        """
+        return answer.get("score")
+
+    def claims(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
+        """Return each probability that the model told, and whether what it told was so; empty where it tells none.
+
+        By default it is that of each whole answer.
+        """
+        told = zip(answers, targets, self.errors(answers, targets), strict=True)
+        found = ((self.confidence(answer, target), error) for answer, target, error in told)
+        return [(confidence, error <= 0) for confidence, error in found if confidence is not None]
+
+    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Kinds:
+        """Return by what kinds of rows a report tells the metric; by default none."""
+        return {}
+
+    def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Shown]:
+        """Return what a report shows of answers beside their scores; by default nothing."""
+        return []

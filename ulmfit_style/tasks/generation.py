@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 from ulmfit_style.architectures import ENCODER_DECODER, is_causal
 from ulmfit_style.errors import UserError
 from ulmfit_style.schema import Count
-from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Row, Task
+from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Kinds, Row, Scatter, Shown, Task
 from ulmfit_style.tasks.text import plain
 
 if TYPE_CHECKING:
@@ -305,6 +305,19 @@ class GenerationTask(Task, abc.ABC):
             scores |= {"loss": nats / tokens, "perplexity": math.exp(nats / tokens)}
             scores |= {"bits_per_byte": nats / math.log(2) / size, "token_accuracy": hits / tokens}
         return scores
+
+    def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
+        return str(target), str(answer.get(self.answered, ""))
+
+    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Kinds:
+        return {"words of the right text": [len(str(target).split()) for target in targets]}
+
+    def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Shown]:
+        """Return the lengths in words: a model that writes too much, or stops too soon, is seen by them."""
+        if any(self.answered not in answer for answer in answers):
+            return []
+        right, ours = ([len(text.split()) for text in side] for side in (targets, [a[self.answered] for a in answers]))
+        return [Scatter("Words of what was written, beside those of the right text", right, ours)]
 
     @abc.abstractmethod
     def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:

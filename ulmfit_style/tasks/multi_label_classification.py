@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 from pydantic import Field
 
 from ulmfit_style.schema import Unhashed
-from ulmfit_style.tasks.base import Answer, Reference, Row
+from ulmfit_style.tasks.base import Answer, Kinds, Reference, Row
 from ulmfit_style.tasks.text import LabelTask, Scores, in_order, plain
 
 if TYPE_CHECKING:
@@ -99,6 +99,27 @@ class MultiLabelClassification(LabelTask):
         from ulmfit_style.metrics import ratio
 
         return ratio(means)
+
+    def errors(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Sequence[float]:
+        """Return how many labels are missing or too many."""
+        return [len(set(answer["labels"]) ^ set(target)) for answer, target in zip(answers, targets, strict=True)]
+
+    def in_words(self, row: Row | None, answer: Answer, target: Sequence[str]) -> tuple[str, str]:
+        return ", ".join(target) or "none", ", ".join(answer["labels"]) or "none"
+
+    def confidence(self, answer: Answer, target: Sequence[str]) -> float | None:
+        wrong = set(answer["labels"]) ^ set(target)
+        return max(
+            (abs(score - (name in target)) for name, score in answer["scores"].items() if name in wrong), default=0
+        )
+
+    def claims(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> list[tuple[float, bool]]:
+        """Return the probability of every label of every row."""
+        pairs = zip(answers, targets, strict=True)
+        return [(score, name in target) for answer, target in pairs for name, score in answer["scores"].items()]
+
+    def groups(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Kinds:
+        return {"right labels of a row": [str(len(target)) for target in targets]}
 
 
 def _one_regression_a_label(features: Any, targets: Sequence[Sequence[str]]) -> Callable[[Any], list[Answer]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.schema import Count, Unhashed
-from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task
+from ulmfit_style.tasks.base import Answer, Column, Feature, Kinds, Matrix, Row, Shown, Task
 from ulmfit_style.tasks.tagging import Range, trimmed
 from ulmfit_style.tasks.text import plain
 from ulmfit_style.tasks.windows import windows
@@ -233,6 +234,23 @@ class QuestionAnswering(Task):
         from ulmfit_style.metrics import squad
 
         return squad.intervals(*_sides(answers, targets))
+
+    def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
+        return " / ".join(dict.fromkeys(target["text"])) or UNANSWERABLE, answer["answer"] or UNANSWERABLE
+
+    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Kinds:
+        lengths = [len(target["text"][0].split()) if target["text"] else 0 for target in targets]
+        return {f"words of the right answer{' (0: there is none)' if 0 in lengths else ''}": lengths}
+
+    def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Shown]:
+        if all(target["text"] for target in targets):
+            return []
+        names = (ANSWERED, UNANSWERABLE)
+        pairs = Counter(
+            (not target["text"], not answer["answer"]) for answer, target in zip(answers, targets, strict=True)
+        )
+        counts = [[pairs[right, ours] for ours in (False, True)] for right in (False, True)]
+        return [Matrix("Whether there is an answer", names, names, counts)]
 
     def _scores(self, pieces: Sequence[Range], features: Sequence[Feature], said: Sequence[Any]) -> Array:
         """Return the score of every stretch of tokens, (tokens, max_answer_length), by its first and its other tokens.

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator
 
 from ulmfit_style.errors import nearest
 from ulmfit_style.schema import Unhashed
-from ulmfit_style.tasks.base import Answer, Reference, Row
-from ulmfit_style.tasks.text import LabelTask, Scores, plain
+from ulmfit_style.tasks.base import Answer, Listing, Matrix, Reference, Row, Shown
+from ulmfit_style.tasks.text import LabelTask, Scores, in_order, plain
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,9 @@ Labels = Annotated[
 
 FOLDS = 5
 """Parts of the training rows by which a reference's penalty is chosen; fewer where a class has fewer rows."""
+
+MOST = 20
+"""Pairs of classes that are told as confused."""
 
 
 @final
@@ -105,6 +108,20 @@ class TextClassification(LabelTask):
 
     def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         return [float(answer["label"] == target) for answer, target in zip(answers, targets, strict=True)]
+
+    def in_words(self, row: Row | None, answer: Answer, target: str) -> tuple[str, str]:
+        return target, answer["label"]
+
+    def shown(self, answers: Sequence[Answer], targets: Sequence[str]) -> list[Shown]:
+        pairs = Counter((target, answer["label"]) for answer, target in zip(answers, targets, strict=True))
+        names = in_order({name for pair in pairs for name in pair})
+        found: list[Shown] = [
+            Matrix("Confusion", names, names, [[pairs[right, ours] for ours in names] for right in names])
+        ]
+        wrong = [(*pair, count) for pair, count in pairs.most_common() if len(set(pair)) == 2]
+        if len(names) > 2 and wrong:
+            found.append(Listing("Classes most often taken for another", ("right", "answered", "rows"), wrong[:MOST]))
+        return found
 
 
 def _logistic_regression(features: Any, targets: Sequence[str]) -> Callable[[Any], list[Answer]]:

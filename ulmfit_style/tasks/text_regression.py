@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 
-from ulmfit_style.tasks.base import Answer, Feature, Reference, Row, Subject
+from ulmfit_style.tasks.base import Answer, Feature, Reference, Row, Scatter, Shown, Subject
 from ulmfit_style.tasks.text import TextTask, plain
 
 if TYPE_CHECKING:
@@ -110,6 +110,16 @@ class TextRegression(TextTask):
         from ulmfit_style.metrics import regression
 
         return regression.intervals(_values(answers), targets)
+
+    def errors(self, answers: Sequence[Answer], targets: Sequence[float]) -> Sequence[float]:
+        """Return by how much each number is off."""
+        return [abs(value - target) for value, target in zip(_values(answers), targets, strict=True)]
+
+    def in_words(self, row: Row | None, answer: Answer, target: float) -> tuple[str, str]:
+        return f"{target:g}", f"{answer['value']:.3g}"
+
+    def shown(self, answers: Sequence[Answer], targets: Sequence[float]) -> list[Shown]:
+        return [Scatter("Answered beside right numbers", targets, _values(answers))]
 
 
 def _values(answers: Sequence[Answer]) -> list[float]:

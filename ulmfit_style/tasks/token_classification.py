@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
@@ -14,7 +14,7 @@ from pydantic import Field
 from ulmfit_style.errors import UserError
 from ulmfit_style.schema import Unhashed
 from ulmfit_style.tasks import tagging
-from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row, Subject, Task
+from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Listing, Row, Shown, Subject, Task
 from ulmfit_style.tasks.tagging import OUTSIDE, Entity, Range, Unit
 from ulmfit_style.tasks.text import TEXT_COLUMNS
 from ulmfit_style.tasks.windows import windows
@@ -39,6 +39,12 @@ TYPE_KEYS = ("label", "entity_group", "type")
 
 NO_ENTITY = "no entity"
 """The class of a row without entities."""
+
+FATES = ("found", "of another type", "with other borders", "missed")
+"""What may become of an entity."""
+
+LONG = 4
+"""Words from which on entities are counted together."""
 
 MOST_BROKEN = 0.1
 """The share of the entities that may break the rules of IOBES before it is taken for a mixture of schemes."""
@@ -289,6 +295,61 @@ class TokenClassification(Task):
 
         return entities.report(*_sides(answers, targets))
 
+    def errors(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Sequence[float]:
+        """Return how many entities are missing, too many, or of another type."""
+        return [
+            len(set(_lengths(answer)) ^ set(_lengths(target))) for answer, target in zip(answers, targets, strict=True)
+        ]
+
+    def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
+        if target.get("tags") is None:
+            right = [(entity["entity_group"], entity["word"]) for entity in target["entities"]]
+        else:
+            words = [_text(row)[start:end] for start, end in _words(row)] if row is not None else []
+            right = [(one.type, " ".join(words[one.start : one.end])) for one in tagging.entities(target["tags"])]
+        ours = [(one.get("entity_group") or one["entity"], one["word"]) for one in answer["entities"]]
+        told, said = ("; ".join(f"{kind}: {word}".strip(": ") for kind, word in side) for side in (right, ours))
+        return told or NO_ENTITY, said or NO_ENTITY
+
+    def confidence(self, answer: Answer, target: Any) -> float | None:
+        return max((score for score, is_right in self.claims([answer], [target]) if not is_right), default=None)
+
+    def claims(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
+        """Return how sure the model is of each entity; none where tokens stand by themselves."""
+        found = []
+        for answer, target in zip(answers, targets, strict=True):
+            ours, right = list(_lengths(answer)), _lengths(target)
+            if len(ours) == len(answer["entities"]):
+                scores = [entity["score"] for entity in answer["entities"]]
+                found += [(score, one in right) for score, one in zip(scores, ours, strict=True)]
+        return found
+
+    def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Shown]:
+        became: Counter[tuple[str, str]] = Counter()
+        there, hits, told = Counter[int](), Counter[int](), Counter[int]()
+        for answer, target in zip(answers, targets, strict=True):
+            ours, right = _lengths(answer), _lengths(target)
+            became.update((one.type, _fate(one, ours)) for one in right)
+            for counts, side in (
+                (there, right),
+                (told, ours),
+                (hits, {one: right[one] for one in right if one in ours}),
+            ):
+                counts.update(min(length, LONG) for length in side.values())
+        types = sorted({kind for kind, _ in became})
+        fates = [(kind, *(became[kind, fate] for fate in FATES)) for kind in types]
+        lengths = [
+            [
+                *(str(length) if length < LONG else f"{LONG} or more", there[length], told[length]),
+                *(hits[length] / counts[length] if counts[length] else None for counts in (there, told)),
+            ]
+            for length in sorted(there | told)
+        ]
+        return [
+            Listing("What became of the entities", ("type", *FATES), fates),
+            Listing("By length", ("words", "entities", "told", "recall", "precision"), lengths),
+        ]
+
     def _tags(self, row: Row) -> list[str]:
         """Return the tags of a labelled row, by their names where they have numbers."""
         tags = [str(tag).strip() for tag in row.fields["label"]]
@@ -437,6 +498,23 @@ def _sides(answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[list[list
         predicted.append(list(sides[0]))
         right.append(list(sides[1]))
     return predicted, right
+
+
+def _lengths(side: Mapping[str, Any]) -> dict[Entity, int]:
+    """Return the entities of an answer or a target, each with how many words it has."""
+    if side.get("tags") is not None:
+        return {entity: entity.end - entity.start for entity in tagging.entities(side["tags"])}
+    words = {entity.get("start"): len(entity["word"].split()) for entity in side["entities"]}
+    return {entity: words[entity.start] for entity in _spans(side["entities"])}
+
+
+def _fate(entity: Entity, told: Iterable[Entity]) -> str:
+    """Return which of `FATES` a right entity has among those that were told."""
+    near = [other for other in told if other.start < entity.end and entity.start < other.end]
+    if entity in near:
+        return FATES[0]
+    same = any((other.start, other.end) == (entity.start, entity.end) for other in near)
+    return FATES[1] if same else FATES[2] if near else FATES[3]
 
 
 def _spans(told: Sequence[Mapping[str, Any]]) -> list[Entity]:

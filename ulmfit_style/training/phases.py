@@ -28,7 +28,7 @@ from ulmfit_style.training.layers import Layers, with_rates
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import Keeper, is_whole, newest_whole, seal
 from ulmfit_style.training.schedule import Rising
-from ulmfit_style.training.trainer import Finite, Measuring, Progress, RecipeTrainer, number
+from ulmfit_style.training.trainer import Finite, Measuring, Progress, RecipeTrainer, Reporting, number
 
 LOGGING_STEPS = 10
 """Optimizer steps between two entries of the log; fewer in a phase that would have fewer than so many entries."""
@@ -157,6 +157,7 @@ def train(
     model, settings = course.model, course.settings
     model.to(PartialState().device)
     outcomes: list[Outcome] = []
+    reporting = Reporting(settings.extras.get("report_to", "none"), folder.parent)
     if settings.layers is not None:
         show(_rates(settings.layers, course.phases[-1].learning_rate, settings.layer_decay))
     for place, phase in enumerate(course.phases):
@@ -170,7 +171,9 @@ def train(
             continue
         before = outcomes[-1].after if outcomes else measure()
         measuring = Measuring(phase.title, measure, before, settings.budget)
-        log = _run(course, place, measuring, folder / f"phase-{place}", best)
+        before_it = sum(outcome.log[-1]["step"] for outcome in outcomes)
+        reporting.begin(place, before_it, is_last=place == len(course.phases) - 1)
+        log = _run(course, place, (measuring, reporting), folder / f"phase-{place}", best)
         outcomes.append(Outcome(phase.title, before, measure(), log))
         changes = [
             f"{name.replace('_', ' ')} {number(before[name])} -> {number(value)}"
@@ -190,8 +193,11 @@ def train(
     return outcomes
 
 
-def _run(course: Course, place: int, measuring: Measuring, folder: Path, best: Best | None) -> list[dict[str, Any]]:
+def _run(
+    course: Course, place: int, watching: tuple[Measuring, Reporting], folder: Path, best: Best | None
+) -> list[dict[str, Any]]:
     """Train one phase in place, from its newest whole checkpoint if there is one, and return its log."""
+    measuring, reporting = watching
     phase, settings = course.phases[place], course.settings
     best = best if phase.lesson is None else None  # another lesson does not bring a better answer to the task
     resumed = newest_whole(folder)
@@ -212,6 +218,7 @@ def _run(course: Course, place: int, measuring: Measuring, folder: Path, best: B
             Progress(steps, ordered, best),
             Finite(phase.title),
             measuring,
+            reporting,
             *([] if best is None else [best]),
             keeper,
         ]
@@ -262,7 +269,7 @@ def trainer_of(
             disable_tqdm=True,
             remove_unused_columns=False,
             logging_nan_inf_filter=False,
-            **{**_defaults(_steps(phase, rows)), **settings.extras},
+            **{**_defaults(_steps(phase, rows)), **settings.extras, "report_to": "none"},  # `Reporting` tells them
         ),
         train_dataset=rows,
         collate=lesson.collate,
@@ -299,6 +306,5 @@ def _defaults(steps: int) -> dict[str, Any]:
         "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         "logging_first_step": True,
         "logging_steps": min(LOGGING_STEPS, math.ceil(steps / LOGGING_STEPS)),
-        "report_to": "none",
         "dataloader_pin_memory": torch.cuda.is_available(),
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -21,6 +23,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations import get_reporting_integration_callbacks  # type: ignore[attr-defined]
 
 from ulmfit_style.console import Steps, say
 from ulmfit_style.errors import UserError
@@ -154,6 +157,75 @@ class Progress(TrainerCallback):
         note = self.best.note if self.best else ""
         loss = "" if math.isnan(self.loss) else f"loss {self.loss:.3f}, "  # the first one is logged after its step
         self.steps.advance(notes=f"{loss}rate {rate:.1e}, {speed:,.0f} tokens/s{note}")
+
+
+@final
+class Reporting(TrainerCallback):
+    """Tells TensorBoard, Weights & Biases and the like of all phases as one run: their steps go on from each other.
+
+    A Trainer's own callbacks would begin anew in every phase, know one rate only, and write into the phase's folder of
+    checkpoints, which is removed in the end.
+
+    Args:
+        names: Those of the integrations, as `TrainingArguments.report_to` takes them.
+        folder: Where what they write goes, unless they are told otherwise.
+
+    Raises:
+        UserError: if there is no such integration, or its library is not installed.
+    """
+
+    def __init__(self, names: str | Sequence[str], folder: Path) -> None:
+        try:
+            self._told: list[TrainerCallback] = [made() for made in get_reporting_integration_callbacks(names)]
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise UserError(f"report_to={names}: {error}") from error
+        self.folder = folder
+        self.phase, self.before, self.is_last, self.has_begun = 0, 0, False, False
+
+    def begin(self, phase: int, before: int, *, is_last: bool) -> None:
+        """Go on to another phase, by its number; `before` are the optimizer steps of those before it."""
+        self.phase, self.before, self.is_last = phase, before, is_last
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin the run, with the first phase that is trained; they go on with the others."""
+        if not self.has_begun:
+            self._tell("on_train_begin", args, state, control, **kwargs)
+        self.has_begun = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Tell the loss, the rate of each layer group, and the number of the phase, from 1."""
+        history: list[Any] = list(state.log_history)
+        more = {f"learning_rate/{layer}": rate for layer, rate in history[-1].get("rates", {}).items()}
+        self._tell("on_log", args, state, control, logs={**(logs or {}), **more, "phase": self.phase + 1}, **kwargs)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Tell of a checkpoint."""
+        self._tell("on_save", args, state, control, **kwargs)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """End the run with its last phase."""
+        if self.is_last:
+            self._tell("on_train_end", args, state, control, **kwargs)
+
+    def _tell(
+        self, event: str, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell all of them of an event, with the folder and the step of the whole run."""
+        args, state = copy.copy(args), copy.copy(state)
+        args.output_dir, state.global_step = str(self.folder), self.before + state.global_step
+        for callback in self._told:
+            getattr(callback, event)(args, state, control, **kwargs)
 
 
 @final

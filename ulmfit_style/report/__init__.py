@@ -1,0 +1,1 @@
+"""The page on a finished run: what its artefacts tell, for people."""
