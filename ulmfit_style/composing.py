@@ -126,9 +126,7 @@ def overrides_of(config: Config) -> list[str] | None:
         presets = sorted((path.stem for path in CONF.glob(f"{group}/*.yaml")), key=lambda name: name != first[group])
         name = min(presets, key=partial(_distance, config, group))
         found += [f"{group}={name}"] if name != first[group] else []
-        found += [
-            f"{group}.{key}={_typed(value)}" for key, value in _other(config, group, _preset(group, name)).items()
-        ]
+        found += [f"{group}.{key}={_typed(value)}" for key, value in _other(config, group, preset(group, name)).items()]
     try:
         made = compose(found).recipe()
     except ConfigError:
@@ -136,36 +134,36 @@ def overrides_of(config: Config) -> list[str] | None:
     return found if all(made[group] == recipe[group] for group in TRAINED) else None
 
 
-def _preset(group: str, name: str) -> dict[str, Any] | None:
+def preset(group: str, name: str) -> dict[str, Any] | None:
     """Return what a YAML says, laid over those of its group that it names; None for `none`."""
     from omegaconf import OmegaConf
 
     if name == "none":
         return None
     values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml")))
-    layers = [*((_preset(group, under) or {}) for under in values.pop("defaults", [])), values]
+    layers = [*((preset(group, under) or {}) for under in values.pop("defaults", [])), values]
     return {key: value for layer in layers for key, value in layer.items()}
 
 
 def _distance(config: Config, group: str, name: str) -> float:
     """Return how far a preset is from what a config has; what it leaves open is nearer than what it says otherwise."""
-    wanted, preset = config.recipe()[group], _preset(group, name)
-    if wanted is None or preset is None:
-        return 0 if wanted is preset else math.inf
-    if wanted.get("_target_") != preset.get("_target_"):
+    wanted, said = config.recipe()[group], preset(group, name)
+    if wanted is None or said is None:
+        return 0 if wanted is said else math.inf
+    if wanted.get("_target_") != said.get("_target_"):
         return math.inf
-    return sum(2 if preset.get(key, "???") != "???" else 1 for key in _other(config, group, preset))
+    return sum(2 if said.get(key, "???") != "???" else 1 for key in _other(config, group, said))
 
 
-def _other(config: Config, group: str, preset: dict[str, Any] | None) -> dict[str, Any]:
+def _other(config: Config, group: str, said: dict[str, Any] | None) -> dict[str, Any]:
     """Return the options of a group that a config has otherwise than a preset."""
     wanted = config.recipe()[group]
-    if wanted is None or preset is None:
+    if wanted is None or said is None:
         return {}
     section = section_of(group, type(config.task) if config.task is not None else Task)
     assert section is not None  # it is one of TRAINED
     defaults = {name: field.get_default(call_default_factory=True) for name, field in section.model_fields.items()}
-    there = {**to_jsonable_python(defaults, fallback=str), **preset}
+    there = {**to_jsonable_python(defaults, fallback=str), **said}
     return {key: value for key, value in wanted.items() if value != there[key]}
 
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style.composing import compose
+from ulmfit_style.composing import preset
 from ulmfit_style.config import Config
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
@@ -102,17 +102,9 @@ def without_private_paths(recipe: Config) -> dict[str, Any]:
     evaluated, what it predicts, where it is pushed, what a study compares) goes back to what is shipped.
     """
     values = recipe.recipe()
-    values |= {
-        "runs": "runs",
-        "processes": None,
-        "hub": {},
-        "push": {},
-        "evaluate": {},
-        "predict": {},
-        "lr_find": {},
-        "report": {},
-    }
-    values["study"] = compose().recipe()["study"]
+    values |= {"runs": "runs", "processes": None}
+    values |= {name: {} for name in ("hub", "push", "evaluate", "predict", "report", "lr_find")}
+    values["study"] = preset("study", "label_curve")
     for section in ("corpus", "task", "pretrain"):
         if values[section] and values[section]["path"]:
             values[section]["path"] = _without_folders(values[section]["path"])
