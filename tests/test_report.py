@@ -352,7 +352,10 @@ def test_where_the_rows_are_others_now_their_texts_are_not_shown(finetuned: list
         (["report.runs=[default,default]"], "report.runs: names a run twice"),
         (["report.output=page.pdf"], "report.output=page.pdf: must end in .html"),
         (["report.output=nowhere/page.html"], "report.output=nowhere/page.html: there is no folder nowhere"),
-        (["finetune.epochs=7"], r"there is no finished model for this config .*finetune.epochs=10 there, 7 here"),
+        (
+            ["finetune.epochs=7"],
+            r"report: there is no finished model .*finetune.epochs=10 there, 7 here\).*report.runs=<n",
+        ),
         (
             ["report.runs=[default,begun]"],
             "report.runs=begun: .*begun/finetune was begun, but not finished; the command",
@@ -378,6 +381,11 @@ def test_what_cannot_be_reported_on_is_said(
     scores.write_text(scores.read_text().replace("TextClassification", "QuestionAnswering"))
     assert main(["report", *finetuned, f"runs={runs}", *options]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_where_nothing_is_trained_there_is_no_report(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(["report", "task=none", "adapt=none", f"runs={tmp_path}"]) == 2
+    assert "task=none adapt=none: nothing is trained that could be reported on" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_there_is_said_before_training(tiny_overrides: list[str], tmp_path: Path, capsys):

@@ -35,7 +35,6 @@ READ_TOO = {
     "adapt": ("model", "corpus"),
     "finetune": ("task",),
     "evaluate": ("task",),
-    "report": ("task",),
     "push": ("hub",),
     "lr_find": ("adapt", "finetune", "task"),
 }

@@ -67,11 +67,15 @@ def own(config: Config) -> Run:
     Raises:
         UserError: if none is, naming the command that makes it, and the nearest one that there is.
     """
-    for artefact in _models(config):
+    models = list(_models(config))
+    for artefact in models:
         if artefact.measured:
             return of(artefact.directory, config.name)
-    lineage.finished_model(config)
-    raise AssertionError  # which has raised
+    if not models:
+        raise UserError("task=none adapt=none: nothing is trained that could be reported on")
+    stages = " ".join(artefact.stage for artefact in reversed(models))
+    why = f"there is no finished model for this config ({lineage.why_missing(models[0], config)})"
+    raise UserError(f"report: {why}; run `{stages}` with the same options, or name a run: report.runs=<name>")
 
 
 def _models(config: Config) -> Iterator[Artefact]:
