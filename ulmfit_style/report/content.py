@@ -20,8 +20,9 @@ from ulmfit_style.data.labelled import Labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.insight import explain, slices
 from ulmfit_style.predictions import Prediction
+from ulmfit_style.provenance import Made
 from ulmfit_style.report.page import Drawer, Folded, Page, Part, Prose, Section, Table, Tile
-from ulmfit_style.report.runs import Made, Run
+from ulmfit_style.report.runs import Run
 from ulmfit_style.run import RECIPE
 from ulmfit_style.tasks.base import Matrix, Row, Scatter, Task
 

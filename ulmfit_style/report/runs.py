@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ulmfit_style import lineage
+from ulmfit_style import lineage, provenance
 from ulmfit_style.config import Config, load
 from ulmfit_style.errors import UserError, nearest
-from ulmfit_style.run import MANIFEST, MEASURED, METRICS, RECIPE, Artefact, read_json
+from ulmfit_style.provenance import Made
+from ulmfit_style.run import METRICS, RECIPE, Artefact
 
 MODELS = ("finetune", "adapt", "pretrain")
 """The stages that make a model, the last one of a chain first."""
-
-
-@dataclass(frozen=True)
-class Made:
-    """A finished artefact."""
-
-    directory: Path
-    manifest: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-
-    @property
-    def stage(self) -> str:
-        """The stage that made it."""
-        return str(self.manifest["stage"])
-
-    @property
-    def determinants(self) -> Mapping[str, Any]:
-        """All that determined it."""
-        found: Mapping[str, Any] = self.manifest["determinants"]
-        return found
 
 
 @dataclass(frozen=True)
@@ -101,7 +81,7 @@ def named(runs: Path, name: str) -> Run:
         remedy = f"make it: make adapt finetune name={name}"
         raise UserError(f"report.runs={name}: there is no such run in {runs}{nearest(name, names)}{there}; {remedy}")
     for path in (folder, *(folder / stage for stage in MODELS)):
-        if _manifest(path) is not None and (path / METRICS).exists():
+        if provenance.manifest_of(path) is not None and (path / METRICS).exists():
             return of(path, name)
         if (path / RECIPE).exists():
             unfinished = f"{path} was begun, but not finished; the command that began it goes on"
@@ -120,45 +100,13 @@ def of(directory: Path, name: str) -> Run:
         config = load(directory / RECIPE)
     except UserError as error:
         raise UserError(f"{directory / RECIPE}: another version of the program has written it: {error}") from error
-    chain = [_read(directory)]
-    while (source := _source(chain[0])) is not None:
-        chain.insert(0, source)
-    model, runs = chain[-1], directory.parent
-    adapted = next((made for made in chain if made.stage == "adapt"), None)
-    references, bare = list[Made](), None
-    if model.stage == "finetune":
-        start = (adapted or model).determinants["init"]
-        same = {"data": model.determinants["data"], "init": start}
-        references = [made for stage in ("references", "setfit") for made in _alike(runs, stage, same)]
-        if adapted is not None:
-            bare = next(_alike(runs, "finetune", {**model.determinants, "init": start}), None)
-    evaluations = list(_alike(runs, "evaluate", {"tuned": {"finetune": model.manifest["fingerprint"]}}))
-    return Run(name, chain, references, bare, evaluations, config)
-
-
-def _manifest(directory: Path) -> Path | None:
-    return next((path for path in (directory / MANIFEST, directory / MEASURED) if path.exists()), None)
-
-
-def _read(directory: Path) -> Made:
-    manifest, metrics = _manifest(directory), directory / METRICS
-    assert manifest is not None  # the caller looked
-    return Made(directory, read_json(manifest), read_json(metrics) if metrics.exists() else {})
-
-
-def _source(made: Made) -> Made | None:
-    """Return the artefact that another one was made from; None where that is a checkpoint, or was removed."""
-    for stage, fingerprint in made.determinants.get("init", {}).items():
-        directory = made.directory.parent / f"{stage}-{fingerprint}"
-        if _manifest(directory) is not None:
-            return _read(directory)
-    return None
-
-
-def _alike(runs: Path, stage: str, wanted: Mapping[str, Any]) -> Iterator[Made]:
-    """Yield the finished artefacts of a stage whose determinants are as wanted, the newest first."""
-    manifests = [path for directory in runs.glob(f"{stage}-*") if (path := _manifest(directory)) is not None]
-    for path in sorted(manifests, key=lambda path: path.stat().st_mtime, reverse=True):
-        determinants = read_json(path)["determinants"]
-        if {name: determinants.get(name) for name in wanted} == wanted:
-            yield _read(path.parent)
+    model = provenance.of(directory)
+    tuned = model.stage == "finetune"
+    return Run(
+        name,
+        provenance.sources(model)[::-1],
+        provenance.references(model) if tuned else [],
+        provenance.not_adapted(model) if tuned else None,
+        provenance.evaluations(model),
+        config,
+    )

@@ -13,12 +13,13 @@ import yaml
 from rich.filesize import decimal
 from rich.table import Table
 
+from ulmfit_style import provenance
 from ulmfit_style.composing import overrides_of
 from ulmfit_style.config import Config, from_recipe, load
 from ulmfit_style.console import say, show
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
-from ulmfit_style.publishing import card, export, provenance, upload
+from ulmfit_style.publishing import card, export, upload
 from ulmfit_style.run import MANIFEST, METRICS, RECIPE, read_json
 
 
