@@ -21,7 +21,7 @@ FLOORS = [
     {"run", "embedded", "makeflags", "tasks", "training_arguments"},
     {"options", "gguf"},
     {"config"},
-    {"checkpoints", "card", "composing", "predictions"},
+    {"checkpoints", "card", "composing", "predictions", "storage"},
     {"data", "training", "tokenizer_pair", "hydra_flags", "manual"},
     {"insight"},
     {"lineage", "pins"},

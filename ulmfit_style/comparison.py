@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -11,7 +10,7 @@ from rich.table import Table
 from ulmfit_style import lineage, predictions
 from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
-from ulmfit_style.metrics import Points, difference
+from ulmfit_style.metrics import difference
 from ulmfit_style.run import METRICS, Artefact, read_json
 from ulmfit_style.tasks.base import Task
 
@@ -70,7 +69,8 @@ def _table(results: Mapping[str, Mapping[str, Any]], metric: str, metrics: Mappi
 
 
 def _worth(task: Task, tuned: Artefact, plain: Artefact) -> str:
-    gain, low, high = difference(_points(task, tuned.directory), _points(task, plain.directory), task.of_means)
+    ours, theirs = (predictions.points(task, artefact.directory, "test") for artefact in (tuned, plain))
+    gain, low, high = difference(ours, theirs, task.of_means)
     change = f"Adaptation changed {task.metric} by {100 * gain:+.1f} points here"
     span = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f} over the test rows, one seed"
     if low <= 0 <= high:
@@ -79,8 +79,3 @@ def _worth(task: Task, tuned: Artefact, plain: Artefact) -> str:
         f"{change} ({span}): the interval excludes zero, but it does not cover other seeds and other labelled rows, "
         "and one seed cannot tell adaptation from luck."
     )
-
-
-def _points(task: Task, directory: Path) -> Points:
-    found = predictions.read(directory, "test")
-    return task.points(found, [prediction["target"] for prediction in found])

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from ulmfit_style import training_arguments
 from ulmfit_style.errors import ConfigError, nearest
-from ulmfit_style.options import Adapt, Corpus, Evaluate, Finetune, Hub, LrFind, Model, Predict, Pretrain, Study
+from ulmfit_style.options import Adapt, Corpus, Evaluate, Finetune, Hub, LrFind, Model, Predict, Pretrain, Study, Sweep
 from ulmfit_style.schema import Count, Section
 from ulmfit_style.tasks.base import Task
 
@@ -50,10 +50,20 @@ class Config(Section):
     hub: Hub
     lr_find: LrFind = LrFind()
     study: Study
+    sweep: Sweep | None = None
+    """null: `sweep` runs a grid."""
+
+    def seeded(self, seed: int) -> Config:
+        """Return the recipe with another seed of the labelled rows and of `finetune`."""
+        task = None if self.task is None else self.task.model_copy(update={"sample_seed": seed})
+        return self.model_copy(update={"task": task, "finetune": self.finetune.model_copy(update={"seed": seed})})
 
     def recipe(self) -> dict[str, Any]:
-        """Return the config as plain values, from which `from_recipe` makes an equal one."""
-        values = self.model_dump(mode="json")
+        """Return the config as plain values, from which `from_recipe` makes an equal one, but for the sweep.
+
+        That makes no artefact, and the URL of its storage may hold a password.
+        """
+        values = self.model_dump(mode="json", exclude={"sweep"})
         if self.task is not None:
             target = type(self.task)
             values["task"] = {"_target_": f"{target.__module__}.{target.__qualname__}", **values["task"]}
@@ -131,6 +141,7 @@ def section_of(name: str, task_class: type[Section]) -> type[Section] | None:
         "hub": Hub,
         "lr_find": LrFind,
         "study": Study,
+        "sweep": Sweep,
     }
     return sections.get(name)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ulmfit_style.metrics import Points
 from ulmfit_style.tasks.base import Answer, Row, Task
 
 FILE = "predictions.parquet"
@@ -39,3 +40,9 @@ def read(directory: Path, split: str) -> list[Prediction]:
     table = pyarrow.parquet.read_table(directory / FILE, filters=[("split", "=", split)])
     predictions: list[Prediction] = table.to_pylist()
     return predictions
+
+
+def points(task: Task, directory: Path, split: str) -> Points:
+    """Return each row's part of the score of a split."""
+    found = read(directory, split)
+    return task.points(found, [prediction["target"] for prediction in found])
