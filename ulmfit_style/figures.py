@@ -147,7 +147,7 @@ def course(path: Path, log: Sequence[Mapping[str, Any]], title: str, unit: str) 
             axes.grid(alpha=0.25)
 
 
-def plotted(path: Path, plot: Callable[[], object], size: tuple[float, float]) -> None:
+def plotted(path: Path, plot: Callable[[], object]) -> None:
     """Keep what a library draws by pyplot, without a screen.
 
     Args:
@@ -156,7 +156,7 @@ def plotted(path: Path, plot: Callable[[], object], size: tuple[float, float]) -
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     from matplotlib import pyplot
 
-    with pyplot.rc_context({"backend": "agg", "figure.constrained_layout.use": True, "figure.figsize": size}):
+    with pyplot.rc_context({"backend": "agg", "figure.constrained_layout.use": True, "figure.figsize": (7, 4.5)}):
         plot()
         _save(pyplot.gcf(), path)
         pyplot.close("all")

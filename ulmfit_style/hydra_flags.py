@@ -16,7 +16,8 @@ from ulmfit_style.config import Config
 from ulmfit_style.errors import UserError
 
 COMPLETION = {"--shell-completion", "-sc"}
-SWEEPER = "hydra/sweeper=ulmfit_style"
+SWEEPER = ("hydra/sweeper=ulmfit_style", "hydra.sweep.dir=${runs}/${name}-sweep", "hydra.sweep.subdir=.")
+"""The plugin, and one folder for what launchers keep: no empty one for each job."""
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
 """Hydra's launcher: from the overrides of each job, and the number of the first, to what each returned."""
@@ -78,7 +79,7 @@ def run(job: Callable[[Config], Any], arguments: Sequence[str], search: Search |
             compose(point)
     if search is not None:
         SEARCH.set(search)
-        overrides.append(SWEEPER)
+        overrides += SWEEPER
     _hydra_main(task, [*flags, *checked(overrides)])
 
 

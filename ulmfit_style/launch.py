@@ -16,9 +16,9 @@ import yaml
 from ulmfit_style import chain, lineage, pins, processes
 from ulmfit_style.chain import Step, draw, plan, tell
 from ulmfit_style.config import Config, load
-from ulmfit_style.console import muted, say
+from ulmfit_style.console import logging_to, muted, say
 from ulmfit_style.errors import Interrupted, Pruned, UserError
-from ulmfit_style.run import RECIPE
+from ulmfit_style.run import LOG, RECIPE
 from ulmfit_style.stages import predict, push
 
 Determinants = dict[tuple[str, str], Any]
@@ -79,7 +79,10 @@ def attempt(config: Config, title: str) -> str | None:
     except Pruned:
         raise
     except Exception as error:  # whatever a library raises: the other trials can still be made
-        logging.getLogger(__name__).exception(title)
+        folder = config.runs / config.name
+        folder.mkdir(parents=True, exist_ok=True)
+        with logging_to(folder / LOG):
+            logging.getLogger(__name__).exception(title)
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         say(f"  failed: {kind}{error}")
         return str(error) or type(error).__name__

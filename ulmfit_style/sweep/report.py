@@ -119,15 +119,14 @@ def _draw(study: Study, folder: Path) -> None:
     """Draw Optuna's own plots."""
     from optuna.visualization import matplotlib as plots
 
-    wide = (3.0 * max(2, len(study.best_trial.params)), 4)
-    plotted: dict[str, tuple[Callable[[Study], object], tuple[float, float]]] = {
-        "history": (plots.plot_optimization_history, (8, 5)),
-        "importances": (plots.plot_param_importances, (8, 5)),
-        "slices": (plots.plot_slice, wide),
-        "curves": (plots.plot_intermediate_values, (8, 5)),
+    plotted: dict[str, Callable[[Study], object]] = {
+        "history": plots.plot_optimization_history,
+        "importances": plots.plot_param_importances,
+        "slices": plots.plot_slice,
+        "curves": plots.plot_intermediate_values,
     }
-    for name, (plot, size) in plotted.items():
-        figures.plotted(folder / name, partial(plot, study), size)
+    for name, plot in plotted.items():
+        figures.plotted(folder / name, partial(plot, study))
     say(f"Figures: {folder}/history.png, importances.png, slices.png and curves.png")
 
 

@@ -37,9 +37,12 @@ def run(typed: Sequence[str]) -> None:
         raise UserError(
             "sweep: a grid and a space, one at a time; give the space those choices too: model: [minilm, bert]"
         )
-    space.check(config, typed, config.sweep.space)
+    seed = config.sweep.seeds[0]
     with muted():
-        chain.plan(_plain(pins.pinned(config)).seeded(config.sweep.seeds[0]), chain.TRIAL)
+        chain.plan(_plain(config).seeded(seed), chain.TRIAL)
+        space.check(
+            config, typed, config.sweep.space, lambda tried: chain.plan(_plain(tried).seeded(seed), chain.TRIAL)
+        )
     worker = Worker(pins.pinned(config), typed)
     hydra_flags.run(_trial, ["--multirun", *typed], partial(_search, worker))
     report.run(typed)
@@ -76,14 +79,14 @@ def _search(worker: Worker, typed: Sequence[str], launched: Launch) -> None:
 
 def _plain(config: Config) -> Config:
     """Return the recipe that a trial makes."""
-    return config.model_copy(update={"name": folder(config), "compare": False, "sweep": None})
+    return pins.pinned(config).model_copy(update={"name": folder(config), "compare": False, "sweep": None})
 
 
 def _trial(config: Config) -> Outcome:
     """Train the models of a trial, one for each seed, in whichever process the launcher chose."""
     sweep, number = config.sweep, int(os.environ[NUMBER])
     assert sweep is not None  # a sweep runs it
-    plain = _plain(pins.pinned(config))
+    plain = _plain(config)
     scores: list[float] = []
     artefacts: list[str] = []
     for seed in sweep.seeds:

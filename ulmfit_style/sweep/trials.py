@@ -114,6 +114,9 @@ class Worker:
     held: dict[int, FileLock] = field(default_factory=dict)
     """The locks that tell other processes which trials this one runs, by their numbers."""
 
+    exhausted: bool = False
+    """Whether the sampler has tried all there is."""
+
     def __post_init__(self) -> None:
         """Open the study, or begin it with the recipe as its first trial.
 
@@ -202,7 +205,7 @@ class Worker:
                     f"sweep: {len(gone)} trials failed, more than sweep.max_failures={self.sweep.max_failures}; the "
                     f"last one, trial {last.number}: {error_of(last)}"
                 )
-            if self.hours_left is not None and self.hours_left <= 0:
+            if self.exhausted or (self.hours_left is not None and self.hours_left <= 0):
                 return []
             left = self.sweep.parallel if self.sweep.trials is None else self.sweep.trials - counted.all
             try:
@@ -268,7 +271,10 @@ class Worker:
                 for name, value in asdict(outcome).items():
                     trial.set_user_attr(name, value)
                 values = mean(outcome.scores) if outcome.state == "done" else None
-                self.study.tell(trial.number, values, STATES[outcome.state])
+                try:
+                    self.study.tell(trial.number, values, STATES[outcome.state])
+                except RuntimeError:  # of a sampler that has tried all there is, once it is told
+                    self.exhausted = True
             self.held.pop(trial.number).release()
             (self.folder / f".trial-{trial.number}.lock").unlink(missing_ok=True)
             self._discard()
