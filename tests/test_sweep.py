@@ -1,11 +1,16 @@
 """Sweeps: searched, stopped early, killed and gone on with, by one worker and by several."""
 
+import importlib.util
+import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
@@ -379,3 +384,57 @@ def test_every_space_of_the_project_fits_its_tasks(
     else:
         recipe = tiny_overrides
     assert main(["sweep", *recipe, f"sweep={name}", "sweep.max_hours=1e-9"]) == 0, capsys.readouterr().err
+
+
+@pytest.fixture
+def postgres(folder: Path) -> Iterator[str]:
+    """The URL of an empty database on a PostgreSQL server of the test's own, from Debian's packages."""
+    binaries = [*sorted(Path("/usr/lib/postgresql").glob("*/bin")), Path("/usr/bin")]
+    found = next((path for path in reversed(binaries) if (path / "initdb").exists()), None)
+    if found is None or importlib.util.find_spec("psycopg2") is None:
+        pytest.skip("NOT TRIED: needs PostgreSQL (apt-get install postgresql) and psycopg2-binary")
+    # The server refuses to run as root.
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+    home = Path(tempfile.mkdtemp(prefix="postgres-"))
+    if user:
+        shutil.chown(home, "postgres", "postgres")
+    data = home / "data"
+    subprocess.run(
+        [*user, found / "initdb", "-D", data, "-U", "me", "-A", "trust"], check=True, capture_output=True, cwd=home
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1"
+    control = [*user, found / "pg_ctl", "-D", data, "-w", "-o", options, "-l", home / "log"]
+    subprocess.run([*control, "start"], check=True, capture_output=True, cwd=home)
+    yield f"postgresql+psycopg2://me@127.0.0.1:{port}/postgres"
+    subprocess.run([*control, "stop", "-m", "immediate"], check=False, capture_output=True, cwd=home)
+    shutil.rmtree(home)
+
+
+@pytest.mark.slow
+def test_a_dead_workers_trial_in_postgresql_is_run_again_once_by_one_worker(
+    sweep: Callable, folder: Path, postgres: str
+):
+    shared = [f"sweep.storage='{postgres}'", "sweep.heartbeat_seconds=1", "sweep.trials=5", "sweep.pruner=none"]
+    overrides = sweep(SPACE, *INSIDE, "finetune.epochs=30", *shared)
+    # Each on a machine of its own: no folder is shared.
+    first, *others = (start(*overrides, f"runs={folder / str(number)}") for number in range(3))
+
+    def study() -> optuna.Study:
+        return optuna.load_study(study_name="default-sweep", storage=postgres)
+
+    end = time.monotonic() + 120
+    while not list((folder / "0").glob("default-sweep/.trial-*.lock")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    mine = int(re.findall(r"\d+", next((folder / "0").glob("default-sweep/.trial-*.lock")).name)[0])
+    first.kill()
+    first.communicate()
+    said = [worker.communicate(timeout=400) for worker in others]
+    assert [worker.returncode for worker in others] == [0, 0], said
+    found = study().trials
+    assert found[mine].state == TrialState.FAIL
+    assert [trial.user_attrs.get("again") for trial in found].count(mine) == 1
+    assert states(found).count("COMPLETE") == 5

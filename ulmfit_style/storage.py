@@ -65,7 +65,6 @@ def opened(
     """
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
-    from sqlalchemy.exc import SQLAlchemyError
 
     if sweep is None or sweep.storage is None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,8 +83,16 @@ def opened(
     except ImportError as error:
         remedy = "install the driver that the URL names, such as psycopg2-binary for postgresql+psycopg2://"
         raise UserError(f"sweep.storage={_shown(sweep.storage)}: needs a driver that is not there; {remedy}") from error
-    except SQLAlchemyError as error:
+    except lost() as error:
         raise UserError(unreachable(sweep.storage, error)) from error
+
+
+def lost() -> tuple[type[Exception], ...]:
+    """Return what is raised when the connection to a database is lost."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return StorageInternalError, SQLAlchemyError
 
 
 def unreachable(url: str, error: Exception) -> str:

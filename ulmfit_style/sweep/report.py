@@ -66,12 +66,15 @@ def _tell(study: Study, folder: Path) -> None:
         return
     metric = lineage.required_task(config).metric
     table = Table(title=f"the best by the validation rows, over {_seeds(seeds)}", title_justify="left")
-    for heading in ("trial", f"validation {metric}", *(["sd", "of each"] if len(seeds) > 1 else []), "options"):
+    spread = ["sd", "of each"] if len(seeds) > 1 else ["95 % interval"]
+    for heading in ("trial", f"validation {metric}", *spread, "options"):
         table.add_column(heading, overflow="fold")
     for trial in found[:SHOWN]:
         scores = trial.user_attrs["scores"]
-        each = [f"{metrics.spread(scores):.3f}", " ".join(f"{score:.3f}" for score in scores)]
-        own = each if len(seeds) > 1 else []
+        if len(seeds) > 1:
+            own = [f"{metrics.spread(scores):.3f}", " ".join(f"{score:.3f}" for score in scores)]
+        else:
+            own = ["{:.3f} to {:.3f}".format(*trial.user_attrs["intervals"][0])]
         table.add_row(str(trial.number), f"{trial.values[0]:.3f}", *own, options_of(trial))
     show(table)
     if len(found) >= FEWEST:
@@ -99,6 +102,11 @@ def _compare(config: Config, study: Study, found: Sequence[FrozenTrial], folder:
         say("No trial scored higher than the recipe as it was: keep it.")
         return
     task = lineage.required_task(config)
+    for trial in (best, recipes[0]):
+        for path in (folder.parent / name / predictions.FILE for name in trial.user_attrs["artefacts"]):
+            if not path.exists():
+                say(f"Whether it is better than the recipe as it was is told where {path} is: on another machine.")
+                return
     ours, theirs = (
         [predictions.points(task, folder.parent / name, "validation") for name in trial.user_attrs["artefacts"]]
         for trial in (best, recipes[0])

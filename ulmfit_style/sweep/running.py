@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 
-from ulmfit_style import chain, hydra_flags, launch, lineage, pins
+from ulmfit_style import chain, hydra_flags, launch, lineage, pins, storage
 from ulmfit_style.composing import compose, grid
 from ulmfit_style.config import Config
 from ulmfit_style.console import muted, say
@@ -43,9 +43,12 @@ def run(typed: Sequence[str]) -> None:
         space.check(
             config, typed, config.sweep.space, lambda tried: chain.plan(_plain(tried).seeded(seed), chain.TRIAL)
         )
-    worker = Worker(pins.pinned(config), typed)
-    hydra_flags.run(_trial, ["--multirun", *typed], partial(_search, worker))
-    report.run(typed)
+    try:
+        worker = Worker(pins.pinned(config), typed)
+        hydra_flags.run(_trial, ["--multirun", *typed], partial(_search, worker))
+        report.run(typed)
+    except storage.lost() as error:
+        raise UserError(storage.unreachable(config.sweep.storage or "", error)) from error
 
 
 def _search(worker: Worker, typed: Sequence[str], launched: Launch) -> None:
@@ -88,6 +91,7 @@ def _trial(config: Config) -> Outcome:
     assert sweep is not None  # a sweep runs it
     plain = _plain(config)
     scores: list[float] = []
+    intervals: list[list[float]] = []
     artefacts: list[str] = []
     for seed in sweep.seeds:
         seeded = plain.seeded(seed)
@@ -97,18 +101,20 @@ def _trial(config: Config) -> Outcome:
             with reporting.here():
                 error = None if artefact.measured else launch.attempt(seeded, f"trial {number}")
         except Pruned:
-            return Outcome("pruned", scores)
+            return Outcome("pruned", scores, intervals, artefacts)
         except UserError as problem:
             error = str(problem)
         if error is not None:
-            return Outcome("failed", scores, artefacts, error)
+            return Outcome("failed", scores, intervals, artefacts, error)
         if not artefact.measured:
-            return Outcome("pruned", scores, artefacts)  # in processes of its own
+            return Outcome("pruned", scores, intervals, artefacts)  # in processes of its own
         artefact.link(plain.name, f"trial-{number}-seed-{seed}")
         artefacts.append(artefact.directory.name)
-        score = read_json(artefact.directory / METRICS)["validation"]["scores"][lineage.required_task(plain).metric]
+        found = read_json(artefact.directory / METRICS)["validation"]
+        score = found["scores"][lineage.required_task(plain).metric]
         stop = reporting.report(sweep.measurements, score)
         scores.append(score)
+        intervals.append(found["interval"])
         if stop:
-            return Outcome("pruned", scores, artefacts)
-    return Outcome("done", scores, artefacts)
+            return Outcome("pruned", scores, intervals, artefacts)
+    return Outcome("done", scores, intervals, artefacts)

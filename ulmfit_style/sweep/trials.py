@@ -39,6 +39,8 @@ class Outcome:
     state: Literal["done", "pruned", "failed"]
     scores: Sequence[float] = ()
     """That of each seed, on the validation rows."""
+    intervals: Sequence[Sequence[float]] = ()
+    """The 95 % interval of each, over these rows."""
     artefacts: Sequence[str] = ()
     """The fine-tuned model of each seed."""
     error: str = ""
@@ -89,8 +91,10 @@ def again(study: Study, trial: FrozenTrial, deaths: int = 1) -> None:
     Args:
         deaths: How many deaths this was: none where a signal stopped it.
     """
-    deaths += trial.user_attrs.get("deaths", 0)
-    if deaths > 1:
+    total = deaths + trial.user_attrs.get("deaths", 0)
+    if deaths:
+        say(f"trial {trial.number}: its process died{'; it is run again' if total == 1 else ''}")
+    if total > 1:
         return
     study.add_trial(
         optuna.create_trial(
@@ -98,7 +102,7 @@ def again(study: Study, trial: FrozenTrial, deaths: int = 1) -> None:
             params=trial.params,
             distributions=trial.distributions,
             intermediate_values=trial.intermediate_values,
-            user_attrs={**trial.user_attrs, "deaths": deaths, "again": trial.number},
+            user_attrs={**trial.user_attrs, "deaths": total, "again": trial.number},
         )
     )
 
@@ -233,10 +237,8 @@ class Worker:
             return
         for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
             with suppress(Timeout), self._lock(trial.number).acquire(blocking=False):
-                self.study.tell(trial.number, state=TrialState.FAIL)
+                self._tell(trial.number, TrialState.FAIL)
                 again(self.study, trial)
-                once = "" if trial.user_attrs.get("deaths") else "; it is run again"
-                say(f"trial {trial.number}: its process died{once}")
 
     @contextmanager
     def alive(self, trials: Sequence[optuna.Trial]) -> Iterator[None]:
@@ -247,8 +249,9 @@ class Worker:
 
         def beat() -> None:
             while isinstance(self.storage, RDBStorage) and not stop.is_set():
-                for trial in ids:
-                    self.storage.record_heartbeat(trial)
+                with suppress(*storage.lost()):  # the next one may come through
+                    for trial in ids:
+                        self.storage.record_heartbeat(trial)
                 stop.wait(self.sweep.heartbeat_seconds)
 
         thread = Thread(target=beat, daemon=True)
@@ -258,7 +261,8 @@ class Worker:
         except BaseException:
             with storage.quiet(), self.alone():
                 for trial in trials:
-                    again(self.study, self.study.tell(trial.number, state=TrialState.FAIL), deaths=0)
+                    self._tell(trial.number, TrialState.FAIL)
+                    again(self.study, self.study.trials[trial.number], deaths=0)
             raise
         finally:
             stop.set()
@@ -271,20 +275,24 @@ class Worker:
                 for name, value in asdict(outcome).items():
                     trial.set_user_attr(name, value)
                 values = mean(outcome.scores) if outcome.state == "done" else None
-                try:
-                    self.study.tell(trial.number, values, STATES[outcome.state])
-                except RuntimeError:  # of a sampler that has tried all there is, once it is told
-                    self.exhausted = True
+                self._tell(trial.number, STATES[outcome.state], values)
             self.held.pop(trial.number).release()
             (self.folder / f".trial-{trial.number}.lock").unlink(missing_ok=True)
             self._discard()
 
+    def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
+        try:
+            self.study.tell(number, value, state)
+        except RuntimeError:  # BruteForce, which has tried all there is, stops a loop of Optuna's own; it was told
+            self.exhausted = True
+
     def _discard(self) -> None:
         """Discard the weights that are not to be kept, but for those that a name outside the sweep links to."""
-        trials, keep = done(self.study), self.sweep.keep_weights
-        for trial in [] if keep == "all" else trials[keep == "best" :]:
-            for directory in map(self.config.runs.joinpath, trial.user_attrs["artefacts"]):
-                run.discard_weights(directory, self.folder.name)
+        finished, keep = done(self.study), self.sweep.keep_weights
+        kept = finished[0].user_attrs["artefacts"] if finished and keep == "best" else []
+        made = [name for trial in self.study.trials for name in trial.user_attrs.get("artefacts", [])]
+        for name in [] if keep == "all" else {*made} - {*kept}:
+            run.discard_weights(self.config.runs / name, self.folder.name)
 
     def progress(self, number: int) -> str:
         """Return the line that is told of a trial and of all."""
