@@ -426,7 +426,7 @@ def test_a_dead_workers_trial_in_postgresql_is_run_again_once_by_one_worker(
         return optuna.load_study(study_name="default-sweep", storage=postgres)
 
     end = time.monotonic() + 120
-    while not list((folder / "0").glob("default-sweep/.trial-*.lock")):
+    while not list((folder / "0").glob("finetune-*")):
         assert time.monotonic() < end
         time.sleep(0.05)
     mine = int(re.findall(r"\d+", next((folder / "0").glob("default-sweep/.trial-*.lock")).name)[0])

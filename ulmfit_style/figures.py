@@ -156,7 +156,7 @@ def plotted(path: Path, plot: Callable[[], object]) -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     from matplotlib import pyplot
 
-    with pyplot.rc_context({"backend": "agg", "figure.constrained_layout.use": True, "figure.figsize": (7, 4.5)}):
+    with pyplot.rc_context({"backend": "agg", "figure.constrained_layout.use": True, "figure.figsize": (9, 5)}):
         plot()
         _save(pyplot.gcf(), path)
         pyplot.close("all")

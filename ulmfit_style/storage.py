@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,9 @@ CUT = "journal.cut"
 
 TRIAL = "ULMFIT_STYLE_TRIAL"
 """Set in the environment of the processes that train a trial: what `Reporting` takes, as JSON."""
+
+TABLES_SECONDS = 5
+"""How long the tables of an empty database take to be made."""
 
 PATIENCE = 3
 """Signs of life that a trial in a database may miss."""
@@ -65,6 +70,7 @@ def opened(
     """
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
 
     if sweep is None or sweep.storage is None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,14 +78,20 @@ def opened(
         with quiet():
             return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     beat = sweep.heartbeat_seconds
+    database = partial(
+        RDBStorage,
+        sweep.storage,
+        heartbeat_interval=beat,
+        grace_period=PATIENCE * beat,
+        heartbeat_stale_trial_callback=when_stale,
+    )
     try:
         with quiet():
-            return RDBStorage(
-                sweep.storage,
-                heartbeat_interval=beat,
-                grace_period=PATIENCE * beat,
-                heartbeat_stale_trial_callback=when_stale,
-            )
+            try:
+                return database()
+            except (IntegrityError, ProgrammingError):  # another worker was making the tables of an empty database
+                time.sleep(TABLES_SECONDS)
+                return database()
     except ImportError as error:
         remedy = "install the driver that the URL names, such as psycopg2-binary for postgresql+psycopg2://"
         raise UserError(f"sweep.storage={_shown(sweep.storage)}: needs a driver that is not there; {remedy}") from error

@@ -102,6 +102,7 @@ def again(study: Study, trial: FrozenTrial, deaths: int = 1) -> None:
             params=trial.params,
             distributions=trial.distributions,
             intermediate_values=trial.intermediate_values,
+            system_attrs=trial.system_attrs,  # of the first trial, its values
             user_attrs={**trial.user_attrs, "deaths": total, "again": trial.number},
         )
     )
@@ -222,9 +223,16 @@ class Worker:
         trial = self.study.ask()
         lock = self._lock(trial.number)
         lock.acquire()
+        self._beat(trial.number)
         self.held[trial.number] = lock
         trial.set_user_attr("options", space.overrides(space.drawn(trial, self.sweep.space)))
         return trial
+
+    def _beat(self, number: int) -> None:
+        """Give a sign of life of a trial in a database."""
+        if isinstance(self.storage, RDBStorage):
+            study = self.storage.get_study_id_from_name(self.study.study_name)
+            self.storage.record_heartbeat(self.storage.get_trial_id_from_study_id_trial_number(study, number))
 
     def _lock(self, number: int) -> FileLock:
         """Return the lock of a trial, which the system frees when the process that holds it ends, however it ends."""
@@ -243,16 +251,13 @@ class Worker:
     @contextmanager
     def alive(self, trials: Sequence[optuna.Trial]) -> Iterator[None]:
         """Give signs of life of trials while the block runs; if a signal ends it, they run again: they did not die."""
-        study = self.storage.get_study_id_from_name(self.study.study_name)
-        ids = [self.storage.get_trial_id_from_study_id_trial_number(study, trial.number) for trial in trials]
         stop = Event()
 
         def beat() -> None:
-            while isinstance(self.storage, RDBStorage) and not stop.is_set():
+            while not stop.wait(self.sweep.heartbeat_seconds):
                 with suppress(*storage.lost()):  # the next one may come through
-                    for trial in ids:
-                        self.storage.record_heartbeat(trial)
-                stop.wait(self.sweep.heartbeat_seconds)
+                    for trial in trials:
+                        self._beat(trial.number)
 
         thread = Thread(target=beat, daemon=True)
         thread.start()
