@@ -74,8 +74,8 @@ def done(study: Study) -> list[FrozenTrial]:
 def failed(study: Study) -> list[FrozenTrial]:
     """Return the trials that failed, but for those that were run again."""
     trials = study.get_trials(deepcopy=False)
-    again = {trial.user_attrs.get("again") for trial in trials}
-    return [trial for trial in trials if trial.state == TrialState.FAIL and trial.number not in again]
+    repeated = {trial.user_attrs.get("again") for trial in trials}
+    return [trial for trial in trials if trial.state == TrialState.FAIL and trial.number not in repeated]
 
 
 def count(study: Study) -> Count:
@@ -118,7 +118,6 @@ class Worker:
     began: float = field(default_factory=time.monotonic)
     held: dict[int, FileLock] = field(default_factory=dict)
     """The locks that tell other processes which trials this one runs, by their numbers."""
-
     exhausted: bool = False
     """Whether the sampler has tried all there is."""
 
