@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 
-COMMANDS := plan pretrain adapt finetune evaluate predict report push lr_find sweep study runs clean-runs new-task check-presets doctor
+COMMANDS := plan pretrain adapt finetune evaluate predict report push lr_find sweep sweep-report study runs clean-runs new-task \
+	check-presets doctor
 WORKERS  := -n auto --dist loadfile
 MKDOCS    = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
@@ -47,7 +48,8 @@ predict:       ## answer a text, a file of them or standard input with a finishe
 report:        ## write a page, and its figures, on a finished run; on several with report.runs=[a,b]
 push:          ## put the model on the Hugging Face Hub
 lr_find:       ## look for a learning rate on a copy: a plot, the curve, and a band; of adapt with lr_find.stage=adapt
-sweep:         ## try many values of the options, and tell which are best
+sweep:         ## try many values of the options, and tell which are best: sweep=finetune, or a grid
+sweep-report:  ## tell what a sweep has found so far, also while it runs
 study:         ## tell what adaptation, or any arm of your own, is worth on your data, over seeds and numbers of labels
 runs:          ## list what was made: when, its size, and which names link to it
 clean-runs:    ## list what no name needs any more; with yes=true, remove it

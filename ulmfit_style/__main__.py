@@ -26,7 +26,8 @@ COMMANDS = {
     "push": "upload the fine-tuned model to the Hub: hub.repo=<name>",
     "plan": "before other commands: say what they would run, and why, and run nothing; write=recipe.yaml freezes it",
     "lr_find": "look for a learning rate: let that of finetune, or with lr_find.stage=adapt of adapt, rise on a copy",
-    "sweep": "run a grid over one shared adapt: finetune.learning_rate=2e-5,5e-5",
+    "sweep": "try many options over one shared adapt: sweep=finetune, or a grid finetune.learning_rate=2e-5,5e-5",
+    "sweep-report": "tell what a sweep has found so far, also while it runs: name=default",
     "study": "compare arms over seeds and numbers of labels: study=label_curve, or a YAML of your own",
     "runs": "list the artefacts: when they were made, their size, which names link to them",
     "clean-runs": "list the artefacts that no name needs; yes=true removes them",
@@ -118,9 +119,15 @@ def _lr_find(rest: Sequence[str]) -> None:
 
 
 def _sweep(rest: Sequence[str]) -> None:
-    from ulmfit_style import sweep
+    from ulmfit_style.sweep import running
 
-    sweep.run(rest)
+    running.run(rest)
+
+
+def _sweep_report(rest: Sequence[str]) -> None:
+    from ulmfit_style.sweep import report
+
+    report.run(rest)
 
 
 def _study(rest: Sequence[str]) -> None:
@@ -169,6 +176,7 @@ def _setup(rest: Sequence[str]) -> None:
 ALONE: dict[str, Callable[[Sequence[str]], None]] = {
     "lr_find": _lr_find,
     "sweep": _sweep,
+    "sweep-report": _sweep_report,
     "study": _study,
     "runs": _runs,
     "clean-runs": _clean_runs,

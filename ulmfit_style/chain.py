@@ -22,6 +22,9 @@ from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tokenizer_pair import FOLDER
 
+TRIAL = ("adapt", "finetune")
+"""The stages of one of many runs that are compared: a trial of a study or of a sweep."""
+
 COURSE = "course"
 """What the figure beside metrics.json is called, with its two endings."""
 

@@ -77,6 +77,34 @@ def checked(overrides: Sequence[str]) -> list[str]:
     return fitting
 
 
+def chosen(overrides: Sequence[str]) -> dict[str, str | None]:
+    """Return which YAML of each group overrides choose: {"model": "minilm", "experiment": None}."""
+    from hydra import compose as hydra_compose
+
+    with _hydra():
+        values = hydra_compose("config", overrides=_sorted(overrides)[0], return_hydra_config=True)
+    return {str(group): choice for group, choice in values.hydra.runtime.choices.items()}
+
+
+def experiment(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return overrides as a YAML of `conf/experiment/` has them: choices in its defaults list, and values."""
+    from omegaconf import OmegaConf
+
+    groups, values = chosen(overrides), OmegaConf.create()
+    defaults: list[Any] = []
+    with _hydra():
+        for text in overrides:
+            override = _parse(text)
+            key = override.key_or_group
+            if key == "experiment":
+                defaults.insert(0, override.value())
+            elif key in groups:
+                defaults.append({f"override /{key}": override.value()})
+            else:
+                OmegaConf.update(values, key, override.value(), force_add=True)
+    return {"defaults": [*defaults, "_self_"], **cast(dict[str, Any], OmegaConf.to_container(values))}
+
+
 def from_omegaconf(values: DictConfig, origin: Callable[[str], str] = lambda key: "") -> Config:
     """Make the typed config from what Hydra composed.
 

@@ -29,6 +29,7 @@ from ulmfit_style.options import (
     Push,
     Report,
     Study,
+    Sweep,
 )
 from ulmfit_style.schema import Count, Section
 from ulmfit_style.tasks.base import Task
@@ -65,10 +66,20 @@ class Config(Section):
     report: Report = Report()
     lr_find: LrFind = LrFind()
     study: Study
+    sweep: Sweep | None = None
+    """null: `sweep` runs a grid."""
+
+    def seeded(self, seed: int) -> Config:
+        """Return the recipe with another seed of the labelled rows and of `finetune`."""
+        task = None if self.task is None else self.task.model_copy(update={"sample_seed": seed})
+        return self.model_copy(update={"task": task, "finetune": self.finetune.model_copy(update={"seed": seed})})
 
     def recipe(self) -> dict[str, Any]:
-        """Return the config as plain values, from which `from_recipe` makes an equal one."""
-        values = self.model_dump(mode="json")
+        """Return the config as plain values, from which `from_recipe` makes an equal one, but for the sweep.
+
+        That makes no artefact, and the URL of its storage may hold a password.
+        """
+        values = self.model_dump(mode="json", exclude={"sweep"})
         if self.task is not None:
             target = type(self.task)
             values["task"] = {"_target_": f"{target.__module__}.{target.__qualname__}", **values["task"]}
@@ -148,6 +159,7 @@ def section_of(name: str, task_class: type[Section]) -> type[Section] | None:
         "report": Report,
         "lr_find": LrFind,
         "study": Study,
+        "sweep": Sweep,
     }
     return sections.get(name)
 

@@ -22,6 +22,10 @@ class Interrupted(BaseException):
         super().__init__(f"{message}; the same command goes on from there")
 
 
+class Pruned(Exception):
+    """A trial of a sweep was stopped, for it is worse than others were at that point; what it made is removed."""
+
+
 class ConfigError(UserError):
     """All the problems of one configuration, gathered so that they are mended in one go."""
 

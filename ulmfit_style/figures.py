@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#000000")
 """Told apart by people with any kind of colour vision (Okabe and Ito 2008), and on black and white paper by markers."""
@@ -276,6 +277,21 @@ def course(path: Path, log: Sequence[Mapping[str, Any]], title: str, unit: str) 
             axes.grid(alpha=0.25)
 
 
+def plotted(path: Path, plot: Callable[[], object]) -> None:
+    """Keep what a library draws by pyplot, without a screen.
+
+    Args:
+        path: Without its ending.
+    """
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    from matplotlib import pyplot
+
+    with pyplot.rc_context({"backend": "agg", "figure.constrained_layout.use": True, "figure.figsize": (9, 5)}):
+        plot()
+        _save(pyplot.gcf(), path)
+        pyplot.close("all")
+
+
 def _rates(entry: Mapping[str, Any]) -> Mapping[str, float]:
     """Return the rates of an entry of metrics.json's log, by layer groups where each has its own."""
     return entry.get("rates") or {"": entry["learning_rate"]}
@@ -310,6 +326,10 @@ def _axes(
     yield figure.subplots(rows, sharex=True, height_ratios=heights)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "svg"):
         fresh = path.with_name(f".{path.name}.{ending}")

@@ -8,12 +8,26 @@ import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any
 
 from ulmfit_style.composing import CONF, SEARCH_PATH, checked, compose, from_omegaconf, grid
 from ulmfit_style.config import Config
 from ulmfit_style.errors import UserError
 
 COMPLETION = {"--shell-completion", "-sc"}
+SWEEPER = ("hydra/sweeper=ulmfit_style", "hydra.sweep.dir=${runs}/${name}-sweep", "hydra.sweep.subdir=.")
+"""The plugin, and one folder for what launchers keep: no empty one for each job."""
+
+Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
+"""Hydra's launcher: from the overrides of each job, and the number of the first, to what each returned."""
+
+Search = Callable[[Sequence[str], Launch], None]
+"""What a sweeper does: from the overrides of all jobs, and the launcher of each."""
+
+SEARCH: ContextVar[Search] = ContextVar("search")
+"""What the plugin of hydra_plugins/ does. Hydra makes it by itself, out of text, so this is handed past Hydra."""
+
 MODES = {"--run", "-r", "--multirun", "-m", "--cfg", "-c", "--info", "-i"}
 
 
@@ -40,16 +54,19 @@ def without_config_dir(arguments: Sequence[str]) -> list[str]:
     return [f"{SEARCH_PATH}=[{quoted}]", *rest] if folders else rest
 
 
-def run(job: Callable[[Config], None], arguments: Sequence[str]) -> None:
+def run(job: Callable[[Config], Any], arguments: Sequence[str], search: Search | None = None) -> None:
     """Do a job by Hydra's own entry point, as its flags say: show the config, run many jobs, or the one.
+
+    Args:
+        search: What chooses the jobs of `--multirun`; None for a grid.
 
     Raises:
         UserError: from a wrong override or YAML, or from a job. Every point of a grid is checked before the first one.
     """
     from omegaconf import DictConfig
 
-    def task(values: DictConfig) -> None:
-        job(from_omegaconf(values))
+    def task(values: DictConfig) -> Any:
+        return job(from_omegaconf(values))  # which a sweeper is told
 
     is_override = [not argument.startswith("-") and ("=" in argument or "~" in argument) for argument in arguments]
     flags = [argument for argument, override in zip(arguments, is_override, strict=True) if not override]
@@ -60,6 +77,9 @@ def run(job: Callable[[Config], None], arguments: Sequence[str]) -> None:
     if {"-m", "--multirun"} & set(flags):
         for point in grid(overrides):
             compose(point)
+    if search is not None:
+        SEARCH.set(search)
+        overrides += SWEEPER
     _hydra_main(task, [*flags, *checked(overrides)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 import time
@@ -15,9 +16,9 @@ import yaml
 from ulmfit_style import chain, lineage, pins, processes
 from ulmfit_style.chain import Step, draw, plan, tell
 from ulmfit_style.config import Config, load
-from ulmfit_style.console import muted, say
-from ulmfit_style.errors import Interrupted, UserError
-from ulmfit_style.run import RECIPE
+from ulmfit_style.console import logging_to, muted, say
+from ulmfit_style.errors import Interrupted, Pruned, UserError
+from ulmfit_style.run import LOG, RECIPE
 from ulmfit_style.stages import predict, push, report
 
 Determinants = dict[tuple[str, str], Any]
@@ -65,6 +66,33 @@ def make(config: Config, steps: Sequence[Step], stages: Sequence[str]) -> None:
         _start(config, [stage for stage in stages if stage in STAGES], count)
 
 
+def attempt(config: Config, title: str) -> str | None:
+    """Make the artefacts of one trial among many, quietly but for what all share; return what went wrong, if anything.
+
+    Raises:
+        Pruned: if it was stopped early; no other error, but for what stops all of them.
+    """
+    try:
+        steps = plan(config, chain.TRIAL)
+        shared = [step for step in steps if step.role != "finetune"]
+        if not all(step.artefact.finished for step in shared):
+            # What all share may take hours, and is worth watching.
+            make(config, shared, ["adapt"])
+        with muted():
+            make(config, steps, chain.TRIAL)
+    except Pruned:
+        raise
+    except Exception as error:  # whatever a library raises: the other trials can still be made
+        folder = config.runs / config.name
+        folder.mkdir(parents=True, exist_ok=True)
+        with logging_to(folder / LOG):
+            logging.getLogger(__name__).exception(title)
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        say(f"  failed: {kind}{error}")
+        return str(error) or type(error).__name__
+    return None
+
+
 def _processes(config: Config) -> int:
     """Return how many processes train: as many as the config wants, or one on each visible GPU."""
     if config.processes is not None:
@@ -103,6 +131,8 @@ def main(arguments: Sequence[str]) -> int:
             time.sleep(SPEAKING_SECONDS)
         print(f"ulmfit-style: {error}", file=sys.stderr, flush=True)
         return 128 + error.signal if isinstance(error, Interrupted) else 2
+    except Pruned:
+        return 0  # who started it sees that nothing was made
     except RuntimeError as error:
         if not processes.is_loss(error):
             raise

@@ -410,22 +410,22 @@ def _differences(
         if theirs.get(name) == ours.get(name):
             continue
         if name not in ACTS_THROUGH:
-            options = list(_changed(theirs.get(name), ours.get(name), name))
+            options = list(changes(theirs.get(name), ours.get(name), name))
         else:
             groups, otherwise = ACTS_THROUGH[name]
             options = [
-                option for group in groups for option in _changed(their_recipe.get(group), our_recipe.get(group), group)
+                option for group in groups for option in changes(their_recipe.get(group), our_recipe.get(group), group)
             ] or [otherwise]
         # An option may act through several determinants.
         yield from (option for option in options if option not in told)
         told |= set(options)
 
 
-def _changed(theirs: Any, ours: Any, key: str) -> Iterator[str]:
+def changes(theirs: Any, ours: Any, key: str) -> Iterator[str]:
     """Compare two values of recipes, all the way down."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         for name in {**ours, **theirs}:
-            yield from _changed(theirs.get(name), ours.get(name), f"{key}.{name}")
+            yield from changes(theirs.get(name), ours.get(name), f"{key}.{name}")
     elif isinstance(theirs, dict) or isinstance(ours, dict):
         yield f"{key}=none there" if theirs is None else f"{key}=none here"
     elif theirs != ours:

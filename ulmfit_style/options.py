@@ -449,3 +449,101 @@ class Study(Section):
         if self.search and set(self.search_seeds) & set(self.seeds):
             raise ValueError("search_seeds should be others than the seeds that are reported")
         return self
+
+
+class Dimension(Section):
+    """One dimension of the space of a sweep: a range, or choices."""
+
+    low: int | float | None = None
+    """The lowest value; whole numbers on both ends make a range of whole numbers."""
+    high: int | float | None = None
+    """The highest value."""
+    log: bool = False
+    """Whether the logarithm is searched evenly, as is right for rates."""
+    step: int | float | None = None
+    """The distance between values; null for any value, or for every whole number."""
+    choices: Annotated[tuple[Any, ...], Field(min_length=1)] | None = None
+    """The values, where it is no range."""
+    when: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """What dimensions above it must be for this one to count, each a value or a list: {finetune.pooling: concat}."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_choices(cls, value: Any) -> Any:
+        return {"choices": value} if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Dimension:
+        if self.choices is not None:
+            if {self.low, self.high, self.step} != {None} or self.log:
+                raise ValueError("has choices, so it has no low, high, step and log")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("needs low and high, or choices")
+        if self.low >= self.high:
+            raise ValueError(f"low should be less than high, and they are {self.low:g} and {self.high:g}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log goes with a low above 0, and without step")
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a range of whole numbers."""
+        return all(isinstance(number, int) for number in (self.low, self.high, 1 if self.step is None else self.step))
+
+
+class Sweep(Section):
+    """What `sweep` searches by Optuna, how, and for how long."""
+
+    space: Annotated[dict[str, Dimension], Field(min_length=1)]
+    """The options that are searched, each with a range {low: 1e-6, high: 1e-3, log: true} or choices [8, 16, 32]; a
+    dimension may count only `when` others have a value."""
+    sampler: str = "TPE"
+    """Optuna's sampler, without its last word: TPE, Random, GP, CmaEs, QMC, BruteForce."""
+    sampler_options: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """What that sampler takes: {n_startup_trials: 20}. A seed would have every worker draw the same."""
+    pruner: Literal["none", "median", "asha", "hyperband"] = "median"
+    """What stops a bad trial early. median: it is worse than half of the others were at that point, from the sixth
+    trial on; asha and hyperband: it is not among the best half, at 1, 2, 4, ... measurements (Li et al. 2018)."""
+    pruner_options: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """What that pruner of Optuna's takes: {n_startup_trials: 10}, {reduction_factor: 4}."""
+    measurements: Count = 4
+    """Times that a model is scored on the validation rows, evenly spread, the last time at its end: where a trial may
+    be stopped."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    """A trial is one model for each, and its score their mean: each draws other labelled rows (task.sample_seed),
+    another head and another order (finetune.seed)."""
+    trials: Count | None = 50
+    """Trials in all, over all calls and workers; those that were stopped early or failed count too. null: no bound."""
+    max_hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours after which a worker begins no new trial; null: no bound."""
+    max_failures: Annotated[int, Field(ge=0)] = 5
+    """Failed trials that are put up with; with one more the sweep stops."""
+    parallel: Count = 1
+    """Trials that a worker gives to Hydra's launcher together: for hydra/launcher=joblib or submitit_slurm."""
+    storage: str | None = None
+    """Where the trials are kept: null for journal.log in runs/<name>-sweep, or the URL of a database that many machines
+    share, postgresql://user@host/name. Its password is better in ~/.pgpass."""
+    heartbeat_seconds: Count = 60
+    """Seconds between two signs of life of a trial in a database; after three without one it is taken for dead."""
+    keep_weights: Literal["best", "all", "none"] = "best"
+    """Which fine-tuned models stay on the disk: those of the best trial, all, or none. Scores and predictions do."""
+
+    @model_validator(mode="after")
+    def _ends(self) -> Sweep:
+        if self.trials is None and self.max_hours is None:
+            raise ValueError("needs trials, max_hours or both")
+        for number, (key, dimension) in enumerate(self.space.items()):
+            above = list(self.space)[:number]
+            for other in dimension.when:
+                if other not in above:
+                    there = f"{nearest(other, above)} (there are: {', '.join(above) or 'none'})"
+                    raise ValueError(f"{key}: when: no dimension above it is '{other}'{there}")
+        return self
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[Seed, ...]) -> tuple[Seed, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("should be distinct")
+        return seeds

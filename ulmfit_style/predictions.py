@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ulmfit_style.metrics import Points
 from ulmfit_style.tasks.base import Answer, Row, Task
 
 FILE = "predictions.parquet"
@@ -41,10 +42,14 @@ def read(directory: Path, split: str) -> list[Prediction]:
     return predictions
 
 
+def points(task: Task, directory: Path, split: str) -> Points:
+    """Return each row's part of the score of a split."""
+    found = read(directory, split)
+    return task.points(found, [prediction["target"] for prediction in found])
+
+
 def difference(task: Task, ours: Path, theirs: Path) -> tuple[float, float, float]:
     """Return what the test scores of two directories' models differ by, and its paired bootstrap interval."""
     from ulmfit_style import metrics
 
-    found = [read(directory, "test") for directory in (ours, theirs)]
-    points = [task.points(answers, [answer["target"] for answer in answers]) for answers in found]
-    return metrics.difference(points[0], points[1], task.of_means)
+    return metrics.difference(points(task, ours, "test"), points(task, theirs, "test"), task.of_means)

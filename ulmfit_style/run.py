@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from ulmfit_style import processes
 from ulmfit_style.console import logging_to, say
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import Pruned, UserError
 
 T = TypeVar("T")
 
@@ -82,12 +82,6 @@ class Artefact:
         """Whether its scores and predictions are there, with or without the weights."""
         return self.finished or (self.directory / MEASURED).exists()
 
-    def discard_weights(self) -> None:
-        """Keep all of a finished artefact but the weights; who wants the model has it made again."""
-        (self.directory / MANIFEST).replace(self.directory / MEASURED)
-        for path in self.directory.glob("*.safetensors*"):
-            path.unlink()
-
     def make(self, build: Callable[[Path], None], recipe: Mapping[str, Any], *, alone: bool = False) -> Path:
         """Let `build` fill the directory, unless it is finished, and return it.
 
@@ -132,9 +126,15 @@ class Artefact:
 
     @contextmanager
     def _removed_if_refused(self) -> Iterator[None]:
-        """Remove the directory when the user's input turns out wrong and there is nothing in it to go on from."""
+        """Remove the directory when the user's input turns out wrong and there is nothing in it to go on from.
+
+        So is that of a trial that was stopped early: its curve is kept by the sweep.
+        """
         try:
             yield
+        except Pruned:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            raise
         except UserError:
             if not (self.directory / CHECKPOINTS).exists():
                 shutil.rmtree(self.directory, ignore_errors=True)
@@ -161,6 +161,21 @@ class Artefact:
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(Path("..") / self.directory.name, target_is_directory=True)
         fresh.replace(folder / role)
+
+
+def discard_weights(directory: Path, folder: str) -> None:
+    """Keep all of a finished artefact but the weights, unless a name outside a folder of `runs` links to it.
+
+    Who wants the model then has it made again.
+    """
+    named = any(
+        link.is_symlink() and link.parent.name != folder and link.resolve() == directory.resolve()
+        for link in directory.parent.glob("*/*")
+    )
+    if (directory / MANIFEST).exists() and not named:
+        (directory / MANIFEST).replace(directory / MEASURED)
+        for path in directory.glob("*.safetensors*"):
+            path.unlink()
 
 
 def _same(value: T) -> T:

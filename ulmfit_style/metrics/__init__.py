@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from statistics import stdev
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,20 @@ def over_seeds(points: Sequence[Points], baseline: Sequence[Points], score: Comb
         chosen = random.integers(seeds, size=(len(drawn), seeds))
         found.append(np.take_along_axis(widened, chosen, axis=1).mean(axis=1))
     return middle(np.concatenate(found))
+
+
+def spread(scores: Sequence[float]) -> float:
+    """Return the standard deviation over seeds; no number for one seed."""
+    return stdev(scores) if len(scores) > 1 else math.nan
+
+
+def verdict(low: float, high: float, seeds: int) -> str:
+    """Say what the interval of a difference over so many seeds tells."""
+    if low <= 0 <= high:
+        return "it cannot be told from zero"
+    if seeds == 1:
+        return "the interval excludes zero, but one seed cannot tell a difference from luck"
+    return "the interval excludes zero"
 
 
 def draws(rows: int, seed: int = 0) -> Iterator[np.ndarray[Any, Any]]:

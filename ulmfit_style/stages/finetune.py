@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ulmfit_style import checkpoints, lineage, predictions, processes, tokenizer_pair
+from ulmfit_style import checkpoints, lineage, predictions, processes, storage, tokenizer_pair
 from ulmfit_style.architectures import is_causal
 from ulmfit_style.config import Config
 from ulmfit_style.console import say
@@ -103,6 +103,7 @@ def _finetune(config: Config, directory: Path) -> None:
     from ulmfit_style.training.best import Best
     from ulmfit_style.training.lora import merge
     from ulmfit_style.training.phases import train
+    from ulmfit_style.training.pruning import Pruning
     from ulmfit_style.training.scoring import metric, score
     from ulmfit_style.warm_start import untie
 
@@ -118,7 +119,11 @@ def _finetune(config: Config, directory: Path) -> None:
         say(f"  {len(watched):,} others are watched: the state that scores best on them is kept (finetune.patience)")
         watch = partial(metric, model, tokenizer, task, watched, options.max_length)
         best = Best(task.metric, watch, options.patience)
-    outcomes = train(course, directory / CHECKPOINTS, best=best)
+    pruning, reporting = None, storage.reporting()
+    if reporting is not None:
+        look = partial(metric, model, tokenizer, task, rows.validation, options.max_length)
+        pruning = Pruning(look, reporting.report, reporting.sweep.measurements)
+    outcomes = train(course, directory / CHECKPOINTS, best=best, pruning=pruning)
     if options.lora_rank:
         merge(model)
     if best is not None:

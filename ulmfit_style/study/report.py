@@ -10,11 +10,11 @@ from statistics import mean
 
 from rich.table import Table
 
-from ulmfit_style import figures, lineage
+from ulmfit_style import figures, lineage, metrics
 from ulmfit_style.console import say, show
 from ulmfit_style.data import labelled
 from ulmfit_style.figures import Curve
-from ulmfit_style.study.results import Difference, Reference, Result, differences, labels_saved, spread
+from ulmfit_style.study.results import Difference, Reference, Result, differences, labels_saved
 from ulmfit_style.study.trials import Labels, Plan, Point
 
 
@@ -72,7 +72,7 @@ def _table(plan: Plan, labels: Labels, found: Sequence[Result], simple: Sequence
 def _add(table: Table, name: str, scores: Sequence[float]) -> None:
     failed = any(math.isnan(score) for score in scores)
     told = "failed" if failed else f"{mean(scores):.3f}"
-    sd = "" if failed or len(scores) < 2 else f"{spread(scores):.3f}"
+    sd = "" if failed or len(scores) < 2 else f"{metrics.spread(scores):.3f}"
     table.add_row(name, told, sd, " ".join("failed" if math.isnan(score) else f"{score:.3f}" for score in scores))
 
 
@@ -87,12 +87,7 @@ def _sentence(difference: Difference, baseline: str, metric: str) -> str:
     at = "" if difference.labels is None else f"{difference.labels} labels: "
     scores = f"{at}{metric} {difference.score:.3f} of '{difference.arm}', {difference.baseline:.3f} of '{baseline}'"
     over = f"95 % interval, over {difference.seeds} seed{'s' * (difference.seeds > 1)} and the test rows"
-    if difference.low <= 0 <= difference.high:
-        verdict = "it cannot be told from zero"
-    elif difference.seeds == 1:
-        verdict = "the interval excludes zero, but one seed cannot tell a difference from luck"
-    else:
-        verdict = "the interval excludes zero"
+    verdict = metrics.verdict(difference.low, difference.high, difference.seeds)
     return f"{scores}: {_points(difference)} points ({over}): {verdict}."
 
 

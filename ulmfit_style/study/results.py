@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import mean, stdev
+from statistics import mean
 
 from ulmfit_style import lineage, metrics, predictions
 from ulmfit_style.run import MANIFEST, MEASURED, METRICS, Artefact, read_json
@@ -61,8 +61,7 @@ def read(trial: Trial, error: str | None) -> Result:
     task, directory = lineage.required_task(trial.config), trial.artefact.directory
     scores = read_json(directory / METRICS)
     manifest = read_json(directory / (MANIFEST if trial.artefact.finished else MEASURED))
-    found = predictions.read(directory, "test")
-    points = task.points(found, [prediction["target"] for prediction in found])
+    points = predictions.points(task, directory, "test")
     test, validation = (scores[split]["scores"][task.metric] for split in ("test", "validation"))
     return Result(trial, test, validation, points, manifest["seconds"], None)
 
@@ -90,11 +89,6 @@ def differences(found: Sequence[Result], baseline: str, labels: Labels) -> Itera
         low, high = metrics.over_seeds(points, theirs_points, task.of_means)
         before, after = (mean(result.score for result in results) for results in (theirs, own))
         yield Difference(arm, labels, before, after, low, high, len(own))
-
-
-def spread(scores: Sequence[float]) -> float:
-    """Return the standard deviation over seeds; no number for one seed."""
-    return stdev(scores) if len(scores) > 1 else math.nan
 
 
 def labels_saved(curves: Mapping[int, float], baseline: Mapping[int, float]) -> Iterator[tuple[int, float, str]]:
@@ -127,11 +121,3 @@ def slug(trial: Trial, *, arm: bool = True) -> str:
     parts = [*([trial.arm, *trial.point] if arm else []), "" if trial.labels is None else str(trial.labels)]
     parts.append(f"seed-{trial.seed}")
     return "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-") for part in parts if part)
-
-
-def has_other_name(artefact: Artefact, folder: str) -> bool:
-    """Tell whether a name outside a study's folder links to an artefact."""
-    return any(
-        link.is_symlink() and link.parent.name != folder and link.resolve() == artefact.directory.resolve()
-        for link in artefact.runs.glob("*/*")
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,14 +9,14 @@ from dataclasses import dataclass, field
 from statistics import mean
 
 from ulmfit_style import chain, launch, lineage
-from ulmfit_style.console import duration, muted, say
-from ulmfit_style.errors import Interrupted, UserError
-from ulmfit_style.run import METRICS, Artefact, read_json
+from ulmfit_style.console import duration, say
+from ulmfit_style.errors import UserError
+from ulmfit_style.run import METRICS, Artefact, discard_weights, read_json
 from ulmfit_style.stages import references, setfit
 from ulmfit_style.study import report, results
 from ulmfit_style.study.estimate import Estimate
 from ulmfit_style.study.results import Reference, Result
-from ulmfit_style.study.trials import STAGES, Labels, Plan, Point, Trial, plan
+from ulmfit_style.study.trials import Labels, Plan, Point, Trial, plan
 
 
 def run(overrides: Sequence[str]) -> None:
@@ -86,24 +85,8 @@ class _Running:
         """Make a trial's artefacts; return what went wrong, if anything."""
         say(f"[{self.number}/{self.total}] {trial.title}", style="bold")
         started = time.monotonic()
-        try:
-            steps = chain.plan(trial.config, STAGES)
-            adapted = [step for step in steps if step.role != "finetune"]
-            if not all(step.artefact.finished for step in adapted):
-                # What all seeds share may take hours, and is worth watching.
-                launch.make(trial.config, adapted, ["adapt"])
-            with muted():
-                launch.make(trial.config, steps, STAGES)
-        except (Interrupted, KeyboardInterrupt):
-            raise
-        except Exception as error:  # whatever a library raises: the other runs can still be made
-            logging.getLogger(__name__).exception(trial.title)
-            say(
-                f"  failed: {type(error).__name__}: {error}"
-                if not isinstance(error, UserError)
-                else f"  failed: {error}"
-            )
-            return str(error) or type(error).__name__
+        if (error := launch.attempt(trial.config, trial.title)) is not None:
+            return error
         self.left = [other for other in self.left if other.artefact.fingerprint != trial.artefact.fingerprint]
         self.estimate.learn(trial)
         metric = lineage.required_task(trial.config).metric
@@ -122,8 +105,7 @@ class _Running:
             losers = [] if self.best is None else [self.best[1]]
             self.best = result.validation, artefact
         for loser in losers:
-            if loser.finished and not results.has_other_name(loser, self.plan.folder):
-                loser.discard_weights()
+            discard_weights(loser.directory, self.plan.folder)
 
     def references(self, trial: Trial) -> Iterator[Reference]:
         """Fit the reference models on the rows of a trial, unless it was done, and return what they showed."""

@@ -16,8 +16,6 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.run import Artefact
 from ulmfit_style.schema import spelled
 
-STAGES = ("adapt", "finetune")
-
 Labels = int | str | None
 """A number of labelled rows, `all` of them, or None for what the task says."""
 
@@ -94,13 +92,12 @@ class Plan:
 
     def at(self, config: Config, labels: Labels, seed: int) -> Config:
         """Return a recipe at a number of labels with a seed."""
-        sample: dict[str, Labels] = {"sample_seed": seed}
+        sample: dict[str, Labels] = {}
         if labels is not None:
             kind = "shots" if self.base.study.per_class else "train_samples"
-            sample |= {"train_samples": None, "shots": None, kind: None if labels == "all" else labels}
+            sample = {"train_samples": None, "shots": None, kind: None if labels == "all" else labels}
         task = lineage.required_task(config).model_copy(update=sample)
-        finetune = config.finetune.model_copy(update={"seed": seed})
-        return config.model_copy(update={"task": task, "finetune": finetune, "compare": False})
+        return config.model_copy(update={"task": task, "compare": False}).seeded(seed)
 
 
 def plan(overrides: Sequence[str]) -> Plan:
@@ -163,7 +160,7 @@ def _check(made: Plan) -> None:
     for (arm, point), config in made.variants.items():
         first = made.at(config, made.labels[0], study.seeds[0])
         with muted():
-            chain.plan(first, STAGES)
+            chain.plan(first, chain.TRIAL)
         other = owners.setdefault(lineage.finetune(first).fingerprint, arm)
         if other != arm:
             raise UserError(

@@ -26,6 +26,7 @@ from ulmfit_style.training.batching import Ordered, Rows
 from ulmfit_style.training.best import Best
 from ulmfit_style.training.layers import Layers, with_rates
 from ulmfit_style.training.objectives import Objective
+from ulmfit_style.training.pruning import Pruning
 from ulmfit_style.training.resume import Keeper, is_whole, newest_whole, seal
 from ulmfit_style.training.schedule import Rising
 from ulmfit_style.training.trainer import Finite, Measuring, Progress, RecipeTrainer, Reporting, number
@@ -142,7 +143,11 @@ class Outcome:
 
 
 def train(
-    course: Course, folder: Path, measure: Callable[[], dict[str, float]] = dict, best: Best | None = None
+    course: Course,
+    folder: Path,
+    measure: Callable[[], dict[str, float]] = dict,
+    best: Best | None = None,
+    pruning: Pruning | None = None,
 ) -> list[Outcome]:
     """Train the phases of a course in place, each from the last weights of the one before, and return what each did.
 
@@ -153,6 +158,7 @@ def train(
         folder: Where checkpoints are kept until the stage is finished.
         measure: What is measured before the first phase and after each, and said.
         best: What chooses the state that the model has in the end; None for the last one.
+        pruning: What stops it where it is a trial that falls behind; None where it is none.
     """
     model, settings = course.model, course.settings
     model.to(PartialState().device)
@@ -161,6 +167,9 @@ def train(
     if settings.layers is not None:
         show(_rates(settings.layers, course.phases[-1].learning_rate, settings.layer_decay))
     for place, phase in enumerate(course.phases):
+        if pruning is not None:
+            steps = [_steps(phase, course.ordered(number)) for number, phase in enumerate(course.phases)]
+            pruning.before, pruning.total = sum(steps[:place]), sum(steps)
         done = folder / f"phase-{place}" / "done"
         if is_whole(done):
             load_model(model, done / "model.safetensors", device=str(model.device))
@@ -173,7 +182,8 @@ def train(
         measuring = Measuring(phase.title, measure, before, settings.budget)
         before_it = sum(outcome.log[-1]["step"] for outcome in outcomes)
         reporting.begin(place, before_it, is_last=place == len(course.phases) - 1)
-        log = _run(course, place, (measuring, reporting), folder / f"phase-{place}", best)
+        others = [reporting, *([] if pruning is None else [pruning])]
+        log = _run(course, place, measuring, others, folder / f"phase-{place}", best)
         outcomes.append(Outcome(phase.title, before, measure(), log))
         changes = [
             f"{name.replace('_', ' ')} {number(before[name])} -> {number(value)}"
@@ -194,10 +204,14 @@ def train(
 
 
 def _run(
-    course: Course, place: int, watching: tuple[Measuring, Reporting], folder: Path, best: Best | None
+    course: Course,
+    place: int,
+    measuring: Measuring,
+    others: Sequence[TrainerCallback],
+    folder: Path,
+    best: Best | None,
 ) -> list[dict[str, Any]]:
     """Train one phase in place, from its newest whole checkpoint if there is one, and return its log."""
-    measuring, reporting = watching
     phase, settings = course.phases[place], course.settings
     best = best if phase.lesson is None else None  # another lesson does not bring a better answer to the task
     resumed = newest_whole(folder)
@@ -218,8 +232,8 @@ def _run(
             Progress(steps, ordered, best),
             Finite(phase.title),
             measuring,
-            reporting,
             *([] if best is None else [best]),
+            *others,
             keeper,
         ]
         trainer = trainer_of(course, phase, ordered, folder, callbacks)
