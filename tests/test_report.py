@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from samples import conll, jsonl, questions, reviews, sentences, squad
 
-from ulmfit_style import metrics, predictions
+from ulmfit_style import lineage, metrics, predictions
 from ulmfit_style.__main__ import main
+from ulmfit_style.composing import compose
 from ulmfit_style.metrics import calibration
 from ulmfit_style.run import METRICS, RECIPE, read_json
 
@@ -110,6 +111,13 @@ def test_every_kind_of_task_has_its_page_and_figures(made: tuple[str, list[str]]
     figures = {path.name for path in (runs_of(overrides) / "default/report").iterdir()}
     assert {"course-finetune.png", "course-finetune.svg"} <= figures
     assert page.count("<img") == len(figures) / 2
+
+
+def test_every_score_that_a_sweep_can_rank_by_is_measured_with_an_interval(made: tuple[str, list[str]]):
+    _, overrides = made
+    found = read_json(lineage.finetune(compose(overrides)).directory / METRICS)["validation"]
+    task = lineage.required_task(compose(overrides))
+    assert {task.metric, *task.rankings} <= set(found["scores"]) & set(found["intervals"])
 
 
 # In a browser

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from safetensors.torch import load_file
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.run import MANIFEST, read_json
+from ulmfit_style.run import MANIFEST, METRICS, read_json
 from ulmfit_style.storage import JOURNAL
 
 SPACE = """
@@ -297,6 +297,11 @@ def test_a_worker_out_of_hours_begins_nothing(sweep: Callable, folder: Path, cap
         ("finetune.epochs: {low: 2}", [], "needs low and high, or choices"),
         ("finetune.epochs: {choices: [2], low: 2}", [], "has choices, so it has no low"),
         ("finetune.epochs: {low: 2, high: 4, when: {finetune.pool: x}}", [], "when: no dimension above it is"),
+        (
+            "finetune.epochs: [2, 4]",
+            ["sweep.metric=f1"],
+            "sweep.metric=f1: TextClassification ranks by accuracy, macro_f1, micro_f1, matthews",
+        ),
         ("finetune.epochs: [2, 4]", ["sweep.sampler=TBE"], "Optuna has no such sampler; did you mean 'TPE'"),
         ("finetune.epochs: [2, 4]", ["sweep.sampler_options={seeds: 1}"], "sweep.sampler=TPE: "),
         ("finetune.epochs: [2, 4]", ["sweep.pruner_options={steps: 1}"], "sweep.pruner_options="),
@@ -313,6 +318,17 @@ def test_what_is_wrong_with_a_sweep_is_told_before_anything_is_trained(
     assert main(["sweep", *sweep(f"space:\n  {text}\n", *overrides)]) == 2
     assert problem in capsys.readouterr().err
     assert not list((folder / "runs").glob("finetune-*"))
+
+
+def test_another_score_of_the_task_ranks_the_trials(sweep: Callable, trials: Trials, capsys: pytest.CaptureFixture):
+    text = SPACE.replace("trials:", "  finetune.new_epochs: [1] # which no YAML spells out\ntrials:")
+    assert main(["sweep", *sweep(text, *INSIDE, "sweep.trials=2", "sweep.pruner=none", "sweep.metric=matthews")]) == 0
+    said = capsys.readouterr().out
+    assert "validation matthews" in said
+    assert re.search(r"The intervals of matthews, .* overlap|No trial scored higher|do not overlap", said)
+    for trial in trials():
+        (name,) = trial.user_attrs["artefacts"]
+        assert trial.value == read_json(Path("runs") / name / METRICS)["validation"]["scores"]["matthews"]
 
 
 def test_an_unreachable_database_is_told_without_its_password(sweep: Callable, capsys: pytest.CaptureFixture):

@@ -498,6 +498,8 @@ class Sweep(Section):
     space: Annotated[dict[str, Dimension], Field(min_length=1)]
     """The options that are searched, each with a range {low: 1e-6, high: 1e-3, log: true} or choices [8, 16, 32]; a
     dimension may count only `when` others have a value."""
+    metric: str | None = None
+    """The score on the validation rows that trials are ranked by; null for that of the task."""
     sampler: str = "TPE"
     """Optuna's sampler, without its last word: TPE, Random, GP, CmaEs, QMC, BruteForce."""
     sampler_options: Annotated[dict[str, Any], Field(default_factory=dict)]

@@ -121,7 +121,7 @@ def _finetune(config: Config, directory: Path) -> None:
         best = Best(task.metric, watch, options.patience)
     pruning, reporting = None, storage.reporting()
     if reporting is not None:
-        look = partial(metric, model, tokenizer, task, rows.validation, options.max_length)
+        look = partial(metric, model, tokenizer, task, rows.validation, options.max_length, reporting.sweep.metric)
         pruning = Pruning(look, reporting.report, reporting.sweep.measurements)
     outcomes = train(course, directory / CHECKPOINTS, best=best, pruning=pruning)
     if options.lora_rank:

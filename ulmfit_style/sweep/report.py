@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 import optuna
 import yaml
@@ -64,7 +65,7 @@ def _tell(study: Study, folder: Path) -> None:
         say(f"Failed: trial {trial.number} ({options_of(trial)}): {error_of(trial)}")
     if not found:
         return
-    metric = lineage.required_task(config).metric
+    metric = trials.ranked_by(config)
     table = Table(title=f"the best by the validation rows, over {_seeds(seeds)}", title_justify="left")
     spread = ["sd", "of each"] if len(seeds) > 1 else ["95 % interval"]
     for heading in ("trial", f"validation {metric}", *spread, "options"):
@@ -102,6 +103,11 @@ def _compare(config: Config, study: Study, found: Sequence[FrozenTrial], folder:
         say("No trial scored higher than the recipe as it was: keep it.")
         return
     task = lineage.required_task(config)
+    if (metric := trials.ranked_by(config)) != task.metric:
+        (low, _), (_, high) = (_mean_interval(trial) for trial in (best, recipes[0]))
+        apart = "do not overlap" if low > high else "overlap: keep the recipe, or give more seeds or validation rows"
+        say(f"The intervals of {metric}, of trial {best.number} and of the recipe as it was, {apart}.")
+        return
     for trial in (best, recipes[0]):
         for path in (folder.parent / name / predictions.FILE for name in trial.user_attrs["artefacts"]):
             if not path.exists():
@@ -121,6 +127,11 @@ def _compare(config: Config, study: Study, found: Sequence[FrozenTrial], folder:
         say("So it is within the noise of the recipe: keep that, or give more seeds (sweep.seeds) or validation rows.")
     else:
         say("The best of many trials was lucky as well: its score on the test rows is the fair one.")
+
+
+def _mean_interval(trial: FrozenTrial) -> tuple[float, float]:
+    lows, highs = zip(*trial.user_attrs["intervals"], strict=True)
+    return mean(lows), mean(highs)
 
 
 def _draw(study: Study, folder: Path) -> None:

@@ -16,7 +16,7 @@ from ulmfit_style.run import METRICS, read_json
 from ulmfit_style.storage import Reporting
 from ulmfit_style.sweep import grid as plain_grid
 from ulmfit_style.sweep import report, space
-from ulmfit_style.sweep.trials import Outcome, Worker, count, folder, options_of
+from ulmfit_style.sweep.trials import Outcome, Worker, count, folder, options_of, ranked_by
 
 NUMBER = "ULMFIT_STYLE_TRIAL_NUMBER"
 """Set in the environment of a job by Hydra: which trial it is."""
@@ -37,6 +37,7 @@ def run(typed: Sequence[str]) -> None:
         raise UserError(
             "sweep: a grid and a space, one at a time; give the space those choices too: model: [minilm, bert]"
         )
+    ranked_by(config)
     seed = config.sweep.seeds[0]
     with muted():
         chain.plan(_plain(config).seeded(seed), chain.TRIAL)
@@ -63,7 +64,8 @@ def _search(worker: Worker, typed: Sequence[str], launched: Launch) -> None:
     say(f"sweep: {folder(worker.config)}: {len(worker.sweep.space)} dimensions, {worker.budget()}", style="bold")
     while trials := worker.next():
         jobs = [
-            [*typed, *trial.user_attrs["options"], f"+hydra.job.env_set.{NUMBER}='{trial.number}'"] for trial in trials
+            [*typed, *map(_laid_over, trial.user_attrs["options"]), f"+hydra.job.env_set.{NUMBER}='{trial.number}'"]
+            for trial in trials
         ]
         for trial in trials:
             say(f"trial {trial.number}: {options_of(worker.study.trials[trial.number])}")
@@ -78,6 +80,11 @@ def _search(worker: Worker, typed: Sequence[str], launched: Launch) -> None:
             say(worker.progress(trial.number))
     if running := count(worker.study).running:
         say(f"sweep: other processes still run {running}; `make sweep-report` tells of them when they are done")
+
+
+def _laid_over(option: str) -> str:
+    """Return an option so that Hydra takes it where no YAML spells it out; a group's choice is as it was."""
+    return f"++{option}" if "." in option.partition("=")[0] else option
 
 
 def _plain(config: Config) -> Config:
@@ -111,10 +118,11 @@ def _trial(config: Config) -> Outcome:
         artefact.link(plain.name, f"trial-{number}-seed-{seed}")
         artefacts.append(artefact.directory.name)
         found = read_json(artefact.directory / METRICS)["validation"]
-        score = found["scores"][lineage.required_task(plain).metric]
+        metric = ranked_by(config)
+        score = found["scores"][metric]
         stop = reporting.report(sweep.measurements, score)
         scores.append(score)
-        intervals.append(found["interval"])
+        intervals.append(found["intervals"][metric])
         if stop:
             return Outcome("pruned", scores, intervals, artefacts)
     return Outcome("done", scores, intervals, artefacts)

@@ -66,6 +66,20 @@ def folder(config: Config) -> str:
     return f"{config.name}-sweep"
 
 
+def ranked_by(config: Config) -> str:
+    """Return the name of the score that the trials of a sweep are ranked by.
+
+    Raises:
+        UserError: if it is none of the task's that are the better the higher.
+    """
+    task, metric = lineage.required_task(config), config.sweep.metric if config.sweep else None
+    there = (task.metric, *task.rankings)
+    if metric not in (None, *there):
+        kind = f"{type(task).__name__} ranks by {', '.join(there)}"
+        raise UserError(f"sweep.metric={metric}: {kind}{nearest(str(metric), there)}")
+    return metric or task.metric
+
+
 def done(study: Study) -> list[FrozenTrial]:
     """Return the trials that were trained to the end, the best one first."""
     return sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: -trial.values[0])
@@ -161,7 +175,7 @@ class Worker:
     @property
     def metric(self) -> str:
         """What the score is called."""
-        return lineage.required_task(self.config).metric
+        return ranked_by(self.config)
 
     def budget(self) -> str:
         """Return how far the sweep is to go, and how far it has come."""
@@ -173,7 +187,7 @@ class Worker:
     def _settings(self) -> dict[str, Any]:
         """Return all that makes trials comparable."""
         config = self.config.seeded(self.sweep.seeds[0])
-        compared = self.sweep.model_dump(mode="json", include={"space", "seeds", "measurements"})
+        compared = self.sweep.model_dump(mode="json", include={"space", "metric", "seeds", "measurements"})
         compared["space"] = {key: spelled(told) for key, told in compared["space"].items()}
         task = lineage.required_task(config)
         recipe = {name: getattr(config, name) for name in ("model", "corpus", "pretrain", "adapt", "finetune")}

@@ -164,6 +164,8 @@ class Task(Section, abc.ABC):
 
     metric: ClassVar[str]
     """The score that ranks models."""
+    rankings: ClassVar[Sequence[str]] = ()
+    """The other scores that a sweep can rank models by: of all these a higher one is better."""
     answering: ClassVar[Sequence[str]] = ()
     """The options that say how the model answers: they can be others when it has been trained."""
 

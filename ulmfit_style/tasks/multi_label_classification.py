@@ -28,6 +28,7 @@ class MultiLabelClassification(LabelTask):
     problem_type: ClassVar[str] = "multi_label_classification"
     answered: ClassVar[str] = "labels"
     metric: ClassVar[str] = "micro_f1"
+    rankings: ClassVar[Sequence[str]] = ("macro_f1", "accuracy")
     label_columns: ClassVar[Sequence[str]] = (
         *("labels", "label", "classes", "categories", "tags", "topics", "genres", "emotions"),
         *("라벨", "레이블", "분류", "태그"),

@@ -45,6 +45,7 @@ class QuestionAnswering(Task):
     """Rows of a question, a context, and the stretches of the context that answer it, if any."""
 
     metric: ClassVar[str] = "f1"
+    rankings: ClassVar[Sequence[str]] = ("exact_match",)
     answering: ClassVar[Sequence[str]] = ("overlap", "n_best", "max_answer_length", "null_threshold")
 
     question: Annotated[str | None, Unhashed] = None

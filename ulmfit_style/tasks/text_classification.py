@@ -37,6 +37,7 @@ class TextClassification(LabelTask):
     problem_type: ClassVar[str] = "single_label_classification"
     answered: ClassVar[str] = "label"
     metric: ClassVar[str] = "accuracy"
+    rankings: ClassVar[Sequence[str]] = ("macro_f1", "micro_f1", "matthews")
     label_columns: ClassVar[Sequence[str]] = (
         *("label", "class", "category", "stars", "target", "sentiment", "rating", "intent", "topic", "genre"),
         *("라벨", "레이블", "분류", "감정", "별점"),

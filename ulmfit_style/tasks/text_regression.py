@@ -23,6 +23,7 @@ class TextRegression(TextTask):
     """Rows of a text, or a pair of texts, and a number."""
 
     metric: ClassVar[str] = "pearson"
+    rankings: ClassVar[Sequence[str]] = ("spearman",)
     answering: ClassVar[Sequence[str]] = ("long_documents", "overlap")
     label_columns: ClassVar[Sequence[str]] = (
         *("score", "label", "rating", "stars", "target", "value", "similarity"),

@@ -55,6 +55,7 @@ class TokenClassification(Task):
     """Rows of words and their tags (BIO, IOB1, IOBES, BILOU), or of a text and its entities by their characters."""
 
     metric: ClassVar[str] = "micro_f1"
+    rankings: ClassVar[Sequence[str]] = ("macro_f1", "strict_f1", "precision", "recall")
     answering: ClassVar[Sequence[str]] = ("aggregation", "overlap")
 
     text: Annotated[str | None, Unhashed] = None

@@ -18,15 +18,21 @@ from ulmfit_style.training.answers import answers, likelihoods
 
 
 def metric(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, rows: Sequence[Row], max_length: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    rows: Sequence[Row],
+    max_length: int,
+    name: str | None = None,
 ) -> float:
-    """Return the score of the task's metric alone.
+    """Return one score alone.
 
     Args:
         max_length: Tokens per feature.
+        name: Which one; None for that of the task.
     """
     found = scorable(model, tokenizer, task, rows, max_length)
-    return task.score(found, [task.target(row) for row in rows])[task.metric]
+    return task.score(found, [task.target(row) for row in rows])[name or task.metric]
 
 
 def score(
