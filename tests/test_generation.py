@@ -115,6 +115,12 @@ def test_an_encoder_decoder_reads_the_text_and_learns_its_summary():
     assert (batch["labels"] == IGNORED).any()
 
 
+def test_the_sentences_of_a_document_may_be_a_list():
+    row = Row("a.jsonl", 1, {"text": ["A film.", "It is moving."], "summary": "a"})
+    assert TASK.problem(row) is None
+    assert TASK.source(row) == "A film. It is moving."
+
+
 @pytest.mark.parametrize("family", ["WordPiece", "byte-level", "metaspace"])
 def test_a_decoder_goes_on_from_the_prompt_to_the_summary_and_its_end(family: str):
     tokenizer = tokenizer_of(family, [row.fields["text"] + " TL;DR:\n" for row in ROWS])
@@ -243,7 +249,9 @@ def test_a_broken_chat_that_is_asked_is_told_with_its_place():
     [
         (TASK, {"text": "a b", "summary": " "}, "the summary is empty"),
         (TASK, {"text": None, "summary": "a"}, "the text is empty"),
-        (TASK, {"text": ["a"], "summary": "a"}, "the text is a list, and no text"),
+        (TASK, {"text": ["a", 7], "summary": "a"}, "the text is a list, and no text"),
+        (TASK, {"text": ["", " "], "summary": "a"}, "the text is empty"),
+        (TASK, {"text": ["a.", "b."], "summary": ["a"]}, "the summary is a list, and no text"),
         (
             Translation(path="-", source_language="en", target_language="de"),
             {"text": {"en": "a"}, "translation": {"en": "a", "fr": "b"}},
