@@ -545,6 +545,22 @@ def test_a_text_and_a_file_are_answered_and_other_ways_to_answer_are_checked(
     assert "1 rows are longer than the 32 tokens that the model was trained on; cut" in capsys.readouterr().err
 
 
+def test_sentences_and_summaries_within_columns_go_through_all_stages(tmp_path: Path, request, capsys):
+    plain = [json.loads(line) for line in articles(tmp_path / "articles.jsonl", 40).read_text().splitlines()]
+    rows = [{"paper": {"all": [row["document"], "the end"]}, "told": {"short": row["summary"]}} for row in plain]
+    jsonl(tmp_path / "articles.jsonl", rows)
+    (tmp_path / "checkpoint").symlink_to(request.getfixturevalue("causal_checkpoint"))
+    own = ["task.text=paper.all", "task.summary=told.short", "adapt=plain", "adapt.epochs=1", "finetune.epochs=1"]
+    assert main(["adapt", "finetune", "evaluate", *recipe(tmp_path, *own)]) == 0
+    kept = predictions.read(tmp_path / "runs/default/evaluate", "test")
+    assert {row["target"] for row in kept} <= {row["summary"] for row in plain}
+    model = f"predict.model={tmp_path / 'runs/default/finetune'}"
+    capsys.readouterr()
+    assert main(["predict", model, f"predict.input={tmp_path / 'articles.jsonl'}"]) == 0
+    answered = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [{name: row[name] for name in ("paper", "told")} for row in answered] == rows
+
+
 def test_what_is_cut_is_said_before_training_and_when_scoring(folder: Path, capsys):
     few = ["name=short", "finetune.max_length=6", "task.max_target_length=3", "finetune.max_steps=1", "compare=false"]
     assert main(["finetune", *recipe(folder, *few)]) == 0

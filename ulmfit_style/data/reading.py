@@ -81,8 +81,11 @@ def rows(
         raise together(f"{option}={reference}", problems)
 
 
-def header(option: str, reference: str) -> list[str]:
+def header(option: str, reference: str, inner: Sequence[str] = ()) -> list[str]:
     """Return the names of a file's columns; of a jsonl file, those of its first good row.
+
+    Args:
+        inner: Columns that may lie within others, to be among them.
 
     Raises:
         UserError: if the file is missing, empty, broken before its first row, or not UTF-8.
@@ -91,7 +94,7 @@ def header(option: str, reference: str) -> list[str]:
     problems = []
     for number, fields in _records(option, path, [], None):
         if not isinstance(fields, str):
-            return list(fields)
+            return list(_with_inner(fields, [composed(column) for column in inner]))
         problems.append(f"{path}:{number}: {fields}")
     raise together(f"{option}={reference}", problems or [f"{option}={reference}: holds no rows"])
 
