@@ -98,11 +98,11 @@ $(VENV)/installed: pyproject.toml constraints.txt ulmfit_style/embedded.txt
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	@echo "setup: pytest, ruff and mypy: at first 30 MB to download"
+	@echo "setup: pytest, ruff, mypy and a notebook's kernel: at first 42 MB to download"
 	@$(call pip_install,".[dev]")
 	@touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed
-	@echo "setup: mkdocs: at first 14 MB to download"
+	@echo "setup: mkdocs: at first 15 MB to download"
 	@$(call pip_install,".[docs]")
 	@touch $@

@@ -1,6 +1,7 @@
-"""What is told on pages of the documentation by the code itself: mkdocs calls the two functions `on_...`.
+"""What is told on pages of the documentation by the code itself: mkdocs calls the functions `on_...`.
 
-A line `<!-- options -->` of a page becomes the tables of all options, `<!-- floors -->` the rooms of the house.
+A line `<!-- options -->` of a page becomes the tables of all options, `<!-- floors -->` the rooms of the house. A
+notebook becomes a page with the outputs that are stored in it, so that no kernel is needed.
 """
 
 import ast
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import yaml
 from pydantic_core import PydanticUndefined
 
@@ -17,6 +19,8 @@ from ulmfit_style.schema import Section, spelled
 from ulmfit_style.tasks.base import Task
 
 ROOT = Path(__file__).parents[1]
+
+NOTEBOOK = ".ipynb"
 
 TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "keys and values"}
 LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
@@ -29,8 +33,35 @@ def on_config(config: Any) -> Any:
     return config
 
 
+def on_files(files: Any, config: Any) -> Any:
+    """Make a page of each notebook, which itself can be fetched from there."""
+    from mkdocs.structure.files import File  # the tests of these pages have no mkdocs
+
+    for file in [file for file in files if file.src_uri.endswith(NOTEBOOK)]:
+        name = file.src_uri.removesuffix(NOTEBOOK) + ".md"
+        files.append(File.generated(config, name, content=notebook(Path(file.abs_src_path))))
+    return files
+
+
+def notebook(path: Path) -> str:
+    """Return the cells of a notebook as Markdown, each followed by what it gave when it was run."""
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n\n".join(block for cell in cells for block in _blocks(cell))
+
+
+def _blocks(cell: Any) -> Iterator[str]:
+    if cell.cell_type == "markdown":
+        yield cell.source
+        return
+    yield f"```python\n{cell.source}\n```"
+    for output in cell.outputs:
+        told = output["text"] if "text" in output else output["data"]["text/plain"]
+        yield f"```text\n{told.rstrip()}\n```"
+
+
 def on_page_markdown(markdown: str, **page: Any) -> str:
-    """Fill in what comes from the code."""
+    """Fill in what comes from the code, and link the page of a notebook where it itself is linked."""
+    markdown = markdown.replace(f"{NOTEBOOK})", ".md)")
     for mark, told in (("<!-- options -->", options), ("<!-- floors -->", floors)):
         if mark in markdown:
             markdown = markdown.replace(mark, "\n".join(told()))

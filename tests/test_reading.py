@@ -43,6 +43,24 @@ def test_tsv_jsonl_txt_and_parquet_are_read(tmp_path: Path):
     assert texts(tmp_path / "a.parquet") == [(1, "p"), (2, "q")]
 
 
+def test_a_column_may_lie_within_another_and_a_plain_one_of_that_name_comes_first(tmp_path: Path):
+    rows_ = [{"id": 1, "summary": {"outcome": {"short": "s"}}}, {"summary.outcome.short": "p", "summary": {}}]
+    path = jsonl(tmp_path / "a.jsonl", rows_)
+    column = "summary.outcome.short"
+    assert [row.fields for row in rows("task.path", str(path), [column])] == [{column: "s"}, {column: "p"}]
+    (row, _) = rows("task.path", str(path), [column], others=True)
+    assert row.fields == {**rows_[0], column: "s"}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows_[:1]), tmp_path / "a.parquet")
+    (row,) = rows("task.path", str(tmp_path / "a.parquet"), [column])
+    assert row.fields == {column: "s"}
+    message = r"has no column 'summary.outcome.shot'; did you mean 'summary.outcome.short'\? \(there are: id, summary, "
+    with pytest.raises(UserError, match=message):
+        list(rows("task.path", str(path), ["summary.outcome.shot"]))
+    jsonl(path, [*rows_, {"summary": {"outcome": "s"}}])
+    with pytest.raises(UserError, match=r"a\.jsonl:3: has no column 'summary\.outcome\.short'"):
+        list(rows("task.path", str(path), [column]))
+
+
 NOTES = "one\ntwo\n\n\nthree\n  \nfour\n"
 
 

@@ -52,8 +52,9 @@ def rows(
     Args:
         option: The config field that names the file, for error messages.
         reference: A path, `package:<file>` of an installed Python package, or `hub:<data set>/<file>` of the Hub.
-        columns: The columns that each row must have. The text of a txt or md file goes by the first of these names,
-            whatever it is.
+        columns: The columns that each row must have; `summary.outcome` is `outcome` within the column `summary`, where
+            no column has that name itself. The text of a txt or md file goes by the first of these names, whatever it
+            is.
         others: Whether a row keeps its other columns; else they are left out.
         document: What one row of a txt or md file is; by default a line of txt, and the whole of an md file.
 
@@ -63,10 +64,11 @@ def rows(
     path = locate(option, reference)
     wanted = [composed(column) for column in columns]
     problems, header_seen = [], False
-    for number, fields in _records(option, path, wanted, document, others=others):
-        if isinstance(fields, str):
-            problems.append(f"{path}:{number}: {fields}")
+    for number, record in _records(option, path, wanted, document, others=others):
+        if isinstance(record, str):
+            problems.append(f"{path}:{number}: {record}")
             continue
+        fields = _with_inner(record, wanted)
         missing = [column for column in wanted if column not in fields]
         if missing and not header_seen:
             # Every row will lack them: this is about the file.
@@ -79,8 +81,11 @@ def rows(
         raise together(f"{option}={reference}", problems)
 
 
-def header(option: str, reference: str) -> list[str]:
+def header(option: str, reference: str, inner: Sequence[str] = ()) -> list[str]:
     """Return the names of a file's columns; of a jsonl file, those of its first good row.
+
+    Args:
+        inner: Columns that may lie within others, to be among them.
 
     Raises:
         UserError: if the file is missing, empty, broken before its first row, or not UTF-8.
@@ -89,7 +94,7 @@ def header(option: str, reference: str) -> list[str]:
     problems = []
     for number, fields in _records(option, path, [], None):
         if not isinstance(fields, str):
-            return list(fields)
+            return list(_with_inner(fields, [composed(column) for column in inner]))
         problems.append(f"{path}:{number}: {fields}")
     raise together(f"{option}={reference}", problems or [f"{option}={reference}: holds no rows"])
 
@@ -165,6 +170,18 @@ def locate(option: str, reference: str) -> Path:
     if kind(path) not in KINDS:
         raise UserError(f"{option}={reference}: '{kind(path)}' is not a kind of file that is read here ({_known()})")
     return path
+
+
+def _with_inner(fields: Mapping[str, Any], columns: Sequence[str]) -> Mapping[str, Any]:
+    """Return the fields, and those within them that columns ask for, or all within them where one is not there."""
+    dotted = [column for column in columns if "." in column and column not in fields]
+    inner, level = dict[str, Any](), fields
+    while dotted and level:
+        parts = [(name, part) for name, part in level.items() if isinstance(part, dict)]
+        level = {composed(f"{name}.{key}"): value for name, part in parts for key, value in part.items()}
+        inner |= level
+    found = {column: inner[column] for column in dotted if column in inner}
+    return {**fields, **(found if len(found) == len(dotted) else inner)}
 
 
 def _no_column(column: str, fields: Iterable[str]) -> str:

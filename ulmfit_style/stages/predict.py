@@ -129,7 +129,8 @@ def _rows(task: Task, given: str, pair: str | None) -> Iterator[tuple[Row, Recor
                 raise UserError(f"predict.input={STDIN}: line {number:,} is not UTF-8; convert it by iconv") from error
             yield row, row.fields
     elif _is_file(given):
-        names = columns.find_inputs(task, reading.header("predict.input", given), f"predict.input={given}")
+        named = [column.name for column in task.inputs().values() if column.name is not None]
+        names = columns.find_inputs(task, reading.header("predict.input", given, named), f"predict.input={given}")
         for row in reading.rows("predict.input", given, list(names.values()), others=True):
             yield Row(row.file, row.number, {field: row.fields[name] for field, name in names.items()}), row.fields
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, final
 
 from ulmfit_style.schema import Unhashed
@@ -33,7 +34,8 @@ class Summarization(GenerationTask):
     going_on: ClassVar[str] = "{text}\n\nTL;DR: "
 
     text: Annotated[str | None, Unhashed] = None
-    """The column of the document; null: found by its name (document, article, text, dialogue ...)."""
+    """The column of the document, which may hold its sentences as a list; null: found by its name (document, article,
+    text, dialogue ...)."""
     summary: Annotated[str | None, Unhashed] = None
     """The column of the summary; null: found by its name (summary, highlights, abstract, synopsis ...)."""
 
@@ -43,8 +45,15 @@ class Summarization(GenerationTask):
     def targets(self) -> dict[str, Column]:
         return {"summary": Column("task.summary", self.summary, SUMMARY_COLUMNS)}
 
+    def problem(self, row: Row) -> str | None:
+        sentences = row.fields["text"]
+        if isinstance(sentences, list) and all(isinstance(sentence, str) for sentence in sentences):
+            row = replace(row, fields={**row.fields, "text": " ".join(sentences)})
+        return super().problem(row)
+
     def source(self, row: Row) -> str:
-        return plain(row.fields["text"])
+        text = row.fields["text"]
+        return plain(" ".join(text) if isinstance(text, list) else text)
 
     def target(self, row: Row) -> str:
         return plain(row.fields["summary"])

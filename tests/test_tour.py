@@ -1,0 +1,102 @@
+"""The tour: each kind of task answers with the fields that it promises, in the notebook and outside."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas
+import pytest
+from nbclient import NotebookClient
+from samples import conll, jsonl, questions, reviews, sentences, squad
+
+from ulmfit_style import load
+from ulmfit_style.__main__ import main
+
+NOTEBOOK = Path(__file__).parents[1] / "docs" / "tour.ipynb"
+
+FIELDS = {
+    "sentiment": ["label", "score"],
+    "entities": ["entity_group", "score", "word", "start", "end"],
+    "questions": ["answer", "score", "start", "end"],
+    "summary": ["summary_text"],
+    "translation": ["translation_text"],
+    "text": ["generated_text"],
+}
+"""What an answer of each model of the tour holds; of entities, each of them."""
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, causal_checkpoint: Path) -> Path:
+    """A folder with `docs`, and with `runs` that holds the models of the tour, tiny ones."""
+    folder = tmp_path_factory.mktemp("tour")
+    (folder / "docs").mkdir()
+    texts = [{"text": text, "label": label, "summary": text.split()[-1]} for text, label, _ in reviews(80)]
+    jsonl(folder / "reviews.jsonl", texts)
+    jsonl(folder / "pairs.jsonl", [{"en": row["text"], "de": row["summary"]} for row in texts])
+    conll(folder / "tagged.conll", sentences(80))
+    squad(folder / "asked.json", questions(60))
+    writing = [f"model.checkpoint={causal_checkpoint}", "task.max_target_length=8", "task.test_samples=4"]
+    recipes = {
+        "sentiment": ["text_classification", "reviews.jsonl"],
+        "entities": ["token_classification", "tagged.conll"],
+        "questions": ["question_answering", "asked.json"],
+        "summary": ["summarization", "reviews.jsonl", *writing],
+        "translation": ["translation", "pairs.jsonl", "task.source_language=en", "task.target_language=de", *writing],
+        "text": ["text_generation", "reviews.jsonl", "task.form=documents", *writing],
+    }
+    shared = ["adapt=none", "compare=false", "model.sha256=null", f"model.checkpoint={checkpoint}"]
+    shared += ["finetune.max_length=48", "finetune.epochs=4", "finetune.learning_rate=1e-2"]
+    for name, (task, file, *own) in recipes.items():
+        data = [f"task={task}", f"task.path={folder / file}", f"runs={folder / 'runs'}", f"name={name}"]
+        assert main(["finetune", *shared, *data, *own]) == 0
+    return folder
+
+
+def fields(answer: Any) -> list[str]:
+    """Return the fields of an answer; where it is a list, those of all in it, which have the same."""
+    if isinstance(answer, dict):
+        return list(answer)
+    (same,) = {tuple(fields(part)) for part in answer}
+    return list(same)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_text_a_list_and_a_frame_are_answered_alike(checkout: Path, name: str):
+    model = load(checkout / "runs" / name / "finetune", device="cpu")
+    texts: list[Any] = [text for text, _, _ in reviews(4, seed=1)]
+    frame = pandas.DataFrame({"text": texts})
+    if name == "questions":
+        frame = pandas.DataFrame({"question": "the film is very what", "context": texts})
+        texts = list(frame.itertuples(index=False, name=None))
+    answers = model(texts)
+    assert len(answers) == 4
+    assert fields(answers) == fields(model(texts[0])) == FIELDS[name]
+    assert model(frame) == answers
+
+
+def outputs(name: str, cells: list[Any]) -> Iterator[str]:
+    """Return what the cells of a model gave, from the one that loads it to the next that loads one."""
+    loaded = ""
+    for cell in (cell for cell in cells if cell.cell_type == "code"):
+        if "load(f" in cell.source:
+            loaded = cell.source
+        if f"{{runs}}/{name}/" in loaded:
+            yield from (output["data"]["text/plain"] for output in cell.outputs)
+
+
+def test_every_cell_of_the_tour_gives_what_it_promises(checkout: Path, monkeypatch: pytest.MonkeyPatch):
+    for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(variable, str(checkout / variable))
+    tour = nbformat.read(NOTEBOOK, as_version=4)
+    stored = {name: list(outputs(name, tour.cells)) for name in FIELDS}
+    NotebookClient(tour, timeout=120, resources={"metadata": {"path": str(checkout / "docs")}}).execute()
+    for name, expected in FIELDS.items():
+        given = list(outputs(name, tour.cells))
+        assert len(given) == len(stored[name]) > 0
+        for text in given + stored[name]:
+            if text[0] in "[{":
+                assert fields(ast.literal_eval(text)) == expected
+            else:  # a DataFrame begins with its header
+                assert set(text.splitlines()[0].split()) >= set(expected)
