@@ -1,6 +1,7 @@
-"""The tour: each kind of task answers with the fields that it promises, in the notebook and outside."""
+"""The tour: each kind of task answers with the fields that it promises, in the notebook, on other pages and outside."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,17 @@ from samples import conll, jsonl, questions, reviews, sentences, squad
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
 
-NOTEBOOK = Path(__file__).parents[1] / "docs" / "tour.ipynb"
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "docs" / "tour.ipynb"
+
+PAGES = {
+    "README.md": "sentiment",
+    "docs/how-to/predicting.md": "sentiment",
+    "docs/how-to/token-classification.md": "entities",
+    "docs/how-to/question-answering.md": "questions",
+    "docs/how-to/generation.md": "summary",
+}
+"""Which model of the tour a page's Python means by `runs/default/finetune`."""
 
 FIELDS = {
     "sentiment": ["label", "score"],
@@ -100,3 +111,25 @@ def test_every_cell_of_the_tour_gives_what_it_promises(checkout: Path, monkeypat
                 assert fields(ast.literal_eval(text)) == expected
             else:  # a DataFrame begins with its header
                 assert set(text.splitlines()[0].split()) >= set(expected)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_of_a_page_runs(checkout: Path, monkeypatch: pytest.MonkeyPatch, page: str):
+    monkeypatch.chdir(checkout)
+    pandas.DataFrame({"text": [text for text, _, _ in reviews(4)]}).to_csv("new.csv", index=False)
+    default = checkout / "runs" / "default"
+    default.unlink(missing_ok=True)
+    default.symlink_to(PAGES[page])
+    found = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert found
+    for block in found:
+        exec(block, {})
+
+
+def test_no_page_has_python_that_is_not_run():
+    for path in ROOT.glob("docs/**/*.md"):
+        page = str(path.relative_to(ROOT))
+        if re.search(r"^```python\n", path.read_text(encoding="utf-8"), re.MULTILINE) and page not in PAGES:
+            assert page in ("docs/tutorial.md", "docs/how-to/hub.md"), (
+                page
+            )  # test_tutorial.py and test_push.py run these
