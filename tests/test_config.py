@@ -20,9 +20,9 @@ def problems(*overrides: str) -> list[str]:
 
 
 def test_the_conf_folder_has_the_files_that_these_tests_compose():
-    assert len(YAMLS) == 48
+    assert len(YAMLS) == 53
     assert {path.parent.name for path in YAMLS} == {
-        *("model", "corpus", "task", "pretrain", "adapt", "finetune", "study", "experiment")
+        *("model", "corpus", "task", "pretrain", "adapt", "finetune", "study", "sweep", "experiment")
     }
 
 

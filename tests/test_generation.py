@@ -570,12 +570,12 @@ def test_what_is_cut_is_said_before_training_and_when_scoring(folder: Path, caps
     assert "test: 32 of 32 rows are longer than 6 tokens, and were cut" in printed
 
 
-def test_the_card_tells_the_scores_and_what_is_pushed(folder: Path):
-    files = push._export("me/summaries", (folder / "runs/default/finetune").resolve())
-    assert "generation_config.json" in files
-    card = files["README.md"].decode()
+def test_the_card_tells_the_scores_and_what_is_pushed(folder: Path, tmp_path: Path):
+    push._export(tmp_path, compose(), (folder / "runs/default/finetune").resolve(), "me/summaries", None)
+    assert (tmp_path / "generation_config.json").exists()
+    card = (tmp_path / "README.md").read_text()
     assert "rougeL" in card
-    assert "| Longest text | 32 tokens; longer ones were cut |" in card
+    assert "- Texts longer than 32 tokens were cut." in card
 
 
 @pytest.mark.parametrize(

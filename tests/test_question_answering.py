@@ -517,8 +517,9 @@ def test_a_file_of_questions_is_answered(folder: Path, capsys, tmp_path: Path):
     assert "predict.pair: goes with one text, and predict.input=" in capsys.readouterr().err
 
 
-def test_the_card_tells_how_to_ask_the_model(folder: Path):
-    card = push._export("me/asked", (folder / "runs/default/finetune").resolve())["README.md"].decode()
+def test_the_card_tells_how_to_ask_the_model(folder: Path, tmp_path: Path):
+    push._export(tmp_path, compose(), (folder / "runs/default/finetune").resolve(), "me/asked", None)
+    card = (tmp_path / "README.md").read_text()
     assert "pipeline_tag: question-answering" in card
     assert "pipeline(" not in card  # transformers has none for it any more
     assert 'print(model(("Who?", "Ada.")))' in card

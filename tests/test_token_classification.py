@@ -16,6 +16,7 @@ from transformers import BertConfig, BertForTokenClassification, PreTrainedToken
 
 from ulmfit_style import load, predictions
 from ulmfit_style.__main__ import main
+from ulmfit_style.composing import compose
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.run import METRICS
@@ -573,12 +574,12 @@ def test_another_way_to_answer_is_checked(folder: Path, capsys, option: str, mes
     assert message in capsys.readouterr().err
 
 
-def test_the_card_tells_how_to_ask_the_model_and_what_becomes_of_long_texts(folder: Path):
-    files = push._export("me/entities", (folder / "runs/default/finetune").resolve())
-    card = files["README.md"].decode()
+def test_the_card_tells_how_to_ask_the_model_and_what_becomes_of_long_texts(folder: Path, tmp_path: Path):
+    push._export(tmp_path, compose(), (folder / "runs/default/finetune").resolve(), "me/entities", None)
+    card = (tmp_path / "README.md").read_text()
     assert "pipeline_tag: token-classification" in card
     assert 'pipeline("token-classification", model="me/entities", aggregation_strategy="first")' in card
-    assert "| Longest text | 20 tokens; longer ones were read in windows that overlap |" in card
+    assert "- Texts longer than 20 tokens were read in windows that overlap." in card
 
 
 def test_a_model_is_evaluated_on_another_file_if_it_knows_its_types(folder: Path, checkpoint: Path, capsys, tmp_path):

@@ -46,6 +46,7 @@ def conclude(config: Config) -> None:
     asked = '"..."' if len(task.inputs()) == 1 else '("...", "...")'
     say(f"""  python -c 'from ulmfit_style import load; print(load("{folder}")({asked}))'""")
     say("  make sweep finetune.learning_rate=2e-5,5e-5,1e-4")
+    say("  make report")
     say("  make push hub.repo=my-model hub.dry_run=true")
 
 
