@@ -61,7 +61,7 @@ def test_a_config_survives_its_recipe():
 def test_all_unknown_keys_and_choices_are_listed_at_once_with_the_nearest_name():
     assert problems("finetune.lr=1", "tusk=1", "task=rotten", "task.txt=a") == [
         "task=rotten: there is no such task; did you mean 'rotten_tomatoes'? "
-        "(there are: ag_news, imdb, multi_label_classification, none, opus_books, question_answering, rotten_tomatoes, "
+        "(there are: aclsum, ag_news, imdb, multi_label_classification, none, opus_books, question_answering, rotten_tomatoes, "
         "squad, squad_v2, sst2, summarization, text_classification, text_generation, text_regression, "
         "token_classification, translation, trec, tweet_eval, xsum)",
         "finetune.lr=1: there is no option 'finetune.lr'; "
@@ -178,7 +178,7 @@ def own_yaml(tmp_path: Path) -> Callable[..., str]:
 def test_a_folder_of_ones_own_adds_choices_to_the_groups(own_yaml):
     path = own_yaml(task__mine="_target_: ulmfit_style.tasks.text_classification.TextClassification\npath: my.csv\n")
     assert compose([path, "task=mine", "task.text=a", "task.label=b"]).task.path.train == "my.csv"
-    assert "did you mean 'mine'? (there are: ag_news, imdb, mine, " in problems(path, "task=main")[0]
+    assert "did you mean 'mine'? (there are: aclsum, ag_news, imdb, mine, " in problems(path, "task=main")[0]
 
 
 def test_a_mistake_in_a_yaml_is_told_with_its_file(own_yaml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
