@@ -61,8 +61,8 @@ def test_a_config_survives_its_recipe():
 def test_all_unknown_keys_and_choices_are_listed_at_once_with_the_nearest_name():
     assert problems("finetune.lr=1", "tusk=1", "task=rotten", "task.txt=a") == [
         "task=rotten: there is no such task; did you mean 'rotten_tomatoes'? "
-        "(there are: aclsum, ag_news, imdb, multi_label_classification, none, opus_books, question_answering, rotten_tomatoes, "
-        "squad, squad_v2, sst2, summarization, text_classification, text_generation, text_regression, "
+        "(there are: aclsum, ag_news, imdb, multi_label_classification, none, opus_books, question_answering, "
+        "rotten_tomatoes, squad, squad_v2, sst2, summarization, text_classification, text_generation, text_regression, "
         "token_classification, translation, trec, tweet_eval, xsum)",
         "finetune.lr=1: there is no option 'finetune.lr'; "
         "did you mean 'finetune.learning_rate' or 'finetune.lora_rank'?",

@@ -22,6 +22,9 @@ MARKERS = "osD^vP*X"
 
 _BESIDE: Mapping[str, Any] = {"textcoords": "offset points", "ha": "center", "size": "small"}
 
+MOST_IN_LEGEND = 12
+"""Lines that a legend tells apart; with more it would take the place of the figure."""
+
 LONGEST_NAME = 40
 """Letters of a name beside an axis."""
 
@@ -288,6 +291,10 @@ def plotted(path: Path, plot: Callable[[], object]) -> None:
 
     with pyplot.rc_context({"backend": "agg", "figure.constrained_layout.use": True, "figure.figsize": (9, 5)}):
         plot()
+        for axes in pyplot.gcf().axes:
+            axes.tick_params(axis="x", which="both", labelrotation=90 * bool(axes.get_xscale() == "log"))
+            if (legend := axes.get_legend()) is not None and len(legend.get_texts()) > MOST_IN_LEGEND:
+                legend.remove()
         _save(pyplot.gcf(), path)
         pyplot.close("all")
 

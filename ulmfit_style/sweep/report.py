@@ -27,6 +27,9 @@ FOLDER = Path("conf/experiment")
 SHOWN = 10
 """Trials that the table shows."""
 
+MOST_SLICES = 6
+"""Dimensions of which a figure has a part, those that mattered most."""
+
 FEWEST = 3
 """Trials that importances and figures take."""
 
@@ -83,7 +86,7 @@ def _tell(study: Study, folder: Path) -> None:
         say(
             f"What mattered (Optuna's importances): {', '.join(f'{key} {share:.2f}' for key, share in shares.items())}."
         )
-        _draw(study, folder)
+        _draw(study, folder, [key for key in shares if shares[key]][:MOST_SLICES])
     _compare(config, study, found, folder)
     _write(overrides, config, found[0])
 
@@ -134,14 +137,14 @@ def _mean_interval(trial: FrozenTrial) -> tuple[float, float]:
     return mean(lows), mean(highs)
 
 
-def _draw(study: Study, folder: Path) -> None:
-    """Draw Optuna's own plots."""
+def _draw(study: Study, folder: Path, sliced: Sequence[str]) -> None:
+    """Draw Optuna's own plots, with slices of the given dimensions."""
     from optuna.visualization import matplotlib as plots
 
     plotted: dict[str, Callable[[Study], object]] = {
         "history": plots.plot_optimization_history,
         "importances": plots.plot_param_importances,
-        "slices": plots.plot_slice,
+        "slices": partial(plots.plot_slice, params=list(sliced) or None),
         "curves": plots.plot_intermediate_values,
     }
     for name, plot in plotted.items():
