@@ -31,7 +31,7 @@ CUT = "journal.cut"
 """Beside it: what of a last line was there that a killed process had not written to its end."""
 
 TRIAL = "ULMFIT_STYLE_TRIAL"
-"""Set in the environment of the processes that train a trial: what `Reporting` takes, as JSON."""
+"""Set in the environment of the processes that train a trial: what `TrialInTraining` takes, as JSON."""
 
 TABLES_SECONDS = 5
 """How long the tables of an empty database take to be made."""
@@ -176,7 +176,7 @@ def pruner(sweep: Sweep) -> BasePruner:
         raise UserError(f"sweep.pruner_options={spelled(sweep.pruner_options)}: {error}") from error
 
 
-class Reporting:
+class TrialInTraining:
     """What a trial that is being trained tells, and whether it goes on.
 
     Args:
@@ -218,10 +218,10 @@ class Reporting:
         return study.pruner.prune(study, storage.get_trial(trial))
 
 
-def reporting() -> Reporting | None:
+def trial_in_training() -> TrialInTraining | None:
     """Return the trial that this process trains, if it trains one."""
     if TRIAL not in os.environ:
         return None
     address = json.loads(os.environ[TRIAL])
     sweep, folder = Sweep.model_validate(address.pop("sweep")), Path(address.pop("folder"))
-    return Reporting(sweep, folder, **address)
+    return TrialInTraining(sweep, folder, **address)

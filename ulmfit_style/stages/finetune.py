@@ -119,10 +119,10 @@ def _finetune(config: Config, directory: Path) -> None:
         say(f"  {len(watched):,} others are watched: the state that scores best on them is kept (finetune.patience)")
         watch = partial(metric, model, tokenizer, task, watched, options.max_length)
         best = Best(task.metric, watch, options.patience)
-    pruning, reporting = None, storage.reporting()
-    if reporting is not None:
-        look = partial(metric, model, tokenizer, task, rows.validation, options.max_length, reporting.sweep.metric)
-        pruning = Pruning(look, reporting.report, reporting.sweep.measurements)
+    pruning, trial = None, storage.trial_in_training()
+    if trial is not None:
+        look = partial(metric, model, tokenizer, task, rows.validation, options.max_length, trial.sweep.metric)
+        pruning = Pruning(look, trial.report, trial.sweep.measurements)
     outcomes = train(course, directory / CHECKPOINTS, best=best, pruning=pruning)
     if options.lora_rank:
         merge(model)

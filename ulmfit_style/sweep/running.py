@@ -13,7 +13,7 @@ from ulmfit_style.console import muted, say
 from ulmfit_style.errors import Pruned, UserError
 from ulmfit_style.hydra_flags import Launch
 from ulmfit_style.run import METRICS, read_json
-from ulmfit_style.storage import Reporting
+from ulmfit_style.storage import TrialInTraining
 from ulmfit_style.sweep import grid as plain_grid
 from ulmfit_style.sweep import report, space
 from ulmfit_style.sweep.trials import Outcome, Worker, count, folder, options_of, ranked_by
@@ -102,10 +102,10 @@ def _trial(config: Config) -> Outcome:
     artefacts: list[str] = []
     for seed in sweep.seeds:
         seeded = plain.seeded(seed)
-        reporting = Reporting(sweep, config.runs / plain.name, plain.name, number, scores)
+        trial = TrialInTraining(sweep, config.runs / plain.name, plain.name, number, scores)
         try:
             artefact = lineage.finetune(seeded)
-            with reporting.here():
+            with trial.here():
                 error = None if artefact.measured else launch.attempt(seeded, f"trial {number}")
         except Pruned:
             return Outcome("pruned", scores, intervals, artefacts)
@@ -120,7 +120,7 @@ def _trial(config: Config) -> Outcome:
         found = read_json(artefact.directory / METRICS)["validation"]
         metric = ranked_by(config)
         score = found["scores"][metric]
-        stop = reporting.report(sweep.measurements, score)
+        stop = trial.report(sweep.measurements, score)
         scores.append(score)
         intervals.append(found["intervals"][metric])
         if stop:
