@@ -222,6 +222,7 @@ def test_a_spreadsheet_under_a_false_name_is_told_to_be_no_text(tmp_path: Path):
 
 def test_a_missing_file_is_answered_with_the_nearest_name(write_csv: Callable[..., Path]):
     path = write_csv([])
+    path.with_name("review.cs").mkdir()  # a folder is no file that could be meant
     with pytest.raises(UserError, match=r"there is no such file; did you mean 'reviews\.csv'\?"):
         texts(path.with_name("review.csv"))
 

@@ -165,7 +165,7 @@ def locate(option: str, reference: str) -> Path:
     else:
         path = Path(reference).expanduser()
     if not path.is_file():
-        siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+        siblings = [sibling.name for sibling in path.parent.glob("*") if sibling.is_file()]
         raise UserError(f"{option}={reference}: there is no such file{nearest(path.name, siblings)}")
     if kind(path) not in KINDS:
         raise UserError(f"{option}={reference}: '{kind(path)}' is not a kind of file that is read here ({_known()})")

@@ -7,13 +7,11 @@ from functools import partial
 
 from rich.table import Table
 
-from ulmfit_style import hydra_flags, launch, lineage, pins
+from ulmfit_style import chain, hydra_flags, launch, lineage, pins
 from ulmfit_style.composing import compose, grid
 from ulmfit_style.console import say, show
 from ulmfit_style.errors import UserError
 from ulmfit_style.run import METRICS, read_json
-
-STAGES = ("adapt", "finetune")
 
 
 def run(overrides: Sequence[str]) -> None:
@@ -29,7 +27,7 @@ def run(overrides: Sequence[str]) -> None:
     points = grid(overrides)
     if len(points) < 2:
         raise UserError("sweep: give an option several values, for example finetune.learning_rate=2e-5,5e-5,1e-4")
-    hydra_flags.run(partial(launch.run, stages=STAGES), ["--multirun", *overrides])
+    hydra_flags.run(partial(launch.run, stages=chain.TRIAL), ["--multirun", *overrides])
 
     # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
     configs = [pins.pinned(compose(point)) for point in points]

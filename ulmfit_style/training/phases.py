@@ -166,9 +166,9 @@ def train(
     reporting = Reporting(settings.extras.get("report_to", "none"), folder.parent)
     if settings.layers is not None:
         show(_rates(settings.layers, course.phases[-1].learning_rate, settings.layer_decay))
+    steps = [_steps(phase, course.ordered(place)) for place, phase in enumerate(course.phases)]
     for place, phase in enumerate(course.phases):
         if pruning is not None:
-            steps = [_steps(phase, course.ordered(number)) for number, phase in enumerate(course.phases)]
             pruning.before, pruning.total = sum(steps[:place]), sum(steps)
         done = folder / f"phase-{place}" / "done"
         if is_whole(done):
