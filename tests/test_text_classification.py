@@ -138,6 +138,16 @@ def test_every_kind_that_tells_of_whole_texts_has_a_linear_reference(kind: str):
     assert json.loads(json.dumps(found)) == found
 
 
+def test_the_penalty_of_a_reference_is_chosen_with_classes_of_one_row_too(recwarn: pytest.WarningsRecorder):
+    targets = [str(label) for label in range(20) for _ in range(1 if label == 0 else 3)]
+    features = 0.01 * np.eye(20)[[int(label) for label in targets]]  # so small that a penalty at 1 leaves nothing
+    reference = TASKS["classification"].reference()
+    assert reference is not None
+    answers = reference.fit(features, targets)(features)
+    assert [answer["label"] for answer in answers][1:] == targets[1:]
+    assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]
+
+
 def test_the_loss_is_the_negative_log_probability_of_the_class(model_for, tokenizer, tokenize):
     batch = collate(features(tokenizer, 5), tokenizer)
     model = model_for("classification")
