@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_a_short_phase_is_logged_more_often_and_every_one_at_its_end(tune: Tune,
 
 
 def test_chain_thaw_trains_the_head_then_each_group_alone_and_then_all(tune: Tune, tmp_path: Path):
-    options = ["finetune.unfreeze=chain_thaw", "finetune.layer_decay=2", "finetune.epochs=3", "finetune.max_steps=2"]
+    options = ["finetune.unfreeze=chain_thaw", "finetune.layer_decay=2", "finetune.epochs=3", "finetune.max_steps=10"]
     assert tune(*options, "finetune.batch_size=10", "finetune.trainer.logging_steps=1") == 0
     phases = {title: list(entries) for title, entries in groupby(log(tmp_path / "runs"), lambda entry: entry["phase"])}
     assert {title: (list(entries[0]["rates"]), len(entries)) for title, entries in phases.items()} == {
@@ -69,6 +70,37 @@ def test_max_steps_bounds_the_passes(tune: Tune, tmp_path: Path, bound: str, ste
     options = ["finetune.epochs=3", "finetune.batch_size=5", "finetune.trainer.logging_steps=1"]
     assert tune(f"finetune.max_steps={bound}", *options) == 0
     assert [entry["step"] for entry in log(tmp_path / "runs")] == list(range(1, steps + 1))
+
+
+@pytest.mark.parametrize(
+    ("bound", "steps"),
+    [(3, [1, 1, 1]), (11, [3, 3, 5]), (13, [4, 4, 5]), (19, [4, 4, 11]), (20, [4, 4, 12]), (100, [4, 4, 12])],
+)
+def test_max_steps_bounds_all_phases_together(tune: Tune, tmp_path: Path, bound: int, steps: list[int]):
+    options = ["finetune.unfreeze=[1,2,all]", "finetune.epochs=3", "finetune.batch_size=5"]
+    assert tune(f"finetune.max_steps={bound}", "finetune.trainer.logging_steps=1", *options) == 0
+    assert [len(list(entries)) for _, entries in groupby(log(tmp_path / "runs"), itemgetter("phase"))] == steps
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            ["finetune.unfreeze=[1,2,all]", "finetune.max_steps=2"],
+            "max_steps=2 for the 3 phases of unfreeze",
+        ),
+        (
+            ["finetune.unfreeze=chain_thaw", "finetune.max_steps=4"],
+            "finetune.max_steps=4: finetune.unfreeze=chain_thaw has 5 phases; give at least as many steps",
+        ),
+    ],
+)
+def test_fewer_steps_than_phases_are_refused_before_anything_is_made(
+    tiny_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], told: str
+):
+    assert main(["adapt", "finetune", *tiny_overrides, *options]) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert not list((tmp_path / "runs").glob("adapt-*"))
 
 
 def test_what_no_phase_thaws_stays_as_it_was(tune: Tune, tmp_path: Path, checkpoint: Path):

@@ -254,8 +254,8 @@ class Finetune(Training):
     """Tokens per row, special tokens included. It is said how many rows are longer: these are cut, or read in windows
     where the task tells of single words."""
     max_steps: Count | None = None
-    """At most so many optimizer steps in the last phase, however many rows there are: fewer passes then. null: no
-    bound."""
+    """At most so many optimizer steps in all phases together (but for a contrastive one), however many rows there are.
+    No phase before the last takes more than an equal share of them. null: no bound."""
     unfreeze: Annotated[tuple[int | Literal["all"], ...] | Literal["chain_thaw"], BeforeValidator(_rising)] = ("all",)
     """How many of the last layer groups each phase trains: the head is one, each layer is one, and the embeddings are
     the lowest. [all]: every weight from the start. [1, 2, all]: gradually (ULMFiT, section 3.3): the head alone for one
@@ -290,6 +290,12 @@ class Finetune(Training):
     def _has_what_is_contrasted(self) -> Finetune:
         if self.contrast_epochs and self.pooling == "default":
             raise ValueError("contrast_epochs needs a head that pools the tokens; give finetune.pooling=mean or concat")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_step_for_each_phase(self) -> Finetune:
+        if self.max_steps is not None and self.unfreeze != "chain_thaw" and self.max_steps < len(self.unfreeze):
+            raise ValueError(f"max_steps={self.max_steps} for the {len(self.unfreeze)} phases of unfreeze: give more")
         return self
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -187,13 +188,14 @@ def pooled(
 
 
 def check_groups(config: Config) -> None:
-    """Check that the model has as many layer groups as `finetune.unfreeze` names, on a copy without weights.
+    """Check that `finetune.unfreeze` fits the model's layer groups, on a copy without weights.
 
     Raises:
-        UserError: if it has fewer.
+        UserError: if there are fewer than it names, or more of them than `finetune.max_steps` has steps for.
     """
     options, task = config.finetune, lineage.required_task(config)
-    if _most(options) <= FEWEST_GROUPS or config.model.decoder is not None:
+    counted = options.unfreeze == "chain_thaw" and options.max_steps is not None
+    if config.model.decoder is not None or not (_most(options) > FEWEST_GROUPS or counted):
         return  # and nothing is imported; what a decoder is made of is known when it is made
     import torch
     import transformers
@@ -208,15 +210,7 @@ def check_groups(config: Config) -> None:
     with torch.device("meta"):
         model = getattr(transformers, task.auto_class(architecture.model_type)).from_config(architecture)
     # Embeddings have no adapters.
-    _require_groups(options, [name for name in groups(model, ()) if not options.lora_rank or name != EMBEDDINGS])
-
-
-def _require_groups(options: Finetune, names: Sequence[str]) -> None:
-    if _most(options) > len(names):
-        raise UserError(
-            f"finetune.unfreeze={spelled(options.unfreeze)}: the model has {len(names)} layer groups "
-            f"({', '.join(names)}); give smaller numbers, or all"
-        )
+    _thawed(options, [name for name in groups(model, ()) if not options.lora_rank or name != EMBEDDINGS])
 
 
 def _most(options: Finetune) -> int:
@@ -224,42 +218,68 @@ def _most(options: Finetune) -> int:
     return max((number for number in options.unfreeze if isinstance(number, int)), default=0)
 
 
-def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
-    """Return what is thawed in which order: one pass over the rows for each phase but the last.
+def _thawed(options: Finetune, names: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+    """Return the title of each phase and the layer groups that it trains, of those of a model, the lowest first.
 
     Raises:
-        UserError: if the model has fewer layer groups.
+        UserError: if the model has fewer groups, or there are fewer steps than phases.
+    """
+    from ulmfit_style.training.lora import everything
+
+    if _most(options) > len(names):
+        raise UserError(
+            f"finetune.unfreeze={spelled(options.unfreeze)}: the model has {len(names)} layer groups "
+            f"({', '.join(names)}); give smaller numbers, or all"
+        )
+    every = (everything(options), names)
+    if options.unfreeze == "chain_thaw":
+        *lower, head = names
+        phases = [*((f"{group} alone", [group]) for group in (head, *lower)), every]
+    else:
+        phases = [
+            every if number == "all" else (f"last {number} of {len(names)} layer groups", names[-number:])
+            for number in options.unfreeze
+        ]
+    if options.max_steps is not None and options.max_steps < len(phases):
+        raise UserError(
+            f"finetune.max_steps={options.max_steps}: finetune.unfreeze={spelled(options.unfreeze)} has "
+            f"{len(phases)} phases; give at least as many steps"
+        )
+    return phases
+
+
+def _passes(options: Finetune, phases: int, rows: int) -> list[float]:
+    """Return how many times each phase goes through the rows: once, and the last one `epochs` times.
+
+    `max_steps` bounds all of them together, so that recipes of one phase and of several compare; none before the last
+    takes more than an equal share.
     """
     from ulmfit_style.training.batching import passes
-    from ulmfit_style.training.lora import everything
+
+    times = [*[1.0] * (phases - 1), options.epochs]
+    if options.max_steps is None:
+        return times
+    whole = ceil(rows / options.batch_size)
+    before = min(whole, options.max_steps // phases)
+    bounds = [*[before] * (phases - 1), options.max_steps - before * (phases - 1)]
+    return [
+        own if own * whole <= steps else passes(steps, rows, options.batch_size)
+        for own, steps in zip(times, bounds, strict=True)
+    ]
+
+
+def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
+    """Return what is thawed in which order.
+
+    Raises:
+        UserError: if the model has fewer layer groups, or there are fewer steps than phases.
+    """
     from ulmfit_style.training.phases import Phase
 
-    count = len(layers)
-    _require_groups(options, list(layers))
-    thawed: list[tuple[str, list[str]]] = []
-    every = (everything(options), list(layers))
-    if options.unfreeze == "chain_thaw":
-        *lower, head = layers
-        thawed += [(f"{group} alone", [group]) for group in (head, *lower)]
-        thawed.append(every)
-    else:
-        for number in options.unfreeze:
-            if number == "all":
-                thawed.append(every)
-            else:
-                thawed.append((f"last {number} of {count} layer groups", list(layers)[-number:]))
-    last = options.epochs
-    if options.max_steps is not None:
-        last = min(last, passes(options.max_steps, rows, options.batch_size))
-    epochs = [1.0] * (len(thawed) - 1) + [last]
+    thawed = _thawed(options, list(layers))
     return [
-        Phase(
-            title,
-            [parameter for name in names for parameter in layers[name]],
-            times,
-            options.learning_rate,
-        )
-        for (title, names), times in zip(thawed, epochs, strict=True)
+        Phase(title, [parameter for name in names for parameter in layers[name]], times, options.learning_rate)
+        for (title, names), times in zip(thawed, _passes(options, len(thawed), rows), strict=True)
     ]
 
 
