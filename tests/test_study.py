@@ -204,6 +204,13 @@ def test_one_seed_is_warned_of(with_study: Callable, capsys: pytest.CaptureFixtu
     assert "one seed tells nothing of the spread" in capsys.readouterr().out
 
 
+def test_the_search_of_a_yaml_can_be_left_out(with_study: Callable):
+    searching = STUDY.replace("search: {}", "search: {adapt.epochs: [1, 2]}")
+    text = searching.replace("search_seeds: []", "search_seeds: [9]")
+    assert len(trials.plan(with_study(text)).points) == 2
+    assert not trials.plan(with_study(text, "study.search=null")).searched()
+
+
 def test_options_of_a_stage_that_an_arm_switches_off_do_not_concern_it(with_study: Callable):
     made = trials.plan(with_study(STUDY, "adapt.epochs=3"))
     assert made.variants["fine-tuned", ()].adapt is None

@@ -426,9 +426,10 @@ class Study(Section):
     """Numbers of labelled rows: [10, 100, all]; null for those of the task."""
     per_class: bool
     """Whether `labels` are numbers for each class."""
-    search: dict[str, tuple[Any, ...]]
+    search: Annotated[dict[str, tuple[Any, ...]], BeforeValidator(lambda search: search or {})]
     """Options with the values that each arm tries before, at each number of labels, in all combinations:
-    {finetune.learning_rate: [5e-5, 1e-4]}. What scores best on the validation rows is taken."""
+    {finetune.learning_rate: [5e-5, 1e-4]}. What scores best on the validation rows is taken. null: no search. A mapping
+    that is typed is merged with the YAML's, so that {} leaves that one as it is."""
     search_seeds: tuple[Seed, ...]
     """Seeds of that search: none of `seeds`."""
     references: tuple[Literal["linear", "setfit"], ...]
