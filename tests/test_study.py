@@ -150,6 +150,8 @@ def test_each_arm_takes_what_its_own_search_finds_best_on_the_validation_rows(
                 scores.setdefault(" ".join(result.trial.point), []).append(result.validation)
         assert np.mean(scores[row["searched"]]) == max(map(np.mean, scores.values()))
         assert "adapt.epochs" in row["searched"]
+    assert main(["study", *with_study(STUDY, *small, "adapt.batch_size=8")]) == 0
+    assert "all 18 runs are up to date" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_study_that_failed_in_part_says_so_and_averages_nothing(

@@ -11,6 +11,11 @@ from ulmfit_style import lineage, predictions
 from ulmfit_style.config import Config
 from ulmfit_style.console import say, show
 from ulmfit_style.run import METRICS, read_json
+from ulmfit_style.tasks.text_classification import TextClassification
+
+FEW = 50
+"""Labelled rows of a class, on average, up to which a contrastive phase scored higher wherever it was measured
+(docs/measured.md)."""
 
 
 def conclude(config: Config) -> None:
@@ -45,6 +50,8 @@ def conclude(config: Config) -> None:
     say(f"The model is in {folder} ({tuned.directory}). Next, with the same options:")
     asked = '"..."' if len(task.inputs()) == 1 else '("...", "...")'
     say(f"""  python -c 'from ulmfit_style import load; print(load("{folder}")({asked}))'""")
+    if _has_few_labels(config, metrics["train"]):
+        say("  make finetune adapt=none finetune=contrastive  # with so few labels it may score higher")
     say("  make sweep finetune.learning_rate=2e-5,5e-5,1e-4")
     say("  make report")
     say("  make push hub.repo=my-model hub.dry_run=true")
@@ -53,6 +60,12 @@ def conclude(config: Config) -> None:
 def without_adaptation(config: Config) -> Config:
     """Return the same config with nothing adapted."""
     return config.model_copy(update={"adapt": None})
+
+
+def _has_few_labels(config: Config, train: Mapping[str, Any]) -> bool:
+    """Tell whether there are so few labels that a contrastive phase, which was not asked for, is worth a try."""
+    possible = isinstance(config.task, TextClassification) and not config.finetune.contrast_epochs
+    return possible and train["rows"] <= FEW * len(train["classes"])
 
 
 def _table(results: Mapping[str, Mapping[str, Any]], metric: str, metrics: Mapping[str, Any]) -> Table:

@@ -124,7 +124,7 @@ def _tell_labels_saved(plan: Plan, curves: Sequence[Curve]) -> None:
         if arm == study.baseline:
             continue
         told = [
-            f"{bound + ' ' if bound else ''}{factor:.1f} times at {labels:,}"
+            f"{bound + ' ' if bound else ''}{factor:.2g} times at {labels:,}"
             for labels, factor, bound in labels_saved(means[arm], baseline)
             if bound != "more than" or labels < max(baseline)  # past the end of the curve nothing is known
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
@@ -29,9 +29,11 @@ def run(overrides: Sequence[str]) -> None:
     study = made.base.study
     running = _Running(made, Estimate(made))
     searched = made.searched()
-    first = dict.fromkeys(((arm, labels) for arm in study.arms for labels in made.labels), made.points[0])
-    running.announce([*searched, *made.reported(first)])
-    chosen = {**first, **_best_points(searched, running.through(searched))}
+    chosen = dict.fromkeys(((arm, labels) for arm in study.arms for labels in made.labels), made.points[0])
+    if all(trial.artefact.measured for trial in searched):
+        chosen |= _best_points(searched, (results.read(trial, None) for trial in searched))
+    running.announce([*searched, *made.reported(chosen)])
+    chosen |= _best_points(searched, running.through(searched))
     trials = made.reported(chosen)
     found = list(running.through(trials))
     simple = [reference for trial in _one_each(trials) for reference in running.references(trial)]
@@ -130,7 +132,7 @@ def _one_each(trials: Sequence[Trial]) -> list[Trial]:
     return list({(trial.labels, trial.seed): trial for trial in trials}.values())
 
 
-def _best_points(searched: Sequence[Trial], found: Iterator[Result]) -> Mapping[tuple[str, Labels], Point]:
+def _best_points(searched: Sequence[Trial], found: Iterable[Result]) -> Mapping[tuple[str, Labels], Point]:
     """Return the point of each arm at each number of labels that scores best on the validation rows.
 
     Raises:
