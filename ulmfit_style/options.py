@@ -254,8 +254,8 @@ class Finetune(Training):
     """Tokens per row, special tokens included. It is said how many rows are longer: these are cut, or read in windows
     where the task tells of single words."""
     max_steps: Count | None = None
-    """At most so many optimizer steps in all phases together (but for a contrastive one), however many rows there are.
-    No phase before the last takes more than an equal share of them. null: no bound."""
+    """At most so many optimizer steps in all phases of `unfreeze` together, however many rows there are; none before
+    the last takes more than an equal share of them. null: no bound."""
     unfreeze: Annotated[tuple[int | Literal["all"], ...] | Literal["chain_thaw"], BeforeValidator(_rising)] = ("all",)
     """How many of the last layer groups each phase trains: the head is one, each layer is one, and the embeddings are
     the lowest. [all]: every weight from the start. [1, 2, all]: gradually (ULMFiT, section 3.3): the head alone for one
