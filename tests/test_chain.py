@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoTokenizer, pipeline
 from ulmfit_style import load, predictions
 from ulmfit_style.__main__ import main
 from ulmfit_style.composing import compose
-from ulmfit_style.run import METRICS
+from ulmfit_style.run import METRICS, read_json
 from ulmfit_style.stages import references
 
 
@@ -230,3 +230,18 @@ def test_unknown_commands_are_answered_with_the_nearest(capsys: pytest.CaptureFi
     assert "did you mean 'adapt'?" in capsys.readouterr().err
     assert main(["sweep", "adapt"]) == 2
     assert "sweep: goes alone" in capsys.readouterr().err
+
+
+def test_adapting_at_a_rate_that_moves_nothing_leaves_fine_tuning_as_it_is(tmp_path: Path, tiny_overrides: list[str]):
+    """All that a classifier reads comes through `adapt`, BERT's pooler too, for which a language model has no place."""
+    still = ["adapt.learning_rate=1e-30", "adapt.head_learning_rate=1e-30", "adapt.weight_decay=0", "compare=false"]
+    assert main(["adapt", "finetune", *tiny_overrides, *still, "name=adapted"]) == 0
+    plain_overrides = [override for override in tiny_overrides if not override.startswith("adapt.")]
+    assert main(["finetune", *plain_overrides, "adapt=none", "compare=false", "name=plain"]) == 0
+    adapted, plain = (tmp_path / "runs" / name / "finetune" for name in ("adapted", "plain"))
+    assert adapted.resolve() != plain.resolve()
+    scores = [read_json(directory / METRICS) for directory in (adapted, plain)]
+    assert scores[0]["test"] == scores[1]["test"]
+    assert predictions.read(adapted, "test") == predictions.read(plain, "test")
+    ours, theirs = (load_file(directory / "model.safetensors") for directory in (adapted, plain))
+    assert max((ours[name] - theirs[name]).abs().max() for name in {**ours, **theirs}) < 1e-29

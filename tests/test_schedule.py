@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from ulmfit_style.training.schedule import peak, share
+from ulmfit_style.training.schedule import peak, share, shares
 
 
 def test_the_slanted_rate_is_that_of_the_paper():
@@ -81,3 +81,23 @@ def test_every_rate_lies_between_nothing_and_its_peak(schedule, ratio: float):
     assert ratio == 0.1 or max(shares) == 1  # the peak may lie between two steps
     last = {"constant": 1, "slanted": 1 / 32, "one_cycle": 1e-5}.get(schedule, 0)
     assert shares[-1] == (1 if ratio == 1 else last)
+
+
+def test_the_rate_of_a_step_is_that_of_its_middle():
+    """Step t of T has the rate at (t + 1/2) / T: by hand for T = 4.
+
+    Linear with a peak at 1/4: 1/8 is half of the way up; then 3/8, 5/8 and 7/8 have 5/6, 3/6 and 1/6. Cosine without
+    warm-up: (1 + cos(pi p)) / 2 at p = 1/8, 3/8, 5/8, 7/8. Slanted with a peak at 1/2: (1 + 31 h) / 32 at heights of
+    1/4, 3/4, 3/4, 1/4.
+    """
+    assert shares("linear", 0.25, 4) == pytest.approx([1 / 2, 5 / 6, 3 / 6, 1 / 6])
+    assert shares("cosine", 0, 4) == pytest.approx([0.961940, 0.691342, 0.308658, 0.038060], abs=1e-6)
+    assert shares("slanted", 0.5, 4) == pytest.approx([8.75 / 32, 24.25 / 32, 24.25 / 32, 8.75 / 32])
+    assert shares("constant", 0, 4) == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "slanted", "cosine", "one_cycle", "constant"])
+@pytest.mark.parametrize("ratio", [0, 0.1, 1])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_no_step_has_a_rate_of_zero(schedule, ratio: float, steps: int):
+    assert min(shares(schedule, ratio, steps)) > 0

@@ -127,13 +127,13 @@ def test_no_loss_is_shown_before_there_is_one(
     assert re.search(r"slow: 2/5, .* left, loss \d\.\d+, rate ", second)
 
 
-def test_the_rate_rises_to_its_peak_and_falls_to_zero(learning: Learning):
+def test_the_rate_rises_to_its_peak_and_falls_to_nearly_zero(learning: Learning):
     (outcome,) = learning.run({"epochs": 8})
     rates = {int(entry["step"]): entry["learning_rate"] for entry in outcome.log}
-    # 40 steps, 4 of them warm-up; the rate of step n is that of n - 1 steps done.
-    assert rates[1] == 0
-    assert rates[12] == pytest.approx(1e-3 * (40 - 11) / 36)
-    assert rates[40] == pytest.approx(1e-3 * 1 / 36)
+    # 40 steps, 4 of them warm-up; the rate of a step is that of its middle.
+    assert rates[1] == pytest.approx(1e-3 * 0.5 / 4)
+    assert rates[12] == pytest.approx(1e-3 * (40 - 11.5) / 36)
+    assert rates[40] == pytest.approx(1e-3 * 0.5 / 36)
 
 
 def test_each_layer_group_follows_the_schedule_at_a_rate_of_its_own_and_the_log_has_them_all(
@@ -147,8 +147,8 @@ def test_each_layer_group_follows_the_schedule_at_a_rate_of_its_own_and_the_log_
     logs = [{int(entry["step"]): entry for entry in outcome.log} for outcome in outcomes]
     assert all(entry["rates"]["head"] == entry["learning_rate"] for log in logs for entry in log.values())
     assert set(logs[0][1]["rates"]) == {"layer 2", "head"}
-    # 40 steps, 4 of them warm-up; the rate of step n is that of n - 1 steps done.
-    share = (1 + 31 * (1 - (20 - 1 - 4) / 36)) / 32
+    # 40 steps, 4 of them warm-up; the rate of a step is that of its middle.
+    share = (1 + 31 * (1 - (19.5 - 4) / 36)) / 32
     rates = {"head": 1e-3, "layer 2": 5e-4, "layer 1": 2.5e-4, "embeddings": 1.25e-4}
     assert logs[1][20]["rates"] == pytest.approx({title: rate * share for title, rate in rates.items()})
     shown = capsys.readouterr().out

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ulmfit_style import gguf
 from ulmfit_style.embedded import locate
@@ -104,8 +104,18 @@ def finetuned(source: str, option: str) -> Checkpoint:
     return Checkpoint(found.directory, {**found.identity, "recipe": file_digest(recipe)})
 
 
-def loaded(auto_class: Any, source: Path, **settings: Any) -> tuple[PreTrainedModel, set[str]]:
-    """Return a checkpoint's model, and the names of the parameters that the checkpoint lacks.
+class Loaded(NamedTuple):
+    """A model with a checkpoint's weights."""
+
+    model: Any  # PreTrainedModel, whose attributes are typed as unions
+    missing: set[str]
+    """The names of the parameters that the checkpoint lacks."""
+    unplaced: set[str]
+    """The names of the checkpoint's weights that the model has no place for, such as a pooler's in a language model."""
+
+
+def loaded(auto_class: Any, source: Path, **settings: Any) -> Loaded:
+    """Return a checkpoint's model.
 
     Args:
         auto_class: The transformers class that loads it.
@@ -121,7 +131,30 @@ def loaded(auto_class: Any, source: Path, **settings: Any) -> tuple[PreTrainedMo
         trust_remote_code=False,
         **settings,
     )
-    return model, found["missing_keys"]
+    return Loaded(model, set(found["missing_keys"]), set(found["unexpected_keys"]))
+
+
+def save(model: PreTrainedModel, directory: Path, source: Path, unplaced: set[str]) -> None:
+    """Save a model, and beside its weights those of its checkpoint that it has no place for.
+
+    A later stage may read these: `AutoModelForMaskedLM` drops BERT's pooler, which a classifier reads. Without it the
+    classifier of an adapted model would begin with a random pooler, and that of the checkpoint with a trained one.
+
+    Args:
+        source: The directory of the checkpoint that the model was made from.
+        unplaced: As `Loaded.unplaced`.
+    """
+    from safetensors import safe_open
+
+    prefix = f"{model.base_model_prefix}."
+    rest: dict[str, Any] = {}
+    for path in sorted(source.glob("*.safetensors")) if unplaced else ():
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            # A checkpoint of the body alone names its weights without the prefix.
+            missing_prefix = "" if any(name.startswith(prefix) for name in names) else prefix
+            rest |= {missing_prefix + name: file.get_tensor(name) for name in names if name in unplaced}
+    model.save_pretrained(directory, state_dict={**model.state_dict(), **rest} if rest else None)
 
 
 def tokenizer(directory: Path) -> PreTrainedTokenizerBase:

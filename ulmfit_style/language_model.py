@@ -44,6 +44,8 @@ class Prepared:
     """The held-out documents of the general text."""
     missing: set[str]
     """The names of the parameters that the checkpoint lacked: those of the language-model head, where it had none."""
+    unplaced: set[str]
+    """The names of the checkpoint's weights that a language model has no place for, and which travel with it."""
 
 
 def prepare(
@@ -75,7 +77,7 @@ def prepare(
     remembered = None if general is None else tokens.load(general, tokenizer, options.max_length, config.runs)
 
     # Model
-    model, missing = _load(objective, source, options.seed)
+    model, missing, unplaced = _load(objective, source, options.seed)
     layers = with_adapters(model, groups(model, missing), options)
     if len(tokenizer) > (vocabulary := model.get_input_embeddings().weight.shape[0]):
         raise UserError(f"{source}: the tokenizer has {len(tokenizer):,} tokens, and the model {vocabulary:,}")
@@ -114,9 +116,8 @@ def prepare(
         say("  the checkpoint has no language-model head: a new one is trained first, with the body frozen")
         phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
     course = Course(model, phases, settings(config, options, layers), Lesson(objective, rows, objective.collate))
-    return Prepared(
-        course, objective, tokenizer, chunks, unseen, None if remembered is None else remembered[1], missing
-    )
+    general_unseen = None if remembered is None else remembered[1]
+    return Prepared(course, objective, tokenizer, chunks, unseen, general_unseen, missing, unplaced)
 
 
 def learn(
@@ -164,7 +165,7 @@ def learn(
     if not processes.is_main():
         return
     samples.append([objective.sample(model, row) for row in shown])
-    model.save_pretrained(directory)
+    checkpoints.save(model, directory, source, prepared.unplaced)
     prepared.tokenizer.save_pretrained(directory)
     loaded = "untrained head" if prepared.missing else "checkpoint"
     beginning = "random weights" if isinstance(options, Pretrain) else loaded
@@ -187,15 +188,15 @@ def learn(
         "log": [{"phase": outcome.title, **entry} for outcome in outcomes for entry in outcome.log],
     }
     if isinstance(options, Adapt):
-        start, _ = _load(objective, source, options.seed)
+        start = _load(objective, source, options.seed).model
         metrics["drift"] = drift(model, start, prepared.missing)
         say(f"  weights have moved by {', '.join(f'{share:.1%} ({name})' for name, share in metrics['drift'].items())}")
     _show(metrics["samples"])
     write_json(directory / METRICS, metrics)
 
 
-def _load(objective: LanguageObjective, source: Path, seed: int) -> tuple[Any, set[str]]:
-    """Return a checkpoint's language model, and the names of the parameters that the checkpoint lacks."""
+def _load(objective: LanguageObjective, source: Path, seed: int) -> checkpoints.Loaded:
+    """Return a checkpoint's language model."""
     import transformers
     from transformers import set_seed
 

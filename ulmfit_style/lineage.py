@@ -25,12 +25,12 @@ from ulmfit_style.tasks.base import Row, Task
 
 RESULT_VERSIONS = {
     "scratch": 1,
-    "pretrain": 1,
+    "pretrain": 2,
     "references": 2,
     "setfit": 1,
-    "adapt": 2,
+    "adapt": 3,
     "decoder_tokenizer": 1,
-    "finetune": 1,
+    "finetune": 2,
     "evaluate": 1,
 }
 """Raised whenever a stage would make something else of the same config."""

@@ -83,7 +83,7 @@ def encoder_decoder(
         length: The tokens that are written at most.
     """
     options, target = config.model, tokenizer.target
-    encoder, without = checkpoints.loaded(AutoModel, source)
+    encoder, without, _ = checkpoints.loaded(AutoModel, source)
     if options.decoder == "scratch":
         decoder, new = _new(options, encoder, target, length)
     else:
@@ -91,7 +91,7 @@ def encoder_decoder(
         place = source if checkpoint is None else checkpoints.resolve(checkpoint, "model.decoder").directory
         settings = AutoConfig.from_pretrained(place, trust_remote_code=False)
         settings.is_decoder = settings.add_cross_attention = True
-        decoder, new = checkpoints.loaded(AutoModelForCausalLM, place, config=settings)
+        decoder, new, _ = checkpoints.loaded(AutoModelForCausalLM, place, config=settings)
     for part in (encoder, decoder):
         part.config.name_or_path = ""  # a path of this disk, which would be saved
     model = EncoderDecoderModel(encoder=encoder, decoder=decoder)

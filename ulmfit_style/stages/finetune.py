@@ -84,7 +84,7 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     elif options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
         auto_class = getattr(transformers, task.auto_class(model_type))
-        model, missing = checkpoints.loaded(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
+        model, missing, _ = checkpoints.loaded(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
         model, missing = pooled(source, options.pooling, head)
     task.start(model, tokenizer, trained)
@@ -176,7 +176,7 @@ def pooled(
 
     from ulmfit_style.pooling import PooledConfig, PooledForSequenceClassification
 
-    body, missing = checkpoints.loaded(AutoModel, source)
+    body, missing, _ = checkpoints.loaded(AutoModel, source)
     body.config.name_or_path = ""  # a path of this disk, which would be saved
     config = PooledConfig(
         body=body.config.to_dict(),

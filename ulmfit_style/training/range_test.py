@@ -94,10 +94,11 @@ def range_test(course: Course, options: LrFind, folder: Path) -> list[Point]:
         train(replace(course, phases=before, settings=settings), folder)
     course.model.to(PartialState().device)
     rows = course.ordered(len(before))
-    # A step has the rate that is due before it, so the peak would be reached one step after the last.
+    # A step has the rate of its middle, so the phase begins half a step below the first rate, and ends as far above
+    # the last one.
     factor = (options.highest / options.lowest) ** (1 / (options.steps - 1))
-    fold = factor**options.steps
-    phase = Phase(last.title, last.thawed, passes(options.steps, len(rows), rows.batch_size), options.lowest * fold)
+    fold, top = factor**options.steps, options.highest * factor**0.5
+    phase = Phase(last.title, last.thawed, passes(options.steps, len(rows), rows.batch_size), top)
     rising = replace(settings, schedule=Rising(1 / fold), extras={**settings.extras, **EVERY_STEP})
     watch = Watch()
     with progress("range test", options.steps) as steps:

@@ -59,3 +59,12 @@ def peak(schedule: Schedule | Rising, warmup_ratio: float, steps: int) -> Fracti
     if schedule == "linear":
         return Fraction(math.ceil(steps * warmup_ratio), steps)
     return Fraction(str(warmup_ratio))
+
+
+def shares(schedule: Schedule | Rising, warmup_ratio: float, steps: int) -> list[float]:
+    """Return the rate of each step of a phase, as a share of its peak: that in the middle of the step.
+
+    So no step has a rate of 0, neither the first nor the last, also where there is but one.
+    """
+    top = peak(schedule, warmup_ratio, steps)
+    return [share(schedule, Fraction(2 * step + 1, 2 * steps), top) for step in range(steps)]

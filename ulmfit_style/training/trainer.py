@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -80,10 +79,9 @@ class RecipeTrainer(Trainer):
         """Let the rate of every parameter group rise and fall alike."""
         optimizer = optimizer or self.optimizer
         assert optimizer is not None  # it was made before
-        peak = schedule.peak(self.shape, self.args.warmup_steps, num_training_steps)
-        self.lr_scheduler = LambdaLR(
-            optimizer, lambda step: schedule.share(self.shape, Fraction(step, num_training_steps), peak)
-        )
+        shares = schedule.shares(self.shape, self.args.warmup_steps, num_training_steps)
+        # Torch asks for the rate after the last step too.
+        self.lr_scheduler = LambdaLR(optimizer, lambda step: shares[min(step, num_training_steps - 1)])
         return self.lr_scheduler
 
     def get_batch_samples(
