@@ -12,9 +12,9 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from ulmfit_style.config.stages import Corpus
 from ulmfit_style.data import corpus, tokens
-from ulmfit_style.embedded import locate
-from ulmfit_style.options import Corpus
+from ulmfit_style.models.embedded import locate
 from ulmfit_style.training.packing import Packed
 
 megabytes = int(sys.argv[1])

@@ -13,9 +13,9 @@ import nbformat
 import yaml
 from pydantic_core import PydanticUndefined
 
-from ulmfit_style.composing import CONF, compose
-from ulmfit_style.config import Config, section_of, task_class_of
-from ulmfit_style.schema import Section, spelled
+from ulmfit_style.cli.composing import CONF, compose
+from ulmfit_style.config.schema import Section, spelled
+from ulmfit_style.recipe import Config, section_of, task_class_of
 from ulmfit_style.tasks.base import Task
 
 ROOT = Path(__file__).parents[1]

@@ -27,8 +27,8 @@ from transformers import (
 )
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.composing import compose
-from ulmfit_style.config import Config
+from ulmfit_style.cli.composing import compose
+from ulmfit_style.recipe import Config
 
 
 @pytest.fixture(scope="session")

@@ -27,9 +27,11 @@ from transformers import (
 )
 
 from ulmfit_style import processes
-from ulmfit_style.checkpoints import sentinels
-from ulmfit_style.composing import compose
-from ulmfit_style.pooling import PooledConfig, PooledForSequenceClassification
+from ulmfit_style.cli.composing import compose
+from ulmfit_style.models.checkpoints import sentinels
+from ulmfit_style.models.layers import groups
+from ulmfit_style.models.lora import with_adapters
+from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
@@ -43,8 +45,6 @@ from ulmfit_style.tasks.translation import Translation
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Encoded, Ordered
 from ulmfit_style.training.contrast import Contrast, Groups
-from ulmfit_style.training.layers import groups
-from ulmfit_style.training.lora import with_adapters
 from ulmfit_style.training.objectives import CausalLM, Denoising, MaskedLM
 from ulmfit_style.training.trainer import RecipeTrainer
 

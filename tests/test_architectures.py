@@ -9,8 +9,8 @@ import pytest
 from transformers.models.auto import modeling_auto
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.architectures import has_head, objective
 from ulmfit_style.errors import UserError
+from ulmfit_style.models.architectures import has_head, objective
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from watching import Watching
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.run import METRICS
+from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.training.best import CURVE, Best
 from ulmfit_style.training.resume import is_whole, newest_whole
 

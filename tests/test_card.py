@@ -13,14 +13,16 @@ import pytest
 from huggingface_hub import ModelCard
 from samples import reviews
 
-from ulmfit_style import comparison, lineage, predictions, provenance
+from ulmfit_style import lineage
 from ulmfit_style.__main__ import main
-from ulmfit_style.composing import compose, overrides_of
-from ulmfit_style.config import from_recipe
-from ulmfit_style.provenance import Made
+from ulmfit_style.analysis import comparison
+from ulmfit_style.artefacts import finished, predictions
+from ulmfit_style.artefacts.directory import METRICS, read_json, write_json
+from ulmfit_style.artefacts.finished import Made
+from ulmfit_style.cli.composing import compose, overrides_of
 from ulmfit_style.publishing import card
 from ulmfit_style.publishing.export import without_private_paths
-from ulmfit_style.run import METRICS, read_json, write_json
+from ulmfit_style.recipe import from_recipe
 
 MANIFEST = {
     "stage": "finetune",
@@ -44,7 +46,7 @@ def made(tmp_path: Path) -> Callable[..., Made]:
         write_json(directory / METRICS, metrics)
         manifest = {**MANIFEST, "stage": stage, "determinants": {**MANIFEST["determinants"], **determinants}}
         write_json(directory / "manifest.json", manifest)
-        return provenance.of(directory)
+        return finished.of(directory)
 
     return make
 

@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from samples import reviews
 from transformers import AutoModel, AutoTokenizer, pipeline
 
-from ulmfit_style import load, predictions
+from ulmfit_style import load
 from ulmfit_style.__main__ import main
-from ulmfit_style.composing import compose
-from ulmfit_style.run import METRICS, read_json
+from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.directory import METRICS, read_json
+from ulmfit_style.cli.composing import compose
 from ulmfit_style.stages import references
 
 

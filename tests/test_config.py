@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ulmfit_style.composing import CONF, compose, grid
-from ulmfit_style.config import Config, from_recipe
+from ulmfit_style.cli.composing import CONF, compose, grid
 from ulmfit_style.errors import ConfigError
+from ulmfit_style.recipe import Config, from_recipe
 
 YAMLS = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
 

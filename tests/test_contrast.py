@@ -15,12 +15,12 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_see
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
+from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.chain import plan
-from ulmfit_style.composing import compose
+from ulmfit_style.cli.composing import compose
+from ulmfit_style.config.stages import GROUP
 from ulmfit_style.errors import ConfigError, UserError
-from ulmfit_style.options import GROUP
-from ulmfit_style.pooling import PooledConfig, PooledForSequenceClassification
-from ulmfit_style.run import METRICS, read_json
+from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.stages import finetune
 from ulmfit_style.training.contrast import TEMPERATURE, Contrast, Groups
 from ulmfit_style.training.phases import train

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 from samples import jsonl, reviews
 
-from ulmfit_style.composing import compose
-from ulmfit_style.config import Config
+from ulmfit_style.cli.composing import compose
+from ulmfit_style.config.stages import Corpus
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.errors import UserError
-from ulmfit_style.options import Corpus
+from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.text_classification import TextClassification
 
 

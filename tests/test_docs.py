@@ -17,9 +17,9 @@ import yaml
 
 import ulmfit_style.tasks
 from ulmfit_style.__main__ import ALONE, COMMANDS, main
-from ulmfit_style.composing import CONF, compose, grid
-from ulmfit_style.config import all_keys, task_class_of
+from ulmfit_style.cli.composing import CONF, compose, grid
 from ulmfit_style.data import new_task
+from ulmfit_style.recipe import all_keys, task_class_of
 from ulmfit_style.tasks.base import Task
 
 ROOT = Path(__file__).parents[1]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ulmfit_style import agreement, doctor, embedded
 from ulmfit_style.__main__ import main
+from ulmfit_style.analysis import agreement, doctor
+from ulmfit_style.models import embedded
 
 LINE = re.compile(r"(\S+|package index|two processes) {1,16}\S.*")
 

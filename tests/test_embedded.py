@@ -6,8 +6,8 @@ from zipfile import ZipFile
 
 import pytest
 
-from ulmfit_style import embedded
 from ulmfit_style.errors import UserError
+from ulmfit_style.models import embedded
 
 
 @pytest.fixture

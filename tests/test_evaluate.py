@@ -8,10 +8,10 @@ import pyarrow.parquet
 import pytest
 from samples import reviews
 
-from ulmfit_style import predictions
 from ulmfit_style.__main__ import main
+from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.metrics import classification
-from ulmfit_style.run import METRICS
 
 
 def option(overrides: list[str], name: str) -> Path:

@@ -10,7 +10,7 @@ from samples import conll, jsonl, sentences
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
-from ulmfit_style.insight import explain
+from ulmfit_style.analysis import explain
 from ulmfit_style.predictor import Predictor
 
 GOOD, BAD = "the film number 7 is wonderful", "a plot number 12 is dreadful"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ulmfit_style import figures
 from ulmfit_style.__main__ import main
-from ulmfit_style.run import METRICS, read_json
+from ulmfit_style.artefacts.directory import METRICS, read_json
+from ulmfit_style.results import figures
 
 GROUPS = ["head", "layer 2", "layer 1", "embeddings"]
 

@@ -39,13 +39,15 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LabelSmoother
 
-from ulmfit_style import checkpoints, load, predictions
+from ulmfit_style import load
 from ulmfit_style.__main__ import main
-from ulmfit_style.composing import compose
+from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.directory import METRICS
+from ulmfit_style.cli.composing import compose
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import ConfigError, UserError
 from ulmfit_style.launch import plan
-from ulmfit_style.run import METRICS
+from ulmfit_style.models import checkpoints
 from ulmfit_style.stages import push
 from ulmfit_style.tasks.base import IGNORED, Row
 from ulmfit_style.tasks.generation import GenerationTask

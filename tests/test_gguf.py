@@ -11,13 +11,13 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
-from ulmfit_style import checkpoints
 from ulmfit_style.__main__ import main
-from ulmfit_style.checkpoints import Checkpoint, resolve
-from ulmfit_style.composing import CONF, compose
+from ulmfit_style.artefacts.directory import file_digest
+from ulmfit_style.cli.composing import CONF, compose
+from ulmfit_style.config.stages import Model
 from ulmfit_style.errors import UserError
-from ulmfit_style.options import Model
-from ulmfit_style.run import file_digest
+from ulmfit_style.models import checkpoints
+from ulmfit_style.models.checkpoints import Checkpoint, resolve
 
 Write = Callable[..., Path]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ulmfit_style.composing import compose
+from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.hydra_flags import without_config_dir
 from ulmfit_style.errors import UserError
-from ulmfit_style.hydra_flags import without_config_dir
 
 MINE = "_target_: ulmfit_style.tasks.text_classification.TextClassification\npath: my.csv\ntext: a\nlabel: b\n"
 

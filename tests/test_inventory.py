@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from ulmfit_style import inventory, lineage
+from ulmfit_style import launch, lineage
 from ulmfit_style.__main__ import main
-from ulmfit_style.comparison import without_adaptation
-from ulmfit_style.config import Config, load
+from ulmfit_style.analysis.comparison import without_adaptation
+from ulmfit_style.artefacts import inventory
+from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact, device, read_json, write_json
 from ulmfit_style.errors import UserError
-from ulmfit_style.run import MANIFEST, RECIPE, Artefact, device, read_json, write_json
+from ulmfit_style.recipe import Config, load
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_finetune_and_push_name_the_command_and_the_nearest(made, compose_tiny):
 def test_a_plan_tells_each_step_and_does_nothing(made, compose_tiny, capsys, folder: Path):
     adapted = made()
     before = sorted(folder.rglob("*"))
-    inventory.plan(compose_tiny("compare=false"), ["adapt", "finetune"])
+    launch.preview(compose_tiny("compare=false"), ["adapt", "finetune"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2].endswith(f"learns the corpus: up to date ({adapted.directory})")
     assert lines[-1].startswith("[2/2] finetune: the task: would run (")
@@ -102,7 +103,7 @@ def test_an_artefact_that_is_up_to_date_tells_what_is_other_now(made, compose_ti
 
     def told(*overrides: str, **changes) -> list[str]:
         write_json(adapted.directory / MANIFEST, {**manifest, **changes})
-        inventory.plan(compose_tiny(*overrides), ["adapt"])
+        launch.preview(compose_tiny(*overrides), ["adapt"])
         lines = capsys.readouterr().out.splitlines()
         return lines[lines.index(there) + 1 :]
 
@@ -132,13 +133,13 @@ def test_an_artefact_that_is_up_to_date_is_told_without_torch(made, tiny_overrid
 
 def test_a_plan_says_that_an_input_is_missing(compose_tiny):
     with pytest.raises(UserError, match="finetune: there is no adapted model for this config"):
-        inventory.plan(compose_tiny("compare=false"), ["finetune"])
+        launch.preview(compose_tiny("compare=false"), ["finetune"])
 
 
 def test_a_plan_tells_a_run_that_was_stopped(made, compose_tiny, capsys):
     adapted = made()
     (adapted.directory / "manifest.json").unlink()
-    inventory.plan(compose_tiny(), ["adapt"])
+    launch.preview(compose_tiny(), ["adapt"])
     assert f"would run ({adapted.directory} was begun, but not finished)" in capsys.readouterr().out
 
 
@@ -158,7 +159,7 @@ def test_a_recipe_is_not_written_over_a_file_or_into_a_folder_that_is_not_there(
     compose_tiny, tmp_path: Path, name: str, message: str
 ):
     with pytest.raises(UserError, match=f"write={tmp_path / name}: {message}"):
-        inventory.plan(compose_tiny(), ["adapt"], tmp_path / name)
+        launch.preview(compose_tiny(), ["adapt"], tmp_path / name)
 
 
 def test_the_table_of_runs_tells_names_and_what_is_not_finished(made, folder: Path, capsys):

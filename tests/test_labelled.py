@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from samples import jsonl, reviews
 
 from ulmfit_style import lineage
-from ulmfit_style.comparison import without_adaptation
+from ulmfit_style.analysis.comparison import without_adaptation
 from ulmfit_style.data.labelled import Labelled, load, normalised, repeated, watched
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row

@@ -11,7 +11,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from ulmfit_style.training.layers import groups, with_rates
+from ulmfit_style.models.layers import groups, with_rates
 
 
 def names(model: PreTrainedModel, missing=()) -> dict[str, set[str]]:

@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
-from ulmfit_style.composing import compose
+from ulmfit_style.artefacts.directory import METRICS
+from ulmfit_style.cli.composing import compose
 from ulmfit_style.errors import ConfigError
-from ulmfit_style.run import METRICS
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text_classification import TextClassification

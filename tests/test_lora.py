@@ -35,17 +35,17 @@ from transformers import (
 
 from ulmfit_style import lineage
 from ulmfit_style.__main__ import main
-from ulmfit_style.composing import compose
-from ulmfit_style.config import Config
+from ulmfit_style.artefacts.directory import METRICS
+from ulmfit_style.cli.composing import compose
+from ulmfit_style.config.stages import Finetune
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import ConfigError, UserError
-from ulmfit_style.options import Finetune
-from ulmfit_style.run import METRICS
+from ulmfit_style.models.layers import EMBEDDINGS, HEAD, groups
+from ulmfit_style.models.lora import merge, with_adapters
+from ulmfit_style.recipe import Config
 from ulmfit_style.stages import finetune
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training.best import Best
-from ulmfit_style.training.layers import EMBEDDINGS, HEAD, groups
-from ulmfit_style.training.lora import merge, with_adapters
 from ulmfit_style.training.phases import Course, Lesson, train
 from ulmfit_style.training.scoring import metric
 

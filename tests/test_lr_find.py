@@ -12,10 +12,10 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.composing import compose
+from ulmfit_style.artefacts.directory import METRICS, read_json
+from ulmfit_style.cli.composing import compose
 from ulmfit_style.errors import ConfigError
-from ulmfit_style.run import METRICS, read_json
-from ulmfit_style.training.range_test import SMOOTHING, Point, suggest
+from ulmfit_style.training.rate_range import SMOOTHING, Point, suggest
 
 Find = Callable[..., int]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ulmfit_style.__main__ import COMMANDS
+from ulmfit_style.cli.makeflags import overrides_from_make
 from ulmfit_style.errors import UserError
-from ulmfit_style.makeflags import overrides_from_make
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.hub_server import Hub, Repo, serve
-from ulmfit_style import pins
-from ulmfit_style.run import write_json
+from ulmfit_style.artefacts.directory import write_json
+from ulmfit_style.data import pins
 
 MODEL, DATA = "them/tiny", "them/reviews"
 

@@ -17,19 +17,21 @@ from exact import TASKS, features, labelled
 from samples import jsonl, reviews
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from ulmfit_style import load, pooling, provenance
+from ulmfit_style import load
 from ulmfit_style.__main__ import main
+from ulmfit_style.artefacts import finished
+from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.chain import plan
-from ulmfit_style.composing import compose
+from ulmfit_style.cli.composing import compose
 from ulmfit_style.errors import UserError
-from ulmfit_style.pooling import PooledForSequenceClassification
+from ulmfit_style.models import pooling
+from ulmfit_style.models.layers import groups
+from ulmfit_style.models.pooling import PooledForSequenceClassification
 from ulmfit_style.publishing import card
-from ulmfit_style.run import METRICS, read_json
 from ulmfit_style.stages.finetune import pooled
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.training.answers import answers, collate
-from ulmfit_style.training.layers import groups
 
 FILE = "pooling.py"
 HEAD = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
@@ -325,7 +327,7 @@ def test_the_file_is_exported_and_no_path_of_this_disk(
 
 
 def test_the_card_tells_that_code_is_run_and_its_example_runs(artefact: Path, finetuned_concat: list[str]):
-    text = card.write("me/reviews", provenance.of(artefact), compose(finetuned_concat), [], None, "")
+    text = card.write("me/reviews", finished.of(artefact), compose(finetuned_concat), [], None, "")
     assert "`trust_remote_code=True` lets it run `pooling.py` of this repository" in text
     assert "pipeline_tag: text-classification" in text
     example = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0].replace("me/reviews", str(artefact))
@@ -337,7 +339,7 @@ def test_the_card_tells_that_code_is_run_and_its_example_runs(artefact: Path, fi
 
 def test_the_card_of_another_model_asks_for_no_trust(finetuned: list[str]):
     directory = (compose(finetuned).runs / "default/finetune").resolve()
-    text = card.write("me/a", provenance.of(directory), compose(finetuned), [], None, "")
+    text = card.write("me/a", finished.of(directory), compose(finetuned), [], None, "")
     assert "trust_remote_code" not in text
 
 

@@ -9,8 +9,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
+from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.data import corpus, labelled
-from ulmfit_style.run import METRICS
 
 ENCODER = "{model_type: bert, hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32}"
 DECODER = "{model_type: llama, hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32}"

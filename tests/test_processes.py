@@ -13,10 +13,11 @@ import pytest
 import yaml
 from samples import reviews
 
-from ulmfit_style import predictions, processes
-from ulmfit_style.composing import compose
+from ulmfit_style import processes
+from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.directory import MANIFEST
+from ulmfit_style.cli.composing import compose
 from ulmfit_style.launch import main
-from ulmfit_style.run import MANIFEST
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -14,12 +14,13 @@ from samples import FAMILIES, jsonl, questions, squad, tiny_sizes, tiny_tokenize
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForQuestionAnswering, PreTrainedTokenizerFast, set_seed
 
-from ulmfit_style import load, predictions
+from ulmfit_style import load
 from ulmfit_style.__main__ import main
-from ulmfit_style.composing import compose
+from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.directory import METRICS
+from ulmfit_style.cli.composing import compose
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.errors import UserError
-from ulmfit_style.run import METRICS
 from ulmfit_style.stages import push
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.question_answering import QuestionAnswering

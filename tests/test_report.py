@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from samples import conll, jsonl, questions, reviews, sentences, squad
 
-from ulmfit_style import lineage, metrics, predictions
+from ulmfit_style import lineage, metrics
 from ulmfit_style.__main__ import main
-from ulmfit_style.composing import compose
+from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json
+from ulmfit_style.cli.composing import compose
 from ulmfit_style.metrics import calibration
-from ulmfit_style.run import METRICS, RECIPE, read_json
 
 SCRIPT = "<script>document.title = 'run';</script>"
 """What a text may hold, and is never run."""

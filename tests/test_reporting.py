@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.run import METRICS, read_json
+from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.training import trainer
 
 PHASED = ["finetune.unfreeze=[1,2,all]", "finetune.layer_decay=2", "finetune.epochs=3", "finetune.batch_size=5"]

@@ -19,9 +19,9 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.errors import UserError
+from ulmfit_style.models.layers import groups
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training.answers import collate
-from ulmfit_style.training.layers import groups
 from ulmfit_style.training.phases import Course, Lesson, Phase, Settings, train
 from ulmfit_style.training.resume import SEAL, is_whole, newest_whole
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ulmfit_style.composing import compose
-from ulmfit_style.run import CHECKPOINTS, MANIFEST, Artefact, device, digest, write_json
+from ulmfit_style.artefacts.directory import CHECKPOINTS, MANIFEST, Artefact, device, digest, write_json
+from ulmfit_style.cli.composing import compose
 
 
 def artefact(runs: Path, **determinants: object) -> Artefact:

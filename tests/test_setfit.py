@@ -3,8 +3,8 @@
 import pytest
 from samples import jsonl, reviews
 
-from ulmfit_style.composing import compose
-from ulmfit_style.run import METRICS, read_json
+from ulmfit_style.artefacts.directory import METRICS, read_json
+from ulmfit_style.cli.composing import compose
 from ulmfit_style.stages import setfit
 
 

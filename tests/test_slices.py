@@ -12,10 +12,10 @@ from scipy.stats import permutation_test
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
-from ulmfit_style.insight import slices
-from ulmfit_style.insight.probe import SWAPS, exchanged
+from ulmfit_style.analysis import slices
+from ulmfit_style.analysis.probe import SWAPS, exchanged
+from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.metrics import by_chance, gap
-from ulmfit_style.run import METRICS
 
 GENDER, ORIGIN = SWAPS.values()
 

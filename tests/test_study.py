@@ -9,14 +9,14 @@ import pytest
 
 from ulmfit_style import lineage, metrics
 from ulmfit_style.__main__ import main
+from ulmfit_style.artefacts.directory import read_json
 from ulmfit_style.chain import FEWEST_POINTS
-from ulmfit_style.composing import compose
+from ulmfit_style.cli.composing import compose
 from ulmfit_style.errors import UserError
-from ulmfit_style.run import read_json
+from ulmfit_style.experiments.study import results, trials
+from ulmfit_style.experiments.study.estimate import Estimate
+from ulmfit_style.experiments.study.results import labels_saved
 from ulmfit_style.stages import references
-from ulmfit_style.study import results, trials
-from ulmfit_style.study.estimate import Estimate
-from ulmfit_style.study.results import labels_saved
 
 STUDY = """
 name: tiny

@@ -22,8 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 from safetensors.torch import load_file
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.run import MANIFEST, METRICS, read_json
-from ulmfit_style.storage import JOURNAL
+from ulmfit_style.artefacts.directory import MANIFEST, METRICS, read_json
+from ulmfit_style.experiments.storage import JOURNAL
 
 SPACE = """
 space:

@@ -16,10 +16,10 @@ from torch.nn.functional import binary_cross_entropy, cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, pipeline, set_seed
 
 from ulmfit_style.__main__ import main
+from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.data import labelled as data
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics import Points
-from ulmfit_style.run import METRICS
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification

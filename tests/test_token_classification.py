@@ -14,12 +14,13 @@ from samples import FAMILIES, conll, jsonl, sentences, tag, tiny_tokenizer, toke
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast, pipeline, set_seed
 
-from ulmfit_style import load, predictions
+from ulmfit_style import load
 from ulmfit_style.__main__ import main
-from ulmfit_style.composing import compose
+from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.directory import METRICS
+from ulmfit_style.cli.composing import compose
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
-from ulmfit_style.run import METRICS
 from ulmfit_style.stages import push
 from ulmfit_style.tasks.base import IGNORED, Row
 from ulmfit_style.tasks.token_classification import TokenClassification

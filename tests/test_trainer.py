@@ -13,10 +13,10 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 
 from ulmfit_style import console
 from ulmfit_style.errors import UserError
+from ulmfit_style.models.layers import groups
 from ulmfit_style.processes import split
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Ordered
-from ulmfit_style.training.layers import groups
 from ulmfit_style.training.objectives import MaskedLM
 from ulmfit_style.training.phases import Course, Lesson, Outcome, Phase, Settings, train
 

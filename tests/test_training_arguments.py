@@ -4,9 +4,9 @@ import sys
 import pytest
 from transformers import TrainingArguments
 
-from ulmfit_style.composing import compose
+from ulmfit_style.cli.composing import compose
+from ulmfit_style.config.trainer_options import OURS, WITHOUT_EFFECT, name_problem
 from ulmfit_style.errors import ConfigError
-from ulmfit_style.training_arguments import OURS, WITHOUT_EFFECT, name_problem
 
 
 def problems(*overrides: str) -> list[str]:

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.composing import compose
+from ulmfit_style.artefacts.directory import METRICS
+from ulmfit_style.cli.composing import compose
 from ulmfit_style.errors import ConfigError
-from ulmfit_style.run import METRICS
 
 Tune = Callable[..., int]
 

@@ -21,14 +21,15 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ulmfit_style import lineage, load, pins
+from ulmfit_style import lineage, load
 from ulmfit_style.__main__ import main
-from ulmfit_style.composing import compose
-from ulmfit_style.run import METRICS
+from ulmfit_style.artefacts.directory import METRICS
+from ulmfit_style.cli.composing import compose
+from ulmfit_style.data import pins
+from ulmfit_style.models.layers import HEAD, groups
 from ulmfit_style.stages.finetune import prepare
 from ulmfit_style.training import phases
-from ulmfit_style.training.layers import HEAD, groups
-from ulmfit_style.warm_start import untie
+from ulmfit_style.training.warm_start import untie
 
 SCRATCH = ("model.decoder=scratch", "model.decoder_layers=1", "model.decoder_tokenizer.vocab_size=300")
 

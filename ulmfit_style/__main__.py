@@ -62,10 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    from ulmfit_style import hydra_flags, manual
+    from ulmfit_style.cli import hydra_flags, manual
 
     if "--from-make" in arguments:
-        from ulmfit_style.makeflags import overrides_from_make
+        from ulmfit_style.cli.makeflags import overrides_from_make
 
         arguments.remove("--from-make")
         arguments += overrides_from_make(os.environ.pop("MAKEFLAGS", ""))
@@ -94,14 +94,15 @@ def _main(arguments: list[str]) -> int:
 
 def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     """Run stages, or plan them; by Hydra's own entry point where one of its flags is given."""
-    from ulmfit_style import composing, hydra_flags, inventory, launch
+    from ulmfit_style import launch
+    from ulmfit_style.cli import composing, hydra_flags
     from ulmfit_style.console import lines_on_stderr
 
     if "plan" in words:
         paths = [Path(argument.removeprefix(WRITE)) for argument in rest if argument.startswith(WRITE)]
         rest = [argument for argument in rest if not argument.startswith(WRITE)]
         stages = [word for word in words if word != "plan"] or CHAIN
-        job = partial(inventory.plan, stages=stages, write=paths[-1] if paths else None)
+        job = partial(launch.preview, stages=stages, write=paths[-1] if paths else None)
     else:
         job = partial(launch.run, stages=words)
     # What `predict` prints is for programs to read.
@@ -113,37 +114,40 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
 
 
 def _lr_find(rest: Sequence[str]) -> None:
-    from ulmfit_style import composing, lr_find
+    from ulmfit_style.cli import composing
+    from ulmfit_style.experiments import lr_find
 
     lr_find.run(composing.compose(rest))
 
 
 def _sweep(rest: Sequence[str]) -> None:
-    from ulmfit_style.sweep import running
+    from ulmfit_style.experiments.sweep import running
 
     running.run(rest)
 
 
 def _sweep_report(rest: Sequence[str]) -> None:
-    from ulmfit_style.sweep import report
+    from ulmfit_style.experiments.sweep import report
 
     report.run(rest)
 
 
 def _study(rest: Sequence[str]) -> None:
-    from ulmfit_style.study import running
+    from ulmfit_style.experiments.study import running
 
     running.run(rest)
 
 
 def _runs(rest: Sequence[str]) -> None:
-    from ulmfit_style import composing, inventory
+    from ulmfit_style.artefacts import inventory
+    from ulmfit_style.cli import composing
 
     inventory.runs(composing.compose(rest).runs)
 
 
 def _clean_runs(rest: Sequence[str]) -> None:
-    from ulmfit_style import composing, inventory
+    from ulmfit_style.artefacts import inventory
+    from ulmfit_style.cli import composing
 
     overrides = [argument for argument in rest if argument != "yes=true"]
     inventory.clean(composing.compose(overrides).runs, yes="yes=true" in rest)
@@ -162,13 +166,13 @@ def _check_presets(rest: Sequence[str]) -> None:
 
 
 def _doctor(rest: Sequence[str]) -> None:
-    from ulmfit_style import doctor
+    from ulmfit_style.analysis import doctor
 
     doctor.run()
 
 
 def _setup(rest: Sequence[str]) -> None:
-    from ulmfit_style import embedded
+    from ulmfit_style.models import embedded
 
     embedded.install()
 

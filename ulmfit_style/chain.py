@@ -8,19 +8,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ulmfit_style import architectures, checkpoints, figures, lineage, processes
-from ulmfit_style.comparison import conclude, without_adaptation
-from ulmfit_style.config import Config
+from ulmfit_style import lineage, processes
+from ulmfit_style.analysis import probe
+from ulmfit_style.analysis.comparison import conclude, without_adaptation
+from ulmfit_style.artefacts.directory import METRICS, Artefact, read_json
+from ulmfit_style.config.stages import GROUP, Finetune, LanguageModelling
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.insight import probe
-from ulmfit_style.options import GROUP, Finetune, LanguageModelling
-from ulmfit_style.run import METRICS, Artefact, read_json
+from ulmfit_style.models import architectures, checkpoints
+from ulmfit_style.models.tokenizer_pair import FOLDER
+from ulmfit_style.recipe import Config
+from ulmfit_style.results import figures
 from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, references, report, scratch
 from ulmfit_style.tasks.base import Task
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.tasks.text_classification import TextClassification
-from ulmfit_style.tokenizer_pair import FOLDER
 
 TRIAL = ("adapt", "finetune")
 """The stages of one of many runs that are compared: a trial of a study or of a sweep."""

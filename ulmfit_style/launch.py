@@ -13,12 +13,13 @@ from uuid import uuid4
 
 import yaml
 
-from ulmfit_style import chain, lineage, pins, processes
+from ulmfit_style import chain, lineage, processes
+from ulmfit_style.artefacts.directory import LOG, RECIPE
 from ulmfit_style.chain import Step, draw, plan, tell
-from ulmfit_style.config import Config, load
 from ulmfit_style.console import logging_to, muted, say
+from ulmfit_style.data import pins
 from ulmfit_style.errors import Interrupted, Pruned, UserError
-from ulmfit_style.run import LOG, RECIPE
+from ulmfit_style.recipe import Config, load
 from ulmfit_style.stages import predict, push, report
 
 Determinants = dict[tuple[str, str], Any]
@@ -56,6 +57,44 @@ def run(config: Config, stages: Sequence[str]) -> None:
         report.run(config)
     if "push" in stages:
         push.run(config, lineage.finished_model(config).directory)
+
+
+def preview(config: Config, stages: Sequence[str], write: Path | None = None) -> None:
+    """Say which steps of the stages would run, and why, without running them. The data is read and checked.
+
+    Args:
+        write: Where to keep the recipe for `ulmfit_style.launch`.
+
+    Raises:
+        UserError: if something in the data or the options is wrong, or the recipe cannot be written there.
+    """
+    config = pins.pinned(config)
+    steps = plan(config, stages)
+    for number, step in enumerate(steps, start=1):
+        if step.artefact.finished:
+            state = chain.up_to_date(step)
+        else:
+            state = f"would run ({lineage.why_missing(step.artefact, config)})"
+        say(f"[{number}/{len(steps)}] {step.title}: {state}")
+    if "report" in stages:
+        say("report: would write a page on it")
+    if "push" in stages:
+        say(f"push: would upload the model to {config.hub.repo or 'nowhere yet; say hub.repo=<name>'}")
+    if write is not None:
+        _write(config, [stage for stage in stages if stage in STAGES], write)
+
+
+def _write(config: Config, stages: Sequence[str], path: Path) -> None:
+    """Write the frozen recipe, and say how several machines run it."""
+    if path.exists():
+        raise UserError(f"write={path}: is there already; remove it, or choose another name")
+    if not path.parent.is_dir():
+        raise UserError(f"write={path}: there is no folder {path.parent}")
+    path.write_text(yaml.safe_dump(config.recipe(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    say(f"wrote {path}. Every machine needs it, the same data, and one shared folder for runs={config.runs}. On each:")
+    machines = "--multi_gpu --num_machines 2 --num_processes <GPUs of all> --machine_rank <0 or 1>"
+    main = "--main_process_ip <address of 0> --main_process_port 29500"
+    say(f"  accelerate launch {machines} {main} -m ulmfit_style.launch {path} {' '.join(stages)}")
 
 
 def make(config: Config, steps: Sequence[Step], stages: Sequence[str]) -> None:

@@ -11,16 +11,17 @@ from typing import Any
 
 import yaml
 
-from ulmfit_style import checkpoints, processes
-from ulmfit_style.checkpoints import Checkpoint
-from ulmfit_style.config import Config, load
+from ulmfit_style import processes
+from ulmfit_style.analysis import slices
+from ulmfit_style.artefacts.directory import LIBRARIES, MANIFEST, RECIPE, Artefact, device, digest, read_json, versions
+from ulmfit_style.config.schema import spelled
+from ulmfit_style.config.stages import Corpus
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError
-from ulmfit_style.insight import slices
-from ulmfit_style.options import Corpus
-from ulmfit_style.run import LIBRARIES, MANIFEST, RECIPE, Artefact, device, digest, read_json, versions
-from ulmfit_style.schema import spelled
+from ulmfit_style.models import checkpoints
+from ulmfit_style.models.checkpoints import Checkpoint
+from ulmfit_style.recipe import Config, load
 from ulmfit_style.tasks.base import Row, Task
 
 RESULT_VERSIONS = {

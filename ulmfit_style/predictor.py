@@ -10,13 +10,14 @@ import transformers
 from accelerate import PartialState
 from transformers.utils import logging
 
-from ulmfit_style import architectures, checkpoints, config, tokenizer_pair
+from ulmfit_style.analysis import explain
+from ulmfit_style.artefacts.directory import RECIPE, read_json
 from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
-from ulmfit_style.insight import explain
 from ulmfit_style.lineage import required_task
-from ulmfit_style.pooling import PooledForSequenceClassification  # whose import makes it known
-from ulmfit_style.run import RECIPE, read_json
+from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
+from ulmfit_style.models.pooling import PooledForSequenceClassification
+from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.training.answers import answers
 
@@ -45,9 +46,9 @@ class Predictor:
     ) -> None:
         logging.disable_progress_bar()
         directory = checkpoints.finetuned(source, option).directory
-        recipe = config.load(directory / RECIPE)
-        self.task = required_task(recipe).answering_with(task or {})
-        self.max_length = recipe.finetune.max_length
+        config = load(directory / RECIPE)
+        self.task = required_task(config).answering_with(task or {})
+        self.max_length = config.finetune.max_length
         self.tokenizer = tokenizer_pair.read(directory)
         model_config = read_json(directory / "config.json")
         auto_class, head = self.task.auto_class(model_config["model_type"]), model_config["architectures"][0]
@@ -100,7 +101,7 @@ class Predictor:
     def explained(
         self, rows: Iterable[Row], done: Callable[[int, int], None] = lambda rows, long: None
     ) -> Iterator[Answer]:
-        """Answer rows as `stream` does, each answer with its `explanations` (ulmfit_style/insight/explain.py)."""
+        """Answer rows as `stream` does, each answer with its `explanations` (ulmfit_style/analysis/explain.py)."""
         asked, again = tee(rows)
         for row, answer in zip(again, self.stream(asked, done), strict=True):
             found = explain.explanations(self.model, self.tokenizer, self.task, row, answer, self.max_length)

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import yaml
 from rich.table import Table
 
-from ulmfit_style.checkpoints import WEIGHTS
-from ulmfit_style.composing import CONF
+from ulmfit_style.cli.composing import CONF
 from ulmfit_style.console import show
 from ulmfit_style.data.hub import PREFIX, parse
 from ulmfit_style.errors import UserError
+from ulmfit_style.models.checkpoints import WEIGHTS
 
 
 class Preset(NamedTuple):

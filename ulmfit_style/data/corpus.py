@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from ulmfit_style.artefacts.directory import METRICS, Artefact, digest, file_digest, read_json, write_json
+from ulmfit_style.config.stages import Corpus
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
 from ulmfit_style.data.labelled import normalised, position
 from ulmfit_style.errors import UserError
-from ulmfit_style.options import Corpus
-from ulmfit_style.run import METRICS, Artefact, digest, file_digest, read_json, write_json
 from ulmfit_style.tasks.base import Row, Task
 
 if TYPE_CHECKING:

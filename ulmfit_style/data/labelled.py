@@ -12,11 +12,11 @@ from functools import cache
 from itertools import accumulate
 from pathlib import PurePath
 
+from ulmfit_style.artefacts.directory import digest
+from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, reading
 from ulmfit_style.errors import UserError, together
-from ulmfit_style.run import digest
-from ulmfit_style.schema import spelled
 from ulmfit_style.tasks.base import Column, Row, Task
 
 WATCHED_RATIO = 0.2

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ulmfit_style.config.stages import NewTokenizer
 from ulmfit_style.errors import UserError
-from ulmfit_style.options import NewTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
-from ulmfit_style import embedded
+from ulmfit_style.config.stages import Document
 from ulmfit_style.data import conll, hub, squad
 from ulmfit_style.errors import UserError, nearest, together
-from ulmfit_style.options import Document
+from ulmfit_style.models import embedded
 from ulmfit_style.tasks.base import Row
 
 Record = tuple[int, Mapping[str, Any] | str]

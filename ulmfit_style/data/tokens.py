@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from ulmfit_style import processes
+from ulmfit_style.artefacts.directory import Artefact
 from ulmfit_style.console import progress
 from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.errors import UserError
-from ulmfit_style.run import Artefact
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ulmfit_style import comparison, predictions, provenance
-from ulmfit_style.config import Config
+from ulmfit_style.analysis import comparison, slices
+from ulmfit_style.artefacts import finished, predictions
+from ulmfit_style.artefacts.directory import RECIPE, read_json
+from ulmfit_style.artefacts.finished import Made
+from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import duration
 from ulmfit_style.data import hub
-from ulmfit_style.insight import slices
-from ulmfit_style.provenance import Made
-from ulmfit_style.run import RECIPE, read_json
-from ulmfit_style.schema import spelled
+from ulmfit_style.recipe import Config
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -52,11 +52,11 @@ def write(
     from huggingface_hub import ModelCard, ModelCardData
     from jinja2 import Environment, StrictUndefined
 
-    name, chain, task = repo.rpartition("/")[2], provenance.sources(model), recipe.task
+    name, chain, task = repo.rpartition("/")[2], finished.sources(model), recipe.task
     model_config = read_json(model.directory / "config.json")
     tag = pipeline_tag(model_config, recipe)
     adapted = next((told for told in chain if told.stage == "adapt"), None)
-    plain = provenance.not_adapted(model)
+    plain = finished.not_adapted(model)
     corpus = recipe.corpus.path or ()
     files = [*corpus, *(task.path.files().values() if task is not None else ())]
     datasets = list(dict.fromkeys(hub.parse("path", file).repository for file in files if file.startswith(hub.PREFIX)))
@@ -101,12 +101,12 @@ def write(
         architecture=model_config["architectures"][0],
         call=pipeline_call(model_config, recipe, repo),
         brings_code=_brings_code(model_config),
-        seeds=provenance.of_other_seeds(model) if model.stage == "finetune" else {},
+        seeds=finished.of_other_seeds(model) if model.stage == "finetune" else {},
         worth=""
         if plain is None or task is None
         else comparison.worth(task.metric, *predictions.difference(task, model.directory, plain.directory)),
         identity=chain[-1].init.get("checkpoint", "").rpartition("@")[2],
-        measured=[{"slices": {}, "probe": {}, **one.metrics} for one in provenance.evaluations(model)],
+        measured=[{"slices": {}, "probe": {}, **one.metrics} for one in finished.evaluations(model)],
         small_classes=slices.small_classes(model.metrics.get("test", {}).get("report", [])),
         fewest=slices.FEWEST,
         widest=slices.gap_in_words,

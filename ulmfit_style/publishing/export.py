@@ -9,13 +9,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style.composing import preset
-from ulmfit_style.config import Config
+from ulmfit_style.artefacts.directory import METRICS, RECIPE
+from ulmfit_style.cli.composing import preset
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
+from ulmfit_style.models.tokenizer_pair import FOLDER
 from ulmfit_style.publishing import secrets
-from ulmfit_style.run import METRICS, RECIPE
-from ulmfit_style.tokenizer_pair import FOLDER
+from ulmfit_style.recipe import Config
 
 CARD = "README.md"
 

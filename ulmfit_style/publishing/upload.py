@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.filesize import decimal
 
+from ulmfit_style.artefacts.directory import file_digest
+from ulmfit_style.config.commands import Hub
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.options import Hub
 from ulmfit_style.publishing import export
-from ulmfit_style.run import file_digest
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi, ModelInfo

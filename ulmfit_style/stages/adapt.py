@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from ulmfit_style import lineage
-from ulmfit_style.config import Config
 from ulmfit_style.data import corpus
-from ulmfit_style.language_model import learn
+from ulmfit_style.recipe import Config
+from ulmfit_style.training.language_model import learn
 
 
 def run(config: Config) -> Path:

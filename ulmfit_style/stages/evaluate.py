@@ -8,12 +8,13 @@ from typing import Any
 
 from rich.table import Table
 
-from ulmfit_style import lineage, predictions, processes
-from ulmfit_style.config import Config
+from ulmfit_style import lineage, processes
+from ulmfit_style.analysis import probe, slices
+from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.directory import METRICS, read_json, write_json
 from ulmfit_style.console import say, show
 from ulmfit_style.errors import UserError
-from ulmfit_style.insight import probe, slices
-from ulmfit_style.run import METRICS, read_json, write_json
+from ulmfit_style.recipe import Config
 
 
 def run(config: Config) -> Path:

@@ -8,21 +8,24 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ulmfit_style import checkpoints, lineage, predictions, processes, storage, tokenizer_pair
-from ulmfit_style.architectures import is_causal
-from ulmfit_style.config import Config
+from ulmfit_style import lineage, processes
+from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, write_json
+from ulmfit_style.config.schema import spelled
+from ulmfit_style.config.stages import GROUP, Finetune
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
-from ulmfit_style.options import GROUP, Finetune
-from ulmfit_style.run import CHECKPOINTS, METRICS, write_json
-from ulmfit_style.schema import spelled
+from ulmfit_style.experiments import storage
+from ulmfit_style.models import checkpoints, tokenizer_pair
+from ulmfit_style.models.architectures import is_causal
+from ulmfit_style.recipe import Config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ulmfit_style.models.layers import Layers
     from ulmfit_style.training.batching import Encoded
-    from ulmfit_style.training.layers import Layers
     from ulmfit_style.training.phases import Course, Phase
 
 NEW = "what is new"
@@ -41,11 +44,11 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     import transformers
     from transformers import AutoConfig, set_seed
 
-    from ulmfit_style import warm_start
+    from ulmfit_style.models.layers import HEAD, groups
+    from ulmfit_style.models.lora import with_adapters
+    from ulmfit_style.training import warm_start
     from ulmfit_style.training.answers import collate
     from ulmfit_style.training.batching import Encoded
-    from ulmfit_style.training.layers import HEAD, groups
-    from ulmfit_style.training.lora import with_adapters
     from ulmfit_style.training.phases import Course, Lesson, Phase, settings
 
     options, task = config.finetune, lineage.required_task(config)
@@ -101,12 +104,12 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
 
 
 def _finetune(config: Config, directory: Path) -> None:
+    from ulmfit_style.models.lora import merge
     from ulmfit_style.training.best import Best
-    from ulmfit_style.training.lora import merge
     from ulmfit_style.training.phases import train
     from ulmfit_style.training.pruning import Pruning
     from ulmfit_style.training.scoring import metric, score
-    from ulmfit_style.warm_start import untie
+    from ulmfit_style.training.warm_start import untie
 
     options, task = config.finetune, lineage.required_task(config)
     rows = labelled.load(task)
@@ -174,7 +177,7 @@ def pooled(
     """
     from transformers import AutoModel
 
-    from ulmfit_style.pooling import PooledConfig, PooledForSequenceClassification
+    from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 
     body, missing, _ = checkpoints.loaded(AutoModel, source)
     body.config.name_or_path = ""  # a path of this disk, which would be saved
@@ -201,7 +204,7 @@ def check_groups(config: Config) -> None:
     import transformers
     from transformers import AutoConfig
 
-    from ulmfit_style.training.layers import EMBEDDINGS, groups
+    from ulmfit_style.models.layers import EMBEDDINGS, groups
 
     if config.model.architecture is None:
         architecture = AutoConfig.from_pretrained(checkpoints.resolve(config.model).directory, trust_remote_code=False)
@@ -224,7 +227,7 @@ def _thawed(options: Finetune, names: Sequence[str]) -> list[tuple[str, Sequence
     Raises:
         UserError: if the model has fewer groups, or there are fewer steps than phases.
     """
-    from ulmfit_style.training.lora import everything
+    from ulmfit_style.models.lora import everything
 
     if _most(options) > len(names):
         raise UserError(
@@ -285,8 +288,8 @@ def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
 
 def _contrast(options: Finetune, layers: Layers, features: Encoded, tokenizer: PreTrainedTokenizerBase) -> Phase:
     """Return the phase that comes before all others: what the head reads is trained, and the head is not."""
+    from ulmfit_style.models.layers import HEAD
     from ulmfit_style.training.contrast import Contrast, Groups
-    from ulmfit_style.training.layers import HEAD
     from ulmfit_style.training.phases import Lesson, Phase
 
     rows = Groups(features, tokenizer, options.seed)

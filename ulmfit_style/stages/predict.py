@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ulmfit_style import lineage
-from ulmfit_style.config import Config
+from ulmfit_style.analysis import explain
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, reading
 from ulmfit_style.errors import UserError
-from ulmfit_style.insight import explain
+from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.tasks.generation import GenerationTask
 

@@ -13,14 +13,14 @@ import yaml
 from rich.filesize import decimal
 from rich.table import Table
 
-from ulmfit_style import provenance
-from ulmfit_style.composing import overrides_of
-from ulmfit_style.config import Config, from_recipe, load
+from ulmfit_style.artefacts import finished
+from ulmfit_style.artefacts.directory import MANIFEST, METRICS, RECIPE, read_json
+from ulmfit_style.cli.composing import overrides_of
 from ulmfit_style.console import say, show
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
 from ulmfit_style.publishing import card, export, upload
-from ulmfit_style.run import MANIFEST, METRICS, RECIPE, read_json
+from ulmfit_style.recipe import Config, from_recipe, load
 
 
 def check(config: Config) -> None:
@@ -93,7 +93,7 @@ def _export(folder: Path, config: Config, directory: Path, repo: str, token: str
     for name, section in licences.items():
         if values[name] is not None and section is not None:
             values[name]["license"] = section.license
-    recipe, model = from_recipe(values), provenance.of(directory)
+    recipe, model = from_recipe(values), finished.of(directory)
     metrics = {name: value for name, value in model.metrics.items() if name != export.TEXTS_OF_THE_USER}
     written = {
         export.CARD: card.write(repo, model, recipe, overrides_of(recipe), config.hub.license, _notes(config)),

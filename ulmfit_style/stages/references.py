@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ulmfit_style import lineage, processes
-from ulmfit_style.config import Config
+from ulmfit_style.artefacts.directory import METRICS, write_json
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled
-from ulmfit_style.run import METRICS, write_json
+from ulmfit_style.recipe import Config
 
 FEATURES = "features.npy"
 

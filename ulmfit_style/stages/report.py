@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ulmfit_style import lineage
-from ulmfit_style.config import Config
+from ulmfit_style.analysis import explain
+from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.insight import explain
-from ulmfit_style.report import beside, content, runs
-from ulmfit_style.report.page import Drawer, write
-from ulmfit_style.report.runs import Run
-from ulmfit_style.run import RECIPE
+from ulmfit_style.publishing.report import beside, content, runs
+from ulmfit_style.publishing.report.page import Drawer, write
+from ulmfit_style.publishing.report.runs import Run
+from ulmfit_style.recipe import Config
 
 MAKING = {"pretrain", "adapt", "finetune"}
 """The stages after which there is a run."""

@@ -6,12 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ulmfit_style import checkpoints, lineage, processes
-from ulmfit_style.architectures import ENCODER_DECODER, has_head, is_encoder_decoder
-from ulmfit_style.config import Config
+from ulmfit_style import lineage, processes
 from ulmfit_style.console import say
 from ulmfit_style.data.new_tokenizer import DECODER, learn
 from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.models import checkpoints
+from ulmfit_style.models.architectures import ENCODER_DECODER, has_head, is_encoder_decoder
+from ulmfit_style.recipe import Config
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

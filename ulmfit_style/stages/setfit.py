@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ulmfit_style import lineage, processes
-from ulmfit_style.config import Config
+from ulmfit_style.artefacts.directory import LOG, METRICS, write_json
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
-from ulmfit_style.run import LOG, METRICS, write_json
+from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.base import Answer
 from ulmfit_style.tasks.text_classification import TextClassification
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
-from ulmfit_style.architectures import ENCODER_DECODER, is_causal
+from ulmfit_style.config.schema import Count
 from ulmfit_style.errors import UserError
-from ulmfit_style.schema import Count
+from ulmfit_style.models.architectures import ENCODER_DECODER, is_causal
 from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Kinds, Row, Scatter, Shown, Task
 from ulmfit_style.tasks.text import plain
 
@@ -239,7 +239,7 @@ class GenerationTask(Task, abc.ABC):
         """Return the logits of the tokens to learn, (tokens, vocabulary), these tokens, and the row of each."""
         from accelerate.utils import extract_model_from_parallel
 
-        from ulmfit_style.logits import logits_at
+        from ulmfit_style.tasks.logits import logits_at
 
         if self._causal:
             # A model with positions of its own, such as GPT-2, counts them from the first column.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
 from pydantic import Field
 
-from ulmfit_style.schema import Unhashed
+from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.tasks.base import Answer, Kinds, Reference, Row
 from ulmfit_style.tasks.text import LabelTask, Scores, in_order, plain
 

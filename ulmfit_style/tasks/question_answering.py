@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 import numpy as np
 from pydantic import Field
 
+from ulmfit_style.config.schema import Count, Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.schema import Count, Unhashed
 from ulmfit_style.tasks.base import Answer, Column, Feature, Kinds, Matrix, Row, Shown, Task
 from ulmfit_style.tasks.tagging import Range, trimmed
 from ulmfit_style.tasks.text import plain

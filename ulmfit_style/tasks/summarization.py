@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, final
 
-from ulmfit_style.schema import Unhashed
+from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.tasks.base import Answer, Column, Row
 from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.text import plain

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.schema import Unhashed
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Subject, Task
 
 if TYPE_CHECKING:

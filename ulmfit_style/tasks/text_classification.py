@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 
 from pydantic import BeforeValidator
 
+from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import nearest
-from ulmfit_style.schema import Unhashed
 from ulmfit_style.tasks.base import Answer, Listing, Matrix, Reference, Row, Shown
 from ulmfit_style.tasks.text import LabelTask, Scores, in_order, plain
 

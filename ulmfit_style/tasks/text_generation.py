@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, final
 
 from pydantic import ValidationInfo, field_validator
 
+from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.schema import Unhashed
 from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row
 from ulmfit_style.tasks.generation import SLOT, GenerationTask, end_of, first_of, ids_of
 from ulmfit_style.tasks.text import TEXT_COLUMNS

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 import numpy as np
 from pydantic import Field
 
+from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.schema import Unhashed
 from ulmfit_style.tasks import tagging
 from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Listing, Row, Shown, Subject, Task
 from ulmfit_style.tasks.tagging import OUTSIDE, Entity, Range, Unit

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ulmfit_style import processes
-from ulmfit_style.run import read_json, write_json
+from ulmfit_style.artefacts.directory import read_json, write_json
 
 CURVE = "best.json"
 WEIGHTS = "best.safetensors"

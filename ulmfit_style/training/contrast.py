@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
-from ulmfit_style.options import GROUP
+from ulmfit_style.config.stages import GROUP
 from ulmfit_style.tasks.base import Feature
 from ulmfit_style.training.answers import collate
 from ulmfit_style.training.batching import Integers

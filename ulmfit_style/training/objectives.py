@@ -17,11 +17,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ulmfit_style import architectures, processes
-from ulmfit_style.checkpoints import sentinels
-from ulmfit_style.logits import logits_at
-from ulmfit_style.options import LanguageModelling
+from ulmfit_style import processes
+from ulmfit_style.config.stages import LanguageModelling
+from ulmfit_style.models import architectures
+from ulmfit_style.models.checkpoints import sentinels
 from ulmfit_style.tasks.base import IGNORED
+from ulmfit_style.tasks.logits import logits_at
 from ulmfit_style.training.batching import Integers, Rows
 from ulmfit_style.training.packing import apart
 

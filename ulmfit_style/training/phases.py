@@ -17,14 +17,14 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from ulmfit_style import processes
-from ulmfit_style.config import Config
+from ulmfit_style.artefacts.directory import read_json, write_json
+from ulmfit_style.config.stages import Adapt, Finetune, LanguageModelling, Schedule
 from ulmfit_style.console import progress, say, show
 from ulmfit_style.errors import UserError
-from ulmfit_style.options import Adapt, Finetune, LanguageModelling, Schedule
-from ulmfit_style.run import read_json, write_json
+from ulmfit_style.models.layers import Layers, with_rates
+from ulmfit_style.recipe import Config
 from ulmfit_style.training.batching import Ordered, Rows
 from ulmfit_style.training.best import Best
-from ulmfit_style.training.layers import Layers, with_rates
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.pruning import Pruning
 from ulmfit_style.training.resume import Keeper, is_whole, newest_whole, seal

@@ -13,8 +13,8 @@ from typing import Any, final
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ulmfit_style import processes
+from ulmfit_style.artefacts.directory import file_digest, read_json, write_json
 from ulmfit_style.errors import Interrupted, UserError
-from ulmfit_style.run import file_digest, read_json, write_json
 
 SEAL = "whole.json"
 """Lists a folder's files with their digests; written last, so a folder without a true one is not whole."""

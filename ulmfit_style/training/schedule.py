@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ulmfit_style.options import Schedule
+from ulmfit_style.config.stages import Schedule
 
 RATIO = 32
 """How much smaller the lowest rate of the slanted schedule is than its peak (ULMFiT, section 3.2)."""

@@ -10,9 +10,10 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ulmfit_style import predictions, processes
+from ulmfit_style import processes
+from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.console import progress, say
-from ulmfit_style.predictions import Prediction
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.training.answers import answers, likelihoods
 

@@ -24,10 +24,11 @@ from transformers import (
 )
 from transformers.integrations import get_reporting_integration_callbacks  # type: ignore[attr-defined]
 
+from ulmfit_style.config.stages import Schedule
 from ulmfit_style.console import Steps, say
 from ulmfit_style.errors import UserError
-from ulmfit_style.options import Schedule
-from ulmfit_style.training import layers, schedule
+from ulmfit_style.models import layers
+from ulmfit_style.training import schedule
 from ulmfit_style.training.batching import Ordered, without_blanks
 from ulmfit_style.training.best import Best
 from ulmfit_style.training.objectives import Objective

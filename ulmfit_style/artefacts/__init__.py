@@ -1,0 +1,1 @@
+"""Directories of results: how they are made, found and listed."""

@@ -1,0 +1,1 @@
+"""The schema: one frozen class a section of the configuration."""

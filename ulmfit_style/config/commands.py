@@ -1,0 +1,95 @@
+"""What is done with a finished model: evaluate, predict, push, report."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ulmfit_style.config.schema import Section, one_or_several
+
+
+class Evaluate(Section):
+    """What `evaluate` scores, and on which rows."""
+
+    split: Literal["test", "validation", "train"] = "test"
+    """The rows of the task that are scored: test, validation or train (those whose labels were used)."""
+    path: str | None = None
+    """Another file with the columns of the task's, of which all rows are scored, whatever `split` says."""
+    model: str | None = None
+    """The directory that `finetune` made, or the Hub id that `push` uploaded to; null for this config's own model."""
+    slices: tuple[str, ...] = ()
+    """Columns of the rows' file that tell groups, such as [country, device]: each group's scores are told with their
+    intervals, and the widest gap between two groups with how often chance alone makes one so wide."""
+    probe: Literal["none", "names"] = "none"
+    """names: first names, pronouns and the like are exchanged in the rows that hold them, men's for women's and white
+    Americans' for black Americans', and the answers that change are counted."""
+
+
+class Predict(Section):
+    """What `predict` answers, and where the answers go."""
+
+    input: str | None = None
+    """A text; a file (csv, tsv, jsonl, parquet, conll, txt; also .gz, .bz2, .xz, .zst) with the task's column of texts;
+    or - for standard input, one text a line."""
+    pair: str | None = None
+    """The second text, where `input` is the first of two: the context of a question, or a hypothesis."""
+    output: str | None = None
+    """A file that ends in .jsonl or .csv; null for JSON lines on standard output."""
+    model: str | None = None
+    """The directory that `finetune` made, or the Hub id that `push` uploaded to; null for this config's own model."""
+    explain: bool = False
+    """Tell which tokens each answer rests on, as `explanations` of each row and as an HTML page beside
+    `predict.output`, or in runs/<name>/. Needs Captum, and takes far longer."""
+    task: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Other values for options of the model's task that say how it answers: predict.task.aggregation=simple"""
+
+
+Ref = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""The name of a branch or a tag."""
+
+
+class Push(Section):
+    """Which model `push` publishes, and what its author has to say of it."""
+
+    stage: Literal["finetune", "adapt"] | None = None
+    """finetune: the fine-tuned model; adapt: the adapted language model; null: the last one of the chain, which is the
+    adapted one where there is no task."""
+    notes: str | None = None
+    """A Markdown file with paragraphs of your own, which go into the model card as they stand; it is only read."""
+
+
+class Hub(Section):
+    """Where `push` puts the model. The token comes from the environment (HF_TOKEN) or the Hub's own login alone."""
+
+    repo: str | None = None
+    """The repository: `name` (your own account) or `account/name`."""
+    private: bool = True
+    """Whether a newly made repository is private."""
+    revision: Ref | None = None
+    """The branch that is pushed to; it is made where it is not there. null: main."""
+    pull_request: bool = False
+    """Offer the model as a pull request, for others to merge, and leave the branch as it is."""
+    tag: Ref | None = None
+    """A tag for the pushed commit; it is made last, and never moved."""
+    license: str | None = None
+    """The licence of the model that is pushed, as the Hub spells it: mit. null: the card says that none was given."""
+    dry_run: bool = False
+    """List what would be uploaded, and stop."""
+
+    @model_validator(mode="after")
+    def _tags_what_is_there(self) -> Hub:
+        if self.tag is not None and self.pull_request:
+            raise ValueError("a pull request has no tag before it is merged; take hub.tag=null")
+        return self
+
+
+class Report(Section):
+    """What the page of `report` is about."""
+
+    runs: Annotated[tuple[str, ...], BeforeValidator(one_or_several)] = ()
+    """Names of finished runs, or directories: one alone, or several side by side; empty for this config's own."""
+    output: str | None = None
+    """An .html file; null for runs/<name>/report.html, or side-by-side.html for several. Figures go beside it."""
+    explain: Annotated[int, Field(ge=0)] = 0
+    """Of how many of the most confident errors it is told which tokens they rest on. Needs Captum, and the model."""

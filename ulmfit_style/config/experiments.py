@@ -1,0 +1,183 @@
+"""Many runs: the range test of a rate, studies and sweeps."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from ulmfit_style.config.schema import Count, Rate, Section, Seed
+from ulmfit_style.errors import nearest
+
+
+class LrFind(Section):
+    """Which rates `lr_find` tries, and of which stage."""
+
+    stage: Literal["finetune", "adapt"] = "finetune"
+    """The stage whose learning_rate is looked for, in its last phase: finetune or adapt."""
+    lowest: Rate = 1e-7
+    """The rate of the first step; too low to learn anything, so that it is seen where learning begins."""
+    highest: Rate = 0.1
+    """The rate of the last step, if the test comes so far. AdamW moves a weight by about the rate in every step, and
+    those of transformers begin at about 0.02 (BERT's initializer_range): at 0.1 nothing of them is left."""
+    steps: Annotated[int, Field(ge=50)] = 100
+    """Optimizer steps, over which the rate rises exponentially; fewer than 50 show their own noise."""
+
+    @field_validator("highest")
+    @classmethod
+    def _above_lowest(cls, highest: float, info: ValidationInfo) -> float:
+        if highest <= (lowest := info.data.get("lowest", 0)):
+            raise ValueError(f"should be greater than lr_find.lowest={lowest:g}")
+        return highest
+
+
+class Study(Section):
+    """What `study` compares: arms, each over the same seeds and numbers of labels."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Names the folder of tables and figures, runs/<name>-<study.name>; in no fingerprint."""
+    arms: Annotated[dict[str, tuple[str, ...]], Field(min_length=1)]
+    """The arms by their names, each with the options that make it: {not adapted: [adapt=none], adapted: []}. They come
+    after those that were typed and those in `common`; what concerns a stage that an arm switches off (adapt.epochs=2
+    and adapt=none) does not concern it."""
+    common: tuple[str, ...] = ()
+    """Options of all arms, which come after those that were typed."""
+    baseline: str
+    """The arm that the others are held against."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    """Each draws other labelled rows (task.sample_seed), another head and another order (finetune.seed); all of them
+    share one adapted model."""
+    labels: Annotated[tuple[Count | Literal["all"], ...], Field(min_length=1)] | None
+    """Numbers of labelled rows: [10, 100, all]; null for those of the task."""
+    per_class: bool
+    """Whether `labels` are numbers for each class."""
+    search: Annotated[dict[str, tuple[Any, ...]], BeforeValidator(lambda search: search or {})]
+    """Options with the values that each arm tries before, at each number of labels, in all combinations:
+    {finetune.learning_rate: [5e-5, 1e-4]}. What scores best on the validation rows is taken. null: no search. A mapping
+    that is typed is merged with the YAML's, so that {} leaves that one as it is."""
+    search_seeds: tuple[Seed, ...]
+    """Seeds of that search: none of `seeds`."""
+    references: tuple[Literal["linear", "setfit"], ...]
+    """Models that are trained on the same rows, to hold the arms against. linear: one on TF-IDF, one on the frozen
+    features of the checkpoint. setfit: the library SetFit, where it is installed and a row is one text with its class:
+    250 steps of 16 pairs, which take minutes for each seed and number of labels."""
+    keep_weights: Literal["best", "all", "none"]
+    """Which fine-tuned models stay on the disk: the one that scores best on the validation rows, all, or none. Scores,
+    predictions and manifests always do."""
+
+    @field_validator("seeds", "labels", "search_seeds")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        if values is not None and len(set(values)) < len(values):
+            raise ValueError("should be distinct")
+        return values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Study:
+        if self.baseline not in self.arms:
+            raise ValueError(f"the baseline '{self.baseline}' is no arm{nearest(self.baseline, self.arms)}")
+        if self.search and not self.search_seeds:
+            raise ValueError("a search needs search_seeds")
+        if self.search and set(self.search_seeds) & set(self.seeds):
+            raise ValueError("search_seeds should be others than the seeds that are reported")
+        return self
+
+
+class Dimension(Section):
+    """One dimension of the space of a sweep: a range, or choices."""
+
+    low: int | float | None = None
+    """The lowest value; whole numbers on both ends make a range of whole numbers."""
+    high: int | float | None = None
+    """The highest value."""
+    log: bool = False
+    """Whether the logarithm is searched evenly, as is right for rates."""
+    step: int | float | None = None
+    """The distance between values; null for any value, or for every whole number."""
+    choices: Annotated[tuple[Any, ...], Field(min_length=1)] | None = None
+    """The values, where it is no range."""
+    when: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """What dimensions above it must be for this one to count, each a value or a list: {finetune.pooling: concat}."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_choices(cls, value: Any) -> Any:
+        return {"choices": value} if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Dimension:
+        if self.choices is not None:
+            if {self.low, self.high, self.step} != {None} or self.log:
+                raise ValueError("has choices, so it has no low, high, step and log")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("needs low and high, or choices")
+        if self.low >= self.high:
+            raise ValueError(f"low should be less than high, and they are {self.low:g} and {self.high:g}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log goes with a low above 0, and without step")
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a range of whole numbers."""
+        return all(isinstance(number, int) for number in (self.low, self.high, 1 if self.step is None else self.step))
+
+
+class Sweep(Section):
+    """What `sweep` searches by Optuna, how, and for how long."""
+
+    space: Annotated[dict[str, Dimension], Field(min_length=1)]
+    """The options that are searched, each with a range {low: 1e-6, high: 1e-3, log: true} or choices [8, 16, 32]; a
+    dimension may count only `when` others have a value."""
+    metric: str | None = None
+    """The score on the validation rows that trials are ranked by; null for that of the task."""
+    sampler: str = "TPE"
+    """Optuna's sampler, without its last word: TPE, Random, GP, CmaEs, QMC, BruteForce."""
+    sampler_options: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """What that sampler takes: {n_startup_trials: 20}. A seed would have every worker draw the same."""
+    pruner: Literal["none", "median", "asha", "hyperband"] = "median"
+    """What stops a bad trial early. median: it is worse than half of the others were at that point, from the sixth
+    trial on; asha and hyperband: it is not among the best half, at 1, 2, 4, ... measurements (Li et al. 2018)."""
+    pruner_options: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """What that pruner of Optuna's takes: {n_startup_trials: 10}, {reduction_factor: 4}."""
+    measurements: Count = 4
+    """Times that a model is scored on the validation rows, evenly spread, the last time at its end: where a trial may
+    be stopped."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    """A trial is one model for each, and its score their mean: each draws other labelled rows (task.sample_seed),
+    another head and another order (finetune.seed)."""
+    trials: Count | None = 50
+    """Trials in all, over all calls and workers; those that were stopped early or failed count too. null: no bound."""
+    max_hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours after which a worker begins no new trial; null: no bound."""
+    max_failures: Annotated[int, Field(ge=0)] = 5
+    """Failed trials that are put up with; with one more the sweep stops."""
+    parallel: Count = 1
+    """Trials that a worker gives to Hydra's launcher together: for hydra/launcher=joblib or submitit_slurm."""
+    storage: str | None = None
+    """Where the trials are kept: null for journal.log in runs/<name>-sweep, or the URL of a database that many machines
+    share, postgresql://user@host/name. Its password is better in ~/.pgpass."""
+    heartbeat_seconds: Count = 60
+    """Seconds between two signs of life of a trial in a database; after three without one it is taken for dead."""
+    keep_weights: Literal["best", "all", "none"] = "best"
+    """Which fine-tuned models stay on the disk: those of the best trial, all, or none. Scores and predictions do."""
+
+    @model_validator(mode="after")
+    def _ends(self) -> Sweep:
+        if self.trials is None and self.max_hours is None:
+            raise ValueError("needs trials, max_hours or both")
+        for number, (key, dimension) in enumerate(self.space.items()):
+            above = list(self.space)[:number]
+            for other in dimension.when:
+                if other not in above:
+                    there = f"{nearest(other, above)} (there are: {', '.join(above) or 'none'})"
+                    raise ValueError(f"{key}: when: no dimension above it is '{other}'{there}")
+        return self
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[Seed, ...]) -> tuple[Seed, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("should be distinct")
+        return seeds

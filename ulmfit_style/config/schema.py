@@ -1,0 +1,50 @@
+"""The base of every config section: frozen, typed, and aware of which fields determine a result."""
+
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Unhashed:
+    """Marks a field that is in no fingerprint: it cannot change a result, or it acts through hashed content."""
+
+
+class Section(BaseModel):
+    """A frozen group of options. The docstring under a field is its documentation, with its unit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+    def determinants(self) -> dict[str, Any]:
+        """Return the fields that determine a result, as plain JSON values."""
+        unhashed = {
+            name
+            for name, field in type(self).model_fields.items()
+            if any(mark is Unhashed or isinstance(mark, Unhashed) for mark in field.metadata)
+        }
+        return self.model_dump(mode="json", exclude=unhashed)
+
+
+Ratio = Annotated[float, Field(ge=0, le=1)]
+"""A share, from 0 to 1 inclusive."""
+
+Rate = Annotated[float, Field(gt=0, lt=1)]
+"""A learning rate."""
+
+Seed = Annotated[int, Field(ge=0, le=999_999)]
+"""A seed; each phase makes its own of it, of which numpy takes no more than 32 bits."""
+
+Count = Annotated[int, Field(ge=1)]
+"""A number of things, at least one."""
+
+
+def spelled(value: Any) -> str:
+    """Return a plain value as one types it after `key=`."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def one_or_several(value: Any) -> Any:
+    """Make a tuple of a single name."""
+    return (value,) if isinstance(value, str) else value

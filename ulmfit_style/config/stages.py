@@ -1,0 +1,294 @@
+"""What determines a model: its checkpoint, the corpus, and how each stage trains."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ulmfit_style.config import trainer_options
+from ulmfit_style.config.schema import Count, Rate, Ratio, Section, Seed, Unhashed, one_or_several
+
+Document = Literal["line", "paragraph", "file"]
+"""What one document of a txt or md file is."""
+
+Schedule = Literal["linear", "slanted", "cosine", "one_cycle", "constant"]
+"""How the learning rate falls after its warm-up."""
+
+GROUP = 8
+"""Texts that the contrastive phase compares with one another: two each of four classes, or more of fewer classes."""
+
+
+def _rising(value: Any) -> Any:
+    if value == "chain_thaw":
+        return value
+    thawed = value if isinstance(value, list | tuple) else (value,)
+    numbers = [0, *(math.inf if number == "all" else number for number in thawed)]
+    known = all(isinstance(number, int) or number == math.inf for number in numbers)
+    if not thawed or not known or any(low >= high for low, high in pairwise(numbers)):
+        raise ValueError(
+            "should be rising numbers of layer groups from 1 on, the last of which may be all; or chain_thaw"
+        )
+    return thawed
+
+
+class NewTokenizer(Section):
+    """A tokenizer that is trained on the text that `pretrain` reads."""
+
+    kind: Literal["wordpiece", "bpe", "unigram"]
+    """WordPiece (BERT), byte-level byte-pair encoding (GPT-2, RoBERTa) or a unigram language model (SentencePiece)."""
+    vocab_size: Count
+    """Tokens, special ones included."""
+    lowercase: bool = False
+    """Whether capitals and accents are taken off first."""
+
+
+class DecoderTokenizer(NewTokenizer):
+    """A tokenizer that is trained on the right answers of the training rows."""
+
+    kind: Literal["wordpiece", "bpe", "unigram"] = "bpe"
+    """As in `model.tokenizer`; bpe writes any text, to the blank."""
+    vocab_size: Count = 8000
+    """Tokens at most, special ones included."""
+
+
+class Model(Section):
+    """A pretrained checkpoint, or an architecture with random weights."""
+
+    checkpoint: str | None = None
+    """A directory, a Hub id, a GGUF file, or `package:<folder or GGUF file>` for those of an installed Python package.
+    A GGUF file is made into a checkpoint in single precision once, in the Hub's cache."""
+    revision: str | None = None
+    """The Hub commit, tag or branch. null: the newest commit when first used, and that one ever after; it stands in
+    `pins.json` of the folder `runs`. For a newer one say model.revision=main, or remove its line there."""
+    sha256: str | None = None
+    """The expected SHA-256 of model.safetensors, or of the GGUF file, checked before use."""
+    init: Literal["pretrained", "scratch"] = "pretrained"
+    """pretrained: the checkpoint's weights; scratch: random ones, for `pretrain` to train, in the architecture and with
+    the tokenizer of the checkpoint, or with those that follow."""
+    architecture: dict[str, Any] | None = None
+    """Where there is no checkpoint, the fields of transformers' config, model_type among them."""
+    tokenizer: NewTokenizer | None = None
+    """Where there is no checkpoint, the tokenizer that is trained."""
+    seed: Seed = 0
+    """Seed of the random weights."""
+    license: str | None = None
+    """The checkpoint's licence, for the model card: apache-2.0, or `apache-2.0 of <checkpoint>`, which holds for that
+    checkpoint alone. null: the card says that it is not known."""
+    decoder: str | None = None
+    """What writes, where the task is to write a text and the checkpoint is an encoder. same: its own weights once more,
+    with the same embeddings; a checkpoint, spelled like `checkpoint`; scratch: a small GPT-2 with random weights, and a
+    tokenizer that is trained on the right answers of the training rows. Cross-attention is new in each. null: the
+    checkpoint writes by itself, or the task wants no text."""
+    decoder_revision: str | None = None
+    """As `revision`, of the decoder's checkpoint."""
+    decoder_layers: Count = 3
+    """Layers of a decoder from scratch, each as wide as the encoder's."""
+    decoder_tokenizer: DecoderTokenizer = DecoderTokenizer()
+    """The tokenizer of a decoder from scratch; it has fewer tokens where the right answers make no more."""
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Model:
+        own = self.architecture is not None and self.tokenizer is not None
+        if self.checkpoint is None and not own:
+            raise ValueError("needs a checkpoint, or an architecture and a tokenizer")
+        if self.checkpoint is None and self.init == "pretrained":
+            raise ValueError("there is no checkpoint whose weights could be taken; use model.init=scratch")
+        if self.checkpoint is not None and (self.architecture is not None or self.tokenizer is not None):
+            raise ValueError("has a checkpoint, whose architecture and tokenizer are taken; leave the others out")
+        if own and "model_type" not in (self.architecture or {}):
+            raise ValueError("the architecture needs a model_type, such as bert")
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_decoder_revision(self) -> Model:
+        if self.decoder_revision is not None and self.decoder_checkpoint() is None:
+            raise ValueError(f"decoder_revision goes with a checkpoint, and decoder is {self.decoder or 'null'}")
+        return self
+
+    def decoder_checkpoint(self) -> Model | None:
+        """Return the decoder as a model of its own, where it is another checkpoint."""
+        if self.decoder in (None, "same", "scratch"):
+            return None
+        return Model(checkpoint=self.decoder, revision=self.decoder_revision)
+
+    def title(self) -> str:
+        """Return what the model is called where it is told about."""
+        return self.checkpoint or f"a new {(self.architecture or {})['model_type']}"
+
+
+class Corpus(Section):
+    """Unlabelled text for `adapt`."""
+
+    path: Annotated[tuple[str, ...], BeforeValidator(one_or_several)] | None
+    """What holds the documents: a file (csv, tsv, jsonl, parquet, txt, md; also .gz, .bz2, .xz, .zst), a folder with
+    all files in it, a glob such as 'notes/*.txt', or a list of these; null for the text of the task's training split.
+    """
+    text: str = "text"
+    """The column that holds the text; txt and md files have none."""
+    document: Document | None = None
+    """What one document is in txt and md files: a line, a paragraph (blank lines between them), or the whole file;
+    null for a line of a txt file, and the whole of an md file."""
+    license: str | None = None
+    """The text's licence, for the model card. null: the card says that it is not known."""
+    max_documents: Count | None = None
+    """At most this many documents, chosen by content hash; null for all."""
+    heldout_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Share of the documents that is never trained on and measures the language model (at most 1,000 documents)."""
+
+
+class Training(Section):
+    """What every training stage takes."""
+
+    schedule: Schedule = "linear"
+    """How the rate falls in each phase, after it has risen for `warmup_ratio` of its steps: linear, to 0; slanted, to
+    1/32 of the peak, from which it also rises (ULMFiT, section 3.2); cosine, as half a wave to 0; one_cycle, as half a
+    wave to 1/100,000 of the peak, to which it rises as half a wave from 1/25 (Smith 2018, as in fastai, but for the
+    momentum, which stays); constant, not at all."""
+    layer_decay: Annotated[float, Field(ge=1)] = 1
+    """The factor by which the peak rate of each layer group is lower than that of the one above: the head has
+    `learning_rate`, the embeddings the lowest (ULMFiT, section 3.2: 2.6 for three layers). 1: one rate for all."""
+    lora_rank: Annotated[int, Field(ge=0), Unhashed] = 0
+    """0: every weight is tuned. A number: each linear layer of the body gets a low-rank adapter of that rank, which is
+    tuned in its place, for models too large to be tuned whole (Hu et al. 2021, section 4.1: LoRA). The head is tuned
+    whole, and embeddings, biases and norms stay. In the end the adapters are merged into the weights. Needs peft."""
+    lora_alpha: Annotated[Count, Unhashed] = 16
+    """What an adapter says is multiplied by this over its rank, so that another rank does not ask for another rate."""
+    trainer: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Further fields of transformers' TrainingArguments: finetune.trainer.max_grad_norm=0.5"""
+
+    def determinants(self) -> dict[str, Any]:
+        """Return the fields that determine a result, as plain JSON values; those of adapters where there are any."""
+        lora = {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha} if self.lora_rank else {}
+        return {**super().determinants(), **lora, "trainer": trainer_options.determining(self.trainer)}
+
+
+class LanguageModelling(Training):
+    """Training a language model on unlabelled text."""
+
+    objective: Literal["auto", "mlm", "clm", "denoising"] = "auto"
+    """mlm: masked words are guessed (encoders); clm: the next token is (decoders); denoising: text with spans taken out
+    is restored (encoder-decoders): span corruption where the tokenizer has sentinels, `<extra_id_0>` (T5), else text
+    infilling (BART). auto: that of the architecture."""
+    epochs: Annotated[float, Field(gt=0)]
+    """Passes over the corpus with every weight thawed."""
+    learning_rate: Rate
+    """Peak rate of those passes."""
+    warmup_ratio: Ratio
+    """Share of each phase's steps over which the rate rises; it then falls as `schedule` says."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """Decoupled weight decay (AdamW); biases and norms are spared."""
+    batch_size: Count
+    """Rows per optimizer step, over all processes."""
+    max_length: Annotated[int, Field(ge=16)]
+    """Tokens a row, special tokens included: short documents share one, a longer one has several; none is dropped."""
+    mask_probability: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the words that is masked (BERT: 0.15, BART: 0.3), or of the tokens (T5: 0.15)."""
+    measurements: Annotated[Count, Unhashed] = 1
+    """Times that the held-out text is measured in a phase, evenly spread, the last time at its end."""
+    seed: Seed
+    """Seed of the order, the masks and the new head."""
+
+
+class Pretrain(LanguageModelling):
+    """Training a language model from random weights on general text."""
+
+    path: Annotated[tuple[str, ...], BeforeValidator(one_or_several)] | None
+    """What holds the general text, like corpus.path, and read with the other options of `corpus`; null for the corpus
+    itself."""
+    lora_rank: Annotated[Literal[0], Unhashed] = 0
+    """Random weights are trained whole."""
+
+
+class Adapt(LanguageModelling):
+    """Continued pretraining on the corpus."""
+
+    head_epochs: Annotated[float, Field(ge=0)]
+    """Passes that train the language-model head alone, before the others, where the checkpoint lacks one."""
+    head_learning_rate: Rate
+    """Peak rate of those head passes."""
+    general: Annotated[str | None, Unhashed]
+    """General text, a file or a folder: half of its documents measure what the model forgets, the other half is what
+    `replay_ratio` mixes in. A document of a txt file is a line. null: nothing is measured."""
+    replay_ratio: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the rows of each pass that are general text, to forget less."""
+    max_forgetting: Annotated[float, Field(gt=0)] | None
+    """Training stops where the loss on the general text has risen by more than this, in nats a masked token or a token,
+    since the head was trained; it is looked at `measurements` times. null: no bound."""
+
+    @model_validator(mode="after")
+    def _has_general_text(self) -> Adapt:
+        if self.general is None and (self.replay_ratio or self.max_forgetting):
+            raise ValueError("replay_ratio and max_forgetting need general text; give adapt.general=<file>")
+        if self.max_forgetting and self.measurements < 2:
+            raise ValueError("max_forgetting is looked at when measuring; give adapt.measurements=10")
+        return self
+
+    def determinants(self) -> dict[str, Any]:
+        """Return the fields that determine a result; with `max_forgetting` also when it is looked at."""
+        looked_at = {} if self.max_forgetting is None else {"measurements": self.measurements}
+        return {**super().determinants(), **looked_at}
+
+
+class Finetune(Training):
+    """Fine-tuning on the labelled task."""
+
+    epochs: Annotated[float, Field(gt=0)]
+    """Passes over the training rows, with all that `unfreeze` thaws in the end."""
+    learning_rate: Rate
+    """Peak rate of each phase."""
+    warmup_ratio: Ratio
+    """Share of each phase's steps over which the rate rises; it then falls as `schedule` says."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """Decoupled weight decay (AdamW); biases and norms are spared."""
+    batch_size: Count
+    """Texts per optimizer step, over all processes."""
+    max_length: Count
+    """Tokens per row, special tokens included. It is said how many rows are longer: these are cut, or read in windows
+    where the task tells of single words."""
+    max_steps: Count | None = None
+    """At most so many optimizer steps in all phases of `unfreeze` together, however many rows there are; none before
+    the last takes more than an equal share of them. null: no bound."""
+    unfreeze: Annotated[tuple[int | Literal["all"], ...] | Literal["chain_thaw"], BeforeValidator(_rising)] = ("all",)
+    """How many of the last layer groups each phase trains: the head is one, each layer is one, and the embeddings are
+    the lowest. [all]: every weight from the start. [1, 2, all]: gradually (ULMFiT, section 3.3): the head alone for one
+    pass, then the last layer too for one, then every weight for `epochs` passes; each phase has a schedule of its own.
+    [1]: the head alone, always. chain_thaw: the head alone, then each other group alone from the lowest up, a pass
+    each, then every weight for `epochs` passes (Felbo et al. 2017)."""
+    pooling: Literal["default", "mean", "concat"] = "default"
+    """What the head reads of a text. default: what the architecture's own head reads. mean: the mean of the hidden
+    states over all tokens. concat: the hidden state of one token (the last where a model reads from left to right, else
+    the first), and the maximum and the mean over all tokens; two layers with 50 units between them tell the answer from
+    it (ULMFiT, section 3.3)."""
+    contrast_epochs: Annotated[float, Field(ge=0)] = 0
+    """Passes over the training rows before all others, in which every layer but the head learns to draw what the head
+    reads of texts of one class together, and that of others apart (Khosla et al. 2020). For few labels, with
+    `unfreeze=[1]` after it (Tunstall et al. 2022: SetFit). 0: none."""
+    contrast_learning_rate: Rate = 5e-5
+    """Peak rate of these passes."""
+    new_epochs: Annotated[float, Field(ge=0), Unhashed] = 1
+    """Passes over the training rows before all others, in which what is new in an encoder-decoder of `model.decoder`
+    learns alone: cross-attention, a head that the checkpoint lacked, and the whole of a decoder from scratch."""
+    new_learning_rate: Annotated[Rate, Unhashed] = 5e-4
+    """Peak rate of these passes."""
+    patience: Count | None = None
+    """null: the last state is kept, which is right with few labels. A number: rows are watched, the state after the
+    epoch that scored best on them is kept, and a phase stops after so many epochs without a better one; `epochs` is
+    still what the rate falls over. The watched rows are 20 % of those of `task.train_samples` or `task.shots`, which
+    are then not trained on; without these two, they are the validation rows."""
+    seed: Seed
+    """Seed of the order, the dropout and the new head."""
+
+    @model_validator(mode="after")
+    def _has_what_is_contrasted(self) -> Finetune:
+        if self.contrast_epochs and self.pooling == "default":
+            raise ValueError("contrast_epochs needs a head that pools the tokens; give finetune.pooling=mean or concat")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_step_for_each_phase(self) -> Finetune:
+        if self.max_steps is not None and self.unfreeze != "chain_thaw" and self.max_steps < len(self.unfreeze):
+            raise ValueError(f"max_steps={self.max_steps} for the {len(self.unfreeze)} phases of unfreeze: give more")
+        return self

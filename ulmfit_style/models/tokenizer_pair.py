@@ -1,0 +1,53 @@
+"""The tokenizers of a finished model: one, or one of what it reads and another of what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, final
+
+from ulmfit_style.models import checkpoints
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FOLDER = "decoder_tokenizer"
+"""The folder of the tokenizer of what is written, within a model's own."""
+
+OF_TARGET = ("decode", "batch_decode", "pad_token_id", "eos_token_id", "sep_token_id")
+"""What is asked of the tokenizer of what is written; all else is asked of the other."""
+
+
+@final
+class TokenizerPair:
+    """Two tokenizers that are used as one: as transformers itself uses Marian's, which knows two languages."""
+
+    def __init__(self, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase) -> None:
+        self.source, self.target = source, target
+
+    def __call__(self, text: str | None = None, *, text_target: str | None = None, **options: Any) -> Mapping[str, Any]:
+        """Return the tokens of a text that is read, or of one that is written (`text_target`)."""
+        encoded: Mapping[str, Any] = (
+            self.target(text_target, **options) if text is None else self.source(text, **options)
+        )
+        return encoded
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.target if name in OF_TARGET else self.source, name)
+
+    def save_pretrained(self, directory: Path) -> None:
+        """Save both."""
+        self.source.save_pretrained(directory)
+        self.target.save_pretrained(directory / FOLDER)
+
+    def as_one(self) -> PreTrainedTokenizerBase:
+        """Return the pair as what it is used as."""
+        return cast("PreTrainedTokenizerBase", self)
+
+
+def read(directory: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer, or the two, of a model's directory."""
+    tokenizer = checkpoints.tokenizer(directory)
+    if not (directory / FOLDER).is_dir():
+        return tokenizer
+    return TokenizerPair(tokenizer, checkpoints.tokenizer(directory / FOLDER)).as_one()

@@ -1,0 +1,183 @@
+"""The configuration: all sections together, and what is wrong with values that do not fit them.
+
+Past it there are frozen sections; nobody looks an option up by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, SerializeAsAny, ValidationError
+from pydantic_core import ErrorDetails
+
+from ulmfit_style.config import trainer_options
+from ulmfit_style.config.commands import Evaluate, Hub, Predict, Push, Report
+from ulmfit_style.config.experiments import LrFind, Study, Sweep
+from ulmfit_style.config.schema import Count, Section
+from ulmfit_style.config.stages import Adapt, Corpus, Finetune, Model, Pretrain
+from ulmfit_style.errors import ConfigError, nearest
+from ulmfit_style.tasks.base import Task
+
+
+class Config(Section):
+    """The whole recipe. Every stage composes the same one, so each knows what the others made."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Names the folder of links under `runs`; in no fingerprint."""
+    runs: Path
+    """The folder of all artefacts."""
+    compare: bool
+    """Whether `finetune` also fits the reference models and fine-tunes without adaptation, to tell what it is worth."""
+    processes: Count | None
+    """Processes that train together; null for one on each visible GPU of this machine, or one where there is none, and
+    under a launcher of your own for as many as it starts."""
+    micro_batch_size: Count | None
+    """Rows per forward pass of a process; null for as many as `batch_size` has for each. It only splits the batch."""
+    save_minutes: Annotated[float, Field(gt=0)]
+    """Minutes between two checkpoints from which a stopped run goes on."""
+    model: Model
+    corpus: Corpus
+    pretrain: Pretrain | None
+    """null: nothing is pretrained; a model with random weights stays as it is."""
+    adapt: Adapt | None
+    """null: nothing is adapted; `finetune` starts from the plain checkpoint."""
+    task: SerializeAsAny[Task] | None
+    finetune: Finetune
+    evaluate: Evaluate
+    predict: Predict
+    hub: Hub
+    push: Push = Push()
+    report: Report = Report()
+    lr_find: LrFind = LrFind()
+    study: Study
+    sweep: Sweep | None = None
+    """null: `sweep` runs a grid."""
+
+    def seeded(self, seed: int) -> Config:
+        """Return the recipe with another seed of the labelled rows and of `finetune`."""
+        task = None if self.task is None else self.task.model_copy(update={"sample_seed": seed})
+        return self.model_copy(update={"task": task, "finetune": self.finetune.model_copy(update={"seed": seed})})
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the config as plain values, from which `from_recipe` makes an equal one, but for the sweep.
+
+        That makes no artefact, and the URL of its storage may hold a password.
+        """
+        values = self.model_dump(mode="json", exclude={"sweep"})
+        if self.task is not None:
+            target = type(self.task)
+            values["task"] = {"_target_": f"{target.__module__}.{target.__qualname__}", **values["task"]}
+        return values
+
+
+def from_recipe(values: dict[str, Any], origin: Callable[[str], str] = lambda key: "") -> Config:
+    """Make the typed config from plain values, as `Config.recipe` returns them.
+
+    Args:
+        origin: Tells which YAML a dotted key stands in, as the end of an error message.
+
+    Raises:
+        ConfigError: for every wrong value, all at once.
+    """
+    values = _without_missing(values)
+    problems, task = [], None
+    options = dict(values.get("task") or {})
+    try:
+        if options:
+            task_class = task_class_of(options.pop("_target_", None))
+            task = task_class.model_validate(options)
+    except ConfigError as error:
+        problems += [problem + origin("task._target_") for problem in error.problems]
+    except ValidationError as error:
+        problems += [_problem(details, origin, task_class, "task") for details in error.errors()]
+    try:
+        config = Config.model_validate({**values, "task": task})
+    except ValidationError as error:
+        problems += [_problem(details, origin, Config) for details in error.errors()]
+    for stage in ("pretrain", "adapt", "finetune"):
+        trainer = (values.get(stage) or {}).get("trainer")
+        if isinstance(trainer, dict):
+            found = trainer_options.problems(stage, trainer)
+            problems += [problem + origin(f"{stage}.trainer.{name}") for name, problem in found.items()]
+    if not problems and config.adapt is not None and config.corpus.path is None and config.task is None:
+        problems.append("corpus=task: there is no task whose text could be adapted to; give corpus.path=<file>")
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def load(recipe: Path) -> Config:
+    """Read the config that an artefact's recipe.yaml holds."""
+    return from_recipe(yaml.safe_load(recipe.read_text(encoding="utf-8")))
+
+
+def task_class_of(target: str | None) -> type[Task]:
+    """Import the task that `_target_` names; it may lie outside the package.
+
+    Raises:
+        ConfigError: if there is no such class, or it is no task.
+    """
+    module, _, name = (target or "").rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError([f"task._target_={target}: cannot be imported ({error})"]) from error
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise ConfigError([f"task._target_={target}: is not a subclass of ulmfit_style.tasks.base.Task"])
+    return found
+
+
+def section_of(name: str, task_class: type[Section]) -> type[Section] | None:
+    """Return the section class that the top-level field `name` holds, if it holds one."""
+    sections: dict[str, type[Section]] = {
+        "model": Model,
+        "corpus": Corpus,
+        "pretrain": Pretrain,
+        "adapt": Adapt,
+        "task": task_class,
+        "finetune": Finetune,
+        "evaluate": Evaluate,
+        "predict": Predict,
+        "hub": Hub,
+        "push": Push,
+        "report": Report,
+        "lr_find": LrFind,
+        "study": Study,
+        "sweep": Sweep,
+    }
+    return sections.get(name)
+
+
+def _without_missing(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a YAML marks as required (`???`) and nobody gave, so that it is reported as such."""
+    return {
+        key: _without_missing(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value != "???"
+    }
+
+
+def all_keys(task_class: type[Section]) -> list[str]:
+    """Return the keys of all options, as they are typed."""
+    keys = list(Config.model_fields)
+    for name in Config.model_fields:
+        section = section_of(name, task_class)
+        keys += [] if section is None else [f"{name}.{field}" for field in section.model_fields]
+    return keys
+
+
+def _problem(details: ErrorDetails, origin: Callable[[str], str], schema: type[Section], prefix: str = "") -> str:
+    """Word one of pydantic's findings in the user's spelling, and say which YAML it stands in."""
+    where = ".".join(str(part) for part in (*([prefix] if prefix else []), *details["loc"]))
+    if details["type"] == "extra_forbidden":
+        return f"{where}: there is no such option{nearest(where, all_keys(schema if prefix else Task))}{origin(where)}"
+    field = schema.model_fields.get(str(details["loc"][-1])) if prefix else None
+    meaning = f" ({' '.join(field.description.split())})" if field is not None and field.description else ""
+    if details["type"] == "missing":
+        return f"{where}: is required{meaning}"
+    message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{where}={details['input']}: {message[:1].lower()}{message[1:]}{origin(where)}"
