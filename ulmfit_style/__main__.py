@@ -25,7 +25,7 @@ ALONE = {
     "clean-runs": "list the artefacts that no name needs; yes=true removes them",
     "new-task": "look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews",
     "check-presets": "ask the Hub whether every preset of conf/ is there",
-    "doctor": "print versions, devices and what is reachable, for an issue",
+    "doctor": "print versions, devices and what is reachable, for an issue; two_processes=true tries two of them",
     "setup": "install the embedded model and data",
 }
 """The commands that are no stages, and go alone."""
@@ -166,7 +166,7 @@ def _check_presets(rest: Sequence[str]) -> None:
 def _doctor(rest: Sequence[str]) -> None:
     from ulmfit_style.analysis import doctor
 
-    doctor.run()
+    doctor.run(rest)
 
 
 def _setup(rest: Sequence[str]) -> None:

@@ -44,8 +44,7 @@ scores = Classification.scores
 def report(predictions: Labels, references: Labels) -> list[dict[str, Any]]:
     """Return each class's `precision`, `recall` and `f1`, and the `rows` that hold it."""
     sums, counts, classes = _kinds(predictions, references)
-    right, predicted, held = np.split(counts @ sums[:, 1:], 3)
-    return per_class(classes, right, predicted, held, count="rows")
+    return per_class(classes, np.split(counts @ sums[:, 1:], 3), "rows")
 
 
 def intervals(predictions: Labels, references: Labels) -> dict[str, Interval]:
@@ -82,15 +81,18 @@ def macro_f1(right: Array, predicted: Array, held: Array) -> Array:
     return divided(divided(2 * right, either).sum(axis=-1), (either > 0).sum(axis=-1))
 
 
-def per_class(classes: Sequence[str], right: Array, predicted: Array, held: Array, count: str) -> list[dict[str, Any]]:
-    """Return a report of classes: their precision, recall and F1, and how many examples there are, named `count`."""
+def per_class(classes: Sequence[str], sums: Sequence[Array], examples: str) -> list[dict[str, Any]]:
+    """Return each class's precision, recall and F1, and how many `examples` there are, which is the name of that.
+
+    Args:
+        sums: How many are right, predicted and held, (classes,) each.
+    """
+    right, predicted, held = sums
     f1 = divided(2 * right, predicted + held)
     columns = (divided(right, predicted), divided(right, held), f1, held.astype(int))
-    names = ("class", "precision", "recall", "f1", count)
-    return [
-        dict(zip(names, row, strict=True))
-        for row in zip(classes, *(column.tolist() for column in columns), strict=True)
-    ]
+    names = ("class", "precision", "recall", "f1", examples)
+    rows = zip(classes, *(column.tolist() for column in columns), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _is_single(references: Labels) -> bool:

@@ -43,8 +43,10 @@ scores = Entities.scores
 def report(predictions: Tags, references: Tags) -> list[dict[str, Any]]:
     """Return each type's `precision`, `recall` and `f1`, and how many `entities` of it there are."""
     counts, types = _counts(predictions, references)
-    entries = per_class(types, *counts[:, 0].sum(axis=0), count="entities")
-    return [entry for entry, count in zip(entries, counts[:, 0].sum(axis=(0, 1)), strict=True) if count]
+    sums = counts[:, 0].sum(axis=0)
+    # A type that strict entities alone have is no type by conlleval's rule.
+    entries = zip(per_class(types, sums, "entities"), sums.sum(axis=0), strict=True)
+    return [entry for entry, entities in entries if entities]
 
 
 def points(predictions: Tags, references: Tags) -> list[list[float]]:

@@ -18,6 +18,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, Stage, Step, required_task, why_missing
 from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import load
+from ulmfit_style.results import scores, terminal
 from ulmfit_style.tasks.base import Row
 
 
@@ -136,11 +137,11 @@ def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
         say(f"{name}: {signature}")
     if measured["report"]:
         show(_report(measured["report"]))
-        if (small := slices.small_classes(measured["report"])) is not None:
+        if (small := scores.small_classes(measured["report"])) is not None:
             say(small)
-    slices.tell(metrics["metric"], metrics.get("slices", {}))
+    terminal.show(*slices.parts(metrics["metric"], metrics.get("slices", {})))
     if "probe" in metrics:
-        probe.tell(metrics["probe"])
+        terminal.show(*probe.parts(metrics["probe"]))
     say(f"Every prediction with its row: {directory / predictions.FILE}")
 
 

@@ -25,7 +25,7 @@ from transformers import (
 from transformers.integrations import get_reporting_integration_callbacks  # type: ignore[attr-defined]
 
 from ulmfit_style.config.stages import Schedule
-from ulmfit_style.console import Steps, say
+from ulmfit_style.console import ProgressReport, say
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import layers
 from ulmfit_style.training import schedule
@@ -116,7 +116,7 @@ class RecipeTrainer(Trainer):
 class Progress(TrainerCallback):
     """Shows loss, rate and score, and tells the rows which epoch it is."""
 
-    def __init__(self, steps: Steps, rows: Ordered, best: Best | None = None) -> None:
+    def __init__(self, steps: ProgressReport, rows: Ordered, best: Best | None = None) -> None:
         self.steps, self.rows, self.best, self.loss = steps, rows, best, math.nan
         self._started, self._trained = time.monotonic(), 0
         self._rates: dict[str, float] = {}
