@@ -158,7 +158,7 @@ def test_a_task_whose_rows_have_not_one_class_each_is_refused(kind: str, checkpo
     overrides = [f"task={kind}", f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}", "adapt=none", "compare=false"]
     overrides += [f"model.checkpoint={checkpoint}", "model.sha256=null", "finetune=contrastive"]
     with pytest.raises(UserError, match=r"finetune\.contrast_epochs=10: compares texts of one class each, and .* none"):
-        plan(compose([*overrides, f"runs={tmp_path / 'runs'}"]), ["finetune"])
+        plan(resolve(compose([*overrides, f"runs={tmp_path / 'runs'}"])), ["finetune"])
 
 
 def test_a_head_that_does_not_pool_is_refused():

@@ -43,12 +43,12 @@ from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS
+from ulmfit_style.chain import plan
 from ulmfit_style.cli.composing import compose
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import ConfigError, UserError
-from ulmfit_style.launch import plan
 from ulmfit_style.models import checkpoints
-from ulmfit_style.stages import push
+from ulmfit_style.stages import push, resolve
 from ulmfit_style.tasks.base import IGNORED, Row
 from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.summarization import Summarization
@@ -594,20 +594,20 @@ def test_the_card_tells_the_scores_and_what_is_pushed(folder: Path, tmp_path: Pa
 def test_what_makes_no_sense_is_refused_before_the_data_is_read(folder: Path, overrides: list[str], message: str):
     config = compose([*recipe(folder), "task.path=nowhere.jsonl", *overrides])
     with pytest.raises(UserError, match=message):
-        plan(config, ["finetune"])
+        plan(resolve(config), ["finetune"])
 
 
 def test_an_encoder_alone_is_refused(folder: Path, checkpoint: Path):
     config = compose([*recipe(folder), f"model.checkpoint={checkpoint}"])
     with pytest.raises(UserError, match="is of type 'bert', and Summarization needs one that AutoModelForSeq2SeqLM"):
-        plan(config, ["finetune"])
+        plan(resolve(config), ["finetune"])
 
 
 def test_documents_need_a_decoder(seq2seq_checkpoint: Path, tmp_path: Path):
     (tmp_path / "checkpoint").symlink_to(seq2seq_checkpoint)
     config = compose([*recipe(tmp_path)[3:], "task=text_generation", "task.path=-", "task.form=documents"])
     with pytest.raises(UserError, match=r"task\.form=documents: a model of type 't5' has an encoder, and goes on from"):
-        plan(config, ["finetune"])
+        plan(resolve(config), ["finetune"])
 
 
 def test_translations_are_learnt_from_both_layouts(causal_checkpoint: Path, tmp_path: Path):

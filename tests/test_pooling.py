@@ -28,6 +28,7 @@ from ulmfit_style.models import pooling
 from ulmfit_style.models.layers import groups
 from ulmfit_style.models.pooling import PooledForSequenceClassification
 from ulmfit_style.publishing import card
+from ulmfit_style.stages import resolve
 from ulmfit_style.stages.finetune import pooled
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text import TextTask
@@ -354,7 +355,7 @@ def test_an_encoder_decoder_is_refused_before_the_data_is_read(checkpoint: Path,
     own = [override for override in tiny_overrides if not override.startswith("adapt.")]
     message = r"finetune\.pooling=concat: a model of type 't5' is an encoder and a decoder.*finetune\.pooling=default"
     with pytest.raises(UserError, match=message):
-        plan(compose([*own, *options, "adapt=none"]), ["finetune"])
+        plan(resolve(compose([*own, *options, "adapt=none"])), ["finetune"])
 
 
 def test_pooling_is_in_the_fingerprint(compose_tiny):

@@ -62,13 +62,11 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
 
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the step, where it is typed.
+    """Return the step, with a title that names the rows.
 
     Raises:
         UserError: if the model without adaptation is to be probed too, and is not there.
     """
-    if "evaluate" not in stages:
-        return []
     options, bare = resolved.config.evaluate, not_adapted(resolved)
     if options.probe != "none" and bare is not None and not bare.finished and "finetune" not in stages:
         problem = f"there is no model without adaptation to be probed too ({why_missing(bare, resolved.config)})"

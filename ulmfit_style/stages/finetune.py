@@ -82,8 +82,8 @@ def _decoder_tokenizer(resolved: Resolved) -> Artefact:
 
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the step, where it is typed."""
-    return [Step(stage, resolved, "finetune: the task")] if "finetune" in stages else []
+    """Return the step."""
+    return [Step(stage, resolved, "finetune: the task")]
 
 
 def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
