@@ -18,7 +18,7 @@ from ulmfit_style.stages import finetune
 from ulmfit_style.training import language_model
 
 if TYPE_CHECKING:
-    from ulmfit_style.training.phases import Course
+    from ulmfit_style.training.phases import TrainingPlan
     from ulmfit_style.training.rate_range import Point
 
 FILE = "lr_find"
@@ -41,17 +41,17 @@ def run(config: Config) -> None:
     if (config.processes or 1) > 1:
         say(f"  processes={config.processes}: one is enough here; where memory is short, lower micro_batch_size")
     chain.prepare()
-    from ulmfit_style.training.batching import passes
+    from ulmfit_style.training.batching import epochs_for
     from ulmfit_style.training.rate_range import range_test, suggest
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as thrown_away, logging_to(folder / f"{FILE}.log"):
-        course = _course(config)
-        rows = len(course.lesson.rows)
-        times = passes(options.steps, rows, stage.batch_size)
+        plan = _training_plan(config)
+        rows = len(plan.data.rows)
+        times = epochs_for(options.steps, rows, stage.batch_size)
         say(f"  {options.steps} steps of {stage.batch_size} rows are {times:.1f} passes over the {rows:,} rows")
         try:
-            points = range_test(course, options, Path(thrown_away))
+            points = range_test(plan, options, Path(thrown_away))
         except Interrupted as stop:
             raise KeyboardInterrupt from stop  # there is nothing to go on from
     if not points:
@@ -94,7 +94,7 @@ def _check(config: Config) -> None:
                 raise UserError(f"lr_find: {missing}; `finetune` with the same options makes it")
 
 
-def _course(config: Config) -> Course:
+def _training_plan(config: Config) -> TrainingPlan:
     """Return what the stage would train."""
     if config.lr_find.stage == "finetune":
         return finetune.prepare(config)[0]
@@ -102,7 +102,7 @@ def _course(config: Config) -> Course:
     documents = corpus.load(config.corpus, config.task, config.runs)
     return language_model.prepare(
         config, config.adapt, lineage.start(config).directory, documents, lineage.remembered_text(config)
-    ).course
+    ).plan
 
 
 def _write(path: Path, points: list[Point]) -> None:

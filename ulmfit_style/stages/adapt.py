@@ -8,7 +8,7 @@ from pathlib import Path
 from ulmfit_style import lineage
 from ulmfit_style.data import corpus
 from ulmfit_style.recipe import Config
-from ulmfit_style.training.language_model import learn
+from ulmfit_style.training.language_model import train_language_model
 
 
 def run(config: Config) -> Path:
@@ -20,4 +20,4 @@ def _adapt(config: Config, directory: Path) -> None:
     assert config.adapt is not None  # lineage refused otherwise
     documents = corpus.load(config.corpus, config.task, config.runs)
     general = lineage.remembered_text(config)
-    learn(config, config.adapt, lineage.start(config).directory, documents, directory, general)
+    train_language_model(config, config.adapt, lineage.start(config).directory, documents, directory, general)

@@ -35,13 +35,13 @@ def run(config: Config) -> Path:
 
 def _evaluate(config: Config, directory: Path) -> None:
     from ulmfit_style.predictor import Predictor
-    from ulmfit_style.training.scoring import score
+    from ulmfit_style.training.scoring import Scorer
 
     task = lineage.required_task(config)
     split, rows = lineage.scored(config)
     source = lineage.tuned(config, config.evaluate.model, "evaluate.model").directory
     tuned = Predictor(str(source), option="evaluate.model")
-    measured, found = score(tuned.model, tuned.tokenizer, task, rows, tuned.max_length, split)
+    measured, found = Scorer(tuned.model, tuned.tokenizer, task, tuned.max_length).score(rows, split)
     if not processes.is_main():
         return
     predictions.write(directory, found)

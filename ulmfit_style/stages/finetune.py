@@ -24,9 +24,10 @@ from ulmfit_style.recipe import Config
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from ulmfit_style.models.layers import Layers
-    from ulmfit_style.training.batching import Encoded
-    from ulmfit_style.training.phases import Course, Phase
+    from ulmfit_style.models.layers import LayerGroups
+    from ulmfit_style.tasks.base import Row
+    from ulmfit_style.training.batching import EncodedDataset
+    from ulmfit_style.training.phases import Phase, TrainingPlan
 
 NEW = "what is new"
 
@@ -39,17 +40,16 @@ def run(config: Config) -> Path:
     return lineage.finetune(config).make(partial(_finetune, config), config.recipe())
 
 
-def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
+def prepare(config: Config) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
     """Return the model with a new head and all that it is trained on, and its tokenizer."""
     import transformers
     from transformers import AutoConfig, set_seed
 
-    from ulmfit_style.models.layers import HEAD, groups
-    from ulmfit_style.models.lora import with_adapters
+    from ulmfit_style.models.layers import HEAD, layer_groups
+    from ulmfit_style.models.lora import add_adapters
     from ulmfit_style.training import warm_start
-    from ulmfit_style.training.answers import collate
-    from ulmfit_style.training.batching import Encoded
-    from ulmfit_style.training.phases import Course, Lesson, Phase, settings
+    from ulmfit_style.training.batching import EncodedDataset, collate
+    from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan, phase_settings
 
     options, task = config.finetune, lineage.required_task(config)
     source = lineage.init(config).directory
@@ -63,11 +63,13 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     tokenizer = tokenizer_pair.read(source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    pair = None if config.model.decoder is None else warm_start.tokenizers(config, tokenizer)
-    if pair is not None:
+    pair = None
+    if config.model.decoder is not None:
+        decoder = _decoder(config, trained)
+        pair = warm_start.pair_tokenizers(config.model, tokenizer, decoder)
         tokenizer = pair.as_one()
     encoded = [task.encode(row, tokenizer, options.max_length, head.get("label2id", {})) for row in trained]
-    features = Encoded(
+    features = EncodedDataset(
         {**feature, "weight": weight * feature.get("weight", 1)}
         for parts, weight in zip(encoded, task.weights(trained), strict=True)
         for feature in parts
@@ -83,64 +85,79 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     # Model
     set_seed(options.seed)
     if pair is not None:
-        model, missing = warm_start.encoder_decoder(config, source, pair, task.reach(0))
+        model, missing = warm_start.encoder_decoder(config.model, source, decoder, pair, task.reach(0))
     elif options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
         auto_class = getattr(transformers, task.auto_class(model_type))
-        model, missing, _ = checkpoints.loaded(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
+        model, missing, _ = checkpoints.load_model(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
         model, missing = pooled(source, options.pooling, head)
     task.start(model, tokenizer, trained)
 
     # Phases
-    layers = with_adapters(model, groups(model, missing), options)
+    layers = add_adapters(model, layer_groups(model, missing), options)
     phases = _phases(options, layers, len(features))
     if pair is not None and options.new_epochs:
         phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
     if options.contrast_epochs:
         phases.insert(0, _contrast(options, layers, features, tokenizer))
-    lesson = Lesson(task, features, partial(collate, tokenizer=tokenizer))
-    return Course(model, phases, settings(config, options, layers), lesson), tokenizer
+    data = TrainingData(task, features, partial(collate, tokenizer=tokenizer))
+    return TrainingPlan(model, phases, phase_settings(config, options, layers), data), tokenizer
+
+
+def _decoder(config: Config, trained: Sequence[Row]) -> Path | None:
+    """Return the directory of the decoder's checkpoint, or of its new tokenizer; None where it is the encoder's own."""
+    from ulmfit_style.training import warm_start
+
+    checkpoint = config.model.decoder_checkpoint()
+    if checkpoint is not None:
+        return checkpoints.resolve(checkpoint, "model.decoder").directory
+    if config.model.decoder != "scratch":
+        return None
+    task = lineage.required_task(config)
+    targets = [str(task.target(row)) for row in trained]
+    learn = partial(warm_start.learn_tokenizer, config.model.decoder_tokenizer, targets)
+    return lineage.decoder_tokenizer(config).make(learn, config.recipe())
 
 
 def _finetune(config: Config, directory: Path) -> None:
     from ulmfit_style.models.lora import merge
-    from ulmfit_style.training.best import Best
+    from ulmfit_style.training.best import BestState
     from ulmfit_style.training.phases import train
     from ulmfit_style.training.pruning import Pruning
-    from ulmfit_style.training.scoring import metric, score
+    from ulmfit_style.training.scoring import Scorer
     from ulmfit_style.training.warm_start import untie
 
     options, task = config.finetune, lineage.required_task(config)
     rows = labelled.load(task)
-    course, tokenizer = prepare(config)
-    model = course.model
+    plan, tokenizer = prepare(config)
+    model = plan.model
+    scorer = Scorer(model, tokenizer, task, options.max_length)
 
     # Train
     best, watched = None, []
     if options.patience is not None:
         watched = labelled.watched(task)[1]
         say(f"  {len(watched):,} others are watched: the state that scores best on them is kept (finetune.patience)")
-        watch = partial(metric, model, tokenizer, task, watched, options.max_length)
-        best = Best(task.metric, watch, options.patience)
+        best = BestState(task.metric, partial(scorer.metric, watched), options.patience)
     pruning, trial = None, storage.trial_in_training()
     if trial is not None:
-        look = partial(metric, model, tokenizer, task, rows.validation, options.max_length, trial.sweep.metric)
+        look = partial(scorer.metric, rows.validation, trial.sweep.metric)
         pruning = Pruning(look, trial.report, trial.sweep.measurements)
-    outcomes = train(course, directory / CHECKPOINTS, best=best, pruning=pruning)
+    results = train(plan, directory / CHECKPOINTS, best=best, pruning=pruning)
     if options.lora_rank:
         merge(model)
     if best is not None:
         kept = best.kept
         last = [entry for entry in best.curve if entry["phase"] == kept["phase"]][-1]
         score_there = f"{task.metric} {kept[task.metric]:.3f} on the watched rows"
-        told = f" of '{kept['phase']}'" if len(course.phases) > 1 else ""
+        told = f" of '{kept['phase']}'" if len(plan.phases) > 1 else ""
         say(f"  kept: the state{told} after epoch {kept['epoch']:g} of {last['epoch']:g} ({score_there})")
 
     # Score
     scores, found = {}, []
     for split in ("validation", "test"):
-        scores[split], answered = score(model, tokenizer, task, rows.split(split), options.max_length, split)
+        scores[split], answered = scorer.score(rows.split(split), split)
         found += answered
 
     # Finish
@@ -155,11 +172,11 @@ def _finetune(config: Config, directory: Path) -> None:
         "metric": task.metric,
         "train": {"rows": len(rows.train), "of": len(rows.pool), "classes": rows.classes, "left_out": rows.left_out},
         **scores,
-        "log": [{"phase": outcome.title, **entry} for outcome in outcomes for entry in outcome.log],
+        "log": [{"phase": result.title, **entry} for result in results for entry in result.log],
     }
     if best is not None:
         metrics["kept"] = {**best.kept, "rows": len(watched)}
-        order = [phase.title for phase in course.phases]
+        order = [phase.title for phase in plan.phases]
         metrics["log"] = sorted(
             [*metrics["log"], *best.curve], key=lambda entry: (order.index(entry["phase"]), entry["step"])
         )
@@ -179,7 +196,7 @@ def pooled(
 
     from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 
-    body, missing, _ = checkpoints.loaded(AutoModel, source)
+    body, missing, _ = checkpoints.load_model(AutoModel, source)
     body.config.name_or_path = ""  # a path of this disk, which would be saved
     config = PooledConfig(
         body=body.config.to_dict(),
@@ -204,7 +221,7 @@ def check_groups(config: Config) -> None:
     import transformers
     from transformers import AutoConfig
 
-    from ulmfit_style.models.layers import EMBEDDINGS, groups
+    from ulmfit_style.models.layers import EMBEDDINGS, layer_groups
 
     if config.model.architecture is None:
         architecture = AutoConfig.from_pretrained(checkpoints.resolve(config.model).directory, trust_remote_code=False)
@@ -213,7 +230,7 @@ def check_groups(config: Config) -> None:
     with torch.device("meta"):
         model = getattr(transformers, task.auto_class(architecture.model_type)).from_config(architecture)
     # Embeddings have no adapters.
-    _thawed(options, [name for name in groups(model, ()) if not options.lora_rank or name != EMBEDDINGS])
+    _thawed(options, [name for name in layer_groups(model, ()) if not options.lora_rank or name != EMBEDDINGS])
 
 
 def _most(options: Finetune) -> int:
@@ -227,14 +244,14 @@ def _thawed(options: Finetune, names: Sequence[str]) -> list[tuple[str, Sequence
     Raises:
         UserError: if the model has fewer groups, or there are fewer steps than phases.
     """
-    from ulmfit_style.models.lora import everything
+    from ulmfit_style.models.lora import full_phase_title
 
     if _most(options) > len(names):
         raise UserError(
             f"finetune.unfreeze={spelled(options.unfreeze)}: the model has {len(names)} layer groups "
             f"({', '.join(names)}); give smaller numbers, or all"
         )
-    every = (everything(options), names)
+    every = (full_phase_title(options), names)
     if options.unfreeze == "chain_thaw":
         *lower, head = names
         phases = [*((f"{group} alone", [group]) for group in (head, *lower)), every]
@@ -257,7 +274,7 @@ def _passes(options: Finetune, phases: int, rows: int) -> list[float]:
     `max_steps` bounds all of them together, so that recipes of one phase and of several compare; none before the last
     takes more than an equal share.
     """
-    from ulmfit_style.training.batching import passes
+    from ulmfit_style.training.batching import epochs_for
 
     times = [*[1.0] * (phases - 1), options.epochs]
     if options.max_steps is None:
@@ -266,12 +283,12 @@ def _passes(options: Finetune, phases: int, rows: int) -> list[float]:
     before = min(whole, options.max_steps // phases)
     bounds = [*[before] * (phases - 1), options.max_steps - before * (phases - 1)]
     return [
-        own if own * whole <= steps else passes(steps, rows, options.batch_size)
+        own if own * whole <= steps else epochs_for(steps, rows, options.batch_size)
         for own, steps in zip(times, bounds, strict=True)
     ]
 
 
-def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
+def _phases(options: Finetune, layers: LayerGroups, rows: int) -> list[Phase]:
     """Return what is thawed in which order.
 
     Raises:
@@ -286,13 +303,15 @@ def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
     ]
 
 
-def _contrast(options: Finetune, layers: Layers, features: Encoded, tokenizer: PreTrainedTokenizerBase) -> Phase:
+def _contrast(
+    options: Finetune, layers: LayerGroups, features: EncodedDataset, tokenizer: PreTrainedTokenizerBase
+) -> Phase:
     """Return the phase that comes before all others: what the head reads is trained, and the head is not."""
     from ulmfit_style.models.layers import HEAD
-    from ulmfit_style.training.contrast import Contrast, Groups
-    from ulmfit_style.training.phases import Lesson, Phase
+    from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
+    from ulmfit_style.training.phases import Phase, TrainingData
 
-    rows = Groups(features, tokenizer, options.seed)
+    rows = ContrastiveDataset(features, tokenizer, options.seed)
     body = [parameter for group, own in layers.items() if group != HEAD for parameter in own]
-    lesson = Lesson(Contrast(), rows, rows.collate, GROUP)
-    return Phase("contrast", body, options.contrast_epochs, options.contrast_learning_rate, lesson)
+    data = TrainingData(ContrastiveObjective(), rows, rows.collate, GROUP)
+    return Phase("contrast", body, options.contrast_epochs, options.contrast_learning_rate, data)

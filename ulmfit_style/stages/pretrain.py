@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ulmfit_style import lineage
 from ulmfit_style.recipe import Config
-from ulmfit_style.training.language_model import learn
+from ulmfit_style.training.language_model import train_language_model
 
 
 def run(config: Config) -> Path:
@@ -18,4 +18,4 @@ def run(config: Config) -> Path:
 def _pretrain(config: Config, directory: Path) -> None:
     assert config.pretrain is not None  # lineage refused otherwise
     source = lineage.scratch(config).directory
-    learn(config, config.pretrain, source, lineage.general_text(config), directory)
+    train_language_model(config, config.pretrain, source, lineage.general_text(config), directory)
