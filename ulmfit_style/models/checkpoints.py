@@ -131,7 +131,7 @@ def finetuned(source: str, option: str) -> Checkpoint:
     return Checkpoint(directory, {**checkpoint.identity, "recipe": file_digest(directory / RECIPE)})
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """A model with a checkpoint's weights."""
 
     model: Any  # PreTrainedModel, whose attributes are typed as unions
@@ -141,7 +141,7 @@ class Loaded(NamedTuple):
     """The names of the checkpoint's weights that the model has no place for, such as a pooler's in a language model."""
 
 
-def loaded(auto_class: Any, source: Path, **settings: Any) -> Loaded:
+def load_model(auto_class: Any, source: Path, **settings: Any) -> LoadedModel:
     """Return a checkpoint's model.
 
     Args:
@@ -158,7 +158,7 @@ def loaded(auto_class: Any, source: Path, **settings: Any) -> Loaded:
         trust_remote_code=False,
         **settings,
     )
-    return Loaded(model, set(found["missing_keys"]), set(found["unexpected_keys"]))
+    return LoadedModel(model, set(found["missing_keys"]), set(found["unexpected_keys"]))
 
 
 def save(model: PreTrainedModel, directory: Path, source: Path, unplaced: set[str]) -> None:
@@ -169,7 +169,7 @@ def save(model: PreTrainedModel, directory: Path, source: Path, unplaced: set[st
 
     Args:
         source: The directory of the checkpoint that the model was made from.
-        unplaced: As `Loaded.unplaced`.
+        unplaced: As `LoadedModel.unplaced`.
     """
     from safetensors import safe_open
 

@@ -10,7 +10,7 @@ from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, Stage, Step
 from ulmfit_style.training import checks
-from ulmfit_style.training.language_model import learn
+from ulmfit_style.training.language_model import train_language_model
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -59,4 +59,6 @@ def run(step: Step, directory: Path) -> None:
     """Train the language model."""
     config, resolved = step.config, step.resolved
     assert config.adapt is not None  # it was checked
-    learn(config, config.adapt, resolved.start.directory, resolved.corpus, directory, resolved.general_text)
+    train_language_model(
+        config, config.adapt, resolved.start.directory, resolved.corpus, directory, resolved.general_text
+    )

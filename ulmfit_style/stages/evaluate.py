@@ -93,13 +93,13 @@ def not_adapted(resolved: Resolved) -> Artefact | None:
 def run(step: Step, directory: Path) -> None:
     """Score the model."""
     from ulmfit_style.predictor import Predictor
-    from ulmfit_style.training.scoring import score
+    from ulmfit_style.training.scoring import Scorer
 
     resolved, task, options = step.resolved, step.resolved.task, step.config.evaluate
     split, rows = scored(resolved)
     source = resolved.finetuned(options.model, "evaluate.model").directory
     tuned = Predictor(str(source), option="evaluate.model")
-    measured, found = score(tuned.model, tuned.tokenizer, task, rows, tuned.max_length, split)
+    measured, found = Scorer(tuned.model, tuned.tokenizer, task, tuned.max_length).score(rows, split)
     if not processes.is_main():
         return
     predictions.write(directory, found)

@@ -10,7 +10,7 @@ from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, Stage, Step
 from ulmfit_style.training import checks
-from ulmfit_style.training.language_model import learn
+from ulmfit_style.training.language_model import train_language_model
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -55,4 +55,4 @@ def run(step: Step, directory: Path) -> None:
     config, resolved = step.config, step.resolved
     assert config.pretrain is not None  # it was checked
     source = resolved.artefact("scratch").directory
-    learn(config, config.pretrain, source, resolved.pretraining_text, directory)
+    train_language_model(config, config.pretrain, source, resolved.pretraining_text, directory)
