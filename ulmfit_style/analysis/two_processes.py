@@ -73,7 +73,7 @@ def _train(folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForSequenceClassification, TrainingArguments, set_seed
 
     from ulmfit_style.tasks.text_classification import TextClassification
-    from ulmfit_style.training.batching import Encoded, Ordered
+    from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset
     from ulmfit_style.training.trainer import RecipeTrainer
 
     set_seed(0)
@@ -98,7 +98,7 @@ def _train(folder: Path) -> None:
             remove_unused_columns=False,
             use_cpu=not torch.cuda.is_available(),
         ),
-        train_dataset=Ordered(Encoded(rows), BATCH_SIZE, seed=0, phase=0),
+        train_dataset=ShuffledDataset(EncodedDataset(rows), BATCH_SIZE, seed=0, phase=0),
         collate=lambda batch: {name: torch.tensor([row[name] for row in batch]) for name in batch[0]},
     )
     trainer.train()
