@@ -42,7 +42,6 @@ UPWARDS = {
     ("publishing.report.content", "analysis.explain"),
     ("publishing.report.content", "predictor"),
     ("stages.finetune", "experiments.storage"),
-    ("tasks.generation", "models.architectures"),
     ("training.warm_start", "lineage"),
 }
 """Imports that still go up, to be mended: this set only shrinks."""

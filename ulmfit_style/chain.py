@@ -116,7 +116,7 @@ def _check_model(config: Config, stages: Sequence[str]) -> None:
             raise UserError(f"{stage}.lora_rank={options.lora_rank}: needs peft; install it: pip install peft")
         reach = options.max_length
         if isinstance(options, Finetune) and config.task is not None:
-            reach = config.task.suited(model_type).reach(reach)
+            reach = config.task.for_architecture(architectures.architecture(model_type)).positions_needed(reach)
         if reach > positions:
             answers = f" and answers take {reach:,} in all" if reach > options.max_length else ""
             too_long = f"{config.model.title()} reads {positions:,} tokens at most"
@@ -141,7 +141,7 @@ def _check_reporting(stage: str, options: LanguageModelling | Finetune) -> None:
 
 
 def _check_head(config: Config, task: Task, model_type: str) -> None:
-    auto_class, kind = task.auto_class(model_type), type(task).__name__
+    auto_class, kind = task.auto_class(architectures.architecture(model_type)), type(task).__name__
     if config.model.decoder is not None:
         _check_decoder(config, task, model_type)
     elif not architectures.has_head(auto_class, model_type):
@@ -169,7 +169,7 @@ def _check_decoder(config: Config, task: Task, model_type: str) -> None:
     option, remedy = f"model.decoder={config.model.decoder}", "take model.decoder=null"
     if architectures.is_encoder_decoder(model_type) or architectures.is_causal(model_type):
         raise UserError(f"{option}: a model of type '{model_type}' writes by itself; {remedy}")
-    if task.auto_class(model_type) != architectures.ENCODER_DECODER:
+    if task.auto_class(architectures.architecture(model_type)) != architectures.ENCODER_DECODER:
         raise UserError(f"{option}: {type(task).__name__} wants no text that a decoder could write; {remedy}")
     if config.finetune.pooling != "default":
         raise UserError(f"{option}: finetune.pooling={config.finetune.pooling} is for a head, and this is a decoder")
@@ -182,7 +182,8 @@ def _check_decoder(config: Config, task: Task, model_type: str) -> None:
         raise UserError(
             f"{option}: a model of type '{own}' has no cross-attention, so it cannot be a decoder; {others}"
         )
-    written, positions = task.suited(model_type).reach(0), checkpoints.positions(checkpoint)
+    written = task.for_architecture(architectures.architecture(model_type)).positions_needed(0)
+    positions = checkpoints.positions(checkpoint)
     if written > positions:
         raise UserError(f"{option}: writes {positions:,} tokens at most, and task.max_target_length={written}")
 

@@ -17,7 +17,7 @@ from ulmfit_style.console import say
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import storage
-from ulmfit_style.models import checkpoints, tokenizer_pair
+from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.architectures import is_causal
 from ulmfit_style.recipe import Config
 
@@ -57,7 +57,7 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
 
     # Data
     rows = labelled.load(task)
-    task = task.suited(model_type)
+    task = task.for_architecture(architectures.architecture(model_type))
     trained = lineage.trained_rows(config)
     head = task.head(rows.classes)
     tokenizer = tokenizer_pair.read(source)
@@ -69,7 +69,7 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     encoded = [task.encode(row, tokenizer, options.max_length, head.get("label2id", {})) for row in trained]
     features = Encoded(
         {**feature, "weight": weight * feature.get("weight", 1)}
-        for parts, weight in zip(encoded, task.weights(trained), strict=True)
+        for parts, weight in zip(encoded, task.row_weights(trained), strict=True)
         for feature in parts
     )
     long = sum(any(feature["long"] for feature in parts) for parts in encoded)
@@ -83,14 +83,14 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     # Model
     set_seed(options.seed)
     if pair is not None:
-        model, missing = warm_start.encoder_decoder(config, source, pair, task.reach(0))
+        model, missing = warm_start.encoder_decoder(config, source, pair, task.positions_needed(0))
     elif options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
-        auto_class = getattr(transformers, task.auto_class(model_type))
+        auto_class = getattr(transformers, task.auto_class(architectures.architecture(model_type)))
         model, missing, _ = checkpoints.loaded(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
         model, missing = pooled(source, options.pooling, head)
-    task.start(model, tokenizer, trained)
+    task.prepare_model(model, tokenizer, trained)
 
     # Phases
     layers = with_adapters(model, groups(model, missing), options)
@@ -207,11 +207,12 @@ def check_groups(config: Config) -> None:
     from ulmfit_style.models.layers import EMBEDDINGS, groups
 
     if config.model.architecture is None:
-        architecture = AutoConfig.from_pretrained(checkpoints.resolve(config.model).directory, trust_remote_code=False)
+        model_config = AutoConfig.from_pretrained(checkpoints.resolve(config.model).directory, trust_remote_code=False)
     else:
-        architecture = AutoConfig.for_model(**config.model.architecture)
+        model_config = AutoConfig.for_model(**config.model.architecture)
+    auto_class = task.auto_class(architectures.architecture(model_config.model_type))
     with torch.device("meta"):
-        model = getattr(transformers, task.auto_class(architecture.model_type)).from_config(architecture)
+        model = getattr(transformers, auto_class).from_config(model_config)
     # Embeddings have no adapters.
     _thawed(options, [name for name in groups(model, ()) if not options.lora_rank or name != EMBEDDINGS])
 

@@ -71,7 +71,7 @@ def run(config: Config) -> None:
     lineage.require_tuned(config, config.predict.model, "predict")
     source = lineage.tuned(config, config.predict.model, "predict.model").directory
     given, output = str(config.predict.input), config.predict.output
-    task = lineage.task_of(config, config.predict.model, "predict.model").answering_with(config.predict.task)
+    task = lineage.task_of(config, config.predict.model, "predict.model").with_answer_options(config.predict.task)
     rows = _rows(task, given, config.predict.pair)
     first = next(rows, None)
     if first is None:
@@ -83,7 +83,7 @@ def run(config: Config) -> None:
 
             model = Predictor(str(source), task=config.predict.task, option="predict.model")
             if isinstance(model.task, GenerationTask) and _is_text(given) and sys.stdout.isatty():
-                model.task = model.task.aloud()
+                model.task = model.task.streaming()
             count = _answer(model, chain([first], rows), write, output, None if file is None else explain.Page(file))
     except BrokenPipeError:
         # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.

@@ -32,7 +32,7 @@ def _references(config: Config, directory: Path) -> None:
     task = lineage.required_task(config)
     model, rows = task.reference(), labelled.load(task)
     right = [task.target(row) for row in rows.test]
-    simple = [task.untrained(row) for row in rows.test]
+    simple = [task.baseline_answers(row) for row in rows.test]
     found = {name: task.measure([own[name] for own in simple], right) for name in simple[0]}
     for name, measured in found.items():
         _say(name, task.metric, measured)

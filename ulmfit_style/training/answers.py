@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Row, Task
 
 WINDOW = 2048
@@ -53,7 +54,7 @@ def answers(
         max_length: Tokens per feature.
         done: Called for each batch with how many further rows it brought, and how many of them are longer.
     """
-    task = task.suited(model.config.model_type)
+    task = task.for_architecture(architecture(model.config.model_type))
     for window in _batched(rows, WINDOW):
         encoded = [task.encode(row, tokenizer, max_length, None) for row in window]
         yield from map(
@@ -76,7 +77,7 @@ def likelihoods(
         max_length: Tokens per feature.
         done: As for `answers`.
     """
-    task = task.suited(model.config.model_type)
+    task = task.for_architecture(architecture(model.config.model_type))
     label2id: Any = model.config.label2id
     for window in _batched(rows, WINDOW):
         encoded = [task.encode(row, tokenizer, max_length, label2id) for row in window]
