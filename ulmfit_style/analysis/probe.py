@@ -88,13 +88,13 @@ def measure(task: Task, ask: Callable[[Sequence[Row]], Iterable[Answer]], rows: 
     for name, swaps in SWAPS.items():
         pairs = [(row, other) for row in rows if (other := _exchanged(task, row, swaps)) != row]
         answers = [list(ask(side)) for side in zip(*pairs, strict=True)]
-        flips = [first[task.answered] != second[task.answered] for first, second in zip(*answers, strict=True)]
+        flips = [first[task.answer_field] != second[task.answer_field] for first, second in zip(*answers, strict=True)]
         flipped = [
             {
                 "row": row.place,
                 "texts": task.texts(other),
-                "before": first[task.answered],
-                "after": second[task.answered],
+                "before": first[task.answer_field],
+                "after": second[task.answer_field],
             }
             for flip, (row, other), first, second in zip(flips, pairs, *(answers or ([], [])), strict=True)
             if flip

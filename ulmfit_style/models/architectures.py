@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ulmfit_style.errors import UserError
+from ulmfit_style.tasks.base import Architecture
 
 ENCODER_DECODER = "AutoModelForSeq2SeqLM"
 """The auto class of encoder-decoders."""
@@ -39,6 +40,13 @@ def objective(name: str, model_type: str, option: str = "adapt.objective") -> Li
     able = own or "none of mlm, clm and denoising"
     remedy = "leave it at auto" if own else "choose another model, or adapt nothing: adapt=none"
     raise UserError(f"{option}={name}: a model of type '{model_type}' has {able}; {remedy}")
+
+
+def architecture(model_type: str) -> Architecture:
+    """Return what a task has to know of an architecture."""
+    if is_encoder_decoder(model_type):
+        return Architecture(model_type, "encoder-decoder")
+    return Architecture(model_type, "decoder" if is_causal(model_type) else "encoder")
 
 
 def is_causal(model_type: str) -> bool:
