@@ -4,7 +4,7 @@ import pytest
 from samples import jsonl, reviews
 
 from ulmfit_style.artefacts.directory import METRICS, read_json
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.stages import setfit
 
 
