@@ -39,7 +39,7 @@ from transformers import (
 )
 
 from ulmfit_style import processes
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.models.checkpoints import sentinels
 from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.models.lora import add_adapters

@@ -44,7 +44,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.chain import plan
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import ConfigError, UserError
 from ulmfit_style.models import checkpoints

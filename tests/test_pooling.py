@@ -22,7 +22,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import finished
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.chain import plan
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import pooling
 from ulmfit_style.models.layers import layer_groups

@@ -136,7 +136,7 @@ def _check_decoder(config: Config, task: Task, model_type: str) -> None:
         return
     checkpoint = config.model.decoder_checkpoint() or config.model
     own = checkpoints.model_type(checkpoint, "model.decoder")
-    if not architectures.can_read_along(own):
+    if not architectures.can_cross_attend(own):
         others = "name another checkpoint, or take model.decoder=scratch"
         raise UserError(
             f"{option}: a model of type '{own}' has no cross-attention, so it cannot be a decoder; {others}"
