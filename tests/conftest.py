@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.recipe import Config
 
 

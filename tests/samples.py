@@ -18,12 +18,15 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from ulmfit_style.artefacts.directory import Artefact
 from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.data.tokens import Chunks
+from ulmfit_style.recipe import Config
+from ulmfit_style.stages import resolve
 from ulmfit_style.tasks.base import Architecture
 from ulmfit_style.tasks.text import TextTask
-from ulmfit_style.training.batching import Encoded
+from ulmfit_style.training.batching import EncodedDataset
 
 WORDS = "the film plot story is very number wonderful moving dreadful tedious actor scene"
 ENCODER, DECODER = Architecture("bert", "encoder"), Architecture("llama", "decoder")
@@ -41,6 +44,11 @@ def reviews(count: int, seed: int = 0) -> list[tuple[str, str, str]]:
         start = f"{chance.choice(['a', 'the'])} {chance.choice(['film', 'plot', 'story'])} number {number}"
         rows.append((f"{start} is {chance.choice(GOOD if label == 'good' else BAD)}", label, f"film {number // 4}"))
     return rows
+
+
+def artefact(stage: str, config: Config) -> Artefact:
+    """Return the artefact that a stage of a config makes."""
+    return resolve(config).artefact(stage)
 
 
 def jsonl(path: Path, rows: Sequence[object]) -> Path:
@@ -224,9 +232,9 @@ class Killed(Exception):
     """A run ends here, as if by SIGKILL: nothing is cleaned up."""
 
 
-def good_or_bad(tokenizer: PreTrainedTokenizerFast, task: TextTask) -> Encoded:
+def good_or_bad(tokenizer: PreTrainedTokenizerFast, task: TextTask) -> EncodedDataset:
     """Return 40 encoded reviews with their labels as numbers."""
-    rows = Encoded()
+    rows = EncodedDataset()
     for text, label, _ in reviews(40):
         (feature,) = task.encode(task.row(text), tokenizer, 32, None)
         rows.append({**feature, "labels": int(label == "good")})

@@ -66,7 +66,7 @@ def has_head(auto_class: str, model_type: str) -> bool:
     return model_type in _table(auto_class)
 
 
-def can_read_along(model_type: str) -> bool:
+def can_cross_attend(model_type: str) -> bool:
     """Tell whether the models of an architecture can be decoders with cross-attention, in an encoder-decoder of two."""
     path = _models() / model_type.replace("-", "_") / f"modeling_{model_type.replace('-', '_')}.py"
     writes = has_head("AutoModelForCausalLM", model_type) and not is_encoder_decoder(model_type)

@@ -44,21 +44,11 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     Raises:
         UserError: if there is no such checkpoint, or its weights are not those that `model.sha256` expects.
     """
+    directory = find(model, option)
     assert model.checkpoint is not None  # random weights have none
-    on_hub = is_on_hub(model)
-    if on_hub:
-        directory = _from_hub(model, [*(f"*{ending}" for ending in ENDINGS), RECIPE], option)
-    elif model.checkpoint.startswith("package:"):
-        directory = locate(model.checkpoint)
-    else:
-        directory = Path(model.checkpoint).expanduser()
     if is_gguf(model.checkpoint):
         return _of_gguf(model, directory, option)
-    if not (directory / "config.json").exists():
-        raise UserError(f"{option}={model.checkpoint}: holds no config.json")
-    if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
-        raise UserError(f"{option}={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
-    if on_hub:
+    if is_on_hub(model):
         # The Hub's cache names the folder of a snapshot by its commit.
         return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
     digests = {
@@ -68,6 +58,33 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     }
     _check_weights(model, directory / WEIGHTS, digests.get(WEIGHTS))
     return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
+
+
+def find(model: Model, option: str = "model.checkpoint") -> Path:
+    """Return the directory of a checkpoint, or its GGUF file, without reading what is in it.
+
+    Raises:
+        UserError: if there is no such checkpoint.
+    """
+    assert model.checkpoint is not None  # random weights have none
+    if is_on_hub(model):
+        directory = _from_hub(model, [*(f"*{ending}" for ending in ENDINGS), RECIPE], option)
+    elif model.checkpoint.startswith("package:"):
+        directory = locate(model.checkpoint)
+    else:
+        directory = Path(model.checkpoint).expanduser()
+    if is_gguf(model.checkpoint):
+        return directory
+    if not (directory / "config.json").exists():
+        raise UserError(f"{option}={model.checkpoint}: holds no config.json")
+    if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
+        raise UserError(f"{option}={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
+    return directory
+
+
+def _folder(model: Model, option: str = "model.checkpoint") -> Path:
+    """Return the directory of a checkpoint's config; that of a GGUF file is made with its weights."""
+    return resolve(model, option).directory if is_gguf(str(model.checkpoint)) else find(model, option)
 
 
 def _of_gguf(model: Model, file: Path, option: str) -> Checkpoint:
@@ -85,8 +102,8 @@ def _check_weights(model: Model, file: Path, sha256: str | None) -> None:
         raise UserError(f"model.sha256={model.sha256}: {file} has {sha256}; these are other weights")
 
 
-def finetuned(source: str, option: str) -> Checkpoint:
-    """Find a fine-tuned model's files: in the directory that `finetune` made, or at the Hub id that `push` uploaded to.
+def find_finetuned(source: str, option: str) -> Path:
+    """Return where a fine-tuned model is: the directory that `finetune` made, or of the Hub id that `push` uploaded to.
 
     Args:
         option: What the user names it by, for error messages.
@@ -96,15 +113,25 @@ def finetuned(source: str, option: str) -> Checkpoint:
     """
     if is_gguf(source):
         raise UserError(f"{option}={source}: is a GGUF file, so it was not made by `finetune`")
-    found = resolve(Model(checkpoint=source), option)
-    recipe = found.directory / RECIPE
-    if not recipe.exists():
+    directory = find(Model(checkpoint=source), option)
+    if not (directory / RECIPE).exists():
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
+    return directory
+
+
+def finetuned(source: str, option: str) -> Checkpoint:
+    """Find a fine-tuned model's files, and what identifies them.
+
+    Raises:
+        UserError: as `find_finetuned`.
+    """
+    directory = find_finetuned(source, option)
+    checkpoint = resolve(Model(checkpoint=source), option)
     # Where a text is cut stands in the recipe alone.
-    return Checkpoint(found.directory, {**found.identity, "recipe": file_digest(recipe)})
+    return Checkpoint(directory, {**checkpoint.identity, "recipe": file_digest(directory / RECIPE)})
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """A model with a checkpoint's weights."""
 
     model: Any  # PreTrainedModel, whose attributes are typed as unions
@@ -114,7 +141,7 @@ class Loaded(NamedTuple):
     """The names of the checkpoint's weights that the model has no place for, such as a pooler's in a language model."""
 
 
-def loaded(auto_class: Any, source: Path, **settings: Any) -> Loaded:
+def load_model(auto_class: Any, source: Path, **settings: Any) -> LoadedModel:
     """Return a checkpoint's model.
 
     Args:
@@ -131,7 +158,7 @@ def loaded(auto_class: Any, source: Path, **settings: Any) -> Loaded:
         trust_remote_code=False,
         **settings,
     )
-    return Loaded(model, set(found["missing_keys"]), set(found["unexpected_keys"]))
+    return LoadedModel(model, set(found["missing_keys"]), set(found["unexpected_keys"]))
 
 
 def save(model: PreTrainedModel, directory: Path, source: Path, unplaced: set[str]) -> None:
@@ -142,7 +169,7 @@ def save(model: PreTrainedModel, directory: Path, source: Path, unplaced: set[st
 
     Args:
         source: The directory of the checkpoint that the model was made from.
-        unplaced: As `Loaded.unplaced`.
+        unplaced: As `LoadedModel.unplaced`.
     """
     from safetensors import safe_open
 
@@ -183,7 +210,7 @@ def model_type(model: Model, option: str = "model.checkpoint") -> str:
     """
     if model.architecture is not None:
         return str(model.architecture["model_type"])
-    found = read_json(resolve(model, option).directory / "config.json").get("model_type")
+    found = read_json(_folder(model, option) / "config.json").get("model_type")
     if found is None:
         raise UserError(f"{option}={model.checkpoint}: its config.json has no model_type")
     return str(found)
@@ -213,14 +240,14 @@ def check_sentinels(model: Model) -> None:
         UserError: if it has none.
     """
     if model.checkpoint is not None:
-        sentinels(tokenizer(resolve(model).directory))
+        sentinels(tokenizer(_folder(model)))
 
 
 def positions(model: Model) -> float:
     """Return how many tokens an architecture reads at most, as its config and its tokenizer have it."""
     found = [model.architecture or {}]
     if model.checkpoint is not None:
-        paths = (resolve(model).directory / name for name in ("config.json", "tokenizer_config.json"))
+        paths = (_folder(model) / name for name in ("config.json", "tokenizer_config.json"))
         found = [read_json(path) for path in paths if path.exists()]
     # RoBERTa's config counts two positions that no text has; its tokenizer does not.
     names = ("max_position_embeddings", "n_positions", "model_max_length")
