@@ -12,7 +12,19 @@ from typing import Any
 
 import torch
 import transformers
-from samples import chunks, encoder_decoder, questions, reviews, tag, tiny_sizes, tiny_t5, with_sentinels
+from samples import (
+    DECODER,
+    ENCODER,
+    ENCODER_DECODER,
+    chunks,
+    encoder_decoder,
+    questions,
+    reviews,
+    tag,
+    tiny_sizes,
+    tiny_t5,
+    with_sentinels,
+)
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -27,7 +39,7 @@ from transformers import (
 )
 
 from ulmfit_style import processes
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.models.checkpoints import sentinels
 from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.models.lora import add_adapters
@@ -56,12 +68,14 @@ TASKS: dict[str, Task] = {
     "token classification": TokenClassification(path="-"),
     "token classification on all sub-words": TokenClassification(path="-", subwords="all", overlap=0.5),
     "question answering": QuestionAnswering(path="-"),
-    "summarisation": Summarization(path="-", max_target_length=16, label_smoothing=0.1).suited("t5"),
+    "summarisation": Summarization(path="-", max_target_length=16, label_smoothing=0.1).for_architecture(
+        ENCODER_DECODER
+    ),
     "translation by a decoder": Translation(
         path="-", source_language="en", target_language="de", max_target_length=16
-    ).suited("llama"),
-    "completions": TextGeneration(path="-", max_target_length=16).suited("llama"),
-    "documents": TextGeneration(path="-", form="documents", max_target_length=16).suited("llama"),
+    ).for_architecture(DECODER),
+    "completions": TextGeneration(path="-", max_target_length=16).for_architecture(DECODER),
+    "documents": TextGeneration(path="-", form="documents", max_target_length=16).for_architecture(DECODER),
 }
 LANGUAGE = ["masked language modelling", "causal language modelling", "span corruption", "text infilling"]
 LAYERWISE = "layers at rates of their own, the lowest frozen"
@@ -101,7 +115,7 @@ def features(tokenizer: PreTrainedTokenizerFast, count: int = 40, kind: str = "c
     label2id = task.head(task.classes(rows)).get("label2id", {})
     return EncodedDataset(
         {**feature, "weight": weight, "row": row.number}
-        for row, weight in zip(rows, task.weights(rows), strict=True)
+        for row, weight in zip(rows, task.row_weights(rows), strict=True)
         for feature in task.encode(row, tokenizer, 32, label2id)
     )
 
@@ -114,7 +128,7 @@ def untrained(kind: str, tiny: dict, **sizes: Any) -> PreTrainedModel:
     if isinstance(task, GenerationTask):
         return LlamaForCausalLM(LlamaConfig(**{name: size for name, size in tiny.items() if "dropout" not in name}))
     head = task.head(task.classes(labelled(kind)))
-    return getattr(transformers, task.auto_class("bert")).from_config(BertConfig(**tiny, **head, **sizes))
+    return getattr(transformers, task.auto_class(ENCODER)).from_config(BertConfig(**tiny, **head, **sizes))
 
 
 def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int) -> torch.Tensor:

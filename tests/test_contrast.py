@@ -17,7 +17,7 @@ from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.chain import plan
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.stages import GROUP
 from ulmfit_style.errors import ConfigError, UserError
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification

@@ -36,7 +36,7 @@ from transformers import (
 from ulmfit_style import lineage
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.stages import Finetune
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import ConfigError, UserError

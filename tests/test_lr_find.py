@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import ConfigError
 from ulmfit_style.training.rate_range import SMOOTHING, Point, suggest
 

@@ -22,7 +22,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import finished
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.chain import plan
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import pooling
 from ulmfit_style.models.layers import layer_groups
@@ -158,7 +158,7 @@ def test_an_empty_text_has_an_answer_too_and_changes_no_other(name: str, pooling
 def test_every_kind_learns_from_rows_and_answers_them(kind: str, make: Make, tokenizer: PreTrainedTokenizerFast):
     task, rows = TASKS[kind], labelled(kind)
     model, _ = make("Bert", task.head(task.classes(rows)))
-    task.start(model, tokenizer, rows)
+    task.prepare_model(model, tokenizer, rows)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     batch = collate(features(tokenizer, kind=kind), tokenizer)
     losses = []
@@ -177,7 +177,7 @@ def test_a_head_for_numbers_starts_at_their_mean(make: Make, tokenizer: PreTrain
     task = TASKS["regression"]
     rows = [Row("reviews", 1, {"text": "a", "label": 1000}), Row("reviews", 2, {"text": "b", "label": 1010})]
     model, _ = make("Bert", task.head([]))
-    task.start(model, tokenizer, rows)
+    task.prepare_model(model, tokenizer, rows)
     assert model.head[-1].bias.item() == 1005
     assert all(abs(answer["value"] - 1005) < 50 for answer in Scorer(model, tokenizer, task, 16).answers(rows))
 

@@ -160,5 +160,7 @@ def test_the_model_that_was_not_adapted_is_probed_beside_the_other_or_is_asked_f
 
 
 def test_a_model_that_answers_no_labels_is_not_probed():
-    with pytest.raises(UserError, match="evaluate.probe=names: counts labels that change, and TextRegression answers"):
+    with pytest.raises(
+        UserError, match=r"evaluate\.probe=names: counts labels that change, and TextRegression answers"
+    ):
         probe.check(TextRegression(path="-"))

@@ -15,7 +15,7 @@ from samples import artefact
 from ulmfit_style import lineage, stages
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json, write_json
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import labelled, reading
 from ulmfit_style.lineage import Resolved, Stage, Step
 from ulmfit_style.models import checkpoints

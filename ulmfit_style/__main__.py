@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    from ulmfit_style.cli import hydra_flags, manual
+    from ulmfit_style.cli import flags, help
 
     if "--from-make" in arguments:
         from ulmfit_style.cli.makeflags import overrides_from_make
@@ -65,11 +65,11 @@ def _main(arguments: list[str]) -> int:
         arguments.remove("--from-make")
         arguments += overrides_from_make(os.environ.pop("MAKEFLAGS", ""))
     commands = all_commands()
-    if hydra_flags.COMPLETION & set(arguments):
-        hydra_flags.complete(commands, arguments)
+    if flags.COMPLETION & set(arguments):
+        flags.complete(commands, arguments)
         return 0
     words = list(itertools.takewhile(re.compile("[a-z][a-z_-]*$").match, arguments))
-    rest = hydra_flags.without_config_dir(arguments[len(words) :])
+    rest = flags.without_config_dir(arguments[len(words) :])
     for word in words:
         if word not in commands:
             there = ", ".join(commands)
@@ -78,9 +78,9 @@ def _main(arguments: list[str]) -> int:
             raise UserError(f"{word}: goes alone, without {' '.join(other for other in words if other != word)}")
 
     if not words and "--hydra-help" not in rest:
-        manual.overview(commands)
+        help.overview(commands)
     elif HELP & set(rest):
-        manual.options(commands, words, [argument for argument in rest if argument not in HELP])
+        help.options(commands, words, [argument for argument in rest if argument not in HELP])
     elif words and words[0] in ALONE:
         RUN_ALONE[words[0]](rest)
     else:
@@ -98,7 +98,8 @@ def all_commands() -> dict[str, str]:
 def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     """Run stages, or plan them; by Hydra's own entry point where one of its flags is given."""
     from ulmfit_style import chain
-    from ulmfit_style.cli import composing, hydra_flags
+    from ulmfit_style.cli import flags
+    from ulmfit_style.cli.compose import compose
     from ulmfit_style.console import lines_on_stderr
 
     if "plan" in words:
@@ -111,16 +112,16 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     # What `predict` prints is for programs to read.
     with lines_on_stderr() if "predict" in words else nullcontext():
         if any(argument.startswith("-") for argument in rest):
-            hydra_flags.run(job, rest)
+            flags.run(job, rest)
         else:
-            job(composing.compose(rest))
+            job(compose(rest))
 
 
 def _lr_find(rest: Sequence[str]) -> None:
-    from ulmfit_style.cli import composing
+    from ulmfit_style.cli.compose import compose
     from ulmfit_style.experiments import lr_find
 
-    lr_find.run(composing.compose(rest))
+    lr_find.run(compose(rest))
 
 
 def _sweep(rest: Sequence[str]) -> None:
@@ -143,17 +144,17 @@ def _study(rest: Sequence[str]) -> None:
 
 def _runs(rest: Sequence[str]) -> None:
     from ulmfit_style.artefacts import inventory
-    from ulmfit_style.cli import composing
+    from ulmfit_style.cli.compose import compose
 
-    inventory.runs(composing.compose(rest).runs)
+    inventory.runs(compose(rest).runs)
 
 
 def _clean_runs(rest: Sequence[str]) -> None:
     from ulmfit_style.artefacts import inventory
-    from ulmfit_style.cli import composing
+    from ulmfit_style.cli.compose import compose
 
     overrides = [argument for argument in rest if argument != "yes=true"]
-    inventory.clean(composing.compose(overrides).runs, yes="yes=true" in rest)
+    inventory.clean(compose(overrides).runs, yes="yes=true" in rest)
 
 
 def _new_task(rest: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import Answer, Feature, Row, Subject, Task
+from ulmfit_style.tasks.base import Answer, ExplainedPart, Feature, Row, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,7 +37,7 @@ def check(task: Task, option: str = "predict.explain=true") -> None:
     Raises:
         UserError: if not.
     """
-    if type(task).subjects is Task.subjects:
+    if type(task).explained_parts is Task.explained_parts:
         raise UserError(f"{option}: an answer to {type(task).__name__} cannot be explained")
     if importlib.util.find_spec("captum") is None:
         raise UserError(f"{option}: needs Captum; install it: pip install captum")
@@ -59,7 +59,7 @@ def explanations(
     """
     features = task.encode(row, tokenizer, max_length, None)
     names: Mapping[Any, str] = model.config.id2label or {}
-    subjects = task.subjects(row, features, answer, names)
+    subjects = task.explained_parts(row, features, answer, names)
     written = task.texts(row)
     return [_explain(model, tokenizer, written, features[subject.feature], subject) for subject in subjects]
 
@@ -69,7 +69,7 @@ def _explain(
     tokenizer: PreTrainedTokenizerBase,
     written: Sequence[str],
     feature: Feature,
-    subject: Subject,
+    subject: ExplainedPart,
 ) -> Explanation:
     import torch
     from captum.attr import LayerIntegratedGradients

@@ -83,7 +83,7 @@ def measure(task: Task, ask: Callable[[Sequence[Row]], Iterable[Answer]], rows: 
     from scipy.stats import binomtest
 
     assert isinstance(task, LabelTask)  # it was checked
-    field = task.answered
+    field = task.answer_field
     measured: dict[str, Any] = {}
     for name, swaps in SWAPS.items():
         pairs = [(row, other) for row in rows if (other := _exchanged(task, row, swaps)) != row]

@@ -88,7 +88,7 @@ def _read(task: Task) -> Labelled:
     }
     given = {split: [row for row in rows if task.wanted(row)] for split, rows in read.items()}
     _check(task, given)
-    doubt = task.doubt(read["train"])
+    doubt = task.dataset_problem(read["train"])
     if doubt is not None:
         raise UserError(f"{task.path.option('train')}={task.path.train}: {doubt}")
     findings: list[str] = []
@@ -166,7 +166,7 @@ def load_whole(task: Task, option: str, reference: str) -> list[Row]:
     """
     rows = list(_rows(option, reference, {**task.inputs(), **task.targets()}))
     wanted = [row for row in rows if task.wanted(row)]
-    problems = [f"{row.place}: {problem}" for row in wanted if (problem := task.problem(row)) is not None]
+    problems = [f"{row.place}: {problem}" for row in wanted if (problem := task.row_problem(row)) is not None]
     if problems:
         raise together(f"{option}={reference}", problems)
     if not wanted:
@@ -219,7 +219,7 @@ def _check(task: Task, given: Mapping[str, Sequence[Row]]) -> None:
     """Raise for the rows that are wrong one by one."""
     problems = []
     for row in (row for rows in given.values() for row in rows):
-        problem = task.problem(row)
+        problem = task.row_problem(row)
         if problem is None and task.group and row.fields["group"] in (None, ""):
             problem = f"'{task.group}' is empty, which task.group names"
         if problem is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ulmfit_style.cli.composing import CONF
+from ulmfit_style.cli import CONF
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, labelled, reading
 from ulmfit_style.errors import UserError, nearest

@@ -210,13 +210,13 @@ def _with_interval(measured: Mapping[str, Any], score: str) -> tuple[float | Non
 
 def _kinds(test: Scored, draw: Drawer) -> Iterator[Part]:
     task, answers, targets = test.task, test.answers, test.targets
-    for number, shown in enumerate(task.shown(answers, targets), start=1):
+    for number, shown in enumerate(task.report_parts(answers, targets), start=1):
         if isinstance(shown, Scatter):
-            yield draw(f"scatter-{number}", shown.title, figures.scatter, shown.right, shown.answered)
+            yield draw(f"scatter-{number}", shown.title, figures.scatter, shown.targets, shown.predictions)
         elif not isinstance(shown, Matrix):
             yield Table(shown.header, shown.rows, shown.title)
-        elif len(shown.right) <= MOST_NAMES:
-            sides = (shown.right, shown.answered, shown.counts)
+        elif len(shown.targets) <= MOST_NAMES:
+            sides = (shown.targets, shown.predictions, shown.counts)
             yield draw(f"matrix-{number}", f"{shown.title} (test rows)", figures.matrix, *sides)
     groups = dict(task.groups(answers, targets))
     if all(row is not None for row in test.rows):
@@ -255,7 +255,7 @@ def _by_group(test: Scored, names: Sequence[str]) -> Iterator[tuple[str, tuple[f
 def _calibration(test: Scored, draw: Drawer) -> Iterator[Part]:
     from ulmfit_style.metrics import calibration
 
-    claims = test.task.claims(test.answers, test.targets)
+    claims = test.task.calibration_pairs(test.answers, test.targets)
     if not claims:
         return
     found = calibration.bins(claims)
