@@ -14,7 +14,6 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.results.model import Interval, Prose, Table
 from ulmfit_style.results.scores import INTERVAL
 from ulmfit_style.tasks.base import Answer, Row, Task
-from ulmfit_style.tasks.text import LabelTask
 
 WHITE_WOMEN = ("Allison", "Anne", "Carrie", "Emily", "Jill", "Laurie", "Kristen", "Meredith", "Sarah")
 WHITE_MEN = ("Brad", "Brendan", "Geoffrey", "Greg", "Brett", "Jay", "Matthew", "Neil", "Todd")
@@ -55,7 +54,7 @@ def check(task: Task) -> None:
     Raises:
         UserError: if they are not labels.
     """
-    if not isinstance(task, LabelTask):
+    if task.label_field is None:
         raise UserError(f"evaluate.probe=names: counts labels that change, and {type(task).__name__} answers none")
 
 
@@ -82,8 +81,7 @@ def measure(task: Task, ask: Callable[[Sequence[Row]], Iterable[Answer]], rows: 
     """
     from scipy.stats import binomtest
 
-    assert isinstance(task, LabelTask)  # it was checked
-    field = task.answer_field
+    field = task.label_field
     measured: dict[str, Any] = {}
     for name, swaps in SWAPS.items():
         pairs = [(row, other) for row in rows if (other := _exchanged(task, row, swaps)) != row]
@@ -102,7 +100,7 @@ def measure(task: Task, ask: Callable[[Sequence[Row]], Iterable[Answer]], rows: 
     return measured
 
 
-def _exchanged(task: LabelTask, row: Row, swaps: Swaps) -> Row:
+def _exchanged(task: Task, row: Row, swaps: Swaps) -> Row:
     fields = {name: exchanged(text, swaps) for name, text in zip(task.inputs(), task.texts(row), strict=True)}
     return Row(row.file, row.number, {**row.fields, **fields})
 

@@ -174,6 +174,8 @@ class Task(Section, abc.ABC):
     """The score that ranks models."""
     rankings: ClassVar[Sequence[str]] = ()
     """The other scores that a sweep can rank models by: of all these a higher one is better."""
+    label_field: ClassVar[str | None] = None
+    """The field of an answer that holds its label, or its labels; None for a task that does not choose labels."""
     answer_options: ClassVar[Sequence[str]] = ()
     """The options that say how the model answers: they can be others when it has been trained."""
 

@@ -26,7 +26,7 @@ class MultiLabelClassification(LabelTask):
     """Rows of a text, or a pair of texts, and its labels: a list (jsonl, parquet), or names with a separator."""
 
     problem_type: ClassVar[str] = "multi_label_classification"
-    answer_field: ClassVar[str] = "labels"
+    label_field: ClassVar[str] = "labels"
     metric: ClassVar[str] = "micro_f1"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "accuracy")
     label_columns: ClassVar[Sequence[str]] = (

@@ -162,7 +162,7 @@ class LabelTask(TextTask, abc.ABC):
 
     problem_type: ClassVar[str]
     """What transformers calls it; its pipelines go by that."""
-    answer_field: ClassVar[str]
+    label_field: ClassVar[str]
     """Where an answer holds what is chosen: `label` or `labels`."""
     answer_options: ClassVar[Sequence[str]] = ("long_documents", "overlap", "window_scores")
 
@@ -203,7 +203,7 @@ class LabelTask(TextTask, abc.ABC):
     def explained_parts(
         self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
     ) -> list[ExplainedPart]:
-        given = answer[self.answer_field]
+        given = answer[self.label_field]
         labels = [given] if isinstance(given, str) else given
         numbers = [(number, name) for number, name in names.items() if name in labels]
         return [
@@ -227,17 +227,17 @@ class LabelTask(TextTask, abc.ABC):
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         from ulmfit_style.metrics import classification
 
-        return classification.scores([answer[self.answer_field] for answer in answers], targets)
+        return classification.scores([answer[self.label_field] for answer in answers], targets)
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
         from ulmfit_style.metrics import classification
 
-        return classification.intervals([answer[self.answer_field] for answer in answers], targets)
+        return classification.intervals([answer[self.label_field] for answer in answers], targets)
 
     def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
         from ulmfit_style.metrics import classification
 
-        return classification.report([answer[self.answer_field] for answer in answers], targets)
+        return classification.report([answer[self.label_field] for answer in answers], targets)
 
 
 def _columns(encoded: BatchEncoding, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:

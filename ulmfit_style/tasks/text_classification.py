@@ -36,7 +36,7 @@ class TextClassification(LabelTask):
     """Rows of a text, or a pair of texts, and its class: a name or a whole number."""
 
     problem_type: ClassVar[str] = "single_label_classification"
-    answer_field: ClassVar[str] = "label"
+    label_field: ClassVar[str] = "label"
     metric: ClassVar[str] = "accuracy"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "micro_f1", "matthews")
     label_columns: ClassVar[Sequence[str]] = (
