@@ -1,19 +1,22 @@
-"""Hydra's own multirun over the chain: one trial per point of a grid, over shared artefacts."""
+"""sweep without a space: Hydra's own multirun over the chain, one trial for each point of a grid."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 
-from rich.table import Table
-
 from ulmfit_style import chain, launch, lineage
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli import hydra_flags
 from ulmfit_style.cli.composing import compose, grid
-from ulmfit_style.console import say, show
+from ulmfit_style.console import say
 from ulmfit_style.data import pins
 from ulmfit_style.errors import UserError
+from ulmfit_style.results import terminal
+from ulmfit_style.results.model import Interval, Table
+
+ALONE = "compare=false"
+"""An option of each trial: the references and the comparison without adaptation are the winner's."""
 
 
 def run(overrides: Sequence[str]) -> None:
@@ -25,27 +28,26 @@ def run(overrides: Sequence[str]) -> None:
     Raises:
         UserError: if nothing is swept, or any point of the grid is wrong: before the first trial starts.
     """
-    overrides = ["compare=false", *overrides]
+    overrides = [ALONE, *overrides]
     points = grid(overrides)
     if len(points) < 2:
         raise UserError("sweep: give an option several values, for example finetune.learning_rate=2e-5,5e-5,1e-4")
     hydra_flags.run(partial(launch.run, stages=chain.TRIAL), ["--multirun", *overrides])
 
     # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
-    configs = [pins.pinned(compose(point)) for point in points]
-    directories = [lineage.finetune(config).directory for config in configs]
-    results = [read_json(directory / METRICS)["validation"] for directory in directories]
-    metric = lineage.required_task(configs[0]).metric
-    ranking = sorted(range(len(points)), key=lambda trial: -results[trial]["scores"][metric])
-    table = Table(title=f"{len(points)} trials, best first by the validation rows", title_justify="left")
-    for heading in ("trial", f"validation {metric}", "95 % interval", "artefact"):
-        table.add_column(heading, overflow="fold")
-    for trial in ranking:
-        swept = " ".join(override for override in points[trial] if override not in overrides)
-        low, high = results[trial]["interval"]
-        score = f"{results[trial]['scores'][metric]:.3f}"
-        table.add_row(swept, score, f"{low:.3f} to {high:.3f}", str(directories[trial]))
+    ranking = []
+    for point in points:
+        config = pins.pinned(compose(point))
+        directory, metric = lineage.finetune(config).directory, lineage.required_task(config).metric
+        measured = read_json(directory / METRICS)["validation"]
+        ranking.append((measured["scores"][metric], Interval(*measured["interval"]), str(directory), point))
+    ranking.sort(key=lambda trial: -trial[0])
+    rows = [
+        (" ".join(option for option in point if option not in overrides), score, interval, directory)
+        for score, interval, directory, point in ranking
+    ]
+    header = ("trial", f"validation {metric}", "95 % interval", "artefact")
     say()
-    show(table)
-    winner = " ".join(override for override in points[ranking[0]] if override != overrides[0])
+    terminal.show(Table(header, rows, f"{len(points)} trials, best first by the validation rows"))
+    winner = " ".join(option for option in ranking[0][-1] if option != ALONE)
     say(f"The best one on the test rows, beside the references: make adapt finetune {winner}")
