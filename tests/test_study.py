@@ -13,9 +13,8 @@ from ulmfit_style.artefacts.directory import read_json
 from ulmfit_style.chain import FEWEST_POINTS
 from ulmfit_style.cli.composing import compose
 from ulmfit_style.errors import UserError
-from ulmfit_style.experiments.study import results, trials
-from ulmfit_style.experiments.study.estimate import Estimate
-from ulmfit_style.experiments.study.results import labels_saved
+from ulmfit_style.experiments import estimate, study_plan, study_report
+from ulmfit_style.experiments.study_report import labels_saved
 from ulmfit_style.stages import references
 
 STUDY = """
@@ -141,13 +140,13 @@ def test_each_arm_takes_what_its_own_search_finds_best_on_the_validation_rows(
     small = [search, "study.search_seeds=[7, 8]", "study.labels=[20]", "study.references=[]"]
     assert main(["study", *with_study(STUDY, *small, "adapt.batch_size=8")]) == 0
     assert "3 arms x 2 seeds and a search: 18 runs" in " ".join(capsys.readouterr().out.split())
-    made = trials.plan(with_study(STUDY, *small, "adapt.batch_size=8"))
-    tried = [results.read(trial, None) for trial in made.searched()]
+    made = study_plan.plan(with_study(STUDY, *small, "adapt.batch_size=8"))
+    tried = [study_report.read(trial) for trial in made.search()]
     for row in rows():
         scores: dict[str, list[float]] = {}
         for result in tried:
-            if result.trial.arm == row["arm"]:
-                scores.setdefault(" ".join(result.trial.point), []).append(result.validation)
+            if result.arm == row["arm"]:
+                scores.setdefault(" ".join(result.searched), []).append(result.validation)
         assert np.mean(scores[row["searched"]]) == max(map(np.mean, scores.values()))
         assert "adapt.epochs" in row["searched"]
     assert main(["study", *with_study(STUDY, *small, "adapt.batch_size=8")]) == 0
@@ -175,7 +174,7 @@ def test_a_study_that_failed_in_part_says_so_and_averages_nothing(
         (("baseline: fine-tuned", "baseline: fine-tunde"), "the baseline 'fine-tunde' is no arm; did you mean"),
         (("adapted: []", "adapted: [adapt=none]"), "'adapted' and 'fine-tuned' are the same recipe"),
         (("adapted: []", "adapted: [adpat=none]"), "(?s)study.arms: adapted: .*adpat"),
-        (("adapted: []", "adapted: [task.test_ratio=0.3]"), "are scored on other rows"),
+        (("adapted: []", "adapted: [task.test_ratio=0.3]"), "are not scored on the same test rows"),
         (("seeds: [0, 1]", "seeds: [1, 1]"), "should be distinct"),
         (("search: {}", "search: {finetune.epochs: [1, 2]}"), "a search needs search_seeds"),
         (("labels: [2, 10, 20, 5000]", "labels: [1]"), "the task has rows for none of them"),
@@ -185,44 +184,44 @@ def test_a_wrong_study_is_answered_before_anything_is_trained(
     with_study: Callable, change: tuple[str, str], message: str, tmp_path: Path
 ):
     with pytest.raises(UserError, match=message):
-        trials.plan(with_study(STUDY.replace(*change)))
+        study_plan.plan(with_study(STUDY.replace(*change)))
     assert not list((tmp_path / "runs").glob("finetune-*"))
 
 
 def test_the_estimate_counts_the_reference_models_that_are_not_there(with_study: Callable):
-    made = trials.plan(with_study(STUDY, "study.labels=[2, 10]"))
-    samples = [made.at(made.base, labels, seed) for labels in (2, 10) for seed in (0, 1)]
-    before = Estimate(made).seconds([])
+    made = study_plan.plan(with_study(STUDY, "study.labels=[2, 10]"))
+    samples = [made.at(made.base, sample) for sample in made.samples((0, 1))]
+    before = estimate.seconds(made, [], [])
     for config in samples[:-1]:
         references.run(config)
-    assert 0 < Estimate(made).seconds([]) < before / 2
+    assert 0 < estimate.seconds(made, [], []) < before / 2
     references.run(samples[-1])
-    assert Estimate(made).seconds([]) == 0
-    assert Estimate(trials.plan(with_study(STUDY, "study.references=[]"))).seconds([]) == 0
+    assert estimate.seconds(made, [], []) == 0
+    assert estimate.seconds(study_plan.plan(with_study(STUDY, "study.references=[]")), [], []) == 0
 
 
 def test_one_seed_is_warned_of(with_study: Callable, capsys: pytest.CaptureFixture):
-    trials.plan(with_study(STUDY, "study.seeds=[3]"))
-    assert "one seed tells nothing of the spread" in capsys.readouterr().out
+    study_plan.plan(with_study(STUDY, "study.seeds=[3]"))
+    assert "one seed does not show how much seeds differ" in capsys.readouterr().out
 
 
 def test_the_search_of_a_yaml_can_be_left_out(with_study: Callable):
     searching = STUDY.replace("search: {}", "search: {adapt.epochs: [1, 2]}")
     text = searching.replace("search_seeds: []", "search_seeds: [9]")
-    assert len(trials.plan(with_study(text)).points) == 2
-    assert not trials.plan(with_study(text, "study.search=null")).searched()
+    assert len(study_plan.plan(with_study(text)).combinations) == 2
+    assert not study_plan.plan(with_study(text, "study.search=null")).search()
 
 
 def test_options_of_a_stage_that_an_arm_switches_off_do_not_concern_it(with_study: Callable):
-    made = trials.plan(with_study(STUDY, "adapt.epochs=3"))
-    assert made.variants["fine-tuned", ()].adapt is None
-    assert made.variants["adapted", ()].adapt.epochs == 3
+    made = study_plan.plan(with_study(STUDY, "adapt.epochs=3"))
+    assert made.arms["fine-tuned", ()].adapt is None
+    assert made.arms["adapted", ()].adapt.epochs == 3
 
 
 def test_what_all_arms_have_in_common_comes_after_what_was_typed_and_before_their_own_options(with_study: Callable):
     text = STUDY.replace("adapted: []", "adapted: [adapt.seed=3]") + "common: [adapt.epochs=3, adapt.seed=2]"
-    made = trials.plan(with_study(text, "adapt.epochs=4", "adapt.batch_size=5"))
-    adapted, plain = made.variants["adapted", ()].adapt, made.variants["fine-tuned", ()].adapt
+    made = study_plan.plan(with_study(text, "adapt.epochs=4", "adapt.batch_size=5"))
+    adapted, plain = made.arms["adapted", ()].adapt, made.arms["fine-tuned", ()].adapt
     assert (adapted.epochs, adapted.seed, adapted.batch_size) == (3, 3, 5)
     assert plain is None
     assert (made.base.adapt.epochs, made.base.adapt.seed) == (3, 2)  # which the reference models are fitted with

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import MANIFEST, METRICS, read_json
-from ulmfit_style.experiments.storage import JOURNAL
+from ulmfit_style.experiments.trial_storage import JOURNAL
 
 SPACE = """
 space:
@@ -146,7 +146,7 @@ HOPELESS = """
 space:
   finetune.learning_rate: [1e-2, 1e-8]
 sampler: BruteForce
-pruner_options: {n_startup_trials: 1}
+pruner: {name: median, n_startup_trials: 1}
 measurements: 5
 trials: 2
 """
@@ -303,8 +303,8 @@ def test_a_worker_out_of_hours_begins_nothing(sweep: Callable, folder: Path, cap
             "sweep.metric=f1: TextClassification ranks by accuracy, macro_f1, micro_f1, matthews",
         ),
         ("finetune.epochs: [2, 4]", ["sweep.sampler=TBE"], "Optuna has no such sampler; did you mean 'TPE'"),
-        ("finetune.epochs: [2, 4]", ["sweep.sampler_options={seeds: 1}"], "sweep.sampler=TPE: "),
-        ("finetune.epochs: [2, 4]", ["sweep.pruner_options={steps: 1}"], "sweep.pruner_options="),
+        ("finetune.epochs: [2, 4]", ["sweep.sampler={name: TPE, seeds: 1}"], "sweep.sampler={"),
+        ("finetune.epochs: [2, 4]", ["sweep.pruner={name: median, steps: 1}"], "sweep.pruner={"),
         ("finetune.epochs: [2, 4]", ["sweep.trials=null"], "needs trials, max_hours or both"),
         ("finetune.epochs: [2, 4]", ["sweep.seeds=[1,1]"], "should be distinct"),
         ("finetune.epochs: [2, 4]", ["finetune.epochs=2,4"], "sweep: a grid and a space, one at a time"),
@@ -433,7 +433,7 @@ def postgres(folder: Path) -> Iterator[str]:
 def test_a_dead_workers_trial_in_postgresql_is_run_again_once_by_one_worker(
     sweep: Callable, folder: Path, postgres: str
 ):
-    shared = [f"sweep.storage='{postgres}'", "sweep.heartbeat_seconds=1", "sweep.trials=5", "sweep.pruner=none"]
+    shared = [f"sweep.storage={{url: '{postgres}', heartbeat_interval: 1}}", "sweep.trials=5", "sweep.pruner=none"]
     overrides = sweep(SPACE, *INSIDE, "finetune.epochs=30", *shared)
     # Each on a machine of its own: no folder is shared.
     first, *others = (start(*overrides, f"runs={folder / str(number)}") for number in range(3))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from optuna.trial import BaseTrial, FixedTrial
 
 from ulmfit_style.cli import composing
 from ulmfit_style.config.experiments import Dimension
@@ -13,17 +15,12 @@ from ulmfit_style.config.schema import spelled
 from ulmfit_style.errors import ConfigError, UserError
 from ulmfit_style.recipe import Config, from_recipe
 
-if TYPE_CHECKING:
-    from optuna.trial import BaseTrial
-
 Values = dict[str, Any]
 """The values of the dimensions that count in a trial; a list is spelled out, for Optuna knows no other choices."""
 
 Space = Mapping[str, Dimension]
 
-RESERVED = {
-    *("name", "runs", "sweep", "study", "lr_find", "predict", "hub", "evaluate", "compare", "processes", "hydra")
-}
+RESERVED = {"name", "runs", "sweep", "study", "lr_find", "predict", "hub", "evaluate", "compare", "processes", "hydra"}
 """What changes nothing of a trial, or all of the sweep."""
 
 
@@ -32,9 +29,7 @@ def overrides(values: Values) -> list[str]:
     return [f"{key}={spelled(value)}" for key, value in values.items()]
 
 
-def check(
-    config: Config, typed: Sequence[str], space: Space, check_trial: Callable[[Config], object]
-) -> None:
+def check(config: Config, typed: Sequence[str], space: Space, check_trial: Callable[[Config], object]) -> None:
     """Check that each dimension is an option, and that the ends of its range or its choices fit schema, model and data.
 
     Args:
@@ -72,8 +67,6 @@ def of_recipe(config: Config, typed: Sequence[str], space: Space) -> Values:
     Raises:
         UserError: if it lies outside.
     """
-    from optuna.trial import FixedTrial
-
     recipe, groups = config.recipe(), composing.chosen(typed)
     values: Values = {}
     for key, dimension in space.items():

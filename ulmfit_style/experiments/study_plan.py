@@ -85,16 +85,18 @@ class StudyPlan:
         return [self.trial(*point) for point in product(samples, self.base.study.arms, self.combinations)]
 
     def reported(self, choices: Choices) -> list[ArmTrial]:
-        """Return the trials that are reported: whole rounds over all arms, so that a stopped study compares them all."""
+        """Return the trials that are reported: whole rounds over all arms, for a stopped study to compare them all.
+
+        Args:
+            choices: What the search chose.
+        """
         pairs = product(self.samples(self.base.study.seeds), self.base.study.arms)
         return [self.trial(sample, arm, choices[arm, sample.labels]) for sample, arm in pairs]
 
     def trial(self, sample: Sample, arm: str, searched: Searched) -> ArmTrial:
         """Return one trial."""
         config, names = self.at(self.arms[arm, searched], sample), (arm, *searched)
-        return ArmTrial(
-            arm, searched, sample, Trial(config, ", ".join([*names, sample.title]), sample.link(*names))
-        )
+        return ArmTrial(arm, searched, sample, Trial(config, ", ".join([*names, sample.title]), sample.link(*names)))
 
     def at(self, config: Config, sample: Sample) -> Config:
         """Return a recipe on a sample."""

@@ -105,7 +105,7 @@ def _scores(results: Sequence[Result]) -> list[float]:
 
 
 def _table(plan: StudyPlan, labels: Labels, results: Results) -> Table:
-    """Return the scores of each reference and arm at one number of labels: the mean over the seeds, and every seed's."""
+    """Return the scores of each reference and arm at one number of labels: the mean, and every seed's."""
     study, rows = plan.base.study, list[Sequence[Cell]]()
     for name, by_labels in results.items():
         found, every = _scores(by_labels[labels]), by_labels[labels]
@@ -121,12 +121,10 @@ def _table(plan: StudyPlan, labels: Labels, results: Results) -> Table:
     return Table(header, rows, f"{size}{test_rows:,} test rows: {metric}")
 
 
-def _differences(
-    plan: StudyPlan, results: Results
-) -> list[tuple[str, Labels, float, float, Difference, int]]:
+def _differences(plan: StudyPlan, results: Results) -> list[tuple[str, Labels, float, float, Difference, int]]:
     """Return by how much each arm differs from the baseline at each number of labels, but for arms that failed once.
 
-    Each is the arm, the number of labels, the baseline's mean score and the arm's, their difference, and how many seeds.
+    Each has the arm, the number of labels, the baseline's mean score, the arm's, their difference, and the seeds.
     """
     baseline, task = plan.base.study.baseline, lineage.required_task(plan.base)
     differences = []
@@ -136,8 +134,8 @@ def _differences(
             if arm == baseline or any(result.error for group in pair for result in group):
                 continue
             after, before = (mean(_scores(group)) for group in pair)
-            points = [[result.points for result in group] for group in pair]
-            difference = Difference(after - before, *metrics.over_seeds(*points, task.of_means))
+            arm_points, baseline_points = ([result.points for result in group] for group in pair)
+            difference = Difference(after - before, *metrics.over_seeds(arm_points, baseline_points, task.of_means))
             differences.append((arm, labels, before, after, difference, len(pair[0])))
     return differences
 

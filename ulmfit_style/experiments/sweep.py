@@ -10,26 +10,20 @@ from statistics import mean
 
 from optuna.trial import TrialState
 
-from ulmfit_style import chain
+from ulmfit_style import chain, launch, lineage
 from ulmfit_style.cli import hydra_flags
 from ulmfit_style.cli.composing import compose, grid
 from ulmfit_style.cli.hydra_flags import Launch
 from ulmfit_style.console import duration, muted, say
 from ulmfit_style.data import pins
 from ulmfit_style.errors import Pruned, UserError
-from ulmfit_style.experiments import search_space, sweep_grid, sweep_report, trial_storage
-from ulmfit_style.experiments.trial_queue import (
-    Outcome,
-    TrialQueue,
-    complete,
-    count,
-    folder_name,
-    options_of,
-    ranked_by,
-)
+from ulmfit_style.experiments import search_space, sweep_report, trial_queue, trial_storage
+from ulmfit_style.experiments.trial_queue import Outcome, TrialQueue
 from ulmfit_style.experiments.trial_storage import TrialReporter
 from ulmfit_style.experiments.trials import Trial
 from ulmfit_style.recipe import Config
+from ulmfit_style.results import terminal
+from ulmfit_style.results.model import Interval, Table
 
 NUMBER = "ULMFIT_STYLE_TRIAL_NUMBER"
 """Set in the environment of a job by Hydra: which trial it is."""
@@ -44,11 +38,11 @@ def run(overrides: Sequence[str]) -> None:
     points = grid(overrides)
     config = compose(points[0])
     if (sweep := config.sweep) is None:
-        sweep_grid.run(overrides)
+        _run_grid(overrides, points)
         return
     if len(points) > 1:
         raise UserError("sweep: a grid and a space, one at a time; add the choices to the space: model: [minilm, bert]")
-    ranked_by(config)
+    trial_queue.ranked_by(config)
 
     def check(trial: Config) -> None:
         chain.plan(_recipe(trial).seeded(sweep.seeds[0]), chain.TRIAL)
@@ -60,8 +54,8 @@ def run(overrides: Sequence[str]) -> None:
         queue = TrialQueue(pins.pinned(config), sweep, overrides)
         hydra_flags.run(_train, ["--multirun", *overrides], partial(_search, queue))
         sweep_report.run(overrides)
-    except trial_storage.connection_errors() as error:
-        raise UserError(trial_storage.unreachable(sweep, error)) from error
+    except trial_storage.CONNECTION_ERRORS as error:
+        raise trial_storage.unreachable(sweep, error) from error
 
 
 def _search(queue: TrialQueue, overrides: Sequence[str], launch: Launch) -> None:
@@ -73,7 +67,7 @@ def _search(queue: TrialQueue, overrides: Sequence[str], launch: Launch) -> None
     Raises:
         UserError: if too many trials failed.
     """
-    sweep, begun = queue.sweep, count(queue.study).begun
+    sweep, begun = queue.sweep, len(trial_queue.begun(queue.study))
     bounds = [] if sweep.trials is None else [f"{sweep.trials} trials"]
     bounds += [] if sweep.max_hours is None else [f"{sweep.max_hours:g} hours of this worker"]
     budget = f"{' or '.join(bounds)}{f', {begun} of them begun before' if begun else ''}"
@@ -84,7 +78,7 @@ def _search(queue: TrialQueue, overrides: Sequence[str], launch: Launch) -> None
             for trial in trials
         ]
         for trial in trials:
-            say(f"trial {trial.number}: {options_of(queue.study.trials[trial.number])}")
+            say(f"trial {trial.number}: {trial_queue.options_of(queue.study.trials[trial.number])}")
         with queue.alive(trials):
             returned = launch(jobs, trials[0].number)
         for trial, job in zip(trials, returned, strict=True):
@@ -94,8 +88,38 @@ def _search(queue: TrialQueue, overrides: Sequence[str], launch: Launch) -> None
                 outcome = Outcome(TrialState.FAIL, error=str(error) or type(error).__name__)
             queue.finish(trial, outcome)
             say(_progress(queue, trial.number))
-    if running := count(queue.study).running:
+    if running := trial_queue.count(queue.study)[TrialState.RUNNING]:
         say(f"sweep: other processes still run {running}; `make sweep-report` shows them when they are done")
+
+
+def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None:
+    """Run `adapt finetune` at every point of the grid that comma-separated overrides span, and print a table.
+
+    Trials share every artefact that their overrides leave alone, so a sweep of `finetune.*` adapts once. They are
+    ranked by the validation rows; the test rows stay out of the choice.
+
+    Raises:
+        UserError: if nothing is swept, or any point of the grid is wrong: before the first trial starts.
+    """
+    if len(points) < 2:
+        raise UserError("sweep: give an option several values, for example finetune.learning_rate=2e-5,5e-5,1e-4")
+    without_comparison = "compare=false"  # which the winner is run with
+    hydra_flags.run(partial(launch.run, stages=chain.TRIAL), ["--multirun", without_comparison, *overrides])
+
+    # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
+    rows = []
+    for point in points:
+        config = pins.pinned(compose([without_comparison, *point]))
+        trial, metric = Trial(config, "", ""), lineage.required_task(config).metric
+        measured, swept = trial.measured("validation"), " ".join(option for option in point if option not in overrides)
+        score, interval = measured["scores"][metric], Interval(*measured["interval"])
+        rows.append((swept, score, interval, str(trial.artefact.directory), " ".join(point)))
+    rows.sort(key=lambda row: -row[1])
+    header = ("trial", f"validation {metric}", "95 % interval", "artefact")
+    title = f"{len(points)} trials, best first by the validation rows"
+    say()
+    terminal.show(Table(header, [row[:-1] for row in rows], title))
+    say(f"The best one on the test rows, beside the references: make adapt finetune {rows[0][-1]}")
 
 
 def _laid_over(option: str) -> str:
@@ -105,14 +129,16 @@ def _laid_over(option: str) -> str:
 
 def _recipe(config: Config) -> Config:
     """Return the recipe that a trial makes."""
-    return pins.pinned(config).model_copy(update={"name": folder_name(config), "compare": False, "sweep": None})
+    return pins.pinned(config).model_copy(
+        update={"name": trial_queue.folder_name(config), "compare": False, "sweep": None}
+    )
 
 
 def _train(config: Config) -> Outcome:
     """Train the models of a trial, one for each seed, in whichever process the launcher chose."""
     if (sweep := config.sweep) is None:
         raise UserError("sweep=none: this is a job of a search")
-    recipe, number, metric = _recipe(config), int(os.environ[NUMBER]), ranked_by(config)
+    recipe, number, metric = _recipe(config), int(os.environ[NUMBER]), trial_queue.ranked_by(config)
     outcome = Outcome(TrialState.COMPLETE)
     for seed in sweep.seeds:
         trial = Trial(recipe.seeded(seed), f"trial {number}", f"trial-{number}-seed-{seed}")
@@ -123,7 +149,7 @@ def _train(config: Config) -> Outcome:
             return replace(outcome, state=TrialState.PRUNED)
         if error is not None:
             return replace(outcome, state=TrialState.FAIL, error=error)
-        measured = trial.scored("validation")
+        measured = trial.measured("validation")
         outcome = replace(
             outcome,
             scores=[*outcome.scores, measured["scores"][metric]],
@@ -137,18 +163,21 @@ def _train(config: Config) -> Outcome:
 
 def _progress(queue: TrialQueue, number: int) -> str:
     """Return the line on a trial that ended, and on all of them."""
-    sweep, trial, counts = queue.sweep, queue.study.trials[number], count(queue.study)
-    ending = {TrialState.PRUNED: "stopped early, at ", TrialState.FAIL: "failed"}.get(trial.state, "")
-    score = "" if trial.value is None else f"{ranked_by(queue.config)} {trial.value:.3f}"
+    sweep, trial, counts = queue.sweep, queue.study.trials[number], trial_queue.count(queue.study)
+    running, ranked = counts[TrialState.RUNNING], trial_queue.ranked(queue.study)
     of = "" if sweep.trials is None else f" of {sweep.trials}"
-    line = f"[{counts.begun - counts.running}{of}] trial {number}: {ending}{score}; done {counts.complete}, "
-    line += f"running {counts.running}, stopped early {counts.pruned}, failed {counts.failed}"
-    ranked = complete(queue.study)
-    if ranked:
-        line += f"; best so far {ranked[0].value:.3f} (trial {ranked[0].number})"
+    ending = {TrialState.PRUNED: "stopped early, at ", TrialState.FAIL: "failed"}.get(trial.state, "")
+    score = "" if trial.value is None else f"{trial_queue.ranked_by(queue.config)} {trial.value:.3f}"
+    parts = [
+        f"[{counts.total() - running}{of}] trial {number}: {ending}{score}",
+        f"done {counts[TrialState.COMPLETE]}, running {running}, stopped early {counts[TrialState.PRUNED]}, "
+        f"failed {counts[TrialState.FAIL]}",
+    ]
+    parts += [f"best so far {best.value:.3f} (trial {best.number})" for best in ranked[:1]]
     seconds_left = [] if queue.hours_left is None else [3600 * queue.hours_left]
-    seconds = [trial.duration.total_seconds() for trial in ranked if trial.duration is not None]
+    seconds = [other.duration.total_seconds() for other in ranked if other.duration is not None]
     if sweep.trials is not None and seconds:
-        together = max(counts.running, sweep.parallel)
-        seconds_left.append((sweep.trials - counts.begun + counts.running) * mean(seconds) / together)
-    return line + (f"; about {duration(min(seconds_left))} left" if any(seconds_left) else "")
+        together = max(running, sweep.parallel)
+        seconds_left.append((sweep.trials - counts.total() + running) * mean(seconds) / together)
+    parts += [f"about {duration(min(seconds_left))} left"] if any(seconds_left) else []
+    return "; ".join(parts)

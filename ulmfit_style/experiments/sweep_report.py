@@ -1,4 +1,4 @@
-"""sweep-report: the best trials of a sweep, what mattered, figures, the winner as a recipe, and whether it is better."""
+"""sweep-report: the best trials, what mattered, figures, the winner as a recipe, and whether it is better."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 import optuna
 import yaml
 from optuna import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from ulmfit_style import lineage, metrics
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.cli.composing import CONF, SEARCH_PATH, compose, experiment
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.experiments import trial_storage
-from ulmfit_style.experiments.trial_queue import complete, count, error_of, failed, folder_name, options_of, ranked_by
+from ulmfit_style.experiments import trial_queue, trial_storage
+from ulmfit_style.experiments.trial_queue import folder_name, options_of, ranked_by
 from ulmfit_style.recipe import Config
 from ulmfit_style.results import figures, scores, terminal
 from ulmfit_style.results.model import Difference, Interval, Table
@@ -62,12 +62,15 @@ def _report(study: Study, folder: Path) -> None:
     """Print what a study has found, draw it, and write its winner down."""
     overrides: list[str] = study.user_attrs["overrides"]
     config = compose(overrides)
-    counts, ranked = count(study), complete(study)
-    ended = f"{counts.complete} trials done, {counts.pruned} stopped early, {counts.failed} failed"
+    ranked, counts = trial_queue.ranked(study), trial_queue.count(study)
+    done, pruned, failed = (counts[state] for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
     say()
-    say(f"{folder.name}: {ended}, {counts.running} running")
-    for trial in failed(study):
-        say(f"Failed: trial {trial.number} ({options_of(trial)}): {error_of(trial)}")
+    say(
+        f"{folder.name}: {done} trials done, {pruned} stopped early, {failed} failed, "
+        f"{counts[TrialState.RUNNING]} running"
+    )
+    for trial in trial_queue.failed(study):
+        say(f"Failed: trial {trial.number} ({options_of(trial)}): {trial_queue.error_of(trial)}")
     if not ranked:
         return
     terminal.show(_table(ranked[:SHOWN], ranked_by(config)))
@@ -118,18 +121,17 @@ def _comparison(config: Config, ranked: Sequence[FrozenTrial], runs: Path) -> li
     for path in (directory / predictions.FILE for directories in models for directory in directories):
         if not path.exists():
             return [f"Whether it is better than the recipe as it was can be told where {path} is: on another machine."]
-    points = [[predictions.points(task, model, "validation") for model in directories] for directories in models]
-    difference = Difference(best.values[0] - recipe.values[0], *metrics.over_seeds(*points, task.of_means))
-    seeds = len(points[0])
-    over = f"95 % interval {difference.span}, over {_seeds(seeds)} and the validation rows"
+    best_points, recipe_points = (
+        [predictions.points(task, model, "validation") for model in directories] for directories in models
+    )
+    difference = Difference(
+        best.values[0] - recipe.values[0], *metrics.over_seeds(best_points, recipe_points, task.of_means)
+    )
     advice = "So it is within the noise of the recipe: keep that, or give more seeds (sweep.seeds) or validation rows."
     if difference.is_clear:
         advice = "The best of many trials was lucky as well: its score on the test rows is the fair one."
-    return [
-        f"Trial {best.number} scored {difference.points} points more than the recipe as it was ({over}): "
-        f"{scores.verdict(difference, seeds)}.",
-        advice,
-    ]
+    better = f"Trial {best.number} differs from the recipe as it was by"
+    return [scores.worth(better, difference, len(best_points), "validation rows"), advice]
 
 
 def _draw(study: Study, folder: Path, sliced: Sequence[str]) -> None:

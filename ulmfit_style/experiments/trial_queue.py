@@ -46,22 +46,6 @@ class Outcome:
     error: str = ""
 
 
-@final
-@dataclass(frozen=True)
-class Counts:
-    """How many trials there are of each kind."""
-
-    complete: int
-    running: int
-    pruned: int
-    failed: int
-
-    @property
-    def begun(self) -> int:
-        """Those that count towards `sweep.trials`."""
-        return self.complete + self.running + self.pruned + self.failed
-
-
 def folder_name(config: Config) -> str:
     """Return what the folder of a sweep under `runs`, and its study in a storage, is called."""
     return f"{config.name}-sweep"
@@ -81,24 +65,26 @@ def ranked_by(config: Config) -> str:
     return metric or task.metric
 
 
-def complete(study: Study) -> list[FrozenTrial]:
+def begun(study: Study) -> list[FrozenTrial]:
+    """Return the trials that count towards `sweep.trials`: not those that were run again."""
+    trials = study.get_trials(deepcopy=False)
+    repeated = {trial.user_attrs.get("again") for trial in trials}
+    return [trial for trial in trials if trial.state != TrialState.WAITING and trial.number not in repeated]
+
+
+def ranked(study: Study) -> list[FrozenTrial]:
     """Return the trials that were trained to the end, the best one first."""
     return sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: -trial.values[0])
 
 
 def failed(study: Study) -> list[FrozenTrial]:
-    """Return the trials that failed, but for those that were run again."""
-    trials = study.get_trials(deepcopy=False)
-    repeated = {trial.user_attrs.get("again") for trial in trials}
-    return [trial for trial in trials if trial.state == TrialState.FAIL and trial.number not in repeated]
+    """Return the trials that failed."""
+    return [trial for trial in begun(study) if trial.state == TrialState.FAIL]
 
 
-def count(study: Study) -> Counts:
-    """Count the trials."""
-    states = Counter(trial.state for trial in study.get_trials(deepcopy=False))
-    return Counts(
-        states[TrialState.COMPLETE], states[TrialState.RUNNING], states[TrialState.PRUNED], len(failed(study))
-    )
+def count(study: Study) -> Counter[TrialState]:
+    """Return how many trials there are of each state."""
+    return Counter(trial.state for trial in begun(study))
 
 
 def options_of(trial: FrozenTrial) -> str:
@@ -139,7 +125,7 @@ def run_again(study: Study, trial: FrozenTrial, deaths: int = 1) -> None:
 
 @final
 class TrialQueue:
-    """What a process that takes trials from a sweep knows of it. Opens its study, or begins it with the recipe.
+    """A process's view of the study of a sweep, which is opened, or begun with the recipe as its first trial.
 
     Args:
         overrides: Those of the sweep.
@@ -149,15 +135,13 @@ class TrialQueue:
     """
 
     def __init__(self, config: Config, sweep: Sweep, overrides: Sequence[str]) -> None:
-        self.config, self.sweep = config, sweep
-        self._began = time.monotonic()
-        self._space_is_exhausted = False
+        self.config, self.sweep, self.folder = config, sweep, config.runs / folder_name(config)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        recipe, settings = search_space.of_recipe(config, overrides, sweep.space), self._settings()
+        self.storage = trial_storage.open_storage(sweep, self.folder, run_again)
+        self._began, self._space_is_exhausted = time.monotonic(), False
         self._locks: dict[int, FileLock] = {}
         """Those that show other processes which trials this one runs, by their numbers."""
-        self.folder = config.runs / folder_name(config)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        recipe_in_space = search_space.of_recipe(config, overrides, sweep.space)
-        self.storage = trial_storage.open_storage(sweep, self.folder, run_again)
         with self._alone():
             self.study = optuna.create_study(
                 study_name=self.folder.name,
@@ -167,21 +151,16 @@ class TrialQueue:
                 direction="maximize",
                 load_if_exists=True,
             )
-            if "settings" not in self.study.user_attrs:
+            if (before := self.study.user_attrs.get("settings")) is None:
                 self.study.set_user_attr("overrides", list(overrides))
-                self.study.set_user_attr("settings", self._settings())
-                self.study.enqueue_trial(recipe_in_space, user_attrs={"default": True}, skip_if_exists=True)
-        before, now = self.study.user_attrs["settings"], self._settings()
-        if changed := [change for name in now for change in lineage.changes(before[name], now[name], name)]:
-            raise UserError(
-                "\n  - ".join(
-                    [
-                        f"name={config.name}: there is a sweep of that name, and what it compares is not what you ask "
-                        "for; begin a new one with name=<another name>, or take these back:",
-                        *changed,
-                    ]
-                )
-            )
+                self.study.set_user_attr("settings", settings)
+                self.study.enqueue_trial(recipe, user_attrs={"default": True}, skip_if_exists=True)
+                return
+        changes = [change for name in settings for change in lineage.changes(before[name], settings[name], name)]
+        if changes:
+            other = "there is a sweep of that name, and what it compares is not what you ask for"
+            remedy = "begin a new one with name=<another name>, or take these back"
+            raise UserError("\n  - ".join([f"name={config.name}: {other}; {remedy}:", *changes]))
 
     @property
     def hours_left(self) -> float | None:
@@ -196,22 +175,20 @@ class TrialQueue:
         Raises:
             UserError: if too many have failed.
         """
+        sweep = self.sweep
         with self._alone():
             self._requeue_dead()
-            counts, failures = count(self.study), failed(self.study)
-            if len(failures) > self.sweep.max_failures:
-                last = failures[-1]
-                raise UserError(
-                    f"sweep: {len(failures)} trials failed, more than sweep.max_failures={self.sweep.max_failures}; "
-                    f"the last one, trial {last.number}: {error_of(last)}"
-                )
+            if len(failures := failed(self.study)) > sweep.max_failures:
+                many = f"{len(failures)} trials failed, more than sweep.max_failures={sweep.max_failures}"
+                last = f"the last one, trial {failures[-1].number}: {error_of(failures[-1])}"
+                raise UserError(f"sweep: {many}; {last}")
             if self._space_is_exhausted or self.hours_left == 0:
                 return []
-            left = self.sweep.parallel if self.sweep.trials is None else self.sweep.trials - counts.begun
+            left = sweep.parallel if sweep.trials is None else sweep.trials - len(begun(self.study))
             try:
-                return [self._ask() for _ in range(min(self.sweep.parallel, left))]
+                return [self._ask() for _ in range(min(sweep.parallel, left))]
             except ImportError as error:
-                raise UserError(f"sweep.sampler={self.sweep.sampler['name']}: {error}") from error
+                raise UserError(f"sweep.sampler={sweep.sampler['name']}: {error}") from error
 
     @contextmanager
     def alive(self, trials: Sequence[optuna.Trial]) -> Iterator[None]:
@@ -219,14 +196,13 @@ class TrialQueue:
         stop = Event()
 
         def beat() -> None:
-            while not stop.wait(self.storage.heartbeat_interval):
-                with suppress(*trial_storage.connection_errors()):  # the next one may come through
+            while isinstance(self.storage, RDBStorage) and not stop.wait(self.storage.get_heartbeat_interval()):
+                with suppress(*trial_storage.CONNECTION_ERRORS):  # the next one may come through
                     for trial in trials:
                         self._beat(trial.number)
 
         thread = Thread(target=beat, daemon=True)
-        if isinstance(self.storage, RDBStorage):
-            thread.start()
+        thread.start()
         try:
             yield
         except BaseException:
@@ -237,8 +213,7 @@ class TrialQueue:
             raise
         finally:
             stop.set()
-            if thread.is_alive():
-                thread.join()
+            thread.join()
 
     def finish(self, trial: optuna.Trial, outcome: Outcome) -> None:
         """Record what became of a trial, unless it was taken for dead, and discard weights that are not kept."""
@@ -246,14 +221,15 @@ class TrialQueue:
             if not self.study.trials[trial.number].state.is_finished():
                 for name, value in asdict(outcome).items():
                     trial.set_user_attr(name, value)
-                is_complete = outcome.state == TrialState.COMPLETE
-                self._tell(trial.number, outcome.state, mean(outcome.scores) if is_complete else None)
+                score = mean(outcome.scores) if outcome.state == TrialState.COMPLETE else None
+                self._tell(trial.number, outcome.state, score)
             self._locks.pop(trial.number).release()
             (self.folder / f".trial-{trial.number}.lock").unlink(missing_ok=True)
-            made = [name for other in self.study.trials for name in other.user_attrs.get("artefacts", [])]
-            best = [name for other in complete(self.study)[:1] for name in other.user_attrs["artefacts"]]
-            directories = ([self.config.runs / name for name in names] for names in (made, best))
-            discard(self.sweep.keep_weights, *directories, self.folder.name)
+            made, best = (
+                [self.config.runs / name for other in trials for name in other.user_attrs.get("artefacts", [])]
+                for trials in (self.study.trials, ranked(self.study)[:1])
+            )
+            discard(self.sweep.keep_weights, made, best, self.folder.name)
 
     def _settings(self) -> dict[str, Any]:
         """Return all that makes trials comparable."""
@@ -261,10 +237,11 @@ class TrialQueue:
         compared = self.sweep.model_dump(mode="json", include={"space", "metric", "seeds", "measurements"})
         compared["space"] = {key: spelled(dimension) for key, dimension in compared["space"].items()}
         task = lineage.required_task(config)
-        recipe = {name: getattr(config, name) for name in ("model", "corpus", "pretrain", "adapt", "finetune")}
-        options = {name: None if section is None else section.determinants() for name, section in recipe.items()}
-        data = {"the labelled rows, digest": labelled.load(task).digest(task)[:8]}
-        return {"sweep": compared, "task": task.determinants(), **options, **data}
+        sections = {
+            name: getattr(config, name) for name in ("task", "model", "corpus", "pretrain", "adapt", "finetune")
+        }
+        options = {name: None if section is None else section.determinants() for name, section in sections.items()}
+        return {"sweep": compared, **options, "the labelled rows, digest": labelled.load(task).digest(task)[:8]}
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
+
+import optuna
+from optuna import Study
+from optuna.exceptions import StorageInternalError
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import FrozenTrial
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 from ulmfit_style.config.experiments import Sweep
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
-    from optuna.storages import BaseStorage
-    from optuna.trial import FrozenTrial
 
 JOURNAL = "journal.log"
 """Within the folder of a sweep: its trials, where they are in no database."""
@@ -32,10 +35,10 @@ CUT = "journal.cut"
 """Beside it: what of a last line was there that a killed process had not written to its end."""
 
 HEARTBEAT_SECONDS = 60
-"""Between two signs of life of a trial in a database, unless sweep.storage.heartbeat_interval says otherwise."""
+"""Between two signs of life of a trial in a database, unless `sweep.storage` has another heartbeat_interval."""
 
 MISSED_HEARTBEATS = 3
-"""Signs of life that a trial in a database may miss before it is taken for dead."""
+"""Signs of life that such a trial may miss before it is taken for dead."""
 
 TABLES_SECONDS = 5
 """How long the tables of an empty database take to be made."""
@@ -46,12 +49,13 @@ SHORT_NAMES = {"none": "nop", "asha": "successivehalving"}
 HALVING = {"min_resource": 1, "reduction_factor": 2}
 """Half of the trials go on at 1, 2, 4, ... measurements; Optuna's own third or fourth part suits longer trainings."""
 
+CONNECTION_ERRORS = (StorageInternalError, SQLAlchemyError)
+"""What is raised when the connection to a database is lost."""
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Leave out Optuna's warnings that something is experimental, and send what else it says to the log of the run."""
-    import optuna
-
     optuna.logging.disable_default_handler()
     optuna.logging.enable_propagation()
     with warnings.catch_warnings():
@@ -72,10 +76,6 @@ def open_storage(
     Raises:
         UserError: if the database cannot be reached, or the journal cannot be read.
     """
-    from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
-    from sqlalchemy.exc import IntegrityError, ProgrammingError
-
     if sweep is None or sweep.storage is None:
         folder.mkdir(parents=True, exist_ok=True)
         _mend(folder / JOURNAL)
@@ -90,41 +90,26 @@ def open_storage(
             except (IntegrityError, ProgrammingError):  # another worker was making the tables of an empty database
                 time.sleep(TABLES_SECONDS)
                 return RDBStorage(**options)
+        except CONNECTION_ERRORS as error:
+            raise unreachable(sweep, error) from error
         except ImportError as error:
-            missing = "needs a driver that is not installed"
             remedy = "install the one that the URL names, such as psycopg2-binary for postgresql+psycopg2://"
-            raise UserError(f"sweep.storage={shown_url(sweep)}: {missing}; {remedy}") from error
-        except connection_errors() as error:
-            raise UserError(unreachable(sweep, error)) from error
+            raise UserError(f"{_storage(sweep)}: needs a driver that is not installed; {remedy}") from error
         except (TypeError, ValueError) as error:
-            raise UserError(f"sweep.storage={shown_url(sweep)}: {error}") from error
+            raise UserError(f"{_storage(sweep)}: {error}") from error
 
 
-def connection_errors() -> tuple[type[Exception], ...]:
-    """Return what is raised when the connection to a database is lost."""
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return StorageInternalError, SQLAlchemyError
-
-
-def unreachable(sweep: Sweep, error: Exception) -> str:
-    """Say that a database cannot be reached, without its password."""
+def unreachable(sweep: Sweep, error: Exception) -> UserError:
+    """Return the error that a database cannot be reached."""
     reason = str(error.__cause__ or error).strip().partition("\n")[0]
     remedy = "the trials in it are not lost; the same command goes on when it answers"
-    return f"sweep.storage={shown_url(sweep)}: cannot be reached ({reason}); {remedy}"
+    return UserError(f"{_storage(sweep)}: cannot be reached ({reason}); {remedy}")
 
 
-def shown_url(sweep: Sweep) -> str:
-    """Return the URL of the database without its password."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    url = str((sweep.storage or {}).get("url"))
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url
+def _storage(sweep: Sweep) -> str:
+    """Return the option of the database, without its password."""
+    url = "" if sweep.storage is None else sweep.storage["url"]
+    return "sweep.storage=" + re.sub(r"(//[^:@/]*):[^@]*@", r"\1:***@", url)
 
 
 def _mend(journal: Path) -> None:
@@ -133,8 +118,6 @@ def _mend(journal: Path) -> None:
     Raises:
         UserError: if another line cannot be read.
     """
-    from optuna.storages.journal import JournalFileSymlinkLock
-
     if not journal.exists():
         return
     lock = JournalFileSymlinkLock(str(journal))
@@ -163,9 +146,7 @@ def sampler(sweep: Sweep) -> BaseSampler:
     Raises:
         UserError: if there is none of that name, or it does not take its options.
     """
-    import optuna
-
-    found: BaseSampler = _of_optuna(optuna.samplers, "Sampler", sweep.sampler, {})
+    found: BaseSampler = _of_optuna("sampler", sweep.sampler, {})
     return found
 
 
@@ -175,29 +156,28 @@ def pruner(sweep: Sweep) -> BasePruner:
     Raises:
         UserError: if there is none of that name, or it does not take its options.
     """
-    import optuna
-
     longest = {"max_resource": sweep.measurements * len(sweep.seeds)}
     defaults = {"successivehalving": HALVING, "hyperband": {**HALVING, **longest}}
-    found: BasePruner = _of_optuna(optuna.pruners, "Pruner", sweep.pruner, defaults)
+    found: BasePruner = _of_optuna("pruner", sweep.pruner, defaults)
     return found
 
 
-def _of_optuna(module: Any, ending: str, choice: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Make the sampler or pruner of Optuna's that a mapping names, with the mapping's other values as its options."""
-    kind, options = ending.lower(), dict(choice)
-    name = options.pop("name")
-    names = [known.removesuffix(ending) for known in module.__all__ if known.endswith(ending) and "Base" not in known]
-    by_lower_case = {known.lower(): getattr(module, known + ending) for known in names}
+def _of_optuna(kind: str, chosen: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Make the sampler or pruner that a mapping names; its other values are what Optuna's class takes."""
+    module, ending = getattr(optuna, f"{kind}s"), kind.capitalize()
+    classes = {name.removesuffix(ending): getattr(module, name) for name in module.__all__ if name.endswith(ending)}
+    del classes["Base"]
+    by_lower_case = {name.lower(): found for name, found in classes.items()}
+    name, options = chosen["name"], {key: value for key, value in chosen.items() if key != "name"}
     wanted = SHORT_NAMES.get(name.lower(), name.lower())
     if wanted not in by_lower_case:
-        there = f"{nearest(name, names)} (there are: {', '.join(names)})"
+        there = f"{nearest(name, classes)} (there are: {', '.join(classes)})"
         raise UserError(f"sweep.{kind}={name}: Optuna has no such {kind}{there}")
     try:
         with quiet():
             return by_lower_case[wanted](**{**defaults.get(wanted, {}), **options})
     except (TypeError, ValueError, ImportError) as error:
-        raise UserError(f"sweep.{kind}={spelled(dict(choice)) if options else name}: {error}") from error
+        raise UserError(f"sweep.{kind}={spelled(dict(chosen)) if options else name}: {error}") from error
 
 
 def trial_id(storage: BaseStorage, study: str, number: int) -> int:
@@ -234,13 +214,11 @@ class TrialReporter:
         What is kept is the mean of the earlier seeds' scores and this one, at a step that counts the measurements over
         all seeds: so the trials are compared at equal steps.
         """
-        from optuna import load_study
-
         step = len(self.earlier_scores) * self.measurements + measurement
         storage = open_storage(self.sweep, self.folder)
         trial = trial_id(storage, self.folder.name, self.number)
         storage.set_trial_intermediate_value(trial, step, mean([*self.earlier_scores, score]))
         if step == self.measurements * len(self.sweep.seeds):
             return False  # nothing would be saved
-        study = load_study(study_name=self.folder.name, storage=storage, pruner=pruner(self.sweep))
+        study = optuna.load_study(study_name=self.folder.name, storage=storage, pruner=pruner(self.sweep))
         return study.pruner.prune(study, storage.get_trial(trial))

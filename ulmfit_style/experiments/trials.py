@@ -12,6 +12,7 @@ from ulmfit_style import launch, lineage
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, Artefact, discard_weights, read_json
 from ulmfit_style.errors import Pruned
+from ulmfit_style.experiments import storage
 from ulmfit_style.metrics import Points
 from ulmfit_style.recipe import Config
 
@@ -42,7 +43,9 @@ class Trial:
             Pruned: if the reporter stopped it.
         """
         if not self.artefact.measured:
-            if (error := launch.attempt(self.config, self.title, reporter)) is not None:
+            with storage.here(reporter):
+                error = launch.attempt(self.config, self.title)
+            if error is not None:
                 return error
             if not self.artefact.measured:
                 raise Pruned  # in processes of its own
