@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import artefact
 
-from ulmfit_style import lineage, metrics
+from ulmfit_style import chain, metrics
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import read_json
 from ulmfit_style.chain import FEWEST_POINTS
@@ -15,7 +16,8 @@ from ulmfit_style.cli.composing import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import estimate, study_plan, study_report
 from ulmfit_style.experiments.study_report import labels_saved
-from ulmfit_style.stages import references
+from ulmfit_style.recipe import Config
+from ulmfit_style.stages import resolve
 
 STUDY = """
 name: tiny
@@ -125,7 +127,7 @@ def test_weights_that_were_not_kept_are_made_again_for_who_wants_them(
     mine += ["adapt=none", "compare=false", "finetune.seed=1", "task.sample_seed=1"]
     assert main(["evaluate", *mine]) == 2
     assert "a study did not keep its weights" in capsys.readouterr().err
-    directory = lineage.finetune(compose(mine)).directory
+    directory = artefact("finetune", compose(mine)).directory
     before = read_json(directory / "metrics.json")["test"]
     assert main(["finetune", "evaluate", *mine]) == 0
     assert read_json(directory / "metrics.json")["test"] == before
@@ -192,10 +194,15 @@ def test_the_estimate_counts_the_reference_models_that_are_not_there(with_study:
     made = study_plan.plan(with_study(STUDY, "study.labels=[2, 10]"))
     samples = [made.at(made.base, sample) for sample in made.samples((0, 1))]
     before = estimate.seconds(made, [], [])
+
+    def fit(config: Config) -> None:
+        resolved = resolve(config.model_copy(update={"compare": True, "adapt": None}))
+        chain.make_here(resolved.stages["references"].steps(resolved, ["finetune"]), "references")
+
     for config in samples[:-1]:
-        references.run(config)
-    assert 0 < estimate.seconds(made, [], []) < before / 2
-    references.run(samples[-1])
+        fit(config)
+    assert 0 < estimate.seconds(made, [], []) < before
+    fit(samples[-1])
     assert estimate.seconds(made, [], []) == 0
     assert estimate.seconds(study_plan.plan(with_study(STUDY, "study.references=[]")), [], []) == 0
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 from statistics import mean
 
-from ulmfit_style import lineage
 from ulmfit_style.config.stages import Model
-from ulmfit_style.data import corpus, labelled
 from ulmfit_style.experiments.study_plan import ArmTrial, StudyPlan
+from ulmfit_style.lineage import Resolved
 from ulmfit_style.models import checkpoints
-from ulmfit_style.recipe import Config
+from ulmfit_style.stages import resolve
 
 CHARACTERS_PER_TOKEN = 4.5
 """Of English text; this is an estimate."""
@@ -35,47 +34,50 @@ def seconds(plan: StudyPlan, missing: Sequence[ArmTrial], finished: Sequence[Arm
         measured.setdefault((trial.arm, trial.sample.labels), []).append(trial.trial.seconds)
     total, adapted = _references(plan), set()
     for trial in missing:
-        config = trial.trial.config
+        resolved = trial.trial.resolved
         known = measured.get((trial.arm, trial.sample.labels))
-        total += mean(known) if known else _finetuning(config)
-        if config.adapt is not None and not (artefact := lineage.adapt(config)).finished:
-            if artefact.fingerprint not in adapted:
-                total += _adapting(config, config.adapt.epochs + config.adapt.head_epochs * FORWARD)
-            adapted.add(artefact.fingerprint)
+        total += mean(known) if known else _finetuning(resolved)
+        if resolved.config.adapt is None or (artefact := resolved.artefact("adapt")).finished:
+            continue
+        if artefact.fingerprint not in adapted:
+            total += _adapting(resolved, resolved.config.adapt.epochs + resolved.config.adapt.head_epochs * FORWARD)
+        adapted.add(artefact.fingerprint)
     return total
 
 
 def _references(plan: StudyPlan) -> float:
-    study, task = plan.base.study, lineage.required_task(plan.base)
-    configs = [plan.at(plan.base, sample) for sample in plan.samples(study.seeds)]
-    missing = [config for config in configs if not lineage.references(config).finished]
-    if "linear" not in study.references or task.reference() is None or not missing:
+    base, samples = resolve(plan.base), plan.samples(plan.base.study.seeds)
+    missing = [
+        resolved
+        for sample in samples
+        if not (resolved := resolve(plan.at(plan.base, sample))).artefact("references").finished
+    ]
+    if "linear" not in plan.base.study.references or base.task.reference() is None or not missing:
         return 0
-    texts = sum(len(labelled.load(lineage.required_task(config)).train) for config in missing)
-    texts += 0 if lineage.features(plan.base).finished else len(labelled.load(task).test)
-    return OVERHEAD * len(missing) + FORWARD * texts * _seconds_per_row(plan.base)
+    texts = sum(len(resolved.rows.train) for resolved in missing) + len(base.rows.test)
+    return OVERHEAD * len(missing) + FORWARD * texts * _seconds_per_row(base)
 
 
-def _finetuning(config: Config) -> float:
-    rows, options = labelled.load(lineage.required_task(config)), config.finetune
+def _finetuning(resolved: Resolved) -> float:
+    rows, options = resolved.rows, resolved.config.finetune
     steps = len(rows.train) / options.batch_size * options.epochs
     trained = min(steps, options.max_steps or steps) * options.batch_size
     scored = len(rows.validation) + len(rows.test)
-    return OVERHEAD + (trained + scored * FORWARD) * _seconds_per_row(config)
+    return OVERHEAD + (trained + scored * FORWARD) * _seconds_per_row(resolved)
 
 
-def _adapting(config: Config, passes: float) -> float:
-    documents = corpus.load(config.corpus, config.task, config.runs).train
+def _adapting(resolved: Resolved, passes: float) -> float:
+    documents = resolved.corpus.train
     some = [documents[place] for place in range(0, len(documents), max(1, len(documents) // 500))]
-    return OVERHEAD + _tokens(some) / len(some) * len(documents) * passes / _tokens_per_second(config.model)
+    tokens = _tokens(some) / len(some) * len(documents)
+    return OVERHEAD + tokens * passes / _tokens_per_second(resolved.config.model)
 
 
-def _seconds_per_row(config: Config) -> float:
+def _seconds_per_row(resolved: Resolved) -> float:
     """Return about how long one labelled row trains."""
-    task = lineage.required_task(config)
-    some = labelled.load(task).test[:500]
-    tokens = _tokens([text for row in some for text in task.texts(row)]) / len(some)
-    return min(tokens, config.finetune.max_length) / _tokens_per_second(config.model)
+    some = resolved.rows.test[:500]
+    tokens = _tokens([text for row in some for text in resolved.task.texts(row)]) / len(some)
+    return min(tokens, resolved.config.finetune.max_length) / _tokens_per_second(resolved.config.model)
 
 
 def _tokens(texts: Sequence[str]) -> float:

@@ -8,19 +8,21 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import mean
 from typing import final
 
-from ulmfit_style import chain, lineage
+from ulmfit_style import chain
 from ulmfit_style.artefacts.directory import METRICS, read_json
-from ulmfit_style.console import duration, say
+from ulmfit_style.console import duration, muted, say
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import estimate, study_plan, study_report
 from ulmfit_style.experiments.study_plan import ArmTrial, Choices, Labels, Searched, StudyPlan
 from ulmfit_style.experiments.study_report import Result
 from ulmfit_style.experiments.trials import discard
-from ulmfit_style.stages import references
+from ulmfit_style.lineage import Step
+from ulmfit_style.stages import STAGES, resolve
 
 
 def run(overrides: Sequence[str]) -> None:
@@ -89,7 +91,7 @@ class _Runner:
         self.finished.append(trial)
         fingerprint = trial.trial.artefact.fingerprint
         self.missing = [other for other in self.missing if other.trial.artefact.fingerprint != fingerprint]
-        metric = lineage.required_task(trial.trial.config).metric
+        metric = trial.trial.resolved.task.metric
         score = trial.trial.measured("test")["scores"][metric]
         left = f"; about {self._time_left()} left" if self.missing else ""
         say(f"  {metric} {score:.3f} on the test rows, in {time.monotonic() - started:.0f} s{left}")
@@ -119,13 +121,10 @@ def _references(plan: StudyPlan) -> Iterator[Result]:
     if "linear" not in plan.base.study.references:
         return
     for sample in plan.samples(plan.base.study.seeds):
-        config = plan.at(plan.base, sample)
-        artefact = lineage.references(config)
-        if not artefact.finished:
-            say(f"reference models, {sample.title}", style="bold")
-            chain.prepare()
-            references.run(config)
-        artefact.link(plan.folder, sample.link("references"))
-        scores = read_json(artefact.directory / METRICS)
+        resolved = resolve(plan.at(plan.base, sample))
+        step = Step(STAGES["references"], resolved, f"reference models, {sample.title}", sample.link("references"))
+        with muted() if step.artefact.finished else nullcontext():
+            chain.make_here([step], plan.folder)
+        scores = read_json(step.artefact.directory / METRICS)
         for name, measured in scores["test"].items():
             yield Result(name, sample, score=measured["scores"][scores["metric"]])

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from itertools import product
 from typing import final
 
-from ulmfit_style import chain, lineage
+from ulmfit_style import chain
 from ulmfit_style.cli.composing import compose
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import muted, say
 from ulmfit_style.data import labelled, pins
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments.trials import Trial
+from ulmfit_style.lineage import required_task
 from ulmfit_style.recipe import Config
+from ulmfit_style.stages import resolve
 
 Labels = int | str | None
 """A number of labelled rows, `all` of them, or None for what the task says."""
@@ -95,8 +97,8 @@ class StudyPlan:
 
     def trial(self, sample: Sample, arm: str, searched: Searched) -> ArmTrial:
         """Return one trial."""
-        config, names = self.at(self.arms[arm, searched], sample), (arm, *searched)
-        return ArmTrial(arm, searched, sample, Trial(config, ", ".join([*names, sample.title]), sample.link(*names)))
+        resolved, names = resolve(self.at(self.arms[arm, searched], sample)), (arm, *searched)
+        return ArmTrial(arm, searched, sample, Trial(resolved, ", ".join([*names, sample.title]), sample.link(*names)))
 
     def at(self, config: Config, sample: Sample) -> Config:
         """Return a recipe on a sample."""
@@ -104,7 +106,7 @@ class StudyPlan:
         if sample.labels is not None:
             kind = "shots" if self.base.study.per_class else "train_samples"
             size = {"train_samples": None, "shots": None, kind: None if sample.labels == "all" else sample.labels}
-        task = lineage.required_task(config).model_copy(update=size)
+        task = required_task(config).model_copy(update=size)
         return config.model_copy(update={"task": task, "compare": False, "name": self.folder}).seeded(sample.seed)
 
 
@@ -143,7 +145,7 @@ def _possible_labels(base: Config) -> list[Labels]:
     study = base.study
     if study.labels is None:
         return [None]
-    whole = labelled.load(lineage.required_task(base).unsampled())
+    whole = labelled.load(required_task(base).unsampled())
     possible: list[Labels] = []
     for labels in study.labels:
         if not isinstance(labels, int) or study.per_class:
@@ -165,15 +167,14 @@ def _check(made: StudyPlan) -> None:
     arms_by_fingerprint: dict[str, str] = {}
     arms_by_test_rows: dict[str, str] = {}
     for (arm, searched), config in made.arms.items():
-        first = made.at(config, first_sample)
+        resolved = resolve(made.at(config, first_sample))
         with muted():
-            chain.plan(first, chain.TRIAL)
-        other = arms_by_fingerprint.setdefault(lineage.finetune(first).fingerprint, arm)
+            chain.plan(resolved, chain.TRIAL)
+        other = arms_by_fingerprint.setdefault(resolved.artefact("finetune").fingerprint, arm)
         if other != arm:
             where = f" at {' '.join(searched)}" if searched else ""
             raise UserError(f"study.arms: '{arm}' and '{other}' are the same recipe{where}")
-        task = lineage.required_task(first)
-        arms_by_test_rows.setdefault(labelled.digest_of(task, labelled.load(task).test), arm)
+        arms_by_test_rows.setdefault(labelled.digest_of(resolved.task, resolved.rows.test), arm)
     if len(arms_by_test_rows) > 1:
         arms = ", ".join(map(repr, arms_by_test_rows.values()))
         raise UserError(f"study.arms: {arms} are not scored on the same test rows")

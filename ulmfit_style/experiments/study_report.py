@@ -9,10 +9,11 @@ from itertools import pairwise
 from statistics import mean
 from typing import final
 
-from ulmfit_style import lineage, metrics
+from ulmfit_style import metrics
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
 from ulmfit_style.experiments.study_plan import ArmTrial, Choices, Labels, Sample, Searched, StudyPlan
+from ulmfit_style.lineage import required_task
 from ulmfit_style.results import csv, figures, scores, terminal
 from ulmfit_style.results.figures import Curve
 from ulmfit_style.results.model import Cell, Difference, Table
@@ -47,7 +48,7 @@ def read(trial: ArmTrial, error: str | None = None) -> Result:
     which = (trial.arm, trial.sample, trial.searched)
     if error is not None:
         return Result(*which, artefact=made.artefact.directory.name, error=error)
-    metric = lineage.required_task(made.config).metric
+    metric = made.resolved.task.metric
     test, validation = (made.measured(split)["scores"][metric] for split in ("test", "validation"))
     return Result(*which, test, validation, made.seconds, made.artefact.directory.name, points=made.points("test"))
 
@@ -59,7 +60,7 @@ def write(plan: StudyPlan, choices: Choices, every: Sequence[Result]) -> None:
         choices: What the search chose, or the empty combinations.
         every: The results, those of the references first.
     """
-    study, metric, folder = plan.base.study, lineage.required_task(plan.base).metric, plan.base.runs / plan.folder
+    study, metric, folder = plan.base.study, required_task(plan.base).metric, plan.base.runs / plan.folder
     results: dict[str, dict[Labels, list[Result]]] = {}
     for result in every:
         results.setdefault(result.arm, {}).setdefault(result.sample.labels, []).append(result)
@@ -116,7 +117,7 @@ def _table(plan: StudyPlan, labels: Labels, results: Results) -> Table:
     test_rows = max(len(result.points) for by_labels in results.values() for result in by_labels[labels])
     each = " of each class" if study.per_class and labels is not None else ""
     size = "" if labels is None else f"{labels} labels{each}, "
-    metric = lineage.required_task(plan.base).metric
+    metric = required_task(plan.base).metric
     header = ("", "mean", "sd", f"seeds {' '.join(map(str, study.seeds))}")
     return Table(header, rows, f"{size}{test_rows:,} test rows: {metric}")
 
@@ -126,7 +127,7 @@ def _differences(plan: StudyPlan, results: Results) -> list[tuple[str, Labels, f
 
     Each has the arm, the number of labels, the baseline's mean score, the arm's, their difference, and the seeds.
     """
-    baseline, task = plan.base.study.baseline, lineage.required_task(plan.base)
+    baseline, task = plan.base.study.baseline, required_task(plan.base)
     differences = []
     for labels in plan.labels:
         for arm in plan.base.study.arms:
@@ -153,7 +154,7 @@ def _every_run(metric: str, results: Sequence[Result]) -> Table:
 def _labelled_rows(plan: StudyPlan, labels: Labels) -> int:
     """Return how many labelled rows a number of labels means: of each class, or all."""
     config = plan.at(plan.base, Sample(labels, plan.base.study.seeds[0]))
-    return len(labelled.load(lineage.required_task(config)).train)
+    return len(labelled.load(required_task(config)).train)
 
 
 def _say_labels_saved(plan: StudyPlan, curves: Sequence[Curve]) -> None:

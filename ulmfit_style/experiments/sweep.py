@@ -10,12 +10,11 @@ from statistics import mean
 
 from optuna.trial import TrialState
 
-from ulmfit_style import chain, launch, lineage
+from ulmfit_style import chain
 from ulmfit_style.cli import hydra_flags
 from ulmfit_style.cli.composing import compose, grid
 from ulmfit_style.cli.hydra_flags import Launch
 from ulmfit_style.console import duration, muted, say
-from ulmfit_style.data import pins
 from ulmfit_style.errors import Pruned, UserError
 from ulmfit_style.experiments import search_space, sweep_report, trial_queue, trial_storage
 from ulmfit_style.experiments.trial_queue import Outcome, TrialQueue
@@ -24,6 +23,7 @@ from ulmfit_style.experiments.trials import Trial
 from ulmfit_style.recipe import Config
 from ulmfit_style.results import terminal
 from ulmfit_style.results.model import Interval, Table
+from ulmfit_style.stages import resolve
 
 NUMBER = "ULMFIT_STYLE_TRIAL_NUMBER"
 """Set in the environment of a job by Hydra: which trial it is."""
@@ -45,13 +45,13 @@ def run(overrides: Sequence[str]) -> None:
     trial_queue.ranked_by(config)
 
     def check(trial: Config) -> None:
-        chain.plan(_recipe(trial).seeded(sweep.seeds[0]), chain.TRIAL)
+        chain.plan(resolve(_recipe(trial).seeded(sweep.seeds[0])), chain.TRIAL)
 
     with muted():
         check(config)
         search_space.check(config, overrides, sweep.space, check)
     try:
-        queue = TrialQueue(pins.pinned(config), sweep, overrides)
+        queue = TrialQueue(resolve(config), sweep, overrides)
         hydra_flags.run(_train, ["--multirun", *overrides], partial(_search, queue))
         sweep_report.run(overrides)
     except trial_storage.CONNECTION_ERRORS as error:
@@ -104,13 +104,13 @@ def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None
     if len(points) < 2:
         raise UserError("sweep: give an option several values, for example finetune.learning_rate=2e-5,5e-5,1e-4")
     without_comparison = "compare=false"  # which the winner is run with
-    hydra_flags.run(partial(launch.run, stages=chain.TRIAL), ["--multirun", without_comparison, *overrides])
+    hydra_flags.run(partial(chain.run, stages=chain.TRIAL), ["--multirun", without_comparison, *overrides])
 
     # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
     rows = []
     for point in points:
-        config = pins.pinned(compose([without_comparison, *point]))
-        trial, metric = Trial(config, "", ""), lineage.required_task(config).metric
+        trial = Trial(resolve(compose([without_comparison, *point])), "", "")
+        metric = trial.resolved.task.metric
         measured, swept = trial.measured("validation"), " ".join(option for option in point if option not in overrides)
         score, interval = measured["scores"][metric], Interval(*measured["interval"])
         rows.append((swept, score, interval, str(trial.artefact.directory), " ".join(point)))
@@ -129,9 +129,7 @@ def _laid_over(option: str) -> str:
 
 def _recipe(config: Config) -> Config:
     """Return the recipe that a trial makes."""
-    return pins.pinned(config).model_copy(
-        update={"name": trial_queue.folder_name(config), "compare": False, "sweep": None}
-    )
+    return config.model_copy(update={"name": trial_queue.folder_name(config), "compare": False, "sweep": None})
 
 
 def _train(config: Config) -> Outcome:
@@ -141,8 +139,8 @@ def _train(config: Config) -> Outcome:
     recipe, number, metric = _recipe(config), int(os.environ[NUMBER]), trial_queue.ranked_by(config)
     outcome = Outcome(TrialState.COMPLETE)
     for seed in sweep.seeds:
-        trial = Trial(recipe.seeded(seed), f"trial {number}", f"trial-{number}-seed-{seed}")
-        reporter = TrialReporter(sweep, config.runs / recipe.name, number, outcome.scores)
+        trial = Trial(resolve(recipe.seeded(seed)), f"trial {number}", f"trial-{number}-seed-{seed}")
+        reporter = TrialReporter(sweep, config.runs / recipe.name, number, metric, sweep.measurements, outcome.scores)
         try:
             error = trial.make(reporter)
         except Pruned:
@@ -167,7 +165,7 @@ def _progress(queue: TrialQueue, number: int) -> str:
     running, ranked = counts[TrialState.RUNNING], trial_queue.ranked(queue.study)
     of = "" if sweep.trials is None else f" of {sweep.trials}"
     ending = {TrialState.PRUNED: "stopped early, at ", TrialState.FAIL: "failed"}.get(trial.state, "")
-    score = "" if trial.value is None else f"{trial_queue.ranked_by(queue.config)} {trial.value:.3f}"
+    score = "" if trial.value is None else f"{trial_queue.ranked_by(queue.resolved.config)} {trial.value:.3f}"
     parts = [
         f"[{counts.total() - running}{of}] trial {number}: {ending}{score}",
         f"done {counts[TrialState.COMPLETE]}, running {running}, stopped early {counts[TrialState.PRUNED]}, "

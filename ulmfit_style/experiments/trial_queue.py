@@ -21,11 +21,12 @@ from ulmfit_style import lineage
 from ulmfit_style.config.experiments import Sweep
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import say
-from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.experiments import search_space, trial_storage
 from ulmfit_style.experiments.trials import discard
+from ulmfit_style.lineage import Resolved
 from ulmfit_style.recipe import Config
+from ulmfit_style.stages import resolve
 
 DIED = "its process died, twice"
 """Why a trial failed that died when it was run again."""
@@ -134,8 +135,9 @@ class TrialQueue:
         UserError: if the study is one of another recipe or space, or its storage cannot be opened.
     """
 
-    def __init__(self, config: Config, sweep: Sweep, overrides: Sequence[str]) -> None:
-        self.config, self.sweep, self.folder = config, sweep, config.runs / folder_name(config)
+    def __init__(self, resolved: Resolved, sweep: Sweep, overrides: Sequence[str]) -> None:
+        config = resolved.config
+        self.resolved, self.sweep, self.folder = resolved, sweep, config.runs / folder_name(config)
         self.folder.mkdir(parents=True, exist_ok=True)
         recipe, settings = search_space.of_recipe(config, overrides, sweep.space), self._settings()
         self.storage = trial_storage.open_storage(sweep, self.folder, run_again)
@@ -226,22 +228,21 @@ class TrialQueue:
             self._locks.pop(trial.number).release()
             (self.folder / f".trial-{trial.number}.lock").unlink(missing_ok=True)
             made, best = (
-                [self.config.runs / name for other in trials for name in other.user_attrs.get("artefacts", [])]
+                [self.resolved.config.runs / name for other in trials for name in other.user_attrs.get("artefacts", [])]
                 for trials in (self.study.trials, ranked(self.study)[:1])
             )
             discard(self.sweep.keep_weights, made, best, self.folder.name)
 
     def _settings(self) -> dict[str, Any]:
         """Return all that makes trials comparable."""
-        config = self.config.seeded(self.sweep.seeds[0])
+        config = self.resolved.config.seeded(self.sweep.seeds[0])
         compared = self.sweep.model_dump(mode="json", include={"space", "metric", "seeds", "measurements"})
         compared["space"] = {key: spelled(dimension) for key, dimension in compared["space"].items()}
-        task = lineage.required_task(config)
         sections = {
             name: getattr(config, name) for name in ("task", "model", "corpus", "pretrain", "adapt", "finetune")
         }
         options = {name: None if section is None else section.determinants() for name, section in sections.items()}
-        return {"sweep": compared, **options, "the labelled rows, digest": labelled.load(task).digest(task)[:8]}
+        return {"sweep": compared, **options, "the labelled rows, digest": resolve(config).rows_digest[:8]}
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -186,7 +186,7 @@ def trial_id(storage: BaseStorage, study: str, number: int) -> int:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass
 class TrialReporter:
     """Reports the scores of a trial while it is trained, from whichever process trains it."""
 
@@ -195,18 +195,12 @@ class TrialReporter:
     """That of the sweep; its name is that of the study in the storage."""
     number: int
     """The trial's."""
+    metric: str
+    """The score that is reported."""
+    measurements: int
+    """How many scores a model has, with that of its end."""
     earlier_scores: Sequence[float]
     """Those of the models of its earlier seeds."""
-
-    @property
-    def metric(self) -> str | None:
-        """The score that is to be reported; None for that of the task."""
-        return self.sweep.metric
-
-    @property
-    def measurements(self) -> int:
-        """How many scores a model has, with that of its end."""
-        return self.sweep.measurements
 
     def report(self, measurement: int, score: float) -> bool:
         """Report a score, and return whether the trial is to be stopped.

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import Any, Literal, final
 
-from ulmfit_style import launch, lineage
+from ulmfit_style import chain
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, Artefact, discard_weights, read_json
 from ulmfit_style.errors import Pruned
-from ulmfit_style.experiments import storage
+from ulmfit_style.lineage import Reporter, Resolved
 from ulmfit_style.metrics import Points
-from ulmfit_style.recipe import Config
-
-if TYPE_CHECKING:
-    from ulmfit_style.experiments.trial_storage import TrialReporter
 
 
 @final
@@ -25,31 +20,29 @@ if TYPE_CHECKING:
 class Trial:
     """One fine-tuned model of many."""
 
-    config: Config
+    resolved: Resolved
     """Its recipe; `name` is that of the folder of links."""
     title: str
     link: str
     """The name of the link to the model."""
 
-    @cached_property
+    @property
     def artefact(self) -> Artefact:
         """The model, made or not."""
-        return lineage.finetune(self.config)
+        return self.resolved.artefact("finetune")
 
-    def make(self, reporter: TrialReporter | None = None) -> str | None:
+    def make(self, reporter: Reporter | None = None) -> str | None:
         """Make the model, unless its scores are there, and link it; return what went wrong, if anything did.
 
         Raises:
             Pruned: if the reporter stopped it.
         """
         if not self.artefact.measured:
-            with storage.here(reporter):
-                error = launch.attempt(self.config, self.title)
-            if error is not None:
+            if (error := chain.attempt(self.resolved.config, self.title, reporter)) is not None:
                 return error
             if not self.artefact.measured:
                 raise Pruned  # in processes of its own
-        self.artefact.link(self.config.name, self.link)
+        self.artefact.link(self.resolved.config.name, self.link)
         return None
 
     def measured(self, split: str) -> dict[str, Any]:
@@ -59,7 +52,7 @@ class Trial:
 
     def points(self, split: str) -> Points:
         """Return each row's part of the score."""
-        return predictions.points(lineage.required_task(self.config), self.artefact.directory, split)
+        return predictions.points(self.resolved.task, self.artefact.directory, split)
 
     @property
     def seconds(self) -> float:
