@@ -1,10 +1,10 @@
-"""The library SetFit on the rows of a study, with its own constants: python bench/setfit.py [key=value ...]
+"""The library SetFit on the rows of a study, with its own constants: `python bench/setfit.py [key=value ...]`.
 
 For example: python bench/setfit.py study=label_curve task=banking77 'study.seeds=[0,1,2]' 'study.labels=[100]'
 
-Takes the study's seeds and numbers of labels, starts from the plain checkpoint, and is scored on the study's test rows.
-Prints every seed, the mean and the standard deviation, and writes setfit.csv beside the study's results.csv. It is slow:
-250 steps take minutes for each seed and number of labels. Needs `pip install setfit`.
+It takes the study's seeds and numbers of labels, starts from the plain checkpoint, and is scored on the study's test
+rows. It prints every seed, the mean and the standard deviation, and writes setfit.csv beside the study's results.csv.
+Its 250 steps take minutes for each seed and number of labels. Needs `pip install setfit`.
 """
 
 import sys
