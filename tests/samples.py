@@ -25,7 +25,7 @@ from ulmfit_style.data.tokens import Chunks
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import resolve
 from ulmfit_style.tasks.text import TextTask
-from ulmfit_style.training.batching import Encoded
+from ulmfit_style.training.batching import EncodedDataset
 
 WORDS = "the film plot story is very number wonderful moving dreadful tedious actor scene"
 GOOD, BAD = ("wonderful", "moving", "unforgettable"), ("dreadful", "tedious")
@@ -228,9 +228,9 @@ class Killed(Exception):
     """A run ends here, as if by SIGKILL: nothing is cleaned up."""
 
 
-def good_or_bad(tokenizer: PreTrainedTokenizerFast, task: TextTask) -> Encoded:
+def good_or_bad(tokenizer: PreTrainedTokenizerFast, task: TextTask) -> EncodedDataset:
     """Return 40 encoded reviews with their labels as numbers."""
-    rows = Encoded()
+    rows = EncodedDataset()
     for text, label, _ in reviews(40):
         (feature,) = task.encode(task.row(text), tokenizer, 32, None)
         rows.append({**feature, "labels": int(label == "good")})

@@ -43,18 +43,19 @@ from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS
+from ulmfit_style.chain import plan
 from ulmfit_style.cli.composing import compose
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import ConfigError, UserError
-from ulmfit_style.launch import plan
 from ulmfit_style.models import checkpoints
-from ulmfit_style.stages import push
+from ulmfit_style.stages import push, resolve
 from ulmfit_style.tasks.base import IGNORED, Row
 from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.summarization import Summarization
 from ulmfit_style.tasks.text_generation import TextGeneration
 from ulmfit_style.tasks.translation import Translation
-from ulmfit_style.training.answers import answers, collate, likelihoods
+from ulmfit_style.training.batching import collate
+from ulmfit_style.training.scoring import Scorer
 
 TASK = Summarization(path="-", max_target_length=12)
 WHOLE = {"long": False, "long_target": False}
@@ -321,7 +322,7 @@ def test_likelihoods_are_those_of_each_row_without_smoothing(model: PreTrainedMo
     tokenizer = tiny_tokenizer()
     task = TASK.suited(model.config.model_type)
     smooth = task.model_copy(update={"label_smoothing": 0.3})
-    found = list(likelihoods(model, tokenizer, smooth, ROWS, 48))
+    found = list(Scorer(model, tokenizer, smooth, 48).likelihoods(ROWS))
     for row, told in zip(ROWS, found, strict=True):
         batch = collate(task.encode(row, tokenizer, 48, {}), tokenizer)
         assert told["nats"] == pytest.approx(task.loss(model, batch).item(), rel=1e-4)
@@ -345,9 +346,9 @@ def test_a_row_is_answered_in_a_batch_as_alone_and_as_transformers_does(
     tokenizer = tiny_tokenizer()
     task = TASK.model_copy(update={"num_beams": num_beams, "max_new_tokens": 6}).suited(model.config.model_type)
     task.start(model, tokenizer, ROWS)
-    together = list(answers(model, tokenizer, task, ROWS, 48))
+    together = list(Scorer(model, tokenizer, task, 48).answers(ROWS))
     assert len({answer["summary_text"] for answer in together}) > 1
-    assert together == [next(answers(model, tokenizer, task, [row], 48)) for row in ROWS]
+    assert together == [next(Scorer(model, tokenizer, task, 48).answers([row])) for row in ROWS]
     # The settings are saved with the model: transformers alone writes the same.
     model.save_pretrained(tmp_path)
     auto_class = AutoModelForSeq2SeqLM if model.config.is_encoder_decoder else AutoModelForCausalLM
@@ -368,7 +369,7 @@ def test_drawn_answers_repeat_with_their_seed_and_leave_the_seed_of_training_alo
     torch.manual_seed(7)
     state = torch.get_rng_state()
     first, again, different, likeliest = (
-        [answer["summary_text"] for answer in answers(model, tokenizer, task, ROWS, 48)]
+        [answer["summary_text"] for answer in Scorer(model, tokenizer, task, 48).answers(ROWS)]
         for task in (warm, warm, other, cold)
     )
     assert torch.equal(torch.get_rng_state(), state)
@@ -381,7 +382,7 @@ def test_an_answer_never_repeats_what_it_may_not():
     tokenizer, model = tiny_tokenizer(), decoder("GPT2")
     free, bound = (TASK.model_copy(update={"no_repeat_ngram_size": size, "max_new_tokens": 40}) for size in (0, 2))
     texts = [
-        [answer["summary_text"].split() for answer in answers(model, tokenizer, task, ROWS, 48)]
+        [answer["summary_text"].split() for answer in Scorer(model, tokenizer, task, 48).answers(ROWS)]
         for task in (free, bound)
     ]
     repeats = [max(len(words) - len(set(pairwise(words))) for words in some) for some in texts]
@@ -435,7 +436,7 @@ def test_a_model_of_many_languages_is_told_which_two(kind: type):
     ids = torch.tensor([feature["input_ids"]])
     written = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)[0].tolist()
     assert written[: begun.index(german) + 1][-1] == german
-    assert next(answers(model, tokenizer, task, [PAIR, PAIR], 48)).keys() == {"translation_text"}
+    assert next(Scorer(model, tokenizer, task, 48).answers([PAIR, PAIR])).keys() == {"translation_text"}
 
 
 def test_a_language_that_the_model_has_not_is_refused_with_the_names_that_there_are():
@@ -594,20 +595,20 @@ def test_the_card_tells_the_scores_and_what_is_pushed(folder: Path, tmp_path: Pa
 def test_what_makes_no_sense_is_refused_before_the_data_is_read(folder: Path, overrides: list[str], message: str):
     config = compose([*recipe(folder), "task.path=nowhere.jsonl", *overrides])
     with pytest.raises(UserError, match=message):
-        plan(config, ["finetune"])
+        plan(resolve(config), ["finetune"])
 
 
 def test_an_encoder_alone_is_refused(folder: Path, checkpoint: Path):
     config = compose([*recipe(folder), f"model.checkpoint={checkpoint}"])
     with pytest.raises(UserError, match="is of type 'bert', and Summarization needs one that AutoModelForSeq2SeqLM"):
-        plan(config, ["finetune"])
+        plan(resolve(config), ["finetune"])
 
 
 def test_documents_need_a_decoder(seq2seq_checkpoint: Path, tmp_path: Path):
     (tmp_path / "checkpoint").symlink_to(seq2seq_checkpoint)
     config = compose([*recipe(tmp_path)[3:], "task=text_generation", "task.path=-", "task.form=documents"])
     with pytest.raises(UserError, match=r"task\.form=documents: a model of type 't5' has an encoder, and goes on from"):
-        plan(config, ["finetune"])
+        plan(resolve(config), ["finetune"])
 
 
 def test_translations_are_learnt_from_both_layouts(causal_checkpoint: Path, tmp_path: Path):

@@ -180,7 +180,7 @@ def test_random_weights_that_nobody_made_yet_are_asked_for(find: Find, capsys):
     assert find("model.init=scratch", "pretrain=none") == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "lr_find: there is no model with random weights for this config" in told
-    assert "`finetune` with the same options makes it" in told
+    assert "run `finetune` with the same options" in told
 
 
 def test_several_processes_are_said_to_be_one(find: Find, capsys):

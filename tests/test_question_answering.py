@@ -24,7 +24,8 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.stages import push
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.question_answering import QuestionAnswering
-from ulmfit_style.training.answers import answers, collate
+from ulmfit_style.training.batching import collate
+from ulmfit_style.training.scoring import Scorer
 
 TASK = QuestionAnswering(path="-")
 
@@ -310,7 +311,7 @@ def network() -> BertForQuestionAnswering:
 def test_what_is_told_is_the_highest_sum_of_two_logits_of_the_context(network: BertForQuestionAnswering):
     tokenizer = tiny_tokenizer()
     rows = [TASK.row(row["question"], row["context"]) for row in questions(20)]
-    found = list(answers(network, tokenizer, TASK, rows, 128))
+    found = list(Scorer(network, tokenizer, TASK, 128).answers(rows))
     for row, answer in zip(rows, found, strict=True):
         encoded = tokenizer(*TASK.texts(row), return_tensors="pt", return_offsets_mapping=True)
         offsets = encoded.pop("offset_mapping")[0].tolist()
@@ -347,7 +348,7 @@ def test_windows_tell_what_the_whole_context_tells_where_they_see_enough():
             return type("Output", (), {"start_logits": start, "end_logits": end})
 
     task = QuestionAnswering(path="-", max_answer_length=10, overlap=0.6, n_best=5)
-    whole, *others = (next(answers(Alone(), tokenizer, task, [row], length)) for length in (1000, 64, 40))
+    whole, *others = (next(Scorer(Alone(), tokenizer, task, length).answers([row])) for length in (1000, 64, 40))
     assert len({told["answer"] for told in whole["candidates"]}) > 2
     assert all(other == whole for other in others)
 

@@ -25,8 +25,8 @@ from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.tasks.text_classification import TextClassification
-from ulmfit_style.training.answers import answers, collate
-from ulmfit_style.training.scoring import scorable
+from ulmfit_style.training.batching import collate
+from ulmfit_style.training.scoring import Scorer
 
 OF_TEXTS = [kind for kind, task in TASKS.items() if isinstance(task, TextTask)]
 
@@ -62,7 +62,7 @@ def test_every_kind_learns_from_rows_answers_them_and_is_scored(kind: str, model
     assert sum(task.loss(model, half) for half in halves).item() == pytest.approx(loss.item(), rel=1e-5)
     assert sum(task.count(half) for half in halves).item() == pytest.approx(count.item(), rel=1e-5)
 
-    found = scorable(model, tokenizer, task, rows, 32)
+    found = Scorer(model, tokenizer, task, 32).outputs(rows)
     targets = [task.target(row) for row in rows]
     assert json.loads(json.dumps([found, targets])) == [found, targets]
     scores = task.score(found, targets)
@@ -102,7 +102,7 @@ def test_right_answers_have_the_highest_score(kind: str):
 @pytest.mark.parametrize("kind", TASKS)
 def test_the_points_of_drawn_rows_make_the_score_of_these_rows(kind: str, model_for, tokenizer):
     task, rows = TASKS[kind], labelled(kind)
-    found, targets = scorable(model_for(kind), tokenizer, task, rows, 32), [task.target(row) for row in rows]
+    found, targets = Scorer(model_for(kind), tokenizer, task, 32).outputs(rows), [task.target(row) for row in rows]
     points = np.array(task.points(found, targets), dtype=float).reshape(len(rows), -1)
     for drawn in np.random.default_rng(0).integers(len(rows), size=(5, len(rows))):
         expected = task.score([found[place] for place in drawn], [targets[place] for place in drawn])
@@ -115,7 +115,7 @@ def test_the_transformers_pipeline_answers_as_we_do(kind: str, model_for, tokeni
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     (theirs,) = pipeline("text-classification", model=str(tmp_path), top_k=None)(row.fields["text"])
-    (ours,) = answers(model, tokenizer, task, [row], 64)
+    (ours,) = Scorer(model, tokenizer, task, 64).answers([row])
     told = {answer["label"]: pytest.approx(answer["score"], abs=1e-5) for answer in theirs}
     if kind == "regression":
         assert ours == told
@@ -198,9 +198,9 @@ def test_the_loss_of_a_number_is_its_squared_error(model_for, tokenizer, tokeniz
 def test_a_head_for_numbers_starts_at_their_mean_and_with_their_spread(model_for, tokenizer):
     model, task = model_for("regression"), TASKS["regression"]
     rows = [Row("a", number, {"text": "a film", "label": value}) for number, value in enumerate((60, 100, 80, 80))]
-    before = [answer["value"] for answer in answers(model, tokenizer, task, labelled("regression"), 32)]
+    before = [answer["value"] for answer in Scorer(model, tokenizer, task, 32).answers(labelled("regression"))]
     task.start(model, tokenizer, rows)
-    after = [answer["value"] for answer in answers(model, tokenizer, task, labelled("regression"), 32)]
+    after = [answer["value"] for answer in Scorer(model, tokenizer, task, 32).answers(labelled("regression"))]
     spread = math.sqrt(200)
     assert after == pytest.approx([80 + spread * value for value in before], abs=1e-3)
 

@@ -64,9 +64,7 @@ def _main(arguments: list[str]) -> int:
 
         arguments.remove("--from-make")
         arguments += overrides_from_make(os.environ.pop("MAKEFLAGS", ""))
-    from ulmfit_style.stages import STAGES
-
-    commands = {name: stage.help for name, stage in STAGES.items() if stage.is_typed} | {"plan": PLAN} | ALONE
+    commands = all_commands()
     if hydra_flags.COMPLETION & set(arguments):
         hydra_flags.complete(commands, arguments)
         return 0
@@ -88,6 +86,13 @@ def _main(arguments: list[str]) -> int:
     else:
         _run_stages(words, rest)
     return 0
+
+
+def all_commands() -> dict[str, str]:
+    """Return the line of help of each command, by its name: the stages, `plan`, and those that go alone."""
+    from ulmfit_style.stages import STAGES
+
+    return {name: stage.help for name, stage in STAGES.items() if stage.is_typed} | {"plan": PLAN} | ALONE
 
 
 def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.pooling import PooledForSequenceClassification
 from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
-from ulmfit_style.training.answers import answers
+from ulmfit_style.training.scoring import Scorer
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -96,7 +96,7 @@ class Predictor:
         Args:
             done: Called now and then with how many further rows were read, and how many of them are long.
         """
-        return answers(self.model, self.tokenizer, self.task, rows, self.max_length, done)
+        return Scorer(self.model, self.tokenizer, self.task, self.max_length).answers(rows, done)
 
     def explained(
         self, rows: Iterable[Row], done: Callable[[int, int], None] = lambda rows, long: None

@@ -71,7 +71,7 @@ def _train(folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForSequenceClassification, TrainingArguments, set_seed
 
     from ulmfit_style.tasks.text_classification import TextClassification
-    from ulmfit_style.training.batching import Encoded, Ordered
+    from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset
     from ulmfit_style.training.trainer import RecipeTrainer
 
     set_seed(0)
@@ -80,7 +80,9 @@ def _train(folder: Path) -> None:
     )
     model = LlamaForSequenceClassification(config)
     ids = torch.randint(1, 100, (STEPS * BATCH_SIZE, 16)).tolist()  # (rows, length)
-    rows = Encoded({"input_ids": row, "labels": place % 2, "weight": 1.0 + place % 3} for place, row in enumerate(ids))
+    rows = EncodedDataset(
+        {"input_ids": row, "labels": place % 2, "weight": 1.0 + place % 3} for place, row in enumerate(ids)
+    )
     trainer = RecipeTrainer(
         model=model,
         objective=TextClassification(path="-"),
@@ -96,7 +98,7 @@ def _train(folder: Path) -> None:
             remove_unused_columns=False,
             use_cpu=not torch.cuda.is_available(),
         ),
-        train_dataset=Ordered(rows, BATCH_SIZE, seed=0, phase=0),
+        train_dataset=ShuffledDataset(rows, BATCH_SIZE, seed=0, phase=0),
         collate=lambda batch: {
             name: torch.tensor([row[name] for row in batch]) for name in ("input_ids", "labels", "weight")
         },

@@ -62,13 +62,11 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
 
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the step, where it is typed.
+    """Return the step, with a title that names the rows.
 
     Raises:
         UserError: if the model without adaptation is to be probed too, and is not there.
     """
-    if "evaluate" not in stages:
-        return []
     options, bare = resolved.config.evaluate, not_adapted(resolved)
     if options.probe != "none" and bare is not None and not bare.finished and "finetune" not in stages:
         problem = f"there is no model without adaptation to be probed too ({why_missing(bare, resolved.config)})"
@@ -95,13 +93,13 @@ def not_adapted(resolved: Resolved) -> Artefact | None:
 def run(step: Step, directory: Path) -> None:
     """Score the model."""
     from ulmfit_style.predictor import Predictor
-    from ulmfit_style.training.scoring import score
+    from ulmfit_style.training.scoring import Scorer
 
     resolved, task, options = step.resolved, step.resolved.task, step.config.evaluate
     split, rows = scored(resolved)
     source = resolved.finetuned(options.model, "evaluate.model").directory
     tuned = Predictor(str(source), option="evaluate.model")
-    measured, found = score(tuned.model, tuned.tokenizer, task, rows, tuned.max_length, split)
+    measured, found = Scorer(tuned.model, tuned.tokenizer, task, tuned.max_length).score(rows, split)
     if not processes.is_main():
         return
     predictions.write(directory, found)

@@ -155,7 +155,7 @@ def _check_groups(config: Config, task: Task) -> None:
     import transformers
     from transformers import AutoConfig
 
-    from ulmfit_style.models.layers import EMBEDDINGS, groups
+    from ulmfit_style.models.layers import EMBEDDINGS, layer_groups
 
     if config.model.architecture is None:
         architecture = AutoConfig.from_pretrained(checkpoints.resolve(config.model).directory, trust_remote_code=False)
@@ -164,4 +164,4 @@ def _check_groups(config: Config, task: Task) -> None:
     with torch.device("meta"):
         model = getattr(transformers, task.auto_class(architecture.model_type)).from_config(architecture)
     # Embeddings have no adapters.
-    thawed(options, [name for name in groups(model, ()) if not options.lora_rank or name != EMBEDDINGS])
+    thawed(options, [name for name in layer_groups(model, ()) if not options.lora_rank or name != EMBEDDINGS])
