@@ -19,7 +19,7 @@ from ulmfit_style.artefacts.directory import METRICS, Artefact, digest, file_dig
 from ulmfit_style.config.stages import Corpus
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
-from ulmfit_style.data.labelled import normalised, position
+from ulmfit_style.data.splits import normalised, position
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row, Task
 
