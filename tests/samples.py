@@ -18,9 +18,12 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from ulmfit_style.artefacts.directory import Artefact
 from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.data.tokens import Chunks
+from ulmfit_style.recipe import Config
+from ulmfit_style.stages import resolve
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.training.batching import Encoded
 
@@ -37,6 +40,11 @@ def reviews(count: int, seed: int = 0) -> list[tuple[str, str, str]]:
         start = f"{chance.choice(['a', 'the'])} {chance.choice(['film', 'plot', 'story'])} number {number}"
         rows.append((f"{start} is {chance.choice(GOOD if label == 'good' else BAD)}", label, f"film {number // 4}"))
     return rows
+
+
+def artefact(stage: str, config: Config) -> Artefact:
+    """Return the artefact that a stage of a config makes."""
+    return resolve(config).artefact(stage)
 
 
 def jsonl(path: Path, rows: Sequence[object]) -> Path:

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
-from samples import reviews
+from samples import artefact, reviews
 
-from ulmfit_style import lineage
 from ulmfit_style.__main__ import main
 from ulmfit_style.analysis import comparison
 from ulmfit_style.artefacts import finished, predictions
@@ -93,8 +92,8 @@ def written(chain: tuple[Path, list[str]]) -> str:
 def test_the_card_of_a_chain_tells_what_its_files_tell(chain: tuple[Path, list[str]], written: str) -> None:
     folder, options = chain
     config = compose(options)
-    tuned, plain = lineage.finetune(config), lineage.finetune(config.model_copy(update={"adapt": None}))
-    metrics, adapted = (read_json(made.directory / METRICS) for made in (tuned, lineage.adapt(config)))
+    tuned, plain = artefact("finetune", config), artefact("finetune", config.model_copy(update={"adapt": None}))
+    metrics, adapted = (read_json(made.directory / METRICS) for made in (tuned, artefact("adapt", config)))
     assert config.task is not None
     low, high = metrics["test"]["interval"]
     accuracy = metrics["test"]["scores"]["accuracy"]
@@ -107,7 +106,7 @@ def test_the_card_of_a_chain_tells_what_its_files_tell(chain: tuple[Path, list[s
     assert f"| cc0-1.0 | `{tuned.determinants['data'][:16]}` |" in written
     assert "documents were left out of the text to adapt to because they are validation or test texts" in written
     assert f"| `{tuned.directory.name}` | " in written
-    assert f"| `{lineage.adapt(config).directory.name}` | " in written
+    assert f"| `{artefact('adapt', config).directory.name}` | " in written
     by_country = r"^- accuracy by country, on the test rows: en 0\.\d+ \(.*\), 1 groups of fewer than 30 rows\.$"
     assert re.search(by_country, written, re.MULTILINE)
     assert "Too few to judge" not in written
@@ -117,7 +116,7 @@ def test_the_card_of_a_chain_tells_what_its_files_tell(chain: tuple[Path, list[s
 
 
 def test_the_card_tells_the_scores_of_other_seeds(chain: tuple[Path, list[str]], written: str) -> None:
-    other = read_json(lineage.finetune(compose([*chain[1], "finetune.seed=1"])).directory / METRICS)
+    other = read_json(artefact("finetune", compose([*chain[1], "finetune.seed=1"])).directory / METRICS)
     assert f"| Seed | accuracy |\n| --- | --- |\n| 1 | {other['test']['scores']['accuracy']:.3f} |" in written
 
 
@@ -130,8 +129,8 @@ def test_the_command_of_the_card_makes_the_same_model(
     assert (program, words[:2]) == ("ulmfit-style", ["adapt", "finetune"])
     monkeypatch.chdir(folder)
     config = compose([*words[2:], "runs=runs"])
-    assert lineage.finetune(config).directory.name == lineage.finetune(compose(options)).directory.name
-    assert lineage.finetune(config).finished
+    assert artefact("finetune", config).directory.name == artefact("finetune", compose(options)).directory.name
+    assert artefact("finetune", config).finished
     assert main([*words, "runs=runs", "compare=false"]) == 0
 
 
@@ -151,7 +150,7 @@ def test_the_adapted_model_of_a_task_can_be_pushed(
 ) -> None:
     folder, options = chain
     assert main(["push", *options, "hub.repo=me/mine", "hub.dry_run=true", "push.stage=adapt"]) == 0
-    assert f"push: from {lineage.adapt(compose(options)).directory}" in capsys.readouterr().out
+    assert f"push: from {artefact('adapt', compose(options)).directory}" in capsys.readouterr().out
     told = (folder / "runs" / "default" / "card.md").read_text(encoding="utf-8")
     assert "pipeline_tag: fill-mask" in told
     assert "It answers no task, so it has no scores of one." in told

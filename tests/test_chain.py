@@ -21,7 +21,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli.composing import compose
-from ulmfit_style.stages import references
+from ulmfit_style.stages import references, resolve
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -182,7 +182,9 @@ def test_a_checkpoint_in_half_precision_is_trained_and_read_in_single(own_csv, c
         runs = tmp_path / f"{dtype}-runs"
         options = ("adapt=none", f"model.checkpoint={folder}", f"runs={runs}", "finetune.epochs=2", "compare=false")
         assert main(own_csv(*options)[1:]) == 0
-        frozen, _ = references._frozen(compose(own_csv(*options)[2:]), ["a film", "the plot is moving"], ["a scene"])
+        frozen, _ = references._frozen(
+            resolve(compose(own_csv(*options)[2:])), ["a film", "the plot is moving"], ["a scene"]
+        )
         made.append((load_file(runs / "default/finetune/model.safetensors"), frozen))
     (halved, its_features), (single, features) = made
     assert all(torch.equal(halved[name], single[name]) for name in single)
@@ -222,7 +224,7 @@ def test_push_before_there_is_a_model_names_the_command(
     monkeypatch.setenv("HF_TOKEN", "hf_mine")
     assert main(["push", *own_csv("hub.repo=me/x")[2:]]) == 2
     error = capsys.readouterr().err
-    assert "there is no finished model for this config" in error
+    assert "there is no fine-tuned model for this config" in error
     assert "run `adapt finetune` with the same options" in error
 
 

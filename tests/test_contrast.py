@@ -21,7 +21,7 @@ from ulmfit_style.cli.composing import compose
 from ulmfit_style.config.stages import GROUP
 from ulmfit_style.errors import ConfigError, UserError
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
-from ulmfit_style.stages import finetune
+from ulmfit_style.stages import finetune, resolve
 from ulmfit_style.training.contrast import TEMPERATURE, Contrast, Groups
 from ulmfit_style.training.phases import train
 
@@ -127,7 +127,7 @@ def test_stock_transformers_gives_the_same_logits_when_it_may_run_the_file(contr
 
 
 def test_it_trains_all_but_the_head_and_parts_the_classes(contrastive: list[str], tmp_path: Path):
-    course, _ = finetune.prepare(compose([*contrastive, "finetune.max_steps=1"]))
+    course, _ = finetune.prepare(resolve(compose([*contrastive, "finetune.max_steps=1"])))
     lesson = course.phases[0].lesson
     assert lesson is not None
     batch = lesson.collate([{"turn": (0, 0), "index": index} for index in range(len(lesson.rows))])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import jsonl, reviews
+from samples import artefact, jsonl, reviews
 
 from ulmfit_style import lineage
 from ulmfit_style.__main__ import main
@@ -45,7 +45,7 @@ def adapt(options: list[str], texts: tuple[Path, Path, Path]) -> Callable[..., d
 
     def run(*more: str) -> dict:
         assert main(["pretrain", "adapt", *options, *more]) == 0
-        return read_json(lineage.adapt(compose([*options, *more])).directory / METRICS)
+        return read_json(artefact("adapt", compose([*options, *more])).directory / METRICS)
 
     return run
 

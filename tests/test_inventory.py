@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from samples import artefact
 
-from ulmfit_style import launch, lineage
+from ulmfit_style import chain, lineage
 from ulmfit_style.__main__ import main
-from ulmfit_style.analysis.comparison import without_adaptation
 from ulmfit_style.artefacts import inventory
 from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact, device, read_json, write_json
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config, load
+from ulmfit_style.stages import push, resolve
 
 
 @pytest.fixture
@@ -23,11 +24,11 @@ def made(compose_tiny: Callable[..., Config]) -> Callable[..., Artefact]:
 
     def make(*overrides: str, stage: str = "adapt", name: str | None = None) -> Artefact:
         config = compose_tiny(*overrides)
-        artefact = lineage.adapt(config) if stage == "adapt" else lineage.finetune(config)
-        artefact.make(lambda directory: (directory / "weights").write_bytes(b"0" * 1000) and None, config.recipe())
+        wanted = artefact(stage, config)
+        wanted.make(lambda directory: (directory / "weights").write_bytes(b"0" * 1000) and None, config.recipe())
         if name is not None:
-            artefact.link(name, stage)
-        return artefact
+            wanted.link(name, stage)
+        return wanted
 
     return make
 
@@ -41,7 +42,7 @@ def test_what_is_missing_is_told_with_the_nearest_and_the_options_that_differ(ma
     made("adapt.epochs=7", "adapt.seed=3")
     near = made("adapt.epochs=7")
     config = compose_tiny("adapt.epochs=2")
-    wanted = lineage.adapt(config)
+    wanted = artefact("adapt", config)
     assert lineage.why_missing(wanted, config) == (
         f"{wanted.directory} is not there; the nearest is {near.directory}: adapt.epochs=7 there, 2 here"
     )
@@ -50,7 +51,7 @@ def test_what_is_missing_is_told_with_the_nearest_and_the_options_that_differ(ma
 def test_options_that_act_through_the_data_are_told_as_they_are_typed(made, compose_tiny):
     made("corpus.max_documents=60")
     config = compose_tiny("corpus.max_documents=50")
-    assert "corpus.max_documents=60 there, 50 here" in lineage.why_missing(lineage.adapt(config), config)
+    assert "corpus.max_documents=60 there, 50 here" in lineage.why_missing(artefact("adapt", config), config)
 
 
 def test_other_content_of_the_same_file_is_told(made, compose_tiny, reviews_csv: Path):
@@ -60,36 +61,36 @@ def test_other_content_of_the_same_file_is_told(made, compose_tiny, reviews_csv:
     lineage.corpus.load.cache_clear()
     lineage.labelled.load.cache_clear()
     config = compose_tiny()
-    assert lineage.why_missing(lineage.adapt(config), config).endswith(": the corpus's text has changed")
+    assert lineage.why_missing(artefact("adapt", config), config).endswith(": the corpus's text has changed")
 
 
 def test_a_fine_tuning_of_another_adapted_model_is_told_by_the_options_of_adapt(made, compose_tiny):
     made("adapt.epochs=3", stage="finetune")
     config = compose_tiny()
-    assert lineage.why_missing(lineage.finetune(config), config).endswith(": adapt.epochs=3 there, 1 here")
-    config = without_adaptation(compose_tiny("finetune.seed=1"))
-    assert lineage.why_missing(lineage.finetune(config), config).endswith(
+    assert lineage.why_missing(artefact("finetune", config), config).endswith(": adapt.epochs=3 there, 1 here")
+    config = compose_tiny("finetune.seed=1").model_copy(update={"adapt": None})
+    assert lineage.why_missing(artefact("finetune", config), config).endswith(
         ": adapt=none here, finetune.seed=0 there, 1 here"
     )
 
 
 def test_where_there_is_nothing_nothing_is_near(compose_tiny):
-    wanted = lineage.adapt(compose_tiny())
+    wanted = artefact("adapt", compose_tiny())
     assert lineage.why_missing(wanted, compose_tiny()) == f"{wanted.directory} is not there"
 
 
 def test_finetune_and_push_name_the_command_and_the_nearest(made, compose_tiny):
     made("adapt.epochs=7")
     with pytest.raises(UserError, match=r"adapt\.epochs=7 there, 1 here\); run `adapt finetune`"):
-        lineage.require_adapted(compose_tiny())
-    with pytest.raises(UserError, match=r"no finished model .*; run `adapt finetune` with the same options"):
-        lineage.finished_model(compose_tiny())
+        chain.plan(resolve(compose_tiny()), ["finetune"])
+    with pytest.raises(UserError, match=r"no fine-tuned model .*; run `adapt finetune` with the same options"):
+        push.run(resolve(compose_tiny()))
 
 
 def test_a_plan_tells_each_step_and_does_nothing(made, compose_tiny, capsys, folder: Path):
     adapted = made()
     before = sorted(folder.rglob("*"))
-    launch.preview(compose_tiny("compare=false"), ["adapt", "finetune"])
+    chain.preview(compose_tiny("compare=false"), ["adapt", "finetune"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2].endswith(f"learns the corpus: up to date ({adapted.directory})")
     assert lines[-1].startswith("[2/2] finetune: the task: would run (")
@@ -103,7 +104,7 @@ def test_an_artefact_that_is_up_to_date_tells_what_is_other_now(made, compose_ti
 
     def told(*overrides: str, **changes) -> list[str]:
         write_json(adapted.directory / MANIFEST, {**manifest, **changes})
-        launch.preview(compose_tiny(*overrides), ["adapt"])
+        chain.preview(compose_tiny(*overrides), ["adapt"])
         lines = capsys.readouterr().out.splitlines()
         return lines[lines.index(there) + 1 :]
 
@@ -133,19 +134,19 @@ def test_an_artefact_that_is_up_to_date_is_told_without_torch(made, tiny_overrid
 
 def test_a_plan_says_that_an_input_is_missing(compose_tiny):
     with pytest.raises(UserError, match="finetune: there is no adapted model for this config"):
-        launch.preview(compose_tiny("compare=false"), ["finetune"])
+        chain.preview(compose_tiny("compare=false"), ["finetune"])
 
 
 def test_a_plan_tells_a_run_that_was_stopped(made, compose_tiny, capsys):
     adapted = made()
     (adapted.directory / "manifest.json").unlink()
-    launch.preview(compose_tiny(), ["adapt"])
+    chain.preview(compose_tiny(), ["adapt"])
     assert f"would run ({adapted.directory} was begun, but not finished)" in capsys.readouterr().out
 
 
 def test_a_plan_writes_the_recipe_that_it_checked(compose_tiny, tiny_overrides, tmp_path: Path, capsys):
     path = tmp_path / "recipe.yaml"
-    assert main(["plan", "adapt", "push", *tiny_overrides, f"write={path}"]) == 0
+    assert main(["plan", "adapt", *tiny_overrides, f"write={path}"]) == 0
     assert load(path) == compose_tiny()
     assert load(path).processes is None  # as many as the launcher starts
     assert capsys.readouterr().out.splitlines()[-1].endswith(f"-m ulmfit_style.launch {path} adapt")
@@ -159,7 +160,7 @@ def test_a_recipe_is_not_written_over_a_file_or_into_a_folder_that_is_not_there(
     compose_tiny, tmp_path: Path, name: str, message: str
 ):
     with pytest.raises(UserError, match=f"write={tmp_path / name}: {message}"):
-        launch.preview(compose_tiny(), ["adapt"], tmp_path / name)
+        chain.preview(compose_tiny(), ["adapt"], tmp_path / name)
 
 
 def test_the_table_of_runs_tells_names_and_what_is_not_finished(made, folder: Path, capsys):

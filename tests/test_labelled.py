@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from samples import jsonl, reviews
+from samples import artefact, jsonl, reviews
 
-from ulmfit_style import lineage
-from ulmfit_style.analysis.comparison import without_adaptation
 from ulmfit_style.data.labelled import Labelled, load, normalised, repeated, watched
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row
@@ -376,8 +374,11 @@ def test_other_watched_rows_are_another_artefact(split_files, compose_tiny):
     )
     path = f"task.path={{{', '.join(f'{split}: {file}' for split, file in parts.items())}}}"
     made = {
-        (patience, seed): lineage.finetune(
-            without_adaptation(compose_tiny(path, f"task.split_seed={seed}", f"finetune.patience={patience}"))
+        (patience, seed): artefact(
+            "finetune",
+            compose_tiny(path, f"task.split_seed={seed}", f"finetune.patience={patience}").model_copy(
+                update={"adapt": None}
+            ),
         ).fingerprint
         for patience in ("null", 2)
         for seed in (0, 1)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from samples import Killed, encoder_decoder, reviews, tiny_sizes, tiny_tokenizer
+from samples import Killed, artefact, encoder_decoder, reviews, tiny_sizes, tiny_tokenizer
 from test_generation import articles
 from transformers import (
     AlbertConfig,
@@ -43,7 +43,7 @@ from ulmfit_style.errors import ConfigError, UserError
 from ulmfit_style.models.layers import EMBEDDINGS, HEAD, groups
 from ulmfit_style.models.lora import merge, with_adapters
 from ulmfit_style.recipe import Config
-from ulmfit_style.stages import finetune
+from ulmfit_style.stages import finetune, resolve
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training.best import Best
 from ulmfit_style.training.phases import Course, Lesson, train
@@ -188,7 +188,7 @@ def test_a_killed_run_ends_with_the_same_best_state(
     batches = 0
 
     def run(killed_at: int | None, folder: Path) -> torch.Tensor:
-        course, tokenizer = finetune.prepare(config)
+        course, tokenizer = finetune.prepare(resolve(config))
         nonlocal batches
         batches = 0
 
@@ -237,7 +237,7 @@ def test_what_is_new_in_an_encoder_decoder_is_trained_whole(checkpoint: Path, tm
         "finetune.epochs=1",
         "finetune.lora_rank=4",
     ]
-    course, _ = finetune.prepare(compose(overrides))
+    course, _ = finetune.prepare(resolve(compose(overrides)))
     thawed = {id(parameter) for parameter in course.phases[1].thawed}
     learns = [name for name, parameter in course.model.named_parameters() if id(parameter) in thawed]
     assert any("crossattention" in name for name in learns)
@@ -257,7 +257,7 @@ def test_a_range_test_is_of_the_adapters(tiny_overrides: list[str], capsys):
 def test_the_adapters_options_are_in_the_fingerprint_where_there_are_any(compose_tiny: Callable[..., Config]):
     def fingerprints(*options: str) -> tuple[str, str]:
         config = compose_tiny(*options)
-        return lineage.adapt(config).fingerprint, lineage.finetune(config).fingerprint
+        return artefact("adapt", config).fingerprint, artefact("finetune", config).fingerprint
 
     plain = fingerprints()
     assert "lora_rank" not in compose_tiny().finetune.determinants()

@@ -34,6 +34,7 @@ from ulmfit_style.publishing import secrets
 from ulmfit_style.publishing.export import without_private_paths
 from ulmfit_style.recipe import from_recipe, load
 from ulmfit_style.stages import push as stage
+from ulmfit_style.stages import resolve
 
 UPLOADED = {
     "README.md",
@@ -98,7 +99,7 @@ from ulmfit_style.stages import push
 upload.WAITS = (0.2, 0.2, 0.2)
 upload.SILENCE_SECONDS = 5
 try:
-    push.run(compose(sys.argv[2:]), Path(sys.argv[1]))
+    push.upload_directory(compose(sys.argv[2:]), Path(sys.argv[1]))
 except UserError as error:
     sys.exit(str(error))
 """
@@ -396,7 +397,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 )
 def test_what_a_push_lacks_is_said_before_anything_is_made(overrides: list[str], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
-        stage.check(compose(overrides))
+        stage.check(resolve(compose(overrides)), [])
 
 
 @pytest.mark.usefixtures("nobody")
@@ -412,7 +413,7 @@ def test_a_chain_that_ends_in_a_push_asks_for_the_token_before_it_trains(
 def test_a_token_that_cannot_be_sent_is_refused_and_not_printed(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(UserError, match="the token holds characters that no token has") as refused:
-        stage.check(compose(["hub.repo=a"]))
+        stage.check(resolve(compose(["hub.repo=a"])), [])
     assert "hf_bro" not in str(refused.value)
 
 
@@ -424,7 +425,7 @@ def test_a_pull_request_takes_no_tag() -> None:
 def test_a_model_that_is_not_finished_is_not_pushed(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (artefact / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"there is no finished model in .*make finetune"):
-        stage.run(compose(["hub.repo=me/x", "hub.dry_run=true"]), artefact)
+        stage.upload_directory(compose(["hub.repo=me/x", "hub.dry_run=true"]), artefact)
 
 
 # Where to

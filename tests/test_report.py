@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from samples import conll, jsonl, questions, reviews, sentences, squad
+from samples import artefact, conll, jsonl, questions, reviews, sentences, squad
 
 from ulmfit_style import lineage, metrics
 from ulmfit_style.__main__ import main
@@ -116,7 +116,7 @@ def test_every_kind_of_task_has_its_page_and_figures(made: tuple[str, list[str]]
 
 def test_every_score_that_a_sweep_can_rank_by_is_measured_with_an_interval(made: tuple[str, list[str]]):
     _, overrides = made
-    found = read_json(lineage.finetune(compose(overrides)).directory / METRICS)["validation"]
+    found = read_json(artefact("finetune", compose(overrides)).directory / METRICS)["validation"]
     task = lineage.required_task(compose(overrides))
     assert {task.metric, *task.rankings} <= set(found["scores"]) & set(found["intervals"])
 

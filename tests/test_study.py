@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import artefact
 
-from ulmfit_style import lineage, metrics
+from ulmfit_style import chain, metrics
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import read_json
 from ulmfit_style.chain import FEWEST_POINTS
@@ -16,7 +17,8 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.experiments.study import results, trials
 from ulmfit_style.experiments.study.estimate import Estimate
 from ulmfit_style.experiments.study.results import labels_saved
-from ulmfit_style.stages import references
+from ulmfit_style.recipe import Config
+from ulmfit_style.stages import resolve
 
 STUDY = """
 name: tiny
@@ -126,7 +128,7 @@ def test_weights_that_were_not_kept_are_made_again_for_who_wants_them(
     mine += ["adapt=none", "compare=false", "finetune.seed=1", "task.sample_seed=1"]
     assert main(["evaluate", *mine]) == 2
     assert "a study did not keep its weights" in capsys.readouterr().err
-    directory = lineage.finetune(compose(mine)).directory
+    directory = artefact("finetune", compose(mine)).directory
     before = read_json(directory / "metrics.json")["test"]
     assert main(["finetune", "evaluate", *mine]) == 0
     assert read_json(directory / "metrics.json")["test"] == before
@@ -193,10 +195,15 @@ def test_the_estimate_counts_the_reference_models_that_are_not_there(with_study:
     made = trials.plan(with_study(STUDY, "study.labels=[2, 10]"))
     samples = [made.at(made.base, labels, seed) for labels in (2, 10) for seed in (0, 1)]
     before = Estimate(made).seconds([])
+
+    def fit(config: Config) -> None:
+        resolved = resolve(config.model_copy(update={"compare": True, "adapt": None}))
+        chain.make_here(resolved.stages["references"].steps(resolved, ["finetune"]), "references")
+
     for config in samples[:-1]:
-        references.run(config)
+        fit(config)
     assert 0 < Estimate(made).seconds([]) < before / 2
-    references.run(samples[-1])
+    fit(samples[-1])
     assert Estimate(made).seconds([]) == 0
     assert Estimate(trials.plan(with_study(STUDY, "study.references=[]"))).seconds([]) == 0
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from exact import TASKS, features, labelled, untrained
-from samples import jsonl, reviews
+from samples import artefact, jsonl, reviews
 from torch.nn.functional import binary_cross_entropy, cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, pipeline, set_seed
 
@@ -335,11 +335,10 @@ def test_pairs_of_a_file_are_learnt_with_balanced_classes(finetune, tmp_path: Pa
 
 
 def test_the_fingerprint_knows_the_weights_and_the_kind(compose_tiny, reviews_csv: Path):
-    from ulmfit_style import lineage
 
     data.load.cache_clear()
-    plain = lineage.finetune(compose_tiny()).fingerprint
-    weighted = lineage.finetune(compose_tiny("task.class_weights=balanced")).fingerprint
-    given = lineage.finetune(compose_tiny(f"task.path={{train: {reviews_csv}}}")).fingerprint
+    plain = artefact("finetune", compose_tiny()).fingerprint
+    weighted = artefact("finetune", compose_tiny("task.class_weights=balanced")).fingerprint
+    given = artefact("finetune", compose_tiny(f"task.path={{train: {reviews_csv}}}")).fingerprint
     assert plain != weighted
     assert plain == given

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import Killed, reviews
+from samples import Killed, artefact, reviews
 from test_generation import articles
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -21,13 +21,14 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ulmfit_style import lineage, load
+from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.cli.composing import compose
 from ulmfit_style.data import pins
 from ulmfit_style.models.layers import HEAD, groups
-from ulmfit_style.stages.finetune import prepare
+from ulmfit_style.stages import resolve
+from ulmfit_style.stages.finetune import _decoder_tokenizer, prepare
 from ulmfit_style.training import phases
 from ulmfit_style.training.warm_start import untie
 
@@ -76,7 +77,7 @@ def test_an_encoder_is_given_a_decoder_that_learns_and_is_read_back(
 ):
     overrides = recipe("adapt=none", *decoder)
     assert main(["finetune", *overrides]) == 0
-    directory = lineage.finetune(compose(overrides)).directory
+    directory = artefact("finetune", compose(overrides)).directory
     test = json.loads((directory / METRICS).read_text())["test"]
     assert test["scores"]["loss"] < 3  # of one that knows nothing it would be 4.5 at least
     logging.enable_propagation()
@@ -95,7 +96,7 @@ def test_an_encoder_is_given_a_decoder_that_learns_and_is_read_back(
     assert main(["push", *overrides, "hub.repo=summaries", "hub.dry_run=true"]) == 0
     assert "decoder_tokenizer/tokenizer.json" in capsys.readouterr().out
     assert main(["evaluate", *overrides]) == 0
-    evaluated = json.loads((lineage.evaluate(compose(overrides)).directory / METRICS).read_text())
+    evaluated = json.loads((artefact("evaluate", compose(overrides)).directory / METRICS).read_text())
     assert evaluated["test"]["scores"] == pytest.approx(test["scores"])
 
 
@@ -105,8 +106,8 @@ def test_the_chain_adapts_the_encoder_first_and_both_parts_begin_with_what_it_le
     overrides = recipe("model.decoder=same", "adapt.head_epochs=1", "adapt.learning_rate=1e-2", "adapt.general=null")
     assert main(["adapt", "finetune", *overrides]) == 0
     config = compose(overrides)
-    course, _ = prepare(config)
-    adapted = lineage.adapt(config).directory
+    course, _ = prepare(resolve(config))
+    adapted = artefact("adapt", config).directory
     whole = BertForMaskedLM.from_pretrained(adapted).state_dict()
     parts = course.model.state_dict()
     for name in ("bert.encoder.layer.1.output.dense.weight", "cls.predictions.transform.dense.weight"):
@@ -119,7 +120,7 @@ def test_the_chain_adapts_the_encoder_first_and_both_parts_begin_with_what_it_le
 def test_what_is_new_is_trained_first_and_alone_and_every_parameter_is_in_one_group(
     decoder: tuple[str, ...], recipe: Callable[..., list[str]]
 ):
-    course, _ = prepare(compose(recipe("adapt=none", *decoder)))
+    course, _ = prepare(resolve(compose(recipe("adapt=none", *decoder))))
     names = {id(parameter): name for name, parameter in course.model.named_parameters()}
     first, last = course.phases
     assert (first.title, last.title) == ("what is new", "every weight")
@@ -137,7 +138,7 @@ def test_what_is_new_is_trained_first_and_alone_and_every_parameter_is_in_one_gr
 
 
 def test_the_same_decoder_shares_the_embeddings_until_it_is_saved(recipe: Callable[..., list[str]], tmp_path: Path):
-    model = prepare(compose(recipe("adapt=none", "model.decoder=same")))[0].model
+    model = prepare(resolve(compose(recipe("adapt=none", "model.decoder=same"))))[0].model
     matrix = model.encoder.get_input_embeddings().weight
     assert model.decoder.get_input_embeddings().weight is matrix
     assert model.decoder.get_output_embeddings().weight is matrix
@@ -159,7 +160,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
     config = compose(recipe(*decoder, *sizes))
 
     def train(killed_at: int | None, folder: Path) -> torch.Tensor:
-        course, _ = prepare(config)
+        course, _ = prepare(resolve(config))
         batches, collate = 0, course.lesson.collate
 
         def gather(rows):
@@ -191,29 +192,29 @@ def test_a_new_tokenizer_is_made_of_the_right_answers_of_the_training_rows_alone
 
     files = ", ".join(written(*pair) for pair in (("train", "zebra"), ("validation", "giraffe"), ("test", "walrus")))
     config = compose(recipe("adapt=none", *SCRATCH, f"task.path={{{{{files}}}}}", f"runs={tmp_path}"))
-    _, tokenizer = prepare(config)
+    _, tokenizer = prepare(resolve(config))
     vocabulary = tokenizer.target.get_vocab()  # type: ignore[attr-defined]  # it is a pair
     assert {"zebra", "Ġfilm"} <= set(vocabulary)
     assert not {word for word in vocabulary if word.strip("Ġ") in ("giraffe", "walrus", "elephant")}
     fewer = config.model_copy(update={"task": config.task.model_copy(update={"train_samples": 20})})
-    assert lineage.decoder_tokenizer(fewer).fingerprint != lineage.decoder_tokenizer(config).fingerprint
+    assert _decoder_tokenizer(resolve(fewer)).fingerprint != _decoder_tokenizer(resolve(config)).fingerprint
     other = config.finetune.model_copy(update={"seed": 7})
     again = config.model_copy(update={"finetune": other})
-    assert lineage.decoder_tokenizer(again).fingerprint == lineage.decoder_tokenizer(config).fingerprint
+    assert _decoder_tokenizer(resolve(again)).fingerprint == _decoder_tokenizer(resolve(config)).fingerprint
 
 
 def test_a_decoder_and_its_first_phase_are_in_the_fingerprint_and_without_one_nothing_is(
     recipe: Callable[..., list[str]], folder: Path
 ):
     def fingerprint(*overrides: str) -> str:
-        return lineage.finetune(compose(recipe("adapt=none", *overrides))).fingerprint
+        return artefact("finetune", compose(recipe("adapt=none", *overrides))).fingerprint
 
     same = fingerprint("model.decoder=same")
     kinds = {same, fingerprint("model.decoder={folder}/gpt2"), fingerprint(*SCRATCH), fingerprint()}
     assert len(kinds | {fingerprint("model.decoder=same", "finetune.new_epochs=2")}) == 5
     assert fingerprint(*SCRATCH, "model.decoder_layers=2") not in kinds
     assert fingerprint("finetune.new_epochs=2") == fingerprint()
-    assert "decoder" not in lineage.finetune(compose(recipe("adapt=none"))).determinants
+    assert "decoder" not in artefact("finetune", compose(recipe("adapt=none"))).determinants
 
 
 @pytest.mark.parametrize(
@@ -268,10 +269,10 @@ def test_a_decoder_that_cannot_be_is_told_before_anything_is_trained(
 def test_a_finished_encoder_decoder_is_trained_on_with_both_its_tokenizers(recipe, tmp_path: Path, capsys):
     overrides = recipe("adapt=none", *SCRATCH, f"runs={tmp_path}", "finetune.epochs=1", "finetune.new_epochs=0")
     assert main(["finetune", *overrides]) == 0
-    made = lineage.finetune(compose(overrides)).directory
+    made = artefact("finetune", compose(overrides)).directory
     model, tokenizer = load(made).model, load(made).tokenizer
     again = recipe("adapt=none", f"model.checkpoint={made}", f"runs={tmp_path}")
-    course, pair = prepare(compose(again))
+    course, pair = prepare(resolve(compose(again)))
     assert pair("the film", verbose=False)["input_ids"] == tokenizer("the film")["input_ids"]
     assert pair(text_target="the film")["input_ids"] == tokenizer(text_target="the film")["input_ids"]
     assert torch.equal(

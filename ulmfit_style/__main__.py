@@ -16,15 +16,7 @@ from pathlib import Path
 
 from ulmfit_style.errors import Interrupted, UserError, nearest
 
-COMMANDS = {
-    "pretrain": "train a language model from random weights on general text: model=mini_bert pretrain.path=<folder>",
-    "adapt": "continue the checkpoint's pretraining on your unlabelled text",
-    "finetune": "train on the labelled rows, score the test rows, tell what adaptation was worth",
-    "evaluate": "score a finished model: evaluate.split=validation, evaluate.path=<file>, evaluate.model=<directory>",
-    "predict": "answer texts: predict.input=<text, file or - for standard input> predict.output=<.jsonl or .csv>",
-    "report": "write an HTML page on the run, or side by side on report.runs=[a,b]",
-    "push": "upload the fine-tuned model to the Hub: hub.repo=<name>",
-    "plan": "before other commands: say what they would run, and why, and run nothing; write=recipe.yaml freezes it",
+ALONE = {
     "lr_find": "look for a learning rate: let that of finetune, or with lr_find.stage=adapt of adapt, rise on a copy",
     "sweep": "try many options over one shared adapt: sweep=finetune, or a grid finetune.learning_rate=2e-5,5e-5",
     "sweep-report": "tell what a sweep has found so far, also while it runs: name=default",
@@ -36,6 +28,9 @@ COMMANDS = {
     "doctor": "print versions, devices and what is reachable, for an issue",
     "setup": "install the embedded model and data",
 }
+"""The commands that are no stages, and go alone."""
+
+PLAN = "before other commands: say what they would run, and why, and run nothing; write=recipe.yaml freezes it"
 
 CHAIN = ("adapt", "finetune")
 """What `plan` alone plans."""
@@ -69,24 +64,27 @@ def _main(arguments: list[str]) -> int:
 
         arguments.remove("--from-make")
         arguments += overrides_from_make(os.environ.pop("MAKEFLAGS", ""))
+    from ulmfit_style.stages import STAGES
+
+    commands = {name: stage.help for name, stage in STAGES.items() if stage.is_typed} | {"plan": PLAN} | ALONE
     if hydra_flags.COMPLETION & set(arguments):
-        hydra_flags.complete(COMMANDS, arguments)
+        hydra_flags.complete(commands, arguments)
         return 0
     words = list(itertools.takewhile(re.compile("[a-z][a-z_-]*$").match, arguments))
     rest = hydra_flags.without_config_dir(arguments[len(words) :])
     for word in words:
-        if word not in COMMANDS:
-            there = ", ".join(COMMANDS)
-            raise UserError(f"{word}: there is no such command{nearest(word, COMMANDS)} (there are: {there})")
+        if word not in commands:
+            there = ", ".join(commands)
+            raise UserError(f"{word}: there is no such command{nearest(word, commands)} (there are: {there})")
         if word in ALONE and len(words) > 1:
             raise UserError(f"{word}: goes alone, without {' '.join(other for other in words if other != word)}")
 
     if not words and "--hydra-help" not in rest:
-        manual.overview(COMMANDS)
+        manual.overview(commands)
     elif HELP & set(rest):
-        manual.options(COMMANDS, words, [argument for argument in rest if argument not in HELP])
+        manual.options(commands, words, [argument for argument in rest if argument not in HELP])
     elif words and words[0] in ALONE:
-        ALONE[words[0]](rest)
+        RUN_ALONE[words[0]](rest)
     else:
         _run_stages(words, rest)
     return 0
@@ -94,7 +92,7 @@ def _main(arguments: list[str]) -> int:
 
 def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     """Run stages, or plan them; by Hydra's own entry point where one of its flags is given."""
-    from ulmfit_style import launch
+    from ulmfit_style import chain
     from ulmfit_style.cli import composing, hydra_flags
     from ulmfit_style.console import lines_on_stderr
 
@@ -102,9 +100,9 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
         paths = [Path(argument.removeprefix(WRITE)) for argument in rest if argument.startswith(WRITE)]
         rest = [argument for argument in rest if not argument.startswith(WRITE)]
         stages = [word for word in words if word != "plan"] or CHAIN
-        job = partial(launch.preview, stages=stages, write=paths[-1] if paths else None)
+        job = partial(chain.preview, stages=stages, write=paths[-1] if paths else None)
     else:
-        job = partial(launch.run, stages=words)
+        job = partial(chain.run, stages=words)
     # What `predict` prints is for programs to read.
     with lines_on_stderr() if "predict" in words else nullcontext():
         if any(argument.startswith("-") for argument in rest):
@@ -177,7 +175,7 @@ def _setup(rest: Sequence[str]) -> None:
     embedded.install()
 
 
-ALONE: dict[str, Callable[[Sequence[str]], None]] = {
+RUN_ALONE: dict[str, Callable[[Sequence[str]], None]] = {
     "lr_find": _lr_find,
     "sweep": _sweep,
     "sweep-report": _sweep_report,
@@ -189,7 +187,7 @@ ALONE: dict[str, Callable[[Sequence[str]], None]] = {
     "doctor": _doctor,
     "setup": _setup,
 }
-"""Commands that are no stages of a chain. Each imports what it needs when it runs."""
+"""What runs each of them; it imports what it needs then."""
 
 
 if __name__ == "__main__":

@@ -1,194 +1,121 @@
-"""The chain: which artefacts the stages of a config make, in which order, and what came of them."""
+"""The chain: which artefacts the stages of a config make, in which order; it makes them, and says what came of them."""
 
 from __future__ import annotations
 
-import importlib.util
+import logging
+import pickle
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import yaml
+
 from ulmfit_style import lineage, processes
-from ulmfit_style.analysis import probe
-from ulmfit_style.analysis.comparison import conclude, without_adaptation
-from ulmfit_style.artefacts.directory import METRICS, Artefact, read_json
-from ulmfit_style.config.stages import GROUP, Finetune, LanguageModelling
-from ulmfit_style.console import say
-from ulmfit_style.errors import UserError
-from ulmfit_style.models import architectures, checkpoints
-from ulmfit_style.models.tokenizer_pair import FOLDER
+from ulmfit_style.artefacts.directory import LOG, METRICS, RECIPE, read_json
+from ulmfit_style.console import logging_to, muted, say
+from ulmfit_style.errors import Pruned, UserError
+from ulmfit_style.lineage import Reporter, Resolved, Step
 from ulmfit_style.recipe import Config
 from ulmfit_style.results import figures
-from ulmfit_style.stages import adapt, evaluate, finetune, predict, pretrain, references, report, scratch
-from ulmfit_style.tasks.base import Task
-from ulmfit_style.tasks.text import TextTask
-from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.stages import STAGES, resolve
 
 TRIAL = ("adapt", "finetune")
 """The stages of one of many runs that are compared: a trial of a study or of a sweep."""
 
+REPORTER = "reporter.pickle"
+"""Beside the recipe that processes read: who is told the scores of a trial."""
+
 COURSE = "course"
 """What the figure beside metrics.json is called, with its two endings."""
-
-REPORTED_TO = ("tensorboard", "wandb", "mlflow", "trackio")
-"""What `trainer.report_to` is known to take, each the name of its package too."""
 
 FEWEST_POINTS = 10
 """Logged steps that are worth a figure."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One artefact to make."""
+def run(config: Config, stages: Sequence[str]) -> None:
+    """Run the stages, in as many processes as the config wants, and say what came of it.
 
-    title: str
-    role: str
-    """What the artefact is called in `runs/<name>/`."""
-    artefact: Artefact
-    stage: Callable[[Config], Path]
-    config: Config
+    Raises:
+        UserError: if something in the data or the options is wrong.
+        Interrupted: if a signal stopped the training.
+    """
+    resolved = resolve(config)
+    steps = plan(resolved, stages)
+    make(steps, config, stages)
+    conclude(resolved, steps, stages)
+    for name in stages:
+        if STAGES[name].version is None:
+            STAGES[name].module.run(resolved)
 
 
-def plan(config: Config, stages: Sequence[str]) -> list[Step]:
+def plan(resolved: Resolved, stages: Sequence[str]) -> list[Step]:
     """Return the steps of the stages. The model and all data are checked here, before anything is trained.
 
     Raises:
-        UserError: if something in the data or the options is wrong, or the adapted model that `finetune` needs is not
-            there.
+        UserError: if something in the data or the options is wrong, or what a stage starts from is not there.
     """
-    _check_model(config, stages)
-    steps = []
-    if "pretrain" not in stages and {"adapt", "finetune"} & set(stages):
-        lineage.require_pretrained(config)
-    if "finetune" in stages and "adapt" not in stages and not lineage.finetune(config).finished:
-        lineage.require_adapted(config)
-    if config.model.init == "scratch" and (config.pretrain is None or "pretrain" in stages):
-        title = f"scratch: {config.model.title()} with random weights"
-        steps.append(Step(title, "scratch", lineage.scratch(config), scratch.run, config))
-    if "pretrain" in stages:
-        title = f"pretrain: {config.model.title()} learns the general text"
-        steps.append(Step(title, "pretrain", lineage.pretrain(config), pretrain.run, config))
-    if "finetune" in stages and config.compare:
-        title = "references: simple models on the same rows"
-        steps.append(Step(title, "references", lineage.references(config), references.run, config))
-        if config.adapt is not None:
-            bare = without_adaptation(config)
-            title = "finetune, not adapted: for comparison"
-            steps.append(Step(title, "finetune-not-adapted", lineage.finetune(bare), finetune.run, bare))
-    if "adapt" in stages and (config.adapt is not None or "finetune" not in stages):
-        title = f"adapt: {config.model.title()} learns the corpus"
-        steps.append(Step(title, "adapt", lineage.adapt(config), adapt.run, config))
-    if "finetune" in stages:
-        steps.append(Step("finetune: the task", "finetune", lineage.finetune(config), finetune.run, config))
-    if "evaluate" in stages:
-        if config.evaluate.probe != "none":
-            probe.check(lineage.required_task(config))
-        title = f"evaluate: {config.evaluate.path or f'the {config.evaluate.split} rows'}"
-        steps.append(Step(title, "evaluate", lineage.evaluate(config), evaluate.run, config))
-    learning = [step for step in steps if step.stage in (pretrain.run, adapt.run) and not step.artefact.finished]
-    if learning and architectures.is_encoder_decoder(checkpoints.model_type(config.model)):
-        checkpoints.check_sentinels(config.model)
-        if config.model.checkpoint and (checkpoints.resolve(config.model).directory / FOLDER).is_dir():
-            two = f"{config.model.title()} writes with another tokenizer than it reads with, and has no text to restore"
-            raise UserError(f"adapt.objective=denoising: {two}; adapt the encoder before, or take adapt=none")
-    if "predict" in stages:
-        predict.check(config)
-    if "report" in stages:
-        report.check(config, stages)
+    for name in stages:
+        resolved.stages[name].check(resolved, stages)
+    steps = [step for stage in resolved.stages.values() for step in stage.steps(resolved, stages)]
+    planned = {step.artefact.directory for step in steps}
+    for step in steps:
+        before = step.stage.starts_from(step.resolved)
+        if step.artefact.finished or before is None or step.resolved.artefact(before).directory in planned:
+            continue
+        lineage.require_finished(step.resolved, before, step.stage.name, step.stage.instead)
     return steps
 
 
-def _check_model(config: Config, stages: Sequence[str]) -> None:
-    """Check that the architecture has a head for each stage, and positions for its texts, before the data is read."""
-    trained = {"pretrain": config.pretrain, "adapt": config.adapt, "finetune": config.finetune}
-    for stage, options in trained.items():
-        if stage not in stages or options is None:
-            continue
-        model_type, positions = checkpoints.model_type(config.model), checkpoints.positions(config.model)
-        if isinstance(options, LanguageModelling):
-            architectures.objective(options.objective, model_type, f"{stage}.objective")
-        elif config.task is not None:
-            _check_head(config, config.task, model_type)
-            finetune.check_groups(config)
-        _check_batch(config, stage, options)
-        _check_reporting(stage, options)
-        if options.lora_rank and importlib.util.find_spec("peft") is None:
-            raise UserError(f"{stage}.lora_rank={options.lora_rank}: needs peft; install it: pip install peft")
-        reach = options.max_length
-        if isinstance(options, Finetune) and config.task is not None:
-            reach = config.task.suited(model_type).reach(reach)
-        if reach > positions:
-            answers = f" and answers take {reach:,} in all" if reach > options.max_length else ""
-            too_long = f"{config.model.title()} reads {positions:,} tokens at most"
-            raise UserError(f"{stage}.max_length={options.max_length}{answers}: {too_long}")
+def preview(config: Config, stages: Sequence[str], write: Path | None = None) -> None:
+    """Say which steps of the stages would run, and why, without running them. The data is read and checked.
+
+    Args:
+        write: Where to keep the recipe for `ulmfit_style.launch`.
+
+    Raises:
+        UserError: if something in the data or the options is wrong, or the recipe cannot be written there.
+    """
+    resolved = resolve(config)
+    steps = plan(resolved, stages)
+    for number, step in enumerate(steps, start=1):
+        if step.artefact.finished:
+            state = up_to_date(step)
+        else:
+            state = f"would run ({lineage.why_missing(step.artefact, step.config)})"
+        say(f"[{number}/{len(steps)}] {step.title}: {state}")
+    for name in stages:
+        if STAGES[name].version is None:
+            say(f"{name}: would {STAGES[name].help}")
+    if write is not None:
+        _write(resolved.config, [name for name in stages if STAGES[name].version is not None], write)
 
 
-def _check_batch(config: Config, stage: str, options: LanguageModelling | Finetune) -> None:
-    """Check that the processes can share the batches evenly; how many GPUs there are is not known here."""
-    for texts in (1, GROUP) if isinstance(options, Finetune) and options.contrast_epochs else (1,):
-        try:
-            processes.split(options.batch_size, config.micro_batch_size, texts, config.processes)
-        except UserError as error:
-            raise UserError(f"{stage}.{error}") from error
+def _write(config: Config, stages: Sequence[str], path: Path) -> None:
+    """Write the frozen recipe, and say how several machines run it."""
+    if path.exists():
+        raise UserError(f"write={path}: is there already; remove it, or choose another name")
+    if not path.parent.is_dir():
+        raise UserError(f"write={path}: there is no folder {path.parent}")
+    path.write_text(yaml.safe_dump(config.recipe(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    say(f"wrote {path}. Every machine needs it, the same data, and one shared folder for runs={config.runs}. On each:")
+    machines = "--multi_gpu --num_machines 2 --num_processes <GPUs of all> --machine_rank <0 or 1>"
+    main = "--main_process_ip <address of 0> --main_process_port 29500"
+    say(f"  accelerate launch {machines} {main} -m ulmfit_style.launch {path} {' '.join(stages)}")
 
 
-def _check_reporting(stage: str, options: LanguageModelling | Finetune) -> None:
-    """Check that the libraries are there which are told of the training."""
-    names = options.trainer.get("report_to") or []
-    for name in [names] if isinstance(names, str) else names:
-        if name in REPORTED_TO and importlib.util.find_spec(name) is None:
-            raise UserError(f"{stage}.trainer.report_to={name}: needs {name}; install it: pip install {name}")
+def make(steps: Sequence[Step], config: Config, stages: Sequence[str]) -> None:
+    """Make the artefacts of the steps, but for those that are up to date, in as many processes as the config wants."""
+    if all(step.artefact.finished for step in steps) or (count := _processes(config)) == 1:
+        make_here(steps, config.name)
+    else:
+        _start(steps, config, [name for name in stages if STAGES[name].version is not None], count)
 
 
-def _check_head(config: Config, task: Task, model_type: str) -> None:
-    auto_class, kind = task.auto_class(model_type), type(task).__name__
-    if config.model.decoder is not None:
-        _check_decoder(config, task, model_type)
-    elif not architectures.has_head(auto_class, model_type):
-        needed = f"{kind} needs one that {auto_class} knows"
-        if auto_class == architectures.ENCODER_DECODER and architectures.has_head("AutoModelForMaskedLM", model_type):
-            needed += "; give it a decoder: model.decoder=same"
-        raise UserError(f"model.checkpoint={config.model.title()}: is of type '{model_type}', and {needed}")
-    if config.finetune.contrast_epochs and not isinstance(task, TextClassification):
-        raise UserError(
-            f"finetune.contrast_epochs={config.finetune.contrast_epochs:g}: compares texts of one class each, and "
-            f"{type(task).__name__} has none; take finetune.contrast_epochs=0"
-        )
-    pooling = config.finetune.pooling
-    if pooling != "default":
-        remedy = "take finetune.pooling=default"
-        if not isinstance(task, TextTask):
-            raise UserError(f"finetune.pooling={pooling}: {type(task).__name__} does not score whole texts; {remedy}")
-        if architectures.is_encoder_decoder(model_type):
-            kind = f"a model of type '{model_type}' is an encoder and a decoder, and the head pools one body"
-            raise UserError(f"finetune.pooling={pooling}: {kind}; {remedy}, or another model")
-
-
-def _check_decoder(config: Config, task: Task, model_type: str) -> None:
-    """Check that the model is an encoder that is given a decoder for a task that writes, and which can read along."""
-    option, remedy = f"model.decoder={config.model.decoder}", "take model.decoder=null"
-    if architectures.is_encoder_decoder(model_type) or architectures.is_causal(model_type):
-        raise UserError(f"{option}: a model of type '{model_type}' writes by itself; {remedy}")
-    if task.auto_class(model_type) != architectures.ENCODER_DECODER:
-        raise UserError(f"{option}: {type(task).__name__} wants no text that a decoder could write; {remedy}")
-    if config.finetune.pooling != "default":
-        raise UserError(f"{option}: finetune.pooling={config.finetune.pooling} is for a head, and this is a decoder")
-    if config.model.decoder == "scratch":
-        return
-    checkpoint = config.model.decoder_checkpoint() or config.model
-    own = checkpoints.model_type(checkpoint, "model.decoder")
-    if not architectures.can_read_along(own):
-        others = "name another checkpoint, or take model.decoder=scratch"
-        raise UserError(
-            f"{option}: a model of type '{own}' has no cross-attention, so it cannot be a decoder; {others}"
-        )
-    written, positions = task.suited(model_type).reach(0), checkpoints.positions(checkpoint)
-    if written > positions:
-        raise UserError(f"{option}: writes {positions:,} tokens at most, and task.max_target_length={written}")
-
-
-def make(steps: Sequence[Step], name: str) -> None:
-    """Make the artefacts of the steps, but for those that are up to date, and link them in `runs/<name>/`."""
+def make_here(steps: Sequence[Step], name: str) -> None:
+    """Make and link the artefacts of the steps in this process, or in all that train together."""
     if not all(step.artefact.finished for step in steps):
         prepare()
     for number, step in enumerate(steps, start=1):
@@ -197,16 +124,81 @@ def make(steps: Sequence[Step], name: str) -> None:
         else:
             say(f"[{number}/{len(steps)}] {step.title}", style="bold")
             started = time.monotonic()
-            step.stage(step.config)
+            step.artefact.make(partial(_fill, step), step.config.recipe())
             say(f"  done in {time.monotonic() - started:.0f} s: {step.artefact.directory}")
         if processes.is_main():
-            step.artefact.link(name, step.role)
+            step.artefact.link(name, step.role or step.stage.name)
+
+
+def _fill(step: Step, directory: Path) -> None:
+    """Run a stage; where processes do not share its work, in the main one."""
+    if step.stage.uses_ranks or processes.is_main():
+        step.stage.module.run(step, directory)
+
+
+def attempt(config: Config, title: str, reporter: Reporter | None = None) -> str | None:
+    """Make the artefacts of one trial among many, quietly but for what all share; return what went wrong, if anything.
+
+    Args:
+        reporter: Who is told the scores of the model while it is trained.
+
+    Raises:
+        Pruned: if it was stopped early; no other error, but for what stops all of them.
+    """
+    try:
+        steps = plan(resolve(config), TRIAL)
+        shared = [step for step in steps if step.stage.name != "finetune"]
+        if not all(step.artefact.finished for step in shared):
+            # What all share may take hours, and is worth watching.
+            make(shared, config, ["adapt"])
+        with muted():
+            make([replace(step, reporter=reporter) for step in steps], config, TRIAL)
+    except Pruned:
+        raise
+    except Exception as error:  # whatever a library raises: the other trials can still be made
+        folder = config.runs / config.name
+        folder.mkdir(parents=True, exist_ok=True)
+        with logging_to(folder / LOG):
+            logging.getLogger(__name__).exception(title)
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        say(f"  failed: {kind}{error}")
+        return str(error) or type(error).__name__
+    return None
+
+
+def _processes(config: Config) -> int:
+    """Return how many processes train: as many as the config wants, or one on each visible GPU."""
+    if config.processes is not None:
+        return config.processes
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def _start(steps: Sequence[Step], config: Config, stages: Sequence[str], count: int) -> None:
+    """Let processes on this machine do the stages, from a frozen recipe: Hydra never runs in them."""
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / RECIPE
+        frozen = config.model_copy(update={"processes": count}).recipe()
+        recipe.write_text(yaml.safe_dump(frozen), encoding="utf-8")
+        reporter = next((step.reporter for step in steps if step.reporter is not None), None)
+        if reporter is not None:
+            (Path(folder) / REPORTER).write_bytes(pickle.dumps(reporter))
+        processes.start(count, "ulmfit_style.launch", [str(recipe), *stages])
 
 
 def up_to_date(step: Step) -> str:
-    """Tell where a finished artefact is, and in a second line what it was made with that is other now, if anything."""
+    """Say where a finished artefact is, and in a second line what it was made with that is other now, if anything."""
     differently = lineage.made_with(step.artefact, step.config)
     return f"up to date ({step.artefact.directory})" + (f"\n  {differently}" if differently else "")
+
+
+def conclude(resolved: Resolved, steps: Sequence[Step], stages: Sequence[str]) -> None:
+    """Draw what was trained, say what came of the stages, and what to type next."""
+    draw(steps)
+    for name in stages:
+        if hasattr(STAGES[name].module, "conclude"):
+            STAGES[name].module.conclude(resolved, stages)
 
 
 def draw(steps: Sequence[Step]) -> None:
@@ -232,16 +224,6 @@ def draw(steps: Sequence[Step]) -> None:
             say(f"{path}.png: could not be drawn ({type(error).__name__}: {error})")
         else:
             say(f"Losses and rates are drawn in {path}.png")
-
-
-def tell(config: Config, stages: Sequence[str]) -> None:
-    """Say what came of the stages, and what to type next."""
-    if "finetune" in stages:
-        conclude(config)
-    elif {"pretrain", "adapt"} & set(stages) and config.task is not None:
-        say(f"Next: make {'finetune' if 'adapt' in stages else 'adapt finetune'}, with the same options")
-    if "evaluate" in stages:
-        evaluate.tell(config)
 
 
 def prepare() -> None:

@@ -45,7 +45,7 @@ class Predictor:
         option: str = "source",
     ) -> None:
         logging.disable_progress_bar()
-        directory = checkpoints.finetuned(source, option).directory
+        directory = checkpoints.find_finetuned(source, option)
         config = load(directory / RECIPE)
         self.task = required_task(config).answering_with(task or {})
         self.max_length = config.finetune.max_length

@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
-from ulmfit_style import lineage
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.console import say, show
+from ulmfit_style.lineage import Resolved
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.text_classification import TextClassification
 
@@ -19,16 +19,16 @@ FEW = 50
 (docs/measured.md)."""
 
 
-def conclude(config: Config) -> None:
+def conclude(resolved: Resolved) -> None:
     """Print the table of scores, the worth of adaptation and the language model's losses, from finished artefacts."""
-    task, tuned = lineage.required_task(config), lineage.finetune(config)
+    config, task, tuned = resolved.config, resolved.task, resolved.artefact("finetune")
     metrics = read_json(tuned.directory / METRICS)
     results: dict[str, Mapping[str, Any]] = {}
     plain = None
     if config.compare:
-        results |= read_json(lineage.references(config).directory / METRICS)["test"]
+        results |= read_json(resolved.artefact("references").directory / METRICS)["test"]
     if config.compare and config.adapt is not None:
-        plain = lineage.finetune(without_adaptation(config))
+        plain = resolved.variant(adapt=None).artefact("finetune")
         results["fine-tuned, not adapted"] = read_json(plain.directory / METRICS)["test"]
     results["fine-tuned" if config.adapt is None else "adapted + fine-tuned"] = metrics["test"]
 
@@ -40,7 +40,7 @@ def conclude(config: Config) -> None:
     if plain is not None:
         say(worth(task.metric, *predictions.difference(task, tuned.directory, plain.directory)))
     if config.adapt is not None:
-        adapted = read_json(lineage.adapt(config).directory / METRICS)
+        adapted = read_json(resolved.artefact("adapt").directory / METRICS)
         steps = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in adapted["heldout"])
         say(f"Language-model loss on held-out documents, nats a {adapted['per']}: {steps}.")
         if "general_loss" in adapted["heldout"][0]:
@@ -56,11 +56,6 @@ def conclude(config: Config) -> None:
     say("  make sweep finetune.learning_rate=2e-5,5e-5,1e-4")
     say("  make report")
     say("  make push hub.repo=my-model hub.dry_run=true")
-
-
-def without_adaptation(config: Config) -> Config:
-    """Return the same config with nothing adapted."""
-    return config.model_copy(update={"adapt": None})
 
 
 def _has_few_labels(config: Config, train: Mapping[str, Any]) -> bool:

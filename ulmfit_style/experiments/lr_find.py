@@ -8,13 +8,13 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ulmfit_style import chain, lineage
+from ulmfit_style import chain
 from ulmfit_style.console import logging_to, say
-from ulmfit_style.data import corpus, pins
 from ulmfit_style.errors import Interrupted, UserError
+from ulmfit_style.lineage import Resolved, require_finished
 from ulmfit_style.recipe import Config
 from ulmfit_style.results import figures
-from ulmfit_style.stages import finetune
+from ulmfit_style.stages import finetune, resolve
 from ulmfit_style.training import language_model
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ def run(config: Config) -> None:
         UserError: if something in the data or the options is wrong, what the stage starts from is not there, or the
             loss is not a number from the start.
     """
-    config = pins.pinned(config)
+    resolved = resolve(config)
+    config = resolved.config
     options, folder = config.lr_find, config.runs / config.name
-    _check(config)
+    _check(resolved)
     stage = config.finetune if options.stage == "finetune" else config.adapt
     assert stage is not None  # it was checked
     say(f"lr_find: the rate of {options.stage} rises from {options.lowest:g} to {options.highest:g}", style="bold")
@@ -46,7 +47,7 @@ def run(config: Config) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as thrown_away, logging_to(folder / f"{FILE}.log"):
-        course = _course(config)
+        course = _course(resolved)
         rows = len(course.lesson.rows)
         times = passes(options.steps, rows, stage.batch_size)
         say(f"  {options.steps} steps of {stage.batch_size} rows are {times:.1f} passes over the {rows:,} rows")
@@ -77,32 +78,27 @@ def run(config: Config) -> None:
         say(f"One test of one seed is a hint. To try the rates, with the same options: make sweep {option}={values}")
 
 
-def _check(config: Config) -> None:
+def _check(resolved: Resolved) -> None:
     """Check the model and the data as the stage would, and that what it starts from is there.
 
     Raises:
         UserError: naming what is wrong, or the command that makes what is missing.
     """
-    stage = config.lr_find.stage
-    chain.plan(config.model_copy(update={"compare": False}), [stage])
-    if stage == "finetune":
-        lineage.require_adapted(config)
-        if config.adapt is None and config.model.init == "scratch" and config.pretrain is None:
-            random = lineage.scratch(config)
-            if not random.finished:
-                missing = f"there is no model with random weights for this config ({random.directory} is not there)"
-                raise UserError(f"lr_find: {missing}; `finetune` with the same options makes it")
+    stage = resolved.stages[resolved.config.lr_find.stage]
+    stage.check(resolved, [stage.name])
+    before = stage.starts_from(resolved)
+    if before is not None:
+        require_finished(resolved, before, "lr_find", stage.instead)
 
 
-def _course(config: Config) -> Course:
+def _course(resolved: Resolved) -> Course:
     """Return what the stage would train."""
+    config = resolved.config
     if config.lr_find.stage == "finetune":
-        return finetune.prepare(config)[0]
-    assert config.adapt is not None  # lineage refused otherwise
-    documents = corpus.load(config.corpus, config.task, config.runs)
-    return language_model.prepare(
-        config, config.adapt, lineage.start(config).directory, documents, lineage.remembered_text(config)
-    ).course
+        return finetune.prepare(resolved)[0]
+    assert config.adapt is not None  # it was checked
+    source, general = resolved.start.directory, resolved.general_text
+    return language_model.prepare(config, config.adapt, source, resolved.corpus, general).course
 
 
 def _write(path: Path, points: list[Point]) -> None:

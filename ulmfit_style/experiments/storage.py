@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -29,9 +28,6 @@ JOURNAL = "journal.log"
 
 CUT = "journal.cut"
 """Beside it: what of a last line was there that a killed process had not written to its end."""
-
-TRIAL = "ULMFIT_STYLE_TRIAL"
-"""Set in the environment of the processes that train a trial: what `TrialInTraining` takes, as JSON."""
 
 TABLES_SECONDS = 5
 """How long the tables of an empty database take to be made."""
@@ -177,26 +173,20 @@ def pruner(sweep: Sweep) -> BasePruner:
 
 
 class TrialInTraining:
-    """What a trial that is being trained tells, and whether it goes on.
+    """What a trial that is being trained tells, and whether it goes on. It goes to the processes that train it.
 
     Args:
+        metric: The score that is reported.
         study: The name of the sweep in its storage.
         trial: The trial's number there.
         scores: Those of the models of its earlier seeds.
     """
 
-    def __init__(self, sweep: Sweep, folder: Path, study: str, trial: int, scores: Sequence[float]) -> None:
-        self.sweep, self.folder, self.name, self.trial, self.scores = sweep, folder, study, trial, scores
-
-    @contextmanager
-    def here(self) -> Iterator[None]:
-        """Let what is trained in this block, in this process or in those that it starts, report to this trial."""
-        address = {"sweep": self.sweep.model_dump(mode="json"), "folder": str(self.folder), "study": self.name}
-        os.environ[TRIAL] = json.dumps({**address, "trial": self.trial, "scores": list(self.scores)})
-        try:
-            yield
-        finally:
-            del os.environ[TRIAL]
+    def __init__(
+        self, sweep: Sweep, metric: str, folder: Path, study: str, trial: int, scores: Sequence[float]
+    ) -> None:
+        self.sweep, self.metric, self.folder, self.name, self.trial = sweep, metric, folder, study, trial
+        self.scores, self.measurements = scores, sweep.measurements
 
     def report(self, measurement: int, score: float) -> bool:
         """Tell a score, and return whether the trial shall be stopped.
@@ -216,12 +206,3 @@ class TrialInTraining:
             return False  # nothing would be saved
         study = load_study(study_name=self.name, storage=storage, pruner=pruner(sweep))
         return study.pruner.prune(study, storage.get_trial(trial))
-
-
-def trial_in_training() -> TrialInTraining | None:
-    """Return the trial that this process trains, if it trains one."""
-    if TRIAL not in os.environ:
-        return None
-    address = json.loads(os.environ[TRIAL])
-    sweep, folder = Sweep.model_validate(address.pop("sweep")), Path(address.pop("folder"))
-    return TrialInTraining(sweep, folder, **address)

@@ -44,21 +44,11 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     Raises:
         UserError: if there is no such checkpoint, or its weights are not those that `model.sha256` expects.
     """
+    directory = find(model, option)
     assert model.checkpoint is not None  # random weights have none
-    on_hub = is_on_hub(model)
-    if on_hub:
-        directory = _from_hub(model, [*(f"*{ending}" for ending in ENDINGS), RECIPE], option)
-    elif model.checkpoint.startswith("package:"):
-        directory = locate(model.checkpoint)
-    else:
-        directory = Path(model.checkpoint).expanduser()
     if is_gguf(model.checkpoint):
         return _of_gguf(model, directory, option)
-    if not (directory / "config.json").exists():
-        raise UserError(f"{option}={model.checkpoint}: holds no config.json")
-    if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
-        raise UserError(f"{option}={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
-    if on_hub:
+    if is_on_hub(model):
         # The Hub's cache names the folder of a snapshot by its commit.
         return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
     digests = {
@@ -68,6 +58,28 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     }
     _check_weights(model, directory / WEIGHTS, digests.get(WEIGHTS))
     return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
+
+
+def find(model: Model, option: str = "model.checkpoint") -> Path:
+    """Return the directory of a checkpoint, or its GGUF file, without reading what is in it.
+
+    Raises:
+        UserError: if there is no such checkpoint.
+    """
+    assert model.checkpoint is not None  # random weights have none
+    if is_on_hub(model):
+        directory = _from_hub(model, [*(f"*{ending}" for ending in ENDINGS), RECIPE], option)
+    elif model.checkpoint.startswith("package:"):
+        directory = locate(model.checkpoint)
+    else:
+        directory = Path(model.checkpoint).expanduser()
+    if is_gguf(model.checkpoint):
+        return directory
+    if not (directory / "config.json").exists():
+        raise UserError(f"{option}={model.checkpoint}: holds no config.json")
+    if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
+        raise UserError(f"{option}={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
+    return directory
 
 
 def _of_gguf(model: Model, file: Path, option: str) -> Checkpoint:
@@ -85,8 +97,8 @@ def _check_weights(model: Model, file: Path, sha256: str | None) -> None:
         raise UserError(f"model.sha256={model.sha256}: {file} has {sha256}; these are other weights")
 
 
-def finetuned(source: str, option: str) -> Checkpoint:
-    """Find a fine-tuned model's files: in the directory that `finetune` made, or at the Hub id that `push` uploaded to.
+def find_finetuned(source: str, option: str) -> Path:
+    """Return where a fine-tuned model is: the directory that `finetune` made, or of the Hub id that `push` uploaded to.
 
     Args:
         option: What the user names it by, for error messages.
@@ -96,12 +108,22 @@ def finetuned(source: str, option: str) -> Checkpoint:
     """
     if is_gguf(source):
         raise UserError(f"{option}={source}: is a GGUF file, so it was not made by `finetune`")
-    found = resolve(Model(checkpoint=source), option)
-    recipe = found.directory / RECIPE
-    if not recipe.exists():
+    directory = find(Model(checkpoint=source), option)
+    if not (directory / RECIPE).exists():
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
+    return directory
+
+
+def finetuned(source: str, option: str) -> Checkpoint:
+    """Find a fine-tuned model's files, and what identifies them.
+
+    Raises:
+        UserError: as `find_finetuned`.
+    """
+    directory = find_finetuned(source, option)
+    checkpoint = resolve(Model(checkpoint=source), option)
     # Where a text is cut stands in the recipe alone.
-    return Checkpoint(found.directory, {**found.identity, "recipe": file_digest(recipe)})
+    return Checkpoint(directory, {**checkpoint.identity, "recipe": file_digest(directory / RECIPE)})
 
 
 class Loaded(NamedTuple):

@@ -1,1 +1,85 @@
-"""The stages of the chain: functions from a config to a finished directory."""
+"""The table of stages: everything that lists stages reads it."""
+
+from __future__ import annotations
+
+from ulmfit_style import lineage
+from ulmfit_style.lineage import Resolved, Stage
+from ulmfit_style.recipe import Config
+
+
+def _start(resolved: Resolved) -> str | None:
+    """Return what a recipe with random weights starts from."""
+    if resolved.config.model.init == "pretrained":
+        return None
+    return "scratch" if resolved.config.pretrain is None else "pretrain"
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "scratch",
+            "make a model with random weights",
+            makes="model with random weights",
+            version=1,
+            is_typed=False,
+        ),
+        Stage(
+            "pretrain",
+            "train a language model from random weights on general text: model=mini_bert pretrain.path=<folder>",
+            makes="pretrained model",
+            version=2,
+            starts_from=lambda resolved: "scratch",
+            uses_ranks=True,
+        ),
+        Stage(
+            "references",
+            "fit simple models on the same rows",
+            makes="scores of reference models",
+            version=2,
+            is_typed=False,
+        ),
+        Stage(
+            "adapt",
+            "continue the checkpoint's pretraining on your unlabelled text",
+            makes="adapted model",
+            version=3,
+            starts_from=_start,
+            instead=", or start from random weights with pretrain=none adapt=none",
+            uses_ranks=True,
+        ),
+        Stage(
+            "finetune",
+            "train on the labelled rows, score the test rows, say what adaptation was worth",
+            makes="fine-tuned model",
+            version=2,
+            starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
+            instead=", or finetune the plain checkpoint with adapt=none",
+            uses_ranks=True,
+        ),
+        Stage(
+            "evaluate",
+            "score a finished model: evaluate.split=validation, evaluate.path=<file>, evaluate.model=<directory>",
+            makes="scores",
+            version=1,
+            starts_from=lambda resolved: "finetune" if resolved.config.evaluate.model is None else None,
+            instead=", or name another model: evaluate.model=<directory or Hub id>",
+            uses_ranks=True,
+        ),
+        Stage(
+            "predict", "answer texts: predict.input=<text, file, or - for standard input> predict.output=<.jsonl, .csv>"
+        ),
+        Stage("report", "write an HTML page on the run, or side by side on report.runs=[a,b]"),
+        Stage("push", "upload the fine-tuned model to the Hub: hub.repo=<name>"),
+    )
+}
+"""The stages by name, in the order in which a chain runs them."""
+
+
+def resolve(config: Config) -> Resolved:
+    """Return a config with all that it reads, and the artefacts that it means.
+
+    Raises:
+        UserError: if the Hub has no such checkpoint or file as the config names, or cannot be reached the first time.
+    """
+    return lineage.resolve(config, STAGES)

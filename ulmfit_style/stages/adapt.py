@@ -2,22 +2,61 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ulmfit_style import lineage
-from ulmfit_style.data import corpus
-from ulmfit_style.recipe import Config
+from ulmfit_style.console import say
+from ulmfit_style.errors import UserError
+from ulmfit_style.lineage import Resolved, Stage, Step
+from ulmfit_style.training import checks
 from ulmfit_style.training.language_model import learn
 
 
-def run(config: Config) -> Path:
-    """Adapt, unless it was done, and return the directory of the adapted language model."""
-    return lineage.adapt(config).make(partial(_adapt, config), config.recipe())
+def check(resolved: Resolved, stages: Sequence[str]) -> None:
+    """Check the model and the options.
+
+    Raises:
+        UserError: if the config adapts nothing, or the model cannot be trained so.
+    """
+    config = resolved.config
+    if config.adapt is None:
+        if "finetune" not in stages:
+            raise UserError("adapt=none: nothing is adapted; choose how with adapt=plain")
+        return
+    if config.model.init == "scratch" and config.pretrain is None:
+        raise UserError("pretrain=none: there is no language model to adapt; use pretrain=plain, or adapt=none")
+    checks.language_model(config, "adapt", config.adapt)
+    checks.can_be_restored(config)
 
 
-def _adapt(config: Config, directory: Path) -> None:
-    assert config.adapt is not None  # lineage refused otherwise
-    documents = corpus.load(config.corpus, config.task, config.runs)
-    general = lineage.remembered_text(config)
-    learn(config, config.adapt, lineage.start(config).directory, documents, directory, general)
+def determinants(resolved: Resolved) -> dict[str, Any]:
+    """Return what the adapted model depends on."""
+    assert resolved.config.adapt is not None  # it was checked
+    general = resolved.general_text
+    return {
+        "init": resolved.start.identity,
+        "corpus": resolved.corpus.identity,
+        "adapt": resolved.config.adapt.determinants(),
+        **({} if general is None else {"general": general.identity}),
+    }
+
+
+def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
+    """Return the step, where it is typed and the config adapts."""
+    if "adapt" not in stages or resolved.config.adapt is None:
+        return []
+    return [Step(stage, resolved, f"adapt: {resolved.config.model.title()} learns the corpus")]
+
+
+def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
+    """Say what to type next."""
+    if resolved.config.task is not None and "finetune" not in stages:
+        say("Next: make finetune, with the same options")
+
+
+def run(step: Step, directory: Path) -> None:
+    """Train the language model."""
+    config, resolved = step.config, step.resolved
+    assert config.adapt is not None  # it was checked
+    learn(config, config.adapt, resolved.start.directory, resolved.corpus, directory, resolved.general_text)

@@ -2,44 +2,104 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from ulmfit_style import lineage, processes
+from ulmfit_style import processes
 from ulmfit_style.analysis import probe, slices
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import METRICS, read_json, write_json
+from ulmfit_style.artefacts.directory import METRICS, RECIPE, Artefact, digest, read_json, write_json
 from ulmfit_style.console import say, show
+from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
-from ulmfit_style.recipe import Config
+from ulmfit_style.lineage import Resolved, Stage, Step, required_task, why_missing
+from ulmfit_style.models import checkpoints
+from ulmfit_style.recipe import load
+from ulmfit_style.tasks.base import Row
 
 
-def run(config: Config) -> Path:
-    """Score the model, unless it was done, and return the directory of the scores.
+def check(resolved: Resolved, stages: Sequence[str]) -> None:
+    """Check that the task is one that the probe knows.
 
     Raises:
-        UserError: if the model was not made.
+        UserError: if there is no task, or it is none of those.
     """
-    made = lineage.evaluate(config)
-    if not made.finished:
-        lineage.require_tuned(config, config.evaluate.model, "evaluate")
-        bare = lineage.not_adapted(config)
-        if config.evaluate.probe != "none" and bare is not None and not bare.finished:
-            problem = f"there is no model without adaptation to be probed too ({lineage.why_missing(bare, config)})"
-            raise UserError(f"evaluate.probe: {problem}; run `finetune` with compare=true, or take compare=false")
-    return made.make(partial(_evaluate, config), config.recipe())
+    if resolved.config.evaluate.probe != "none":
+        probe.check(resolved.task)
 
 
-def _evaluate(config: Config, directory: Path) -> None:
+def determinants(resolved: Resolved) -> dict[str, Any]:
+    """Return what the scores depend on.
+
+    Raises:
+        UserError: if the model is of another kind of task, or does not know a label of the rows.
+    """
+    task, options = resolved.task, resolved.config.evaluate
+    model = resolved.finetuned(options.model, "evaluate.model")
+    split, rows = scored(resolved)
+    if options.model is not None:
+        trained_on = required_task(load(model.directory / RECIPE))
+        if type(trained_on) is not type(task):
+            kinds = f"was trained on {type(trained_on).__name__}, and the task is {type(task).__name__}"
+            raise UserError(f"evaluate.model={options.model}: {kinds}; choose the task that fits")
+    classes = resolved.rows.classes if options.model is None else checkpoints.classes(model)
+    labelled.require_known(task, classes, rows)
+    found = {
+        "model": model.identity,
+        "task": {"kind": type(task).__name__, **task.determinants()},
+        "split": split,
+        "rows": labelled.digest_of(task, rows),
+    }
+    if options.slices:
+        found["slices"] = digest(slices.groups(resolved.config, rows))
+    if options.probe != "none":
+        bare = not_adapted(resolved)
+        found["probe"] = {options.probe: None if bare is None else bare.fingerprint}
+    return found
+
+
+def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
+    """Return the step, where it is typed.
+
+    Raises:
+        UserError: if the model without adaptation is to be probed too, and is not there.
+    """
+    if "evaluate" not in stages:
+        return []
+    options, bare = resolved.config.evaluate, not_adapted(resolved)
+    if options.probe != "none" and bare is not None and not bare.finished and "finetune" not in stages:
+        problem = f"there is no model without adaptation to be probed too ({why_missing(bare, resolved.config)})"
+        raise UserError(f"evaluate.probe: {problem}; run `finetune` with compare=true, or take compare=false")
+    return [Step(stage, resolved, f"evaluate: {options.path or f'the {options.split} rows'}")]
+
+
+def scored(resolved: Resolved) -> tuple[str, list[Row]]:
+    """Return the rows that are scored, and what they are called: a split, or "all" rows of another file."""
+    options = resolved.config.evaluate
+    if options.path is not None:
+        return "all", labelled.load_whole(resolved.task, "evaluate.path", options.path)
+    return options.split, resolved.rows.split(options.split)
+
+
+def not_adapted(resolved: Resolved) -> Artefact | None:
+    """Return the model that `compare` fine-tunes without adaptation, to be probed too; None if there is none."""
+    config = resolved.config
+    if config.evaluate.model is not None or config.adapt is None or not config.compare:
+        return None
+    return resolved.variant(adapt=None).artefact("finetune")
+
+
+def run(step: Step, directory: Path) -> None:
+    """Score the model."""
     from ulmfit_style.predictor import Predictor
     from ulmfit_style.training.scoring import score
 
-    task = lineage.required_task(config)
-    split, rows = lineage.scored(config)
-    source = lineage.tuned(config, config.evaluate.model, "evaluate.model").directory
+    resolved, task, options = step.resolved, step.resolved.task, step.config.evaluate
+    split, rows = scored(resolved)
+    source = resolved.finetuned(options.model, "evaluate.model").directory
     tuned = Predictor(str(source), option="evaluate.model")
     measured, found = score(tuned.model, tuned.tokenizer, task, rows, tuned.max_length, split)
     if not processes.is_main():
@@ -47,19 +107,19 @@ def _evaluate(config: Config, directory: Path) -> None:
     predictions.write(directory, found)
     metrics: dict[str, Any] = {"task": type(task).__name__, "metric": task.metric, "model": str(source), "split": split}
     metrics |= {split: measured}
-    if config.evaluate.slices:
+    if options.slices:
         targets = [task.target(row) for row in rows]
-        metrics["slices"] = slices.measure(task, found, targets, slices.groups(config, rows))
-    if config.evaluate.probe != "none":
-        bare = lineage.not_adapted(config)
+        metrics["slices"] = slices.measure(task, found, targets, slices.groups(step.config, rows))
+    if options.probe != "none":
+        bare = not_adapted(resolved)
         models = {"this one": tuned} | ({} if bare is None else {"not adapted": Predictor(str(bare.directory))})
         metrics["probe"] = {name: probe.measure(task, model.stream, rows) for name, model in models.items()}
     write_json(directory / METRICS, metrics)
 
 
-def tell(config: Config) -> None:
+def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
     """Print the scores of the finished artefact, each with its interval, and those of each class."""
-    directory = lineage.evaluate(config).directory
+    config, directory = resolved.config, resolved.artefact("evaluate").directory
     metrics = read_json(directory / METRICS)
     measured = metrics[metrics["split"]]
     data = config.evaluate.path or metrics["split"]

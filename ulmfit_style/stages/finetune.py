@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ulmfit_style import lineage, processes
+from ulmfit_style import processes
+from ulmfit_style.analysis import comparison
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, write_json
-from ulmfit_style.config.schema import spelled
+from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, Artefact, write_json
 from ulmfit_style.config.stages import GROUP, Finetune
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
-from ulmfit_style.errors import UserError
-from ulmfit_style.experiments import storage
+from ulmfit_style.lineage import Resolved, Stage, Step
 from ulmfit_style.models import checkpoints, tokenizer_pair
 from ulmfit_style.models.architectures import is_causal
-from ulmfit_style.recipe import Config
+from ulmfit_style.training import checks, unfreezing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,16 +28,70 @@ if TYPE_CHECKING:
 
 NEW = "what is new"
 
-FEWEST_GROUPS = 2
-"""The layer groups that every model has: a head, and a layer."""
+DECODER_TOKENIZER_VERSION = 1
+"""Raised whenever another tokenizer would be trained on the same right answers."""
 
 
-def run(config: Config) -> Path:
-    """Fine-tune, unless it was done, and return the directory of the fine-tuned model."""
-    return lineage.finetune(config).make(partial(_finetune, config), config.recipe())
+def check(resolved: Resolved, stages: Sequence[str]) -> None:
+    """Check the model and the options.
+
+    Raises:
+        UserError: if there is no task, or the model cannot be trained on it so.
+    """
+    if resolved.config.task is not None:
+        checks.classifier(resolved.config, resolved.config.task)
 
 
-def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
+def determinants(resolved: Resolved) -> dict[str, Any]:
+    """Return what the fine-tuned model depends on."""
+    config, task = resolved.config, resolved.task
+    found = {
+        "init": resolved.init.identity,
+        "task": {"kind": type(task).__name__, **task.determinants()},
+        "data": resolved.rows_digest,
+        "finetune": config.finetune.determinants(),
+    }
+    if config.model.decoder is not None:
+        new = {name: getattr(config.finetune, name) for name in ("new_epochs", "new_learning_rate")}
+        found["decoder"] = {**_decoder(resolved), **new}
+    if config.finetune.patience is not None:
+        found["watched"] = labelled.digest_of(task, resolved.watched[1])
+    return found
+
+
+def _decoder(resolved: Resolved) -> dict[str, Any]:
+    """Return what determines the decoder that an encoder is given, as JSON values."""
+    model = resolved.config.model
+    checkpoint = model.decoder_checkpoint()
+    if checkpoint is not None:
+        return {"decoder": checkpoints.resolve(checkpoint, "model.decoder").identity}
+    if model.decoder == "same":
+        return {"decoder": "same"}
+    tokenizer = _decoder_tokenizer(resolved).fingerprint
+    return {"decoder": "scratch", "layers": model.decoder_layers, "tokenizer": tokenizer}
+
+
+def _decoder_tokenizer(resolved: Resolved) -> Artefact:
+    """Return the artefact of a new decoder's tokenizer."""
+    determinants = {
+        "version": DECODER_TOKENIZER_VERSION,
+        "tokenizer": resolved.config.model.decoder_tokenizer.determinants(),
+        "data": labelled.digest_of(resolved.task, resolved.trained_rows),
+    }
+    return Artefact("decoder_tokenizer", determinants, resolved.config.runs)
+
+
+def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
+    """Return the step, where it is typed."""
+    return [Step(stage, resolved, "finetune: the task")] if "finetune" in stages else []
+
+
+def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
+    """Print the scores beside those of the references, and say what adaptation was worth."""
+    comparison.conclude(resolved)
+
+
+def prepare(resolved: Resolved) -> tuple[Course, PreTrainedTokenizerBase]:
     """Return the model with a new head and all that it is trained on, and its tokenizer."""
     import transformers
     from transformers import AutoConfig, set_seed
@@ -51,20 +103,20 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     from ulmfit_style.training.batching import Encoded
     from ulmfit_style.training.phases import Course, Lesson, Phase, settings
 
-    options, task = config.finetune, lineage.required_task(config)
-    source = lineage.init(config).directory
+    config, task = resolved.config, resolved.task
+    options, source = config.finetune, resolved.init.directory
     model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
 
     # Data
-    rows = labelled.load(task)
+    rows, trained = resolved.rows, resolved.trained_rows
     task = task.suited(model_type)
-    trained = lineage.trained_rows(config)
     head = task.head(rows.classes)
     tokenizer = tokenizer_pair.read(source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    pair = None if config.model.decoder is None else warm_start.tokenizers(config, tokenizer)
-    if pair is not None:
+    pair = None
+    if config.model.decoder is not None:
+        pair = warm_start.tokenizers(config, tokenizer, _decoder_tokenizer(resolved), trained)
         tokenizer = pair.as_one()
     encoded = [task.encode(row, tokenizer, options.max_length, head.get("label2id", {})) for row in trained]
     features = Encoded(
@@ -94,7 +146,7 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
 
     # Phases
     layers = with_adapters(model, groups(model, missing), options)
-    phases = _phases(options, layers, len(features))
+    phases = unfreezing.phases(options, layers, len(features))
     if pair is not None and options.new_epochs:
         phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
     if options.contrast_epochs:
@@ -103,7 +155,8 @@ def prepare(config: Config) -> tuple[Course, PreTrainedTokenizerBase]:
     return Course(model, phases, settings(config, options, layers), lesson), tokenizer
 
 
-def _finetune(config: Config, directory: Path) -> None:
+def run(step: Step, directory: Path) -> None:
+    """Fine-tune the model, and score it on the validation and test rows."""
     from ulmfit_style.models.lora import merge
     from ulmfit_style.training.best import Best
     from ulmfit_style.training.phases import train
@@ -111,22 +164,22 @@ def _finetune(config: Config, directory: Path) -> None:
     from ulmfit_style.training.scoring import metric, score
     from ulmfit_style.training.warm_start import untie
 
-    options, task = config.finetune, lineage.required_task(config)
-    rows = labelled.load(task)
-    course, tokenizer = prepare(config)
+    resolved, task, options = step.resolved, step.resolved.task, step.config.finetune
+    rows = resolved.rows
+    course, tokenizer = prepare(resolved)
     model = course.model
 
     # Train
     best, watched = None, []
     if options.patience is not None:
-        watched = labelled.watched(task)[1]
+        watched = resolved.watched[1]
         say(f"  {len(watched):,} others are watched: the state that scores best on them is kept (finetune.patience)")
         watch = partial(metric, model, tokenizer, task, watched, options.max_length)
         best = Best(task.metric, watch, options.patience)
-    pruning, trial = None, storage.trial_in_training()
-    if trial is not None:
-        look = partial(metric, model, tokenizer, task, rows.validation, options.max_length, trial.sweep.metric)
-        pruning = Pruning(look, trial.report, trial.sweep.measurements)
+    pruning, reporter = None, step.reporter
+    if reporter is not None:
+        look = partial(metric, model, tokenizer, task, rows.validation, options.max_length, reporter.metric)
+        pruning = Pruning(look, reporter.report, reporter.measurements)
     outcomes = train(course, directory / CHECKPOINTS, best=best, pruning=pruning)
     if options.lora_rank:
         merge(model)
@@ -188,102 +241,6 @@ def pooled(
         **head,
     )
     return PooledForSequenceClassification(config, body), {f"body.{name}" for name in missing}
-
-
-def check_groups(config: Config) -> None:
-    """Check that `finetune.unfreeze` fits the model's layer groups, on a copy without weights.
-
-    Raises:
-        UserError: if there are fewer than it names, or more of them than `finetune.max_steps` has steps for.
-    """
-    options, task = config.finetune, lineage.required_task(config)
-    counted = options.unfreeze == "chain_thaw" and options.max_steps is not None
-    if config.model.decoder is not None or not (_most(options) > FEWEST_GROUPS or counted):
-        return  # and nothing is imported; what a decoder is made of is known when it is made
-    import torch
-    import transformers
-    from transformers import AutoConfig
-
-    from ulmfit_style.models.layers import EMBEDDINGS, groups
-
-    if config.model.architecture is None:
-        architecture = AutoConfig.from_pretrained(checkpoints.resolve(config.model).directory, trust_remote_code=False)
-    else:
-        architecture = AutoConfig.for_model(**config.model.architecture)
-    with torch.device("meta"):
-        model = getattr(transformers, task.auto_class(architecture.model_type)).from_config(architecture)
-    # Embeddings have no adapters.
-    _thawed(options, [name for name in groups(model, ()) if not options.lora_rank or name != EMBEDDINGS])
-
-
-def _most(options: Finetune) -> int:
-    """Return the largest number of layer groups that `unfreeze` names."""
-    return max((number for number in options.unfreeze if isinstance(number, int)), default=0)
-
-
-def _thawed(options: Finetune, names: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
-    """Return the title of each phase and the layer groups that it trains, of those of a model, the lowest first.
-
-    Raises:
-        UserError: if the model has fewer groups, or there are fewer steps than phases.
-    """
-    from ulmfit_style.models.lora import everything
-
-    if _most(options) > len(names):
-        raise UserError(
-            f"finetune.unfreeze={spelled(options.unfreeze)}: the model has {len(names)} layer groups "
-            f"({', '.join(names)}); give smaller numbers, or all"
-        )
-    every = (everything(options), names)
-    if options.unfreeze == "chain_thaw":
-        *lower, head = names
-        phases = [*((f"{group} alone", [group]) for group in (head, *lower)), every]
-    else:
-        phases = [
-            every if number == "all" else (f"last {number} of {len(names)} layer groups", names[-number:])
-            for number in options.unfreeze
-        ]
-    if options.max_steps is not None and options.max_steps < len(phases):
-        raise UserError(
-            f"finetune.max_steps={options.max_steps}: finetune.unfreeze={spelled(options.unfreeze)} has "
-            f"{len(phases)} phases; give at least as many steps"
-        )
-    return phases
-
-
-def _passes(options: Finetune, phases: int, rows: int) -> list[float]:
-    """Return how many times each phase goes through the rows: once, and the last one `epochs` times.
-
-    `max_steps` bounds all of them together, so that recipes of one phase and of several compare; none before the last
-    takes more than an equal share.
-    """
-    from ulmfit_style.training.batching import passes
-
-    times = [*[1.0] * (phases - 1), options.epochs]
-    if options.max_steps is None:
-        return times
-    whole = ceil(rows / options.batch_size)
-    before = min(whole, options.max_steps // phases)
-    bounds = [*[before] * (phases - 1), options.max_steps - before * (phases - 1)]
-    return [
-        own if own * whole <= steps else passes(steps, rows, options.batch_size)
-        for own, steps in zip(times, bounds, strict=True)
-    ]
-
-
-def _phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
-    """Return what is thawed in which order.
-
-    Raises:
-        UserError: if the model has fewer layer groups, or there are fewer steps than phases.
-    """
-    from ulmfit_style.training.phases import Phase
-
-    thawed = _thawed(options, list(layers))
-    return [
-        Phase(title, [parameter for name in names for parameter in layers[name]], times, options.learning_rate)
-        for (title, names), times in zip(thawed, _passes(options, len(thawed), rows), strict=True)
-    ]
 
 
 def _contrast(options: Finetune, layers: Layers, features: Encoded, tokenizer: PreTrainedTokenizerBase) -> Phase:

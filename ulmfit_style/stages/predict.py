@@ -6,23 +6,30 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain, tee
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ulmfit_style import lineage
+import yaml
+
 from ulmfit_style.analysis import explain
+from ulmfit_style.artefacts.directory import MANIFEST, RECIPE
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, reading
 from ulmfit_style.errors import UserError
-from ulmfit_style.recipe import Config
+from ulmfit_style.lineage import Resolved, require_finished, required_task
+from ulmfit_style.models import checkpoints
+from ulmfit_style.recipe import Config, load
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.tasks.generation import GenerationTask
 
 if TYPE_CHECKING:
     from ulmfit_style.predictor import Predictor
+
+MODEL_SECTIONS = ("model", "corpus", "pretrain", "adapt", "task", "finetune")
+"""The sections of a config that determine a fine-tuned model."""
 
 STDIN = "-"
 ENDINGS = (".jsonl", ".csv")
@@ -31,13 +38,13 @@ Record = Mapping[str, Any]
 """What one row is in the input or in the output, by the names of its columns."""
 
 
-def check(config: Config) -> None:
+def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check the options, before anything is trained or loaded.
 
     Raises:
         UserError: if there is nothing to answer, or the answers cannot go where they should.
     """
-    options = config.predict
+    options = resolved.config.predict
     if options.input is None:
         raise UserError(f"predict: what? Say predict.input=<a text, a file, or {STDIN} for standard input>")
     if _is_file(options.input):
@@ -45,7 +52,7 @@ def check(config: Config) -> None:
     if options.pair is not None and not _is_text(options.input):
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
     if options.explain:
-        explain.check(lineage.task_of(config, options.model, "predict.model"))
+        explain.check(resolved.task if options.model is None else _task(find_model(resolved)))
     if options.output is None:
         return
     source, output = Path(options.input).expanduser(), Path(options.output).expanduser()
@@ -59,7 +66,33 @@ def check(config: Config) -> None:
         raise UserError(f"predict.output={options.output}: is the input; choose another name")
 
 
-def run(config: Config) -> None:
+def find_model(resolved: Resolved) -> Path:
+    """Return the directory of the model that answers: the one that is named, or the config's own.
+
+    Where `runs/<name>/finetune` was made by the same options, it is taken as it is, and no training data are read.
+
+    Raises:
+        UserError: if it is not there.
+    """
+    config = resolved.config
+    if config.predict.model is not None:
+        return checkpoints.find_finetuned(config.predict.model, "predict.model")
+    named = config.runs / config.name / "finetune"
+    if (named / MANIFEST).exists():
+        recipe, made_by = config.recipe(), yaml.safe_load((named / RECIPE).read_text(encoding="utf-8"))
+        if all(recipe[section] == made_by[section] for section in MODEL_SECTIONS):
+            return named.resolve()
+    instead = ", or name another model: predict.model=<directory or Hub id>"
+    require_finished(resolved, "finetune", "predict", instead)
+    return resolved.artefact("finetune").directory
+
+
+def _task(directory: Path) -> Task:
+    """Return the task that a fine-tuned model was trained on."""
+    return required_task(load(directory / RECIPE))
+
+
+def run(resolved: Resolved) -> None:
     """Answer the rows of the input, and write each answer with all that stood in its row.
 
     No more than a window of rows is in memory. A file of answers is there whole or not at all.
@@ -67,11 +100,9 @@ def run(config: Config) -> None:
     Raises:
         UserError: if there is no model, or something in the input or the options is wrong.
     """
-    check(config)
-    lineage.require_tuned(config, config.predict.model, "predict")
-    source = lineage.tuned(config, config.predict.model, "predict.model").directory
+    config, source = resolved.config, find_model(resolved)
     given, output = str(config.predict.input), config.predict.output
-    task = lineage.task_of(config, config.predict.model, "predict.model").answering_with(config.predict.task)
+    task = _task(source).answering_with(config.predict.task)
     rows = _rows(task, given, config.predict.pair)
     first = next(rows, None)
     if first is None:

@@ -2,20 +2,58 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ulmfit_style import lineage
-from ulmfit_style.recipe import Config
+from ulmfit_style.console import say
+from ulmfit_style.errors import UserError
+from ulmfit_style.lineage import Resolved, Stage, Step
+from ulmfit_style.training import checks
 from ulmfit_style.training.language_model import learn
 
 
-def run(config: Config) -> Path:
-    """Pretrain, unless it was done, and return the directory of the language model."""
-    return lineage.pretrain(config).make(partial(_pretrain, config), config.recipe())
+def check(resolved: Resolved, stages: Sequence[str]) -> None:
+    """Check the model and the options.
+
+    Raises:
+        UserError: if the config pretrains nothing, or the model cannot be trained so.
+    """
+    config = resolved.config
+    if config.model.init == "pretrained":
+        remedy = "take an architecture, model=mini_bert, or model.init=scratch"
+        raise UserError(f"pretrain: {config.model.title()} is pretrained; {remedy}")
+    if config.pretrain is None:
+        raise UserError("pretrain=none: nothing is pretrained; choose how with pretrain=plain")
+    checks.language_model(config, "pretrain", config.pretrain)
+    checks.can_be_restored(config)
 
 
-def _pretrain(config: Config, directory: Path) -> None:
-    assert config.pretrain is not None  # lineage refused otherwise
-    source = lineage.scratch(config).directory
-    learn(config, config.pretrain, source, lineage.general_text(config), directory)
+def determinants(resolved: Resolved) -> dict[str, Any]:
+    """Return what the pretrained model depends on."""
+    assert resolved.config.pretrain is not None  # it was checked
+    return {
+        "init": {"scratch": resolved.artefact("scratch").fingerprint},
+        "corpus": resolved.pretraining_text.identity,
+        "pretrain": resolved.config.pretrain.determinants(),
+    }
+
+
+def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
+    """Return the step, where it is typed."""
+    title = f"pretrain: {resolved.config.model.title()} learns the general text"
+    return [Step(stage, resolved, title)] if "pretrain" in stages else []
+
+
+def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
+    """Say what to type next."""
+    if resolved.config.task is not None and not {"adapt", "finetune"} & set(stages):
+        say("Next: make adapt finetune, with the same options")
+
+
+def run(step: Step, directory: Path) -> None:
+    """Train the language model."""
+    config, resolved = step.config, step.resolved
+    assert config.pretrain is not None  # it was checked
+    source = resolved.artefact("scratch").directory
+    learn(config, config.pretrain, source, resolved.pretraining_text, directory)

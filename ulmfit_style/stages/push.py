@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,17 +19,18 @@ from ulmfit_style.cli.composing import overrides_of
 from ulmfit_style.console import say, show
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
+from ulmfit_style.lineage import Resolved, require_finished
 from ulmfit_style.publishing import card, export, upload
 from ulmfit_style.recipe import Config, from_recipe, load
 
 
-def check(config: Config) -> None:
+def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check what can be known before anything is trained: where to, with which token, and the author's paragraphs.
 
     Raises:
         UserError: if something of it is missing or wrong.
     """
-    repo = config.hub.repo
+    config, repo = resolved.config, resolved.config.hub.repo
     if repo is None:
         raise UserError("push: where to? Say hub.repo=<name> for your own account, or hub.repo=<account>/<name>")
     if not hub.is_id(repo):
@@ -39,7 +40,18 @@ def check(config: Config) -> None:
         _token()
 
 
-def run(config: Config, directory: Path) -> None:
+def run(resolved: Resolved) -> None:
+    """Upload the finished model of a config: by default the fine-tuned one, or without a task the adapted one.
+
+    Raises:
+        UserError: if it is not finished; and as `upload_directory`.
+    """
+    stage = resolved.config.push.stage or ("adapt" if resolved.config.task is None else "finetune")
+    require_finished(resolved, stage, "push")
+    upload_directory(resolved.config, resolved.artefact(stage).directory)
+
+
+def upload_directory(config: Config, directory: Path) -> None:
     """Upload the model of a finished directory to the repository `hub.repo`, or list what would be uploaded.
 
     Raises:
@@ -47,7 +59,6 @@ def run(config: Config, directory: Path) -> None:
             repository that may not or should not be written to, and whatever goes wrong on the way. The directory is
             only read, and the repository changes in one commit or not at all.
     """
-    check(config)
     if not (directory / MANIFEST).exists():
         stage = directory.name.partition("-")[0]
         raise UserError(f"push: there is no finished model in {directory}; make it with the same options: make {stage}")

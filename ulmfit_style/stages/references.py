@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ulmfit_style import lineage, processes
-from ulmfit_style.artefacts.directory import METRICS, write_json
+from ulmfit_style.artefacts.directory import METRICS, Artefact, write_json
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled
-from ulmfit_style.recipe import Config
+from ulmfit_style.lineage import Resolved, Stage, Step
 
 FEATURES = "features.npy"
 
@@ -21,16 +20,31 @@ Featurise = Callable[[Sequence[str], Sequence[str]], tuple[Any, Any]]
 """Features of the training texts, and of unseen ones."""
 
 
-def run(config: Config) -> Path:
-    """Fit and score the reference models, unless it was done, and return the directory of their scores."""
-    return lineage.references(config).make(partial(_references, config), config.recipe())
+def determinants(resolved: Resolved) -> dict[str, Any]:
+    """Return what the scores of the reference models depend on."""
+    return {
+        "kind": type(resolved.task).__name__,
+        "init": resolved.start.identity,
+        "data": resolved.rows_digest,
+        "max_length": resolved.config.finetune.max_length,
+    }
 
 
-def _references(config: Config, directory: Path) -> None:
-    if not processes.is_main():
-        return
-    task = lineage.required_task(config)
-    model, rows = task.reference(), labelled.load(task)
+def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
+    """Return what a fine-tuned model is held against: the reference models, and the same without adaptation."""
+    if "finetune" not in stages or not resolved.config.compare:
+        return []
+    simple = Step(stage, resolved, "references: simple models on the same rows")
+    if resolved.config.adapt is None:
+        return [simple]
+    title = "finetune, not adapted: for comparison"
+    return [simple, Step(resolved.stages["finetune"], resolved.variant(adapt=None), title, "finetune-not-adapted")]
+
+
+def run(step: Step, directory: Path) -> None:
+    """Fit and score the reference models."""
+    resolved, task = step.resolved, step.resolved.task
+    model, rows = task.reference(), resolved.rows
     right = [task.target(row) for row in rows.test]
     simple = [task.untrained(row) for row in rows.test]
     found = {name: task.measure([own[name] for own in simple], right) for name in simple[0]}
@@ -42,7 +56,7 @@ def _references(config: Config, directory: Path) -> None:
         return
     texts, unseen = ([" ".join(task.texts(row)) for row in split] for split in (rows.train, rows.test))
     targets = [task.target(row) for row in rows.train]
-    kinds: dict[str, Featurise] = {"TF-IDF": _tfidf, "frozen features": partial(_frozen, config)}
+    kinds: dict[str, Featurise] = {"TF-IDF": _tfidf, "frozen features": partial(_frozen, resolved)}
     for kind, featurise in kinds.items():
         name = f"{kind} + {model.name}"
         features, of_unseen = featurise(texts, unseen)
@@ -65,7 +79,7 @@ def _tfidf(texts: Sequence[str], unseen: Sequence[str]) -> tuple[Any, Any]:
     return vectorizer.fit_transform(texts), vectorizer.transform(unseen)
 
 
-def _frozen(config: Config, texts: Sequence[str], unseen: Sequence[str]) -> tuple[Any, Any]:
+def _frozen(resolved: Resolved, texts: Sequence[str], unseen: Sequence[str]) -> tuple[Any, Any]:
     """Return the checkpoint's last hidden states, averaged over a text's tokens: (texts, hidden), (unseen, hidden).
 
     They are standardised by those of `texts`.
@@ -74,11 +88,13 @@ def _frozen(config: Config, texts: Sequence[str], unseen: Sequence[str]) -> tupl
     from sklearn.preprocessing import StandardScaler
     from transformers import AutoModel, AutoTokenizer
 
-    source = lineage.start(config).directory
+    source, config = resolved.start.directory, resolved.config
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     body = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False).eval()
     features = partial(_features, body, tokenizer, config.finetune.max_length)
-    kept = lineage.features(config)
+    # The references of all samples of labels share the features of the test rows.
+    test_digest = labelled.digest_of(resolved.task, resolved.rows.test)
+    kept = Artefact("features", {**determinants(resolved), "data": test_digest}, config.runs)
     kept.make(lambda directory: np.save(directory / FEATURES, features(unseen)), config.recipe(), alone=True)
     scaler = StandardScaler()
     return scaler.fit_transform(features(texts)), scaler.transform(np.load(kept.directory / FEATURES))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ulmfit_style import lineage
 from ulmfit_style.analysis import explain
 from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
+from ulmfit_style.lineage import Resolved, required_task
 from ulmfit_style.publishing.report import beside, content, runs
 from ulmfit_style.publishing.report.page import Drawer, write
 from ulmfit_style.publishing.report.runs import Run
@@ -19,12 +19,13 @@ MAKING = {"pretrain", "adapt", "finetune"}
 """The stages after which there is a run."""
 
 
-def check(config: Config, stages: Sequence[str]) -> None:
+def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check the options, before anything is trained.
 
     Raises:
         UserError: if there is nothing to report on, or the page cannot go where it should.
     """
+    config = resolved.config
     output = _output(config)
     if output.suffix != ".html":
         raise UserError(f"report.output={config.report.output}: must end in .html")
@@ -35,21 +36,22 @@ def check(config: Config, stages: Sequence[str]) -> None:
     making = bool(MAKING & set(stages))
     found = [runs.named(config.runs, name) for name in config.report.runs if not making or name != config.name]
     if not config.report.runs and not making:
-        found.append(runs.own(config))
+        found.append(runs.own(resolved))
     if len(config.report.runs) > 1:
         if config.report.explain:
             raise UserError("report.explain: is for the page on one run; give report.runs one name")
         if found:
             beside.check(found)
     elif config.report.explain:
-        explain.check(lineage.required_task(found[0].config if found else config), "report.explain")
+        explain.check(required_task(found[0].config if found else config), "report.explain")
 
 
-def run(config: Config) -> None:
+def run(resolved: Resolved) -> None:
     """Write the page, and its figures beside it."""
+    config = resolved.config
     output, names = _output(config), config.report.runs
     draw = Drawer(output.with_suffix(""))
-    found: list[Run] = [runs.named(config.runs, name) for name in names] or [runs.own(config)]
+    found: list[Run] = [runs.named(config.runs, name) for name in names] or [runs.own(resolved)]
     if len(found) > 1:
         beside.check(found)
         write(beside.page(found, draw), output)

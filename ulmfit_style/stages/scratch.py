@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ulmfit_style import lineage, processes
 from ulmfit_style.console import say
 from ulmfit_style.data.new_tokenizer import DECODER, learn
 from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.lineage import Resolved, Stage, Step
 from ulmfit_style.models import checkpoints
 from ulmfit_style.models.architectures import ENCODER_DECODER, has_head, is_encoder_decoder
-from ulmfit_style.recipe import Config
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,18 +30,34 @@ ENCODER = {
 DECODER_HEAD = "AutoModelForCausalLM"
 
 
-def run(config: Config) -> Path:
-    """Make the model, unless it was done, and return its directory."""
-    return lineage.scratch(config).make(partial(_scratch, config), config.recipe())
+def determinants(resolved: Resolved) -> dict[str, Any]:
+    """Return what the model with random weights depends on."""
+    model = resolved.config.model
+    if model.checkpoint is not None:
+        return {"seed": model.seed, "like": checkpoints.resolve(model).identity}
+    assert model.tokenizer is not None  # the config was checked
+    made_of = {"architecture": model.architecture, "tokenizer": model.tokenizer.determinants()}
+    return {"seed": model.seed, "model": made_of, "corpus": resolved.pretraining_text.identity}
 
 
-def _scratch(config: Config, directory: Path) -> None:
-    if not processes.is_main():
-        return
+def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
+    """Return the step, where a model with random weights is pretrained or fine-tuned."""
+    config = resolved.config
+    if config.model.init != "scratch" or (config.pretrain is not None and "pretrain" not in stages):
+        return []
+    return [Step(stage, resolved, f"scratch: {config.model.title()} with random weights")]
+
+
+def run(step: Step, directory: Path) -> None:
+    """Make the model and its tokenizer.
+
+    Raises:
+        UserError: if the architecture cannot be built, or the text makes too few tokens.
+    """
     import transformers
     from transformers import AutoConfig, AutoTokenizer, set_seed
 
-    model = config.model
+    model = step.config.model
     tokenizer: PreTrainedTokenizerBase
     if model.checkpoint is not None:
         source = checkpoints.resolve(model).directory
@@ -51,7 +66,7 @@ def _scratch(config: Config, directory: Path) -> None:
     else:
         assert model.tokenizer is not None  # the config was checked
         masked = _head((model.architecture or {})["model_type"]) != DECODER_HEAD
-        texts, special = lineage.general_text(config).train, ENCODER if masked else DECODER
+        texts, special = step.resolved.pretraining_text.train, ENCODER if masked else DECODER
         learnt = learn(model.tokenizer, "model.tokenizer", texts.batches(), len(texts), special)
         if (made := learnt.get_vocab_size()) < model.tokenizer.vocab_size:
             problem = f"the text to train on makes {made:,} tokens; ask for fewer, or give more text"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +20,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ulmfit_style import lineage, processes
+from ulmfit_style import processes
+from ulmfit_style.artefacts.directory import Artefact
 from ulmfit_style.console import say
 from ulmfit_style.data.new_tokenizer import DECODER, learn
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints
 from ulmfit_style.models.tokenizer_pair import TokenizerPair
 from ulmfit_style.recipe import Config
+from ulmfit_style.tasks.base import Row
 
 if TYPE_CHECKING:
     from ulmfit_style.config.stages import Model
@@ -34,10 +37,16 @@ POSITIONS = 512
 """Tokens that a decoder from scratch writes at most, unless `task.max_target_length` asks for more."""
 
 
-def tokenizers(config: Config, source: PreTrainedTokenizerBase) -> TokenizerPair:
+def tokenizers(
+    config: Config, source: PreTrainedTokenizerBase, artefact: Artefact, rows: Sequence[Row]
+) -> TokenizerPair:
     """Return the encoder's tokenizer with that of the decoder, which ends a text, and puts nothing before it.
 
     A new one is trained on the right answers of the training rows, once.
+
+    Args:
+        artefact: That of a new tokenizer.
+        rows: The training rows.
 
     Raises:
         UserError: if the decoder's tokenizer has no token that ends a text.
@@ -48,8 +57,7 @@ def tokenizers(config: Config, source: PreTrainedTokenizerBase) -> TokenizerPair
         place = checkpoints.resolve(checkpoint, "model.decoder").directory
         made = checkpoints.tokenizer(place)
     elif config.model.decoder == "scratch":
-        artefact = lineage.decoder_tokenizer(config)
-        place = artefact.make(partial(_learn, config), config.recipe())
+        place = artefact.make(partial(_learn, config, rows), config.recipe())
         made = checkpoints.tokenizer(place)
     end = made.eos_token or made.sep_token
     if end is None or not made.is_fast:
@@ -62,11 +70,11 @@ def tokenizers(config: Config, source: PreTrainedTokenizerBase) -> TokenizerPair
     return TokenizerPair(source, PreTrainedTokenizerFast(tokenizer_object=backend, **special))
 
 
-def _learn(config: Config, directory: Path) -> None:
+def _learn(config: Config, rows: Sequence[Row], directory: Path) -> None:
     if not processes.is_main():
         return
-    task, rows = lineage.required_task(config), lineage.trained_rows(config)
-    texts, options = [str(task.target(row)) for row in rows], config.model.decoder_tokenizer
+    assert config.task is not None  # there are rows
+    texts, options = [str(config.task.target(row)) for row in rows], config.model.decoder_tokenizer
     learnt = learn(options, "model.decoder_tokenizer", [texts], len(texts), DECODER)
     say(f"  a new tokenizer of {learnt.get_vocab_size():,} tokens, from {len(texts):,} right answers")
     PreTrainedTokenizerFast(tokenizer_object=learnt, **DECODER).save_pretrained(directory)

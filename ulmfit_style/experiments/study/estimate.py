@@ -14,7 +14,7 @@ from ulmfit_style.data import corpus, labelled
 from ulmfit_style.experiments.study.trials import Plan, Trial
 from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import Config
-from ulmfit_style.stages import setfit
+from ulmfit_style.stages import resolve
 
 CHARACTERS_A_TOKEN = 4.5
 """Of English text; this is an estimate."""
@@ -44,7 +44,7 @@ class Estimate:
         missing = {
             artefact.fingerprint: trial.config
             for trial in trials
-            if trial.config.adapt is not None and not (artefact := lineage.adapt(trial.config)).finished
+            if trial.config.adapt is not None and not (artefact := trial.resolved.artefact("adapt")).finished
         }
         return sum(map(self._of_trial, trials)) + sum(map(_adapting, missing.values())) + self._of_references
 
@@ -58,15 +58,13 @@ class Estimate:
         plan = self._plan
         study, task = plan.base.study, lineage.required_task(plan.base)
         samples = [plan.at(plan.base, labels, seed) for labels in plan.labels for seed in study.seeds]
-        missing = [config for config in samples if not lineage.references(config).finished]
+        missing = [config for config in samples if not resolve(config).artefact("references").finished]
         fitted, texts = 0, 0.0
         if "linear" in study.references and task.reference() is not None:
             fitted = len(missing)
             texts += FORWARD * sum(len(labelled.load(lineage.required_task(config)).train) for config in missing)
-            if missing and not lineage.features(plan.base).finished:
+            if missing:
                 texts += FORWARD * len(labelled.load(task).test)
-        if "setfit" in study.references and setfit.is_possible(plan.base):
-            texts += setfit.STEPS * setfit.TEXTS * sum(not lineage.setfit(config).finished for config in samples)
         return OVERHEAD * fitted + texts * _length(plan.base) / _speed(plan.base.model) if texts else 0.0
 
 

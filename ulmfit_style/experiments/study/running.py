@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
-from ulmfit_style import chain, launch, lineage
+from ulmfit_style import chain, lineage
 from ulmfit_style.artefacts.directory import METRICS, Artefact, discard_weights, read_json
-from ulmfit_style.console import duration, say
+from ulmfit_style.console import duration, muted, say
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments.study import report, results
 from ulmfit_style.experiments.study.estimate import Estimate
 from ulmfit_style.experiments.study.results import Reference, Result
 from ulmfit_style.experiments.study.trials import Labels, Plan, Point, Trial, plan
-from ulmfit_style.stages import references, setfit
+from ulmfit_style.stages import resolve
 
 
 def run(overrides: Sequence[str]) -> None:
@@ -87,7 +87,7 @@ class _Running:
         """Make a trial's artefacts; return what went wrong, if anything."""
         say(f"[{self.number}/{self.total}] {trial.title}", style="bold")
         started = time.monotonic()
-        if (error := launch.attempt(trial.config, trial.title)) is not None:
+        if (error := chain.attempt(trial.config, trial.title)) is not None:
             return error
         self.left = [other for other in self.left if other.artefact.fingerprint != trial.artefact.fingerprint]
         self.estimate.learn(trial)
@@ -111,20 +111,17 @@ class _Running:
 
     def references(self, trial: Trial) -> Iterator[Reference]:
         """Fit the reference models on the rows of a trial, unless it was done, and return what they showed."""
-        wanted = self.plan.base.study.references
+        if "linear" not in self.plan.base.study.references:
+            return
         config = self.plan.at(self.plan.base, trial.labels, trial.seed)
-        stages = []
-        if "linear" in wanted:
-            stages.append(("references", "reference models", lineage.references(config), references.run))
-        if "setfit" in wanted and setfit.is_possible(config):
-            stages.append(("setfit", setfit.NAME, lineage.setfit(config), setfit.run))
-        for role, title, artefact, stage in stages:
-            if not artefact.finished:
-                say(f"{title}, {trial.sample}", style="bold")
-                chain.prepare()
-                stage(config)
-            artefact.link(self.plan.folder, f"{role}-{results.slug(trial, arm=False)}")
-            yield from results.of_references(trial, artefact)
+        resolved = resolve(config.model_copy(update={"compare": True, "adapt": None}))
+        (step,) = resolved.stages["references"].steps(resolved, ["finetune"])
+        if not step.artefact.finished:
+            say(f"reference models, {trial.sample}", style="bold")
+            with muted():
+                chain.make_here([step], self.plan.folder)
+        step.artefact.link(self.plan.folder, f"references-{results.slug(trial, arm=False)}")
+        yield from results.of_references(trial, step.artefact)
 
 
 def _one_each(trials: Sequence[Trial]) -> list[Trial]:

@@ -14,7 +14,9 @@ from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import muted, say
 from ulmfit_style.data import labelled, pins
 from ulmfit_style.errors import UserError
+from ulmfit_style.lineage import Resolved
 from ulmfit_style.recipe import Config
+from ulmfit_style.stages import resolve
 
 Labels = int | str | None
 """A number of labelled rows, `all` of them, or None for what the task says."""
@@ -34,9 +36,14 @@ class Trial:
     config: Config
 
     @cached_property
+    def resolved(self) -> Resolved:
+        """What the trial reads and makes."""
+        return resolve(self.config)
+
+    @property
     def artefact(self) -> Artefact:
         """What the trial makes."""
-        return lineage.finetune(self.config)
+        return self.resolved.artefact("finetune")
 
     @property
     def sample(self) -> str:
@@ -159,9 +166,10 @@ def _check(made: Plan) -> None:
     rows: dict[str, str] = {}
     for (arm, point), config in made.variants.items():
         first = made.at(config, made.labels[0], study.seeds[0])
+        resolved = resolve(first)
         with muted():
-            chain.plan(first, chain.TRIAL)
-        other = owners.setdefault(lineage.finetune(first).fingerprint, arm)
+            chain.plan(resolved, chain.TRIAL)
+        other = owners.setdefault(resolved.artefact("finetune").fingerprint, arm)
         if other != arm:
             raise UserError(
                 f"study.arms: '{arm}' and '{other}' are the same recipe{' at ' * bool(point)}{' '.join(point)}"

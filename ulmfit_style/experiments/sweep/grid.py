@@ -7,13 +7,14 @@ from functools import partial
 
 from rich.table import Table
 
-from ulmfit_style import chain, launch, lineage
+from ulmfit_style import chain, lineage
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli import hydra_flags
 from ulmfit_style.cli.composing import compose, grid
 from ulmfit_style.console import say, show
 from ulmfit_style.data import pins
 from ulmfit_style.errors import UserError
+from ulmfit_style.stages import resolve
 
 
 def run(overrides: Sequence[str]) -> None:
@@ -29,11 +30,11 @@ def run(overrides: Sequence[str]) -> None:
     points = grid(overrides)
     if len(points) < 2:
         raise UserError("sweep: give an option several values, for example finetune.learning_rate=2e-5,5e-5,1e-4")
-    hydra_flags.run(partial(launch.run, stages=chain.TRIAL), ["--multirun", *overrides])
+    hydra_flags.run(partial(chain.run, stages=chain.TRIAL), ["--multirun", *overrides])
 
     # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
     configs = [pins.pinned(compose(point)) for point in points]
-    directories = [lineage.finetune(config).directory for config in configs]
+    directories = [resolve(config).artefact("finetune").directory for config in configs]
     results = [read_json(directory / METRICS)["validation"] for directory in directories]
     metric = lineage.required_task(configs[0]).metric
     ranking = sorted(range(len(points)), key=lambda trial: -results[trial]["scores"][metric])

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 
-from ulmfit_style import chain, launch, lineage
+from ulmfit_style import chain
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli import hydra_flags
 from ulmfit_style.cli.composing import compose, grid
@@ -20,6 +20,7 @@ from ulmfit_style.experiments.sweep import grid as plain_grid
 from ulmfit_style.experiments.sweep import report, space
 from ulmfit_style.experiments.sweep.trials import Outcome, Worker, count, folder, options_of, ranked_by
 from ulmfit_style.recipe import Config
+from ulmfit_style.stages import resolve
 
 NUMBER = "ULMFIT_STYLE_TRIAL_NUMBER"
 """Set in the environment of a job by Hydra: which trial it is."""
@@ -42,11 +43,13 @@ def run(typed: Sequence[str]) -> None:
         )
     ranked_by(config)
     seed = config.sweep.seeds[0]
+
+    def check_trial(tried: Config) -> None:
+        chain.plan(resolve(_plain(tried).seeded(seed)), chain.TRIAL)
+
     with muted():
-        chain.plan(_plain(config).seeded(seed), chain.TRIAL)
-        space.check(
-            config, typed, config.sweep.space, lambda tried: chain.plan(_plain(tried).seeded(seed), chain.TRIAL)
-        )
+        check_trial(config)
+        space.check(config, typed, config.sweep.space, check_trial)
     try:
         worker = Worker(pins.pinned(config), typed)
         hydra_flags.run(_trial, ["--multirun", *typed], partial(_search, worker))
@@ -105,11 +108,10 @@ def _trial(config: Config) -> Outcome:
     artefacts: list[str] = []
     for seed in sweep.seeds:
         seeded = plain.seeded(seed)
-        trial = TrialInTraining(sweep, config.runs / plain.name, plain.name, number, scores)
+        trial = TrialInTraining(sweep, ranked_by(config), config.runs / plain.name, plain.name, number, scores)
         try:
-            artefact = lineage.finetune(seeded)
-            with trial.here():
-                error = None if artefact.measured else launch.attempt(seeded, f"trial {number}")
+            artefact = resolve(seeded).artefact("finetune")
+            error = None if artefact.measured else chain.attempt(seeded, f"trial {number}", trial)
         except Pruned:
             return Outcome("pruned", scores, intervals, artefacts)
         except UserError as problem:

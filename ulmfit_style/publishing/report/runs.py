@@ -11,6 +11,7 @@ from ulmfit_style.artefacts import finished
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, Artefact
 from ulmfit_style.artefacts.finished import Made
 from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.lineage import Resolved
 from ulmfit_style.recipe import Config, load
 
 MODELS = ("finetune", "adapt", "pretrain")
@@ -42,13 +43,13 @@ class Run:
         return next((made for made in self.chain if made.stage == name), None)
 
 
-def own(config: Config) -> Run:
+def own(resolved: Resolved) -> Run:
     """Return the run of a config: its last model that is finished.
 
     Raises:
         UserError: if none is, naming the command that makes it, and the nearest one that there is.
     """
-    models = list(_models(config))
+    config, models = resolved.config, list(_models(resolved))
     for artefact in models:
         if artefact.measured:
             return of(artefact.directory, config.name)
@@ -59,14 +60,15 @@ def own(config: Config) -> Run:
     raise UserError(f"report: {why}; run `{stages}` with the same options, or name a run: report.runs=<name>")
 
 
-def _models(config: Config) -> Iterator[Artefact]:
+def _models(resolved: Resolved) -> Iterator[Artefact]:
     """Yield the models of a config, the last one of the chain first."""
+    config = resolved.config
     if config.task is not None:
-        yield lineage.finetune(config)
+        yield resolved.artefact("finetune")
     if config.adapt is not None:
-        yield lineage.adapt(config)
+        yield resolved.artefact("adapt")
     if config.pretrain is not None and config.model.init == "scratch":
-        yield lineage.pretrain(config)
+        yield resolved.artefact("pretrain")
 
 
 def named(runs: Path, name: str) -> Run:
