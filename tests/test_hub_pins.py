@@ -14,6 +14,8 @@ import pytest
 from tests.hub_server import Hub, Repo, serve
 from ulmfit_style.artefacts.directory import write_json
 from ulmfit_style.data import pins
+from ulmfit_style.errors import UserError
+from ulmfit_style.recipe import Config
 
 MODEL, DATA = "them/tiny", "them/reviews"
 
@@ -109,13 +111,38 @@ def test_a_pinned_config_of_a_run_that_is_up_to_date_asks_the_hub_for_nothing_th
     assert [request for request in hub.requests if request.method != "HEAD" and "/resolve/" in request.path] == []
 
 
-def test_the_recipe_of_what_is_made_tells_the_commit(hub: Hub, plan, compose_tiny, monkeypatch):
-    config = compose_tiny(f"model.checkpoint={MODEL}", "corpus=file", f"corpus.path=hub:{DATA}/data/all.csv")
+OPTIONS = {
+    "task.path": ["task.path={}"],
+    "task.path.test": ["task.path={{train: a.csv, test: {}}}"],
+    "corpus.path": ["corpus=file", "corpus.path={}"],
+    "adapt.general": ["adapt.general={}"],
+    "pretrain.path": ["pretrain=plain", "pretrain.path={}"],
+    "evaluate.path": ["evaluate.path={}"],
+    "predict.input": ["predict.input={}"],
+}
+"""How each option that names a file is set."""
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_that_names_a_file_of_the_hub_is_pinned(compose_tiny, option: str):
+    def naming(file: str) -> Config:
+        return compose_tiny(*(override.format(file) for override in OPTIONS[option]))
+
+    config = naming(f"hub:{DATA}/data/all.csv")
     config.runs.mkdir()
-    write_json(config.runs / pins.PINS, {MODEL: "a" * 40, f"hub:{DATA}": "b" * 40})
+    write_json(config.runs / pins.PINS, {f"hub:{DATA}": "b" * 40})
+    assert f"hub:{DATA}/data" not in str(pins.pinned(config).recipe())
+    assert f"hub:{DATA}@{'b' * 40}/data/all.csv" in str(pins.pinned(config).recipe())
+    with pytest.raises(UserError, match=rf"^{option}=hub:nonsense: write hub:<account>/<name>/<file>"):
+        pins.pinned(naming("hub:nonsense"))
+
+
+def test_the_checkpoint_and_the_decoder_are_pinned_in_the_recipe(compose_tiny):
+    config = compose_tiny(f"model.checkpoint={MODEL}", "model.decoder=them/decoder")
+    config.runs.mkdir()
+    write_json(config.runs / pins.PINS, {MODEL: "a" * 40, "them/decoder": "c" * 40})
     recipe = pins.pinned(config).recipe()
-    assert recipe["model"]["revision"] == "a" * 40
-    assert recipe["corpus"]["path"] == [f"hub:{DATA}@{'b' * 40}/data/all.csv"]
+    assert (recipe["model"]["revision"], recipe["model"]["decoder_revision"]) == ("a" * 40, "c" * 40)
     assert recipe["task"] == config.recipe()["task"]  # a file of one's own
 
 

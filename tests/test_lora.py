@@ -199,7 +199,7 @@ def test_a_killed_run_ends_with_the_same_best_state(
                 raise Killed
             return course.lesson.collate(rows)
 
-        best = Best("accuracy", partial(metric, course.model, tokenizer, task, labelled.watched(task)[1], 32), 5)
+        best = Best("accuracy", partial(metric, course.model, tokenizer, task, labelled.load(task).watched[1], 32), 5)
         lesson = Lesson(course.lesson.objective, course.lesson.rows, counted)
         train(Course(course.model, course.phases, course.settings, lesson), folder, best=best)
         merge(course.model)

@@ -152,12 +152,12 @@ class Resolved:
     @cached_property
     def rows_digest(self) -> str:
         """The digest of all rows that are trained on or scored."""
-        return self.rows.digest(self.task)
+        return self.rows.digest
 
     @cached_property
     def watched(self) -> tuple[list[Row], list[Row]]:
         """The rows to train on, and those by which `finetune.patience` chooses the state that is kept."""
-        return labelled.watched(self.task)
+        return self.rows.watched
 
     @property
     def trained_rows(self) -> list[Row]:

@@ -54,7 +54,8 @@ def find_inputs(task: Task, present: Sequence[str], source: str) -> dict[str, st
     """
     names = {}
     for field, column in task.inputs().items():
-        candidates = [name for name in (column.name, field) if name in present][:1] or _known(column, present)
+        by_field = [name for name in (column.name, field) if name is not None and name in present]
+        candidates = by_field[:1] or _known(column, present)
         if len(candidates) != 1:
             name = column.name or field
             remedy = f"call it '{name}'{nearest(name, present)}"

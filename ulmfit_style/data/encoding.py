@@ -45,28 +45,28 @@ def open_text(path: Path) -> Iterator[IO[str]]:
         UserError: naming the encoding that the file seems to have, and the command that converts it.
     """
     with _open_bytes(path) as file:
-        start = file.read(4096)
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or max(start[::2].count(0), start[1::2].count(0)) > len(start) / 8:
-        raise UserError(f"{path}:1: is not UTF-8, but UTF-16; {_remedy('UTF-16', path)}")
-    if b"\0" in start:
-        raise UserError(f"{path}: contains zero bytes, so it is not a text file; export it as csv in UTF-8")
-    try:
-        with io.TextIOWrapper(_open_bytes(path), encoding="utf-8-sig", newline="") as file:
-            yield file
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path) from error
+        start = file.peek(4096)[:4096]
+        zeros = max(start[::2].count(0), start[1::2].count(0))
+        if start.startswith((b"\xff\xfe", b"\xfe\xff")) or zeros > len(start) / 8:
+            raise UserError(f"{path}:1: is not UTF-8, but UTF-16; {_remedy('UTF-16', path)}")
+        if zeros:
+            raise UserError(f"{path}: contains zero bytes, so it is not a text file; export it as csv in UTF-8")
+        try:
+            yield io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path) from error
 
 
-def _open_bytes(path: Path) -> Any:
+def _open_bytes(path: Path) -> io.BufferedReader:
     compression = COMPRESSIONS.get(path.suffix.lower())
-    return path.open("rb") if compression is None else compression(path)
+    return io.BufferedReader(path.open("rb", buffering=0) if compression is None else compression(path))
 
 
 def _not_utf8(path: Path) -> UserError:
     """Return the error that says which lines of a file are not UTF-8, and what they look like."""
     wrong_lines, sample = [], b""
     with _open_bytes(path) as file:
-        for number, line in enumerate(io.BufferedReader(file), start=1):
+        for number, line in enumerate(file, start=1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError:

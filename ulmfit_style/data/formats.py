@@ -66,22 +66,24 @@ def _text_format(parse: Callable[[IO[str]], Iterator[Record]], *, of_documents: 
 
 
 def _delimited(file: IO[str], delimiter: str) -> Iterator[Record]:
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    reader, line = csv.reader(file, delimiter=delimiter, strict=True), 0
     try:
         header = [nfc(name) for name in next(reader, [])]
         repeated = [name for name, count in Counter(header).items() if count > 1]
         if repeated:
             yield 1, f"the header has two columns '{repeated[0]}'"
             return
-        for values in filter(None, reader):
+        line = reader.line_num
+        for values in reader:
+            line = reader.line_num
             if len(values) == len(header):
-                yield reader.line_num, dict(zip(header, values, strict=True))
-            else:
+                yield line, dict(zip(header, values, strict=True))
+            elif values:
                 remedy = "a text that contains the separator needs quotes"
-                yield reader.line_num, f"has {len(values)} columns, and the header {len(header)}; {remedy}"
+                yield line, f"has {len(values)} columns, and the header {len(header)}; {remedy}"
     except csv.Error as error:
-        # line_num is still that of the record before. Where the next record starts cannot be known.
-        yield reader.line_num + 1, f"cannot be parsed ({error}); is a quote not closed?"
+        # Where the next record starts cannot be known.
+        yield line + 1, f"cannot be parsed ({error}); is a quote not closed?"
 
 
 def _json_lines(file: IO[str]) -> Iterator[Record]:

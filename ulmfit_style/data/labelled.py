@@ -60,14 +60,10 @@ class Labelled:
         return sampling.watch(self.task, self.train)
 
     @cached_property
-    def content(self) -> str:
+    def digest(self) -> str:
         """The digest of all that training and scoring read."""
         rows = [_content(self.task, rows) for rows in (self.train, self.validation, self.test)]
         return digest([*rows, self.classes])
-
-    def digest(self, task: Task) -> str:
-        """Return the digest of all that training and scoring read."""
-        return self.content
 
 
 def digest_of(task: Task, rows: Sequence[Row]) -> str:
@@ -84,11 +80,6 @@ def load(task: Task) -> Labelled:
     """Read a task's rows as `read` does, but once a process, whichever samples are drawn of them."""
     whole = task.unsampled()
     return read(task) if task == whole else load(whole).sampled(task)
-
-
-def watched(task: Task) -> tuple[list[Row], list[Row]]:
-    """Return `Labelled.watched` of a task's rows."""
-    return load(task).watched
 
 
 def read(task: Task) -> Labelled:

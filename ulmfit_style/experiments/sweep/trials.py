@@ -194,7 +194,7 @@ class Worker:
         task = lineage.required_task(config)
         recipe = {name: getattr(config, name) for name in ("model", "corpus", "pretrain", "adapt", "finetune")}
         options = {name: None if section is None else section.determinants() for name, section in recipe.items()}
-        data = {"the labelled rows, digest": labelled.load(task).digest(task)[:8]}
+        data = {"the labelled rows, digest": labelled.load(task).digest[:8]}
         return {"sweep": compared, "task": task.determinants(), **options, **data}
 
     @contextmanager

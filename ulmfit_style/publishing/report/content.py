@@ -75,7 +75,7 @@ def scored(run: Run) -> Scored | None:
     try:
         with muted():
             found = labelled.load(task)
-        if found.digest(task) != run.model.determinants["data"]:
+        if found.digest != run.model.determinants["data"]:
             found, problem = None, "The labelled rows are others now than those of this run; their texts are not shown."
     except UserError as error:
         problem = f"The labelled rows cannot be read any more: {error}"
