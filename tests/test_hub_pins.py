@@ -1,21 +1,21 @@
 """What is named on the Hub without a revision stays what it was when first used: over HTTP, to a Hub that runs here."""
 
 import json
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from tests.hub_server import Hub, Repo, serve
 from ulmfit_style.artefacts.directory import write_json
-from ulmfit_style.data import pins
+from ulmfit_style.data import corpus, labelled, pins
 from ulmfit_style.errors import UserError
+from ulmfit_style.lineage import resolve
+from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import Config
+from ulmfit_style.stages import STAGES
 
 MODEL, DATA = "them/tiny", "them/reviews"
 
@@ -39,76 +39,60 @@ def move_on(hub: Hub) -> None:
 
 
 @pytest.fixture
-def plan(hub: Hub, tiny_overrides: list[str], tmp_path: Path) -> Callable[..., tuple[str, str]]:
-    """Plan to adapt a model of the Hub to text of the Hub, in a process; return the fingerprint and all that it says.
+def adapted(hub: Hub, compose_tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return the fingerprint of a model of the Hub that is adapted to text of the Hub."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
 
-    HF_ENDPOINT is read when huggingface_hub is imported.
-    """
-
-    def run(*overrides: str, runs: str = "runs", **variables: str) -> tuple[str, str]:
-        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
-        own = [override for override in tiny_overrides if not override.startswith(("runs=", "task.path="))]
+    def run(*overrides: str, runs: str = "runs", offline: bool = False) -> str:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        for read in (checkpoints.resolve, corpus.load, labelled.load):
+            getattr(read, "cache_clear", lambda: None)()
         named = [f"model.checkpoint={MODEL}", f"task.path=hub:{DATA}/data/all.csv", f"runs={tmp_path / runs}"]
-        command = [sys.executable, "-m", "ulmfit_style", "plan", "adapt", *own, *named, *overrides]
-        ended = subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stderr
-        return re.findall(r"adapt-([0-9a-f]{8})", ended.stdout)[0], ended.stdout
+        return resolve(compose_tiny(*named, *overrides), STAGES).artefact("adapt").fingerprint
 
     return run
 
 
-def test_the_same_config_means_the_same_artefact_when_the_hub_moves_on(hub: Hub, plan, tmp_path: Path):
+def test_the_same_config_means_the_same_artefact_when_the_hub_moves_on(hub: Hub, adapted, tmp_path: Path, capsys):
     commits = {MODEL: hub.repos[MODEL].head, f"hub:{DATA}": hub.repos[DATA].head}
-    first, said = plan()
+    first, printed = adapted(), capsys.readouterr().out
     path = tmp_path / "runs/pins.json"
     assert json.loads(path.read_text()) == commits
-    assert f"model.checkpoint={MODEL}: pinned to its commit {commits[MODEL][:8]} ({path})\n" in said
-    assert f"task.path=hub:{DATA}: pinned to its commit {commits[f'hub:{DATA}'][:8]} ({path})\n" in said
+    assert f"model.checkpoint={MODEL}: pinned to its commit {commits[MODEL][:8]} ({path})\n" in printed
+    assert f"task.path=hub:{DATA}: pinned to its commit {commits[f'hub:{DATA}'][:8]} ({path})\n" in printed
 
-    move_on(hub)
-    again, said = plan()
-    assert again == first
-    assert "pinned" not in said
-    assert json.loads(path.read_text()) == commits
-
-
-def test_another_folder_of_runs_and_a_removed_pin_mean_what_is_there_now(hub: Hub, plan, tmp_path: Path):
-    first, _ = plan()
-    move_on(hub)
-    elsewhere, _ = plan(runs="elsewhere")
-    (tmp_path / "runs/pins.json").unlink()
-    assert first != elsewhere == plan()[0]
-
-
-def test_a_revision_that_is_given_counts_and_pins_nothing(hub: Hub, plan, tmp_path: Path):
-    old = hub.repos[MODEL].head
-    _, said = plan("model.revision=main", f"task.path=hub:{DATA}@main/data/all.csv", runs="main")
-    assert "pinned" not in said
-    assert not (tmp_path / "main/pins.json").exists()
-    pinned, _ = plan()
-    move_on(hub)
-    assert plan(f"model.revision={old}")[0] == pinned
-    newest, _ = plan("model.revision=main")
-    assert newest != pinned
-    # The rows are others too.
-    assert plan("model.revision=main", f"task.path=hub:{DATA}@main/data/all.csv")[0] not in (newest, pinned)
-
-
-def test_without_the_network_what_was_downloaded_is_found_and_can_be_pinned(hub: Hub, plan, tmp_path: Path):
-    first, _ = plan()
     move_on(hub)
     hub.requests.clear()
-    assert plan(HF_HUB_OFFLINE="1")[0] == first
-    assert plan(HF_HUB_OFFLINE="1", runs="elsewhere")[0] == first
+    assert adapted() == first
+    assert "pinned" not in capsys.readouterr().out
+    assert json.loads(path.read_text()) == commits
+    downloads = [request for request in hub.requests if request.method != "HEAD" and "/resolve/" in request.path]
+    assert downloads == []  # all that the pins mean is there
+
+    assert adapted(runs="elsewhere") != first
+    path.unlink()
+    assert adapted() == adapted(runs="elsewhere")
+
+
+def test_a_revision_that_is_given_counts_and_pins_nothing(hub: Hub, adapted, tmp_path: Path):
+    newest = ["model.revision=main", f"task.path=hub:{DATA}@main/data/all.csv"]
+    old, before = hub.repos[MODEL].head, adapted(*newest)
+    assert not (tmp_path / "runs/pins.json").exists()
+    pinned = adapted()
+    move_on(hub)
+    assert adapted(f"model.revision={old}") == pinned
+    assert len({pinned, before, adapted("model.revision=main"), adapted(*newest)}) == 3  # `before` is what was pinned
+
+
+def test_without_the_network_what_was_downloaded_is_found_and_can_be_pinned(hub: Hub, adapted, tmp_path: Path):
+    first = adapted()
+    move_on(hub)
+    hub.requests.clear()
+    assert adapted(offline=True) == adapted(offline=True, runs="elsewhere") == first
     assert (tmp_path / "runs/pins.json").read_text() == (tmp_path / "elsewhere/pins.json").read_text()
     assert hub.requests == []
-
-
-def test_a_pinned_config_of_a_run_that_is_up_to_date_asks_the_hub_for_nothing_that_is_there(hub: Hub, plan):
-    plan()
-    hub.requests.clear()
-    plan()
-    assert [request for request in hub.requests if request.method != "HEAD" and "/resolve/" in request.path] == []
 
 
 OPTIONS = {
