@@ -48,14 +48,14 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     found = {
         "init": resolved.init.identity,
         "task": {"kind": type(task).__name__, **task.determinants()},
-        "data": resolved.rows_digest,
+        "data": resolved.rows.digest,
         "finetune": config.finetune.determinants(),
     }
     if config.model.decoder is not None:
         new = {name: getattr(config.finetune, name) for name in ("new_epochs", "new_learning_rate")}
         found["decoder"] = {**_decoder(resolved), **new}
     if config.finetune.patience is not None:
-        found["watched"] = labelled.digest_of(task, resolved.watched[1])
+        found["watched"] = labelled.digest_of(task, resolved.rows.watched[1])
     return found
 
 
@@ -188,7 +188,7 @@ def run(step: Step, directory: Path) -> None:
     # Train
     best, watched = None, []
     if options.patience is not None:
-        watched = resolved.watched[1]
+        watched = resolved.rows.watched[1]
         say(f"  {len(watched):,} others are watched: the state that scores best on them is kept (finetune.patience)")
         best = BestState(task.metric, partial(scorer.metric, watched), options.patience)
     pruning, reporter = None, step.reporter
