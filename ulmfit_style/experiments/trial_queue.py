@@ -242,7 +242,7 @@ class TrialQueue:
             name: getattr(config, name) for name in ("task", "model", "corpus", "pretrain", "adapt", "finetune")
         }
         options = {name: None if section is None else section.determinants() for name, section in sections.items()}
-        return {"sweep": compared, **options, "the labelled rows, digest": resolve(config).rows_digest[:8]}
+        return {"sweep": compared, **options, "the labelled rows, digest": resolve(config).rows.digest[:8]}
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
