@@ -200,7 +200,7 @@ def test_a_killed_run_ends_with_the_same_best_state(
             return plan.data.collate(rows)
 
         scorer = Scorer(plan.model, tokenizer, task, 32)
-        best = BestState("accuracy", partial(scorer.metric, labelled.watched(task)[1]), 5)
+        best = BestState("accuracy", partial(scorer.metric, labelled.load(task).watched[1]), 5)
         data = TrainingData(plan.data.objective, plan.data.rows, counted)
         train(TrainingPlan(plan.model, plan.phases, plan.settings, data), folder, best=best)
         merge(plan.model)

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style.tasks.base import IGNORED
 from ulmfit_style.training.objectives import CausalLM, MaskedLM
-from ulmfit_style.training.packing import PackedDataset, apart, first_position
+from ulmfit_style.training.packing import PackedDataset, attention_mask, first_position
 
 LENGTH = 64
 TEXTS = [text + " film" * (7 * number % 50) for number, (text, _, _) in enumerate(reviews(40))]
@@ -129,6 +129,6 @@ def test_a_restarted_position_alone_does_not_keep_documents_apart(
     with torch.no_grad():
         alone = model(first).logits
         leaking = model(ids, position_ids=positions).logits[:, : first.shape[1]]
-        kept = model(ids, attention_mask=apart(documents, causal=False), position_ids=positions).logits
+        kept = model(ids, attention_mask=attention_mask(documents, causal=False), position_ids=positions).logits
     assert not np.allclose(leaking, alone, atol=1e-2)
     torch.testing.assert_close(kept[:, : first.shape[1]], alone, atol=1e-4, rtol=1e-4)

@@ -125,21 +125,21 @@ def _lr_find(rest: Sequence[str]) -> None:
 
 
 def _sweep(rest: Sequence[str]) -> None:
-    from ulmfit_style.experiments.sweep import running
+    from ulmfit_style.experiments import sweep
 
-    running.run(rest)
+    sweep.run(rest)
 
 
 def _sweep_report(rest: Sequence[str]) -> None:
-    from ulmfit_style.experiments.sweep import report
+    from ulmfit_style.experiments import sweep_report
 
-    report.run(rest)
+    sweep_report.run(rest)
 
 
 def _study(rest: Sequence[str]) -> None:
-    from ulmfit_style.experiments.study import running
+    from ulmfit_style.experiments import study
 
-    running.run(rest)
+    study.run(rest)
 
 
 def _runs(rest: Sequence[str]) -> None:

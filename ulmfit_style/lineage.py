@@ -149,20 +149,10 @@ class Resolved:
         """The labelled rows of the task, checked, split and sampled."""
         return labelled.load(self.task)
 
-    @cached_property
-    def rows_digest(self) -> str:
-        """The digest of all rows that are trained on or scored."""
-        return self.rows.digest(self.task)
-
-    @cached_property
-    def watched(self) -> tuple[list[Row], list[Row]]:
-        """The rows to train on, and those by which `finetune.patience` chooses the state that is kept."""
-        return labelled.watched(self.task)
-
     @property
     def trained_rows(self) -> list[Row]:
         """The labelled rows that `finetune` trains on."""
-        return self.rows.train if self.config.finetune.patience is None else self.watched[0]
+        return self.rows.train if self.config.finetune.patience is None else self.rows.watched[0]
 
     @cached_property
     def corpus(self) -> Documents:

@@ -24,6 +24,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from rich.filesize import decimal
+
 
 class Interval(NamedTuple):
     """The 95 % interval of a score."""
@@ -61,8 +63,16 @@ class Difference(NamedTuple):
         return f"{self.points} ({self.span})"
 
 
+class Size(int):
+    """Bytes, shown in the unit that fits: `37.5 kB`."""
+
+    def __str__(self) -> str:
+        return decimal(self)
+
+
 Cell = Any
-"""A text, a number, an `Interval` or a `Difference`; None is an empty cell. On the page, `Markup` stands as it is."""
+"""A text, a number, an `Interval`, a `Difference` or a `Size`; None is an empty cell. On the page, `Markup` stands as
+it is."""
 
 
 @dataclass(frozen=True)
@@ -118,4 +128,4 @@ def as_text(cell: Cell) -> str:
         return ""
     if isinstance(cell, float):
         return f"{cell:,.3f}"
-    return f"{cell:,}" if isinstance(cell, int) else str(cell)
+    return f"{cell:,}" if type(cell) is int else str(cell)

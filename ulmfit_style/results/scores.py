@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ulmfit_style.results.model import Difference, Interval, Table
@@ -49,6 +49,25 @@ def by_class(report: Sequence[Mapping[str, Any]], title: str = "") -> Table:
     return Table(list(report[0]), [list(entry.values()) for entry in report], title)
 
 
+def probed(models: Mapping[str, Mapping[str, Any]]) -> Table | None:
+    """Return the table of what `probe.measure` found of each model; None where no row could be changed."""
+    rows = [
+        (exchanged, model, result["rows"], result["share"], Interval(*result["interval"]))
+        for model, results in models.items()
+        for exchanged, result in results.items()
+        if result["rows"]
+    ]
+    header = ("exchanged", "model", "rows", "changed", INTERVAL)
+    return Table(header, rows, "Answers that change when names and words are exchanged") if rows else None
+
+
+def losses(heldout: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the table of a language model's losses on held-out text, before training and after each phase."""
+    columns = [name for name in heldout[0] if name != "after"]
+    rows = [(entry["after"], *(float(entry[name]) for name in columns)) for entry in heldout]
+    return Table(("after", *(name.replace("_", " ") for name in columns)), rows)
+
+
 def spans(metric: str, measured: Mapping[str, Measured]) -> dict[str, tuple[float, float, float]]:
     """Return a score with the bounds of its interval, by names, for `figures.whiskers`."""
     return {name: (one["scores"][metric], *one["interval"]) for name, one in measured.items()}
@@ -70,21 +89,23 @@ def worth(what: str, difference: Difference, seeds: int = 1, rows: str = "test r
     return f"{what} {difference.points} points ({span}): {verdict(difference, seeds)}."
 
 
+def adaptation(metric: str, difference: Difference) -> str:
+    """Say what adaptation was worth in one run."""
+    return worth(f"Adaptation changed {metric} by", difference)
+
+
 def highest(
-    metric: str,
-    measured: Mapping[str, Measured],
-    difference: Callable[[str, str], Difference | None] = lambda _best, _second: None,
+    metric: str, measured: Mapping[str, Measured], paired: Mapping[frozenset[str], Difference] | None = None
 ) -> str:
     """Say which of several models on the same rows scored highest, if the best two can be told apart.
 
     Args:
-        difference: What two models differ by, paired on the rows; None where their answers were not kept. Then they
-            are told apart if their intervals do not overlap.
+        paired: What two models differ by, paired on the rows. Others are told apart if their intervals do not overlap.
     """
     best, second, *_ = sorted(measured, key=lambda name: -measured[name]["scores"][metric])
-    paired = difference(best, second)
-    gap = measured[best]["interval"][0] - measured[second]["interval"][1] if paired is None else paired.low
-    if gap > 0:
+    difference = (paired or {}).get(frozenset((best, second)))
+    are_apart = measured[best]["interval"][0] > measured[second]["interval"][1]
+    if are_apart if difference is None else difference.is_clear:
         return f"Highest on these rows: {best}."
     return f"The best two cannot be told apart on these rows: {best} and {second}."
 

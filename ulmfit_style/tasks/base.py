@@ -270,6 +270,26 @@ class Task(Section, abc.ABC):
         group = {"group": Column("task.group", self.group)} if self.group else {}
         return {**self.inputs(), **self.targets(), **group}
 
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        """Return the options of this kind of task for a file, where the names of its columns tell that it is one.
+
+        `new-task` asks all kinds. None, where the names alone do not tell.
+
+        Args:
+            columns: The names of the file's columns, by the same in lower case.
+            row: The fields of its first row.
+        """
+        return None
+
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        """Return how surely the values of the columns `text` and `label` are of this kind of task.
+
+        `new-task` takes the surest kind: 0 is not at all, 1 is what anything may be, and 3 what nothing else can be.
+        """
+        return 0
+
     def wanted(self, row: Row) -> bool:
         """Return whether a row of the file belongs to the task."""
         return True

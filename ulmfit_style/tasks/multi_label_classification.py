@@ -37,6 +37,10 @@ class MultiLabelClassification(LabelTask):
     label_separator: Annotated[str, Field(min_length=1), Unhashed] = "|"
     """What stands between labels where they are no list: drama|comedy. An empty cell is a text without labels."""
 
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        return 2 if any(isinstance(label, list) for label in labels) else 0
+
     def label_problem(self, row: Row) -> str | None:
         labels = row.fields["label"]
         if isinstance(labels, list):

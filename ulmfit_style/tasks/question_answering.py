@@ -82,6 +82,10 @@ class QuestionAnswering(Task):
             "context": Column("task.context", self.context, CONTEXT_COLUMNS),
         }
 
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        return {} if columns.keys() & set(QUESTION_COLUMNS) and columns.keys() & set(CONTEXT_COLUMNS) else None
+
     def targets(self) -> dict[str, Column]:
         return {
             "answer": Column("task.answers", self.answers, ANSWER_COLUMNS),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, ClassVar, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.tasks.base import Answer, Column, Row
@@ -44,6 +44,10 @@ class Summarization(GenerationTask):
 
     def targets(self) -> dict[str, Column]:
         return {"summary": Column("task.summary", self.summary, SUMMARY_COLUMNS)}
+
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        return {} if columns.keys() & {"summary", "highlights"} and columns.keys() & set(DOCUMENT_COLUMNS) else None
 
     def row_problem(self, row: Row) -> str | None:
         sentences = row.fields["text"]

@@ -49,6 +49,10 @@ class TextClassification(LabelTask):
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each class has the same share in the loss, however many of the used training rows it has."""
 
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        return 1
+
     def wanted(self, row: Row) -> bool:
         return self.labels is None or self.target(row) in self.labels
 

@@ -74,6 +74,12 @@ class TextGeneration(GenerationTask):
             return {}
         return {"completion": Column("task.completion", self.completion, COMPLETION_COLUMNS)}
 
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        if "messages" in columns:
+            return {"form": "messages"}
+        return {} if "prompt" in columns and columns.keys() & {"completion", "response"} else None
+
     def row_problem(self, row: Row) -> str | None:
         if self.form != "messages":
             return super().row_problem(row)

@@ -30,6 +30,14 @@ class TextRegression(TextTask):
         *("점수", "평점", "별점"),
     )
 
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        try:
+            numbers = [float(plain(label)) for label in labels]
+        except ValueError:
+            return 0
+        return 2 if all(map(math.isfinite, numbers)) and any(number % 1 for number in numbers) else 0
+
     def label_problem(self, row: Row) -> str | None:
         try:
             number = float(plain(row.fields["label"]))

@@ -100,6 +100,12 @@ class TokenClassification(Task):
         hint = "; a file with a word and its tag a line is called .conll"
         return {"label": Column("task.label", self.label, LABEL_COLUMNS, hint)}
 
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        entries = (entry for label in labels if isinstance(label, list) for entry in label)
+        words = any(isinstance(text, list) for text in texts)
+        return 3 if words or any(isinstance(entry, (dict, list)) for entry in entries) else 0
+
     def row_problem(self, row: Row) -> str | None:
         text, label = row.fields["text"], row.fields["label"]
         if not isinstance(label, list):

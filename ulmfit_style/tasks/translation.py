@@ -52,6 +52,13 @@ class Translation(GenerationTask):
         names = (self.target_language.casefold(), BOTH, "target", "tgt")
         return {"translation": Column("task.translation", self.translation, names)}
 
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        pair = row[columns[BOTH]] if BOTH in columns else None
+        if not isinstance(pair, dict) or len(pair) != 2:
+            return None
+        return dict(zip(("source_language", "target_language"), pair, strict=True))
+
     def row_problem(self, row: Row) -> str | None:
         for field, language in (("text", self.source_language), ("translation", self.target_language)):
             there = row.fields[field]
