@@ -11,7 +11,7 @@ import sys
 from ulmfit_style import chain, lineage
 from ulmfit_style.analysis.comparison import without_adaptation
 from ulmfit_style.artefacts.directory import METRICS, read_json
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 
 seeds, overrides = int(sys.argv[1]), sys.argv[2:]
 if seeds < 2:

@@ -12,7 +12,19 @@ from typing import Any
 
 import torch
 import transformers
-from samples import chunks, encoder_decoder, questions, reviews, tag, tiny_sizes, tiny_t5, with_sentinels
+from samples import (
+    DECODER,
+    ENCODER,
+    ENCODER_DECODER,
+    chunks,
+    encoder_decoder,
+    questions,
+    reviews,
+    tag,
+    tiny_sizes,
+    tiny_t5,
+    with_sentinels,
+)
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -27,10 +39,10 @@ from transformers import (
 )
 
 from ulmfit_style import processes
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.models.checkpoints import sentinels
-from ulmfit_style.models.layers import groups
-from ulmfit_style.models.lora import with_adapters
+from ulmfit_style.models.layers import layer_groups
+from ulmfit_style.models.lora import add_adapters
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.generation import GenerationTask
@@ -42,9 +54,8 @@ from ulmfit_style.tasks.text_generation import TextGeneration
 from ulmfit_style.tasks.text_regression import TextRegression
 from ulmfit_style.tasks.token_classification import TokenClassification
 from ulmfit_style.tasks.translation import Translation
-from ulmfit_style.training.answers import collate
-from ulmfit_style.training.batching import Encoded, Ordered
-from ulmfit_style.training.contrast import Contrast, Groups
+from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset, collate
+from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
 from ulmfit_style.training.objectives import CausalLM, Denoising, MaskedLM
 from ulmfit_style.training.trainer import RecipeTrainer
 
@@ -57,12 +68,14 @@ TASKS: dict[str, Task] = {
     "token classification": TokenClassification(path="-"),
     "token classification on all sub-words": TokenClassification(path="-", subwords="all", overlap=0.5),
     "question answering": QuestionAnswering(path="-"),
-    "summarisation": Summarization(path="-", max_target_length=16, label_smoothing=0.1).suited("t5"),
+    "summarisation": Summarization(path="-", max_target_length=16, label_smoothing=0.1).for_architecture(
+        ENCODER_DECODER
+    ),
     "translation by a decoder": Translation(
         path="-", source_language="en", target_language="de", max_target_length=16
-    ).suited("llama"),
-    "completions": TextGeneration(path="-", max_target_length=16).suited("llama"),
-    "documents": TextGeneration(path="-", form="documents", max_target_length=16).suited("llama"),
+    ).for_architecture(DECODER),
+    "completions": TextGeneration(path="-", max_target_length=16).for_architecture(DECODER),
+    "documents": TextGeneration(path="-", form="documents", max_target_length=16).for_architecture(DECODER),
 }
 LANGUAGE = ["masked language modelling", "causal language modelling", "span corruption", "text infilling"]
 LAYERWISE = "layers at rates of their own, the lowest frozen"
@@ -96,13 +109,13 @@ def labelled(kind: str, count: int = 40) -> list[Row]:
     return rows
 
 
-def features(tokenizer: PreTrainedTokenizerFast, count: int = 40, kind: str = "classification") -> Encoded:
+def features(tokenizer: PreTrainedTokenizerFast, count: int = 40, kind: str = "classification") -> EncodedDataset:
     """What the model reads of the rows, as `finetune` makes it; `row` says which row it is."""
     task, rows = TASKS[kind], labelled(kind, count)
     label2id = task.head(task.classes(rows)).get("label2id", {})
-    return Encoded(
+    return EncodedDataset(
         {**feature, "weight": weight, "row": row.number}
-        for row, weight in zip(rows, task.weights(rows), strict=True)
+        for row, weight in zip(rows, task.row_weights(rows), strict=True)
         for feature in task.encode(row, tokenizer, 32, label2id)
     )
 
@@ -115,7 +128,7 @@ def untrained(kind: str, tiny: dict, **sizes: Any) -> PreTrainedModel:
     if isinstance(task, GenerationTask):
         return LlamaForCausalLM(LlamaConfig(**{name: size for name, size in tiny.items() if "dropout" not in name}))
     head = task.head(task.classes(labelled(kind)))
-    return getattr(transformers, task.auto_class("bert")).from_config(BertConfig(**tiny, **head, **sizes))
+    return getattr(transformers, task.auto_class(ENCODER)).from_config(BertConfig(**tiny, **head, **sizes))
 
 
 def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int) -> torch.Tensor:
@@ -138,7 +151,7 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
         rows: Any = chunks(texts, tokenizer, 32, folder)
         gather = objective.collate
     elif kind == CONTRAST:
-        objective, rows = Contrast(), Groups(features(tokenizer, 400), tokenizer, seed=0)
+        objective, rows = ContrastiveObjective(), ContrastiveDataset(features(tokenizer, 400), tokenizer, seed=0)
         gather = rows.collate
         body = BertModel(BertConfig(**tiny), add_pooling_layer=False)
         model = PooledForSequenceClassification(PooledConfig(body=body.config.to_dict(), pooling="mean"), body)
@@ -146,14 +159,14 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
     else:
         objective, rows, gather = TASKS[kind], features(tokenizer, kind=kind), partial(collate, tokenizer=tokenizer)
         # The last batch of an epoch has one row: of two processes one has none of its own.
-        rows = Encoded(rows[: len(rows) // 8 * 8 - 7])
+        rows = EncodedDataset(rows[: len(rows) // 8 * 8 - 7])
         model = untrained(kind, tiny)
-    layers = groups(model, ()) if kind == LAYERWISE else {}
+    layers = layer_groups(model, ()) if kind == LAYERWISE else {}
     for parameter in [*layers.get("embeddings", []), *layers.get("layer 1", [])]:
         parameter.requires_grad_(False)
     if kind == ADAPTERS:
         options = compose(["finetune.lora_rank=4"]).finetune
-        for parameter in with_adapters(model, groups(model, ()), options)["head"]:
+        for parameter in add_adapters(model, layer_groups(model, ()), options)["head"]:
             parameter.requires_grad_(True)
     trainer = RecipeTrainer(
         model=model,
@@ -175,7 +188,7 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
             remove_unused_columns=False,
             use_cpu=True,
         ),
-        train_dataset=Ordered(rows, 8, 0, 0, 8 if processes.count() > 1 else 1),
+        train_dataset=ShuffledDataset(rows, 8, 0, 0, 8 if processes.count() > 1 else 1),
         collate=gather,
     )
     trainer.train()

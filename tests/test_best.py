@@ -17,7 +17,7 @@ from watching import Watching
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS
-from ulmfit_style.training.best import CURVE, Best
+from ulmfit_style.training.best import CURVE, BestState
 from ulmfit_style.training.resume import is_whole, newest_whole
 
 
@@ -27,10 +27,10 @@ def stage(tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path) -> Cal
 
 
 @pytest.fixture
-def scripted(stage: Callable[[str], Watching]) -> Callable[..., tuple[Best, torch.Tensor, list[torch.Tensor]]]:
+def scripted(stage: Callable[[str], Watching]) -> Callable[..., tuple[BestState, torch.Tensor, list[torch.Tensor]]]:
     """Run two phases with scores of our own; return the final weights and those that each score was given for."""
 
-    def run(scores: Sequence[float], **options) -> tuple[Best, torch.Tensor, list[torch.Tensor]]:
+    def run(scores: Sequence[float], **options) -> tuple[BestState, torch.Tensor, list[torch.Tensor]]:
         watching, left, scored = stage("scripted"), list(scores), []
 
         def score() -> float:
@@ -82,14 +82,14 @@ def test_being_watched_changes_nothing_of_the_training(stage, scripted):
 
 
 @pytest.fixture
-def whole(stage: Callable[[str], Watching]) -> tuple[Best, torch.Tensor]:
+def whole(stage: Callable[[str], Watching]) -> tuple[BestState, torch.Tensor]:
     """A run that was not stopped."""
     return stage("whole").run()
 
 
 # Within an epoch, at its end (5, 10), after a few, and so far that the first phase is over.
 @pytest.mark.parametrize("killed_at", [3, 5, 10, 12, 20, 27])
-def test_a_killed_run_keeps_the_same_state(stage, whole: tuple[Best, torch.Tensor], killed_at: int):
+def test_a_killed_run_keeps_the_same_state(stage, whole: tuple[BestState, torch.Tensor], killed_at: int):
     run = stage("killed")
     with pytest.raises(Killed):
         run.run(killed_at=killed_at)
@@ -98,7 +98,7 @@ def test_a_killed_run_keeps_the_same_state(stage, whole: tuple[Best, torch.Tenso
     assert torch.equal(weights, whole[1])
 
 
-def test_a_run_that_is_killed_again_and_again_keeps_the_same_state(stage, whole: tuple[Best, torch.Tensor]):
+def test_a_run_that_is_killed_again_and_again_keeps_the_same_state(stage, whole: tuple[BestState, torch.Tensor]):
     run = stage("killed")
     for _ in range(5):
         with pytest.raises(Killed):
@@ -110,7 +110,7 @@ def test_a_run_that_is_killed_again_and_again_keeps_the_same_state(stage, whole:
 
 @pytest.mark.parametrize("phase", [0, 1])
 def test_a_run_that_is_killed_when_a_phase_has_ended_trains_no_step_more(
-    stage, whole: tuple[Best, torch.Tensor], phase: int
+    stage, whole: tuple[BestState, torch.Tensor], phase: int
 ):
     run = stage("killed")
     with pytest.raises(Killed):
@@ -123,7 +123,7 @@ def test_a_run_that_is_killed_when_a_phase_has_ended_trains_no_step_more(
     assert torch.equal(weights, whole[1])
 
 
-def test_what_was_watched_in_finished_phases_is_read_back(stage, whole: tuple[Best, torch.Tensor]):
+def test_what_was_watched_in_finished_phases_is_read_back(stage, whole: tuple[BestState, torch.Tensor]):
     run = stage("killed")
     with pytest.raises(Killed):
         run.run(killed_at=max(entry["step"] for entry in whole[0].curve if entry["phase"] == "head"))

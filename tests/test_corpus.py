@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from samples import jsonl, reviews
 
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.stages import Corpus
 from ulmfit_style.data import corpus, labelled, splits
 from ulmfit_style.errors import UserError

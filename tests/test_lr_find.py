@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import ConfigError
 from ulmfit_style.training.rate_range import SMOOTHING, Point, suggest
 
@@ -180,7 +180,7 @@ def test_random_weights_that_nobody_made_yet_are_asked_for(find: Find, capsys):
     assert find("model.init=scratch", "pretrain=none") == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "lr_find: there is no model with random weights for this config" in told
-    assert "`finetune` with the same options makes it" in told
+    assert "run `finetune` with the same options" in told
 
 
 def test_several_processes_are_said_to_be_one(find: Find, capsys):

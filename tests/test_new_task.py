@@ -7,7 +7,8 @@ import yaml
 from samples import conll, jsonl, questions, reviews, sentences, squad
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.cli.composing import CONF, compose
+from ulmfit_style.cli import CONF
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import labelled
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.question_answering import QuestionAnswering

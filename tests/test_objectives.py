@@ -9,7 +9,7 @@ import transformers
 from samples import chunks, encoder_decoder, with_sentinels
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.checkpoints import sentinels
 from ulmfit_style.tasks.logits import logits_at
@@ -121,7 +121,7 @@ def test_the_loss_is_the_models_own(
     masked_lm: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, objective: MaskedLM, tmp_path: Path
 ):
     rows = chunks(DOCUMENTS, tokenizer, 64, tmp_path)
-    batch = objective.collate([{**rows[index], "turn": (1, 0)} for index in range(len(rows))])
+    batch = objective.collate([{**rows[index], "phase_epoch": (1, 0)} for index in range(len(rows))])
     with torch.no_grad():
         ours = objective.loss(masked_lm, batch) / objective.count(batch)
         torch.testing.assert_close(ours, masked_lm(**batch).loss)
@@ -233,7 +233,7 @@ def test_what_is_taken_out_and_what_is_left_are_the_whole_text(denoising: Denois
     rows = chunks([*DOCUMENTS, "a film"], denoising.tokenizer, 64, tmp_path)
     for epoch in range(100):
         for row in rows:
-            inputs, target, sizes = denoising.corrupt({**row, "turn": (1, epoch)})
+            inputs, target, sizes = denoising.corrupt({**row, "phase_epoch": (1, epoch)})
             assert len(inputs) <= len(row["input_ids"])
             if not denoising.sentinels:
                 assert (target.tolist(), sizes.tolist()) == (row["input_ids"].tolist(), row["bytes"].tolist())
@@ -260,7 +260,7 @@ def test_spans_are_a_function_of_seed_turn_and_row_alone(denoising: Denoising, t
 
     def inputs(seed: int = 7, turn: tuple[int, int] = (1, 0), index: int = 1) -> list[int]:
         again = Denoising(denoising.tokenizer, 0.3, seed, denoising.sentinels)
-        return again.corrupt({**row, "turn": turn, "index": index})[0].tolist()
+        return again.corrupt({**row, "phase_epoch": turn, "index": index})[0].tolist()
 
     np.random.seed(0)
     first = inputs()
@@ -290,7 +290,7 @@ def test_where_sentinels_run_out_the_rest_of_the_text_stays(tokenizer: PreTraine
     mine = with_sentinels(tokenizer)
     row = chunks(["the film is very moving " * 12], mine, 64, tmp_path)[0]
     few = Denoising(mine, 0.5, 0, sentinels(mine)[:2])
-    inputs, target, _ = few.corrupt({**row, "turn": (1, 0)})
+    inputs, target, _ = few.corrupt({**row, "phase_epoch": (1, 0)})
     assert restored(inputs.tolist(), target.tolist(), few.sentinels) == row["input_ids"].tolist()
 
 
@@ -298,10 +298,10 @@ def test_the_denoising_loss_is_the_models_own_and_padding_adds_nothing(denoising
     set_seed(0)
     model = encoder_decoder("T5" if denoising.sentinels else "BART", denoising.tokenizer).eval()
     rows = chunks(DOCUMENTS, denoising.tokenizer, 64, tmp_path)
-    batch = denoising.collate([{**row, "turn": (1, 0)} for row in rows])
+    batch = denoising.collate([{**row, "phase_epoch": (1, 0)} for row in rows])
     with torch.no_grad():
         together = denoising.loss(model, batch)
-        alone = [denoising.collate([{**row, "turn": (1, 0)}]) for row in rows]
+        alone = [denoising.collate([{**row, "phase_epoch": (1, 0)}]) for row in rows]
         assert float(together) == pytest.approx(sum(float(denoising.loss(model, one)) for one in alone), rel=1e-5)
         inputs = {name: tensor for name, tensor in batch.items() if name != "bytes"}
         torch.testing.assert_close(together / denoising.count(batch), model(**inputs).loss)

@@ -19,7 +19,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.predictor import Predictor
 from ulmfit_style.stages import predict
 from ulmfit_style.tasks.base import Row
-from ulmfit_style.training import answers
+from ulmfit_style.training import scoring
 
 TEXTS = [text for text, _, _ in reviews(10, seed=3)]
 
@@ -121,7 +121,7 @@ def test_what_is_renamed_or_cut_or_has_no_text_is_said(
 def test_rows_are_answered_and_written_while_the_rest_is_not_yet_read(
     model: Predictor, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(answers, "WINDOW", 4)
+    monkeypatch.setattr(scoring, "WINDOW", 4)
     read = written = 0
 
     def rows() -> Iterator[tuple[Row, dict]]:
@@ -152,7 +152,7 @@ def test_a_file_is_read_row_by_row(model: Predictor, tmp_path: Path):
 def test_a_file_of_answers_is_there_whole_or_not_at_all(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(answers, "WINDOW", 4)
+    monkeypatch.setattr(scoring, "WINDOW", 4)
     path = jsonl(tmp_path / "a.jsonl", [{"review": "a film"}] * 9)
     with path.open("a") as file:
         file.write("{broken\n")

@@ -19,10 +19,10 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.errors import UserError
-from ulmfit_style.models.layers import groups
+from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.tasks.text_classification import TextClassification
-from ulmfit_style.training.answers import collate
-from ulmfit_style.training.phases import Course, Lesson, Phase, Settings, train
+from ulmfit_style.training.batching import collate
+from ulmfit_style.training.phases import Phase, PhaseSettings, TrainingData, TrainingPlan, train
 from ulmfit_style.training.resume import SEAL, is_whole, newest_whole
 
 TASK = TextClassification(path="-", text="review", label="stars")
@@ -53,10 +53,10 @@ class Stage:
 
         head = list(model.classifier.parameters())
         phases = [Phase("head", head, 2, 1e-2), Phase("all", list(model.parameters()), 2, 1e-3)]
-        settings = Settings(8, 0.1, 0.01, 0, micro, 1, 1e-9, {})
+        settings = PhaseSettings(8, 0.1, 0.01, 0, micro, 1, 1e-9, {})
         if layerwise:
-            settings = replace(settings, schedule="slanted", layers=groups(model, ()), layer_decay=2)
-        train(Course(model, phases, settings, Lesson(TASK, self.rows, gather)), self.folder)
+            settings = replace(settings, schedule="slanted", layers=layer_groups(model, ()), layer_decay=2)
+        train(TrainingPlan(model, phases, settings, TrainingData(TASK, self.rows, gather)), self.folder)
         return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 

@@ -12,7 +12,7 @@ from ulmfit_style import chain, metrics
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import read_json
 from ulmfit_style.chain import FEWEST_POINTS
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments.study import results, trials
 from ulmfit_style.experiments.study.estimate import Estimate

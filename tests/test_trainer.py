@@ -13,12 +13,11 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 
 from ulmfit_style import console
 from ulmfit_style.errors import UserError
-from ulmfit_style.models.layers import groups
+from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.processes import split
-from ulmfit_style.training.answers import collate
-from ulmfit_style.training.batching import Ordered
+from ulmfit_style.training.batching import ShuffledDataset, collate
 from ulmfit_style.training.objectives import MaskedLM
-from ulmfit_style.training.phases import Course, Lesson, Outcome, Phase, Settings, train
+from ulmfit_style.training.phases import Phase, PhaseResult, PhaseSettings, TrainingData, TrainingPlan, train
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,11 +65,11 @@ class Learning:
         self.seen.append([row["row"] for row in rows])
         return collate(rows, self.tokenizer)
 
-    def run(self, *phases: dict[str, Any], **options: Any) -> list[Outcome]:
+    def run(self, *phases: dict[str, Any], **options: Any) -> list[PhaseResult]:
         defaults = {"title": "test", "thawed": list(self.model.parameters()), "epochs": 1, "learning_rate": 1e-3}
-        settings = Settings(8, 0.1, 0.0, 0, None, 1, 60, {}, **options)
+        settings = PhaseSettings(8, 0.1, 0.0, 0, None, 1, 60, {}, **options)
         todo = [Phase(**{**defaults, **phase}) for phase in phases]
-        return train(Course(self.model, todo, settings, Lesson(TASK, self.rows, self.collate)), self.folder)
+        return train(TrainingPlan(self.model, todo, settings, TrainingData(TASK, self.rows, self.collate)), self.folder)
 
 
 @pytest.fixture
@@ -97,7 +96,7 @@ def test_every_phase_trains_every_row_once_an_epoch_in_an_order_of_its_own(learn
 def test_rows_of_like_length_share_a_batch(tokenizer: PreTrainedTokenizerFast):
     rows = features(tokenizer, 400)
     lengths = [len(row["input_ids"]) for row in rows]
-    order = Ordered(rows, 8, seed=0, phase=0).order(0)
+    order = ShuffledDataset(rows, 8, seed=0, phase=0).order(0)
     spread = [max(batch) - min(batch) for batch in batches([lengths[index] for index in order], 8)]
     assert sum(spread) / len(spread) < 1
     assert max(lengths) - min(lengths) >= 8
@@ -111,10 +110,10 @@ def test_the_same_phase_gives_the_same_weights(tokenizer: PreTrainedTokenizerFas
     ends = []
     for name in ("first", "second"):
         learning = Learning(tokenizer, tiny, tmp_path / name)
-        (outcome,) = learning.run({"epochs": 8, "learning_rate": 1e-2})
+        (result,) = learning.run({"epochs": 8, "learning_rate": 1e-2})
         ends.append(torch.cat([parameter.detach().flatten() for parameter in learning.model.parameters()]))
     assert torch.equal(*ends)
-    assert outcome.log[-1]["loss"] < outcome.log[0]["loss"]
+    assert result.log[-1]["loss"] < result.log[0]["loss"]
 
 
 def test_no_loss_is_shown_before_there_is_one(
@@ -128,8 +127,8 @@ def test_no_loss_is_shown_before_there_is_one(
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_nearly_zero(learning: Learning):
-    (outcome,) = learning.run({"epochs": 8})
-    rates = {int(entry["step"]): entry["learning_rate"] for entry in outcome.log}
+    (result,) = learning.run({"epochs": 8})
+    rates = {int(entry["step"]): entry["learning_rate"] for entry in result.log}
     # 40 steps, 4 of them warm-up; the rate of a step is that of its middle.
     assert rates[1] == pytest.approx(1e-3 * 0.5 / 4)
     assert rates[12] == pytest.approx(1e-3 * (40 - 11.5) / 36)
@@ -139,12 +138,12 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nearly_zero(learning: Learning)
 def test_each_layer_group_follows_the_schedule_at_a_rate_of_its_own_and_the_log_has_them_all(
     learning: Learning, capsys
 ):
-    layers = groups(learning.model, ())
+    layers = layer_groups(learning.model, ())
     thawed = [parameter for title in ("layer 2", "head") for parameter in layers[title]]
-    outcomes = learning.run(
+    results = learning.run(
         {"epochs": 4, "thawed": thawed}, {"epochs": 8}, schedule="slanted", layers=layers, layer_decay=2
     )
-    logs = [{int(entry["step"]): entry for entry in outcome.log} for outcome in outcomes]
+    logs = [{int(entry["step"]): entry for entry in result.log} for result in results]
     assert all(entry["rates"]["head"] == entry["learning_rate"] for log in logs for entry in log.values())
     assert set(logs[0][1]["rates"]) == {"layer 2", "head"}
     # 40 steps, 4 of them warm-up; the rate of a step is that of its middle.
@@ -157,8 +156,8 @@ def test_each_layer_group_follows_the_schedule_at_a_rate_of_its_own_and_the_log_
 
 
 def test_the_rates_are_those_that_the_weights_move_by(learning: Learning):
-    before = {title: own[0].clone() for title, own in groups(learning.model, ()).items()}
-    layers = groups(learning.model, ())
+    before = {title: own[0].clone() for title, own in layer_groups(learning.model, ()).items()}
+    layers = layer_groups(learning.model, ())
     learning.run({"learning_rate": 1e-4}, schedule="constant", layers=layers, layer_decay=10)
     moved = {title: float((layers[title][0] - before[title]).detach().abs().max()) for title in before}
     # Adam's first steps are of about the rate's size, whatever the gradient is.
@@ -172,7 +171,7 @@ def test_groups_at_one_rate_train_to_the_same_weights_as_no_groups(
     ends = []
     for grouped in (False, True):
         learning = Learning(tokenizer, tiny, tmp_path / str(grouped))
-        learning.run({"epochs": 4}, layers=groups(learning.model, ()) if grouped else None)
+        learning.run({"epochs": 4}, layers=layer_groups(learning.model, ()) if grouped else None)
         ends.append(torch.cat([parameter.detach().flatten() for parameter in learning.model.parameters()]))
     assert torch.equal(*ends)
 
@@ -206,10 +205,10 @@ def test_every_epoch_of_every_phase_has_masks_of_its_own(
     turns = []
 
     def record(batch: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        turns.append(batch[0]["turn"])
+        turns.append(batch[0]["phase_epoch"])
         return objective.collate(batch)
 
     phases = [Phase("test", list(model.parameters()), 2, 1e-3)] * 2
-    settings = Settings(10, 0.1, 0.0, 0, None, 1, 60, {})
-    train(Course(model, phases, settings, Lesson(objective, rows, record)), tmp_path)
+    settings = PhaseSettings(10, 0.1, 0.0, 0, None, 1, 60, {})
+    train(TrainingPlan(model, phases, settings, TrainingData(objective, rows, record)), tmp_path)
     assert turns == [(1, 0), (1, 0), (1, 1), (1, 1), (2, 0), (2, 0), (2, 1), (2, 1)]

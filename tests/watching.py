@@ -17,9 +17,9 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from ulmfit_style import processes
 from ulmfit_style.tasks.text_classification import TextClassification
-from ulmfit_style.training.answers import collate
-from ulmfit_style.training.best import Best
-from ulmfit_style.training.phases import Course, Lesson, Phase, Settings, train
+from ulmfit_style.training.batching import collate
+from ulmfit_style.training.best import BestState
+from ulmfit_style.training.phases import Phase, PhaseSettings, TrainingData, TrainingPlan, train
 
 TASK = TextClassification(path="-", text="review", label="stars")
 
@@ -67,9 +67,14 @@ class Watching:
 
         head = list(self.model.classifier.parameters())
         phases = [Phase("head", head, epochs, 1e-2), Phase("all", list(self.model.parameters()), epochs, 1e-3)]
-        settings = Settings(8, 0.1, 0.01, 0, 4, 1, 1e-9, {})
-        best = None if patience is None else Best("luck", self.luck, patience)
-        train(Course(self.model, phases, settings, Lesson(TASK, self.rows, gather)), self.folder, measure, best)
+        settings = PhaseSettings(8, 0.1, 0.01, 0, 4, 1, 1e-9, {})
+        best = None if patience is None else BestState("luck", self.luck, patience)
+        train(
+            TrainingPlan(self.model, phases, settings, TrainingData(TASK, self.rows, gather)),
+            self.folder,
+            measure,
+            best,
+        )
         return best, self.weights()
 
     def weights(self) -> torch.Tensor:

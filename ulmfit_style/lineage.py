@@ -82,11 +82,11 @@ class Stage:
 
     def steps(self, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
         """Return the steps that it has in a plan of the stages that were typed."""
-        if self.version is None:
+        if self.version is None or (self.is_typed and self.name not in stages):
             return []
         if hasattr(self.module, "steps"):
             return list(self.module.steps(self, resolved, stages))
-        return [Step(self, resolved, f"{self.name}: {self.makes}")] if self.name in stages else []
+        return [Step(self, resolved, f"{self.name}: {self.makes}")]
 
 
 @dataclass(frozen=True)
@@ -244,9 +244,11 @@ def require_finished(resolved: Resolved, stage: str, command: str, instead: str 
     artefact, row = resolved.artefact(stage), resolved.stages[stage]
     then = [command] if command in resolved.stages and resolved.stages[command].version is not None else []
     if not artefact.finished:
+        # Random weights are made by the way, when something is trained from them.
+        commands = [*_makers(resolved, stage), *then] or ["finetune"]
         raise UserError(
             f"{command}: there is no {row.makes} for this config ({why_missing(artefact, resolved.config)}); "
-            f"run `{' '.join([*_makers(resolved, stage), *then])}` with the same options{instead}"
+            f"run `{' '.join(commands)}` with the same options{instead}"
         )
 
 

@@ -92,9 +92,9 @@ def read(task: Task) -> Labelled:
     rows = {split: list(_rows(task.path.option(split), path, task.columns())) for split, path in files.items()}
     wanted = {split: [row for row in rows[split] if task.wanted(row)] for split in files}
     _require_right(task, f"task.path={task.path}", [row for split in wanted.values() for row in split])
-    doubt = task.doubt(rows["train"])
-    if doubt is not None:
-        raise UserError(f"{task.path.option('train')}={task.path.train}: {doubt}")
+    problem = task.dataset_problem(rows["train"])
+    if problem is not None:
+        raise UserError(f"{task.path.option('train')}={task.path.train}: {problem}")
 
     train, validation, test = splits.split(task, wanted)
     before = len(validation) + len(train)
@@ -222,7 +222,7 @@ def _require_right(task: Task, source: str, rows: Sequence[Row]) -> None:
     """Raise for the rows that are wrong one by one."""
     problems = []
     for row in rows:
-        problem = task.problem(row)
+        problem = task.row_problem(row)
         if problem is None and row.fields.get("group", "not asked for") in (None, ""):
             problem = f"'{task.group}' is empty, which task.group names"
         if problem is not None:

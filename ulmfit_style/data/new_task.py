@@ -13,7 +13,7 @@ from pkgutil import iter_modules
 import yaml
 
 from ulmfit_style import tasks
-from ulmfit_style.cli.composing import CONF
+from ulmfit_style.cli import CONF
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, labelled, reading
 from ulmfit_style.errors import UserError, nearest

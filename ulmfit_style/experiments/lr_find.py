@@ -18,7 +18,7 @@ from ulmfit_style.stages import finetune, resolve
 from ulmfit_style.training import language_model
 
 if TYPE_CHECKING:
-    from ulmfit_style.training.phases import Course
+    from ulmfit_style.training.phases import TrainingPlan
     from ulmfit_style.training.rate_range import Point
 
 FILE = "lr_find"
@@ -42,17 +42,17 @@ def run(config: Config) -> None:
     if (config.processes or 1) > 1:
         say(f"  processes={config.processes}: one is enough here; where memory is short, lower micro_batch_size")
     chain.prepare()
-    from ulmfit_style.training.batching import passes
+    from ulmfit_style.training.batching import epochs_for
     from ulmfit_style.training.rate_range import range_test, suggest
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as thrown_away, logging_to(folder / f"{FILE}.log"):
-        course = _course(resolved)
-        rows = len(course.lesson.rows)
-        times = passes(options.steps, rows, stage.batch_size)
+        plan = _training_plan(resolved)
+        rows = len(plan.data.rows)
+        times = epochs_for(options.steps, rows, stage.batch_size)
         say(f"  {options.steps} steps of {stage.batch_size} rows are {times:.1f} passes over the {rows:,} rows")
         try:
-            points = range_test(course, options, Path(thrown_away))
+            points = range_test(plan, options, Path(thrown_away))
         except Interrupted as stop:
             raise KeyboardInterrupt from stop  # there is nothing to go on from
     if not points:
@@ -91,14 +91,14 @@ def _check(resolved: Resolved) -> None:
         require_finished(resolved, before, "lr_find", stage.instead)
 
 
-def _course(resolved: Resolved) -> Course:
+def _training_plan(resolved: Resolved) -> TrainingPlan:
     """Return what the stage would train."""
     config = resolved.config
     if config.lr_find.stage == "finetune":
         return finetune.prepare(resolved)[0]
     assert config.adapt is not None  # it was checked
     source, general = resolved.start.directory, resolved.general_text
-    return language_model.prepare(config, config.adapt, source, resolved.corpus, general).course
+    return language_model.prepare(config, config.adapt, source, resolved.corpus, general).plan
 
 
 def _write(path: Path, points: list[Point]) -> None:

@@ -82,6 +82,11 @@ def find(model: Model, option: str = "model.checkpoint") -> Path:
     return directory
 
 
+def _folder(model: Model, option: str = "model.checkpoint") -> Path:
+    """Return the directory of a checkpoint's config; that of a GGUF file is made with its weights."""
+    return resolve(model, option).directory if is_gguf(str(model.checkpoint)) else find(model, option)
+
+
 def _of_gguf(model: Model, file: Path, option: str) -> Checkpoint:
     """Return what is made of a GGUF file."""
     if not file.is_file():
@@ -126,7 +131,7 @@ def finetuned(source: str, option: str) -> Checkpoint:
     return Checkpoint(directory, {**checkpoint.identity, "recipe": file_digest(directory / RECIPE)})
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """A model with a checkpoint's weights."""
 
     model: Any  # PreTrainedModel, whose attributes are typed as unions
@@ -136,7 +141,7 @@ class Loaded(NamedTuple):
     """The names of the checkpoint's weights that the model has no place for, such as a pooler's in a language model."""
 
 
-def loaded(auto_class: Any, source: Path, **settings: Any) -> Loaded:
+def load_model(auto_class: Any, source: Path, **settings: Any) -> LoadedModel:
     """Return a checkpoint's model.
 
     Args:
@@ -153,7 +158,7 @@ def loaded(auto_class: Any, source: Path, **settings: Any) -> Loaded:
         trust_remote_code=False,
         **settings,
     )
-    return Loaded(model, set(found["missing_keys"]), set(found["unexpected_keys"]))
+    return LoadedModel(model, set(found["missing_keys"]), set(found["unexpected_keys"]))
 
 
 def save(model: PreTrainedModel, directory: Path, source: Path, unplaced: set[str]) -> None:
@@ -164,7 +169,7 @@ def save(model: PreTrainedModel, directory: Path, source: Path, unplaced: set[st
 
     Args:
         source: The directory of the checkpoint that the model was made from.
-        unplaced: As `Loaded.unplaced`.
+        unplaced: As `LoadedModel.unplaced`.
     """
     from safetensors import safe_open
 
@@ -205,7 +210,7 @@ def model_type(model: Model, option: str = "model.checkpoint") -> str:
     """
     if model.architecture is not None:
         return str(model.architecture["model_type"])
-    found = read_json(resolve(model, option).directory / "config.json").get("model_type")
+    found = read_json(_folder(model, option) / "config.json").get("model_type")
     if found is None:
         raise UserError(f"{option}={model.checkpoint}: its config.json has no model_type")
     return str(found)
@@ -235,14 +240,14 @@ def check_sentinels(model: Model) -> None:
         UserError: if it has none.
     """
     if model.checkpoint is not None:
-        sentinels(tokenizer(resolve(model).directory))
+        sentinels(tokenizer(_folder(model)))
 
 
 def positions(model: Model) -> float:
     """Return how many tokens an architecture reads at most, as its config and its tokenizer have it."""
     found = [model.architecture or {}]
     if model.checkpoint is not None:
-        paths = (resolve(model).directory / name for name in ("config.json", "tokenizer_config.json"))
+        paths = (_folder(model) / name for name in ("config.json", "tokenizer_config.json"))
         found = [read_json(path) for path in paths if path.exists()]
     # RoBERTa's config counts two positions that no text has; its tokenizer does not.
     names = ("max_position_embeddings", "n_positions", "model_max_length")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ulmfit_style.analysis import comparison, slices
+from ulmfit_style.analysis import comparison
 from ulmfit_style.artefacts import finished, predictions
 from ulmfit_style.artefacts.directory import RECIPE, read_json
 from ulmfit_style.artefacts.finished import Made
@@ -17,6 +17,7 @@ from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import duration
 from ulmfit_style.data import hub
 from ulmfit_style.recipe import Config
+from ulmfit_style.results.scores import FEWEST, small_classes, widest_gap
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -107,9 +108,9 @@ def write(
         else comparison.worth(task.metric, *predictions.difference(task, model.directory, plain.directory)),
         identity=chain[-1].init.get("checkpoint", "").rpartition("@")[2],
         measured=[{"slices": {}, "probe": {}, **one.metrics} for one in finished.evaluations(model)],
-        small_classes=slices.small_classes(model.metrics.get("test", {}).get("report", [])),
-        fewest=slices.FEWEST,
-        widest=slices.gap_in_words,
+        small_classes=small_classes(model.metrics.get("test", {}).get("report", [])),
+        fewest=FEWEST,
+        widest=widest_gap,
         command=_command(chain, overrides),
         private=recipe.model.title().startswith("./")
         or any(not file.startswith((hub.PREFIX, "package:")) for file in files),

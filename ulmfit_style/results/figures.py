@@ -11,9 +11,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from ulmfit_style.results.model import Figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as MatplotlibFigure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#000000")
 """Told apart by people with any kind of colour vision (Okabe and Ito 2008), and on black and white paper by markers."""
@@ -299,6 +301,13 @@ def plotted(path: Path, plot: Callable[[], object]) -> None:
         pyplot.close("all")
 
 
+def save(figure: Figure, folder: Path) -> Path:
+    """Draw a figure of a result into a folder, as PNG and SVG, and return the path of both without the ending."""
+    path = folder / figure.name
+    figure.draw(path, *figure.arguments)
+    return path
+
+
 def _rates(entry: Mapping[str, Any]) -> Mapping[str, float]:
     """Return the rates of an entry of metrics.json's log, by layer groups where each has its own."""
     return entry.get("rates") or {"": entry["learning_rate"]}
@@ -327,16 +336,16 @@ def _axes(
     """Give the axes of a figure, or those of each row, which is written when the block ends."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # Not pyplot: that keeps figures, and asks for a screen.
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as MatplotlibFigure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = MatplotlibFigure(figsize=size, layout="constrained")
     yield figure.subplots(rows, sharex=True, height_ratios=heights)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: MatplotlibFigure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "svg"):
         fresh = path.with_name(f".{path.name}.{ending}")

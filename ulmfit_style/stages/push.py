@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ulmfit_style.artefacts import finished
 from ulmfit_style.artefacts.directory import MANIFEST, METRICS, RECIPE, read_json
-from ulmfit_style.cli.composing import overrides_of
+from ulmfit_style.cli.compose import overrides_of
 from ulmfit_style.console import say, show
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError

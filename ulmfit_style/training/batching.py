@@ -1,4 +1,4 @@
-"""The order in which rows are trained."""
+"""Datasets of encoded rows, the order in which they are trained, and how rows become a batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, final
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ulmfit_style.tasks.base import IGNORED, Feature
 
 POOL = 50
 """Batches' worth of rows that are sorted by length together."""
@@ -28,13 +32,13 @@ class Rows(Protocol):
     def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
 
 
-def passes(steps: int, rows: int, batch_size: int) -> float:
+def epochs_for(steps: int, rows: int, batch_size: int) -> float:
     """Return how many times so many steps go through the rows: the Trainer takes a begun step for a whole one."""
     return (steps - 0.5) / math.ceil(rows / batch_size)
 
 
 @final
-class Encoded(list[Any]):
+class EncodedDataset(list[Any]):
     """Encoded rows in memory."""
 
     @property
@@ -44,7 +48,7 @@ class Encoded(list[Any]):
 
 
 @final
-class Mixed:
+class MixedDataset:
     """Rows, and rows of another kind among them: each of these again and again, or some of them, as their share wants.
 
     Args:
@@ -68,7 +72,7 @@ class Mixed:
 
 
 @final
-class Ordered(Dataset[Any]):
+class ShuffledDataset(Dataset[Any]):
     """Rows in a random order that is a pure function of (seed, phase, epoch), rows of like length together.
 
     Read from first to last, so that workers, processes and a resumed run need no random state to see the same batches:
@@ -114,7 +118,7 @@ class Ordered(Dataset[Any]):
 
     def __getitem__(self, place: int) -> Any:
         blank = {"blank": True} if place >= len(self.rows) else {}
-        return {**self.rows[self._order[place % len(self.rows)]], "turn": (1 + self.phase, self.epoch), **blank}
+        return {**self.rows[self._order[place % len(self.rows)]], "phase_epoch": (1 + self.phase, self.epoch), **blank}
 
 
 def without_blanks(collate: Callable[[Sequence[Any]], dict[str, Any]], rows: Sequence[Any]) -> dict[str, Any]:
@@ -124,3 +128,26 @@ def without_blanks(collate: Callable[[Sequence[Any]], dict[str, Any]], rows: Seq
     """
     own = [row for row in rows if "blank" not in row]
     return collate(own) if own else {**collate(rows[:1]), "blank": True}
+
+
+def collate(features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+    """Pad features to the longest; `weight` and `bytes` become tensors (batch,).
+
+    So do `labels`, where each is one; where each is a list, they become (batch, labels), padded to the longest with
+    what is not learnt.
+    """
+    inputs = [{name: feature[name] for name in tokenizer.model_input_names if name in feature} for feature in features]
+    batch: dict[str, torch.Tensor] = dict(tokenizer.pad(inputs, return_tensors="pt"))
+    for name in ("labels", "weight", "bytes"):
+        if name in features[0]:
+            values = [feature[name] for feature in features]
+            if isinstance(values[0], list) and len(set(map(len, values))) > 1:
+                values = _padded(values, max(map(len, values)), left=tokenizer.padding_side == "left")
+            batch[name] = torch.tensor(values)
+    return batch
+
+
+def _padded(values: Sequence[list[int]], length: int, *, left: bool) -> list[list[int]]:
+    """Pad labels, on the side on which tokens are padded."""
+    paddings = [[IGNORED] * (length - len(value)) for value in values]
+    return [[*padding, *value] if left else [*value, *padding] for value, padding in zip(values, paddings, strict=True)]

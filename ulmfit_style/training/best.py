@@ -19,7 +19,7 @@ WEIGHTS = "best.safetensors"
 
 
 @final
-class Best(TrainerCallback):
+class BestState(TrainerCallback):
     """Scores the model after every epoch, keeps the best state, and ends a phase that brings no better one.
 
     The curve and the best state lie in every checkpoint, or a run that goes on would choose among its last epochs. So

@@ -17,8 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ulmfit_style.config.stages import GROUP
 from ulmfit_style.tasks.base import Feature
-from ulmfit_style.training.answers import collate
-from ulmfit_style.training.batching import Integers
+from ulmfit_style.training.batching import Integers, collate
 from ulmfit_style.training.objectives import Batch
 
 TEMPERATURE = 0.1
@@ -26,7 +25,7 @@ TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True)
-class Groups:
+class ContrastiveDataset:
     """Rows of a contrastive phase: each is a few texts, which `collate` draws when their turn comes.
 
     A text is compared with those of its own row alone. So the loss of a row does not depend on the rows beside it, and
@@ -74,12 +73,12 @@ class Groups:
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Draw the texts of rows, and pad them: tensors (rows, texts, length), and `labels` (rows, texts)."""
-        drawn = [feature for row in rows for feature in self.draw(row["turn"], row["index"])]
+        drawn = [feature for row in rows for feature in self.draw(row["phase_epoch"], row["index"])]
         return {name: tensor.unflatten(0, (-1, GROUP)) for name, tensor in collate(drawn, self.tokenizer).items()}
 
 
 @dataclass(frozen=True)
-class Contrast:
+class ContrastiveObjective:
     """The supervised contrastive loss of what the head reads (Khosla et al. 2020, eq. 2)."""
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ulmfit_style.training.batching import Rows
     from ulmfit_style.training.objectives import LanguageObjective
-    from ulmfit_style.training.phases import Course
+    from ulmfit_style.training.phases import TrainingPlan
 
 SAMPLES = 3
 """Held-out rows that the model completes before and after, to be looked at."""
@@ -35,7 +35,7 @@ SAMPLES = 3
 class Prepared:
     """A language model that is ready to be trained."""
 
-    course: Course
+    plan: TrainingPlan
     objective: LanguageObjective
     tokenizer: PreTrainedTokenizerBase
     trained: tokens.Chunks
@@ -63,12 +63,12 @@ def prepare(
     """
     from transformers import AutoConfig
 
-    from ulmfit_style.models.layers import HEAD, groups
-    from ulmfit_style.models.lora import everything, with_adapters
-    from ulmfit_style.training.batching import Mixed
+    from ulmfit_style.models.layers import HEAD, layer_groups
+    from ulmfit_style.models.lora import add_adapters, full_phase_title
+    from ulmfit_style.training.batching import MixedDataset
     from ulmfit_style.training.objectives import choose
-    from ulmfit_style.training.packing import Packed, first_position
-    from ulmfit_style.training.phases import Course, Lesson, Phase, settings
+    from ulmfit_style.training.packing import PackedDataset, first_position
+    from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan, phase_settings
 
     # Data
     tokenizer = checkpoints.tokenizer(source)
@@ -79,7 +79,7 @@ def prepare(
 
     # Model
     model, missing, unplaced = _load(objective, source, options.seed)
-    layers = with_adapters(model, groups(model, missing), options)
+    layers = add_adapters(model, layer_groups(model, missing), options)
     if len(tokenizer) > (vocabulary := model.get_input_embeddings().weight.shape[0]):
         raise UserError(f"{source}: the tokenizer has {len(tokenizer):,} tokens, and the model {vocabulary:,}")
 
@@ -91,7 +91,7 @@ def prepare(
         say(f"  a model of type '{model_type}' cannot keep packed documents apart: each has a row of its own")
 
     def packed(some: tokens.Chunks) -> Rows:
-        return some if start is None else Packed(some, options.max_length, start)
+        return some if start is None else PackedDataset(some, options.max_length, start)
 
     rows = packed(chunks)
     # A corpus of one's own may be small; to learn a language from less than a batch is a mistake.
@@ -107,21 +107,23 @@ def prepare(
 
     if remembered is not None and isinstance(options, Adapt) and options.replay_ratio:
         own = len(rows)
-        rows = Mixed(rows, packed(remembered[0]), options.replay_ratio)
+        rows = MixedDataset(rows, packed(remembered[0]), options.replay_ratio)
         say(f"  {len(rows) - own:,} rows of general text are mixed in (adapt.replay_ratio)")
 
     # Phases
     every = [parameter for own in layers.values() for parameter in own]
-    phases = [Phase(everything(options), every, options.epochs, options.learning_rate)]
+    phases = [Phase(full_phase_title(options), every, options.epochs, options.learning_rate)]
     if missing and isinstance(options, Adapt) and options.head_epochs:
         say("  the checkpoint has no language-model head: a new one is trained first, with the body frozen")
         phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
-    course = Course(model, phases, settings(config, options, layers), Lesson(objective, rows, objective.collate))
+    plan = TrainingPlan(
+        model, phases, phase_settings(config, options, layers), TrainingData(objective, rows, objective.collate)
+    )
     general_unseen = None if remembered is None else remembered[1]
-    return Prepared(course, objective, tokenizer, chunks, unseen, general_unseen, missing, unplaced)
+    return Prepared(plan, objective, tokenizer, chunks, unseen, general_unseen, missing, unplaced)
 
 
-def learn(
+def train_language_model(
     config: Config,
     options: Pretrain | Adapt,
     source: Path,
@@ -147,7 +149,7 @@ def learn(
     from ulmfit_style.training.phases import GENERAL, train
 
     prepared = prepare(config, options, source, documents, general)
-    model, objective, unseen = prepared.course.model, prepared.objective, prepared.unseen
+    model, objective, unseen = prepared.plan.model, prepared.objective, prepared.unseen
     shown = [unseen[index] for index in range(min(SAMPLES, len(unseen)))]
     samples = [[objective.sample(model, row) for row in shown]]
 
@@ -158,7 +160,7 @@ def learn(
         return measures
 
     # Train
-    outcomes = train(prepared.course, directory / CHECKPOINTS, measure=measure)
+    results = train(prepared.plan, directory / CHECKPOINTS, measure=measure)
     if options.lora_rank:
         merge(model)
 
@@ -170,8 +172,8 @@ def learn(
     prepared.tokenizer.save_pretrained(directory)
     loaded = "untrained head" if prepared.missing else "checkpoint"
     beginning = "random weights" if isinstance(options, Pretrain) else loaded
-    stations = {beginning: outcomes[0].before}
-    stations |= {outcome.title: outcome.after for outcome in outcomes}
+    stations = {beginning: results[0].before}
+    stations |= {result.title: result.after for result in results}
     metrics: dict[str, Any] = {
         "documents": {
             "train": len(documents.train),
@@ -179,14 +181,14 @@ def learn(
             "in_test_or_validation": documents.removed,
         },
         "tokens": prepared.trained.tokens,
-        "rows": len(prepared.course.lesson.rows),
+        "rows": len(prepared.plan.data.rows),
         "per": objective.per,
         "heldout": [{"after": station, **measures} for station, measures in stations.items()],
         "samples": [
             {"text": old["text"], "right": old["right"], "before": old["answer"], "after": new["answer"]}
             for old, new in zip(*samples, strict=True)
         ],
-        "log": [{"phase": outcome.title, **entry} for outcome in outcomes for entry in outcome.log],
+        "log": [{"phase": result.title, **entry} for result in results for entry in result.log],
     }
     if isinstance(options, Adapt):
         start = _load(objective, source, options.seed).model
@@ -196,13 +198,13 @@ def learn(
     write_json(directory / METRICS, metrics)
 
 
-def _load(objective: LanguageObjective, source: Path, seed: int) -> checkpoints.Loaded:
+def _load(objective: LanguageObjective, source: Path, seed: int) -> checkpoints.LoadedModel:
     """Return a checkpoint's language model."""
     import transformers
     from transformers import set_seed
 
     set_seed(seed)
-    return checkpoints.loaded(getattr(transformers, objective.auto_class), source)
+    return checkpoints.load_model(getattr(transformers, objective.auto_class), source)
 
 
 def _show(samples: Sequence[Mapping[str, str]]) -> None:

@@ -34,10 +34,10 @@ SHOWN = 24
 MOST_MEASURED = 1000
 """Rows that are enough to measure a language model."""
 
-Turn = tuple[int, int]
+PhaseEpoch = tuple[int, int]
 """A phase, counted from 1, and an epoch of it, from 0."""
 
-MEASURING: Turn = (0, 0)
+HELDOUT_EPOCH: PhaseEpoch = (0, 0)
 """The turn whose masks measure a model: no phase trains on them."""
 
 
@@ -98,10 +98,10 @@ class MaskedLM:
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Mask rows and pad them to the longest."""
-        masked = [self.mask(row["input_ids"], row["words"], row["turn"], row["index"]) for row in rows]
+        masked = [self.mask(row["input_ids"], row["words"], row["phase_epoch"], row["index"]) for row in rows]
         return _padded(rows, [inputs for inputs, _ in masked], [labels for _, labels in masked], self.tokenizer)
 
-    def mask(self, ids: Integers, words: Integers, turn: Turn, index: int) -> tuple[Integers, Integers]:
+    def mask(self, ids: Integers, words: Integers, turn: PhaseEpoch, index: int) -> tuple[Integers, Integers]:
         """Mask whole words: of their tokens 80 % become [MASK], 10 % a random token, 10 % stay (BERT, section 3.1).
 
         A pure function of (seed, turn, index), so that workers, processes and a resumed run see the same masks.
@@ -142,7 +142,7 @@ class MaskedLM:
         telling = [
             place for place in single if len(word := _decoded(self.tokenizer, ids[place])) > 3 and word.isalpha()
         ]
-        random = np.random.default_rng([self.seed, *MEASURING, row["index"]])
+        random = np.random.default_rng([self.seed, *HELDOUT_EPOCH, row["index"]])
         place = int(random.choice(telling or np.flatnonzero(words >= 0)))
         right = _decoded(self.tokenizer, ids[place])
         ids[place] = self.tokenizer.mask_token_id
@@ -234,7 +234,7 @@ class Denoising:
         Returns:
             What is left, at most as long as the row was; the target; and how long each of its tokens is in bytes.
         """
-        random = np.random.default_rng([self.seed, *row["turn"], row["index"]])
+        random = np.random.default_rng([self.seed, *row["phase_epoch"], row["index"]])
         ids, sizes = row["input_ids"], row["bytes"]
         # The places where a token or a word begins, and where the last of them ends.
         places = np.flatnonzero(row["words"] >= 0)
@@ -273,7 +273,7 @@ class Denoising:
         model.eval()
         shown = (np.arange(len(row["words"])) < SHOWN) | (row["words"] < 0)
         start = {name: row[name][shown] for name in ("input_ids", "words", "bytes")}
-        inputs, target, _ = self.corrupt({**start, "turn": MEASURING, "index": row["index"]})
+        inputs, target, _ = self.corrupt({**start, "phase_epoch": HELDOUT_EPOCH, "index": row["index"]})
         prompt = torch.tensor(inputs, dtype=torch.long, device=model.device)[None]
         answer = model.generate(  # type: ignore[operator]  # a model with this head can
             prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=2 * SHOWN, do_sample=False, num_beams=1
@@ -401,7 +401,7 @@ def heldout(model: PreTrainedModel, objective: LanguageObjective, rows: Rows, to
     total, count, size = 0.0, 0, 0
     while order:
         fitting = max(1, tokens // int(rows.lengths[order[0]]))
-        batch = objective.collate([{**rows[index], "turn": MEASURING} for index in order[:fitting]])
+        batch = objective.collate([{**rows[index], "phase_epoch": HELDOUT_EPOCH} for index in order[:fitting]])
         order = order[fitting:]
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         total += objective.loss(model, batch).item()

@@ -15,7 +15,7 @@ from ulmfit_style.training.batching import Integers, Rows
 
 
 @final
-class Packed:
+class PackedDataset:
     """Rows of whole chunks, together at most `max_length` tokens long: best fit, the longest first.
 
     A row has the columns of its chunks one after another, with the words numbered through; `documents`, which chunk

@@ -21,14 +21,14 @@ from ulmfit_style.artefacts.directory import read_json, write_json
 from ulmfit_style.config.stages import Adapt, Finetune, LanguageModelling, Schedule
 from ulmfit_style.console import progress, say, show
 from ulmfit_style.errors import UserError
-from ulmfit_style.models.layers import Layers, with_rates
+from ulmfit_style.models.layers import LayerGroups, split_by_layer
 from ulmfit_style.recipe import Config
-from ulmfit_style.training.batching import Ordered, Rows
-from ulmfit_style.training.best import Best
+from ulmfit_style.training.batching import Rows, ShuffledDataset
+from ulmfit_style.training.best import BestState
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.pruning import Pruning
-from ulmfit_style.training.resume import Keeper, is_whole, newest_whole, seal
-from ulmfit_style.training.schedule import Rising
+from ulmfit_style.training.resume import CheckpointKeeper, is_whole, newest_whole, seal
+from ulmfit_style.training.schedule import ExponentialSchedule
 from ulmfit_style.training.trainer import Finite, Measuring, Progress, RecipeTrainer, Reporting, number
 
 LOGGING_STEPS = 10
@@ -41,7 +41,7 @@ Collate = Callable[[Sequence[Any]], dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingData:
     """What is learnt, and from what."""
 
     objective: Objective
@@ -61,12 +61,12 @@ class Phase:
     epochs: float
     learning_rate: float
     """Peak rate."""
-    lesson: Lesson | None = None
-    """What it is about; None for the lesson of the course."""
+    data: TrainingData | None = None
+    """What it is trained on; None for the data of the plan."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class PhaseSettings:
     """What the phases of a stage share."""
 
     batch_size: int
@@ -82,8 +82,8 @@ class Settings:
     """Minutes between two checkpoints to go on from."""
     extras: Mapping[str, Any]
     """Further TrainingArguments."""
-    schedule: Schedule | Rising = "linear"
-    layers: Layers | None = None
+    schedule: Schedule | ExponentialSchedule = "linear"
+    layers: LayerGroups | None = None
     """The layer groups, where each has a rate of its own."""
     layer_decay: float = 1
     """The factor by which the rate of each layer group is lower than that of the one above."""
@@ -91,13 +91,13 @@ class Settings:
     """How much a measure may rise in a phase before training stops, by its name."""
 
 
-def settings(config: Config, options: LanguageModelling | Finetune, layers: Layers) -> Settings:
+def phase_settings(config: Config, options: LanguageModelling | Finetune, layers: LayerGroups) -> PhaseSettings:
     """Return the settings of a stage's phases.
 
     Args:
         layers: The layer groups of the model.
     """
-    return Settings(
+    return PhaseSettings(
         batch_size=options.batch_size,
         warmup_ratio=options.warmup_ratio,
         weight_decay=options.weight_decay,
@@ -114,24 +114,24 @@ def settings(config: Config, options: LanguageModelling | Finetune, layers: Laye
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingPlan:
     """What a stage trains, on what, and how."""
 
     model: PreTrainedModel
     phases: Sequence[Phase]
-    settings: Settings
-    lesson: Lesson
+    settings: PhaseSettings
+    data: TrainingData
 
-    def ordered(self, place: int) -> Ordered:
+    def ordered(self, place: int) -> ShuffledDataset:
         """Return the rows of a phase, in its order."""
-        lesson, settings = self.phases[place].lesson or self.lesson, self.settings
-        micro, _ = processes.split(settings.batch_size, settings.micro_batch_size, lesson.texts)
+        data, settings = self.phases[place].data or self.data, self.settings
+        micro, _ = processes.split(settings.batch_size, settings.micro_batch_size, data.texts)
         together = micro * processes.count() if processes.count() > 1 else 1
-        return Ordered(lesson.rows, settings.batch_size // lesson.texts, settings.seed, place, together)
+        return ShuffledDataset(data.rows, settings.batch_size // data.texts, settings.seed, place, together)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PhaseResult:
     """What a phase did."""
 
     title: str
@@ -143,13 +143,13 @@ class Outcome:
 
 
 def train(
-    course: Course,
+    plan: TrainingPlan,
     folder: Path,
     measure: Callable[[], dict[str, float]] = dict,
-    best: Best | None = None,
+    best: BestState | None = None,
     pruning: Pruning | None = None,
-) -> list[Outcome]:
-    """Train the phases of a course in place, each from the last weights of the one before, and return what each did.
+) -> list[PhaseResult]:
+    """Train the phases of a plan in place, each from the last weights of the one before, and return what each did.
 
     A stage that was stopped goes on: finished phases are read back from `folder`, the unfinished one from its
     newest whole checkpoint, bit-identically.
@@ -160,60 +160,60 @@ def train(
         best: What chooses the state that the model has in the end; None for the last one.
         pruning: What stops it where it is a trial that falls behind; None where it is none.
     """
-    model, settings = course.model, course.settings
+    model, settings = plan.model, plan.settings
     model.to(PartialState().device)
-    outcomes: list[Outcome] = []
+    results: list[PhaseResult] = []
     reporting = Reporting(settings.extras.get("report_to", "none"), folder.parent)
     if settings.layers is not None:
-        show(_rates(settings.layers, course.phases[-1].learning_rate, settings.layer_decay))
-    steps = [_steps(phase, course.ordered(place)) for place, phase in enumerate(course.phases)]
-    for place, phase in enumerate(course.phases):
+        show(_rates(settings.layers, plan.phases[-1].learning_rate, settings.layer_decay))
+    steps = [_steps(phase, plan.ordered(place)) for place, phase in enumerate(plan.phases)]
+    for place, phase in enumerate(plan.phases):
         if pruning is not None:
             pruning.before, pruning.total = sum(steps[:place]), sum(steps)
         done = folder / f"phase-{place}" / "done"
         if is_whole(done):
             load_model(model, done / "model.safetensors", device=str(model.device))
-            outcomes.append(Outcome(**read_json(done / "outcome.json")))
+            results.append(PhaseResult(**read_json(done / "result.json")))
             if best is not None:
                 best.load(done)
             say(f"  {phase.title}: was done before")
             continue
-        before = outcomes[-1].after if outcomes else measure()
+        before = results[-1].after if results else measure()
         measuring = Measuring(phase.title, measure, before, settings.budget)
-        before_it = sum(outcome.log[-1]["step"] for outcome in outcomes)
-        reporting.begin(place, before_it, is_last=place == len(course.phases) - 1)
+        before_it = sum(result.log[-1]["step"] for result in results)
+        reporting.begin(place, before_it, is_last=place == len(plan.phases) - 1)
         others = [reporting, *([] if pruning is None else [pruning])]
-        log = _run(course, place, measuring, others, folder / f"phase-{place}", best)
-        outcomes.append(Outcome(phase.title, before, measure(), log))
+        log = _run(plan, place, measuring, others, folder / f"phase-{place}", best)
+        results.append(PhaseResult(phase.title, before, measure(), log))
         changes = [
             f"{name.replace('_', ' ')} {number(before[name])} -> {number(value)}"
-            for name, value in outcomes[-1].after.items()
+            for name, value in results[-1].after.items()
         ]
         say(f"  {phase.title}: {', '.join(changes) or 'done'}")
         if processes.is_main():
             done.mkdir(parents=True, exist_ok=True)
             save_model(model, str(done / "model.safetensors"))
-            write_json(done / "outcome.json", asdict(outcomes[-1]))
+            write_json(done / "result.json", asdict(results[-1]))
             if best is not None:
                 best.save(done)
             seal(done)
         processes.wait()
     if best is not None:
         best.restore(model)
-    return outcomes
+    return results
 
 
 def _run(
-    course: Course,
+    plan: TrainingPlan,
     place: int,
     measuring: Measuring,
     others: Sequence[TrainerCallback],
     folder: Path,
-    best: Best | None,
+    best: BestState | None,
 ) -> list[dict[str, Any]]:
     """Train one phase in place, from its newest whole checkpoint if there is one, and return its log."""
-    phase, settings = course.phases[place], course.settings
-    best = best if phase.lesson is None else None  # another lesson does not bring a better answer to the task
+    phase, settings = plan.phases[place], plan.settings
+    best = best if phase.data is None else None  # another data does not bring a better answer to the task
     resumed = newest_whole(folder)
     if resumed is not None:
         say(f"  {phase.title}: goes on from {resumed}")
@@ -223,11 +223,11 @@ def _run(
             best.load(resumed)
         if best.over:  # the run was stopped between the end of this phase and its being marked as done
             phase = replace(phase, epochs=best.curve[-1]["epoch"])
-    ordered = course.ordered(place)
+    ordered = plan.ordered(place)
     total = _steps(phase, ordered)
     measuring.every = math.ceil(total / settings.measurements)
     done = 0 if resumed is None else int(resumed.name.rpartition("-")[2])
-    with progress(phase.title, total, done) as steps, Keeper(phase.title, settings.save_minutes) as keeper:
+    with progress(phase.title, total, done) as steps, CheckpointKeeper(phase.title, settings.save_minutes) as keeper:
         callbacks: list[TrainerCallback] = [
             Progress(steps, ordered, best),
             Finite(phase.title),
@@ -236,14 +236,14 @@ def _run(
             *others,
             keeper,
         ]
-        trainer = trainer_of(course, phase, ordered, folder, callbacks)
+        trainer = build_trainer(plan, phase, ordered, folder, callbacks)
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
-    course.model.zero_grad(set_to_none=True)
+    plan.model.zero_grad(set_to_none=True)
     return [entry for entry in trainer.state.log_history if {"loss", "heldout_loss"} & set(entry)]
 
 
-def trainer_of(
-    course: Course, phase: Phase, rows: Ordered, folder: Path, callbacks: list[TrainerCallback]
+def build_trainer(
+    plan: TrainingPlan, phase: Phase, rows: ShuffledDataset, folder: Path, callbacks: list[TrainerCallback]
 ) -> RecipeTrainer:
     """Return what trains the model through a phase, whose parameters are thawed, and all others frozen.
 
@@ -252,20 +252,20 @@ def trainer_of(
     seed, or every phase would replay the same batches.
 
     Args:
-        rows: Those of its lesson, in the order of the phase.
+        rows: Those of its data, in the order of the phase.
         folder: Where checkpoints are kept, if one is asked for.
 
     Raises:
         UserError: if the batch cannot be split, or several GPUs are visible to one process.
     """
     thawed = {id(parameter) for parameter in phase.thawed}
-    for parameter in course.model.parameters():
+    for parameter in plan.model.parameters():
         parameter.requires_grad_(id(parameter) in thawed)
-    settings, lesson = course.settings, phase.lesson or course.lesson
-    micro, passes = processes.split(settings.batch_size, settings.micro_batch_size, lesson.texts)
+    settings, data = plan.settings, phase.data or plan.data
+    micro, passes = processes.split(settings.batch_size, settings.micro_batch_size, data.texts)
     trainer = RecipeTrainer(
-        model=course.model,
-        objective=lesson.objective,
+        model=plan.model,
+        objective=data.objective,
         shape=settings.schedule,
         layer_groups=settings.layers,
         layer_decay=settings.layer_decay,
@@ -286,7 +286,7 @@ def trainer_of(
             **{**_defaults(_steps(phase, rows)), **settings.extras, "report_to": "none"},  # `Reporting` tells them
         ),
         train_dataset=rows,
-        collate=lesson.collate,
+        collate=data.collate,
         callbacks=callbacks,
     )
     if trainer.args.n_gpu > 1:
@@ -295,18 +295,18 @@ def trainer_of(
     return trainer
 
 
-def _steps(phase: Phase, rows: Ordered) -> int:
+def _steps(phase: Phase, rows: ShuffledDataset) -> int:
     """Return the optimizer steps of a phase."""
     return math.ceil(math.ceil(len(rows) / rows.batch_size) * phase.epochs)
 
 
-def _rates(layers: Layers, learning_rate: float, layer_decay: float) -> Table:
+def _rates(layers: LayerGroups, learning_rate: float, layer_decay: float) -> Table:
     """Return the table of the layer groups' peak rates, the head's first."""
     table = Table(title=f"a rate for each layer group (layer_decay={layer_decay:g})", title_justify="left")
     for column in ("layer group", "weights", "peak rate"):
         table.add_column(column, justify="left" if column == "layer group" else "right")
     whole = [{"params": [parameter for own in layers.values() for parameter in own], "lr": learning_rate}]
-    for group in with_rates(whole, layers, layer_decay):
+    for group in split_by_layer(whole, layers, layer_decay):
         weights = sum(parameter.numel() for parameter in group["params"])
         table.add_row(group["layer"], f"{weights:,}", f"{group['lr']:.1e}")
     return table

@@ -14,9 +14,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ulmfit_style.config.experiments import LrFind
 from ulmfit_style.console import progress
-from ulmfit_style.training.batching import passes
-from ulmfit_style.training.phases import Course, Phase, train, trainer_of
-from ulmfit_style.training.schedule import Rising
+from ulmfit_style.training.batching import epochs_for
+from ulmfit_style.training.phases import Phase, TrainingPlan, build_trainer, train
+from ulmfit_style.training.schedule import ExponentialSchedule
 from ulmfit_style.training.trainer import Progress
 
 SMOOTHING = 0.95
@@ -79,8 +79,8 @@ class Watch(TrainerCallback):
             control.should_training_stop = True
 
 
-def range_test(course: Course, options: LrFind, folder: Path) -> list[Point]:
-    """Train the last phase of a course while its rate rises, and return what each step showed, in order.
+def range_test(plan: TrainingPlan, options: LrFind, folder: Path) -> list[Point]:
+    """Train the last phase of a plan while its rate rises, and return what each step showed, in order.
 
     The phases before it are trained first, as they would be. The model is not what the stage would make of it, and
     good for nothing afterwards.
@@ -88,21 +88,21 @@ def range_test(course: Course, options: LrFind, folder: Path) -> list[Point]:
     Args:
         folder: For what the phases write meanwhile.
     """
-    *before, last = course.phases
-    settings = replace(course.settings, measurements=1, save_minutes=math.inf)
+    *before, last = plan.phases
+    settings = replace(plan.settings, measurements=1, save_minutes=math.inf)
     if before:
-        train(replace(course, phases=before, settings=settings), folder)
-    course.model.to(PartialState().device)
-    rows = course.ordered(len(before))
+        train(replace(plan, phases=before, settings=settings), folder)
+    plan.model.to(PartialState().device)
+    rows = plan.ordered(len(before))
     # A step has the rate of its middle, so the phase begins half a step below the first rate, and ends as far above
     # the last one.
     factor = (options.highest / options.lowest) ** (1 / (options.steps - 1))
     fold, top = factor**options.steps, options.highest * factor**0.5
-    phase = Phase(last.title, last.thawed, passes(options.steps, len(rows), rows.batch_size), top)
-    rising = replace(settings, schedule=Rising(1 / fold), extras={**settings.extras, **EVERY_STEP})
+    phase = Phase(last.title, last.thawed, epochs_for(options.steps, len(rows), rows.batch_size), top)
+    rising = replace(settings, schedule=ExponentialSchedule(1 / fold), extras={**settings.extras, **EVERY_STEP})
     watch = Watch()
     with progress("range test", options.steps) as steps:
-        trainer_of(replace(course, settings=rising), phase, rows, folder, [Progress(steps, rows), watch]).train()
+        build_trainer(replace(plan, settings=rising), phase, rows, folder, [Progress(steps, rows), watch]).train()
     return watch.points
 
 

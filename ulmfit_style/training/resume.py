@@ -65,7 +65,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 @final
-class Keeper(TrainerCallback):
+class CheckpointKeeper(TrainerCallback):
     """Saves every few minutes, and on Ctrl-C or SIGTERM before the run stops.
 
     The stock Trainer saves by steps, takes any folder for a checkpoint, rotates by file times before the new one is
@@ -79,7 +79,7 @@ class Keeper(TrainerCallback):
         self._stopping = False
         self._handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> Keeper:
+    def __enter__(self) -> CheckpointKeeper:
         """Take over Ctrl-C and SIGTERM; a second one ends the process at once."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -19,21 +19,21 @@ BEFORE, AFTER = 1 / 25, 1e-5
 
 
 @dataclass(frozen=True)
-class Rising:
+class ExponentialSchedule:
     """What a range test has for a schedule: the rate is multiplied by the same factor in every step, up to its peak."""
 
     lowest: float
     """The rate before the first step, as a share of the peak."""
 
 
-def share(schedule: Schedule | Rising, position: Fraction, warmup: Fraction) -> float:
+def share(schedule: Schedule | ExponentialSchedule, position: Fraction, warmup: Fraction) -> float:
     """Return the rate at a position of a phase, as a share of its peak.
 
     Args:
         position: From 0, before the first step, to 1, after the last.
         warmup: The position of the peak, from 0 to 1.
     """
-    if isinstance(schedule, Rising):
+    if isinstance(schedule, ExponentialSchedule):
         return float(schedule.lowest ** float(1 - position))
     rising = position < warmup or warmup == 1
     height = position / warmup if rising else (1 - position) / (1 - warmup)
@@ -50,7 +50,7 @@ def share(schedule: Schedule | Rising, position: Fraction, warmup: Fraction) -> 
     return float(height)
 
 
-def peak(schedule: Schedule | Rising, warmup_ratio: float, steps: int) -> Fraction:
+def peak(schedule: Schedule | ExponentialSchedule, warmup_ratio: float, steps: int) -> Fraction:
     """Return the position of the peak, as `share` takes it: for a linear schedule it is at a whole step, as in BERT.
 
     Args:
@@ -61,7 +61,7 @@ def peak(schedule: Schedule | Rising, warmup_ratio: float, steps: int) -> Fracti
     return Fraction(str(warmup_ratio))
 
 
-def shares(schedule: Schedule | Rising, warmup_ratio: float, steps: int) -> list[float]:
+def shares(schedule: Schedule | ExponentialSchedule, warmup_ratio: float, steps: int) -> list[float]:
     """Return the rate of each step of a phase, as a share of its peak: that in the middle of the step.
 
     So no step has a rate of 0, neither the first nor the last, also where there is but one.

@@ -25,12 +25,12 @@ from transformers import (
 from transformers.integrations import get_reporting_integration_callbacks  # type: ignore[attr-defined]
 
 from ulmfit_style.config.stages import Schedule
-from ulmfit_style.console import Steps, say
+from ulmfit_style.console import ProgressReport, say
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import layers
 from ulmfit_style.training import schedule
-from ulmfit_style.training.batching import Ordered, without_blanks
-from ulmfit_style.training.best import Best
+from ulmfit_style.training.batching import ShuffledDataset, without_blanks
+from ulmfit_style.training.best import BestState
 from ulmfit_style.training.objectives import Objective
 
 
@@ -51,8 +51,8 @@ class RecipeTrainer(Trainer):
         self,
         *,
         objective: Objective,
-        shape: Schedule | schedule.Rising = "linear",
-        layer_groups: layers.Layers | None = None,
+        shape: Schedule | schedule.ExponentialSchedule = "linear",
+        layer_groups: layers.LayerGroups | None = None,
         layer_decay: float = 1,
         collate: Callable[[Sequence[Any]], dict[str, Any]],
         **arguments: Any,
@@ -70,7 +70,7 @@ class RecipeTrainer(Trainer):
         made = self.optimizer is not None
         optimizer = super().create_optimizer(model)
         if self.layer_groups is not None and not made:
-            split = list(layers.with_rates(optimizer.param_groups, self.layer_groups, self.layer_decay))
+            split = list(layers.split_by_layer(optimizer.param_groups, self.layer_groups, self.layer_decay))
             optimizer.param_groups.clear()
             for group in split:
                 optimizer.add_param_group(group)
@@ -116,7 +116,7 @@ class RecipeTrainer(Trainer):
 class Progress(TrainerCallback):
     """Shows loss, rate and score, and tells the rows which epoch it is."""
 
-    def __init__(self, steps: Steps, rows: Ordered, best: Best | None = None) -> None:
+    def __init__(self, steps: ProgressReport, rows: ShuffledDataset, best: BestState | None = None) -> None:
         self.steps, self.rows, self.best, self.loss = steps, rows, best, math.nan
         self._started, self._trained = time.monotonic(), 0
         self._rates: dict[str, float] = {}

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from ulmfit_style import chain, lineage
 from ulmfit_style.artefacts.directory import Artefact
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import muted, say
 from ulmfit_style.data import labelled, pins

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from ulmfit_style import chain, lineage
 from ulmfit_style.artefacts.directory import METRICS, read_json
-from ulmfit_style.cli import hydra_flags
-from ulmfit_style.cli.composing import compose, grid
+from ulmfit_style.cli import flags
+from ulmfit_style.cli.compose import compose
+from ulmfit_style.cli.overrides import grid
 from ulmfit_style.console import say, show
 from ulmfit_style.data import pins
 from ulmfit_style.errors import UserError
@@ -30,7 +31,7 @@ def run(overrides: Sequence[str]) -> None:
     points = grid(overrides)
     if len(points) < 2:
         raise UserError("sweep: give an option several values, for example finetune.learning_rate=2e-5,5e-5,1e-4")
-    hydra_flags.run(partial(chain.run, stages=chain.TRIAL), ["--multirun", *overrides])
+    flags.run(partial(chain.run, stages=chain.TRIAL), ["--multirun", *overrides])
 
     # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
     configs = [pins.pinned(compose(point)) for point in points]

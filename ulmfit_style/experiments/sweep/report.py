@@ -15,7 +15,9 @@ from rich.table import Table
 
 from ulmfit_style import lineage, metrics
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.cli.composing import CONF, SEARCH_PATH, compose, experiment
+from ulmfit_style.cli import CONF
+from ulmfit_style.cli.compose import compose, experiment
+from ulmfit_style.cli.overrides import SEARCH_PATH
 from ulmfit_style.console import say, show
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import storage

@@ -8,9 +8,10 @@ from functools import partial
 
 from ulmfit_style import chain
 from ulmfit_style.artefacts.directory import METRICS, read_json
-from ulmfit_style.cli import hydra_flags
-from ulmfit_style.cli.composing import compose, grid
-from ulmfit_style.cli.hydra_flags import Launch
+from ulmfit_style.cli import flags
+from ulmfit_style.cli.compose import compose
+from ulmfit_style.cli.flags import Launch
+from ulmfit_style.cli.overrides import grid
 from ulmfit_style.console import muted, say
 from ulmfit_style.data import pins
 from ulmfit_style.errors import Pruned, UserError
@@ -52,7 +53,7 @@ def run(typed: Sequence[str]) -> None:
         space.check(config, typed, config.sweep.space, check_trial)
     try:
         worker = Worker(pins.pinned(config), typed)
-        hydra_flags.run(_trial, ["--multirun", *typed], partial(_search, worker))
+        flags.run(_trial, ["--multirun", *typed], partial(_search, worker))
         report.run(typed)
     except storage.lost() as error:
         raise UserError(storage.unreachable(config.sweep.storage or "", error)) from error

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ulmfit_style.cli import composing
+from ulmfit_style.cli.compose import chosen, compose
+from ulmfit_style.cli.overrides import checked
 from ulmfit_style.config.experiments import Dimension
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.errors import ConfigError, UserError
@@ -42,7 +43,7 @@ def check(config: Config, typed: Sequence[str], space: Space, plan: Callable[[Co
         f"{key}: is not for a sweep to choose" for key in space if key.partition(".")[0] in (*RESERVED, "hydra")
     ]
     if not problems:
-        composing.checked([*typed, *(f"{key}={spelled(_tried(dimension)[0])}" for key, dimension in space.items())])
+        checked([*typed, *(f"{key}={spelled(_tried(dimension)[0])}" for key, dimension in space.items())])
     for key, dimension in space.items():
         before = _before(space, key)
         for value in [] if problems else _tried(dimension):
@@ -50,7 +51,7 @@ def check(config: Config, typed: Sequence[str], space: Space, plan: Callable[[Co
                 if "." in key:  # which is a hundred times as quick
                     tried = from_recipe(_with(config.recipe(), {**_options(before), key: value}))
                 else:
-                    tried = composing.compose([*typed, *overrides({**before, key: value})])
+                    tried = compose([*typed, *overrides({**before, key: value})])
                 plan(tried)
             except UserError as error:
                 problems += error.problems if isinstance(error, ConfigError) else [str(error)]
@@ -80,7 +81,7 @@ def default(config: Config, typed: Sequence[str], space: Space) -> Values:
     Raises:
         UserError: if it lies outside.
     """
-    recipe, groups = config.recipe(), composing.chosen(typed)
+    recipe, groups = config.recipe(), chosen(typed)
     values: Values = {}
     for key, dimension in space.items():
         if not _counts(dimension, values):

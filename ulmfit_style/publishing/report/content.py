@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ulmfit_style.analysis import comparison, explain, slices
+from ulmfit_style.analysis import comparison, explain
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.artefacts.finished import Made
@@ -25,6 +25,7 @@ from ulmfit_style.publishing.report.page import Drawer, Folded, Page, Part, Pros
 from ulmfit_style.publishing.report.runs import Run
 from ulmfit_style.recipe import load
 from ulmfit_style.results import figures
+from ulmfit_style.results.scores import FEWEST, small_classes, widest_gap
 from ulmfit_style.tasks.base import Matrix, Row, Scatter, Task
 
 MOST_ERRORS = 200
@@ -198,7 +199,7 @@ def _scores(run: Run, draw: Drawer) -> Iterator[Part]:
         yield Prose(f"{name}: {signature}", is_remark=True)
     if report := metrics["test"]["report"]:
         yield Table(list(report[0]), [list(entry.values()) for entry in report], "Test rows by class")
-        if (small := slices.small_classes(report)) is not None:
+        if (small := small_classes(report)) is not None:
             yield Prose(small, is_remark=True)
 
 
@@ -209,13 +210,13 @@ def _with_interval(measured: Mapping[str, Any], score: str) -> tuple[float | Non
 
 def _kinds(test: Scored, draw: Drawer) -> Iterator[Part]:
     task, answers, targets = test.task, test.answers, test.targets
-    for number, shown in enumerate(task.shown(answers, targets), start=1):
+    for number, shown in enumerate(task.report_parts(answers, targets), start=1):
         if isinstance(shown, Scatter):
-            yield draw(f"scatter-{number}", shown.title, figures.scatter, shown.right, shown.answered)
+            yield draw(f"scatter-{number}", shown.title, figures.scatter, shown.targets, shown.predictions)
         elif not isinstance(shown, Matrix):
             yield Table(shown.header, shown.rows, shown.title)
-        elif len(shown.right) <= MOST_NAMES:
-            sides = (shown.right, shown.answered, shown.counts)
+        elif len(shown.targets) <= MOST_NAMES:
+            sides = (shown.targets, shown.predictions, shown.counts)
             yield draw(f"matrix-{number}", f"{shown.title} (test rows)", figures.matrix, *sides)
     groups = dict(task.groups(answers, targets))
     if all(row is not None for row in test.rows):
@@ -254,7 +255,7 @@ def _by_group(test: Scored, names: Sequence[str]) -> Iterator[tuple[str, tuple[f
 def _calibration(test: Scored, draw: Drawer) -> Iterator[Part]:
     from ulmfit_style.metrics import calibration
 
-    claims = test.task.claims(test.answers, test.targets)
+    claims = test.task.calibration_pairs(test.answers, test.targets)
     if not claims:
         return
     found = calibration.bins(claims)
@@ -330,11 +331,7 @@ def _explained(run: Run, test: Scored, places: Sequence[int]) -> Iterator[Part]:
     for row, answer in zip(rows, model.explained(rows), strict=True):
         right, ours = test.task.in_words(row, answer, test.task.target(row))
         for one in answer[explain.EXPLANATIONS]:
-            most = max((abs(token["score"]) for token in one["tokens"]), default=1) or 1
-            told = [
-                explain.coloured(text, [token for token in one["tokens"] if token["text"] == number], most)
-                for number, text in enumerate(test.task.texts(row))
-            ]
+            told = explain.coloured(test.task.texts(row), one)
             cells.append([Markup("<br>").join(map(Markup, told)), right, ours, one["of"], one["logit"]])
     yield Prose(EXPLAINED)
     yield Table(("text", "right", "answered", "explained", "logit"), cells)
@@ -348,8 +345,8 @@ def _slices(run: Run) -> Iterator[Part]:
             rows = [(name, one["rows"], one["scores"][metric], *one["interval"]) for name, one in groups]
             yield Table((column, "rows", metric, "95 % from", "to"), rows, f"By {column}")
             if found["gap"] is not None:
-                judged = sum(one["rows"] >= slices.FEWEST for _, one in groups)
-                yield Prose(slices.gap_in_words(column, metric, found["gap"], judged), is_remark=True)
+                judged = sum(one["rows"] >= FEWEST for _, one in groups)
+                yield Prose(widest_gap(column, metric, found["gap"], judged), is_remark=True)
         probed = [
             (exchanged, model, one["rows"], one["share"], *one["interval"])
             for model, found in metrics.get("probe", {}).items()
