@@ -82,6 +82,11 @@ def find(model: Model, option: str = "model.checkpoint") -> Path:
     return directory
 
 
+def _folder(model: Model, option: str = "model.checkpoint") -> Path:
+    """Return the directory of a checkpoint's config; that of a GGUF file is made with its weights."""
+    return resolve(model, option).directory if is_gguf(str(model.checkpoint)) else find(model, option)
+
+
 def _of_gguf(model: Model, file: Path, option: str) -> Checkpoint:
     """Return what is made of a GGUF file."""
     if not file.is_file():
@@ -126,17 +131,17 @@ def finetuned(source: str, option: str) -> Checkpoint:
     return Checkpoint(directory, {**checkpoint.identity, "recipe": file_digest(directory / RECIPE)})
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """A model with a checkpoint's weights."""
 
     model: Any  # PreTrainedModel, whose attributes are typed as unions
     missing: set[str]
     """The names of the parameters that the checkpoint lacks."""
-    unplaced: set[str]
+    unused: set[str]
     """The names of the checkpoint's weights that the model has no place for, such as a pooler's in a language model."""
 
 
-def loaded(auto_class: Any, source: Path, **settings: Any) -> Loaded:
+def load_model(auto_class: Any, source: Path, **settings: Any) -> LoadedModel:
     """Return a checkpoint's model.
 
     Args:
@@ -153,10 +158,10 @@ def loaded(auto_class: Any, source: Path, **settings: Any) -> Loaded:
         trust_remote_code=False,
         **settings,
     )
-    return Loaded(model, set(found["missing_keys"]), set(found["unexpected_keys"]))
+    return LoadedModel(model, set(found["missing_keys"]), set(found["unexpected_keys"]))
 
 
-def save(model: PreTrainedModel, directory: Path, source: Path, unplaced: set[str]) -> None:
+def save(model: PreTrainedModel, directory: Path, source: Path, unused: set[str]) -> None:
     """Save a model, and beside its weights those of its checkpoint that it has no place for.
 
     A later stage may read these: `AutoModelForMaskedLM` drops BERT's pooler, which a classifier reads. Without it the
@@ -164,18 +169,18 @@ def save(model: PreTrainedModel, directory: Path, source: Path, unplaced: set[st
 
     Args:
         source: The directory of the checkpoint that the model was made from.
-        unplaced: As `Loaded.unplaced`.
+        unused: As `LoadedModel.unused`.
     """
     from safetensors import safe_open
 
     prefix = f"{model.base_model_prefix}."
     rest: dict[str, Any] = {}
-    for path in sorted(source.glob("*.safetensors")) if unplaced else ():
+    for path in sorted(source.glob("*.safetensors")) if unused else ():
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
             # A checkpoint of the body alone names its weights without the prefix.
             missing_prefix = "" if any(name.startswith(prefix) for name in names) else prefix
-            rest |= {missing_prefix + name: file.get_tensor(name) for name in names if name in unplaced}
+            rest |= {missing_prefix + name: file.get_tensor(name) for name in names if name in unused}
     model.save_pretrained(directory, state_dict={**model.state_dict(), **rest} if rest else None)
 
 
@@ -205,7 +210,7 @@ def model_type(model: Model, option: str = "model.checkpoint") -> str:
     """
     if model.architecture is not None:
         return str(model.architecture["model_type"])
-    found = read_json(resolve(model, option).directory / "config.json").get("model_type")
+    found = read_json(_folder(model, option) / "config.json").get("model_type")
     if found is None:
         raise UserError(f"{option}={model.checkpoint}: its config.json has no model_type")
     return str(found)
@@ -235,14 +240,14 @@ def check_sentinels(model: Model) -> None:
         UserError: if it has none.
     """
     if model.checkpoint is not None:
-        sentinels(tokenizer(resolve(model).directory))
+        sentinels(tokenizer(_folder(model)))
 
 
 def positions(model: Model) -> float:
     """Return how many tokens an architecture reads at most, as its config and its tokenizer have it."""
     found = [model.architecture or {}]
     if model.checkpoint is not None:
-        paths = (resolve(model).directory / name for name in ("config.json", "tokenizer_config.json"))
+        paths = (_folder(model) / name for name in ("config.json", "tokenizer_config.json"))
         found = [read_json(path) for path in paths if path.exists()]
     # RoBERTa's config counts two positions that no text has; its tokenizer does not.
     names = ("max_position_embeddings", "n_positions", "model_max_length")

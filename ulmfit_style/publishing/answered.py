@@ -77,7 +77,7 @@ def read(run: Run) -> Answered | None:
     try:
         with muted():
             rows = labelled.load(task)
-        if rows.digest(task) != run.model.determinants["data"]:
+        if rows.digest != run.model.determinants["data"]:
             rows, problem = None, "The labelled rows have changed since this run; their texts are not shown."
     except UserError as error:
         problem = f"The labelled rows cannot be read any more: {error}"

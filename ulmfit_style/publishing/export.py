@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.artefacts.directory import METRICS, RECIPE
-from ulmfit_style.cli.composing import preset
+from ulmfit_style.cli.compose import preset
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.tokenizer_pair import FOLDER

@@ -163,13 +163,13 @@ def _scores(run: Run) -> Iterator[Part]:
 
 def _kinds(test: Answered) -> Iterator[Part]:
     task, answers, targets = test.task, test.answers, test.targets
-    for number, shown in enumerate(task.shown(answers, targets), start=1):
+    for number, shown in enumerate(task.report_parts(answers, targets), start=1):
         if isinstance(shown, Scatter):
-            yield Figure(f"scatter-{number}", shown.title, figures.scatter, (shown.right, shown.answered))
+            yield Figure(f"scatter-{number}", shown.title, figures.scatter, (shown.targets, shown.predictions))
         elif not isinstance(shown, Matrix):
             yield Table(shown.header, shown.rows, shown.title)
-        elif len(shown.right) <= MOST_NAMES:
-            counts = (shown.right, shown.answered, shown.counts)
+        elif len(shown.targets) <= MOST_NAMES:
+            counts = (shown.targets, shown.predictions, shown.counts)
             yield Figure(f"matrix-{number}", f"{shown.title} (test rows)", figures.matrix, counts)
     kinds = dict(task.groups(answers, targets))
     if None not in test.rows:
@@ -210,7 +210,7 @@ def _by_kind(test: Answered, names: Sequence[str]) -> Iterator[tuple[str, tuple[
 def _calibration(test: Answered) -> Iterator[Part]:
     from ulmfit_style.metrics import calibration
 
-    claims = test.task.claims(test.answers, test.targets)
+    claims = test.task.calibration_pairs(test.answers, test.targets)
     if not claims:
         return
     bins = calibration.bins(claims)

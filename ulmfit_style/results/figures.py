@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -335,6 +336,6 @@ def _axes(
 def _save(figure: MatplotlibFigure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "svg"):
-        fresh = path.with_name(f".{path.name}.{ending}")
+        fresh = path.with_name(f".{path.name}.{os.getpid()}.{ending}")
         figure.savefig(fresh, dpi=150)
         fresh.replace(path.with_suffix(f".{ending}"))

@@ -13,7 +13,7 @@ import yaml
 from ulmfit_style.artefacts import finished
 from ulmfit_style.artefacts.directory import MANIFEST, METRICS, RECIPE
 from ulmfit_style.artefacts.finished import Run
-from ulmfit_style.cli.composing import overrides_of
+from ulmfit_style.cli.compose import overrides_of
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError

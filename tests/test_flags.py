@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ulmfit_style.cli.composing import compose
-from ulmfit_style.cli.hydra_flags import without_config_dir
+from ulmfit_style.cli.compose import compose
+from ulmfit_style.cli.flags import without_config_dir
 from ulmfit_style.errors import UserError
 
 MINE = "_target_: ulmfit_style.tasks.text_classification.TextClassification\npath: my.csv\ntext: a\nlabel: b\n"

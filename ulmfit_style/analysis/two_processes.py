@@ -1,7 +1,7 @@
 """Whether two processes on this machine train as one does: a tiny model, a few plain SGD steps.
 
-`python -m ulmfit_style.analysis.agreement` prints by how much a weight differs at most. With a folder it is one of
-those who train, and leaves its weights there.
+`python -m ulmfit_style.analysis.two_processes` prints the largest difference of a weight. With a folder as its argument
+it is one of the processes that train, and leaves its weights there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from pathlib import Path
 from ulmfit_style import processes
 from ulmfit_style.errors import UserError
 
-COMMAND = (sys.executable, "-m", "ulmfit_style.analysis.agreement")
+MODULE = "ulmfit_style.analysis.two_processes"
+
+COMMAND = (sys.executable, "-m", MODULE)
 
 TOLERANCE = 1e-6
 """By how much weights may differ at most: sums are rounded in another order."""
@@ -27,12 +29,12 @@ TIMEOUT_SECONDS = 120
 STEPS, BATCH_SIZE = 5, 8
 
 
-def told() -> str:
-    """Tell in one line whether they agree. All is done in other processes, lest anything goes wrong in this one."""
+def compared() -> str:
+    """Say in one line whether they agree. All is done in other processes, so that a crash does not end this one."""
     ended = subprocess.run(COMMAND, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         how = f"did not end within {TIMEOUT_SECONDS} seconds" if ended.returncode == -signal.SIGALRM else "failed"
-        return f"{how}: `python -m ulmfit_style.analysis.agreement` shows more; train with processes=1"
+        return f"{how}: `python -m {MODULE}` shows more; train with processes=1"
     difference = float(ended.stdout)
     if difference <= TOLERANCE:
         return f"agree with one to {difference:.0e}"
@@ -54,12 +56,12 @@ def main(arguments: Sequence[str]) -> int:
         if subprocess.run([*COMMAND, folder], check=False).returncode != 0:
             return 1
         try:
-            processes.start(2, "ulmfit_style.analysis.agreement", [folder])
+            processes.start(2, MODULE, [folder])
         except UserError as error:
             print(error, file=sys.stderr)
             return 1
-        one, *two = (torch.load(Path(folder) / name) for name in ("one", "0", "1"))
-    print((torch.stack(two) - one).abs().max().item())
+        single, *ranks = (torch.load(Path(folder) / name) for name in ("single", "0", "1"))
+    print((torch.stack(ranks) - single).abs().max().item())
     return 0
 
 
@@ -71,7 +73,7 @@ def _train(folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForSequenceClassification, TrainingArguments, set_seed
 
     from ulmfit_style.tasks.text_classification import TextClassification
-    from ulmfit_style.training.batching import Encoded, Ordered
+    from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset
     from ulmfit_style.training.trainer import RecipeTrainer
 
     set_seed(0)
@@ -80,7 +82,7 @@ def _train(folder: Path) -> None:
     )
     model = LlamaForSequenceClassification(config)
     ids = torch.randint(1, 100, (STEPS * BATCH_SIZE, 16)).tolist()  # (rows, length)
-    rows = Encoded({"input_ids": row, "labels": place % 2, "weight": 1.0 + place % 3} for place, row in enumerate(ids))
+    rows = ({"input_ids": row, "labels": place % 2, "weight": 1.0 + place % 3} for place, row in enumerate(ids))
     trainer = RecipeTrainer(
         model=model,
         objective=TextClassification(path="-"),
@@ -96,14 +98,12 @@ def _train(folder: Path) -> None:
             remove_unused_columns=False,
             use_cpu=not torch.cuda.is_available(),
         ),
-        train_dataset=Ordered(rows, BATCH_SIZE, seed=0, phase=0),
-        collate=lambda batch: {
-            name: torch.tensor([row[name] for row in batch]) for name in ("input_ids", "labels", "weight")
-        },
+        train_dataset=ShuffledDataset(EncodedDataset(rows), BATCH_SIZE, seed=0, phase=0),
+        collate=lambda batch: {name: torch.tensor([row[name] for row in batch]) for name in batch[0]},
     )
     trainer.train()
     weights = torch.cat([parameter.detach().cpu().flatten() for parameter in model.parameters()])
-    torch.save(weights, folder / os.environ.get("RANK", "one"))
+    torch.save(weights, folder / os.environ.get("RANK", "single"))
     processes.leave()
 
 

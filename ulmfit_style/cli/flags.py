@@ -11,7 +11,9 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
-from ulmfit_style.cli.composing import CONF, SEARCH_PATH, checked, compose, from_omegaconf, grid
+from ulmfit_style.cli import CONF
+from ulmfit_style.cli.compose import compose, from_omegaconf
+from ulmfit_style.cli.overrides import SEARCH_PATH, checked, grid
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config
 

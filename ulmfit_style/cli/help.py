@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ulmfit_style.cli.composing import CONF, compose
+from ulmfit_style.cli import CONF
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.schema import Section, spelled
 from ulmfit_style.console import say
 from ulmfit_style.recipe import Config
