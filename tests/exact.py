@@ -12,7 +12,19 @@ from typing import Any
 
 import torch
 import transformers
-from samples import chunks, encoder_decoder, questions, reviews, tag, tiny_sizes, tiny_t5, with_sentinels
+from samples import (
+    DECODER,
+    ENCODER,
+    ENCODER_DECODER,
+    chunks,
+    encoder_decoder,
+    questions,
+    reviews,
+    tag,
+    tiny_sizes,
+    tiny_t5,
+    with_sentinels,
+)
 from tiny_run import finetune_options
 from transformers import (
     BertConfig,
@@ -57,12 +69,14 @@ TASKS: dict[str, Task] = {
     "token classification": TokenClassification(path="-"),
     "token classification on all sub-words": TokenClassification(path="-", subwords="all", overlap=0.5),
     "question answering": QuestionAnswering(path="-"),
-    "summarisation": Summarization(path="-", max_target_length=16, label_smoothing=0.1).suited("t5"),
+    "summarisation": Summarization(path="-", max_target_length=16, label_smoothing=0.1).for_architecture(
+        ENCODER_DECODER
+    ),
     "translation by a decoder": Translation(
         path="-", source_language="en", target_language="de", max_target_length=16
-    ).suited("llama"),
-    "completions": TextGeneration(path="-", max_target_length=16).suited("llama"),
-    "documents": TextGeneration(path="-", form="documents", max_target_length=16).suited("llama"),
+    ).for_architecture(DECODER),
+    "completions": TextGeneration(path="-", max_target_length=16).for_architecture(DECODER),
+    "documents": TextGeneration(path="-", form="documents", max_target_length=16).for_architecture(DECODER),
 }
 LANGUAGE = ["masked language modelling", "causal language modelling", "span corruption", "text infilling"]
 LAYERWISE = "layers at rates of their own, the lowest frozen"
@@ -102,7 +116,7 @@ def features(tokenizer: PreTrainedTokenizerFast, count: int = 40, kind: str = "c
     label2id = task.head(task.classes(rows)).get("label2id", {})
     return EncodedDataset(
         {**feature, "weight": weight, "row": row.number}
-        for row, weight in zip(rows, task.weights(rows), strict=True)
+        for row, weight in zip(rows, task.row_weights(rows), strict=True)
         for feature in task.encode(row, tokenizer, 32, label2id)
     )
 
@@ -115,7 +129,7 @@ def untrained(kind: str, tiny: dict, **sizes: Any) -> PreTrainedModel:
     if isinstance(task, GenerationTask):
         return LlamaForCausalLM(LlamaConfig(**{name: size for name, size in tiny.items() if "dropout" not in name}))
     head = task.head(task.classes(labelled(kind)))
-    return getattr(transformers, task.auto_class("bert")).from_config(BertConfig(**tiny, **head, **sizes))
+    return getattr(transformers, task.auto_class(ENCODER)).from_config(BertConfig(**tiny, **head, **sizes))
 
 
 def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int) -> torch.Tensor:

@@ -24,10 +24,14 @@ from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.data.tokens import Chunks
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import resolve
+from ulmfit_style.tasks.base import Architecture
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.training.batching import EncodedDataset
 
 WORDS = "the film plot story is very number wonderful moving dreadful tedious actor scene"
+ENCODER, DECODER = Architecture("bert", "encoder"), Architecture("llama", "decoder")
+ENCODER_DECODER = Architecture("t5", "encoder-decoder")
+
 GOOD, BAD = ("wonderful", "moving", "unforgettable"), ("dreadful", "tedious")
 
 

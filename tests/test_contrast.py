@@ -17,7 +17,7 @@ from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.chain import plan
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.stages import GROUP
 from ulmfit_style.errors import ConfigError, UserError
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
@@ -158,7 +158,7 @@ def test_a_task_whose_rows_have_not_one_class_each_is_refused(kind: str, checkpo
     overrides = [f"task={kind}", f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}", "adapt=none", "compare=false"]
     overrides += [f"model.checkpoint={checkpoint}", "model.sha256=null", "finetune=contrastive"]
     with pytest.raises(UserError, match=r"finetune\.contrast_epochs=10: compares texts of one class each, and .* none"):
-        plan(compose([*overrides, f"runs={tmp_path / 'runs'}"]), ["finetune"])
+        plan(resolve(compose([*overrides, f"runs={tmp_path / 'runs'}"])), ["finetune"])
 
 
 def test_a_head_that_does_not_pool_is_refused():

@@ -115,7 +115,7 @@ def test_each_choice_of_model_and_rows_is_an_artefact_of_its_own(finetuned: list
         (["evaluate.path=3.csv"], "review,stars\n,good\n", "3.csv:2: the text is empty"),
         (["evaluate.path=4.csv"], "review,stars\n", "holds no rows"),
         (["evaluate.model=nowhere/at/all"], None, "evaluate.model=nowhere/at/all: is neither a directory nor a Hub id"),
-        (["finetune.seed=9"], None, "finetune.seed=0 there, 9 here); run `finetune` with the same options"),
+        (["finetune.seed=9"], None, "finetune.seed=0 there, 9 here); run `finetune evaluate` with the same options"),
     ],
 )
 def test_a_mistake_is_answered_with_its_place(

@@ -11,7 +11,7 @@ from samples import artefact, jsonl, reviews
 from ulmfit_style import lineage
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.training.batching import EncodedDataset, MixedDataset
 
 ENCODER = "{model_type: bert, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64}"

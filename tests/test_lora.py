@@ -32,11 +32,12 @@ from transformers import (
     SqueezeBertForMaskedLM,
     set_seed,
 )
+from ulmfit_style.training.best import BestState
 
 from ulmfit_style import lineage
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.stages import Finetune
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import ConfigError, UserError
@@ -45,7 +46,6 @@ from ulmfit_style.models.lora import add_adapters, merge
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import finetune, resolve
 from ulmfit_style.tasks.text_classification import TextClassification
-from ulmfit_style.training.best import BestState
 from ulmfit_style.training.phases import TrainingData, TrainingPlan, train
 from ulmfit_style.training.scoring import Scorer
 
@@ -200,7 +200,7 @@ def test_a_killed_run_ends_with_the_same_best_state(
             return plan.data.collate(rows)
 
         scorer = Scorer(plan.model, tokenizer, task, 32)
-        best = BestState("accuracy", partial(scorer.metric, labelled.watched(task)[1]), 5)
+        best = BestState("accuracy", partial(scorer.metric, labelled.load(task).watched[1]), 5)
         data = TrainingData(plan.data.objective, plan.data.rows, counted)
         train(TrainingPlan(plan.model, plan.phases, plan.settings, data), folder, best=best)
         merge(plan.model)

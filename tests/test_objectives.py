@@ -9,7 +9,7 @@ import transformers
 from samples import chunks, encoder_decoder, with_sentinels
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.checkpoints import sentinels
 from ulmfit_style.tasks.logits import logits_at

@@ -22,12 +22,13 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import finished
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.chain import plan
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import pooling
 from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.models.pooling import PooledForSequenceClassification
 from ulmfit_style.publishing import card
+from ulmfit_style.stages import resolve
 from ulmfit_style.stages.finetune import pooled
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text import TextTask
@@ -157,7 +158,7 @@ def test_an_empty_text_has_an_answer_too_and_changes_no_other(name: str, pooling
 def test_every_kind_learns_from_rows_and_answers_them(kind: str, make: Make, tokenizer: PreTrainedTokenizerFast):
     task, rows = TASKS[kind], labelled(kind)
     model, _ = make("Bert", task.head(task.classes(rows)))
-    task.start(model, tokenizer, rows)
+    task.prepare_model(model, tokenizer, rows)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     batch = collate(features(tokenizer, kind=kind), tokenizer)
     losses = []
@@ -176,7 +177,7 @@ def test_a_head_for_numbers_starts_at_their_mean(make: Make, tokenizer: PreTrain
     task = TASKS["regression"]
     rows = [Row("reviews", 1, {"text": "a", "label": 1000}), Row("reviews", 2, {"text": "b", "label": 1010})]
     model, _ = make("Bert", task.head([]))
-    task.start(model, tokenizer, rows)
+    task.prepare_model(model, tokenizer, rows)
     assert model.head[-1].bias.item() == 1005
     assert all(abs(answer["value"] - 1005) < 50 for answer in Scorer(model, tokenizer, task, 16).answers(rows))
 
@@ -355,7 +356,7 @@ def test_an_encoder_decoder_is_refused_before_the_data_is_read(checkpoint: Path,
     own = [override for override in tiny_overrides if not override.startswith("adapt.")]
     message = r"finetune\.pooling=concat: a model of type 't5' is an encoder and a decoder.*finetune\.pooling=default"
     with pytest.raises(UserError, match=message):
-        plan(compose([*own, *options, "adapt=none"]), ["finetune"])
+        plan(resolve(compose([*own, *options, "adapt=none"])), ["finetune"])
 
 
 def test_pooling_is_in_the_fingerprint(compose_tiny):

@@ -28,7 +28,7 @@ from transformers import (
 from tests.hub_server import Hub, Repo, serve
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import write_json
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.publishing import secrets
 from ulmfit_style.publishing.export import without_private_paths
@@ -92,7 +92,7 @@ ADAPTED_MANIFEST = {
 PUSH = """
 import sys
 from pathlib import Path
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.publishing import upload
 from ulmfit_style.stages import push

@@ -24,7 +24,7 @@ from transformers.utils import logging
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import pins
 from ulmfit_style.models.layers import HEAD, layer_groups
 from ulmfit_style.stages import resolve

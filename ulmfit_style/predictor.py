@@ -47,11 +47,14 @@ class Predictor:
         logging.disable_progress_bar()
         directory = checkpoints.find_finetuned(source, option)
         config = load(directory / RECIPE)
-        self.task = required_task(config).answering_with(task or {})
+        self.task = required_task(config).with_answer_options(task or {})
         self.max_length = config.finetune.max_length
         self.tokenizer = tokenizer_pair.read(directory)
         model_config = read_json(directory / "config.json")
-        auto_class, head = self.task.auto_class(model_config["model_type"]), model_config["architectures"][0]
+        auto_class, head = (
+            self.task.auto_class(architectures.architecture(model_config["model_type"])),
+            model_config["architectures"][0],
+        )
         own = head == PooledForSequenceClassification.__name__
         if not own and not architectures.is_loaded_by(auto_class, head):
             raise UserError(f"{option}={source}: is a {head}, and lacks a task's head; was it made by `adapt`?")
@@ -86,7 +89,7 @@ class Predictor:
             return self([texts])[0]
         rows = (self.task.row(*([text] if isinstance(text, str) else text)) for text in texts)
         asked = _rows(self.task, texts) if isinstance(texts, DataFrame) else rows
-        return list(map(self.task.told, self.stream(asked)))
+        return list(map(self.task.returned, self.stream(asked)))
 
     def stream(
         self, rows: Iterable[Row], done: Callable[[int, int], None] = lambda rows, long: None

@@ -82,6 +82,11 @@ def find(model: Model, option: str = "model.checkpoint") -> Path:
     return directory
 
 
+def _folder(model: Model, option: str = "model.checkpoint") -> Path:
+    """Return the directory of a checkpoint's config; that of a GGUF file is made with its weights."""
+    return resolve(model, option).directory if is_gguf(str(model.checkpoint)) else find(model, option)
+
+
 def _of_gguf(model: Model, file: Path, option: str) -> Checkpoint:
     """Return what is made of a GGUF file."""
     if not file.is_file():
@@ -205,7 +210,7 @@ def model_type(model: Model, option: str = "model.checkpoint") -> str:
     """
     if model.architecture is not None:
         return str(model.architecture["model_type"])
-    found = read_json(resolve(model, option).directory / "config.json").get("model_type")
+    found = read_json(_folder(model, option) / "config.json").get("model_type")
     if found is None:
         raise UserError(f"{option}={model.checkpoint}: its config.json has no model_type")
     return str(found)
@@ -235,14 +240,14 @@ def check_sentinels(model: Model) -> None:
         UserError: if it has none.
     """
     if model.checkpoint is not None:
-        sentinels(tokenizer(resolve(model).directory))
+        sentinels(tokenizer(_folder(model)))
 
 
 def positions(model: Model) -> float:
     """Return how many tokens an architecture reads at most, as its config and its tokenizer have it."""
     found = [model.architecture or {}]
     if model.checkpoint is not None:
-        paths = (resolve(model).directory / name for name in ("config.json", "tokenizer_config.json"))
+        paths = (_folder(model) / name for name in ("config.json", "tokenizer_config.json"))
         found = [read_json(path) for path in paths if path.exists()]
     # RoBERTa's config counts two positions that no text has; its tokenizer does not.
     names = ("max_position_embeddings", "n_positions", "model_max_length")

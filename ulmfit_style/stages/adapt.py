@@ -43,8 +43,8 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
 
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the step, where it is typed and the config adapts."""
-    if "adapt" not in stages or resolved.config.adapt is None:
+    """Return the step, where the config adapts."""
+    if resolved.config.adapt is None:
         return []
     return [Step(stage, resolved, f"adapt: {resolved.config.model.title()} learns the corpus")]
 

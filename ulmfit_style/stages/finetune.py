@@ -15,7 +15,7 @@ from ulmfit_style.config.stages import GROUP, Finetune
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
 from ulmfit_style.lineage import Resolved, Stage, Step
-from ulmfit_style.models import checkpoints, tokenizer_pair
+from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.architectures import is_causal
 from ulmfit_style.training import checks, unfreezing
 
@@ -48,14 +48,14 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     found = {
         "init": resolved.init.identity,
         "task": {"kind": type(task).__name__, **task.determinants()},
-        "data": resolved.rows_digest,
+        "data": resolved.rows.digest,
         "finetune": config.finetune.determinants(),
     }
     if config.model.decoder is not None:
         new = {name: getattr(config.finetune, name) for name in ("new_epochs", "new_learning_rate")}
         found["decoder"] = {**_decoder(resolved), **new}
     if config.finetune.patience is not None:
-        found["watched"] = labelled.digest_of(task, resolved.watched[1])
+        found["watched"] = labelled.digest_of(task, resolved.rows.watched[1])
     return found
 
 
@@ -97,8 +97,8 @@ def _decoder_directory(resolved: Resolved) -> Path | None:
 
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the step, where it is typed."""
-    return [Step(stage, resolved, "finetune: the task")] if "finetune" in stages else []
+    """Return the step."""
+    return [Step(stage, resolved, "finetune: the task")]
 
 
 def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -123,7 +123,7 @@ def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
 
     # Data
     rows, trained = resolved.rows, resolved.trained_rows
-    task = task.suited(model_type)
+    task = task.for_architecture(architectures.architecture(model_type))
     head = task.head(rows.classes)
     tokenizer = tokenizer_pair.read(source)
     if tokenizer.pad_token is None:
@@ -136,7 +136,7 @@ def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
     encoded = [task.encode(row, tokenizer, options.max_length, head.get("label2id", {})) for row in trained]
     features = EncodedDataset(
         {**feature, "weight": weight * feature.get("weight", 1)}
-        for parts, weight in zip(encoded, task.weights(trained), strict=True)
+        for parts, weight in zip(encoded, task.row_weights(trained), strict=True)
         for feature in parts
     )
     long = sum(any(feature["long"] for feature in parts) for parts in encoded)
@@ -150,14 +150,14 @@ def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
     # Model
     set_seed(options.seed)
     if pair is not None:
-        model, missing = warm_start.encoder_decoder(config.model, source, decoder, pair, task.reach(0))
+        model, missing = warm_start.encoder_decoder(config.model, source, decoder, pair, task.positions_needed(0))
     elif options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
-        auto_class = getattr(transformers, task.auto_class(model_type))
+        auto_class = getattr(transformers, task.auto_class(architectures.architecture(model_type)))
         model, missing, _ = checkpoints.load_model(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
         model, missing = pooled(source, options.pooling, head)
-    task.start(model, tokenizer, trained)
+    task.prepare_model(model, tokenizer, trained)
 
     # Phases
     layers = add_adapters(model, layer_groups(model, missing), options)
@@ -188,7 +188,7 @@ def run(step: Step, directory: Path) -> None:
     # Train
     best, watched = None, []
     if options.patience is not None:
-        watched = resolved.watched[1]
+        watched = resolved.rows.watched[1]
         say(f"  {len(watched):,} others are watched: the state that scores best on them is kept (finetune.patience)")
         best = BestState(task.metric, partial(scorer.metric, watched), options.patience)
     trial, reporter = None, step.reporter

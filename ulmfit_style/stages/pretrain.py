@@ -40,9 +40,8 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
 
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the step, where it is typed."""
-    title = f"pretrain: {resolved.config.model.title()} learns the general text"
-    return [Step(stage, resolved, title)] if "pretrain" in stages else []
+    """Return the step, with a title that names the model."""
+    return [Step(stage, resolved, f"pretrain: {resolved.config.model.title()} learns the general text")]
 
 
 def conclude(resolved: Resolved, stages: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from ulmfit_style import processes
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.console import progress, say
+from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
 from ulmfit_style.training.batching import collate
 
@@ -52,7 +53,7 @@ class Scorer:
     @torch.inference_mode()
     def answers(self, rows: Iterable[Row], advance: Advance = _ignore) -> Iterator[Answer]:
         """Yield the answer to each row, in order."""
-        task = self.task.suited(self.model.config.model_type)
+        task = self.task.for_architecture(architecture(self.model.config.model_type))
         for window in _batched(rows, WINDOW):
             encoded = [task.encode(row, self.tokenizer, self.max_length, None) for row in window]
             outputs = self._outputs_of(encoded, partial(task.answer, self.model, self.tokenizer), advance)
@@ -61,7 +62,7 @@ class Scorer:
     @torch.inference_mode()
     def likelihoods(self, rows: Iterable[Row], advance: Advance = _ignore) -> Iterator[dict[str, float]]:
         """Yield `Task.likelihoods` of the right answer to each row, summed over its features."""
-        task = self.task.suited(self.model.config.model_type)
+        task = self.task.for_architecture(architecture(self.model.config.model_type))
         label2id: Any = self.model.config.label2id
         for window in _batched(rows, WINDOW):
             encoded = [task.encode(row, self.tokenizer, self.max_length, label2id) for row in window]

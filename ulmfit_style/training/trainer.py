@@ -25,7 +25,7 @@ from transformers import (
 from transformers.integrations import get_reporting_integration_callbacks  # type: ignore[attr-defined]
 
 from ulmfit_style.config.stages import Schedule
-from ulmfit_style.console import Steps
+from ulmfit_style.console import ProgressReport
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.layers import LayerGroups, split_by_layer
 from ulmfit_style.training.batching import ShuffledDataset, without_blanks
@@ -116,7 +116,7 @@ class RecipeTrainer(Trainer):
 class Progress(TrainerCallback):
     """Shows loss, rate and score, starts the epochs of the dataset, and logs the rates of the layer groups."""
 
-    def __init__(self, steps: Steps, rows: ShuffledDataset, best: BestState | None = None) -> None:
+    def __init__(self, steps: ProgressReport, rows: ShuffledDataset, best: BestState | None = None) -> None:
         self.steps, self.rows, self.best, self.loss = steps, rows, best, math.nan
         self._started, self._trained = time.monotonic(), 0
         self._rates: dict[str, float] = {}

@@ -1,0 +1,162 @@
+"""The table of stages, and what a command reads: each source once."""
+
+import os
+import re
+import types
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from samples import artefact
+
+from ulmfit_style import lineage, stages
+from ulmfit_style.__main__ import main
+from ulmfit_style.artefacts.directory import METRICS, read_json, write_json
+from ulmfit_style.cli.compose import compose
+from ulmfit_style.data import labelled, reading
+from ulmfit_style.lineage import Resolved, Stage, Step
+from ulmfit_style.models import checkpoints
+from ulmfit_style.predictor import Predictor
+
+SEEDS = (0, 1)
+
+
+def members(resolved: Resolved) -> list[Resolved]:
+    return [resolved.variant(finetune=resolved.config.finetune.model_copy(update={"seed": seed})) for seed in SEEDS]
+
+
+def determinants(resolved: Resolved) -> dict:
+    return {"members": [member.artefact("finetune").fingerprint for member in members(resolved)]}
+
+
+def run(step: Step, directory: Path) -> None:
+    """Average the probabilities of two fine-tuned models on the test rows."""
+    models = [Predictor(str(member.artefact("finetune").directory)) for member in members(step.resolved)]
+    rows = step.resolved.rows.test
+    encoded = [
+        model.tokenizer([row.fields["text"] for row in rows], padding=True, return_tensors="pt") for model in models
+    ]
+    with torch.inference_mode():
+        logits = [model.model(**batch).logits for model, batch in zip(models, encoded, strict=True)]
+    chosen = torch.stack(logits).mean(0).argmax(-1).tolist()
+    answers = [{"label": step.resolved.rows.classes[place]} for place in chosen]
+    targets = [step.resolved.task.target(row) for row in rows]
+    write_json(directory / METRICS, {"test": step.resolved.task.measure(answers, targets)})
+
+
+@pytest.fixture
+def ensemble(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """A new stage: this file's functions, and one row of the table."""
+    row = Stage(
+        "ensemble",
+        "average two fine-tuned models",
+        makes="ensemble",
+        version=1,
+        starts_from=lambda resolved: "finetune",
+        module_name=__name__,
+    )
+    monkeypatch.setitem(stages.STAGES, row.name, row)
+    return row
+
+
+def test_a_stage_is_one_file_and_one_row(ensemble: Stage, tiny_overrides: list[str], tmp_path: Path, capsys):
+    options = [option for option in tiny_overrides if not option.startswith("adapt.")]
+    options += ["adapt=none", "compare=false", "finetune.max_steps=2", "micro_batch_size=8"]
+    assert main(["--help"]) == 0
+    assert re.search(r"^  ensemble +average two fine-tuned models$", capsys.readouterr().out, re.MULTILINE)
+
+    assert main(["ensemble", *options]) == 2
+    assert "ensemble: there is no fine-tuned model for this config" in capsys.readouterr().err
+    for seed in SEEDS:
+        assert main(["finetune", *options, f"finetune.seed={seed}"]) == 0
+    capsys.readouterr()
+    assert main(["plan", "ensemble", *options]) == 0
+    assert "[1/1] ensemble: ensemble: would run (" in capsys.readouterr().out
+    assert main(["ensemble", *options]) == 0
+    made = artefact("ensemble", compose(options))
+    assert made.finished
+    assert 0 <= read_json(made.directory / METRICS)["test"]["scores"]["accuracy"] <= 1
+    assert (tmp_path / "runs/default/ensemble").resolve() == made.directory.resolve()
+    capsys.readouterr()
+    assert main(["ensemble", *options]) == 0
+    assert f"[1/1] ensemble: ensemble: up to date ({made.directory})" in capsys.readouterr().out
+    assert main(["runs", f"runs={tmp_path / 'runs'}"]) == 0
+    assert "default/ensemble" in re.sub(r"\s", "", capsys.readouterr().out)
+
+
+def test_every_stage_that_makes_an_artefact_says_what_it_depends_on_and_every_other_command_runs():
+    for stage in stages.STAGES.values():
+        assert isinstance(stage.module, types.ModuleType)
+        wanted = ("determinants", "run") if stage.version is not None else ("run",)
+        assert all(hasattr(stage.module, name) for name in wanted), stage.name
+        assert stage.help
+
+
+def test_what_make_lists_is_what_the_program_knows():
+    lines = dict(re.findall(r"^([a-z_-]+): +## (.*)$", Path("Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {name for name, stage in stages.STAGES.items() if stage.is_typed} <= set(lines)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each labelled file is read, and its rows and the weights are hashed."""
+    counts: Counter[str] = Counter()
+
+    def count(module: object, name: str, key: Callable[..., str]) -> None:
+        original = getattr(module, name)
+
+        def counting(*arguments, **options):
+            counts[key(*arguments)] += 1
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(module, name, counting)
+
+    count(reading, "rows", lambda option, reference, *rest: f"read {Path(reference).name}")
+    count(labelled, "_content", lambda task, rows: "hash rows")
+    count(checkpoints, "file_digest", lambda path: f"hash {path.name}")
+    for cached in (labelled.load, lineage.corpus.load, checkpoints.resolve):
+        cached.cache_clear()
+    return counts
+
+
+def test_a_command_reads_and_hashes_each_source_once(counted: Counter[str], tiny_overrides: list[str]):
+    assert main(["adapt", "finetune", *tiny_overrides]) == 0
+    assert counted["read reviews.csv"] == 1
+    assert counted["hash model.safetensors"] == 1
+    assert counted["hash rows"] == 4  # of each split, and of the test rows that the references share
+
+
+def test_predict_reads_no_training_data_and_hashes_no_weights(
+    counted: Counter[str], tiny_overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    options = [*tiny_overrides, "adapt.epochs=0.1", "finetune.max_steps=1", "compare=false", "name=reviews"]
+    assert main(["adapt", "finetune", *options]) == 0
+    monkeypatch.setattr(labelled, "load", lambda task: pytest.fail("the training data are read"))
+    counted.clear()
+    output = [f"predict.output={tmp_path / 'answers.jsonl'}", "predict.input=a film"]
+    assert main(["predict", *options, *output]) == 0
+    assert main(["predict", f"predict.model={tmp_path / 'runs/reviews/finetune'}", f"runs={tmp_path}", *output]) == 0
+    assert counted == {}
+
+
+def test_a_row_that_is_edited_at_equal_size_and_time_is_noticed(tiny_overrides: list[str], tmp_path: Path, reviews_csv):
+    before = artefact("finetune", compose(tiny_overrides)).fingerprint
+    stat = reviews_csv.stat()
+    reviews_csv.write_bytes(reviews_csv.read_bytes().replace(b"wonderful", b"wonderfux", 1))
+    os.utime(reviews_csv, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert reviews_csv.stat().st_size == stat.st_size
+    for cached in (labelled.load, lineage.corpus.load):
+        cached.cache_clear()
+    assert artefact("finetune", compose(tiny_overrides)).fingerprint != before
+
+
+def test_the_recipe_of_a_link_decides_whether_predict_takes_it(tiny_overrides: list[str], tmp_path: Path, capsys):
+    options = [*tiny_overrides, "adapt.epochs=0.1", "finetune.max_steps=1", "compare=false"]
+    assert main(["adapt", "finetune", *options]) == 0
+    recipe = yaml.safe_load((tmp_path / "runs/default/finetune/recipe.yaml").read_text())
+    assert recipe["finetune"]["max_steps"] == 1
+    assert main(["predict", *options, "finetune.seed=7", "predict.input=a film"]) == 2
+    assert "predict: there is no fine-tuned model for this config" in capsys.readouterr().err
