@@ -13,7 +13,8 @@ import nbformat
 import yaml
 from pydantic_core import PydanticUndefined
 
-from ulmfit_style.cli.composing import CONF, compose
+from ulmfit_style.cli import CONF
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.schema import Section, spelled
 from ulmfit_style.recipe import Config, section_of, task_class_of
 from ulmfit_style.tasks.base import Task

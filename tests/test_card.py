@@ -18,7 +18,7 @@ from ulmfit_style.analysis import comparison
 from ulmfit_style.artefacts import finished, predictions
 from ulmfit_style.artefacts.directory import METRICS, read_json, write_json
 from ulmfit_style.artefacts.finished import Made
-from ulmfit_style.cli.composing import compose, overrides_of
+from ulmfit_style.cli.compose import compose, overrides_of
 from ulmfit_style.publishing import card
 from ulmfit_style.publishing.export import without_private_paths
 from ulmfit_style.recipe import from_recipe

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ulmfit_style.cli.composing import CONF, compose, grid
+from ulmfit_style.cli import CONF
+from ulmfit_style.cli.compose import compose
+from ulmfit_style.cli.overrides import grid
 from ulmfit_style.errors import ConfigError
 from ulmfit_style.recipe import Config, from_recipe
 

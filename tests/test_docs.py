@@ -16,10 +16,12 @@ import pytest
 import yaml
 
 import ulmfit_style.tasks
-from ulmfit_style.__main__ import ALONE, COMMANDS, main
-from ulmfit_style.cli.composing import CONF, compose, grid
+from ulmfit_style.__main__ import ALONE, all_commands, main
+from ulmfit_style.cli import CONF
+from ulmfit_style.cli.compose import compose
+from ulmfit_style.cli.overrides import grid
 from ulmfit_style.data import new_task
-from ulmfit_style.recipe import all_keys, task_class_of
+from ulmfit_style.recipe import options, task_class_of
 from ulmfit_style.tasks.base import Task
 
 ROOT = Path(__file__).parents[1]
@@ -126,7 +128,8 @@ def test_every_command_is_understood(line: str, readers_own: Path):
     assert program in PROGRAMS
     targets = re.findall(r"^([a-z_-]+) *:.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     typed = [word for word in words if "=" not in word and not word.startswith("-") and word != "job"]
-    assert set(typed) <= (set(COMMANDS) | set(targets) if program == "make" else set(COMMANDS))
+    commands = set(all_commands())
+    assert set(typed) <= (commands | set(targets) if program == "make" else commands)
     assert len(typed) == 1 or not set(typed) & set(ALONE)
     options = [word for word in words if "=" in word]
     known = [name for command in typed for name in OWN_OPTIONS.get(command, ())]
@@ -140,11 +143,11 @@ def test_every_python_block_compiles(text: str):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_option_in_the_text_is_known(page: Path):
-    keys = {key for kind in task_kinds() for key in all_keys(kind)}
+    keys = {key for kind in task_kinds() for key in options(kind)}
     inline = re.sub(r"```.*?```", "", read(page), flags=re.DOTALL)
     groups = "|".join({key.partition(".")[0] for key in keys if "." in key})
-    options = re.findall(rf"(?<![\w/])((?:{groups})\.[a-z_]+)(?==|`)", inline)
-    assert [option for option in options if option not in keys | WRITTEN] == []
+    named = re.findall(rf"(?<![\w/])((?:{groups})\.[a-z_]+)(?==|`)", inline)
+    assert [option for option in named if option not in keys | WRITTEN] == []
 
 
 def test_every_message_of_troubleshooting_stands_in_the_code():
@@ -163,7 +166,7 @@ def test_the_reference_has_every_option_and_every_choice():
     of_all = [key for key in told if not key.startswith("task.")]  # what `task.text` means depends on the task
     assert len(of_all) == len(set(of_all))
     for kind in task_kinds():
-        keys = all_keys(kind)
+        keys = options(kind)
         assert {key for key in keys if not any(other.startswith(f"{key}.") for other in keys)} <= set(told)
 
 

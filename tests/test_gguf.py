@@ -13,7 +13,8 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKEN
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import file_digest
-from ulmfit_style.cli.composing import CONF, compose
+from ulmfit_style.cli import CONF
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.stages import Model
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints

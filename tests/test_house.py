@@ -18,7 +18,8 @@ FLOORS = [
     {"errors"},
     {"processes", "config", "metrics"},
     {"console", "tasks"},
-    {"artefacts", "recipe", "results"},
+    {"results"},
+    {"artefacts", "recipe"},
     {"models", "cli"},
     {"data"},
     {"lineage", "training"},
@@ -37,7 +38,6 @@ UPWARDS = {
     ("publishing.report.content", "analysis.comparison"),
     ("publishing.report.content", "analysis.explain"),
     ("publishing.report.content", "predictor"),
-    ("tasks.generation", "models.architectures"),
 }
 """Imports that still go up, to be mended: this set only shrinks."""
 
@@ -83,7 +83,7 @@ def test_hydra_stops_at_the_door():
         for module, path in MODULES.items()
         if any(name.split(".")[0] in {"hydra", "omegaconf"} for name in imports(path))
     }
-    assert guests == {"ulmfit_style.cli.composing", "ulmfit_style.cli.hydra_flags"}
+    assert guests == {f"ulmfit_style.cli.{name}" for name in ("compose", "overrides", "flags")}
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if room(name) in {"tasks", "config", "recipe", "lineage"}])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub_server import Hub, Repo, serve
-from ulmfit_style.cli.composing import CONF
+from ulmfit_style.cli import CONF
 from ulmfit_style.data.hub import HubFile, parse
 from ulmfit_style.errors import UserError
 from ulmfit_style.presets import _presets

@@ -16,7 +16,7 @@ from samples import reviews
 from ulmfit_style import processes
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.launch import main
 
 

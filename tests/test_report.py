@@ -14,7 +14,7 @@ from ulmfit_style import lineage, metrics
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.metrics import calibration
 
 SCRIPT = "<script>document.title = 'run';</script>"

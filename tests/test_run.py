@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ulmfit_style.artefacts.directory import CHECKPOINTS, MANIFEST, Artefact, device, digest, write_json
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 
 
 def artefact(runs: Path, **determinants: object) -> Artefact:

@@ -4,7 +4,7 @@ import sys
 import pytest
 from transformers import TrainingArguments
 
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.trainer_options import OURS, WITHOUT_EFFECT, name_problem
 from ulmfit_style.errors import ConfigError
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import ConfigError
 
 Tune = Callable[..., int]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ulmfit_style.cli.composing import CONF
+from ulmfit_style.cli import CONF
 
 ROOT = Path(__file__).parents[1]
 

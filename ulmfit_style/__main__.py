@@ -25,7 +25,7 @@ ALONE = {
     "clean-runs": "list the artefacts that no name needs; yes=true removes them",
     "new-task": "look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews",
     "check-presets": "ask the Hub whether every preset of conf/ is there",
-    "doctor": "print versions, devices and what is reachable, for an issue",
+    "doctor": "print versions, devices and what is reachable, for an issue; two_processes=true tries two of them",
     "setup": "install the embedded model and data",
 }
 """The commands that are no stages, and go alone."""
@@ -57,21 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    from ulmfit_style.cli import hydra_flags, manual
+    from ulmfit_style.cli import flags, help
 
     if "--from-make" in arguments:
         from ulmfit_style.cli.makeflags import overrides_from_make
 
         arguments.remove("--from-make")
         arguments += overrides_from_make(os.environ.pop("MAKEFLAGS", ""))
-    from ulmfit_style.stages import STAGES
-
-    commands = {name: stage.help for name, stage in STAGES.items() if stage.is_typed} | {"plan": PLAN} | ALONE
-    if hydra_flags.COMPLETION & set(arguments):
-        hydra_flags.complete(commands, arguments)
+    commands = all_commands()
+    if flags.COMPLETION & set(arguments):
+        flags.complete(commands, arguments)
         return 0
     words = list(itertools.takewhile(re.compile("[a-z][a-z_-]*$").match, arguments))
-    rest = hydra_flags.without_config_dir(arguments[len(words) :])
+    rest = flags.without_config_dir(arguments[len(words) :])
     for word in words:
         if word not in commands:
             there = ", ".join(commands)
@@ -80,9 +78,9 @@ def _main(arguments: list[str]) -> int:
             raise UserError(f"{word}: goes alone, without {' '.join(other for other in words if other != word)}")
 
     if not words and "--hydra-help" not in rest:
-        manual.overview(commands)
+        help.overview(commands)
     elif HELP & set(rest):
-        manual.options(commands, words, [argument for argument in rest if argument not in HELP])
+        help.options(commands, words, [argument for argument in rest if argument not in HELP])
     elif words and words[0] in ALONE:
         RUN_ALONE[words[0]](rest)
     else:
@@ -90,10 +88,18 @@ def _main(arguments: list[str]) -> int:
     return 0
 
 
+def all_commands() -> dict[str, str]:
+    """Return the line of help of each command, by its name: the stages, `plan`, and those that go alone."""
+    from ulmfit_style.stages import STAGES
+
+    return {name: stage.help for name, stage in STAGES.items() if stage.is_typed} | {"plan": PLAN} | ALONE
+
+
 def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     """Run stages, or plan them; by Hydra's own entry point where one of its flags is given."""
     from ulmfit_style import chain
-    from ulmfit_style.cli import composing, hydra_flags
+    from ulmfit_style.cli import flags
+    from ulmfit_style.cli.compose import compose
     from ulmfit_style.console import lines_on_stderr
 
     if "plan" in words:
@@ -106,49 +112,49 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     # What `predict` prints is for programs to read.
     with lines_on_stderr() if "predict" in words else nullcontext():
         if any(argument.startswith("-") for argument in rest):
-            hydra_flags.run(job, rest)
+            flags.run(job, rest)
         else:
-            job(composing.compose(rest))
+            job(compose(rest))
 
 
 def _lr_find(rest: Sequence[str]) -> None:
-    from ulmfit_style.cli import composing
+    from ulmfit_style.cli.compose import compose
     from ulmfit_style.experiments import lr_find
 
-    lr_find.run(composing.compose(rest))
+    lr_find.run(compose(rest))
 
 
 def _sweep(rest: Sequence[str]) -> None:
-    from ulmfit_style.experiments.sweep import running
+    from ulmfit_style.experiments import sweep
 
-    running.run(rest)
+    sweep.run(rest)
 
 
 def _sweep_report(rest: Sequence[str]) -> None:
-    from ulmfit_style.experiments.sweep import report
+    from ulmfit_style.experiments import sweep_report
 
-    report.run(rest)
+    sweep_report.run(rest)
 
 
 def _study(rest: Sequence[str]) -> None:
-    from ulmfit_style.experiments.study import running
+    from ulmfit_style.experiments import study
 
-    running.run(rest)
+    study.run(rest)
 
 
 def _runs(rest: Sequence[str]) -> None:
-    from ulmfit_style.artefacts import inventory
-    from ulmfit_style.cli import composing
+    from ulmfit_style.analysis import inventory
+    from ulmfit_style.cli.compose import compose
 
-    inventory.runs(composing.compose(rest).runs)
+    inventory.runs(compose(rest).runs)
 
 
 def _clean_runs(rest: Sequence[str]) -> None:
-    from ulmfit_style.artefacts import inventory
-    from ulmfit_style.cli import composing
+    from ulmfit_style.analysis import inventory
+    from ulmfit_style.cli.compose import compose
 
     overrides = [argument for argument in rest if argument != "yes=true"]
-    inventory.clean(composing.compose(overrides).runs, yes="yes=true" in rest)
+    inventory.clean(compose(overrides).runs, yes="yes=true" in rest)
 
 
 def _new_task(rest: Sequence[str]) -> None:
@@ -166,7 +172,7 @@ def _check_presets(rest: Sequence[str]) -> None:
 def _doctor(rest: Sequence[str]) -> None:
     from ulmfit_style.analysis import doctor
 
-    doctor.run()
+    doctor.run(rest)
 
 
 def _setup(rest: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import yaml
 from rich.table import Table
 
-from ulmfit_style.cli.composing import CONF
+from ulmfit_style.cli import CONF
 from ulmfit_style.console import show
 from ulmfit_style.data.hub import PREFIX, parse
 from ulmfit_style.errors import UserError

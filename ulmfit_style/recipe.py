@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ulmfit_style.config import trainer_options
 from ulmfit_style.config.commands import Evaluate, Hub, Predict, Push, Report
 from ulmfit_style.config.experiments import LrFind, Study, Sweep
-from ulmfit_style.config.schema import Count, Section
+from ulmfit_style.config.schema import Count, Section, classes_of
 from ulmfit_style.config.stages import Adapt, Corpus, Finetune, Model, Pretrain
 from ulmfit_style.errors import ConfigError, nearest
 from ulmfit_style.tasks.base import Task
@@ -85,11 +86,11 @@ def from_recipe(values: dict[str, Any], origin: Callable[[str], str] = lambda ke
     """
     values = _without_missing(values)
     problems, task = [], None
-    options = dict(values.get("task") or {})
+    task_values = dict(values.get("task") or {})
     try:
-        if options:
-            task_class = task_class_of(options.pop("_target_", None))
-            task = task_class.model_validate(options)
+        if task_values:
+            task_class = task_class_of(task_values.pop("_target_", None))
+            task = task_class.model_validate(task_values)
     except ConfigError as error:
         problems += [problem + origin("task._target_") for problem in error.problems]
     except ValidationError as error:
@@ -133,23 +134,20 @@ def task_class_of(target: str | None) -> type[Task]:
 
 def section_of(name: str, task_class: type[Section]) -> type[Section] | None:
     """Return the section class that the top-level field `name` holds, if it holds one."""
-    sections: dict[str, type[Section]] = {
-        "model": Model,
-        "corpus": Corpus,
-        "pretrain": Pretrain,
-        "adapt": Adapt,
-        "task": task_class,
-        "finetune": Finetune,
-        "evaluate": Evaluate,
-        "predict": Predict,
-        "hub": Hub,
-        "push": Push,
-        "report": Report,
-        "lr_find": LrFind,
-        "study": Study,
-        "sweep": Sweep,
-    }
-    return sections.get(name)
+    if name == "task":
+        return task_class
+    field = Config.model_fields.get(name)
+    kinds = [] if field is None else classes_of(field.annotation)
+    return next((kind for kind in kinds if issubclass(kind, Section)), None)
+
+
+def options(task_class: type[Section]) -> dict[str, FieldInfo]:
+    """Return the fields of all sections by the keys that are typed: `finetune.epochs`."""
+    fields = dict(Config.model_fields)
+    for name in Config.model_fields:
+        if (section := section_of(name, task_class)) is not None:
+            fields |= {f"{name}.{key}": field for key, field in section.model_fields.items()}
+    return fields
 
 
 def _without_missing(values: dict[str, Any]) -> dict[str, Any]:
@@ -161,20 +159,11 @@ def _without_missing(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def all_keys(task_class: type[Section]) -> list[str]:
-    """Return the keys of all options, as they are typed."""
-    keys = list(Config.model_fields)
-    for name in Config.model_fields:
-        section = section_of(name, task_class)
-        keys += [] if section is None else [f"{name}.{field}" for field in section.model_fields]
-    return keys
-
-
 def _problem(details: ErrorDetails, origin: Callable[[str], str], schema: type[Section], prefix: str = "") -> str:
     """Word one of pydantic's findings in the user's spelling, and say which YAML it stands in."""
     where = ".".join(str(part) for part in (*([prefix] if prefix else []), *details["loc"]))
     if details["type"] == "extra_forbidden":
-        return f"{where}: there is no such option{nearest(where, all_keys(schema if prefix else Task))}{origin(where)}"
+        return f"{where}: there is no such option{nearest(where, options(schema if prefix else Task))}{origin(where)}"
     field = schema.model_fields.get(str(details["loc"][-1])) if prefix else None
     meaning = f" ({' '.join(field.description.split())})" if field is not None and field.description else ""
     if details["type"] == "missing":

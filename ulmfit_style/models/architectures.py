@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ulmfit_style.errors import UserError
+from ulmfit_style.tasks.base import Architecture
 
 ENCODER_DECODER = "AutoModelForSeq2SeqLM"
 """The auto class of encoder-decoders."""
@@ -41,6 +42,13 @@ def objective(name: str, model_type: str, option: str = "adapt.objective") -> Li
     raise UserError(f"{option}={name}: a model of type '{model_type}' has {able}; {remedy}")
 
 
+def architecture(model_type: str) -> Architecture:
+    """Return what a task has to know of an architecture."""
+    if is_encoder_decoder(model_type):
+        return Architecture(model_type, "encoder-decoder")
+    return Architecture(model_type, "decoder" if is_causal(model_type) else "encoder")
+
+
 def is_causal(model_type: str) -> bool:
     """Tell whether the models of an architecture read from left to right."""
     # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
@@ -58,7 +66,7 @@ def has_head(auto_class: str, model_type: str) -> bool:
     return model_type in _table(auto_class)
 
 
-def can_read_along(model_type: str) -> bool:
+def can_cross_attend(model_type: str) -> bool:
     """Tell whether the models of an architecture can be decoders with cross-attention, in an encoder-decoder of two."""
     path = _models() / model_type.replace("-", "_") / f"modeling_{model_type.replace('-', '_')}.py"
     writes = has_head("AutoModelForCausalLM", model_type) and not is_encoder_decoder(model_type)
