@@ -342,11 +342,30 @@ def _differences(
         if other.get(name) == this.get(name):
             continue
         if name not in ACTS_THROUGH:
-            yield from changes(other.get(name), this.get(name), name)
+            yield from _option_changes(other, this, other_recipe, this_recipe, name)
             continue
         sections, otherwise = ACTS_THROUGH[name]
         options = [line for key in sections for line in changes(other_recipe.get(key), this_recipe.get(key), key)]
         yield from options or [otherwise]
+
+
+def _option_changes(
+    other: Mapping[str, Any],
+    this: Mapping[str, Any],
+    other_recipe: Mapping[str, Any],
+    this_recipe: Mapping[str, Any],
+    name: str,
+) -> Iterator[str]:
+    """Say which options of a determinant differ; those with their default stand in the recipe alone."""
+    values = [determinants.get(name) for determinants in (other, this)]
+    if all(isinstance(value, dict) for value in values):
+        keys = {**values[0], **values[1]}
+        recipes = [recipe.get(name) or {} for recipe in (other_recipe, this_recipe)]
+        values = [
+            {key: value.get(key, recipe.get(key)) for key in keys}
+            for value, recipe in zip(values, recipes, strict=True)
+        ]
+    yield from changes(*values, name)
 
 
 def changes(other: Any, this: Any, key: str) -> Iterator[str]:
