@@ -53,7 +53,7 @@ study:         ## tell what adaptation, or any arm of your own, is worth on your
 runs:          ## list what was made: when, its size, and which names link to it
 clean-runs:    ## list what no name needs any more; with yes=true, remove it
 new-task:      ## look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews
-doctor:        ## print what an issue should tell about this machine
+doctor:        ## print what an issue should say about this machine; two_processes=true tries whether two train as one
 
 # The first command typed runs them all, in the order typed.
 $(COMMANDS): $(VENV)/installed

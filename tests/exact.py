@@ -1,6 +1,6 @@
-"""Ten plain SGD steps, however the batch is split: what accumulation and several processes must not change.
+"""Six plain SGD steps, however the batch is split: what accumulation and several processes must not change.
 
-`python exact.py KIND FOLDER`, started as one of several processes, saves its final weights in the folder that
+`python exact.py FOLDER`, started as one of several processes, saves the final weights of every kind in the folder that
 holds the tokenizer.
 """
 
@@ -12,7 +12,20 @@ from typing import Any
 
 import torch
 import transformers
-from samples import chunks, encoder_decoder, questions, reviews, tag, tiny_sizes, tiny_t5, with_sentinels
+from samples import (
+    DECODER,
+    ENCODER,
+    ENCODER_DECODER,
+    chunks,
+    encoder_decoder,
+    questions,
+    reviews,
+    tag,
+    tiny_sizes,
+    tiny_t5,
+    with_sentinels,
+)
+from tiny_run import finetune_options
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -27,10 +40,9 @@ from transformers import (
 )
 
 from ulmfit_style import processes
-from ulmfit_style.cli.compose import compose
 from ulmfit_style.models.checkpoints import sentinels
-from ulmfit_style.models.layers import groups
-from ulmfit_style.models.lora import with_adapters
+from ulmfit_style.models.layers import layer_groups
+from ulmfit_style.models.lora import add_adapters
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.generation import GenerationTask
@@ -42,10 +54,10 @@ from ulmfit_style.tasks.text_generation import TextGeneration
 from ulmfit_style.tasks.text_regression import TextRegression
 from ulmfit_style.tasks.token_classification import TokenClassification
 from ulmfit_style.tasks.translation import Translation
-from ulmfit_style.training.answers import collate
-from ulmfit_style.training.batching import Encoded, Ordered
-from ulmfit_style.training.contrast import Contrast, Groups
-from ulmfit_style.training.objectives import CausalLM, Denoising, MaskedLM
+from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset, collate
+from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
+from ulmfit_style.training.denoising import Denoising
+from ulmfit_style.training.objectives import CausalLM, MaskedLM
 from ulmfit_style.training.trainer import RecipeTrainer
 
 TASK = TextClassification(path="-")
@@ -57,12 +69,14 @@ TASKS: dict[str, Task] = {
     "token classification": TokenClassification(path="-"),
     "token classification on all sub-words": TokenClassification(path="-", subwords="all", overlap=0.5),
     "question answering": QuestionAnswering(path="-"),
-    "summarisation": Summarization(path="-", max_target_length=16, label_smoothing=0.1).suited("t5"),
+    "summarisation": Summarization(path="-", max_target_length=16, label_smoothing=0.1).for_architecture(
+        ENCODER_DECODER
+    ),
     "translation by a decoder": Translation(
         path="-", source_language="en", target_language="de", max_target_length=16
-    ).suited("llama"),
-    "completions": TextGeneration(path="-", max_target_length=16).suited("llama"),
-    "documents": TextGeneration(path="-", form="documents", max_target_length=16).suited("llama"),
+    ).for_architecture(DECODER),
+    "completions": TextGeneration(path="-", max_target_length=16).for_architecture(DECODER),
+    "documents": TextGeneration(path="-", form="documents", max_target_length=16).for_architecture(DECODER),
 }
 LANGUAGE = ["masked language modelling", "causal language modelling", "span corruption", "text infilling"]
 LAYERWISE = "layers at rates of their own, the lowest frozen"
@@ -96,13 +110,13 @@ def labelled(kind: str, count: int = 40) -> list[Row]:
     return rows
 
 
-def features(tokenizer: PreTrainedTokenizerFast, count: int = 40, kind: str = "classification") -> Encoded:
+def features(tokenizer: PreTrainedTokenizerFast, count: int = 40, kind: str = "classification") -> EncodedDataset:
     """What the model reads of the rows, as `finetune` makes it; `row` says which row it is."""
     task, rows = TASKS[kind], labelled(kind, count)
     label2id = task.head(task.classes(rows)).get("label2id", {})
-    return Encoded(
+    return EncodedDataset(
         {**feature, "weight": weight, "row": row.number}
-        for row, weight in zip(rows, task.weights(rows), strict=True)
+        for row, weight in zip(rows, task.row_weights(rows), strict=True)
         for feature in task.encode(row, tokenizer, 32, label2id)
     )
 
@@ -115,11 +129,11 @@ def untrained(kind: str, tiny: dict, **sizes: Any) -> PreTrainedModel:
     if isinstance(task, GenerationTask):
         return LlamaForCausalLM(LlamaConfig(**{name: size for name, size in tiny.items() if "dropout" not in name}))
     head = task.head(task.classes(labelled(kind)))
-    return getattr(transformers, task.auto_class("bert")).from_config(BertConfig(**tiny, **head, **sizes))
+    return getattr(transformers, task.auto_class(ENCODER)).from_config(BertConfig(**tiny, **head, **sizes))
 
 
 def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int) -> torch.Tensor:
-    """Train ten plain SGD steps of 8 rows, `micro` rows at a time."""
+    """Train six plain SGD steps of 8 rows, `micro` rows at a time."""
     set_seed(0)
     if kind in LANGUAGE:
         model: Any = BertForMaskedLM(BertConfig(**tiny))
@@ -138,7 +152,7 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
         rows: Any = chunks(texts, tokenizer, 32, folder)
         gather = objective.collate
     elif kind == CONTRAST:
-        objective, rows = Contrast(), Groups(features(tokenizer, 400), tokenizer, seed=0)
+        objective, rows = ContrastiveObjective(), ContrastiveDataset(features(tokenizer, 400), tokenizer, seed=0)
         gather = rows.collate
         body = BertModel(BertConfig(**tiny), add_pooling_layer=False)
         model = PooledForSequenceClassification(PooledConfig(body=body.config.to_dict(), pooling="mean"), body)
@@ -146,14 +160,14 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
     else:
         objective, rows, gather = TASKS[kind], features(tokenizer, kind=kind), partial(collate, tokenizer=tokenizer)
         # The last batch of an epoch has one row: of two processes one has none of its own.
-        rows = Encoded(rows[: len(rows) // 8 * 8 - 7])
+        rows = EncodedDataset(rows[: len(rows) // 8 * 8 - 7])
         model = untrained(kind, tiny)
-    layers = groups(model, ()) if kind == LAYERWISE else {}
+    layers = layer_groups(model, ()) if kind == LAYERWISE else {}
     for parameter in [*layers.get("embeddings", []), *layers.get("layer 1", [])]:
         parameter.requires_grad_(False)
     if kind == ADAPTERS:
-        options = compose(["finetune.lora_rank=4"]).finetune
-        for parameter in with_adapters(model, groups(model, ()), options)["head"]:
+        options = finetune_options(lora_rank=4)
+        for parameter in add_adapters(model, layer_groups(model, ()), options)["head"]:
             parameter.requires_grad_(True)
     trainer = RecipeTrainer(
         model=model,
@@ -162,7 +176,7 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
         layer_decay=2,
         args=TrainingArguments(
             output_dir=str(folder),
-            max_steps=10,
+            max_steps=6,
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=8 // (micro * processes.count()),
             learning_rate=0.1,
@@ -175,7 +189,7 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
             remove_unused_columns=False,
             use_cpu=True,
         ),
-        train_dataset=Ordered(rows, 8, 0, 0, 8 if processes.count() > 1 else 1),
+        train_dataset=ShuffledDataset(rows, 8, 0, 0, 8 if processes.count() > 1 else 1),
         collate=gather,
     )
     trainer.train()
@@ -185,8 +199,9 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
 if __name__ == "__main__":
     torch.set_num_threads(1)
     processes.join()
-    kind, folder = sys.argv[1], Path(sys.argv[2])
+    folder = Path(sys.argv[1])
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    weights = weights_after(kind, tokenizer, tiny_sizes(tokenizer), folder, 8 // processes.count())
-    torch.save(weights, folder / f"weights.{os.environ['RANK']}")
+    micro, rank = 8 // processes.count(), os.environ["RANK"]
+    ends = {kind: weights_after(kind, tokenizer, tiny_sizes(tokenizer), folder, micro) for kind in KINDS}
+    torch.save(ends, folder / f"weights.{rank}")
     processes.end(0)

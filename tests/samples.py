@@ -24,10 +24,14 @@ from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.data.tokens import Chunks
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import resolve
+from ulmfit_style.tasks.base import Architecture
 from ulmfit_style.tasks.text import TextTask
-from ulmfit_style.training.batching import Encoded
+from ulmfit_style.training.batching import EncodedDataset
 
 WORDS = "the film plot story is very number wonderful moving dreadful tedious actor scene"
+ENCODER, DECODER = Architecture("bert", "encoder"), Architecture("llama", "decoder")
+ENCODER_DECODER = Architecture("t5", "encoder-decoder")
+
 GOOD, BAD = ("wonderful", "moving", "unforgettable"), ("dreadful", "tedious")
 
 
@@ -228,12 +232,12 @@ class Killed(Exception):
     """A run ends here, as if by SIGKILL: nothing is cleaned up."""
 
 
-def good_or_bad(tokenizer: PreTrainedTokenizerFast, task: TextTask) -> Encoded:
+def good_or_bad(tokenizer: PreTrainedTokenizerFast, task: TextTask) -> EncodedDataset:
     """Return 40 encoded reviews with their labels as numbers."""
-    rows = Encoded()
-    for text, label, _ in reviews(40):
+    rows = EncodedDataset()
+    for number, (text, label, _) in enumerate(reviews(40)):
         (feature,) = task.encode(task.row(text), tokenizer, 32, None)
-        rows.append({**feature, "labels": int(label == "good")})
+        rows.append({**feature, "labels": int(label == "good"), "number": number})
     return rows
 
 

@@ -4,8 +4,8 @@ from samples import reviews
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style.tasks.text_classification import TextClassification
-from ulmfit_style.training import answers as module
-from ulmfit_style.training.answers import answers
+from ulmfit_style.training import scoring
+from ulmfit_style.training.scoring import Scorer
 
 TASK = TextClassification(path="-", text="review", label="stars")
 TEXTS = [text + " film" * (number % 7) for number, (text, _, _) in enumerate(reviews(20))]
@@ -29,9 +29,9 @@ def test_answers_come_in_the_order_of_the_rows_and_padding_does_not_change_them(
     window: int,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(module, "WINDOW", window)
-    monkeypatch.setattr(module, "BATCH", 4)
-    found = list(answers(model, tokenizer, TASK, map(TASK.row, TEXTS), 32))
+    monkeypatch.setattr(scoring, "WINDOW", window)
+    monkeypatch.setattr(scoring, "BATCH", 4)
+    found = list(Scorer(model, tokenizer, TASK, 32).answers(map(TASK.row, TEXTS)))
     model.eval()
     for text, answer in zip(TEXTS, found, strict=True):
         with torch.no_grad():
@@ -44,6 +44,6 @@ def test_answers_come_in_the_order_of_the_rows_and_padding_does_not_change_them(
 def test_every_row_is_counted_as_done(model: BertForSequenceClassification, tokenizer: PreTrainedTokenizerFast):
     done = []
     texts = ["a film"] * 130 + ["film " * 40] * 3
-    list(answers(model, tokenizer, TASK, map(TASK.row, texts), 32, lambda *counts: done.append(counts)))
+    list(Scorer(model, tokenizer, TASK, 32).answers(map(TASK.row, texts), lambda *counts: done.append(counts)))
     assert [sum(counts) for counts in zip(*done, strict=True)] == [133, 3]
     assert len(done) == 3  # batches

@@ -22,15 +22,15 @@ from ulmfit_style.config.stages import GROUP
 from ulmfit_style.errors import ConfigError, UserError
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.stages import finetune, resolve
-from ulmfit_style.training.contrast import TEMPERATURE, Contrast, Groups
+from ulmfit_style.training.contrast import TEMPERATURE, ContrastiveDataset, ContrastiveObjective
 from ulmfit_style.training.phases import train
 
 
-def grouped(tokenizer: PreTrainedTokenizerFast, classes: list[int]) -> Groups:
+def grouped(tokenizer: PreTrainedTokenizerFast, classes: list[int]) -> ContrastiveDataset:
     rows = features(tokenizer, len(classes))
     for row, one in zip(rows, classes, strict=True):
         row["labels"] = one
-    return Groups(rows, tokenizer, seed=3)
+    return ContrastiveDataset(rows, tokenizer, seed=3)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_rare_class_is_as_likely_as_any_other_and_its_only_text_comes_twice(to
 
 def test_what_is_drawn_depends_on_seed_phase_epoch_and_row_alone(tokenizer: PreTrainedTokenizerFast):
     groups = grouped(tokenizer, [number % 7 for number in range(40)])
-    other = Groups(groups.features, tokenizer, seed=4)
+    other = ContrastiveDataset(groups.features, tokenizer, seed=4)
     turns = {(1, 0): groups, (1, 1): groups, (2, 0): groups}
     drawn = [[feature["row"] for feature in some.draw(turn, 0)] for turn, some in turns.items()]
     drawn += [[feature["row"] for feature in some.draw((1, 0), index)] for some, index in ((groups, 1), (other, 0))]
@@ -77,11 +77,11 @@ def test_what_is_drawn_depends_on_seed_phase_epoch_and_row_alone(tokenizer: PreT
 @torch.no_grad()
 def test_the_loss_is_that_of_the_paper(tokenizer: PreTrainedTokenizerFast, model: PooledForSequenceClassification):
     groups = grouped(tokenizer, [number % 3 for number in range(40)])
-    rows = [{"turn": (1, 0), "index": index} for index in (0, 1)]
+    rows = [{"phase_epoch": (1, 0), "index": index} for index in (0, 1)]
     batch = groups.collate(rows)
     expected = 0.0
     for row in rows:
-        drawn = groups.draw(row["turn"], row["index"])
+        drawn = groups.draw(row["phase_epoch"], row["index"])
         read = [model.body(torch.tensor([feature["input_ids"]])).last_hidden_state[0].mean(0) for feature in drawn]
         labels = [feature["labels"] for feature in drawn]
         for anchor, label in enumerate(labels):
@@ -91,9 +91,9 @@ def test_the_loss_is_that_of_the_paper(tokenizer: PreTrainedTokenizerFast, model
             whole = torch.stack(list(near.values())).exp().sum().log()
             positive = [near[place] - whole for place in others if labels[place] == label]
             expected += float(-sum(positive) / len(positive)) / GROUP
-    found = Contrast().loss(model, batch)
+    found = ContrastiveObjective().loss(model, batch)
     assert found.item() == pytest.approx(expected, rel=1e-5)
-    assert Contrast().count(batch) == 2
+    assert ContrastiveObjective().count(batch) == 2
     assert batch["labels"].shape == (2, GROUP)
 
 
@@ -127,18 +127,18 @@ def test_stock_transformers_gives_the_same_logits_when_it_may_run_the_file(contr
 
 
 def test_it_trains_all_but_the_head_and_parts_the_classes(contrastive: list[str], tmp_path: Path):
-    course, _ = finetune.prepare(resolve(compose([*contrastive, "finetune.max_steps=1"])))
-    lesson = course.phases[0].lesson
-    assert lesson is not None
-    batch = lesson.collate([{"turn": (0, 0), "index": index} for index in range(len(lesson.rows))])
-    before = {name: weight.clone() for name, weight in course.model.state_dict().items()}
+    plan, _ = finetune.prepare(resolve(compose([*contrastive, "finetune.max_steps=1"])))
+    data = plan.phases[0].data
+    assert data is not None
+    batch = data.collate([{"phase_epoch": (0, 0), "index": index} for index in range(len(data.rows))])
+    before = {name: weight.clone() for name, weight in plan.model.state_dict().items()}
     losses = []
-    for phases in ((), course.phases[:1]):
-        train(type(course)(course.model, phases, course.settings, course.lesson), tmp_path)
-        losses.append(Contrast().loss(course.model.eval(), batch).item())
-    still = {name for name, weight in course.model.state_dict().items() if torch.equal(weight, before[name])}
+    for phases in ((), plan.phases[:1]):
+        train(type(plan)(plan.model, phases, plan.settings, plan.data), tmp_path)
+        losses.append(ContrastiveObjective().loss(plan.model.eval(), batch).item())
+    still = {name for name, weight in plan.model.state_dict().items() if torch.equal(weight, before[name])}
     assert still == {"head.1.weight", "head.1.bias"}
-    assert losses[1] < losses[0] - 0.1 * len(lesson.rows)
+    assert losses[1] < losses[0] - 0.1 * len(data.rows)
 
 
 def test_patience_watches_the_phases_that_learn_the_task(contrastive: list[str]):
@@ -158,7 +158,7 @@ def test_a_task_whose_rows_have_not_one_class_each_is_refused(kind: str, checkpo
     overrides = [f"task={kind}", f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}", "adapt=none", "compare=false"]
     overrides += [f"model.checkpoint={checkpoint}", "model.sha256=null", "finetune=contrastive"]
     with pytest.raises(UserError, match=r"finetune\.contrast_epochs=10: compares texts of one class each, and .* none"):
-        plan(compose([*overrides, f"runs={tmp_path / 'runs'}"]), ["finetune"])
+        plan(resolve(compose([*overrides, f"runs={tmp_path / 'runs'}"])), ["finetune"])
 
 
 def test_a_head_that_does_not_pool_is_refused():

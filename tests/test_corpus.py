@@ -6,7 +6,7 @@ from samples import jsonl, reviews
 
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.stages import Corpus
-from ulmfit_style.data import corpus, labelled
+from ulmfit_style.data import corpus, labelled, splits
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -32,8 +32,8 @@ def test_validation_and_test_texts_are_taken_out_of_an_own_corpus(
     config = compose_tiny("corpus=file", f"corpus.path={path}", "corpus.text=body")
     documents = corpus.load(config.corpus, config.task, config.runs)
     held = labelled.load(config.task).held
-    assert not held & {labelled.normalised(text) for text in [*documents.train, *documents.heldout]}
-    assert "36 documents are left out that are validation or test texts" in capsys.readouterr().out
+    assert not held & {splits.normalised(text) for text in [*documents.train, *documents.heldout]}
+    assert "36 documents are left out because they are validation or test texts" in capsys.readouterr().out
 
 
 def test_equal_documents_are_on_one_side(tmp_path: Path):
@@ -63,7 +63,7 @@ def test_a_share_of_a_corpus_keeps_its_order(tmp_path: Path):
 
 def test_empty_documents_are_counted_and_a_tiny_corpus_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = jsonl(tmp_path / "a.jsonl", [{"text": " "}, {"text": None}, *({"text": f"{n}"} for n in range(5))])
-    with pytest.raises(UserError, match="holds 5 documents; adapt needs 20 at least"):
+    with pytest.raises(UserError, match="has 5 documents; adapt needs at least 20"):
         corpus.load(Corpus(path=str(path)), None, tmp_path / "runs")
     assert "2 empty documents are left out" in capsys.readouterr().out
 
@@ -86,7 +86,7 @@ def test_a_folder_of_notes_is_cut_into_documents_as_told(notes: Path, tmp_path: 
     assert len(documents.train) + len(documents.heldout) == count
     out = capsys.readouterr().out
     assert f"from {notes} (31 files); in txt and md files a document is a {document} (corpus.document)" in out
-    assert f"1 files of {notes} are of other kinds, and are not read (.png)" in out
+    assert f"1 files in {notes} are of other types, and are skipped (.png)" in out
     assert ("empty documents are left out" in out) == (document == "line")
 
 
@@ -113,7 +113,7 @@ def test_a_broken_file_of_a_folder_is_told_by_its_name(notes: Path, tmp_path: Pa
 
 def test_a_document_that_is_no_text_is_told_with_its_row(tmp_path: Path):
     path = jsonl(tmp_path / "a.jsonl", [{"text": f"{n}"} for n in range(30)] + [{"text": ["a", "b"]}])
-    with pytest.raises(UserError, match=r"a\.jsonl:31: 'text' is a list, and no text; name another: corpus\.text"):
+    with pytest.raises(UserError, match=r"a\.jsonl:31: 'text' is a list, not a text; name another with corpus\.text"):
         corpus.load(Corpus(path=str(path)), None, tmp_path / "runs")
 
 
@@ -124,7 +124,7 @@ def test_both_texts_of_a_pair_are_documents_and_neither_of_a_test_pair_is_traine
     found = corpus.load(Corpus(path=None), task, tmp_path / "runs")
     assert any(text.startswith("premise") for text in found.train)
     assert any(text.startswith("hypothesis") for text in found.train)
-    assert not {labelled.normalised(text) for text in [*found.train, *found.heldout]} & labelled.load(task).held
+    assert not {splits.normalised(text) for text in [*found.train, *found.heldout]} & labelled.load(task).held
 
 
 def test_files_are_parsed_once_and_again_when_their_content_changes(tmp_path: Path):
@@ -159,6 +159,6 @@ def test_a_corpus_is_the_same_for_all_tasks_whose_test_texts_it_does_not_hold(
 def test_half_a_character_is_told_with_its_line(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "whole \\ud83d\\ude00"}\n' * 30 + '{"text": "cut \\ud83d"}\n', encoding="utf-8")
-    with pytest.raises(UserError, match=r"a\.jsonl:31: holds half a character"):
+    with pytest.raises(UserError, match=r"a\.jsonl:31: contains half a character"):
         corpus.load(Corpus(path=str(path)), None, tmp_path / "runs")
     assert not list((tmp_path / "runs").glob("corpus-*"))  # nothing is left of what was refused

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import ulmfit_style.tasks
-from ulmfit_style.__main__ import ALONE, COMMANDS, main
+from ulmfit_style.__main__ import ALONE, all_commands, main
 from ulmfit_style.cli import CONF
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.cli.overrides import grid
@@ -128,7 +128,8 @@ def test_every_command_is_understood(line: str, readers_own: Path):
     assert program in PROGRAMS
     targets = re.findall(r"^([a-z_-]+) *:.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     typed = [word for word in words if "=" not in word and not word.startswith("-") and word != "job"]
-    assert set(typed) <= (set(COMMANDS) | set(targets) if program == "make" else set(COMMANDS))
+    commands = set(all_commands())
+    assert set(typed) <= (commands | set(targets) if program == "make" else commands)
     assert len(typed) == 1 or not set(typed) & set(ALONE)
     options = [word for word in words if "=" in word]
     known = [name for command in typed for name in OWN_OPTIONS.get(command, ())]

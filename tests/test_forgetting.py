@@ -12,7 +12,7 @@ from ulmfit_style import lineage
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.training.batching import Encoded, Mixed
+from ulmfit_style.training.batching import EncodedDataset, MixedDataset
 
 ENCODER = "{model_type: bert, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64}"
 
@@ -107,9 +107,9 @@ def test_the_general_text_that_ships_is_small_and_whole_sentences():
 
 
 def test_rows_that_are_mixed_in_come_again_with_indices_of_their_own():
-    own = Encoded({"index": number, "input_ids": [1] * number} for number in range(6))
-    others = Encoded({"index": number, "input_ids": [2] * 9} for number in range(2))
-    mixed = Mixed(own, others, 0.4)
+    own = EncodedDataset({"index": number, "input_ids": [1] * number} for number in range(6))
+    others = EncodedDataset({"index": number, "input_ids": [2] * 9} for number in range(2))
+    mixed = MixedDataset(own, others, 0.4)
     assert mixed.lengths.tolist() == [0, 1, 2, 3, 4, 5, 9, 9, 9, 9]
     assert [mixed[place]["index"] for place in range(len(mixed))] == list(range(10))
     assert json.dumps(mixed[9]["input_ids"]) == json.dumps([2] * 9)

@@ -10,7 +10,7 @@ from typing import Any
 import pandas
 import pytest
 import torch
-from samples import GOOD, jsonl, reviews, tiny_sizes, tiny_t5, tiny_tokenizer, tokenizer_of
+from samples import DECODER, ENCODER_DECODER, GOOD, jsonl, reviews, tiny_sizes, tiny_t5, tiny_tokenizer, tokenizer_of
 from tokenizers import decoders
 from torch.nn.functional import cross_entropy
 from transformers import (
@@ -43,18 +43,20 @@ from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS
+from ulmfit_style.chain import plan
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import ConfigError, UserError
-from ulmfit_style.launch import plan
 from ulmfit_style.models import checkpoints
-from ulmfit_style.stages import push
+from ulmfit_style.models.architectures import architecture
+from ulmfit_style.stages import push, resolve
 from ulmfit_style.tasks.base import IGNORED, Row
 from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.summarization import Summarization
 from ulmfit_style.tasks.text_generation import TextGeneration
 from ulmfit_style.tasks.translation import Translation
-from ulmfit_style.training.answers import answers, collate, likelihoods
+from ulmfit_style.training.batching import collate
+from ulmfit_style.training.scoring import Scorer
 
 TASK = Summarization(path="-", max_target_length=12)
 WHOLE = {"long": False, "long_target": False}
@@ -105,7 +107,7 @@ def encoded(task: GenerationTask, tokenizer: PreTrainedTokenizerFast, rows: list
 
 
 def test_an_encoder_decoder_reads_the_text_and_learns_its_summary():
-    tokenizer, task = tiny_tokenizer(), TASK.suited("t5")
+    tokenizer, task = tiny_tokenizer(), TASK.for_architecture(ENCODER_DECODER)
     (feature,) = task.encode(ROWS[0], tokenizer, 48, {})
     assert feature["input_ids"] == tokenizer(ROWS[0].fields["text"])["input_ids"]
     assert feature["labels"] == tokenizer(ROWS[0].fields["summary"])["input_ids"]
@@ -119,7 +121,7 @@ def test_an_encoder_decoder_reads_the_text_and_learns_its_summary():
 
 def test_the_sentences_of_a_document_may_be_a_list():
     row = Row("a.jsonl", 1, {"text": ["A film.", "It is moving."], "summary": "a"})
-    assert TASK.problem(row) is None
+    assert TASK.row_problem(row) is None
     assert TASK.source(row) == "A film. It is moving."
 
 
@@ -129,7 +131,7 @@ def test_a_decoder_goes_on_from_the_prompt_to_the_summary_and_its_end(family: st
     tokenizer.add_special_tokens({"eos_token": "</s>"})
     told = {"WordPiece": decoders.WordPiece(), "byte-level": decoders.ByteLevel(), "metaspace": decoders.Metaspace()}
     tokenizer.backend_tokenizer.decoder = told[family]
-    task = TASK.suited("llama")
+    task = TASK.for_architecture(DECODER)
     (feature,) = task.encode(ROWS[0], tokenizer, 200, {})
     (asked,) = task.encode(ROWS[0], tokenizer, 200, None)
     read = len(asked["input_ids"])
@@ -149,7 +151,7 @@ def test_a_decoder_goes_on_from_the_prompt_to_the_summary_and_its_end(family: st
 
 def test_a_prompt_stands_around_the_text():
     tokenizer = tiny_tokenizer()
-    task = Summarization(path="-", prompt="the plot: {text} is").suited("t5")
+    task = Summarization(path="-", prompt="the plot: {text} is").for_architecture(ENCODER_DECODER)
     (feature,) = task.encode(ROWS[0], tokenizer, 48, None)
     assert feature["input_ids"] == tokenizer(f"the plot: {ROWS[0].fields['text']} is")["input_ids"]
 
@@ -158,7 +160,9 @@ def test_a_prompt_stands_around_the_text():
 def test_a_long_text_is_cut_at_its_end_and_a_long_summary_too_and_both_are_told(model_type: str):
     tokenizer = tiny_tokenizer()
     long = Row("a", 1, {"text": "the plot " + "film " * 60, "summary": "story " * 60})
-    task = Summarization(path="-", prompt="actor: {text} is scene", max_target_length=9).suited(model_type)
+    task = Summarization(path="-", prompt="actor: {text} is scene", max_target_length=9).for_architecture(
+        architecture(model_type)
+    )
     (feature,) = task.encode(long, tokenizer, 24, {})
     assert feature["long"]
     assert feature["long_target"]
@@ -177,7 +181,7 @@ def test_a_long_text_is_cut_at_its_end_and_a_long_summary_too_and_both_are_told(
 
 def test_all_tokens_of_a_document_but_the_first_are_learnt_once_however_long_it_is():
     tokenizer = tiny_tokenizer()
-    task = TextGeneration(path="-", form="documents").suited("llama")
+    task = TextGeneration(path="-", form="documents").for_architecture(DECODER)
     row = Row("a", 1, {"text": "the film is a story number 3 " * 9})
     plain = tokenizer(row.fields["text"], add_special_tokens=False)["input_ids"]
     for length in (200, 20, 7):
@@ -202,7 +206,10 @@ def chat(*contents: str) -> Row:
 
 
 def test_the_last_message_of_a_chat_is_learnt_in_the_template_of_the_tokenizer():
-    tokenizer, task = tiny_tokenizer(), TextGeneration(path="-", form="messages").suited("llama")
+    tokenizer, task = (
+        tiny_tokenizer(),
+        TextGeneration(path="-", form="messages").for_architecture(DECODER),
+    )
     tokenizer.chat_template = TEMPLATE.replace(
         "message['role']", "{'user': 'plot', 'assistant': 'actor'}[message['role']]"
     )
@@ -235,11 +242,11 @@ def test_the_last_message_of_a_chat_is_learnt_in_the_template_of_the_tokenizer()
     ],
 )
 def test_what_is_wrong_with_a_chat_is_said(row: Row, problem: str | None):
-    assert TextGeneration(path="-", form="messages").problem(row) == problem
+    assert TextGeneration(path="-", form="messages").row_problem(row) == problem
 
 
 def test_a_broken_chat_that_is_asked_is_told_with_its_place():
-    task = TextGeneration(path="-", form="messages").suited("llama")
+    task = TextGeneration(path="-", form="messages").for_architecture(DECODER)
     with pytest.raises(UserError, match=r"chats\.jsonl:4: message 1 is none"):
         task.encode(Row("chats.jsonl", 4, {"text": ["hello"]}), tiny_tokenizer(), 48, None)
     with pytest.raises(UserError, match=r"task\.form=messages: the model has no chat template; take one that has"):
@@ -272,7 +279,7 @@ def test_a_broken_chat_that_is_asked_is_told_with_its_place():
     ],
 )
 def test_what_is_wrong_with_a_row_is_said(task: GenerationTask, fields: dict, problem: str):
-    assert task.problem(Row("a", 1, fields)) == problem
+    assert task.row_problem(Row("a", 1, fields)) == problem
 
 
 def test_two_texts_are_refused():
@@ -288,7 +295,9 @@ def test_two_texts_are_refused():
 @pytest.mark.filterwarnings("ignore:Version v4.12.0 introduces a better way:FutureWarning")  # its own loss is asked for
 def test_the_loss_of_an_encoder_decoder_is_the_sum_of_what_transformers_averages(name: str, smoothing: float):
     tokenizer, model = tiny_tokenizer(), seq2seq(name)
-    task = TASK.model_copy(update={"label_smoothing": smoothing}).suited(model.config.model_type)
+    task = TASK.model_copy(update={"label_smoothing": smoothing}).for_architecture(
+        architecture(model.config.model_type)
+    )
     batch = collate(encoded(task, tokenizer), tokenizer)
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "labels")}
     output = model(**inputs)
@@ -301,7 +310,7 @@ def test_the_loss_of_an_encoder_decoder_is_the_sum_of_what_transformers_averages
 def test_the_loss_of_a_decoder_is_that_of_each_row_alone_whatever_side_is_padded(name: str, side: str, monkeypatch):
     tokenizer, model = tiny_tokenizer(), decoder(name)
     monkeypatch.setattr(tokenizer, "padding_side", side)
-    task = TASK.suited(model.config.model_type)
+    task = TASK.for_architecture(architecture(model.config.model_type))
     features = encoded(task, tokenizer)
     weights = [1.0, 2.0, 0.5, 1.0, 3.0, 1.0, 1.0, 0.25]
     total = tokens = 0.0
@@ -319,9 +328,9 @@ def test_the_loss_of_a_decoder_is_that_of_each_row_alone_whatever_side_is_padded
 @pytest.mark.parametrize("model", [seq2seq("T5"), decoder("Llama")], ids=["seq2seq", "decoder"])
 def test_likelihoods_are_those_of_each_row_without_smoothing(model: PreTrainedModel):
     tokenizer = tiny_tokenizer()
-    task = TASK.suited(model.config.model_type)
+    task = TASK.for_architecture(architecture(model.config.model_type))
     smooth = task.model_copy(update={"label_smoothing": 0.3})
-    found = list(likelihoods(model, tokenizer, smooth, ROWS, 48))
+    found = list(Scorer(model, tokenizer, smooth, 48).likelihoods(ROWS))
     for row, told in zip(ROWS, found, strict=True):
         batch = collate(task.encode(row, tokenizer, 48, {}), tokenizer)
         assert told["nats"] == pytest.approx(task.loss(model, batch).item(), rel=1e-4)
@@ -343,11 +352,13 @@ def test_a_row_is_answered_in_a_batch_as_alone_and_as_transformers_does(
     model: PreTrainedModel, num_beams: int, tmp_path: Path
 ):
     tokenizer = tiny_tokenizer()
-    task = TASK.model_copy(update={"num_beams": num_beams, "max_new_tokens": 6}).suited(model.config.model_type)
-    task.start(model, tokenizer, ROWS)
-    together = list(answers(model, tokenizer, task, ROWS, 48))
+    task = TASK.model_copy(update={"num_beams": num_beams, "max_new_tokens": 6}).for_architecture(
+        architecture(model.config.model_type)
+    )
+    task.prepare_model(model, tokenizer, ROWS)
+    together = list(Scorer(model, tokenizer, task, 48).answers(ROWS))
     assert len({answer["summary_text"] for answer in together}) > 1
-    assert together == [next(answers(model, tokenizer, task, [row], 48)) for row in ROWS]
+    assert together == [next(Scorer(model, tokenizer, task, 48).answers([row])) for row in ROWS]
     # The settings are saved with the model: transformers alone writes the same.
     model.save_pretrained(tmp_path)
     auto_class = AutoModelForSeq2SeqLM if model.config.is_encoder_decoder else AutoModelForCausalLM
@@ -362,13 +373,13 @@ def test_a_row_is_answered_in_a_batch_as_alone_and_as_transformers_does(
 
 def test_drawn_answers_repeat_with_their_seed_and_leave_the_seed_of_training_alone():
     tokenizer, model = tiny_tokenizer(), decoder("Llama")
-    cold = TASK.suited("llama")
-    warm = cold.answering_with({"temperature": 1.0, "seed": 1})
-    other = cold.answering_with({"temperature": 1.0, "seed": 2})
+    cold = TASK.for_architecture(DECODER)
+    warm = cold.with_answer_options({"temperature": 1.0, "seed": 1})
+    other = cold.with_answer_options({"temperature": 1.0, "seed": 2})
     torch.manual_seed(7)
     state = torch.get_rng_state()
     first, again, different, likeliest = (
-        [answer["summary_text"] for answer in answers(model, tokenizer, task, ROWS, 48)]
+        [answer["summary_text"] for answer in Scorer(model, tokenizer, task, 48).answers(ROWS)]
         for task in (warm, warm, other, cold)
     )
     assert torch.equal(torch.get_rng_state(), state)
@@ -381,7 +392,7 @@ def test_an_answer_never_repeats_what_it_may_not():
     tokenizer, model = tiny_tokenizer(), decoder("GPT2")
     free, bound = (TASK.model_copy(update={"no_repeat_ngram_size": size, "max_new_tokens": 40}) for size in (0, 2))
     texts = [
-        [answer["summary_text"].split() for answer in answers(model, tokenizer, task, ROWS, 48)]
+        [answer["summary_text"].split() for answer in Scorer(model, tokenizer, task, 48).answers(ROWS)]
         for task in (free, bound)
     ]
     repeats = [max(len(words) - len(set(pairwise(words))) for words in some) for some in texts]
@@ -418,7 +429,7 @@ PAIR = Row("a", 1, {"text": {"en": "ab ba", "de": "ba"}, "translation": {"en": "
 def test_a_model_of_many_languages_is_told_which_two(kind: type):
     vocabulary = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("a", -2.0), ("b", -2.0)]
     tokenizer = kind(vocab=[*vocabulary, ("en_XX", 0.0), ("de_DE", 0.0), ("<mask>", 0.0)])
-    task = LANGUAGES.suited("mbart")
+    task = LANGUAGES.for_architecture(ENCODER_DECODER)
     (feature,) = task.encode(PAIR, tokenizer, 48, {})
     read, learnt = (tokenizer.convert_ids_to_tokens(feature[name]) for name in ("input_ids", "labels"))
     assert "en_XX" in (read[0], read[-1])
@@ -435,14 +446,16 @@ def test_a_model_of_many_languages_is_told_which_two(kind: type):
     ids = torch.tensor([feature["input_ids"]])
     written = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)[0].tolist()
     assert written[: begun.index(german) + 1][-1] == german
-    assert next(answers(model, tokenizer, task, [PAIR, PAIR], 48)).keys() == {"translation_text"}
+    assert next(Scorer(model, tokenizer, task, 48).answers([PAIR, PAIR])).keys() == {"translation_text"}
 
 
 def test_a_language_that_the_model_has_not_is_refused_with_the_names_that_there_are():
-    task = Translation(path="-", source_language="en", target_language="xx").suited("mbart")
+    task = Translation(path="-", source_language="en", target_language="xx").for_architecture(ENCODER_DECODER)
     with pytest.raises(UserError, match=r"task\.codes: the model has no language 'xx'; name both as it does \(ar_AR"):
         task.encode(PAIR, MBartTokenizer(), 48, None)
-    named = Translation(path="-", source_language="en", target_language="de", codes=("en_XX", "fr_XX")).suited("mbart")
+    named = Translation(
+        path="-", source_language="en", target_language="de", codes=("en_XX", "fr_XX")
+    ).for_architecture(ENCODER_DECODER)
     tokenizer = MBartTokenizer()
     named.encode(PAIR, tokenizer, 48, {})
     assert (tokenizer.src_lang, tokenizer.tgt_lang) == ("en_XX", "fr_XX")
@@ -594,20 +607,20 @@ def test_the_card_tells_the_scores_and_what_is_pushed(folder: Path, tmp_path: Pa
 def test_what_makes_no_sense_is_refused_before_the_data_is_read(folder: Path, overrides: list[str], message: str):
     config = compose([*recipe(folder), "task.path=nowhere.jsonl", *overrides])
     with pytest.raises(UserError, match=message):
-        plan(config, ["finetune"])
+        plan(resolve(config), ["finetune"])
 
 
 def test_an_encoder_alone_is_refused(folder: Path, checkpoint: Path):
     config = compose([*recipe(folder), f"model.checkpoint={checkpoint}"])
     with pytest.raises(UserError, match="is of type 'bert', and Summarization needs one that AutoModelForSeq2SeqLM"):
-        plan(config, ["finetune"])
+        plan(resolve(config), ["finetune"])
 
 
 def test_documents_need_a_decoder(seq2seq_checkpoint: Path, tmp_path: Path):
     (tmp_path / "checkpoint").symlink_to(seq2seq_checkpoint)
     config = compose([*recipe(tmp_path)[3:], "task=text_generation", "task.path=-", "task.form=documents"])
     with pytest.raises(UserError, match=r"task\.form=documents: a model of type 't5' has an encoder, and goes on from"):
-        plan(config, ["finetune"])
+        plan(resolve(config), ["finetune"])
 
 
 def test_translations_are_learnt_from_both_layouts(causal_checkpoint: Path, tmp_path: Path):
@@ -618,9 +631,7 @@ def test_translations_are_learnt_from_both_layouts(causal_checkpoint: Path, tmp_
     jsonl(tmp_path / "each.jsonl", [{"EN": source, "de": target} for source, target in pairs])
     own = ["task=translation", "task.source_language=en", "task.target_language=de"]
     both, each = ([*recipe(tmp_path), *own, f"task.path={tmp_path / name}.jsonl"] for name in ("both", "each"))
-    assert labelled.load(compose(both).task).digest(compose(both).task) == labelled.load(compose(each).task).digest(
-        compose(each).task
-    )
+    assert labelled.load(compose(both).task).digest == labelled.load(compose(each).task).digest
     assert main(["finetune", *both, "finetune.learning_rate=5e-3"]) == 0
     found = json.loads((tmp_path / "runs/default/finetune" / METRICS).read_text())["test"]
     assert found["scores"]["chrf"] > 0.9

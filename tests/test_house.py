@@ -18,7 +18,8 @@ FLOORS = [
     {"errors"},
     {"processes", "config", "metrics"},
     {"console", "tasks"},
-    {"artefacts", "recipe", "results"},
+    {"results"},
+    {"artefacts", "recipe"},
     {"models", "cli"},
     {"data"},
     {"lineage", "training"},
@@ -37,7 +38,6 @@ UPWARDS = {
     ("publishing.report.content", "analysis.comparison"),
     ("publishing.report.content", "analysis.explain"),
     ("publishing.report.content", "predictor"),
-    ("tasks.generation", "models.architectures"),
 }
 """Imports that still go up, to be mended: this set only shrinks."""
 

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 from samples import artefact, jsonl, reviews
 
-from ulmfit_style.data.labelled import Labelled, load, normalised, repeated, watched
+from ulmfit_style.data.labelled import Labelled, load, repeated
+from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
@@ -98,7 +99,7 @@ def test_a_row_in_two_of_the_given_splits_stays_in_test_alone(split_files, capsy
     assert texts(rows.test) == [text for text, *_ in reviews(120)[70:90]]
     assert texts(rows.validation) == [text for text, *_ in reviews(120)[50:70]]
     assert sorted(texts(rows.pool)) == sorted(text for text, *_ in reviews(50))
-    assert "20 rows are left out whose text also stands in test or validation" in capsys.readouterr().out
+    assert "20 rows are left out because their text is also in test or validation" in capsys.readouterr().out
 
 
 def test_the_same_rows_have_one_digest_in_one_file_or_under_other_names(split_files, tmp_path: Path):
@@ -108,7 +109,7 @@ def test_the_same_rows_have_one_digest_in_one_file_or_under_other_names(split_fi
         jsonl(tmp_path / f"{split}.jsonl", [{"Body": text, "Class": label} for text, label, _ in rows])
     other = TextClassification(path={split: str(tmp_path / f"{split}.jsonl") for split in parts})
     # The line numbers differ, and break ties of the sample's order alone.
-    assert load(task).digest(task) == load(other).digest(other)
+    assert load(task).digest == load(other).digest
     assert task.determinants() == other.determinants()
 
 
@@ -118,7 +119,7 @@ def test_what_is_asked_and_what_is_answered_enter_the_digest(tmp_path: Path):
         rows = [{"a": f"text {n}", "b": f"{pair} {n}", "label": label if n == 0 else n % 3} for n in range(90)]
         path = jsonl(tmp_path / "a.jsonl", rows)
         task = TextClassification(path=str(path), text="a", text_pair="b")
-        return load(task).digest(task)
+        return load(task).digest
 
     assert digest("pair", 0) == digest("pair", "0")
     assert len({digest("pair", 0), digest("pair", 1), digest("other", 0)}) == 3
@@ -164,7 +165,7 @@ def test_training_rows_whose_text_is_tested_are_left_out(
     rows = loaded(twice, group="film")
     train, held = {normalised(text) for text in texts(rows.pool)}, texts(rows.validation + rows.test)
     assert not train & {normalised(text) for text in held}
-    assert "rows are left out whose text also stands in test or validation" in capsys.readouterr().out
+    assert "rows are left out because their text is also in test or validation" in capsys.readouterr().out
 
 
 def test_hangul_in_parts_equals_hangul_in_syllables_as_text_and_as_label(loaded: Callable[..., Labelled]):
@@ -208,7 +209,7 @@ def test_numbers_as_labels_sort_as_numbers(loaded: Callable[..., Labelled]):
 def test_columns_whose_names_leave_no_doubt_are_found_and_said(write_csv, capsys, header: tuple[str, ...]):
     path = write_csv(reviews(60), header)
     assert load(TextClassification(path=str(path))).classes == ["bad", "good"]
-    told = f"task.path={path}: the text is column '{header[0]}' and the label is column '{header[1]}', by its name\n"
+    told = f"task.path={path}: using column '{header[0]}' as the text and column '{header[1]}' as the label\n"
     assert told in capsys.readouterr().out
 
 
@@ -216,15 +217,24 @@ def test_columns_that_are_named_are_not_looked_for(write_csv, capsys: pytest.Cap
     path = write_csv(reviews(60), ("text", "label", "content"))
     task = TextClassification(path=str(path), text="content", label="label", test_ratio=0.3)
     assert normalised(texts(load(task).pool)[0]).startswith("film")
-    assert "by its name" not in capsys.readouterr().out
+    assert "using column" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (("text", "content", "label"), "'text' and 'content' may both be the text; say which one: task.text=text"),
-        (("text", "stars", "Label"), "'stars' and 'Label' may both be the label; say which one: task.label=stars"),
-        (("a", "label", "c"), r"no column is surely the text; name it: task.text=<column> \(there are: a, label, c\)"),
+        (
+            ("text", "content", "label"),
+            r"more than one column could be the text \(text, content\); name it with task.text=<column>",
+        ),
+        (
+            ("text", "stars", "Label"),
+            r"more than one column could be the label \(stars, Label\); name it with task.label=<column>",
+        ),
+        (
+            ("a", "label", "c"),
+            r"no column could be identified as the text; name it with task.text=<column> \(columns: a, label, c\)",
+        ),
     ],
 )
 def test_columns_that_leave_doubt_are_asked_for(write_csv, header: tuple[str, ...], message: str):
@@ -325,7 +335,7 @@ def test_numbers_are_split_and_sampled_without_classes(tmp_path: Path):
 
 def test_the_watched_rows_are_a_fifth_of_the_sample_and_of_each_class(write_csv):
     task = TextClassification(path=str(write_csv(reviews(120))), train_samples=40)
-    trained, chosen = watched(task)
+    trained, chosen = load(task).watched
     assert sorted(texts(trained + chosen)) == sorted(texts(load(task).train))
     assert len(chosen) == 8
     each, sampled = [Counter(map(task.target, rows)) for rows in (chosen, load(task).train)]
@@ -336,7 +346,7 @@ def test_no_group_and_no_equal_text_is_both_trained_on_and_watched(write_csv):
     path = str(write_csv([(f"{text} {copy}", *rest) for text, *rest in reviews(120) for copy in ("", " ")]))
     for options in ({"shots": 40}, {"shots": 40, "group": "film"}):
         task = TextClassification(path=path, label="stars", **options)
-        trained, chosen = watched(task)
+        trained, chosen = load(task).watched
         assert 16 <= len(chosen) <= 24
         for key in ("text", *(["group"] if "group" in options else [])):
             sides = [{normalised(row.fields[key]) for row in rows} for rows in (trained, chosen)]
@@ -345,7 +355,7 @@ def test_no_group_and_no_equal_text_is_both_trained_on_and_watched(write_csv):
 
 def test_where_all_labels_are_used_the_validation_rows_are_watched(write_csv):
     task = TextClassification(path=str(write_csv(reviews(120))))
-    assert watched(task) == (load(task).train, load(task).validation)
+    assert load(task).watched == (load(task).train, load(task).validation)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +371,7 @@ def test_where_all_labels_are_used_the_validation_rows_are_watched(write_csv):
 )
 def test_a_sample_that_is_too_small_to_be_watched_is_refused(write_csv, rows, options, message: str):
     with pytest.raises(UserError, match=rf"finetune\.patience: .*{message}"):
-        watched(TextClassification(path=str(write_csv(rows)), label="stars", **options))
+        _ = load(TextClassification(path=str(write_csv(rows)), label="stars", **options)).watched
 
 
 def test_other_watched_rows_are_another_artefact(split_files, compose_tiny):

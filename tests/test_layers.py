@@ -11,13 +11,13 @@ from transformers import (
     PreTrainedModel,
 )
 
-from ulmfit_style.models.layers import groups, with_rates
+from ulmfit_style.models.layers import layer_groups, split_by_layer
 
 
 def names(model: PreTrainedModel, missing=()) -> dict[str, set[str]]:
     """Return the names of the parameters of each group."""
     of = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {title: {of[id(parameter)] for parameter in own} for title, own in groups(model, missing).items()}
+    return {title: {of[id(parameter)] for parameter in own} for title, own in layer_groups(model, missing).items()}
 
 
 def test_the_head_of_a_masked_language_model_leaves_the_tied_decoder_to_the_embeddings(masked_lm: BertForMaskedLM):
@@ -85,7 +85,7 @@ def test_the_groups_hold_every_parameter_once_embeddings_first_and_head_last(
 ):
     sizes = {**tiny, **sizes, **{f"{kind}_token_id": 0 for kind in ("bos", "eos", "cls", "sep", "pad")}}
     model = getattr(transformers, f"{name}ForSequenceClassification")(getattr(transformers, f"{name}Config")(**sizes))
-    found = groups(model, ())
+    found = layer_groups(model, ())
     parts = [id(parameter) for own in found.values() for parameter in own]
     assert sorted(parts) == sorted(id(parameter) for parameter in model.parameters())
     assert list(found) == titles
@@ -119,7 +119,7 @@ def norms(told: dict[str, set[str]]) -> set[str]:
 def test_a_head_that_is_tied_is_no_group(tiny: dict):
     sizes = {name: size for name, size in tiny.items() if "dropout" not in name}
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, tie_word_embeddings=True))
-    assert list(groups(model, ())) == TWO[:-1]
+    assert list(layer_groups(model, ())) == TWO[:-1]
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, tie_word_embeddings=False))
     assert names(model)["head"] == {"lm_head.weight"}
 
@@ -132,7 +132,7 @@ def grouped(masked_lm: BertForMaskedLM) -> Callable[[float], list[dict]]:
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.1}, {"params": spared, "weight_decay": 0}], 0.8
     )
-    return lambda decay: list(with_rates(optimizer.param_groups, groups(masked_lm, ()), decay))
+    return lambda decay: list(split_by_layer(optimizer.param_groups, layer_groups(masked_lm, ()), decay))
 
 
 def test_each_group_below_the_head_learns_more_slowly_by_the_same_factor(grouped):

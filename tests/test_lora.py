@@ -32,6 +32,7 @@ from transformers import (
     SqueezeBertForMaskedLM,
     set_seed,
 )
+from ulmfit_style.training.best import BestState
 
 from ulmfit_style import lineage
 from ulmfit_style.__main__ import main
@@ -40,14 +41,13 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.stages import Finetune
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import ConfigError, UserError
-from ulmfit_style.models.layers import EMBEDDINGS, HEAD, groups
-from ulmfit_style.models.lora import merge, with_adapters
+from ulmfit_style.models.layers import EMBEDDINGS, HEAD, layer_groups
+from ulmfit_style.models.lora import add_adapters, merge
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import finetune, resolve
 from ulmfit_style.tasks.text_classification import TextClassification
-from ulmfit_style.training.best import Best
-from ulmfit_style.training.phases import Course, Lesson, train
-from ulmfit_style.training.scoring import metric
+from ulmfit_style.training.phases import TrainingData, TrainingPlan, train
+from ulmfit_style.training.scoring import Scorer
 
 TASK = TextClassification(path="-", text="review", label="stars")
 BOTH = ("adapt.lora_rank=4", "finetune.lora_rank=4", "adapt.learning_rate=1e-2", "finetune.learning_rate=1e-2")
@@ -92,7 +92,7 @@ def test_the_merged_model_is_a_plain_checkpoint_with_the_same_logits(kind: str, 
             return some(**inputs).logits
 
     began = logits(model)
-    layers = with_adapters(model, groups(model, ()), options)
+    layers = add_adapters(model, layer_groups(model, ()), options)
     assert torch.equal(logits(model), began)
     for own in layers.values():
         for parameter in own:
@@ -107,7 +107,7 @@ def test_the_merged_model_is_a_plain_checkpoint_with_the_same_logits(kind: str, 
     assert not any(found.values())
     assert torch.allclose(logits(loaded.eval()), adapted, atol=1e-5)
     kept = {name for name, weights in loaded.named_parameters() if torch.equal(weights, before[name])}
-    titles = {id(parameter): title for title, own in groups(loaded, ()).items() for parameter in own}
+    titles = {id(parameter): title for title, own in layer_groups(loaded, ()).items() for parameter in own}
     for name, parameter in loaded.named_parameters():
         title = titles[id(parameter)]
         matrix = parameter.ndim == 2 and "relative_attention_bias" not in name
@@ -118,7 +118,7 @@ def test_a_body_without_linear_layers_is_refused(tokenizer: PreTrainedTokenizerF
     model = SqueezeBertForMaskedLM(SqueezeBertConfig(**tiny_sizes(tokenizer), embedding_size=16))
     model.transformer.pooler = None
     with pytest.raises(UserError, match=r"lora_rank=4: no layer of the model is linear; take lora_rank=0"):
-        with_adapters(model, groups(model, ()), options)
+        add_adapters(model, layer_groups(model, ()), options)
 
 
 def run_of(overrides: list[str], stage: str) -> tuple[Path, dict[str, Any]]:
@@ -188,7 +188,7 @@ def test_a_killed_run_ends_with_the_same_best_state(
     batches = 0
 
     def run(killed_at: int | None, folder: Path) -> torch.Tensor:
-        course, tokenizer = finetune.prepare(resolve(config))
+        plan, tokenizer = finetune.prepare(resolve(config))
         nonlocal batches
         batches = 0
 
@@ -197,13 +197,14 @@ def test_a_killed_run_ends_with_the_same_best_state(
             batches += 1
             if batches == killed_at:
                 raise Killed
-            return course.lesson.collate(rows)
+            return plan.data.collate(rows)
 
-        best = Best("accuracy", partial(metric, course.model, tokenizer, task, labelled.watched(task)[1], 32), 5)
-        lesson = Lesson(course.lesson.objective, course.lesson.rows, counted)
-        train(Course(course.model, course.phases, course.settings, lesson), folder, best=best)
-        merge(course.model)
-        return torch.cat([parameter.detach().flatten() for parameter in course.model.parameters()])
+        scorer = Scorer(plan.model, tokenizer, task, 32)
+        best = BestState("accuracy", partial(scorer.metric, labelled.load(task).watched[1]), 5)
+        data = TrainingData(plan.data.objective, plan.data.rows, counted)
+        train(TrainingPlan(plan.model, plan.phases, plan.settings, data), folder, best=best)
+        merge(plan.model)
+        return torch.cat([parameter.detach().flatten() for parameter in plan.model.parameters()])
 
     whole = run(None, tmp_path / "whole")
     steps = batches
@@ -237,9 +238,9 @@ def test_what_is_new_in_an_encoder_decoder_is_trained_whole(checkpoint: Path, tm
         "finetune.epochs=1",
         "finetune.lora_rank=4",
     ]
-    course, _ = finetune.prepare(resolve(compose(overrides)))
-    thawed = {id(parameter) for parameter in course.phases[1].thawed}
-    learns = [name for name, parameter in course.model.named_parameters() if id(parameter) in thawed]
+    plan, _ = finetune.prepare(resolve(compose(overrides)))
+    thawed = {id(parameter) for parameter in plan.phases[1].thawed}
+    learns = [name for name, parameter in plan.model.named_parameters() if id(parameter) in thawed]
     assert any("crossattention" in name for name in learns)
     for name in learns:
         assert ("lora_" in name) != ("crossattention" in name or "cls.predictions" in name), name

@@ -13,16 +13,9 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.checkpoints import sentinels
 from ulmfit_style.tasks.logits import logits_at
-from ulmfit_style.training.objectives import (
-    IGNORED,
-    CausalLM,
-    Denoising,
-    MaskedLM,
-    _poisson_spans,
-    _spans,
-    choose,
-    heldout,
-)
+from ulmfit_style.training.denoising import Denoising, _poisson_spans, _spans
+from ulmfit_style.training.language_model import choose_objective
+from ulmfit_style.training.objectives import IGNORED, CausalLM, LanguageObjective, MaskedLM
 
 DOCUMENTS = [
     "the film is wonderful",
@@ -50,8 +43,8 @@ def test_masks_are_a_function_of_seed_turn_and_row_alone(
     rows = chunks(DOCUMENTS, tokenizer, 64, tmp_path)
     row = rows[1]
 
-    def labels(seed: int = 7, turn: tuple[int, int] = (1, 0), index: int = 1) -> list[int]:
-        return MaskedLM(tokenizer, 0.15, seed).mask(row["input_ids"], row["words"], turn, index)[1].tolist()
+    def labels(seed: int = 7, phase_epoch: tuple[int, int] = (1, 0), index: int = 1) -> list[int]:
+        return MaskedLM(tokenizer, 0.15, seed).mask(row["input_ids"], row["words"], phase_epoch, index)[1].tolist()
 
     np.random.seed(0)
     torch.manual_seed(0)
@@ -59,7 +52,10 @@ def test_masks_are_a_function_of_seed_turn_and_row_alone(
     np.random.seed(1)
     torch.manual_seed(1)
     assert labels() == first
-    assert all(other != first for other in (labels(seed=8), labels(turn=(1, 1)), labels(turn=(2, 0)), labels(index=2)))
+    assert all(
+        other != first
+        for other in (labels(seed=8), labels(phase_epoch=(1, 1)), labels(phase_epoch=(2, 0)), labels(index=2))
+    )
 
 
 def test_words_are_masked_whole_and_special_tokens_never(
@@ -121,7 +117,7 @@ def test_the_loss_is_the_models_own(
     masked_lm: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, objective: MaskedLM, tmp_path: Path
 ):
     rows = chunks(DOCUMENTS, tokenizer, 64, tmp_path)
-    batch = objective.collate([{**rows[index], "turn": (1, 0)} for index in range(len(rows))])
+    batch = objective.collate([{**rows[index], "phase_epoch": (1, 0)} for index in range(len(rows))])
     with torch.no_grad():
         ours = objective.loss(masked_lm, batch) / objective.count(batch)
         torch.testing.assert_close(ours, masked_lm(**batch).loss)
@@ -131,8 +127,8 @@ def test_the_heldout_loss_does_not_depend_on_batches(
     masked_lm: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, objective: MaskedLM, tmp_path: Path
 ):
     rows = chunks(DOCUMENTS, tokenizer, 16, tmp_path)
-    first = heldout(masked_lm, objective, rows, tokens=1)
-    assert heldout(masked_lm, objective, rows, tokens=4096) == pytest.approx(first, rel=1e-5)
+    first = objective.measure(masked_lm, rows, tokens=1)
+    assert objective.measure(masked_lm, rows, tokens=4096) == pytest.approx(first, rel=1e-5)
 
 
 def test_a_batch_of_heldout_rows_has_only_so_many_tokens(
@@ -151,7 +147,7 @@ def test_a_batch_of_heldout_rows_has_only_so_many_tokens(
         return batch
 
     monkeypatch.setattr(MaskedLM, "collate", watched)
-    heldout(masked_lm, objective, rows, tokens=40)
+    objective.measure(masked_lm, rows, tokens=40)
     assert sum(shape[0] for shape in shapes) == len(rows)
     assert max(shape.numel() for shape in shapes) in range(21, 41)
 
@@ -166,7 +162,7 @@ def test_bits_per_byte_are_the_loss_over_the_bytes_of_what_was_predicted(
     ids = torch.tensor([tokenizer(text)["input_ids"]])
     with torch.no_grad():
         nats = float(model(ids, labels=ids).loss) * (ids.shape[1] - 1)
-    measures = heldout(model, CausalLM(tokenizer), rows)
+    measures = CausalLM(tokenizer).measure(model, rows)
     assert measures["loss"] == pytest.approx(nats / (ids.shape[1] - 1), rel=1e-5)
     size = len(text.replace(" ", "").encode())  # this tokenizer predicts no blanks
     assert measures["bits_per_byte"] == pytest.approx(nats / np.log(2) / size, rel=1e-5)
@@ -192,34 +188,37 @@ def test_the_causal_loss_is_the_models_own_and_padding_adds_nothing(
     assert int(objective.count(batch)) == sum(rows.lengths - 1)
 
 
+def chosen(name: str, model_type: str, tokenizer: PreTrainedTokenizerFast) -> LanguageObjective:
+    options = compose().adapt.model_copy(update={"objective": name})
+    return choose_objective(options, model_type, tokenizer)
+
+
 def test_the_architecture_chooses_the_objective(tokenizer: PreTrainedTokenizerFast):
-    options = compose().adapt
-    assert isinstance(choose("auto", "bert", tokenizer, options), MaskedLM)
-    assert isinstance(choose("auto", "gpt2", tokenizer, options), CausalLM)
+    assert isinstance(chosen("auto", "bert", tokenizer), MaskedLM)
+    assert isinstance(chosen("auto", "gpt2", tokenizer), CausalLM)
     with pytest.raises(UserError, match=r"adapt\.objective=clm: a model of type 'bert' has mlm"):
-        choose("clm", "bert", tokenizer, options)
+        chosen("clm", "bert", tokenizer)
     with pytest.raises(UserError, match=r"adapt\.objective=mlm: a model of type 'llama' has clm"):
-        choose("mlm", "llama", tokenizer, options)
+        chosen("mlm", "llama", tokenizer)
     with pytest.raises(UserError, match=r"adapt\.objective=mlm: a model of type 'bart' has denoising"):
-        choose("mlm", "bart", tokenizer, options)
+        chosen("mlm", "bart", tokenizer)
     with pytest.raises(
         UserError, match=r"adapt\.objective=auto: a model of type 'vit' has none of mlm, clm and denois"
     ):
-        choose("auto", "vit", tokenizer, options)
+        chosen("auto", "vit", tokenizer)
 
 
 def test_text_is_taken_out_by_sentinels_or_a_mask_or_not_at_all(
     tokenizer: PreTrainedTokenizerFast, causal_checkpoint: Path
 ):
-    options = compose().adapt
-    mine, masks = choose("auto", "t5", with_sentinels(tokenizer), options), choose("auto", "bart", tokenizer, options)
+    mine, masks = chosen("auto", "t5", with_sentinels(tokenizer)), chosen("auto", "bart", tokenizer)
     assert isinstance(mine, Denoising)
     assert mine.sentinels == list(range(len(tokenizer), len(tokenizer) + 10))
     assert isinstance(masks, Denoising)
     assert masks.sentinels == []
     neither = PreTrainedTokenizerFast.from_pretrained(causal_checkpoint)
     with pytest.raises(UserError, match=r"the tokenizer has neither sentinels \(<extra_id_0>\) nor a mask, so no text"):
-        choose("auto", "marian", neither, options)
+        chosen("auto", "marian", neither)
 
 
 @pytest.fixture(params=["T5", "BART"])
@@ -233,7 +232,7 @@ def test_what_is_taken_out_and_what_is_left_are_the_whole_text(denoising: Denois
     rows = chunks([*DOCUMENTS, "a film"], denoising.tokenizer, 64, tmp_path)
     for epoch in range(100):
         for row in rows:
-            inputs, target, sizes = denoising.corrupt({**row, "turn": (1, epoch)})
+            inputs, target, sizes = denoising.corrupt({**row, "phase_epoch": (1, epoch)})
             assert len(inputs) <= len(row["input_ids"])
             if not denoising.sentinels:
                 assert (target.tolist(), sizes.tolist()) == (row["input_ids"].tolist(), row["bytes"].tolist())
@@ -258,15 +257,18 @@ def restored(inputs: list[int], target: list[int], sentinels: Sequence[int]) -> 
 def test_spans_are_a_function_of_seed_turn_and_row_alone(denoising: Denoising, tmp_path: Path):
     row = chunks(DOCUMENTS, denoising.tokenizer, 64, tmp_path)[1]
 
-    def inputs(seed: int = 7, turn: tuple[int, int] = (1, 0), index: int = 1) -> list[int]:
+    def inputs(seed: int = 7, phase_epoch: tuple[int, int] = (1, 0), index: int = 1) -> list[int]:
         again = Denoising(denoising.tokenizer, 0.3, seed, denoising.sentinels)
-        return again.corrupt({**row, "turn": turn, "index": index})[0].tolist()
+        return again.corrupt({**row, "phase_epoch": phase_epoch, "index": index})[0].tolist()
 
     np.random.seed(0)
     first = inputs()
     np.random.seed(1)
     assert inputs() == first
-    assert all(other != first for other in (inputs(seed=8), inputs(turn=(1, 1)), inputs(turn=(2, 0)), inputs(index=2)))
+    assert all(
+        other != first
+        for other in (inputs(seed=8), inputs(phase_epoch=(1, 1)), inputs(phase_epoch=(2, 0)), inputs(index=2))
+    )
 
 
 def test_spans_have_the_share_and_the_lengths_of_their_papers():
@@ -290,7 +292,7 @@ def test_where_sentinels_run_out_the_rest_of_the_text_stays(tokenizer: PreTraine
     mine = with_sentinels(tokenizer)
     row = chunks(["the film is very moving " * 12], mine, 64, tmp_path)[0]
     few = Denoising(mine, 0.5, 0, sentinels(mine)[:2])
-    inputs, target, _ = few.corrupt({**row, "turn": (1, 0)})
+    inputs, target, _ = few.corrupt({**row, "phase_epoch": (1, 0)})
     assert restored(inputs.tolist(), target.tolist(), few.sentinels) == row["input_ids"].tolist()
 
 
@@ -298,10 +300,10 @@ def test_the_denoising_loss_is_the_models_own_and_padding_adds_nothing(denoising
     set_seed(0)
     model = encoder_decoder("T5" if denoising.sentinels else "BART", denoising.tokenizer).eval()
     rows = chunks(DOCUMENTS, denoising.tokenizer, 64, tmp_path)
-    batch = denoising.collate([{**row, "turn": (1, 0)} for row in rows])
+    batch = denoising.collate([{**row, "phase_epoch": (1, 0)} for row in rows])
     with torch.no_grad():
         together = denoising.loss(model, batch)
-        alone = [denoising.collate([{**row, "turn": (1, 0)}]) for row in rows]
+        alone = [denoising.collate([{**row, "phase_epoch": (1, 0)}]) for row in rows]
         assert float(together) == pytest.approx(sum(float(denoising.loss(model, one)) for one in alone), rel=1e-5)
         inputs = {name: tensor for name, tensor in batch.items() if name != "bytes"}
         torch.testing.assert_close(together / denoising.count(batch), model(**inputs).loss)

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style.tasks.base import IGNORED
 from ulmfit_style.training.objectives import CausalLM, MaskedLM
-from ulmfit_style.training.packing import Packed, apart, first_position
+from ulmfit_style.training.packing import PackedDataset, attention_mask, first_position
 
 LENGTH = 64
 TEXTS = [text + " film" * (7 * number % 50) for number, (text, _, _) in enumerate(reviews(40))]
@@ -29,7 +29,7 @@ def model_of(name: str, head: str, tiny: dict, **sizes: object) -> transformers.
 
 def test_rows_hold_every_chunk_once_and_whole_and_are_nearly_full(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
     rows = chunks(TEXTS, tokenizer, LENGTH, tmp_path)
-    packed = Packed(rows, LENGTH, 0)
+    packed = PackedDataset(rows, LENGTH, 0)
     found = sorted(
         tuple(row["input_ids"][row["documents"] == number]) for row in packed for number in set(row["documents"])
     )
@@ -41,7 +41,7 @@ def test_rows_hold_every_chunk_once_and_whole_and_are_nearly_full(tokenizer: Pre
 
 
 def test_the_words_of_a_packed_row_are_those_of_its_chunks(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
-    for row in Packed(chunks(TEXTS, tokenizer, LENGTH, tmp_path), LENGTH, 0):
+    for row in PackedDataset(chunks(TEXTS, tokenizer, LENGTH, tmp_path), LENGTH, 0):
         known: set[int] = set()
         for document in set(row["documents"]):
             words = set(row["words"][(row["documents"] == document) & (row["words"] >= 0)])
@@ -85,8 +85,8 @@ def test_the_masked_loss_of_packed_documents_is_that_of_each_alone(
 ):
     objective = MaskedLM(tokenizer, 0.3, seed=0)
     model = model_of("Roberta", "ForMaskedLM", tiny)
-    packed = Packed(chunks(TEXTS, tokenizer, LENGTH, tmp_path), LENGTH, first_position=1)
-    batch = objective.collate([{**packed[index], "turn": (1, 0)} for index in range(len(packed))])
+    packed = PackedDataset(chunks(TEXTS, tokenizer, LENGTH, tmp_path), LENGTH, first_position=1)
+    batch = objective.collate([{**packed[index], "phase_epoch": (1, 0)} for index in range(len(packed))])
     with torch.no_grad():
         together = float(objective.loss(model, batch))
         alone = 0.0
@@ -106,7 +106,7 @@ def test_the_causal_loss_of_packed_documents_is_that_of_each_alone(
     small = {key: value for key, value in tiny.items() if "dropout" not in key}
     model = model_of("Llama", "ForCausalLM", small, num_key_value_heads=2)
     objective, rows = CausalLM(tokenizer), chunks(TEXTS, tokenizer, LENGTH, tmp_path)
-    packed = Packed(rows, LENGTH, first_position=0)
+    packed = PackedDataset(rows, LENGTH, first_position=0)
     together, alone = objective.collate(list(packed)), objective.collate(list(rows))
     assert int(objective.count(together)) == int(objective.count(alone)) == sum(rows.lengths - 1)
     assert int(together["bytes"][together["labels"].ne(IGNORED)].sum()) == int(
@@ -120,7 +120,7 @@ def test_a_restarted_position_alone_does_not_keep_documents_apart(
     tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path
 ):
     model = model_of("Bert", "ForMaskedLM", tiny)
-    row = Packed(chunks(TEXTS, tokenizer, LENGTH, tmp_path), LENGTH, first_position=0)[3]
+    row = PackedDataset(chunks(TEXTS, tokenizer, LENGTH, tmp_path), LENGTH, first_position=0)[3]
     ids, documents, positions = (
         torch.tensor(row[name], dtype=torch.long)[None] for name in ("input_ids", "documents", "positions")
     )
@@ -129,6 +129,6 @@ def test_a_restarted_position_alone_does_not_keep_documents_apart(
     with torch.no_grad():
         alone = model(first).logits
         leaking = model(ids, position_ids=positions).logits[:, : first.shape[1]]
-        kept = model(ids, attention_mask=apart(documents, causal=False), position_ids=positions).logits
+        kept = model(ids, attention_mask=attention_mask(documents, causal=False), position_ids=positions).logits
     assert not np.allclose(leaking, alone, atol=1e-2)
     torch.testing.assert_close(kept[:, : first.shape[1]], alone, atol=1e-4, rtol=1e-4)

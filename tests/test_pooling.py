@@ -25,13 +25,15 @@ from ulmfit_style.chain import plan
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import pooling
-from ulmfit_style.models.layers import groups
+from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.models.pooling import PooledForSequenceClassification
 from ulmfit_style.publishing import card
+from ulmfit_style.stages import resolve
 from ulmfit_style.stages.finetune import pooled
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text import TextTask
-from ulmfit_style.training.answers import answers, collate
+from ulmfit_style.training.batching import collate
+from ulmfit_style.training.scoring import Scorer
 
 FILE = "pooling.py"
 HEAD = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
@@ -93,7 +95,7 @@ def test_the_body_has_the_weights_of_its_checkpoint_whatever_head_that_has(name:
 @pytest.mark.parametrize("name", BODIES)
 def test_the_layer_groups_hold_every_parameter_once_embeddings_first_and_head_last(name: str, make: Make):
     model, missing = make(name)
-    found = groups(model, missing)
+    found = layer_groups(model, missing)
     assert list(found) == ["embeddings", "layer 1", "layer 2", "head"]
     parts = [id(parameter) for own in found.values() for parameter in own]
     assert sorted(parts) == sorted(id(parameter) for parameter in model.parameters())
@@ -123,7 +125,7 @@ def test_the_head_reads_the_mean_alone_where_that_is_wanted(name: str, make: Mak
     model, missing = make(name, pooling="mean")
     ids = torch.tensor([[5, 6, 7, 8]])
     assert torch.allclose(model(ids).logits[0], model.head(model.body(ids).last_hidden_state[0].mean(dim=0)), atol=1e-6)
-    head = groups(model, missing)["head"]
+    head = layer_groups(model, missing)["head"]
     assert [parameter.shape for parameter in head] == [(3, 16), (3,)]
 
 
@@ -156,7 +158,7 @@ def test_an_empty_text_has_an_answer_too_and_changes_no_other(name: str, pooling
 def test_every_kind_learns_from_rows_and_answers_them(kind: str, make: Make, tokenizer: PreTrainedTokenizerFast):
     task, rows = TASKS[kind], labelled(kind)
     model, _ = make("Bert", task.head(task.classes(rows)))
-    task.start(model, tokenizer, rows)
+    task.prepare_model(model, tokenizer, rows)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     batch = collate(features(tokenizer, kind=kind), tokenizer)
     losses = []
@@ -167,7 +169,7 @@ def test_every_kind_learns_from_rows_and_answers_them(kind: str, make: Make, tok
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 2
-    found = list(answers(model, tokenizer, task, rows, 64))
+    found = list(Scorer(model, tokenizer, task, 64).answers(rows))
     assert task.score(found, [task.target(row) for row in rows])[task.metric] > 0.8
 
 
@@ -175,9 +177,9 @@ def test_a_head_for_numbers_starts_at_their_mean(make: Make, tokenizer: PreTrain
     task = TASKS["regression"]
     rows = [Row("reviews", 1, {"text": "a", "label": 1000}), Row("reviews", 2, {"text": "b", "label": 1010})]
     model, _ = make("Bert", task.head([]))
-    task.start(model, tokenizer, rows)
+    task.prepare_model(model, tokenizer, rows)
     assert model.head[-1].bias.item() == 1005
-    assert all(abs(answer["value"] - 1005) < 50 for answer in answers(model, tokenizer, task, rows, 16))
+    assert all(abs(answer["value"] - 1005) < 50 for answer in Scorer(model, tokenizer, task, 16).answers(rows))
 
 
 def test_labels_give_the_loss_that_transformers_has_for_a_kind(make: Make):
@@ -354,7 +356,7 @@ def test_an_encoder_decoder_is_refused_before_the_data_is_read(checkpoint: Path,
     own = [override for override in tiny_overrides if not override.startswith("adapt.")]
     message = r"finetune\.pooling=concat: a model of type 't5' is an encoder and a decoder.*finetune\.pooling=default"
     with pytest.raises(UserError, match=message):
-        plan(compose([*own, *options, "adapt=none"]), ["finetune"])
+        plan(resolve(compose([*own, *options, "adapt=none"])), ["finetune"])
 
 
 def test_pooling_is_in_the_fingerprint(compose_tiny):

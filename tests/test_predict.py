@@ -19,7 +19,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.predictor import Predictor
 from ulmfit_style.stages import predict
 from ulmfit_style.tasks.base import Row
-from ulmfit_style.training import answers
+from ulmfit_style.training import scoring
 
 TEXTS = [text for text, _, _ in reviews(10, seed=3)]
 
@@ -121,7 +121,7 @@ def test_what_is_renamed_or_cut_or_has_no_text_is_said(
 def test_rows_are_answered_and_written_while_the_rest_is_not_yet_read(
     model: Predictor, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(answers, "WINDOW", 4)
+    monkeypatch.setattr(scoring, "WINDOW", 4)
     read = written = 0
 
     def rows() -> Iterator[tuple[Row, dict]]:
@@ -152,7 +152,7 @@ def test_a_file_is_read_row_by_row(model: Predictor, tmp_path: Path):
 def test_a_file_of_answers_is_there_whole_or_not_at_all(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(answers, "WINDOW", 4)
+    monkeypatch.setattr(scoring, "WINDOW", 4)
     path = jsonl(tmp_path / "a.jsonl", [{"review": "a film"}] * 9)
     with path.open("a") as file:
         file.write("{broken\n")
@@ -168,9 +168,9 @@ def test_a_file_of_answers_is_there_whole_or_not_at_all(
     [
         ([], "predict: what? Say predict.input=<a text, a file, or - for standard input>"),
         (["predict.input=tests.csv"], "predict.input=tests.csv: there is no such file; did you mean 'texts.csv'?"),
-        (["predict.input=texts.docx"], "'.docx' is not a kind of file that is read here"),
+        (["predict.input=texts.docx"], "files of type '.docx' cannot be read"),
         (["predict.input=empty.csv"], "predict.input=empty.csv: holds no rows"),
-        (["predict.input=ids.csv"], "no column is surely the text; call it 'review' (there are: id, year)"),
+        (["predict.input=ids.csv"], "no column could be identified as the text; call it 'review' (columns: id, year)"),
         (["predict.input=texts.csv", "predict.output=a.xlsx"], "predict.output=a.xlsx: must end in .jsonl or .csv"),
         (["predict.input=texts.csv", "predict.output=folder.csv"], "predict.output=folder.csv: is a folder"),
         (["predict.input=texts.csv", "predict.output=no/a.csv"], "predict.output=no/a.csv: there is no folder no"),
@@ -243,7 +243,9 @@ def test_python_takes_a_text_a_list_and_a_frame(model: Predictor):
 
 
 def test_a_frame_without_texts_is_refused(model: Predictor):
-    with pytest.raises(UserError, match=r"DataFrame: no column is surely the text; call it 'review' \(there are: id\)"):
+    with pytest.raises(
+        UserError, match=r"DataFrame: no column could be identified as the text; call it 'review' \(columns: id\)"
+    ):
         model(pandas.DataFrame({"id": [1]}))
     with pytest.raises(UserError, match="DataFrame: row 7 has no text"):
         model(pandas.DataFrame({"review": ["x", None]}, index=[5, 7]))

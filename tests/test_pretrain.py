@@ -123,7 +123,7 @@ def test_a_new_encoders_tokenizer_marks_texts_and_pairs_and_knows_words(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["adapt"], r"there is no pretrained model for this config .* run `pretrain`"),
+        (["adapt"], r"there is no pretrained model for this config .* run `pretrain adapt`"),
         (["adapt", "finetune", "pretrain=none"], "there is no language model to adapt"),
         (["pretrain", "model=minilm"], "is pretrained; take an architecture"),
         (

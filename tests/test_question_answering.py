@@ -24,7 +24,8 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.stages import push
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.question_answering import QuestionAnswering
-from ulmfit_style.training.answers import answers, collate
+from ulmfit_style.training.batching import collate
+from ulmfit_style.training.scoring import Scorer
 
 TASK = QuestionAnswering(path="-")
 
@@ -77,13 +78,13 @@ def asked(context: Any = "Ada left Ottawa.", answer: Any = "Ada", start: Any = 0
     ],
 )
 def test_what_is_wrong_with_a_row_is_said(row: Row, problem: str | None):
-    found = TASK.problem(row)
+    found = TASK.row_problem(row)
     assert (found or "").startswith(problem or "")
     assert (found is None) == (problem is None)
 
 
 def test_all_the_places_where_an_answer_stands_are_suggested():
-    assert (TASK.problem(asked("a b a b", "b", 0)) or "").endswith("; it stands at 2, 6")
+    assert (TASK.row_problem(asked("a b a b", "b", 0)) or "").endswith("; it stands at 2, 6")
 
 
 def test_answers_are_told_as_on_the_hub_whatever_their_form():
@@ -97,8 +98,8 @@ def test_questions_without_an_answer_are_counted_and_not_all_may_be_such():
     rows = [asked(), asked(answer=""), asked(answer=[])]
     assert TASK.remarks(rows) == ["2 of 3 questions have no answer in their context"]
     assert TASK.remarks(rows[:1]) == []
-    assert TASK.doubt(rows) is None
-    assert TASK.doubt(rows[1:]) == "no question has an answer"
+    assert TASK.dataset_problem(rows) is None
+    assert TASK.dataset_problem(rows[1:]) == "no question has an answer"
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_questions_of_a_test_context_are_left_out_of_training(tmp_path: Path, ca
     files = {"train": str(jsonl(tmp_path / "a.jsonl", rows)), "test": str(jsonl(tmp_path / "b.jsonl", rows[1::40]))}
     found = labelled.load(QuestionAnswering(path=files))
     assert not {row.fields["context"] for row in found.test} & {row.fields["context"] for row in found.pool}
-    assert "12 rows are left out whose text also stands in test or validation" in capsys.readouterr().out
+    assert "12 rows are left out because their text is also in test or validation" in capsys.readouterr().out
 
 
 def test_the_documents_of_adapt_are_the_contexts_each_once(tmp_path: Path):
@@ -146,7 +147,7 @@ def test_another_question_or_answer_is_other_data(loaded):
     rows = questions(60)
     digests = set()
     for change in ({}, {"question": "who?"}, {"answers": {"text": [], "answer_start": []}}):
-        digests.add(loaded([{**row, **change} for row in rows[:1]] + rows[1:]).digest(TASK))
+        digests.add(loaded([{**row, **change} for row in rows[:1]] + rows[1:]).digest)
     assert len(digests) == 3
 
 
@@ -310,7 +311,7 @@ def network() -> BertForQuestionAnswering:
 def test_what_is_told_is_the_highest_sum_of_two_logits_of_the_context(network: BertForQuestionAnswering):
     tokenizer = tiny_tokenizer()
     rows = [TASK.row(row["question"], row["context"]) for row in questions(20)]
-    found = list(answers(network, tokenizer, TASK, rows, 128))
+    found = list(Scorer(network, tokenizer, TASK, 128).answers(rows))
     for row, answer in zip(rows, found, strict=True):
         encoded = tokenizer(*TASK.texts(row), return_tensors="pt", return_offsets_mapping=True)
         offsets = encoded.pop("offset_mapping")[0].tolist()
@@ -347,7 +348,7 @@ def test_windows_tell_what_the_whole_context_tells_where_they_see_enough():
             return type("Output", (), {"start_logits": start, "end_logits": end})
 
     task = QuestionAnswering(path="-", max_answer_length=10, overlap=0.6, n_best=5)
-    whole, *others = (next(answers(Alone(), tokenizer, task, [row], length)) for length in (1000, 64, 40))
+    whole, *others = (next(Scorer(Alone(), tokenizer, task, length).answers([row])) for length in (1000, 64, 40))
     assert len({told["answer"] for told in whole["candidates"]}) > 2
     assert all(other == whole for other in others)
 

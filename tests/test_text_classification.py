@@ -25,8 +25,8 @@ from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.tasks.text_classification import TextClassification
-from ulmfit_style.training.answers import answers, collate
-from ulmfit_style.training.scoring import scorable
+from ulmfit_style.training.batching import collate
+from ulmfit_style.training.scoring import Scorer
 
 OF_TEXTS = [kind for kind, task in TASKS.items() if isinstance(task, TextTask)]
 
@@ -50,9 +50,9 @@ def tokenize(tokenizer: PreTrainedTokenizerFast) -> Callable[..., Any]:
 @pytest.mark.parametrize("kind", TASKS)
 def test_every_kind_learns_from_rows_answers_them_and_is_scored(kind: str, model_for, tokenizer):
     task, rows, model = TASKS[kind], labelled(kind), model_for(kind)
-    assert [task.problem(row) for row in rows] == [None] * len(rows)
-    assert task.doubt(rows) is None
-    assert len(task.strata(rows)) == len(task.weights(rows)) == len(rows)
+    assert [task.row_problem(row) for row in rows] == [None] * len(rows)
+    assert task.dataset_problem(rows) is None
+    assert len(task.strata(rows)) == len(task.row_weights(rows)) == len(rows)
 
     batch = collate(features(tokenizer, kind=kind), tokenizer)
     loss, count = task.loss(model, batch), task.count(batch)
@@ -62,7 +62,7 @@ def test_every_kind_learns_from_rows_answers_them_and_is_scored(kind: str, model
     assert sum(task.loss(model, half) for half in halves).item() == pytest.approx(loss.item(), rel=1e-5)
     assert sum(task.count(half) for half in halves).item() == pytest.approx(count.item(), rel=1e-5)
 
-    found = scorable(model, tokenizer, task, rows, 32)
+    found = Scorer(model, tokenizer, task, 32).outputs(rows)
     targets = [task.target(row) for row in rows]
     assert json.loads(json.dumps([found, targets])) == [found, targets]
     scores = task.score(found, targets)
@@ -88,7 +88,7 @@ def test_right_answers_have_the_highest_score(kind: str):
     if kind == "question answering":
         right = [{"answer": (target["text"] or [""])[0]} for target in targets]
     elif isinstance(task, GenerationTask):
-        right = [{task.answered: target, "nats": 0.5, "tokens": 9, "hits": 9, "bytes": 9} for target in targets]
+        right = [{task.answer_field: target, "nats": 0.5, "tokens": 9, "hits": 9, "bytes": 9} for target in targets]
     assert task.score(right, targets)[task.metric] == pytest.approx(1)
     wrong = [*right[1:], right[0]]
     if isinstance(task, GenerationTask):
@@ -102,7 +102,7 @@ def test_right_answers_have_the_highest_score(kind: str):
 @pytest.mark.parametrize("kind", TASKS)
 def test_the_points_of_drawn_rows_make_the_score_of_these_rows(kind: str, model_for, tokenizer):
     task, rows = TASKS[kind], labelled(kind)
-    found, targets = scorable(model_for(kind), tokenizer, task, rows, 32), [task.target(row) for row in rows]
+    found, targets = Scorer(model_for(kind), tokenizer, task, 32).outputs(rows), [task.target(row) for row in rows]
     points = np.array(task.points(found, targets), dtype=float).reshape(len(rows), -1)
     for drawn in np.random.default_rng(0).integers(len(rows), size=(5, len(rows))):
         expected = task.score([found[place] for place in drawn], [targets[place] for place in drawn])
@@ -115,7 +115,7 @@ def test_the_transformers_pipeline_answers_as_we_do(kind: str, model_for, tokeni
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     (theirs,) = pipeline("text-classification", model=str(tmp_path), top_k=None)(row.fields["text"])
-    (ours,) = answers(model, tokenizer, task, [row], 64)
+    (ours,) = Scorer(model, tokenizer, task, 64).answers([row])
     told = {answer["label"]: pytest.approx(answer["score"], abs=1e-5) for answer in theirs}
     if kind == "regression":
         assert ours == told
@@ -159,7 +159,7 @@ def test_the_loss_is_the_negative_log_probability_of_the_class(model_for, tokeni
 
 def test_balanced_weights_give_each_class_the_same_share_of_the_loss(model_for, tokenizer):
     task, rows = TASKS["weighted classification"], labelled("weighted classification")
-    weights = task.weights(rows)
+    weights = task.row_weights(rows)
     shares = {
         label: sum(w for w, row in zip(weights, rows, strict=True) if task.target(row) == label)
         for label in ("True", "False")
@@ -198,9 +198,9 @@ def test_the_loss_of_a_number_is_its_squared_error(model_for, tokenizer, tokeniz
 def test_a_head_for_numbers_starts_at_their_mean_and_with_their_spread(model_for, tokenizer):
     model, task = model_for("regression"), TASKS["regression"]
     rows = [Row("a", number, {"text": "a film", "label": value}) for number, value in enumerate((60, 100, 80, 80))]
-    before = [answer["value"] for answer in answers(model, tokenizer, task, labelled("regression"), 32)]
-    task.start(model, tokenizer, rows)
-    after = [answer["value"] for answer in answers(model, tokenizer, task, labelled("regression"), 32)]
+    before = [answer["value"] for answer in Scorer(model, tokenizer, task, 32).answers(labelled("regression"))]
+    task.prepare_model(model, tokenizer, rows)
+    after = [answer["value"] for answer in Scorer(model, tokenizer, task, 32).answers(labelled("regression"))]
     spread = math.sqrt(200)
     assert after == pytest.approx([80 + spread * value for value in before], abs=1e-3)
 
@@ -266,7 +266,7 @@ def test_whole_numbers_are_labels_wherever_they_come_from():
     ],
 )
 def test_what_is_wrong_with_a_row_is_said(kind: str, fields: dict[str, Any], problem: str):
-    assert (TASKS[kind].problem(Row("a.csv", 2, fields)) or "").startswith(problem)
+    assert (TASKS[kind].row_problem(Row("a.csv", 2, fields)) or "").startswith(problem)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_what_is_wrong_with_a_row_is_said(kind: str, fields: dict[str, Any], pro
 )
 def test_labels_that_cannot_be_learnt_from_are_doubted(task: Task, labels: list[Any], doubt: str):
     rows = [Row("a", number, {"text": "x", "label": label}) for number, label in enumerate(labels)]
-    assert (task.doubt(rows) or "").startswith(doubt)
+    assert (task.dataset_problem(rows) or "").startswith(doubt)
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.stages import push
 from ulmfit_style.tasks.base import IGNORED, Row
 from ulmfit_style.tasks.token_classification import TokenClassification
-from ulmfit_style.training.answers import answers, collate
+from ulmfit_style.training.batching import collate
+from ulmfit_style.training.scoring import Scorer
 
 TASK = TokenClassification(path="-")
 CLASSES = ["no entity", "quality", "thing"]
@@ -86,7 +87,7 @@ def of_text(text: str, *spans: Any) -> Row:
     ],
 )
 def test_what_is_wrong_with_a_row_is_said(row: Row, problem: str | None):
-    found = TASK.problem(row)
+    found = TASK.row_problem(row)
     assert (found or "").startswith(problem or "")
     assert (found is None) == (problem is None)
 
@@ -95,9 +96,9 @@ def test_tags_may_be_numbers_that_the_task_names():
     task = TokenClassification(path="-", tags=["O", "B-p", "I-p"])
     for label in ([1, 2, 0], ["1", "2", "0"]):
         row = Row("a", 1, {"text": ["Ada", "Lovelace", "left"], "label": label})
-        assert task.problem(row) is None
+        assert task.row_problem(row) is None
         assert task.target(row) == {"tags": ["B-p", "I-p", "O"]}
-    assert "has the number 3 for a tag" in task.problem(Row("a", 1, {"text": ["Ada"], "label": [3]}))
+    assert "has the number 3 for a tag" in task.row_problem(Row("a", 1, {"text": ["Ada"], "label": [3]}))
 
 
 def test_words_and_texts_tell_the_same_entities():
@@ -127,8 +128,8 @@ def test_words_and_texts_tell_the_same_entities():
     ],
 )
 def test_tags_that_cannot_be_learnt_from_are_doubted(rows: list[Row], doubt: str | None):
-    assert (TASK.doubt(rows) or "").startswith(doubt or "")
-    assert (TASK.doubt(rows) is None) == (doubt is None)
+    assert (TASK.dataset_problem(rows) or "").startswith(doubt or "")
+    assert (TASK.dataset_problem(rows) is None) == (doubt is None)
 
 
 def test_what_is_mended_is_counted():
@@ -351,10 +352,10 @@ def test_the_transformers_pipeline_tells_the_same_entities(network: BertForToken
     theirs = pipeline(
         "token-classification", model=network, tokenizer=tokenizer, aggregation_strategy=aggregation, device="cpu"
     )
-    ours = list(answers(network, tokenizer, task, map(task.row, texts), 128))
+    ours = list(Scorer(network, tokenizer, task, 128).answers(map(task.row, texts)))
     assert sum(len(answer["entities"]) for answer in ours) > 40  # or the test would say little
     for text, answer in zip(texts, ours, strict=True):
-        found, expected = task.told(answer), theirs(text)
+        found, expected = task.returned(answer), theirs(text)
         for own, other in zip(found, expected, strict=True):
             assert list(own) == list(other)
             assert own["word"] == text[own["start"] : own["end"]]  # theirs is put together from tokens
@@ -379,7 +380,7 @@ def test_windows_tell_what_the_whole_text_tells_where_they_see_enough(network: B
         def __call__(self, input_ids: torch.Tensor, **others: torch.Tensor) -> Any:
             return type("Output", (), {"logits": tags[input_ids].log()})
 
-    whole, *others = (next(answers(Alone(), tokenizer, TASK, [row], length)) for length in (1000, 40, 13, 5))
+    whole, *others = (next(Scorer(Alone(), tokenizer, TASK, length).answers([row])) for length in (1000, 40, 13, 5))
     assert len(whole["tags"]) == len(words)
     assert len(set(whole["tags"])) > 3
     assert all(other == whole for other in others)
@@ -414,7 +415,7 @@ def test_words_that_a_tokenizer_throws_away_have_a_tag_too(network: BertForToken
     assert answer["tags"] == row.fields["label"]
     assert TASK.merge(Row("a", 1, {"text": words[:1]}), [], []) == {"tags": ["O"], "entities": []}
     assert (
-        list(answers(network, tokenizer, TASK, map(TASK.row, ["", "\N{ZERO WIDTH SPACE}"]), 32))
+        list(Scorer(network, tokenizer, TASK, 32).answers(map(TASK.row, ["", "\N{ZERO WIDTH SPACE}"])))
         == [{"entities": []}] * 2
     )
 

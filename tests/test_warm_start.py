@@ -26,7 +26,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import pins
-from ulmfit_style.models.layers import HEAD, groups
+from ulmfit_style.models.layers import HEAD, layer_groups
 from ulmfit_style.stages import resolve
 from ulmfit_style.stages.finetune import _decoder_tokenizer, prepare
 from ulmfit_style.training import phases
@@ -106,10 +106,10 @@ def test_the_chain_adapts_the_encoder_first_and_both_parts_begin_with_what_it_le
     overrides = recipe("model.decoder=same", "adapt.head_epochs=1", "adapt.learning_rate=1e-2", "adapt.general=null")
     assert main(["adapt", "finetune", *overrides]) == 0
     config = compose(overrides)
-    course, _ = prepare(resolve(config))
+    plan, _ = prepare(resolve(config))
     adapted = artefact("adapt", config).directory
     whole = BertForMaskedLM.from_pretrained(adapted).state_dict()
-    parts = course.model.state_dict()
+    parts = plan.model.state_dict()
     for name in ("bert.encoder.layer.1.output.dense.weight", "cls.predictions.transform.dense.weight"):
         assert torch.equal(parts[f"decoder.{name}"], whole[name])
     name = "encoder.layer.1.output.dense.weight"
@@ -120,9 +120,9 @@ def test_the_chain_adapts_the_encoder_first_and_both_parts_begin_with_what_it_le
 def test_what_is_new_is_trained_first_and_alone_and_every_parameter_is_in_one_group(
     decoder: tuple[str, ...], recipe: Callable[..., list[str]]
 ):
-    course, _ = prepare(resolve(compose(recipe("adapt=none", *decoder))))
-    names = {id(parameter): name for name, parameter in course.model.named_parameters()}
-    first, last = course.phases
+    plan, _ = prepare(resolve(compose(recipe("adapt=none", *decoder))))
+    names = {id(parameter): name for name, parameter in plan.model.named_parameters()}
+    first, last = plan.phases
     assert (first.title, last.title) == ("what is new", "every weight")
     assert (first.epochs, first.learning_rate) == (15, 1e-2)
     new = {names[id(parameter)] for parameter in first.thawed}
@@ -132,7 +132,7 @@ def test_what_is_new_is_trained_first_and_alone_and_every_parameter_is_in_one_gr
     old = {name for name in names.values() if name.startswith("decoder.")} - new
     assert bool(old) != whole
     assert any("enc_to_dec_proj" in name for name in new) == ("gpt2" in decoder[0])  # it is wider than the encoder
-    layers = groups(course.model, new)
+    layers = layer_groups(plan.model, new)
     assert sorted(names[id(parameter)] for own in layers.values() for parameter in own) == sorted(names.values())
     assert {names[id(parameter)] for parameter in layers[HEAD]} == new
 
@@ -160,8 +160,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
     config = compose(recipe(*decoder, *sizes))
 
     def train(killed_at: int | None, folder: Path) -> torch.Tensor:
-        course, _ = prepare(resolve(config))
-        batches, collate = 0, course.lesson.collate
+        plan, _ = prepare(resolve(config))
+        batches, collate = 0, plan.data.collate
 
         def gather(rows):
             nonlocal batches
@@ -170,9 +170,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
                 raise Killed
             return collate(rows)
 
-        lesson = phases.Lesson(course.lesson.objective, course.lesson.rows, gather)
-        phases.train(phases.Course(course.model, course.phases, course.settings, lesson), folder)
-        return torch.cat([parameter.detach().flatten() for parameter in course.model.parameters()])
+        data = phases.TrainingData(plan.data.objective, plan.data.rows, gather)
+        phases.train(phases.TrainingPlan(plan.model, plan.phases, plan.settings, data), folder)
+        return torch.cat([parameter.detach().flatten() for parameter in plan.model.parameters()])
 
     whole = train(None, tmp_path / "whole")
     for killed_at in (5, 6):  # in each of the phases, of 7 steps each
@@ -272,12 +272,10 @@ def test_a_finished_encoder_decoder_is_trained_on_with_both_its_tokenizers(recip
     made = artefact("finetune", compose(overrides)).directory
     model, tokenizer = load(made).model, load(made).tokenizer
     again = recipe("adapt=none", f"model.checkpoint={made}", f"runs={tmp_path}")
-    course, pair = prepare(resolve(compose(again)))
+    plan, pair = prepare(resolve(compose(again)))
     assert pair("the film", verbose=False)["input_ids"] == tokenizer("the film")["input_ids"]
     assert pair(text_target="the film")["input_ids"] == tokenizer(text_target="the film")["input_ids"]
-    assert torch.equal(
-        course.model.state_dict()["decoder.lm_head.weight"], model.state_dict()["decoder.lm_head.weight"]
-    )
+    assert torch.equal(plan.model.state_dict()["decoder.lm_head.weight"], model.state_dict()["decoder.lm_head.weight"])
     assert main(["adapt", *recipe(f"model.checkpoint={made}", f"runs={tmp_path}", "adapt.general=null")]) == 2
     assert "writes with another tokenizer than it reads with" in capsys.readouterr().err
 

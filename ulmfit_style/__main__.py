@@ -24,7 +24,7 @@ ALONE = {
     "runs": "list the artefacts: when they were made, their size, which names link to them",
     "clean-runs": "list the artefacts that no name needs; yes=true removes them",
     "new-task": "look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews",
-    "doctor": "print versions, devices and what is reachable, for an issue",
+    "doctor": "print versions, devices and what is reachable, for an issue; two_processes=true tries two of them",
     "setup": "install the embedded model and data",
 }
 """The commands that are no stages, and go alone."""
@@ -63,9 +63,7 @@ def _main(arguments: list[str]) -> int:
 
         arguments.remove("--from-make")
         arguments += overrides_from_make(os.environ.pop("MAKEFLAGS", ""))
-    from ulmfit_style.stages import STAGES
-
-    commands = {name: stage.help for name, stage in STAGES.items() if stage.is_typed} | {"plan": PLAN} | ALONE
+    commands = all_commands()
     if flags.COMPLETION & set(arguments):
         flags.complete(commands, arguments)
         return 0
@@ -87,6 +85,13 @@ def _main(arguments: list[str]) -> int:
     else:
         _run_stages(words, rest)
     return 0
+
+
+def all_commands() -> dict[str, str]:
+    """Return the line of help of each command, by its name: the stages, `plan`, and those that go alone."""
+    from ulmfit_style.stages import STAGES
+
+    return {name: stage.help for name, stage in STAGES.items() if stage.is_typed} | {"plan": PLAN} | ALONE
 
 
 def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
@@ -119,21 +124,21 @@ def _lr_find(rest: Sequence[str]) -> None:
 
 
 def _sweep(rest: Sequence[str]) -> None:
-    from ulmfit_style.experiments.sweep import running
+    from ulmfit_style.experiments import sweep
 
-    running.run(rest)
+    sweep.run(rest)
 
 
 def _sweep_report(rest: Sequence[str]) -> None:
-    from ulmfit_style.experiments.sweep import report
+    from ulmfit_style.experiments import sweep_report
 
-    report.run(rest)
+    sweep_report.run(rest)
 
 
 def _study(rest: Sequence[str]) -> None:
-    from ulmfit_style.experiments.study import running
+    from ulmfit_style.experiments import study
 
-    running.run(rest)
+    study.run(rest)
 
 
 def _runs(rest: Sequence[str]) -> None:
@@ -160,7 +165,7 @@ def _new_task(rest: Sequence[str]) -> None:
 def _doctor(rest: Sequence[str]) -> None:
     from ulmfit_style.analysis import doctor
 
-    doctor.run()
+    doctor.run(rest)
 
 
 def _setup(rest: Sequence[str]) -> None:

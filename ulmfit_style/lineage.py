@@ -82,11 +82,11 @@ class Stage:
 
     def steps(self, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
         """Return the steps that it has in a plan of the stages that were typed."""
-        if self.version is None:
+        if self.version is None or (self.is_typed and self.name not in stages):
             return []
         if hasattr(self.module, "steps"):
             return list(self.module.steps(self, resolved, stages))
-        return [Step(self, resolved, f"{self.name}: {self.makes}")] if self.name in stages else []
+        return [Step(self, resolved, f"{self.name}: {self.makes}")]
 
 
 @dataclass(frozen=True)
@@ -149,20 +149,10 @@ class Resolved:
         """The labelled rows of the task, checked, split and sampled."""
         return labelled.load(self.task)
 
-    @cached_property
-    def rows_digest(self) -> str:
-        """The digest of all rows that are trained on or scored."""
-        return self.rows.digest(self.task)
-
-    @cached_property
-    def watched(self) -> tuple[list[Row], list[Row]]:
-        """The rows to train on, and those by which `finetune.patience` chooses the state that is kept."""
-        return labelled.watched(self.task)
-
     @property
     def trained_rows(self) -> list[Row]:
         """The labelled rows that `finetune` trains on."""
-        return self.rows.train if self.config.finetune.patience is None else self.watched[0]
+        return self.rows.train if self.config.finetune.patience is None else self.rows.watched[0]
 
     @cached_property
     def corpus(self) -> Documents:
@@ -244,9 +234,11 @@ def require_finished(resolved: Resolved, stage: str, command: str, instead: str 
     artefact, row = resolved.artefact(stage), resolved.stages[stage]
     then = [command] if command in resolved.stages and resolved.stages[command].version is not None else []
     if not artefact.finished:
+        # Random weights are made by the way, when something is trained from them.
+        commands = [*_makers(resolved, stage), *then] or ["finetune"]
         raise UserError(
             f"{command}: there is no {row.makes} for this config ({why_missing(artefact, resolved.config)}); "
-            f"run `{' '.join([*_makers(resolved, stage), *then])}` with the same options{instead}"
+            f"run `{' '.join(commands)}` with the same options{instead}"
         )
 
 
@@ -342,30 +334,20 @@ def _differences(
         if other.get(name) == this.get(name):
             continue
         if name not in ACTS_THROUGH:
-            yield from _option_changes(other, this, other_recipe, this_recipe, name)
+            before = _filled(other.get(name), this.get(name), other_recipe.get(name))
+            now = _filled(this.get(name), other.get(name), this_recipe.get(name))
+            yield from changes(before, now, name)
             continue
         sections, otherwise = ACTS_THROUGH[name]
         options = [line for key in sections for line in changes(other_recipe.get(key), this_recipe.get(key), key)]
         yield from options or [otherwise]
 
 
-def _option_changes(
-    other: Mapping[str, Any],
-    this: Mapping[str, Any],
-    other_recipe: Mapping[str, Any],
-    this_recipe: Mapping[str, Any],
-    name: str,
-) -> Iterator[str]:
-    """Say which options of a determinant differ; those with their default stand in the recipe alone."""
-    values = [determinants.get(name) for determinants in (other, this)]
-    if all(isinstance(value, dict) for value in values):
-        keys = {**values[0], **values[1]}
-        recipes = [recipe.get(name) or {} for recipe in (other_recipe, this_recipe)]
-        values = [
-            {key: value.get(key, recipe.get(key)) for key in keys}
-            for value, recipe in zip(values, recipes, strict=True)
-        ]
-    yield from changes(*values, name)
+def _filled(options: Any, others: Any, section: Any) -> Any:
+    """Add to determinants those that others have: here they have their default, and stand in the recipe alone."""
+    if not (isinstance(options, dict) and isinstance(others, dict)):
+        return options
+    return {**{key: (section or {}).get(key) for key in others}, **options}
 
 
 def changes(other: Any, this: Any, key: str) -> Iterator[str]:

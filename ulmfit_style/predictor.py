@@ -19,7 +19,7 @@ from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.pooling import PooledForSequenceClassification
 from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
-from ulmfit_style.training.answers import answers
+from ulmfit_style.training.scoring import Scorer
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -47,11 +47,14 @@ class Predictor:
         logging.disable_progress_bar()
         directory = checkpoints.find_finetuned(source, option)
         config = load(directory / RECIPE)
-        self.task = required_task(config).answering_with(task or {})
+        self.task = required_task(config).with_answer_options(task or {})
         self.max_length = config.finetune.max_length
         self.tokenizer = tokenizer_pair.read(directory)
         model_config = read_json(directory / "config.json")
-        auto_class, head = self.task.auto_class(model_config["model_type"]), model_config["architectures"][0]
+        auto_class, head = (
+            self.task.auto_class(architectures.architecture(model_config["model_type"])),
+            model_config["architectures"][0],
+        )
         own = head == PooledForSequenceClassification.__name__
         if not own and not architectures.is_loaded_by(auto_class, head):
             raise UserError(f"{option}={source}: is a {head}, and lacks a task's head; was it made by `adapt`?")
@@ -86,7 +89,7 @@ class Predictor:
             return self([texts])[0]
         rows = (self.task.row(*([text] if isinstance(text, str) else text)) for text in texts)
         asked = _rows(self.task, texts) if isinstance(texts, DataFrame) else rows
-        return list(map(self.task.told, self.stream(asked)))
+        return list(map(self.task.returned, self.stream(asked)))
 
     def stream(
         self, rows: Iterable[Row], done: Callable[[int, int], None] = lambda rows, long: None
@@ -96,7 +99,7 @@ class Predictor:
         Args:
             done: Called now and then with how many further rows were read, and how many of them are long.
         """
-        return answers(self.model, self.tokenizer, self.task, rows, self.max_length, done)
+        return Scorer(self.model, self.tokenizer, self.task, self.max_length).answers(rows, done)
 
     def explained(
         self, rows: Iterable[Row], done: Callable[[int, int], None] = lambda rows, long: None

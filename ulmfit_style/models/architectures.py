@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Literal
 
 from ulmfit_style.errors import UserError
+from ulmfit_style.tasks.base import Architecture
 
 ENCODER_DECODER = "AutoModelForSeq2SeqLM"
 """The auto class of encoder-decoders."""
@@ -34,6 +36,13 @@ def objective(name: str, model_type: str, option: str = "adapt.objective") -> Li
     raise UserError(f"{option}={name}: a model of type '{model_type}' has {able}; {remedy}")
 
 
+def architecture(model_type: str) -> Architecture:
+    """Return what a task has to know of an architecture."""
+    if is_encoder_decoder(model_type):
+        return Architecture(model_type, "encoder-decoder")
+    return Architecture(model_type, "decoder" if is_causal(model_type) else "encoder")
+
+
 def is_causal(model_type: str) -> bool:
     """Tell whether the models of an architecture read from left to right."""
     # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
@@ -60,7 +69,7 @@ def can_cross_attend(model_type: str) -> bool:
 
     model_class = AutoModelForCausalLM._model_mapping[CONFIG_MAPPING[model_type]]
     # No attribute of a class says so: the code of those that can reads this option of the config.
-    return "add_cross_attention" in inspect.getsource(inspect.getmodule(model_class))
+    return "add_cross_attention" in inspect.getsource(sys.modules[model_class.__module__])
 
 
 def is_loaded_by(auto_class: str, architecture: str) -> bool:
@@ -72,4 +81,5 @@ def _classes(auto_class: str) -> dict[str, str]:
     """Return the names of the classes that an auto class loads, by architecture."""
     from transformers.models.auto import modeling_auto
 
-    return getattr(modeling_auto, auto_class)._model_mapping._model_mapping
+    classes: dict[str, str] = getattr(modeling_auto, auto_class)._model_mapping._model_mapping
+    return classes

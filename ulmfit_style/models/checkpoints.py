@@ -131,17 +131,17 @@ def finetuned(source: str, option: str) -> Checkpoint:
     return Checkpoint(directory, {**checkpoint.identity, "recipe": file_digest(directory / RECIPE)})
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """A model with a checkpoint's weights."""
 
     model: Any  # PreTrainedModel, whose attributes are typed as unions
     missing: set[str]
     """The names of the parameters that the checkpoint lacks."""
-    unplaced: set[str]
+    unused: set[str]
     """The names of the checkpoint's weights that the model has no place for, such as a pooler's in a language model."""
 
 
-def loaded(auto_class: Any, source: Path, **settings: Any) -> Loaded:
+def load_model(auto_class: Any, source: Path, **settings: Any) -> LoadedModel:
     """Return a checkpoint's model.
 
     Args:
@@ -158,10 +158,10 @@ def loaded(auto_class: Any, source: Path, **settings: Any) -> Loaded:
         trust_remote_code=False,
         **settings,
     )
-    return Loaded(model, set(found["missing_keys"]), set(found["unexpected_keys"]))
+    return LoadedModel(model, set(found["missing_keys"]), set(found["unexpected_keys"]))
 
 
-def save(model: PreTrainedModel, directory: Path, source: Path, unplaced: set[str]) -> None:
+def save(model: PreTrainedModel, directory: Path, source: Path, unused: set[str]) -> None:
     """Save a model, and beside its weights those of its checkpoint that it has no place for.
 
     A later stage may read these: `AutoModelForMaskedLM` drops BERT's pooler, which a classifier reads. Without it the
@@ -169,18 +169,18 @@ def save(model: PreTrainedModel, directory: Path, source: Path, unplaced: set[st
 
     Args:
         source: The directory of the checkpoint that the model was made from.
-        unplaced: As `Loaded.unplaced`.
+        unused: As `LoadedModel.unused`.
     """
     from safetensors import safe_open
 
     prefix = f"{model.base_model_prefix}."
     rest: dict[str, Any] = {}
-    for path in sorted(source.glob("*.safetensors")) if unplaced else ():
+    for path in sorted(source.glob("*.safetensors")) if unused else ():
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
             # A checkpoint of the body alone names its weights without the prefix.
             missing_prefix = "" if any(name.startswith(prefix) for name in names) else prefix
-            rest |= {missing_prefix + name: file.get_tensor(name) for name in names if name in unplaced}
+            rest |= {missing_prefix + name: file.get_tensor(name) for name in names if name in unused}
     model.save_pretrained(directory, state_dict={**model.state_dict(), **rest} if rest else None)
 
 

@@ -11,11 +11,11 @@ from transformers import PreTrainedModel
 
 EMBEDDINGS, HEAD = "embeddings", "head"
 
-Layers = Mapping[str, list[nn.Parameter]]
+LayerGroups = Mapping[str, list[nn.Parameter]]
 """The parameters of each layer group, from the embeddings up to the head."""
 
 
-def groups(model: PreTrainedModel, missing: Collection[str]) -> Layers:
+def layer_groups(model: PreTrainedModel, missing: Collection[str]) -> LayerGroups:
     """Return the layer groups, which hold every parameter once.
 
     The head is every parameter outside the body, and those of the body that the checkpoint lacked. A body has a list of
@@ -60,8 +60,8 @@ def _layers(body: nn.Module) -> nn.ModuleList | tuple[()]:
     return max((layers for layers in lists if id(layers) not in inner), key=len, default=())
 
 
-def with_rates(
-    optimizer_groups: Iterable[Mapping[str, Any]], layers: Layers, layer_decay: float
+def split_by_layer(
+    optimizer_groups: Iterable[Mapping[str, Any]], layers: LayerGroups, layer_decay: float
 ) -> Iterator[dict[str, Any]]:
     """Split an optimizer's parameter groups by layer groups, each of which has its own `lr`, and its title as `layer`.
 
@@ -86,7 +86,9 @@ def drift(model: PreTrainedModel, start: PreTrainedModel, missing: Collection[st
         start: The model as it was.
     """
     moved = {}
-    for (title, now), before in zip(groups(model, missing).items(), groups(start, missing).values(), strict=True):
+    for (title, now), before in zip(
+        layer_groups(model, missing).items(), layer_groups(start, missing).values(), strict=True
+    ):
         pairs = [(a.detach().float(), b.detach().float().to(a.device)) for a, b in zip(now, before, strict=True)]
         change = sum(float((a - b).square().sum()) for a, b in pairs)
         if norm := sum(float(b.square().sum()) for _, b in pairs):  # a head of biases alone starts at zero

@@ -13,15 +13,15 @@ from transformers.pytorch_utils import Conv1D
 from ulmfit_style.config.stages import Training
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.models.layers import EMBEDDINGS, HEAD, Layers
+from ulmfit_style.models.layers import EMBEDDINGS, HEAD, LayerGroups
 
 
-def everything(options: Training) -> str:
+def full_phase_title(options: Training) -> str:
     """Return what a phase is called that thaws all that is trained."""
     return "adapters and head" if options.lora_rank else "every weight"
 
 
-def with_adapters(model: PreTrainedModel, layers: Layers, options: Training) -> Layers:
+def add_adapters(model: PreTrainedModel, layers: LayerGroups, options: Training) -> LayerGroups:
     """Put an adapter into each linear layer of the body, if they are wanted, and return the layer groups to train.
 
     These are the adapters of each layer, and the head, whole. The model stays of its class, and says what it said:

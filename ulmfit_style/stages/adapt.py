@@ -10,7 +10,7 @@ from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, Stage, Step
 from ulmfit_style.training import checks
-from ulmfit_style.training.language_model import learn
+from ulmfit_style.training.language_model import train_language_model
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -43,8 +43,8 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
 
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the step, where it is typed and the config adapts."""
-    if "adapt" not in stages or resolved.config.adapt is None:
+    """Return the step, where the config adapts."""
+    if resolved.config.adapt is None:
         return []
     return [Step(stage, resolved, f"adapt: {resolved.config.model.title()} learns the corpus")]
 
@@ -59,4 +59,6 @@ def run(step: Step, directory: Path) -> None:
     """Train the language model."""
     config, resolved = step.config, step.resolved
     assert config.adapt is not None  # it was checked
-    learn(config, config.adapt, resolved.start.directory, resolved.corpus, directory, resolved.general_text)
+    train_language_model(
+        config, config.adapt, resolved.start.directory, resolved.corpus, directory, resolved.general_text
+    )

@@ -18,6 +18,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, Stage, Step, required_task, why_missing
 from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import load
+from ulmfit_style.results import scores, terminal
 from ulmfit_style.tasks.base import Row
 
 
@@ -62,13 +63,11 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
 
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the step, where it is typed.
+    """Return the step, with a title that names the rows.
 
     Raises:
         UserError: if the model without adaptation is to be probed too, and is not there.
     """
-    if "evaluate" not in stages:
-        return []
     options, bare = resolved.config.evaluate, not_adapted(resolved)
     if options.probe != "none" and bare is not None and not bare.finished and "finetune" not in stages:
         problem = f"there is no model without adaptation to be probed too ({why_missing(bare, resolved.config)})"
@@ -95,13 +94,13 @@ def not_adapted(resolved: Resolved) -> Artefact | None:
 def run(step: Step, directory: Path) -> None:
     """Score the model."""
     from ulmfit_style.predictor import Predictor
-    from ulmfit_style.training.scoring import score
+    from ulmfit_style.training.scoring import Scorer
 
     resolved, task, options = step.resolved, step.resolved.task, step.config.evaluate
     split, rows = scored(resolved)
     source = resolved.finetuned(options.model, "evaluate.model").directory
     tuned = Predictor(str(source), option="evaluate.model")
-    measured, found = score(tuned.model, tuned.tokenizer, task, rows, tuned.max_length, split)
+    measured, found = Scorer(tuned.model, tuned.tokenizer, task, tuned.max_length).score(rows, split)
     if not processes.is_main():
         return
     predictions.write(directory, found)
@@ -136,11 +135,11 @@ def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
         say(f"{name}: {signature}")
     if measured["report"]:
         show(_report(measured["report"]))
-        if (small := slices.small_classes(measured["report"])) is not None:
+        if (small := scores.small_classes(measured["report"])) is not None:
             say(small)
-    slices.tell(metrics["metric"], metrics.get("slices", {}))
+    terminal.show(*slices.parts(metrics["metric"], metrics.get("slices", {})))
     if "probe" in metrics:
-        probe.tell(metrics["probe"])
+        terminal.show(*probe.parts(metrics["probe"]))
     say(f"Every prediction with its row: {directory / predictions.FILE}")
 
 

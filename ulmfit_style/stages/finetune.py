@@ -15,16 +15,16 @@ from ulmfit_style.config.stages import GROUP, Finetune
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
 from ulmfit_style.lineage import Resolved, Stage, Step
-from ulmfit_style.models import checkpoints, tokenizer_pair
+from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.architectures import is_causal
 from ulmfit_style.training import checks, unfreezing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from ulmfit_style.models.layers import Layers
-    from ulmfit_style.training.batching import Encoded
-    from ulmfit_style.training.phases import Course, Phase
+    from ulmfit_style.models.layers import LayerGroups
+    from ulmfit_style.training.batching import EncodedDataset
+    from ulmfit_style.training.phases import Phase, TrainingPlan
 
 NEW = "what is new"
 
@@ -48,13 +48,13 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     found = {
         "init": resolved.init.identity,
         "task": {"kind": type(task).__name__, **task.determinants()},
-        "data": resolved.rows_digest,
+        "data": resolved.rows.digest,
         "finetune": config.finetune.determinants(),
     }
     if config.model.decoder is not None:
         found["decoder"] = _decoder(resolved)
     if config.finetune.patience is not None:
-        found["watched"] = labelled.digest_of(task, resolved.watched[1])
+        found["watched"] = labelled.digest_of(task, resolved.rows.watched[1])
     return found
 
 
@@ -80,9 +80,24 @@ def _decoder_tokenizer(resolved: Resolved) -> Artefact:
     return Artefact("decoder_tokenizer", determinants, resolved.config.runs)
 
 
+def _decoder_directory(resolved: Resolved) -> Path | None:
+    """Return the directory of the decoder's checkpoint, or of its new tokenizer; None where it is the encoder's own."""
+    from ulmfit_style.training import warm_start
+
+    model = resolved.config.model
+    checkpoint = model.decoder_checkpoint()
+    if checkpoint is not None:
+        return checkpoints.resolve(checkpoint, "model.decoder").directory
+    if model.decoder != "scratch":
+        return None
+    targets = [str(resolved.task.target(row)) for row in resolved.trained_rows]
+    learn = partial(warm_start.learn_tokenizer, model.decoder_tokenizer, targets)
+    return _decoder_tokenizer(resolved).make(learn, resolved.config.recipe())
+
+
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the step, where it is typed."""
-    return [Step(stage, resolved, "finetune: the task")] if "finetune" in stages else []
+    """Return the step."""
+    return [Step(stage, resolved, "finetune: the task")]
 
 
 def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -90,17 +105,16 @@ def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
     comparison.conclude(resolved)
 
 
-def prepare(resolved: Resolved) -> tuple[Course, PreTrainedTokenizerBase]:
+def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
     """Return the model with a new head and all that it is trained on, and its tokenizer."""
     import transformers
     from transformers import AutoConfig, set_seed
 
-    from ulmfit_style.models.layers import HEAD, groups
-    from ulmfit_style.models.lora import with_adapters
+    from ulmfit_style.models.layers import HEAD, layer_groups
+    from ulmfit_style.models.lora import add_adapters
     from ulmfit_style.training import warm_start
-    from ulmfit_style.training.answers import collate
-    from ulmfit_style.training.batching import Encoded
-    from ulmfit_style.training.phases import Course, Lesson, Phase, settings
+    from ulmfit_style.training.batching import EncodedDataset, collate
+    from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
 
     config, task = resolved.config, resolved.task
     options, source = config.finetune, resolved.init.directory
@@ -108,19 +122,20 @@ def prepare(resolved: Resolved) -> tuple[Course, PreTrainedTokenizerBase]:
 
     # Data
     rows, trained = resolved.rows, resolved.trained_rows
-    task = task.suited(model_type)
+    task = task.for_architecture(architectures.architecture(model_type))
     head = task.head(rows.classes)
     tokenizer = tokenizer_pair.read(source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     pair = None
     if config.model.decoder is not None:
-        pair = warm_start.tokenizers(config, tokenizer, _decoder_tokenizer(resolved), trained)
+        decoder = _decoder_directory(resolved)
+        pair = warm_start.pair_tokenizers(config.model, tokenizer, decoder)
         tokenizer = pair.as_one()
     encoded = [task.encode(row, tokenizer, options.max_length, head.get("label2id", {})) for row in trained]
-    features = Encoded(
+    features = EncodedDataset(
         {**feature, "weight": weight * feature.get("weight", 1)}
-        for parts, weight in zip(encoded, task.weights(trained), strict=True)
+        for parts, weight in zip(encoded, task.row_weights(trained), strict=True)
         for feature in parts
     )
     long = sum(any(feature["long"] for feature in parts) for parts in encoded)
@@ -134,65 +149,65 @@ def prepare(resolved: Resolved) -> tuple[Course, PreTrainedTokenizerBase]:
     # Model
     set_seed(options.seed)
     if pair is not None:
-        model, missing = warm_start.encoder_decoder(config, source, pair, task.reach(0))
+        model, missing = warm_start.encoder_decoder(config.model, source, decoder, pair, task.positions_needed(0))
     elif options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
-        auto_class = getattr(transformers, task.auto_class(model_type))
-        model, missing, _ = checkpoints.loaded(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
+        auto_class = getattr(transformers, task.auto_class(architectures.architecture(model_type)))
+        model, missing, _ = checkpoints.load_model(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
         model, missing = pooled(source, options.pooling, head)
-    task.start(model, tokenizer, trained)
+    task.prepare_model(model, tokenizer, trained)
 
     # Phases
-    layers = with_adapters(model, groups(model, missing), options)
+    layers = add_adapters(model, layer_groups(model, missing), options)
     phases = unfreezing.phases(options, layers, len(features))
     if pair is not None and options.new_epochs:
         phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
     if options.contrast_epochs:
         phases.insert(0, _contrast(options, layers, features, tokenizer))
-    lesson = Lesson(task, features, partial(collate, tokenizer=tokenizer))
-    return Course(model, phases, settings(config, options, layers), lesson), tokenizer
+    data = TrainingData(task, features, partial(collate, tokenizer=tokenizer))
+    plan = TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes)
+    return plan, tokenizer
 
 
 def run(step: Step, directory: Path) -> None:
     """Fine-tune the model, and score it on the validation and test rows."""
     from ulmfit_style.models.lora import merge
-    from ulmfit_style.training.best import Best
+    from ulmfit_style.training.monitoring import BestState, TrialScores
     from ulmfit_style.training.phases import train
-    from ulmfit_style.training.pruning import Pruning
-    from ulmfit_style.training.scoring import metric, score
+    from ulmfit_style.training.scoring import Scorer
     from ulmfit_style.training.warm_start import untie
 
     resolved, task, options = step.resolved, step.resolved.task, step.config.finetune
     rows = resolved.rows
-    course, tokenizer = prepare(resolved)
-    model = course.model
+    plan, tokenizer = prepare(resolved)
+    model = plan.model
+    scorer = Scorer(model, tokenizer, task, options.max_length)
 
     # Train
     best, watched = None, []
     if options.patience is not None:
-        watched = resolved.watched[1]
+        watched = resolved.rows.watched[1]
         say(f"  {len(watched):,} others are watched: the state that scores best on them is kept (finetune.patience)")
-        watch = partial(metric, model, tokenizer, task, watched, options.max_length)
-        best = Best(task.metric, watch, options.patience)
-    pruning, reporter = None, step.reporter
+        best = BestState(task.metric, partial(scorer.metric, watched), options.patience)
+    trial, reporter = None, step.reporter
     if reporter is not None:
-        look = partial(metric, model, tokenizer, task, rows.validation, options.max_length, reporter.metric)
-        pruning = Pruning(look, reporter.report, reporter.measurements)
-    outcomes = train(course, directory / CHECKPOINTS, best=best, pruning=pruning)
+        score = partial(scorer.metric, rows.validation, reporter.metric)
+        trial = TrialScores(score, reporter.report, reporter.measurements)
+    results = train(plan, directory / CHECKPOINTS, best=best, trial=trial)
     if options.lora_rank:
         merge(model)
     if best is not None:
         kept = best.kept
         last = [entry for entry in best.curve if entry["phase"] == kept["phase"]][-1]
         score_there = f"{task.metric} {kept[task.metric]:.3f} on the watched rows"
-        told = f" of '{kept['phase']}'" if len(course.phases) > 1 else ""
+        told = f" of '{kept['phase']}'" if len(plan.phases) > 1 else ""
         say(f"  kept: the state{told} after epoch {kept['epoch']:g} of {last['epoch']:g} ({score_there})")
 
     # Score
     scores, found = {}, []
     for split in ("validation", "test"):
-        scores[split], answered = score(model, tokenizer, task, rows.split(split), options.max_length, split)
+        scores[split], answered = scorer.score(rows.split(split), split)
         found += answered
 
     # Finish
@@ -207,11 +222,11 @@ def run(step: Step, directory: Path) -> None:
         "metric": task.metric,
         "train": {"rows": len(rows.train), "of": len(rows.pool), "classes": rows.classes, "left_out": rows.left_out},
         **scores,
-        "log": [{"phase": outcome.title, **entry} for outcome in outcomes for entry in outcome.log],
+        "log": [{"phase": result.title, **entry} for result in results for entry in result.log],
     }
     if best is not None:
         metrics["kept"] = {**best.kept, "rows": len(watched)}
-        order = [phase.title for phase in course.phases]
+        order = [phase.title for phase in plan.phases]
         metrics["log"] = sorted(
             [*metrics["log"], *best.curve], key=lambda entry: (order.index(entry["phase"]), entry["step"])
         )
@@ -231,7 +246,7 @@ def pooled(
 
     from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 
-    body, missing, _ = checkpoints.loaded(AutoModel, source)
+    body, missing, _ = checkpoints.load_model(AutoModel, source)
     body.config.name_or_path = ""  # a path of this disk, which would be saved
     config = PooledConfig(
         body=body.config.to_dict(),
@@ -242,13 +257,15 @@ def pooled(
     return PooledForSequenceClassification(config, body), {f"body.{name}" for name in missing}
 
 
-def _contrast(options: Finetune, layers: Layers, features: Encoded, tokenizer: PreTrainedTokenizerBase) -> Phase:
+def _contrast(
+    options: Finetune, layers: LayerGroups, features: EncodedDataset, tokenizer: PreTrainedTokenizerBase
+) -> Phase:
     """Return the phase that comes before all others: what the head reads is trained, and the head is not."""
     from ulmfit_style.models.layers import HEAD
-    from ulmfit_style.training.contrast import Contrast, Groups
-    from ulmfit_style.training.phases import Lesson, Phase
+    from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
+    from ulmfit_style.training.phases import Phase, TrainingData
 
-    rows = Groups(features, tokenizer, options.seed)
+    rows = ContrastiveDataset(features, tokenizer, options.seed)
     body = [parameter for group, own in layers.items() if group != HEAD for parameter in own]
-    lesson = Lesson(Contrast(), rows, rows.collate, GROUP)
-    return Phase("contrast", body, options.contrast_epochs, options.contrast_learning_rate, lesson)
+    data = TrainingData(ContrastiveObjective(), rows, rows.collate, GROUP)
+    return Phase("contrast", body, options.contrast_epochs, options.contrast_learning_rate, data)

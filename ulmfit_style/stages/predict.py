@@ -102,7 +102,7 @@ def run(resolved: Resolved) -> None:
     """
     config, source = resolved.config, find_model(resolved)
     given, output = str(config.predict.input), config.predict.output
-    task = _task(source).answering_with(config.predict.task)
+    task = _task(source).with_answer_options(config.predict.task)
     rows = _rows(task, given, config.predict.pair)
     first = next(rows, None)
     if first is None:
@@ -114,7 +114,7 @@ def run(resolved: Resolved) -> None:
 
             model = Predictor(str(source), task=config.predict.task, option="predict.model")
             if isinstance(model.task, GenerationTask) and _is_text(given) and sys.stdout.isatty():
-                model.task = model.task.aloud()
+                model.task = model.task.streaming()
             count = _answer(model, chain([first], rows), write, output, None if file is None else explain.Page(file))
     except BrokenPipeError:
         # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.

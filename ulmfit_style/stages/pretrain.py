@@ -10,7 +10,7 @@ from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, Stage, Step
 from ulmfit_style.training import checks
-from ulmfit_style.training.language_model import learn
+from ulmfit_style.training.language_model import train_language_model
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -40,9 +40,8 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
 
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the step, where it is typed."""
-    title = f"pretrain: {resolved.config.model.title()} learns the general text"
-    return [Step(stage, resolved, title)] if "pretrain" in stages else []
+    """Return the step, with a title that names the model."""
+    return [Step(stage, resolved, f"pretrain: {resolved.config.model.title()} learns the general text")]
 
 
 def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -56,4 +55,4 @@ def run(step: Step, directory: Path) -> None:
     config, resolved = step.config, step.resolved
     assert config.pretrain is not None  # it was checked
     source = resolved.artefact("scratch").directory
-    learn(config, config.pretrain, source, resolved.pretraining_text, directory)
+    train_language_model(config, config.pretrain, source, resolved.pretraining_text, directory)

@@ -25,7 +25,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     return {
         "kind": type(resolved.task).__name__,
         "init": resolved.start.identity,
-        "data": resolved.rows_digest,
+        "data": resolved.rows.digest,
         "max_length": resolved.config.finetune.max_length,
     }
 
@@ -46,7 +46,7 @@ def run(step: Step, directory: Path) -> None:
     resolved, task = step.resolved, step.resolved.task
     model, rows = task.reference(), resolved.rows
     right = [task.target(row) for row in rows.test]
-    simple = [task.untrained(row) for row in rows.test]
+    simple = [task.baseline_answers(row) for row in rows.test]
     found = {name: task.measure([own[name] for own in simple], right) for name in simple[0]}
     for name, measured in found.items():
         _say(name, task.metric, measured)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_serializer, model_validator
 
@@ -65,6 +65,14 @@ class Column:
     """Whether rows without it are refused; else they lack the field."""
 
 
+class Architecture(NamedTuple):
+    """What a task has to know of a model's architecture."""
+
+    model_type: str
+    """What a checkpoint's config.json calls it, such as "bert"."""
+    kind: Literal["encoder", "decoder", "encoder-decoder"]
+
+
 @dataclass(frozen=True)
 class Reference:
     """A linear model of a task, which results are held against."""
@@ -75,7 +83,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ExplainedPart:
     """A part of an answer that can be explained."""
 
     name: str
@@ -90,10 +98,10 @@ class Matrix:
     """How often rows of one kind were answered as which, for a report."""
 
     title: str
-    right: Sequence[str]
-    answered: Sequence[str]
+    targets: Sequence[str]
+    predictions: Sequence[str]
     counts: Sequence[Sequence[int]]
-    """By `right`, and in each by `answered`."""
+    """By `targets`, and in each by `predictions`."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +109,8 @@ class Scatter:
     """Numbers that are right and those that were answered, for a report."""
 
     title: str
-    right: Sequence[float]
-    answered: Sequence[float]
+    targets: Sequence[float]
+    predictions: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -114,9 +122,9 @@ class Listing:
     rows: Sequence[Sequence[Any]]
 
 
-Shown = Matrix | Scatter | Listing
+ReportPart = Matrix | Scatter | Listing
 
-Kinds = Mapping[str, Sequence[str] | Sequence[int]]
+Groupings = Mapping[str, Sequence[str] | Sequence[int]]
 """Of what kind each row is, by the name of a distinction; numbers are told in ranges."""
 
 
@@ -166,7 +174,9 @@ class Task(Section, abc.ABC):
     """The score that ranks models."""
     rankings: ClassVar[Sequence[str]] = ()
     """The other scores that a sweep can rank models by: of all these a higher one is better."""
-    answering: ClassVar[Sequence[str]] = ()
+    label_field: ClassVar[str | None] = None
+    """The field of an answer that holds its label, or its labels; None for a task that does not choose labels."""
+    answer_options: ClassVar[Sequence[str]] = ()
     """The options that say how the model answers: they can be others when it has been trained."""
 
     # The data enter a fingerprint by the content of the rows that these options choose, not by the options.
@@ -213,17 +223,17 @@ class Task(Section, abc.ABC):
         """Return the task with all of its training rows: what a corpus depends on, whichever few labels are used."""
         return self.model_copy(update={"train_samples": None, "shots": None, "sample_seed": 0})
 
-    def answering_with(self, options: Mapping[str, Any]) -> Self:
+    def with_answer_options(self, options: Mapping[str, Any]) -> Self:
         """Return the task with other values for options that say how the model answers.
 
         Raises:
             UserError: if an option says something else, or its value is wrong.
         """
         for name in options:
-            if name not in self.answering:
-                there = f"(there are: {', '.join(self.answering)})" if self.answering else "(there are none)"
+            if name not in self.answer_options:
+                there = f"(there are: {', '.join(self.answer_options)})" if self.answer_options else "(there are none)"
                 problem = "is no option that says how the model answers"
-                raise UserError(f"predict.task.{name}: {problem}{nearest(name, self.answering)} {there}")
+                raise UserError(f"predict.task.{name}: {problem}{nearest(name, self.answer_options)} {there}")
         try:
             return type(self).model_validate({**self.model_dump(), **options})
         except ValidationError as error:
@@ -232,10 +242,10 @@ class Task(Section, abc.ABC):
             raise UserError(f"predict.task.{found['loc'][-1]}={found['input']}: {problem}") from error
 
     @abc.abstractmethod
-    def auto_class(self, model_type: str) -> str:
-        """Return the transformers auto class that loads this task's model, of an architecture such as "bert"."""
+    def auto_class(self, architecture: Architecture) -> str:
+        """Return the transformers auto class that loads a model of an architecture for this task."""
 
-    def suited(self, model_type: str) -> Self:
+    def for_architecture(self, architecture: Architecture) -> Self:
         """Return the task as a model of an architecture learns and answers it; most tasks are the same for all."""
         return self
 
@@ -243,7 +253,7 @@ class Task(Section, abc.ABC):
         """Return what scoring needs: the model's answers, what it makes of the right ones (`likelihoods`), or both."""
         return ["answers"]
 
-    def reach(self, max_length: int) -> int:
+    def positions_needed(self, max_length: int) -> int:
         """Return how many positions a model needs, where the texts that it reads have up to `max_length` tokens."""
         return max_length
 
@@ -260,15 +270,35 @@ class Task(Section, abc.ABC):
         group = {"group": Column("task.group", self.group)} if self.group else {}
         return {**self.inputs(), **self.targets(), **group}
 
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        """Return the options of this kind of task for a file, where the names of its columns tell that it is one.
+
+        `new-task` asks all kinds. None, where the names alone do not tell.
+
+        Args:
+            columns: The names of the file's columns, by the same in lower case.
+            row: The fields of its first row.
+        """
+        return None
+
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        """Return how surely the values of the columns `text` and `label` are of this kind of task.
+
+        `new-task` takes the surest kind: 0 is not at all, 1 is what anything may be, and 3 what nothing else can be.
+        """
+        return 0
+
     def wanted(self, row: Row) -> bool:
         """Return whether a row of the file belongs to the task."""
         return True
 
     @abc.abstractmethod
-    def problem(self, row: Row) -> str | None:
+    def row_problem(self, row: Row) -> str | None:
         """Return what is wrong with a labelled row, without its place; None when it is right."""
 
-    def doubt(self, rows: Sequence[Row]) -> str | None:
+    def dataset_problem(self, rows: Sequence[Row]) -> str | None:
         """Return why the rows of the training file, wanted or not, cannot be learnt from though each is right."""
         return None
 
@@ -312,10 +342,10 @@ class Task(Section, abc.ABC):
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return what the model's config says of its head, such as `num_labels` and `problem_type`."""
 
-    def start(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
+    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
         """Prepare a model before it is trained, such as fit a fresh head to the training rows; most tasks do not."""
 
-    def weights(self, rows: Sequence[Row]) -> list[float]:
+    def row_weights(self, rows: Sequence[Row]) -> list[float]:
         """Return the weight of each training row in the loss."""
         return [1.0] * len(rows)
 
@@ -327,7 +357,7 @@ class Task(Section, abc.ABC):
 
         `long` says of each feature whether its text is longer than `max_length`, and `long_target`, where the right
         answer is a text too, whether that is longer than there is room for; `weight`, where there is one, which share
-        of the row it stands for in the loss. Without `label2id` a feature has what `subjects` needs of it too.
+        of the row it stands for in the loss. Without `label2id` a feature has what `explained_parts` needs of it too.
 
         Args:
             label2id: The number of each of the model's outputs, as `head` has it.
@@ -358,9 +388,9 @@ class Task(Section, abc.ABC):
     def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Any]) -> Answer:
         """Return the answer to a row, from its features in their order and what the model says of each."""
 
-    def subjects(
+    def explained_parts(
         self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
-    ) -> list[Subject]:
+    ) -> list[ExplainedPart]:
         """Return what of an answer can be explained; by default nothing.
 
         Args:
@@ -369,11 +399,11 @@ class Task(Section, abc.ABC):
         """
         return []
 
-    def told(self, answer: Answer) -> Any:
+    def returned(self, answer: Answer) -> Any:
         """Return what `load(...)` returns of an answer; by default the whole."""
         return answer
 
-    def untrained(self, row: Row) -> dict[str, Answer]:
+    def baseline_answers(self, row: Row) -> dict[str, Answer]:
         """Return answers to a row that nothing was trained for, by their names: what results are held against too."""
         return {}
 
@@ -401,7 +431,7 @@ class Task(Section, abc.ABC):
 
         return {self.metric: interval(self.points(answers, targets), self.of_means)}
 
-    def report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
+    def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
         """Return the scores of each `class`, `recall` among them, and in the last column how many examples it has.
 
         Empty for a task without classes.
@@ -416,7 +446,7 @@ class Task(Section, abc.ABC):
             "scores": self.score(answers, targets),
             "interval": intervals[self.metric],
             "intervals": intervals,
-            "report": self.report(answers, targets),
+            "report": self.class_report(answers, targets),
         }
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Sequence[float]:
@@ -429,7 +459,7 @@ class Task(Section, abc.ABC):
 
     def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         """Return what is right and what was answered as people read it; `row` is None where it is not known."""
-        return spelled(target), spelled(self.told(answer))
+        return spelled(target), spelled(self.returned(answer))
 
     def confidence(self, answer: Answer, target: Any) -> float | None:
         """Return the probability that the model gives its answer, or the surest wrong part of it; None if it has none.
@@ -438,7 +468,7 @@ class Task(Section, abc.ABC):
         """
         return answer.get("score")
 
-    def claims(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
+    def calibration_pairs(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
         """Return each probability that the model told, and whether what it told was so; empty where it tells none.
 
         By default it is that of each whole answer.
@@ -447,10 +477,10 @@ class Task(Section, abc.ABC):
         found = ((self.confidence(answer, target), error) for answer, target, error in told)
         return [(confidence, error <= 0) for confidence, error in found if confidence is not None]
 
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Kinds:
+    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Groupings:
         """Return by what kinds of rows a report tells the metric; by default none."""
         return {}
 
-    def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Shown]:
+    def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
         """Return what a report shows of answers beside their scores; by default nothing."""
         return []

@@ -14,8 +14,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from ulmfit_style.config.schema import Count
 from ulmfit_style.errors import UserError
-from ulmfit_style.models.architectures import ENCODER_DECODER, is_causal
-from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Kinds, Row, Scatter, Shown, Task
+from ulmfit_style.tasks.base import IGNORED, Answer, Architecture, Feature, Groupings, ReportPart, Row, Scatter, Task
 from ulmfit_style.tasks.text import plain
 
 if TYPE_CHECKING:
@@ -29,18 +28,16 @@ SLOT = "{text}"
 KEPT = ("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids")
 """What stays of a checkpoint's own generation settings."""
 
-CAUSAL = "AutoModelForCausalLM"
-
 
 class GenerationTask(Task, abc.ABC):
     """Rows of a text, and a text that is to be written of it."""
 
-    answering: ClassVar[Sequence[str]] = (
+    answer_options: ClassVar[Sequence[str]] = (
         *("max_new_tokens", "num_beams", "length_penalty", "no_repeat_ngram_size", "temperature", "top_p", "seed"),
     )
-    answered: ClassVar[str]
+    answer_field: ClassVar[str]
     """What holds the text of an answer, as in the pipelines of transformers."""
-    going_on: ClassVar[str]
+    default_prompt: ClassVar[str]
     """The prompt of a decoder where the user gives none."""
 
     prompt: str | None = None
@@ -68,8 +65,8 @@ class GenerationTask(Task, abc.ABC):
     """Seed of what is drawn: the same rows in the same order are answered alike."""
 
     _causal: bool = PrivateAttr(default=False)
-    """Whether the model is a decoder alone; `suited` says so."""
-    _aloud: bool = PrivateAttr(default=False)
+    """Whether the model is a decoder alone; `for_architecture` says so."""
+    _streaming: bool = PrivateAttr(default=False)
     """Whether tokens are printed as they come."""
 
     @field_validator("prompt")
@@ -86,21 +83,21 @@ class GenerationTask(Task, abc.ABC):
             raise ValueError("nothing is drawn at temperature 0; give task.temperature=1 too")
         return top_p
 
-    def auto_class(self, model_type: str) -> str:
-        return CAUSAL if is_causal(model_type) else ENCODER_DECODER
+    def auto_class(self, architecture: Architecture) -> str:
+        return "AutoModelForCausalLM" if architecture.kind == "decoder" else "AutoModelForSeq2SeqLM"
 
-    def suited(self, model_type: str) -> Self:
+    def for_architecture(self, architecture: Architecture) -> Self:
         task = self.model_copy()
-        task._causal = self.auto_class(model_type) == CAUSAL
+        task._causal = architecture.kind == "decoder"
         return task
 
-    def aloud(self) -> Self:
+    def streaming(self) -> Self:
         """Return the task so that a single answer is printed while it is written, token by token."""
         task = self.model_copy()
-        task._aloud = True
+        task._streaming = True
         return task
 
-    def reach(self, max_length: int) -> int:
+    def positions_needed(self, max_length: int) -> int:
         written = max(self.max_target_length, self.max_new_tokens or 0)
         return max_length + written if self._causal else max(max_length, written)
 
@@ -115,7 +112,7 @@ class GenerationTask(Task, abc.ABC):
     def target(self, row: Row) -> str:
         """Return the right answer of a row."""
 
-    def problem(self, row: Row) -> str | None:
+    def row_problem(self, row: Row) -> str | None:
         for field in (*self.inputs(), *self.targets()):
             if isinstance(row.fields[field], (list, dict)):
                 return f"the {field} is a {type(row.fields[field]).__name__}, and no text"
@@ -137,7 +134,7 @@ class GenerationTask(Task, abc.ABC):
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {}
 
-    def start(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
+    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
         # It is saved with the model: transformers by itself writes the same answers.
         model.generation_config = self.settings(model, tokenizer)
 
@@ -176,7 +173,7 @@ class GenerationTask(Task, abc.ABC):
         Blanks at the end of a prompt belong to the first word after it, as byte-level tokenizers have it. A text that
         is too long is cut at its end, and what the prompt has after it stays.
         """
-        before, _, after = (self.prompt or (self.going_on if self._causal else SLOT)).partition(SLOT)
+        before, _, after = (self.prompt or (self.default_prompt if self._causal else SLOT)).partition(SLOT)
         text = before + self.source(row)
         if not self._causal:
             return *_cut(tokenizer, max_length, text=text + after), ""
@@ -269,7 +266,7 @@ class GenerationTask(Task, abc.ABC):
         if self._causal:
             ids, mask = _aside(mask, ids, left=True)
         streamer = None
-        if self._aloud and len(ids) == self.num_beams == 1:
+        if self._streaming and len(ids) == self.num_beams == 1:
             # The first token of a decoder beside an encoder is no answer either.
             streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         with torch.random.fork_rng(enabled=self.temperature > 0):
@@ -284,7 +281,7 @@ class GenerationTask(Task, abc.ABC):
         texts = tokenizer.batch_decode(
             written[:, ids.shape[1] :] if self._causal else written, skip_special_tokens=True
         )
-        return [{self.answered: text.strip()} for text in texts]
+        return [{self.answer_field: text.strip()} for text in texts]
 
     def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Any]) -> Answer:
         answer: Answer = said[0]
@@ -296,8 +293,8 @@ class GenerationTask(Task, abc.ABC):
         `loss` is in nats a token, `perplexity` its exponential; `bits_per_byte` compares models of other tokenizers;
         `token_accuracy` is the share of the tokens that are the likeliest after the right ones before them.
         """
-        told = all(self.answered in answer for answer in answers)
-        scores = self.text_scores([answer[self.answered] for answer in answers], targets) if told else {}
+        told = all(self.answer_field in answer for answer in answers)
+        scores = self.text_scores([answer[self.answer_field] for answer in answers], targets) if told else {}
         if all("nats" in answer for answer in answers):
             nats, tokens, hits, size = (
                 sum(answer[name] for answer in answers) for name in ("nats", "tokens", "hits", "bytes")
@@ -307,16 +304,18 @@ class GenerationTask(Task, abc.ABC):
         return scores
 
     def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
-        return str(target), str(answer.get(self.answered, ""))
+        return str(target), str(answer.get(self.answer_field, ""))
 
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Kinds:
+    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Groupings:
         return {"words of the right text": [len(str(target).split()) for target in targets]}
 
-    def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Shown]:
+    def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
         """Return the lengths in words: a model that writes too much, or stops too soon, is seen by them."""
-        if any(self.answered not in answer for answer in answers):
+        if any(self.answer_field not in answer for answer in answers):
             return []
-        right, ours = ([len(text.split()) for text in side] for side in (targets, [a[self.answered] for a in answers]))
+        right, ours = (
+            [len(text.split()) for text in side] for side in (targets, [a[self.answer_field] for a in answers])
+        )
         return [Scatter("Words of what was written, beside those of the right text", right, ours)]
 
     @abc.abstractmethod

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 from pydantic import Field
 
 from ulmfit_style.config.schema import Unhashed
-from ulmfit_style.tasks.base import Answer, Kinds, Reference, Row
+from ulmfit_style.tasks.base import Answer, Groupings, Reference, Row
 from ulmfit_style.tasks.text import LabelTask, Scores, in_order, plain
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class MultiLabelClassification(LabelTask):
     """Rows of a text, or a pair of texts, and its labels: a list (jsonl, parquet), or names with a separator."""
 
     problem_type: ClassVar[str] = "multi_label_classification"
-    answered: ClassVar[str] = "labels"
+    label_field: ClassVar[str] = "labels"
     metric: ClassVar[str] = "micro_f1"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "accuracy")
     label_columns: ClassVar[Sequence[str]] = (
@@ -37,13 +37,17 @@ class MultiLabelClassification(LabelTask):
     label_separator: Annotated[str, Field(min_length=1), Unhashed] = "|"
     """What stands between labels where they are no list: drama|comedy. An empty cell is a text without labels."""
 
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        return 2 if any(isinstance(label, list) for label in labels) else 0
+
     def label_problem(self, row: Row) -> str | None:
         labels = row.fields["label"]
         if isinstance(labels, list):
             return None if all(map(plain, labels)) else "one of the labels is empty"
         return "the labels are neither a list nor text" if isinstance(labels, dict) else None
 
-    def doubt(self, rows: Sequence[Row]) -> str | None:
+    def dataset_problem(self, rows: Sequence[Row]) -> str | None:
         counts = Counter(label for row in rows for label in self.target(row))
         if len(counts) < 2:
             return f"there are {len(counts)} different labels; two are needed"
@@ -82,7 +86,7 @@ class MultiLabelClassification(LabelTask):
     def chosen(self, scores: Scores) -> list[str]:
         return [label for label, score in scores.items() if score >= THRESHOLD]
 
-    def told_of(self, scores: Scores) -> Answer:
+    def answer_from(self, scores: Scores) -> Answer:
         return {
             "labels": self.chosen(scores),
             "scores": {label: round(score, 6) for label, score in scores.items()},
@@ -114,12 +118,14 @@ class MultiLabelClassification(LabelTask):
             (abs(score - (name in target)) for name, score in answer["scores"].items() if name in wrong), default=0
         )
 
-    def claims(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> list[tuple[float, bool]]:
+    def calibration_pairs(
+        self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]
+    ) -> list[tuple[float, bool]]:
         """Return the probability of every label of every row."""
         pairs = zip(answers, targets, strict=True)
         return [(score, name in target) for answer, target in pairs for name, score in answer["scores"].items()]
 
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Kinds:
+    def groups(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Groupings:
         return {"right labels of a row": [str(len(target)) for target in targets]}
 
 

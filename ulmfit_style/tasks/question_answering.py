@@ -1,4 +1,4 @@
-"""Extractive question answering: the stretch of a context that answers a question, or that there is none."""
+"""Extractive question answer_options: the stretch of a context that answers a question, or that there is none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ulmfit_style.config.schema import Count, Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import Answer, Column, Feature, Kinds, Matrix, Row, Shown, Task
+from ulmfit_style.tasks.base import Answer, Architecture, Column, Feature, Groupings, Matrix, ReportPart, Row, Task
 from ulmfit_style.tasks.tagging import Range, trimmed
 from ulmfit_style.tasks.text import plain
 from ulmfit_style.tasks.windows import windows
@@ -46,7 +46,7 @@ class QuestionAnswering(Task):
 
     metric: ClassVar[str] = "f1"
     rankings: ClassVar[Sequence[str]] = ("exact_match",)
-    answering: ClassVar[Sequence[str]] = ("overlap", "n_best", "max_answer_length", "null_threshold")
+    answer_options: ClassVar[Sequence[str]] = ("overlap", "n_best", "max_answer_length", "null_threshold")
 
     question: Annotated[str | None, Unhashed] = None
     """The column of the question; null: found by its name."""
@@ -73,7 +73,7 @@ class QuestionAnswering(Task):
     def long_texts(self) -> str:
         return "read in windows that overlap"
 
-    def auto_class(self, model_type: str) -> str:
+    def auto_class(self, architecture: Architecture) -> str:
         return "AutoModelForQuestionAnswering"
 
     def inputs(self) -> dict[str, Column]:
@@ -81,6 +81,10 @@ class QuestionAnswering(Task):
             "question": Column("task.question", self.question, QUESTION_COLUMNS),
             "context": Column("task.context", self.context, CONTEXT_COLUMNS),
         }
+
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        return {} if columns.keys() & set(QUESTION_COLUMNS) and columns.keys() & set(CONTEXT_COLUMNS) else None
 
     def targets(self) -> dict[str, Column]:
         return {
@@ -92,7 +96,7 @@ class QuestionAnswering(Task):
         article = {} if self.group else {"group": Column("task.group", None, ("title",), needed=False)}
         return {**super().columns(), **article}
 
-    def problem(self, row: Row) -> str | None:
+    def row_problem(self, row: Row) -> str | None:
         for name in self.inputs():
             if not isinstance(row.fields[name], str | None):
                 return f"the {name} is no text"
@@ -112,7 +116,7 @@ class QuestionAnswering(Task):
                 return f"the answer '{text}' does not begin at character {start} of the context{stands}; {remedy}"
         return None
 
-    def doubt(self, rows: Sequence[Row]) -> str | None:
+    def dataset_problem(self, rows: Sequence[Row]) -> str | None:
         return None if any(map(_given, rows)) else "no question has an answer"
 
     def remarks(self, rows: Sequence[Row]) -> list[str]:
@@ -147,7 +151,7 @@ class QuestionAnswering(Task):
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {"num_labels": 2}
 
-    def start(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
+    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
         # Kept in config.json: windows without the answer say "none" too, but that the context has none is not learnt.
         model.config.unanswerable = UNANSWERABLE in self.classes(rows)
 
@@ -239,11 +243,11 @@ class QuestionAnswering(Task):
     def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         return " / ".join(dict.fromkeys(target["text"])) or UNANSWERABLE, answer["answer"] or UNANSWERABLE
 
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Kinds:
+    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Groupings:
         lengths = [len(target["text"][0].split()) if target["text"] else 0 for target in targets]
         return {f"words of the right answer{' (0: there is none)' if 0 in lengths else ''}": lengths}
 
-    def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Shown]:
+    def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
         if all(target["text"] for target in targets):
             return []
         names = (ANSWERED, UNANSWERABLE)

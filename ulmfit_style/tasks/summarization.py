@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, ClassVar, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.tasks.base import Answer, Column, Row
@@ -30,8 +30,8 @@ class Summarization(GenerationTask):
     """Rows of a document and its summary."""
 
     metric: ClassVar[str] = "rougeL"
-    answered: ClassVar[str] = "summary_text"
-    going_on: ClassVar[str] = "{text}\n\nTL;DR: "
+    answer_field: ClassVar[str] = "summary_text"
+    default_prompt: ClassVar[str] = "{text}\n\nTL;DR: "
 
     text: Annotated[str | None, Unhashed] = None
     """The column of the document, which may hold its sentences as a list; null: found by its name (document, article,
@@ -45,11 +45,15 @@ class Summarization(GenerationTask):
     def targets(self) -> dict[str, Column]:
         return {"summary": Column("task.summary", self.summary, SUMMARY_COLUMNS)}
 
-    def problem(self, row: Row) -> str | None:
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        return {} if columns.keys() & {"summary", "highlights"} and columns.keys() & set(DOCUMENT_COLUMNS) else None
+
+    def row_problem(self, row: Row) -> str | None:
         sentences = row.fields["text"]
         if isinstance(sentences, list) and all(isinstance(sentence, str) for sentence in sentences):
             row = replace(row, fields={**row.fields, "text": " ".join(sentences)})
-        return super().problem(row)
+        return super().row_problem(row)
 
     def source(self, row: Row) -> str:
         text = row.fields["text"]
@@ -58,9 +62,9 @@ class Summarization(GenerationTask):
     def target(self, row: Row) -> str:
         return plain(row.fields["summary"])
 
-    def untrained(self, row: Row) -> dict[str, Answer]:
+    def baseline_answers(self, row: Row) -> dict[str, Answer]:
         sentences = SENTENCE_END.split(self.source(row))
-        return {name: {self.answered: " ".join(sentences[:count])} for name, count in LEADS.items()}
+        return {name: {self.answer_field: " ".join(sentences[:count])} for name, count in LEADS.items()}
 
     def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
         from ulmfit_style.metrics import generation
@@ -75,10 +79,10 @@ class Summarization(GenerationTask):
     def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         from ulmfit_style.metrics import generation
 
-        return generation.rouge([answer[self.answered] for answer in answers], targets)[self.metric]
+        return generation.rouge([answer[self.answer_field] for answer in answers], targets)[self.metric]
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[str]) -> dict[str, tuple[float, float]]:
         from ulmfit_style.metrics import generation, interval
 
-        found = generation.rouge([answer[self.answered] for answer in answers], targets)
+        found = generation.rouge([answer[self.answer_field] for answer in answers], targets)
         return {name: interval(values) for name, values in found.items()}

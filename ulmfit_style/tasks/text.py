@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Subject, Task
+from ulmfit_style.tasks.base import Answer, Architecture, Column, ExplainedPart, Feature, Row, Task
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ class TextTask(Task, abc.ABC):
     def long_texts(self) -> str:
         return {"head": "cut", "head_tail": "cut in the middle", "windows": "read in windows"}[self.long_documents]
 
-    def auto_class(self, model_type: str) -> str:
+    def auto_class(self, architecture: Architecture) -> str:
         return "AutoModelForSequenceClassification"
 
     def inputs(self) -> dict[str, Column]:
@@ -76,7 +76,7 @@ class TextTask(Task, abc.ABC):
     def targets(self) -> dict[str, Column]:
         return {"label": Column("task.label", self.label, self.label_columns)}
 
-    def problem(self, row: Row) -> str | None:
+    def row_problem(self, row: Row) -> str | None:
         for name in self.inputs():
             value = row.fields[name]
             if isinstance(value, (list, dict)):
@@ -162,9 +162,9 @@ class LabelTask(TextTask, abc.ABC):
 
     problem_type: ClassVar[str]
     """What transformers calls it; its pipelines go by that."""
-    answered: ClassVar[str]
+    label_field: ClassVar[str]
     """Where an answer holds what is chosen: `label` or `labels`."""
-    answering: ClassVar[Sequence[str]] = ("long_documents", "overlap", "window_scores")
+    answer_options: ClassVar[Sequence[str]] = ("long_documents", "overlap", "window_scores")
 
     window_scores: Literal["mean", "max", "vote"] = "mean"
     """How the windows of a text answer together. mean: by the mean of their probabilities; max: each label has its
@@ -197,17 +197,17 @@ class LabelTask(TextTask, abc.ABC):
         """Return the labels that their probabilities choose."""
 
     @abc.abstractmethod
-    def told_of(self, scores: Scores) -> Answer:
+    def answer_from(self, scores: Scores) -> Answer:
         """Return the answer that scores give."""
 
-    def subjects(
+    def explained_parts(
         self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
-    ) -> list[Subject]:
-        given = answer[self.answered]
+    ) -> list[ExplainedPart]:
+        given = answer[self.label_field]
         labels = [given] if isinstance(given, str) else given
         numbers = [(number, name) for number, name in names.items() if name in labels]
         return [
-            Subject(name, part, lambda logits, number=number: logits[:, number])  # type: ignore[misc]
+            ExplainedPart(name, part, lambda logits, number=number: logits[:, number])  # type: ignore[misc]
             for number, name in numbers
             for part in range(len(features))
         ]
@@ -215,27 +215,29 @@ class LabelTask(TextTask, abc.ABC):
     def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Scores]) -> Answer:
         means = {label: sum(scores[label] for scores in said) / len(said) for label in said[0]}
         if self.window_scores == "mean":
-            return self.told_of(means)
+            return self.answer_from(means)
         if self.window_scores == "max":
-            return self.told_of({label: max(scores[label] for scores in said) for label in means})
+            return self.answer_from({label: max(scores[label] for scores in said) for label in means})
         votes = Counter(label for scores in said for label in self.chosen(scores))
         # In a tie the first wins, so that of the higher mean comes first.
-        return self.told_of({label: votes[label] / len(said) for label in sorted(means, key=lambda name: -means[name])})
+        return self.answer_from(
+            {label: votes[label] / len(said) for label in sorted(means, key=lambda name: -means[name])}
+        )
 
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         from ulmfit_style.metrics import classification
 
-        return classification.scores([answer[self.answered] for answer in answers], targets)
+        return classification.scores([answer[self.label_field] for answer in answers], targets)
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
         from ulmfit_style.metrics import classification
 
-        return classification.intervals([answer[self.answered] for answer in answers], targets)
+        return classification.intervals([answer[self.label_field] for answer in answers], targets)
 
-    def report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
+    def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
         from ulmfit_style.metrics import classification
 
-        return classification.report([answer[self.answered] for answer in answers], targets)
+        return classification.report([answer[self.label_field] for answer in answers], targets)
 
 
 def _columns(encoded: BatchEncoding, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import nearest
-from ulmfit_style.tasks.base import Answer, Listing, Matrix, Reference, Row, Shown
+from ulmfit_style.tasks.base import Answer, Listing, Matrix, Reference, ReportPart, Row
 from ulmfit_style.tasks.text import LabelTask, Scores, in_order, plain
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class TextClassification(LabelTask):
     """Rows of a text, or a pair of texts, and its class: a name or a whole number."""
 
     problem_type: ClassVar[str] = "single_label_classification"
-    answered: ClassVar[str] = "label"
+    label_field: ClassVar[str] = "label"
     metric: ClassVar[str] = "accuracy"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "micro_f1", "matthews")
     label_columns: ClassVar[Sequence[str]] = (
@@ -49,6 +49,10 @@ class TextClassification(LabelTask):
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each class has the same share in the loss, however many of the used training rows it has."""
 
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        return 1
+
     def wanted(self, row: Row) -> bool:
         return self.labels is None or self.target(row) in self.labels
 
@@ -57,7 +61,7 @@ class TextClassification(LabelTask):
             return "the label is a list; task=multi_label_classification takes several labels of a row"
         return None if self.target(row) else "the label is empty"
 
-    def doubt(self, rows: Sequence[Row]) -> str | None:
+    def dataset_problem(self, rows: Sequence[Row]) -> str | None:
         there = {self.target(row) for row in rows}
         for label in self.labels or ():
             if label not in there:
@@ -81,9 +85,9 @@ class TextClassification(LabelTask):
     def strata(self, rows: Sequence[Row]) -> list[str]:
         return [self.target(row) for row in rows]
 
-    def weights(self, rows: Sequence[Row]) -> list[float]:
+    def row_weights(self, rows: Sequence[Row]) -> list[float]:
         if self.class_weights == "none":
-            return super().weights(rows)
+            return super().row_weights(rows)
         counts = Counter(self.target(row) for row in rows)
         return [len(rows) / (len(counts) * counts[self.target(row)]) for row in rows]
 
@@ -101,7 +105,7 @@ class TextClassification(LabelTask):
     def chosen(self, scores: Scores) -> list[str]:
         return [max(scores, key=lambda label: scores[label])]
 
-    def told_of(self, scores: Scores) -> Answer:
+    def answer_from(self, scores: Scores) -> Answer:
         (label,) = self.chosen(scores)
         return {"label": label, "score": round(scores[label], 6)}
 
@@ -114,10 +118,10 @@ class TextClassification(LabelTask):
     def in_words(self, row: Row | None, answer: Answer, target: str) -> tuple[str, str]:
         return target, answer["label"]
 
-    def shown(self, answers: Sequence[Answer], targets: Sequence[str]) -> list[Shown]:
+    def report_parts(self, answers: Sequence[Answer], targets: Sequence[str]) -> list[ReportPart]:
         pairs = Counter((target, answer["label"]) for answer, target in zip(answers, targets, strict=True))
         names = in_order({name for pair in pairs for name in pair})
-        found: list[Shown] = [
+        found: list[ReportPart] = [
             Matrix("Confusion", names, names, [[pairs[right, ours] for ours in names] for right in names])
         ]
         wrong = [(*pair, count) for pair, count in pairs.most_common() if len(set(pair)) == 2]

@@ -9,7 +9,7 @@ from pydantic import ValidationInfo, field_validator
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row
+from ulmfit_style.tasks.base import IGNORED, Answer, Architecture, Column, Feature, Row
 from ulmfit_style.tasks.generation import SLOT, GenerationTask, end_of, first_of, ids_of
 from ulmfit_style.tasks.text import TEXT_COLUMNS
 
@@ -33,8 +33,8 @@ class TextGeneration(GenerationTask):
     """Rows of a prompt and its completion, of the messages of a chat, or of a document."""
 
     metric: ClassVar[str] = "token_accuracy"
-    answered: ClassVar[str] = "generated_text"
-    going_on: ClassVar[str] = "{text}"
+    answer_field: ClassVar[str] = "generated_text"
+    default_prompt: ClassVar[str] = "{text}"
 
     form: Literal["completions", "messages", "documents"] = "completions"
     """What a row is. completions: a prompt and a completion, which alone is learnt. messages: a list of messages, each
@@ -56,10 +56,10 @@ class TextGeneration(GenerationTask):
     def long_texts(self) -> str:
         return "read in pieces" if self.form == "documents" else "cut at their beginning"
 
-    def suited(self, model_type: str) -> Self:
-        task = super().suited(model_type)
+    def for_architecture(self, architecture: Architecture) -> Self:
+        task = super().for_architecture(architecture)
         if not task._causal and self.form != "completions":
-            kind = f"a model of type '{model_type}' has an encoder, and goes on from no text"
+            kind = f"a model of type '{architecture.model_type}' has an encoder, and goes on from no text"
             raise UserError(f"task.form={self.form}: {kind}; take a decoder, such as model=gpt2")
         return task
 
@@ -74,9 +74,15 @@ class TextGeneration(GenerationTask):
             return {}
         return {"completion": Column("task.completion", self.completion, COMPLETION_COLUMNS)}
 
-    def problem(self, row: Row) -> str | None:
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        if "messages" in columns:
+            return {"form": "messages"}
+        return {} if "prompt" in columns and columns.keys() & {"completion", "response"} else None
+
+    def row_problem(self, row: Row) -> str | None:
         if self.form != "messages":
-            return super().problem(row)
+            return super().row_problem(row)
         wrong = _wrong_messages(row.fields["text"])
         if wrong is None and row.fields["text"][-1]["role"] != "assistant":
             return "the last message is not the assistant's, so there is nothing to learn"
@@ -109,7 +115,7 @@ class TextGeneration(GenerationTask):
         elif not self._causal:
             return super().read(row, tokenizer, max_length)
         else:
-            text, first = (self.prompt or self.going_on).replace(SLOT, self.source(row)), first_of(tokenizer)
+            text, first = (self.prompt or self.default_prompt).replace(SLOT, self.source(row)), first_of(tokenizer)
         blanks = text[len(text.rstrip(" ")) :]
         ids = ids_of(tokenizer, text.rstrip(" "))
         room = max_length - len(first)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 
-from ulmfit_style.tasks.base import Answer, Feature, Reference, Row, Scatter, Shown, Subject
+from ulmfit_style.tasks.base import Answer, ExplainedPart, Feature, Reference, ReportPart, Row, Scatter
 from ulmfit_style.tasks.text import TextTask, plain
 
 if TYPE_CHECKING:
@@ -24,11 +24,19 @@ class TextRegression(TextTask):
 
     metric: ClassVar[str] = "pearson"
     rankings: ClassVar[Sequence[str]] = ("spearman",)
-    answering: ClassVar[Sequence[str]] = ("long_documents", "overlap")
+    answer_options: ClassVar[Sequence[str]] = ("long_documents", "overlap")
     label_columns: ClassVar[Sequence[str]] = (
         *("score", "label", "rating", "stars", "target", "value", "similarity"),
         *("점수", "평점", "별점"),
     )
+
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        try:
+            numbers = [float(plain(label)) for label in labels]
+        except ValueError:
+            return 0
+        return 2 if all(map(math.isfinite, numbers)) and any(number % 1 for number in numbers) else 0
 
     def label_problem(self, row: Row) -> str | None:
         try:
@@ -37,7 +45,7 @@ class TextRegression(TextTask):
             number = math.nan
         return None if math.isfinite(number) else f"the label '{plain(row.fields['label'])}' is not a number"
 
-    def doubt(self, rows: Sequence[Row]) -> str | None:
+    def dataset_problem(self, rows: Sequence[Row]) -> str | None:
         if len({self.target(row) for row in rows}) == 1:
             return f"every row has the number {self.target(rows[0]):g}; there is nothing to learn"
         return None
@@ -51,7 +59,7 @@ class TextRegression(TextTask):
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {"problem_type": "regression", "num_labels": 1, "id2label": {0: "value"}, "label2id": {"value": 0}}
 
-    def start(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
+    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
         # A fresh head says about 0, give or take little. It starts at the numbers' mean and with their spread instead,
         # or the few steps of a small data set would be spent on getting there.
         import torch
@@ -78,10 +86,10 @@ class TextRegression(TextTask):
         values: list[float] = model(**batch).logits.float().squeeze(-1).tolist()
         return values
 
-    def subjects(
+    def explained_parts(
         self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
-    ) -> list[Subject]:
-        return [Subject("value", part, lambda logits: logits[:, 0]) for part in range(len(features))]
+    ) -> list[ExplainedPart]:
+        return [ExplainedPart("value", part, lambda logits: logits[:, 0]) for part in range(len(features))]
 
     def merge(self, row: Row, features: Sequence[Feature], said: Sequence[float]) -> Answer:
         return {"value": round(sum(said) / len(said), 6)}
@@ -119,7 +127,7 @@ class TextRegression(TextTask):
     def in_words(self, row: Row | None, answer: Answer, target: float) -> tuple[str, str]:
         return f"{target:g}", f"{answer['value']:.3g}"
 
-    def shown(self, answers: Sequence[Answer], targets: Sequence[float]) -> list[Shown]:
+    def report_parts(self, answers: Sequence[Answer], targets: Sequence[float]) -> list[ReportPart]:
         return [Scatter("Answered beside right numbers", targets, _values(answers))]
 
 

@@ -14,7 +14,18 @@ from pydantic import Field
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks import tagging
-from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Listing, Row, Shown, Subject, Task
+from ulmfit_style.tasks.base import (
+    IGNORED,
+    Answer,
+    Architecture,
+    Column,
+    ExplainedPart,
+    Feature,
+    Listing,
+    ReportPart,
+    Row,
+    Task,
+)
 from ulmfit_style.tasks.tagging import OUTSIDE, Entity, Range, Unit
 from ulmfit_style.tasks.text import TEXT_COLUMNS
 from ulmfit_style.tasks.windows import windows
@@ -56,7 +67,7 @@ class TokenClassification(Task):
 
     metric: ClassVar[str] = "micro_f1"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "strict_f1", "precision", "recall")
-    answering: ClassVar[Sequence[str]] = ("aggregation", "overlap")
+    answer_options: ClassVar[Sequence[str]] = ("aggregation", "overlap")
 
     text: Annotated[str | None, Unhashed] = None
     """The column of the words, a list, or of the text; null: found by its name (tokens, words, text ...). The columns
@@ -79,7 +90,7 @@ class TokenClassification(Task):
     def long_texts(self) -> str:
         return "read in windows that overlap"
 
-    def auto_class(self, model_type: str) -> str:
+    def auto_class(self, architecture: Architecture) -> str:
         return "AutoModelForTokenClassification"
 
     def inputs(self) -> dict[str, Column]:
@@ -89,7 +100,13 @@ class TokenClassification(Task):
         hint = "; a file with a word and its tag a line is called .conll"
         return {"label": Column("task.label", self.label, LABEL_COLUMNS, hint)}
 
-    def problem(self, row: Row) -> str | None:
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        entries = (entry for label in labels if isinstance(label, list) for entry in label)
+        words = any(isinstance(text, list) for text in texts)
+        return 3 if words or any(isinstance(entry, (dict, list)) for entry in entries) else 0
+
+    def row_problem(self, row: Row) -> str | None:
         text, label = row.fields["text"], row.fields["label"]
         if not isinstance(label, list):
             return "the label is neither a list of tags nor one of entities"
@@ -121,7 +138,7 @@ class TokenClassification(Task):
                 return f"word {number}, '{word}', has the tag '{tag}'; a tag is {shape}"
         return "the tags are of two schemes, IOBES and BILOU" if tagging.mixed(tags) else None
 
-    def doubt(self, rows: Sequence[Row]) -> str | None:
+    def dataset_problem(self, rows: Sequence[Row]) -> str | None:
         if not any(map(self._entities, rows)):
             return "no row has an entity; is task.label the column of the tags?"
         tags = [self._tags(row) for row in rows if _is_words(row)]
@@ -245,9 +262,9 @@ class TokenClassification(Task):
         tell = _each if self.aggregation == "none" else _grouped
         return {**answer, "entities": tell(text, pieces, found)}
 
-    def subjects(
+    def explained_parts(
         self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
-    ) -> list[Subject]:
+    ) -> list[ExplainedPart]:
         """Return each entity, read from the window that has its first token: the tags that its tokens have there."""
         found = []
         for entity in answer["entities"]:
@@ -263,11 +280,11 @@ class TokenClassification(Task):
                 ]
                 if places:
                     name = f"{kind}: {entity['word']}"
-                    found.append(Subject(name, part, partial(_likeliest, places=places, outputs=outputs)))
+                    found.append(ExplainedPart(name, part, partial(_likeliest, places=places, outputs=outputs)))
                     break
         return found
 
-    def told(self, answer: Answer) -> Any:
+    def returned(self, answer: Answer) -> Any:
         """Return the entities of a text."""
         return answer["entities"]
 
@@ -291,7 +308,7 @@ class TokenClassification(Task):
 
         return entities.intervals(*_sides(answers, targets))
 
-    def report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
+    def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
         from ulmfit_style.metrics import entities
 
         return entities.report(*_sides(answers, targets))
@@ -313,9 +330,11 @@ class TokenClassification(Task):
         return told or NO_ENTITY, said or NO_ENTITY
 
     def confidence(self, answer: Answer, target: Any) -> float | None:
-        return max((score for score, is_right in self.claims([answer], [target]) if not is_right), default=None)
+        return max(
+            (score for score, is_right in self.calibration_pairs([answer], [target]) if not is_right), default=None
+        )
 
-    def claims(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
+    def calibration_pairs(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
         """Return how sure the model is of each entity; none where tokens stand by themselves."""
         found = []
         for answer, target in zip(answers, targets, strict=True):
@@ -325,7 +344,7 @@ class TokenClassification(Task):
                 found += [(score, one in right) for score, one in zip(scores, ours, strict=True)]
         return found
 
-    def shown(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[Shown]:
+    def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
         became: Counter[tuple[str, str]] = Counter()
         there, hits, told = Counter[int](), Counter[int](), Counter[int]()
         for answer, target in zip(answers, targets, strict=True):

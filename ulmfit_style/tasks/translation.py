@@ -27,7 +27,7 @@ class Translation(GenerationTask):
     """Rows of a text and its translation."""
 
     metric: ClassVar[str] = "chrf"
-    answered: ClassVar[str] = "translation_text"
+    answer_field: ClassVar[str] = "translation_text"
 
     source_language: str
     """The language of the text, as the file has it: the column `en`, or `en` in {"translation": {"en": ..., ...}}."""
@@ -42,7 +42,7 @@ class Translation(GenerationTask):
     """The column of the translation; null: found by its name (the language, translation, target ...)."""
 
     @property
-    def going_on(self) -> str:  # type: ignore[override]  # it depends on the languages
+    def default_prompt(self) -> str:  # type: ignore[override]  # it depends on the languages
         return f"{self.source_language}: {{text}}\n{self.target_language}: "
 
     def inputs(self) -> dict[str, Column]:
@@ -52,7 +52,14 @@ class Translation(GenerationTask):
         names = (self.target_language.casefold(), BOTH, "target", "tgt")
         return {"translation": Column("task.translation", self.translation, names)}
 
-    def problem(self, row: Row) -> str | None:
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        pair = row[columns[BOTH]] if BOTH in columns else None
+        if not isinstance(pair, dict) or len(pair) != 2:
+            return None
+        return dict(zip(("source_language", "target_language"), pair, strict=True))
+
+    def row_problem(self, row: Row) -> str | None:
         for field, language in (("text", self.source_language), ("translation", self.target_language)):
             there = row.fields[field]
             if isinstance(there, dict) and language not in there:
@@ -115,8 +122,8 @@ class Translation(GenerationTask):
             found += like
         return found[0], found[1]
 
-    def untrained(self, row: Row) -> dict[str, Answer]:
-        return {"the text, not translated": {self.answered: self.source(row)}}
+    def baseline_answers(self, row: Row) -> dict[str, Answer]:
+        return {"the text, not translated": {self.answer_field: self.source(row)}}
 
     def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
         from ulmfit_style.metrics import generation
@@ -131,7 +138,7 @@ class Translation(GenerationTask):
     def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         from ulmfit_style.metrics import generation
 
-        return generation.chrf_points([answer[self.answered] for answer in answers], targets)
+        return generation.chrf_points([answer[self.answer_field] for answer in answers], targets)
 
     def of_means(self, means: Array) -> Array:
         from ulmfit_style.metrics import generation

@@ -1,4 +1,4 @@
-"""The order in which rows are trained."""
+"""Datasets of encoded rows, the order in which they are trained, and how rows become a batch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, final
 
 import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ulmfit_style.data.tokens import Integers
+from ulmfit_style.tasks.base import IGNORED, Feature
 
 POOL = 50
 """Batches' worth of rows that are sorted by length together."""
-
-
-Integers = np.ndarray[Any, np.dtype[np.int32]]
 
 
 class Rows(Protocol):
@@ -28,13 +31,13 @@ class Rows(Protocol):
     def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
 
 
-def passes(steps: int, rows: int, batch_size: int) -> float:
-    """Return how many times so many steps go through the rows: the Trainer takes a begun step for a whole one."""
+def epochs_for(steps: int, rows: int, batch_size: int) -> float:
+    """Return the epochs that take a number of steps: the Trainer counts a begun step as a whole one."""
     return (steps - 0.5) / math.ceil(rows / batch_size)
 
 
 @final
-class Encoded(list[Any]):
+class EncodedDataset(list[Any]):
     """Encoded rows in memory."""
 
     @property
@@ -44,11 +47,11 @@ class Encoded(list[Any]):
 
 
 @final
-class Mixed:
-    """Rows, and rows of another kind among them: each of these again and again, or some of them, as their share wants.
+class MixedDataset:
+    """Rows with other rows mixed in: each of these several times, or only some of them, to make up their share.
 
     Args:
-        ratio: The share of the others in the whole.
+        ratio: The share of the other rows in the whole.
     """
 
     def __init__(self, rows: Rows, others: Rows, ratio: float) -> None:
@@ -68,15 +71,15 @@ class Mixed:
 
 
 @final
-class Ordered(Dataset[Any]):
-    """Rows in a random order that is a pure function of (seed, phase, epoch), rows of like length together.
+class ShuffledDataset(Dataset[Any]):
+    """Rows in a random order that is a pure function of (seed, phase, epoch), rows of similar length together.
 
     Read from first to last, so that workers, processes and a resumed run need no random state to see the same batches:
     the order of the Trainer's own length-grouped sampler depends on torch's global one, and is lost on resume.
 
     Args:
-        multiple: How many rows several processes take together, or 1. What a short last batch lacks of that is blanks
-            (`RecipeTrainer`): accelerate would repeat rows instead, and these would count twice.
+        multiple: How many rows several processes take together, or 1. A short last batch is filled with blank rows:
+            accelerate would repeat rows instead, and these would count twice.
     """
 
     def __init__(self, rows: Rows, batch_size: int, seed: int, phase: int, multiple: int = 1) -> None:
@@ -90,7 +93,7 @@ class Ordered(Dataset[Any]):
         return float(self._lengths.mean()) * self.batch_size
 
     def start_epoch(self, epoch: int) -> None:
-        """Take the order, and where rows have them the masks, of an epoch."""
+        """Take the order of an epoch, and its masks, where rows have them."""
         self.epoch = epoch
         self._order = self.order(epoch)
 
@@ -114,13 +117,31 @@ class Ordered(Dataset[Any]):
 
     def __getitem__(self, place: int) -> Any:
         blank = {"blank": True} if place >= len(self.rows) else {}
-        return {**self.rows[self._order[place % len(self.rows)]], "turn": (1 + self.phase, self.epoch), **blank}
+        return {**self.rows[self._order[place % len(self.rows)]], "phase_epoch": (1 + self.phase, self.epoch), **blank}
 
 
 def without_blanks(collate: Callable[[Sequence[Any]], dict[str, Any]], rows: Sequence[Any]) -> dict[str, Any]:
-    """Collate the rows that are no blanks; of nothing but blanks one, in a batch that says by `blank` that it is none.
+    """Collate the rows that are not blank; if all are, one of them, in a batch that is marked by `blank`.
 
     A process that has no row left in an optimizer step still takes part in it, or the others would wait.
     """
-    own = [row for row in rows if "blank" not in row]
-    return collate(own) if own else {**collate(rows[:1]), "blank": True}
+    real = [row for row in rows if "blank" not in row]
+    return collate(real) if real else {**collate(rows[:1]), "blank": True}
+
+
+def collate(features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+    """Pad features to the longest; `weight` and `bytes` become tensors (batch,).
+
+    So do `labels` of one number each; lists of labels become (batch, labels), padded with `IGNORED`.
+    """
+    inputs = [{name: feature[name] for name in tokenizer.model_input_names if name in feature} for feature in features]
+    batch: dict[str, torch.Tensor] = dict(tokenizer.pad(inputs, return_tensors="pt"))
+    for name in ("labels", "weight", "bytes"):
+        if name in features[0]:
+            values = [feature[name] for feature in features]
+            if isinstance(values[0], list):
+                labels, side = [torch.tensor(value) for value in values], tokenizer.padding_side
+                batch[name] = pad_sequence(labels, batch_first=True, padding_value=IGNORED, padding_side=side)
+            else:
+                batch[name] = torch.tensor(values)
+    return batch

@@ -57,7 +57,12 @@ def classifier(config: Config, task: Task) -> None:
     _check_head(config, task, model_type)
     _check_groups(config, task)
     _check_options(config, "finetune", options)
-    _check_length(config, "finetune", options.max_length, task.suited(model_type).reach(options.max_length))
+    _check_length(
+        config,
+        "finetune",
+        options.max_length,
+        task.for_architecture(architectures.architecture(model_type)).positions_needed(options.max_length),
+    )
 
 
 def _check_options(config: Config, stage: str, options: LanguageModelling | Finetune) -> None:
@@ -95,7 +100,7 @@ def _check_reporting(stage: str, options: LanguageModelling | Finetune) -> None:
 
 
 def _check_head(config: Config, task: Task, model_type: str) -> None:
-    auto_class, kind = task.auto_class(model_type), type(task).__name__
+    auto_class, kind = task.auto_class(architectures.architecture(model_type)), type(task).__name__
     if config.model.decoder is not None:
         _check_decoder(config, task, model_type)
     elif not architectures.has_head(auto_class, model_type):
@@ -123,7 +128,7 @@ def _check_decoder(config: Config, task: Task, model_type: str) -> None:
     option, remedy = f"model.decoder={config.model.decoder}", "take model.decoder=null"
     if architectures.is_encoder_decoder(model_type) or architectures.is_causal(model_type):
         raise UserError(f"{option}: a model of type '{model_type}' writes by itself; {remedy}")
-    if task.auto_class(model_type) != architectures.ENCODER_DECODER:
+    if task.auto_class(architectures.architecture(model_type)) != architectures.ENCODER_DECODER:
         raise UserError(f"{option}: {type(task).__name__} wants no text that a decoder could write; {remedy}")
     if config.finetune.pooling != "default":
         raise UserError(f"{option}: finetune.pooling={config.finetune.pooling} is for a head, and this is a decoder")
@@ -136,7 +141,10 @@ def _check_decoder(config: Config, task: Task, model_type: str) -> None:
         raise UserError(
             f"{option}: a model of type '{own}' has no cross-attention, so it cannot be a decoder; {others}"
         )
-    written, positions = task.suited(model_type).reach(0), checkpoints.positions(checkpoint)
+    written, positions = (
+        task.for_architecture(architectures.architecture(model_type)).positions_needed(0),
+        checkpoints.positions(checkpoint),
+    )
     if written > positions:
         raise UserError(f"{option}: writes {positions:,} tokens at most, and task.max_target_length={written}")
 
@@ -155,13 +163,15 @@ def _check_groups(config: Config, task: Task) -> None:
     import transformers
     from transformers import AutoConfig
 
-    from ulmfit_style.models.layers import EMBEDDINGS, groups
+    from ulmfit_style.models.layers import EMBEDDINGS, layer_groups
 
     if config.model.architecture is None:
         architecture = AutoConfig.from_pretrained(checkpoints.resolve(config.model).directory, trust_remote_code=False)
     else:
         architecture = AutoConfig.for_model(**config.model.architecture)
     with torch.device("meta"):
-        model = getattr(transformers, task.auto_class(architecture.model_type)).from_config(architecture)
+        model = getattr(transformers, task.auto_class(architectures.architecture(architecture.model_type))).from_config(
+            architecture
+        )
     # Embeddings have no adapters.
-    thawed(options, [name for name in groups(model, ()) if not options.lora_rank or name != EMBEDDINGS])
+    thawed(options, [name for name in layer_groups(model, ()) if not options.lora_rank or name != EMBEDDINGS])

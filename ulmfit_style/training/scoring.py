@@ -1,86 +1,126 @@
-"""How a model is scored on a split: the measuring that `finetune` and `evaluate` share.
-
-Several processes share the rows, and each gets all that was found: every one of them has to call these functions.
-"""
+"""How a model answers rows, and how it is scored on them: what training, evaluation and prediction share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar, final
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ulmfit_style import processes
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.console import progress, say
-from ulmfit_style.tasks.base import Answer, Row, Task
-from ulmfit_style.training.answers import answers, likelihoods
+from ulmfit_style.models.architectures import architecture
+from ulmfit_style.tasks.base import Answer, Feature, Row, Task
+from ulmfit_style.training.batching import collate
+
+WINDOW = 2048
+"""Rows that are in memory at once, and within which features are sorted by length."""
+
+BATCH = 64
+"""Features in a forward pass."""
+
+T = TypeVar("T")
+
+Advance = Callable[[int, int], None]
+"""Called after each batch with the number of further rows, and how many of them are longer than `max_length`."""
 
 
-def metric(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    rows: Sequence[Row],
-    max_length: int,
-    name: str | None = None,
-) -> float:
-    """Return one score alone.
+def _ignore(rows: int, long: int) -> None:
+    """Report no progress."""
 
-    Args:
-        max_length: Tokens per feature.
-        name: Which one; None for that of the task.
+
+@final
+@dataclass(frozen=True)
+class Scorer:
+    """A model with its tokenizer and task, which answers rows and is scored on them.
+
+    `answers` and `likelihoods` work on the rows of this process. `outputs`, `metric` and `score` share the rows among
+    all processes, and return the whole result in each: every process has to call them.
     """
-    found = scorable(model, tokenizer, task, rows, max_length)
-    return task.score(found, [task.target(row) for row in rows])[name or task.metric]
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    task: Task
+    max_length: int
+    """Tokens per feature."""
+
+    @torch.inference_mode()
+    def answers(self, rows: Iterable[Row], advance: Advance = _ignore) -> Iterator[Answer]:
+        """Yield the answer to each row, in order."""
+        task = self.task.for_architecture(architecture(self.model.config.model_type))
+        for window in _batched(rows, WINDOW):
+            encoded = [task.encode(row, self.tokenizer, self.max_length, None) for row in window]
+            outputs = self._outputs_of(encoded, partial(task.answer, self.model, self.tokenizer), advance)
+            yield from map(task.merge, window, encoded, outputs)
+
+    @torch.inference_mode()
+    def likelihoods(self, rows: Iterable[Row], advance: Advance = _ignore) -> Iterator[dict[str, float]]:
+        """Yield `Task.likelihoods` of the right answer to each row, summed over its features."""
+        task = self.task.for_architecture(architecture(self.model.config.model_type))
+        label2id: Any = self.model.config.label2id
+        for window in _batched(rows, WINDOW):
+            encoded = [task.encode(row, self.tokenizer, self.max_length, label2id) for row in window]
+            for features in self._outputs_of(encoded, partial(task.likelihoods, self.model), advance):
+                yield {name: sum(feature[name] for feature in features) for name in features[0]}
+
+    def outputs(self, rows: Sequence[Row], advance: Advance = _ignore) -> list[Answer]:
+        """Return what the task is scored by for each row: its answer, the likelihood of the right one, or both."""
+        kinds = {"answers": self.answers, "likelihoods": self.likelihoods}
+        share = processes.share(rows)
+        outputs = zip(*(kinds[kind](share, advance) for kind in self.task.scored_by()), strict=True)
+        return processes.joined([{name: value for part in parts for name, value in part.items()} for parts in outputs])
+
+    def metric(self, rows: Sequence[Row], name: str | None = None) -> float:
+        """Return one score; `name` is None for the task's own metric."""
+        return self.task.score(self.outputs(rows), list(map(self.task.target, rows)))[name or self.task.metric]
+
+    def score(self, rows: Sequence[Row], split: str) -> tuple[dict[str, Any], list[Prediction]]:
+        """Return the metrics of a split, as metrics.json has them, and the prediction for each row."""
+        long = 0
+
+        def advance(rows: int, long_rows: int) -> None:
+            nonlocal long
+            long += long_rows
+            steps.advance(rows)
+
+        kinds = len(self.task.scored_by())
+        with progress(f"scoring {split}", len(processes.share(rows)) * kinds) as steps:
+            outputs = self.outputs(rows, advance)
+        if long := sum(processes.from_all(long)) // kinds:
+            treatment = f"longer than {self.max_length} tokens, and were {self.task.long_texts}"
+            say(f"  {split}: {long:,} of {len(rows):,} rows are {treatment}")
+        metrics = self.task.measure(outputs, list(map(self.task.target, rows)))
+        return metrics, predictions.of(split, self.task, rows, outputs)
+
+    def _outputs_of(
+        self,
+        encoded: Sequence[Sequence[Feature]],
+        forward: Callable[[dict[str, torch.Tensor]], list[Any]],
+        advance: Advance,
+    ) -> list[list[Any]]:
+        """Return the output for each feature of each row, computed in batches of features of similar length."""
+        self.model.eval()
+        outputs: list[list[Any]] = [[None] * len(features) for features in encoded]
+        places = [(row, number) for row, features in enumerate(encoded) for number in range(len(features))]
+        places.sort(key=lambda place: len(encoded[place[0]][place[1]]["input_ids"]))
+        for batch in _batched(places, BATCH):
+            features = [encoded[row][number] for row, number in batch]
+            tensors = {name: tensor.to(self.model.device) for name, tensor in collate(features, self.tokenizer).items()}
+            for (row, number), output in zip(batch, forward(tensors), strict=True):
+                outputs[row][number] = output
+            first = [feature for feature, (_, number) in zip(features, batch, strict=True) if number == 0]
+            advance(len(first), sum(feature["long"] for feature in first))
+        return outputs
 
 
-def score(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    rows: Sequence[Row],
-    max_length: int,
-    split: str,
-) -> tuple[dict[str, Any], list[Prediction]]:
-    """Return what metrics.json tells of a split, and every prediction.
-
-    Args:
-        max_length: Tokens per feature.
-    """
-    longer = 0
-
-    def done(rows: int, long: int) -> None:
-        nonlocal longer
-        longer += long
-        steps.advance(rows)
-
-    with progress(f"scoring {split}", len(processes.share(rows)) * len(task.scored_by())) as steps:
-        found = scorable(model, tokenizer, task, rows, max_length, done)
-    longer = sum(processes.from_all(longer)) // len(task.scored_by())
-    if longer:
-        told = f"longer than {max_length} tokens, and were {task.long_texts}"
-        say(f"  {split}: {longer:,} of {len(rows):,} rows are {told}")
-    return task.measure(found, [task.target(row) for row in rows]), predictions.of(split, task, rows, found)
-
-
-def scorable(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    rows: Sequence[Row],
-    max_length: int,
-    done: Callable[[int, int], None] = lambda rows, long: None,
-) -> list[Answer]:
-    """Return what scoring needs of each row: the model's answer, what it makes of the right one, or both.
-
-    Args:
-        done: As for `answers`, of the rows of this process.
-    """
-    kinds = {"answers": answers, "likelihoods": likelihoods}
-    own = processes.share(rows)
-    found = [kinds[kind](model, tokenizer, task, own, max_length, done) for kind in task.scored_by()]
-    return processes.joined(
-        [{name: value for part in parts for name, value in part.items()} for parts in zip(*found, strict=True)]
-    )
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Do what `itertools.batched` does, which Python 3.11 lacks."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

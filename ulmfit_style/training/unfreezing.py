@@ -11,7 +11,7 @@ from ulmfit_style.config.stages import Finetune
 from ulmfit_style.errors import UserError
 
 if TYPE_CHECKING:
-    from ulmfit_style.models.layers import Layers
+    from ulmfit_style.models.layers import LayerGroups
     from ulmfit_style.training.phases import Phase
 
 
@@ -26,14 +26,14 @@ def thawed(options: Finetune, names: Sequence[str]) -> list[tuple[str, Sequence[
     Raises:
         UserError: if the model has fewer groups, or there are fewer steps than phases.
     """
-    from ulmfit_style.models.lora import everything
+    from ulmfit_style.models.lora import full_phase_title
 
     if highest(options) > len(names):
         raise UserError(
             f"finetune.unfreeze={spelled(options.unfreeze)}: the model has {len(names)} layer groups "
             f"({', '.join(names)}); give smaller numbers, or all"
         )
-    every = (everything(options), names)
+    every = (full_phase_title(options), names)
     if options.unfreeze == "chain_thaw":
         *lower, head = names
         phases = [*((f"{group} alone", [group]) for group in (head, *lower)), every]
@@ -56,7 +56,7 @@ def _passes(options: Finetune, phases: int, rows: int) -> list[float]:
     `max_steps` bounds all of them together, so that recipes of one phase and of several compare; none before the last
     takes more than an equal share.
     """
-    from ulmfit_style.training.batching import passes
+    from ulmfit_style.training.batching import epochs_for
 
     times = [*[1.0] * (phases - 1), options.epochs]
     if options.max_steps is None:
@@ -65,12 +65,12 @@ def _passes(options: Finetune, phases: int, rows: int) -> list[float]:
     before = min(whole, options.max_steps // phases)
     bounds = [*[before] * (phases - 1), options.max_steps - before * (phases - 1)]
     return [
-        own if own * whole <= steps else passes(steps, rows, options.batch_size)
+        own if own * whole <= steps else epochs_for(steps, rows, options.batch_size)
         for own, steps in zip(times, bounds, strict=True)
     ]
 
 
-def phases(options: Finetune, layers: Layers, rows: int) -> list[Phase]:
+def phases(options: Finetune, layers: LayerGroups, rows: int) -> list[Phase]:
     """Return what is thawed in which order.
 
     Raises:

@@ -1,0 +1,172 @@
+"""A tiny recipe of every kind of task, which `finetune` runs once in a session (the fixture `trained`)."""
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from samples import GOOD, conll, jsonl, questions, reviews, sentences, squad, tag
+
+from ulmfit_style.artefacts.directory import METRICS
+from ulmfit_style.cli.compose import compose
+from ulmfit_style.tasks import tagging
+from ulmfit_style.tasks.base import Task
+
+NOUNS = [noun for noun in ("film", "plot", "story", "actor") for _ in range(30)]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A recipe of one kind of task that `finetune` has run. Nothing may be changed in its folders."""
+
+    kind: str
+    overrides: list[str]
+    """What to type after a stage, to mean this recipe and its artefacts."""
+    folder: Path
+    """Holds the data and `runs`."""
+    file: Path
+    """Rows that can be answered, most of them those of training."""
+
+    @property
+    def runs(self) -> Path:
+        """The folder of the artefacts."""
+        return self.folder / "runs"
+
+    @property
+    def directory(self) -> Path:
+        """The artefact of the fine-tuned model."""
+        return (self.runs / "default" / "finetune").resolve()
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What stands in the model's metrics.json."""
+        found: dict[str, Any] = json.loads((self.directory / METRICS).read_text())
+        return found
+
+    @property
+    def task(self) -> Task:
+        """The task of the recipe."""
+        task = compose(self.overrides).task
+        assert task is not None
+        return task
+
+
+def _classification(folder: Path) -> list[str]:
+    """One good review in five is called bad, so that no score is perfect."""
+    rows = [
+        (text, "bad" if number % 10 == 3 else label, film) for number, (text, label, film) in enumerate(reviews(120))
+    ]
+    with (folder / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("review", "stars", "film"), *rows])
+    path = f"task.path={folder / 'rows.csv'}"
+    return ["task=text_classification", path, "task.text=review", "task.label=stars", "compare=false"]
+
+
+def _rows(task: str, rows: list[dict[str, Any]], *options: str) -> Callable[[Path], list[str]]:
+    return lambda folder: [f"task={task}", f"task.path={jsonl(folder / 'rows.jsonl', rows)}", *options]
+
+
+def _pairs(folder: Path) -> list[str]:
+    rows = [{"a": text, "b": "the film", "label": label} for text, label, _ in reviews(120)]
+    columns = ["task.text=a", "task.text_pair=b", "task.class_weights=balanced"]
+    return _rows("text_classification", rows[:110] + rows[111::2], *columns)(folder)
+
+
+def _entities(folder: Path) -> list[str]:
+    """Training rows are words, test rows are texts."""
+    texts = []
+    for words in sentences(30, seed=1):
+        places = [
+            (start := len(" ".join([*words[:number], ""])), start + len(word)) for number, word in enumerate(words)
+        ]
+        spans = [[places[one.start][0], places[one.end - 1][1], one.type] for one in tagging.entities(tag(words))]
+        texts.append({"text": " ".join(words), "entities": spans})
+    train, test = conll(folder / "rows.conll", sentences(120)), jsonl(folder / "test.jsonl", texts)
+    return ["task=token_classification", f"task.path={{train: {train}, test: {test}}}"]
+
+
+def _questions(folder: Path) -> list[str]:
+    train, test = squad(folder / "rows.json", questions(150)), jsonl(folder / "test.jsonl", questions(40, seed=1))
+    return ["task=question_answering", f"task.path={{train: {train}, test: {test}}}"]
+
+
+def _summary(text: str) -> str:
+    words = text.split()
+    return f"{words[1]} is {'moving' if words[-1] in GOOD else 'dreadful'}"
+
+
+RECIPES: dict[str, tuple[str, Callable[[Path], list[str]], list[str]]] = {
+    "text classification": ("checkpoint", _classification, ["finetune.epochs=10"]),
+    "pairs": ("checkpoint", _pairs, ["finetune.epochs=10"]),
+    "several labels": (
+        "checkpoint",
+        _rows(
+            "multi_label_classification",
+            [{"text": text, "tags": [label, *["plot"] * ("plot" in text)]} for text, label, _ in reviews(160)],
+        ),
+        ["finetune.epochs=20"],
+    ),
+    "numbers": (
+        "checkpoint",
+        _rows(
+            "text_regression", [{"text": text, "score": 70 + 20 * (label == "good")} for text, label, _ in reviews(160)]
+        ),
+        ["finetune.epochs=12"],
+    ),
+    "entities": ("checkpoint", _entities, ["finetune.epochs=12", "finetune.max_length=20"]),
+    "questions": ("checkpoint", _questions, ["finetune.epochs=12", "finetune.max_length=40"]),
+    "summaries": (
+        "seq2seq_checkpoint",
+        _rows(
+            "summarization",
+            [{"document": text, "summary": _summary(text)} for text, _, _ in reviews(160)],
+            "task.max_target_length=8",
+        ),
+        ["finetune.epochs=30"],
+    ),
+    "translations": (
+        "causal_checkpoint",
+        _rows(
+            "translation",
+            [
+                {"translation": {"en": f"the {noun} number {number}", "de": f"a {noun} is moving"}}
+                for number, noun in enumerate(NOUNS)
+            ],
+            *("task.source_language=en", "task.target_language=de", "task.max_target_length=8"),
+        ),
+        ["finetune.epochs=25"],
+    ),
+    "completions": (
+        "causal_checkpoint",
+        _rows(
+            "text_generation",
+            [
+                {"prompt": f"the {noun} number {number} is", "completion": f"a {noun}"}
+                for number, noun in enumerate(NOUNS)
+            ],
+            "task.max_target_length=8",
+        ),
+        ["finetune.epochs=20"],
+    ),
+    "documents": (
+        "causal_checkpoint",
+        _rows(
+            "text_generation",
+            [{"text": f"{text} and {text} again"} for text, _, _ in reviews(120)],
+            *("task.form=documents", "task.max_target_length=16"),
+        ),
+        ["finetune.epochs=5", "finetune.max_length=20"],
+    ),
+}
+"""Of each kind the fixture of the checkpoint, what writes its data and names them, and how it is trained."""
+
+KINDS = list(RECIPES)
+
+
+def recipe(kind: str, folder: Path, checkpoint: Path) -> list[str]:
+    """Write the data of a kind to a folder, and return the overrides of its recipe."""
+    _, write, training = RECIPES[kind]
+    model = [f"model.checkpoint={checkpoint}", "model.sha256=null", f"runs={folder / 'runs'}", "adapt=none"]
+    return [*write(folder), *model, "finetune.learning_rate=1e-2", "finetune.max_length=32", *training]
