@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from samples import artefact, conll, jsonl, questions, reviews, sentences, squad
 
-from ulmfit_style import lineage, metrics
+from ulmfit_style import lineage
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.metrics import calibration
+from ulmfit_style.metrics import calibration, intervals
 
 SCRIPT = "<script>document.title = 'run';</script>"
 """What a text may hold, and is never run."""
@@ -281,7 +281,7 @@ def test_two_runs_side_by_side_are_paired_on_the_same_rows(chain: list[str]):
     assert headings(page)[:5] == ["Runs", "Scores", "Differences", "What they differ in", "Training"]
     found = [predictions.read(runs / name / "finetune", "test") for name in ("short", "default")]
     points = [[float(row["label"] == row["target"]) for row in rows] for rows in found]
-    gain, low, high = metrics.difference(*points)
+    gain, low, high = intervals.difference(*points)
     cells = re.search(
         r"<td>short less default</td>\s*<td[^>]*>(.*?)</td>\s*<td[^>]*>(.*?)</td>\s*<td[^>]*>(.*?)</td>", page
     )
