@@ -417,11 +417,6 @@ def test_a_token_that_cannot_be_sent_is_refused_and_not_printed(token: str, monk
     assert "hf_bro" not in str(refused.value)
 
 
-def test_a_pull_request_takes_no_tag() -> None:
-    with pytest.raises(UserError, match="a pull request has no tag before it is merged"):
-        compose(["hub.pull_request=true", "hub.tag=v1"])
-
-
 def test_a_model_that_is_not_finished_is_not_pushed(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (artefact / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"there is no finished model in .*make finetune"):
@@ -499,23 +494,6 @@ def test_pushing_twice_changes_nothing_and_a_tag_never_moves(hub: Hub, push: Run
     assert "tags do not move; nothing was uploaded" in push("hub.tag=v1").stderr
     assert hub.repos["me/reviews"].tags == {"v1": before}
     assert len(hub.repos["me/reviews"].commits) == 3
-
-
-def test_a_pull_request_is_opened_once_and_leaves_the_branch(hub: Hub, push: Run, artefact: Path) -> None:
-    hub.repos["them/reviews"] = Repo(private=False)
-    options = ("hub.repo=them/reviews", "hub.private=false", "hub.pull_request=true")
-    done = push(*options)
-    assert done.returncode == 0, done.stderr
-    assert f"pushed: {hub.url}/them/reviews/discussions/1" in done.stdout
-    repo = hub.repos["them/reviews"]
-    assert repo.files == {}
-    assert set(repo.branches["refs/pr/1"][-1][1]) == UPLOADED
-    again = push(*options)
-    assert again.returncode == 0, again.stderr
-    assert list(repo.branches) == ["refs/pr/1"]
-    assert len(repo.branches["refs/pr/1"]) == 2
-    missing = push(*options, "hub.revision=trial")
-    assert "hub.revision=trial: there is no such branch of them/reviews to be merged into" in missing.stderr
 
 
 def test_another_model_leaves_nothing_of_the_one_before_but_what_others_put_there(
