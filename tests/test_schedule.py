@@ -1,10 +1,12 @@
 import math
 from fractions import Fraction
+from typing import get_args
 
 import pytest
 import torch
 from transformers import get_scheduler
 
+from ulmfit_style.config.stages import Schedule
 from ulmfit_style.training.schedule import peak, share, shares
 
 
@@ -73,7 +75,7 @@ def test_the_one_cycle_is_that_of_torch_at_every_step():
         theirs.step()
 
 
-@pytest.mark.parametrize("schedule", ["linear", "slanted", "cosine", "one_cycle", "constant"])
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 @pytest.mark.parametrize("ratio", [0, 0.1, 1])
 def test_every_rate_lies_between_nothing_and_its_peak(schedule, ratio: float):
     shares = [share(schedule, Fraction(step, 15), peak(schedule, ratio, 15)) for step in range(16)]
@@ -96,7 +98,7 @@ def test_the_rate_of_a_step_is_that_of_its_middle():
     assert shares("constant", 0, 4) == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("schedule", ["linear", "slanted", "cosine", "one_cycle", "constant"])
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 @pytest.mark.parametrize("ratio", [0, 0.1, 1])
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_no_step_has_a_rate_of_zero(schedule, ratio: float, steps: int):
