@@ -131,7 +131,8 @@ def test_what_is_asked_and_what_is_answered_enter_the_digest(tmp_path: Path):
 
 def test_class_weights_enter_the_fingerprint_and_names_of_columns_do_not():
     task = TextClassification(path="a.csv", text="a", text_pair="b", label="c", group="d", shots=3)
-    assert task.determinants() == {"class_weights": "none"}
+    assert task.determinants() == {}
+    assert task.model_copy(update={"class_weights": "balanced"}).determinants() == {"class_weights": "balanced"}
     assert MultiLabelClassification(path="a.csv", label_separator=";").determinants() == {}
 
 
