@@ -32,6 +32,7 @@ from transformers import (
     SqueezeBertForMaskedLM,
     set_seed,
 )
+from ulmfit_style.training.best import BestState
 
 from ulmfit_style import lineage
 from ulmfit_style.__main__ import main
@@ -45,7 +46,6 @@ from ulmfit_style.models.lora import add_adapters, merge
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import finetune, resolve
 from ulmfit_style.tasks.text_classification import TextClassification
-from ulmfit_style.training.best import BestState
 from ulmfit_style.training.phases import TrainingData, TrainingPlan, train
 from ulmfit_style.training.scoring import Scorer
 
