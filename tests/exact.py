@@ -25,7 +25,7 @@ from samples import (
     tiny_t5,
     with_sentinels,
 )
-from tiny_run import finetune_options
+from tiny_run import finetune_options, without_dropout
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -127,7 +127,7 @@ def untrained(kind: str, tiny: dict, **sizes: Any) -> PreTrainedModel:
     if kind == "summarisation":
         return T5ForConditionalGeneration(tiny_t5(tiny))
     if isinstance(task, GenerationTask):
-        return LlamaForCausalLM(LlamaConfig(**{name: size for name, size in tiny.items() if "dropout" not in name}))
+        return LlamaForCausalLM(LlamaConfig(**without_dropout(tiny)))
     head = task.head(task.classes(labelled(kind)))
     return getattr(transformers, task.auto_class(ENCODER)).from_config(BertConfig(**tiny, **head, **sizes))
 
@@ -139,9 +139,7 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
         model: Any = BertForMaskedLM(BertConfig(**tiny))
         objective: Any = MaskedLM(tokenizer, 0.15, seed=0)
         if kind == "causal language modelling":
-            model = LlamaForCausalLM(
-                LlamaConfig(**{name: size for name, size in tiny.items() if "dropout" not in name})
-            )
+            model = LlamaForCausalLM(LlamaConfig(**without_dropout(tiny)))
             objective = CausalLM(tokenizer)
         elif kind == "span corruption":
             tokenizer = with_sentinels(tokenizer)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from recipes import Trained
 from samples import artefact
 
 from ulmfit_style.__main__ import main

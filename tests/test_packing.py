@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 from samples import chunks, reviews
+from tiny_run import without_dropout
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style.tasks.base import IGNORED
@@ -76,7 +77,7 @@ def test_a_comparison_tells_which_encoders_keep_documents_apart(name: str, expec
 def test_a_comparison_tells_which_decoders_keep_documents_apart(
     name: str, head: str, expected: int | None, sizes: dict, tiny
 ):
-    small = {key: value for key, value in tiny.items() if "dropout" not in key}
+    small = without_dropout(tiny)
     assert first_position(model_of(name, head, small, **sizes), LENGTH, 0, causal=True) == expected
 
 
@@ -103,7 +104,7 @@ def test_the_masked_loss_of_packed_documents_is_that_of_each_alone(
 def test_the_causal_loss_of_packed_documents_is_that_of_each_alone(
     tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path
 ):
-    small = {key: value for key, value in tiny.items() if "dropout" not in key}
+    small = without_dropout(tiny)
     model = model_of("Llama", "ForCausalLM", small, num_key_value_heads=2)
     objective, rows = CausalLM(tokenizer), chunks(TEXTS, tokenizer, LENGTH, tmp_path)
     packed = PackedDataset(rows, LENGTH, first_position=0)

@@ -14,6 +14,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.analysis import probe, slices
 from ulmfit_style.analysis.probe import SWAPS, exchanged
 from ulmfit_style.artefacts.directory import METRICS
+from ulmfit_style.data import reading
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import by_chance, gap
 from ulmfit_style.results import terminal
@@ -22,7 +23,7 @@ from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
 
 GENDER, ORIGIN = SWAPS.values()
-TASK = TextClassification(path="-", text="review", label="stars")
+TASK = TextClassification(path="-")
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> str:
@@ -85,7 +86,7 @@ def test_another_grouping_of_the_same_rows_is_scored_anew(finetuned: list[str], 
 def test_a_column_of_no_groups_is_refused(compose_tiny, by_country: Path, column: str, message: str):
     config = compose_tiny(f"evaluate.path={by_country}", f"evaluate.slices=[{column}]")
     with pytest.raises(UserError, match=message):
-        slices.groups(config, [Row(str(by_country), line, {}) for line in range(2, 172)])
+        slices.groups(config, list(reading.rows("evaluate.path", str(by_country), ["review"])))
 
 
 def test_the_gap_has_the_interval_of_two_independent_means():
@@ -130,10 +131,10 @@ def test_names_are_exchanged_for_names_of_the_same_sex():
 def test_a_model_that_goes_by_the_sex_is_found_out(capsys: pytest.CaptureFixture[str]):
     def ask(rows: Sequence[Row]) -> Iterator[dict]:
         """Call a film good when a woman made it."""
-        return ({"label": "good" if "woman" in row.fields["review"] else "bad"} for row in rows)
+        return ({"label": "good" if "woman" in row.fields["text"] else "bad"} for row in rows)
 
-    rows = [Row("a.csv", place, {"review": f"film {place} of a {'wo' * (place % 2)}man"}) for place in range(39)]
-    rows.append(Row("a.csv", 39, {"review": "of nobody"}))
+    rows = [Row("a.csv", place, {"text": f"film {place} of a {'wo' * (place % 2)}man"}) for place in range(39)]
+    rows.append(Row("a.csv", 39, {"text": "of nobody"}))
     measured = probe.measure(TASK, ask, rows)
     gender, origin = measured.values()
     assert (gender["rows"], gender["share"], len(gender["flipped"])) == (39, 1.0, 39)

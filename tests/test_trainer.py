@@ -115,6 +115,12 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nearly_zero_and_no_loss_is_show
     assert re.search(r"slow: 2/40, .* left, loss \d\.\d+, rate ", second)
 
 
+def test_a_short_phase_is_logged_more_often_and_every_one_at_its_end(run: TinyRun):
+    short, long = run.run({"epochs": 1}, {"epochs": 21}, micro=8)
+    assert [entry["step"] for entry in short.log] == [1, 2, 3, 4, 5]
+    assert [entry["step"] for entry in long.log] == [1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 105]
+
+
 def test_each_layer_group_follows_the_schedule_at_a_rate_of_its_own_and_the_log_has_them_all(run: TinyRun, capsys):
     phases = {"epochs": 4, "thawed": ["layer 2", "head"]}, {"epochs": 8}
     results = run.run(*phases, schedule="slanted", layer_decay=2)

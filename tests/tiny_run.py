@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ def finetune_options(**changes: Any) -> Finetune:
     """Return the section `finetune` with batches of 8."""
     defaults = {"epochs": 1, "learning_rate": 1e-3, "warmup_ratio": 0.1, "weight_decay": 0.0, "batch_size": 8}
     return Finetune(**{**defaults, "max_length": 32, "seed": 0, **changes})
+
+
+def without_dropout(tiny: dict[str, Any]) -> dict[str, Any]:
+    """Return the sizes of a tiny model for a config that has no such dropout."""
+    return {name: size for name, size in tiny.items() if "dropout" not in name}
 
 
 class TinyRun:
@@ -119,6 +125,20 @@ class TinyRun:
         """Return a random number from 0 to 7 for the weights, and another one in each process."""
         digest = hashlib.sha256(self.weights().numpy().tobytes() + os.environ.get("RANK", "0").encode()).digest()
         return float(digest[0] % 8)
+
+
+def killed_before(plan: TrainingPlan, batch: int | None) -> TrainingPlan:
+    """Return a plan whose training is killed before a batch, counted from 1 where it starts."""
+    count = 0
+
+    def gather(rows: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == batch:
+            raise Killed
+        return plan.data.collate(rows)
+
+    return replace(plan, data=replace(plan.data, collate=gather))
 
 
 def main(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:

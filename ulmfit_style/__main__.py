@@ -143,14 +143,14 @@ def _study(rest: Sequence[str]) -> None:
 
 
 def _runs(rest: Sequence[str]) -> None:
-    from ulmfit_style.artefacts import inventory
+    from ulmfit_style.analysis import inventory
     from ulmfit_style.cli.compose import compose
 
     inventory.runs(compose(rest).runs)
 
 
 def _clean_runs(rest: Sequence[str]) -> None:
-    from ulmfit_style.artefacts import inventory
+    from ulmfit_style.analysis import inventory
     from ulmfit_style.cli.compose import compose
 
     overrides = [argument for argument in rest if argument != "yes=true"]

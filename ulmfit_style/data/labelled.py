@@ -92,9 +92,9 @@ def read(task: Task) -> Labelled:
     rows = {split: list(_rows(task.path.option(split), path, task.columns())) for split, path in files.items()}
     wanted = {split: [row for row in rows[split] if task.wanted(row)] for split in files}
     _require_right(task, f"task.path={task.path}", [row for split in wanted.values() for row in split])
-    doubt = task.dataset_problem(rows["train"])
-    if doubt is not None:
-        raise UserError(f"{task.path.option('train')}={task.path.train}: {doubt}")
+    problem = task.dataset_problem(rows["train"])
+    if problem is not None:
+        raise UserError(f"{task.path.option('train')}={task.path.train}: {problem}")
 
     train, validation, test = splits.split(task, wanted)
     before = len(validation) + len(train)

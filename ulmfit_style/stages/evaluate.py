@@ -122,9 +122,8 @@ def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
     measured = metrics[metrics["split"]]
     data = config.evaluate.path or metrics["split"]
     title = f"{data}: {measured['rows']:,} rows, answered by {metrics['model']}"
-    terminal.show(Prose(""), scores.by_score({metrics["split"]: measured}, title))
-    for name, signature in measured.get("signatures", {}).items():
-        say(f"{name}: {signature}")
+    signatures = [Prose(f"{name}: {signature}") for name, signature in measured.get("signatures", {}).items()]
+    terminal.show(Prose(""), scores.by_score({data: measured}, title), *signatures)
     if measured["report"]:
         terminal.show(scores.by_class(measured["report"]))
         if (small := scores.small_classes(measured["report"])) is not None:

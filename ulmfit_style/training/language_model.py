@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-from rich.table import Table
-
 from ulmfit_style import processes
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, write_json
 from ulmfit_style.config.stages import Adapt, LanguageModelling, Pretrain
-from ulmfit_style.console import say, show
+from ulmfit_style.console import say
 from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.recipe import Config
+from ulmfit_style.results import terminal
+from ulmfit_style.results.model import Table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -211,7 +209,8 @@ def train_language_model(
         untrained = _load(prepared.objective, source, options.seed).model
         metrics["drift"] = drift(model, untrained, prepared.missing)
         say(f"  weights have moved by {', '.join(f'{share:.1%} ({name})' for name, share in metrics['drift'].items())}")
-    _show(metrics["samples"])
+    samples_shown = [tuple(sample.values()) for sample in metrics["samples"]]
+    terminal.show(Table(tuple(metrics["samples"][0]), samples_shown, "held-out text, completed"))
     write_json(directory / METRICS, metrics)
 
 
@@ -222,12 +221,3 @@ def _load(objective: LanguageObjective, source: Path, seed: int) -> checkpoints.
 
     set_seed(seed)
     return checkpoints.load_model(getattr(transformers, objective.auto_class), source)
-
-
-def _show(samples: Sequence[Mapping[str, str]]) -> None:
-    table = Table(title="held-out text, completed", title_justify="left")
-    for column in samples[0]:
-        table.add_column(column, overflow="fold")
-    for sample in samples:
-        table.add_row(*map(escape, sample.values()))
-    show(table)

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from rich.table import Table
 from safetensors.torch import load_model, save_model
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
@@ -20,9 +19,11 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerState, Trainin
 from ulmfit_style import processes
 from ulmfit_style.artefacts.directory import read_json, write_json
 from ulmfit_style.config.stages import Adapt, Finetune, LanguageModelling
-from ulmfit_style.console import progress, say, show
+from ulmfit_style.console import progress, say
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.layers import LayerGroups, split_by_layer
+from ulmfit_style.results import terminal
+from ulmfit_style.results.model import Table
 from ulmfit_style.training import monitoring
 from ulmfit_style.training.batching import Rows, ShuffledDataset
 from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores
@@ -126,7 +127,7 @@ def train(
     say_precision(options.trainer)
     reporting = Reporting(options.trainer.get("report_to", "none"), folder.parent)
     if options.layer_decay != 1:
-        show(_rates(plan.layers, plan.phases[-1].learning_rate, options.layer_decay))
+        terminal.show(_rates(plan.layers, plan.phases[-1].learning_rate, options.layer_decay))
     measurements = options.measurements if isinstance(options, LanguageModelling) else 1
     budget = {GENERAL: options.max_forgetting} if isinstance(options, Adapt) and options.max_forgetting else {}
     steps = [_steps(phase, plan.dataset(number)) for number, phase in enumerate(plan.phases)]
@@ -288,11 +289,10 @@ def _steps(phase: Phase, rows: ShuffledDataset) -> int:
 
 def _rates(layers: LayerGroups, learning_rate: float, layer_decay: float) -> Table:
     """Return the table of the layer groups' peak rates, the head's first."""
-    table = Table(title=f"a rate for each layer group (layer_decay={layer_decay:g})", title_justify="left")
-    for column in ("layer group", "weights", "peak rate"):
-        table.add_column(column, justify="left" if column == "layer group" else "right")
     every_parameter = [parameter for parameters in layers.values() for parameter in parameters]
-    for group in split_by_layer([{"params": every_parameter, "lr": learning_rate}], layers, layer_decay):
-        weights = sum(parameter.numel() for parameter in group["params"])
-        table.add_row(group["layer"], f"{weights:,}", f"{group['lr']:.1e}")
-    return table
+    rows = [
+        (group["layer"], sum(parameter.numel() for parameter in group["params"]), f"{group['lr']:.1e}")
+        for group in split_by_layer([{"params": every_parameter, "lr": learning_rate}], layers, layer_decay)
+    ]
+    title = f"a rate for each layer group (layer_decay={layer_decay:g})"
+    return Table(("layer group", "weights", "peak rate"), rows, title)

@@ -40,7 +40,7 @@ class RecipeTrainer(Trainer):
 
     The stock Trainer believes that any model whose forward takes keyword arguments divides by the batch's item count;
     most encoder heads do not, and their loss and gradients come out multiplied by the accumulation steps
-    (transformers#47688). `test_accumulation_equals_one_big_batch` tells when the two overrides can go.
+    (transformers#47688). `test_accumulation_and_two_processes_equal_one_big_batch` tells when the two overrides can go.
 
     Args:
         layer_groups: The layer groups, where each has a rate of its own.

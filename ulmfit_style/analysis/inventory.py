@@ -1,4 +1,4 @@
-"""What there is and what would be made: `plan`, `runs` and `clean-runs`."""
+"""The artefacts that there are: `runs` and `clean-runs`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from filelock import Timeout
-from rich.filesize import decimal
-from rich.table import Table
 
 from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, RECIPE, lock_of, read_json
-from ulmfit_style.console import say, show
+from ulmfit_style.console import say
+from ulmfit_style.results import terminal
+from ulmfit_style.results.model import Size, Table
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ def runs(folder: Path) -> None:
     if not entries:
         say(f"There is nothing in {folder} yet; make adapt finetune makes something.")
         return
-    show(_table(f"{len(entries)} artefacts in {folder}, {decimal(sum(entry.size for entry in entries))}", entries))
+    terminal.show(
+        _table(f"{len(entries)} artefacts in {folder}, {Size(sum(entry.size for entry in entries))}", entries)
+    )
 
 
 def clean(folder: Path, *, yes: bool) -> None:
@@ -70,8 +72,8 @@ def clean(folder: Path, *, yes: bool) -> None:
     if not unneeded:
         say(f"There is nothing to remove in {folder}: every artefact has a name, or is needed by one that has.")
         return
-    size = decimal(sum(entry.size for entry in unneeded))
-    show(_table(f"{len(unneeded)} of {len(entries)} artefacts in {folder} have no name: {size}", unneeded))
+    size = Size(sum(entry.size for entry in unneeded))
+    terminal.show(_table(f"{len(unneeded)} of {len(entries)} artefacts in {folder} have no name: {size}", unneeded))
     if not yes:
         say("Nothing was removed. To remove these: make clean-runs yes=true")
         return
@@ -147,10 +149,8 @@ def _is_locked(directory: Path) -> bool:
 
 
 def _table(title: str, entries: Sequence[Entry]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for heading in ("stage", "fingerprint", "finished", "size", "names"):
-        table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
-    for entry in entries:
-        stage, _, fingerprint = entry.directory.name.rpartition("-")
-        table.add_row(stage, fingerprint, entry.when, decimal(entry.size), ", ".join(entry.names))
-    return table
+    rows = [
+        (*entry.directory.name.rsplit("-", 1), entry.when, Size(entry.size), ", ".join(entry.names))
+        for entry in entries
+    ]
+    return Table(("stage", "fingerprint", "finished", "size", "names"), rows, title)
