@@ -116,7 +116,7 @@ RECIPES: dict[str, tuple[str, Callable[[Path], list[str]], list[str]]] = {
         ["finetune.epochs=12"],
     ),
     "entities": ("checkpoint", _entities, ["finetune.epochs=12", "finetune.max_length=20"]),
-    "questions": ("checkpoint", _questions, ["finetune.epochs=12", "finetune.max_length=40"]),
+    "questions": ("checkpoint", _questions, ["finetune.epochs=12", "finetune.max_length=48"]),
     "summaries": (
         "seq2seq_checkpoint",
         _rows(

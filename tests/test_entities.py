@@ -7,7 +7,8 @@ import pytest
 from seqeval.metrics import classification_report, f1_score
 from seqeval.scheme import IOB2
 
-from ulmfit_style.metrics import entities, ratio
+from ulmfit_style.metrics import entities
+from ulmfit_style.metrics.intervals import ratio
 from ulmfit_style.tasks import tagging
 
 RIGHT = [["B-a", "I-a", "O", "B-b"], ["B-a", "O"], ["O"]]

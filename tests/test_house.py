@@ -26,7 +26,7 @@ FLOORS = [
     {"predictor", "analysis", "publishing"},
     {"stages"},
     {"chain"},
-    {"launch", "experiments", "presets"},
+    {"launch", "experiments"},
     {"__main__"},
 ]
 

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from recipes import Trained
 
-from ulmfit_style import metrics
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json
-from ulmfit_style.metrics import calibration
+from ulmfit_style.metrics import calibration, intervals
 
 KINDS = {
     "text classification": ["Confusion", "Expected calibration error", "Most confident errors"],
@@ -50,6 +49,14 @@ def test_every_kind_of_task_has_its_page_and_figures(
     figures = {path.name for path in (tmp_path / "page").iterdir()}
     assert {"course-finetune.png", "course-finetune.svg"} <= figures
     assert page.count("<img") == len(figures) / 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_score_that_a_sweep_can_rank_by_is_measured_with_an_interval(
+    kind: str, trained: Callable[[str], Trained]
+):
+    task, validation = trained(kind).task, trained(kind).metrics["validation"]
+    assert {task.metric, *task.rankings} <= set(validation["scores"]) & set(validation["intervals"])
 
 
 # A whole chain, and several side by side
@@ -94,7 +101,7 @@ def test_two_runs_side_by_side_are_paired_on_the_same_rows(chain: Trained):
     assert headings(page) == ["Runs", "Scores", "Differences", "What they differ in", "Training"]
     answers = [predictions.read(chain.runs / name / "finetune", "test") for name in ("second", "default")]
     points = [[float(row["label"] == row["target"]) for row in rows] for rows in answers]
-    gain, low, high = (f"{100 * x:+.1f}" for x in metrics.difference(*points))
+    gain, low, high = (f"{100 * x:+.1f}" for x in intervals.difference(*points))
     cells = re.search(r"<td>second less default</td>\s*<td[^>]*>(.*?)</td>", page)
     assert cells is not None
     assert cells[1] == f"{gain} ({low} to {high})"

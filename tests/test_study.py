@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import trial_stub
 
-from ulmfit_style import chain, metrics
+from ulmfit_style import chain
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import read_json
 from ulmfit_style.chain import FEWEST_POINTS
@@ -17,6 +17,7 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import estimate, study_plan, study_report
 from ulmfit_style.experiments.study_report import labels_saved
+from ulmfit_style.metrics.intervals import interval, over_seeds
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import resolve
 
@@ -261,10 +262,10 @@ def test_the_interval_over_seeds_holds_the_spread_of_seeds_and_of_rows():
     random = np.random.default_rng(0)
     rows = random.normal(0.1, 1, size=400)
     alike = np.tile(rows, (5, 1))
-    low, high = metrics.over_seeds(alike, np.zeros_like(alike))
-    assert (low, high) == pytest.approx(metrics.interval(rows), abs=0.01)  # seeds that do not differ add nothing
+    low, high = over_seeds(alike, np.zeros_like(alike))
+    assert (low, high) == pytest.approx(interval(rows), abs=0.01)  # seeds that do not differ add nothing
     shifts = np.array([-0.4, -0.2, 0.0, 0.2, 0.4])
-    wide = metrics.over_seeds(alike + shifts[:, None], np.zeros_like(alike))
+    wide = over_seeds(alike + shifts[:, None], np.zeros_like(alike))
     expected = math.hypot((high - low) / 3.92, shifts.std(ddof=1) / math.sqrt(5)) * 3.92
     assert wide[1] - wide[0] == pytest.approx(expected, rel=0.1)
 

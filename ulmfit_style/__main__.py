@@ -24,7 +24,6 @@ ALONE = {
     "runs": "list the artefacts: when they were made, their size, which names link to them",
     "clean-runs": "list the artefacts that no name needs; yes=true removes them",
     "new-task": "look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews",
-    "check-presets": "ask the Hub whether every preset of conf/ is there",
     "doctor": "print versions, devices and what is reachable, for an issue; two_processes=true tries two of them",
     "setup": "install the embedded model and data",
 }
@@ -163,12 +162,6 @@ def _new_task(rest: Sequence[str]) -> None:
     new_task.run(rest)
 
 
-def _check_presets(rest: Sequence[str]) -> None:
-    from ulmfit_style import presets
-
-    presets.check()
-
-
 def _doctor(rest: Sequence[str]) -> None:
     from ulmfit_style.analysis import doctor
 
@@ -189,7 +182,6 @@ RUN_ALONE: dict[str, Callable[[Sequence[str]], None]] = {
     "runs": _runs,
     "clean-runs": _clean_runs,
     "new-task": _new_task,
-    "check-presets": _check_presets,
     "doctor": _doctor,
     "setup": _setup,
 }

@@ -334,11 +334,20 @@ def _differences(
         if other.get(name) == this.get(name):
             continue
         if name not in ACTS_THROUGH:
-            yield from changes(other.get(name), this.get(name), name)
+            before = _filled(other.get(name), this.get(name), other_recipe.get(name))
+            now = _filled(this.get(name), other.get(name), this_recipe.get(name))
+            yield from changes(before, now, name)
             continue
         sections, otherwise = ACTS_THROUGH[name]
         options = [line for key in sections for line in changes(other_recipe.get(key), this_recipe.get(key), key)]
         yield from options or [otherwise]
+
+
+def _filled(options: Any, others: Any, section: Any) -> Any:
+    """Add to determinants those that others have: here they have their default, and stand in the recipe alone."""
+    if not (isinstance(options, dict) and isinstance(others, dict)):
+        return options
+    return {**{key: (section or {}).get(key) for key in others}, **options}
 
 
 def changes(other: Any, this: Any, key: str) -> Iterator[str]:

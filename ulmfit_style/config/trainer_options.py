@@ -1,17 +1,16 @@
 """What `adapt.trainer` and `finetune.trainer` may hold: fields of transformers' TrainingArguments.
 
-They are read from the library's source, for importing it would import torch.
+The library is imported only where there are such options and none of them belongs to our own schema.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.errors import nearest
@@ -84,49 +83,34 @@ def determining(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def name_problem(stage: str, name: str) -> str | None:
-    """Return what is wrong with the key `<stage>.trainer.<name>`, if anything; never its value: that may be a token."""
+def problems(stage: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is wrong with the names and values of `<stage>.trainer`, by name."""
+    found = {name: _problem(stage, name, value) for name, value in options.items()}
+    return {name: problem for name, problem in found.items() if problem is not None}
+
+
+def _problem(stage: str, name: str, value: Any) -> str | None:
+    """Return what is wrong with one option, if anything; only a wrong type is shown with its value, no token ever."""
     key = f"{stage}.trainer.{name}"
-    if name not in _fields():
-        return f"{key}: TrainingArguments has no such field{nearest(key, (f'{stage}.trainer.{f}' for f in _fields()))}"
-    remedy = next((remedy for pattern, remedy in OURS.items() if fnmatch(name, pattern)), None)
-    if remedy is not None:
-        return f"{key}: is not for the trainer to say; {remedy.format(stage=stage)}"
+    for pattern, remedy in OURS.items():
+        if fnmatch(name, pattern):
+            return f"{key}: cannot be set here; {remedy.format(stage=stage)}"
+    if name not in fields():
+        known = (f"{stage}.trainer.{field}" for field in fields())
+        return f"{key}: TrainingArguments has no such field{nearest(key, known)}"
+    try:
+        TypeAdapter(fields()[name], config=ConfigDict(strict=True, arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        expected = " or ".join(details["msg"].removeprefix("Input should be ") for details in error.errors())
+        return f"{key}={spelled(value)}: should be {expected}"
     return None
 
 
-def problems(stage: str, options: Mapping[str, Any]) -> dict[str, str]:
-    """Return what is wrong with the names and types of `<stage>.trainer`, by name."""
-    found = {}
-    for name, value in options.items():
-        problem = name_problem(stage, name)
-        if problem is None and not _fits(value, expected := _fields()[name]):
-            problem = f"{stage}.trainer.{name}={spelled(value)}: should be {' or '.join(expected)}"
-        if problem is not None:
-            found[name] = problem
-    return found
-
-
 @cache
-def _fields() -> dict[str, list[str]]:
-    """Return the names of TrainingArguments' fields, and of the types that each takes."""
-    package = importlib.util.find_spec("transformers")
-    assert package is not None  # a dependency
-    assert package.origin is not None
-    source = Path(package.origin).with_name("training_args.py").read_text(encoding="utf-8")
-    body = next(
-        node.body
-        for node in ast.parse(source).body
-        if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments"
-    )
-    return {
-        line.target.id: [kind.partition("[")[0] for kind in ast.unparse(line.annotation).split(" | ")]
-        for line in body
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
-    }
+def fields() -> dict[str, Any]:
+    """Return the types of TrainingArguments' fields by their names."""
+    from transformers import TrainingArguments
 
-
-def _fits(value: Any, kinds: list[str]) -> bool:
-    """Tell whether a value from a YAML is of one of the named types; an int is a float, a bool is neither."""
-    kind = "None" if value is None else type(value).__name__
-    return kind in kinds or (kind == "int" and "float" in kinds)
+    names = [name for name, field in TrainingArguments.__dataclass_fields__.items() if field.init]
+    types = get_type_hints(TrainingArguments)
+    return {name: types[name] for name in names}

@@ -9,11 +9,11 @@ from itertools import pairwise
 from statistics import mean
 from typing import final
 
-from ulmfit_style import metrics
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
 from ulmfit_style.experiments.study_plan import ArmTrial, Choices, Labels, Sample, Searched, StudyPlan
 from ulmfit_style.lineage import required_task
+from ulmfit_style.metrics import intervals
 from ulmfit_style.results import csv, figures, scores, terminal
 from ulmfit_style.results.figures import Curve
 from ulmfit_style.results.model import Cell, Difference, Table
@@ -34,7 +34,7 @@ class Result:
     seconds: float = math.nan
     artefact: str = ""
     error: str = ""
-    points: metrics.Points = ()
+    points: intervals.Points = ()
     """Each test row's part of the score."""
 
 
@@ -111,7 +111,7 @@ def _table(plan: StudyPlan, labels: Labels, results: Results) -> Table:
     for name, by_labels in results.items():
         found, every = _scores(by_labels[labels]), by_labels[labels]
         # An average over what did not fail would be another one.
-        middle, spread = (mean(found), metrics.spread(found)) if len(found) == len(every) else ("failed", None)
+        middle, spread = (mean(found), intervals.spread(found)) if len(found) == len(every) else ("failed", None)
         seeds = " ".join("failed" if result.error else f"{result.score:.3f}" for result in every)
         rows.append((name, middle, spread if len(found) > 1 else None, seeds))
     test_rows = max(len(result.points) for by_labels in results.values() for result in by_labels[labels])
@@ -136,7 +136,7 @@ def _differences(plan: StudyPlan, results: Results) -> list[tuple[str, Labels, f
                 continue
             after, before = (mean(_scores(group)) for group in pair)
             arm_points, baseline_points = ([result.points for result in group] for group in pair)
-            difference = Difference(after - before, *metrics.over_seeds(arm_points, baseline_points, task.of_means))
+            difference = Difference(after - before, *intervals.over_seeds(arm_points, baseline_points, task.of_means))
             differences.append((arm, labels, before, after, difference, len(pair[0])))
     return differences
 

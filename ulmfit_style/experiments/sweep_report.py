@@ -13,7 +13,7 @@ import yaml
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from ulmfit_style import lineage, metrics
+from ulmfit_style import lineage
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.cli import CONF
 from ulmfit_style.cli.compose import compose, experiment
@@ -22,6 +22,7 @@ from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import trial_queue, trial_storage
 from ulmfit_style.experiments.trial_queue import folder_name, options_of, ranked_by
+from ulmfit_style.metrics import intervals
 from ulmfit_style.recipe import Config
 from ulmfit_style.results import figures, scores, terminal
 from ulmfit_style.results.model import Difference, Interval, Table
@@ -98,7 +99,7 @@ def _table(trials: Sequence[FrozenTrial], metric: str) -> Table:
         of_seeds = trial.user_attrs["scores"]
         spread: list[Any] = [Interval(*trial.user_attrs["intervals"][0])]
         if seeds > 1:
-            spread = [metrics.spread(of_seeds), " ".join(f"{score:.3f}" for score in of_seeds)]
+            spread = [intervals.spread(of_seeds), " ".join(f"{score:.3f}" for score in of_seeds)]
         rows.append((trial.number, trial.values[0], *spread, options_of(trial)))
     spreads = ("sd", "of each") if seeds > 1 else (scores.INTERVAL,)
     title = f"the best by the validation rows, over {_seeds(seeds)}"
@@ -127,7 +128,7 @@ def _comparison(config: Config, ranked: Sequence[FrozenTrial], runs: Path) -> li
         [predictions.points(task, model, "validation") for model in directories] for directories in models
     )
     difference = Difference(
-        best.values[0] - recipe.values[0], *metrics.over_seeds(best_points, recipe_points, task.of_means)
+        best.values[0] - recipe.values[0], *intervals.over_seeds(best_points, recipe_points, task.of_means)
     )
     advice = "So it is within the noise of the recipe: keep that, or give more seeds (sweep.seeds) or validation rows."
     if difference.is_clear:

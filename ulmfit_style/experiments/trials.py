@@ -12,7 +12,7 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, Artefact, discard_weights, read_json
 from ulmfit_style.errors import Pruned
 from ulmfit_style.lineage import Reporter, Resolved
-from ulmfit_style.metrics import Points
+from ulmfit_style.metrics.intervals import Points
 
 
 @final

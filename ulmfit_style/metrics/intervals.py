@@ -144,15 +144,6 @@ def spread(scores: Sequence[float]) -> float:
     return stdev(scores) if len(scores) > 1 else math.nan
 
 
-def verdict(low: float, high: float, seeds: int) -> str:
-    """Say what the interval of a difference over so many seeds shows."""
-    if low <= 0 <= high:
-        return "it cannot be told from zero"
-    if seeds == 1:
-        return "the interval excludes zero, but one seed cannot tell a difference from luck"
-    return "the interval excludes zero"
-
-
 def draws(rows: int, seed: int = 0) -> Iterator[np.ndarray[Any, Any]]:
     """Yield the row numbers of all resamples, a slice at a time, (resamples, rows); always the same ones for a seed."""
     random = np.random.default_rng(seed)

@@ -194,7 +194,7 @@ def _by_kind(test: Answered, names: Sequence[str]) -> Iterator[tuple[str, tuple[
     """Yield the metric of each kind of rows, with its interval."""
     import numpy as np
 
-    from ulmfit_style.metrics import interval
+    from ulmfit_style.metrics.intervals import interval
 
     def order(name: str) -> tuple[int, str]:
         number = re.match(r"\d+", name)

@@ -75,7 +75,7 @@ def _scores(runs: Sequence[Run]) -> Iterator[Part]:
 
 def _differences(runs: Sequence[Run]) -> Iterator[Part]:
     """Compare the others with the first, on the same rows."""
-    from ulmfit_style.metrics import difference
+    from ulmfit_style.metrics.intervals import difference
 
     tests = {run.name: answered.read(run) for run in runs}
     (first, baseline), *others = tests.items()

@@ -38,7 +38,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """What two scores differ by, with its 95 % interval, as `metrics.difference` returns it; shown in points of 100."""
+    """What two scores differ by, with its 95 % interval, as `difference` returns it; shown in points of 100."""
 
     value: float
     low: float

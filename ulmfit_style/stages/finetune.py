@@ -52,8 +52,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
         "finetune": config.finetune.determinants(),
     }
     if config.model.decoder is not None:
-        new = {name: getattr(config.finetune, name) for name in ("new_epochs", "new_learning_rate")}
-        found["decoder"] = {**_decoder(resolved), **new}
+        found["decoder"] = _decoder(resolved)
     if config.finetune.patience is not None:
         found["watched"] = labelled.digest_of(task, resolved.rows.watched[1])
     return found

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from ulmfit_style.metrics import Array, Points
+    from ulmfit_style.metrics.intervals import Array, Points
 
 Feature = dict[str, Any]
 """What a model reads: one encoded text, or one window of a longer one."""
@@ -417,7 +417,7 @@ class Task(Section, abc.ABC):
 
     def of_means(self, means: Array) -> Array:
         """Return `metric` from the means of the points over rows, (..., numbers) to (...); by default the first."""
-        from ulmfit_style.metrics import first
+        from ulmfit_style.metrics.intervals import first
 
         return first(means)
 
@@ -427,7 +427,7 @@ class Task(Section, abc.ABC):
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
         """Return the 95 % bootstrap interval of each score; by default of `metric` alone, by its points."""
-        from ulmfit_style.metrics import interval
+        from ulmfit_style.metrics.intervals import interval
 
         return {self.metric: interval(self.points(answers, targets), self.of_means)}
 

@@ -15,7 +15,7 @@ from ulmfit_style.tasks.text import LabelTask, Scores, in_order, plain
 if TYPE_CHECKING:
     import torch
 
-    from ulmfit_style.metrics import Array, Points
+    from ulmfit_style.metrics.intervals import Array, Points
 
 THRESHOLD = 0.5
 """The probability from which on a label is given."""
@@ -101,7 +101,7 @@ class MultiLabelClassification(LabelTask):
         return [(2 * len(ours & right), len(ours) + len(right)) for ours, right in pairs]
 
     def of_means(self, means: Array) -> Array:
-        from ulmfit_style.metrics import ratio
+        from ulmfit_style.metrics.intervals import ratio
 
         return ratio(means)
 

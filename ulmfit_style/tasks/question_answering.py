@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from ulmfit_style.metrics import Array, Points
+    from ulmfit_style.metrics.intervals import Array, Points
 
 QUESTION_COLUMNS = ("question", "질문")
 CONTEXT_COLUMNS = ("context", "passage", "paragraph", "지문", "본문")

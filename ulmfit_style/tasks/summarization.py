@@ -13,7 +13,7 @@ from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.text import plain
 
 if TYPE_CHECKING:
-    from ulmfit_style.metrics import Points
+    from ulmfit_style.metrics.intervals import Points
 
 DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "content", "body", "source", "본문", "문서")
 SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "synopsis", "tldr", "target", "요약")
@@ -82,7 +82,8 @@ class Summarization(GenerationTask):
         return generation.rouge([answer[self.answer_field] for answer in answers], targets)[self.metric]
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[str]) -> dict[str, tuple[float, float]]:
-        from ulmfit_style.metrics import generation, interval
+        from ulmfit_style.metrics import generation
+        from ulmfit_style.metrics.intervals import interval
 
         found = generation.rouge([answer[self.answer_field] for answer in answers], targets)
         return {name: interval(values) for name, values in found.items()}

@@ -17,7 +17,7 @@ from ulmfit_style.tasks.text import LabelTask, Scores, in_order, plain
 if TYPE_CHECKING:
     import torch
 
-    from ulmfit_style.metrics import Points
+    from ulmfit_style.metrics.intervals import Points
 
 Labels = Annotated[
     tuple[str, ...], BeforeValidator(lambda labels: tuple(map(plain, labels)) if isinstance(labels, list) else labels)

@@ -16,7 +16,7 @@ from ulmfit_style.tasks.text import TEXT_COLUMNS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ulmfit_style.metrics import Array, Points
+    from ulmfit_style.metrics.intervals import Array, Points
 
 COLUMNS = {
     "completions": ("prompt", "question", "instruction", "input"),
@@ -162,7 +162,7 @@ class TextGeneration(GenerationTask):
         return [(answer["hits"], answer["tokens"]) for answer in answers]
 
     def of_means(self, means: Array) -> Array:
-        from ulmfit_style.metrics import ratio
+        from ulmfit_style.metrics.intervals import ratio
 
         return ratio(means)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from ulmfit_style.metrics import Array, Points
+    from ulmfit_style.metrics.intervals import Array, Points
 
 
 @final
@@ -104,7 +104,7 @@ class TextRegression(TextTask):
         return moments
 
     def of_means(self, means: Array) -> Array:
-        from ulmfit_style.metrics import divided
+        from ulmfit_style.metrics.intervals import divided
 
         ours, right, product, ours_squared, right_squared = np.moveaxis(means, -1, 0)
         variances = np.maximum(ours_squared - ours**2, 0) * np.maximum(right_squared - right**2, 0)

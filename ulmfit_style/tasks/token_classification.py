@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from ulmfit_style.metrics import Array, Points
+    from ulmfit_style.metrics.intervals import Array, Points
 
 TOKEN_COLUMNS = ("tokens", "words")
 """Names of columns that are surely the words of a text."""
@@ -294,7 +294,7 @@ class TokenClassification(Task):
         return entities.points(*_sides(answers, targets))
 
     def of_means(self, means: Array) -> Array:
-        from ulmfit_style.metrics import ratio
+        from ulmfit_style.metrics.intervals import ratio
 
         return ratio(means)
 

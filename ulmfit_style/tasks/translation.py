@@ -16,7 +16,7 @@ from ulmfit_style.tasks.text import plain
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from ulmfit_style.metrics import Array, Points
+    from ulmfit_style.metrics.intervals import Array, Points
 
 BOTH = "translation"
 """The column that holds a text in all its languages: {"en": "A house.", "de": "Ein Haus."}."""
