@@ -18,8 +18,8 @@ FLOORS = [
     {"errors"},
     {"processes", "config", "metrics"},
     {"console", "tasks"},
-    {"results"},
-    {"artefacts", "recipe"},
+    {"results", "recipe"},
+    {"artefacts"},
     {"models", "cli"},
     {"data"},
     {"lineage", "training"},
@@ -32,12 +32,6 @@ FLOORS = [
 
 UPWARDS = {
     ("predictor", "analysis.explain"),
-    ("publishing.card", "analysis.slices"),
-    ("publishing.card", "analysis.comparison"),
-    ("publishing.report.content", "analysis.slices"),
-    ("publishing.report.content", "analysis.comparison"),
-    ("publishing.report.content", "analysis.explain"),
-    ("publishing.report.content", "predictor"),
 }
 """Imports that still go up, to be mended: this set only shrinks."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from ulmfit_style.errors import UserError
+from ulmfit_style.results.html import coloured
 from ulmfit_style.tasks.base import Answer, ExplainedPart, Feature, Row, Task
 
 if TYPE_CHECKING:
@@ -127,26 +128,8 @@ class Page:
         for explanation in answer[EXPLANATIONS]:
             logits = f"logit {explanation['logit']:.2f}; of padding {explanation['of_padding']:.2f}"
             self.file.write(f"<h3>{html.escape(explanation['of'])} <small>{logits}</small></h3>\n")
-            self.file.writelines(f"<p>{text}</p>\n" for text in coloured(texts, explanation))
+            self.file.writelines(f"<p>{text}</p>\n" for text in coloured(texts, explanation["tokens"]))
         self.file.write("</section>\n")
-
-
-def coloured(texts: Sequence[str], explanation: Explanation) -> list[str]:
-    """Return each text as HTML with its tokens coloured; that of the highest score has the fullest colour."""
-    highest = max((abs(token["score"]) for token in explanation["tokens"]), default=1) or 1
-    shown = []
-    for number, text in enumerate(texts):
-        parts, place = [], 0
-        tokens = (token for token in explanation["tokens"] if token["text"] == number)
-        for token in sorted(tokens, key=lambda token: token["start"]):
-            start, end, score = max(place, token["start"]), token["end"], token["score"]
-            colour = f"rgba({'0,128,96' if score > 0 else '200,40,40'},{0.8 * abs(score) / highest:.2f})"
-            word = html.escape(text[start:end])
-            parts.append(html.escape(text[place:start]))
-            parts.append(f'<span style="background:{colour}" title="{score:+.3f}">{word}</span>')
-            place = max(place, end)
-        shown.append("".join([*parts, html.escape(text[place:])]))
-    return shown
 
 
 HEAD = """<!doctype html>

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ulmfit_style.errors import UserError
-from ulmfit_style.results.model import Interval, Prose, Table
-from ulmfit_style.results.scores import INTERVAL
+from ulmfit_style.results import scores
+from ulmfit_style.results.model import Prose, Table
 from ulmfit_style.tasks.base import Answer, Row, Task
 
 WHITE_WOMEN = ("Allison", "Anne", "Carrie", "Emily", "Jill", "Laurie", "Kristen", "Meredith", "Sarah")
@@ -111,13 +111,7 @@ def parts(probed: Mapping[str, Mapping[str, Any]]) -> list[Prose | Table]:
     Args:
         probed: What `measure` returned, by the names of the models.
     """
-    rows = [
-        (name, model, measured[name]["rows"], measured[name]["share"], Interval(*measured[name]["interval"]))
-        for name in SWAPS
-        for model, measured in probed.items()
-        if measured[name]["rows"]
-    ]
-    header = ("exchanged", "model", "rows", "changed", INTERVAL)
-    table = [Table(header, rows, "answers that change when names and words are exchanged")] if rows else []
+    table = scores.probed(probed)
     missing = [name for name, measured in next(iter(probed.values())).items() if not measured["rows"]]
-    return [*table, *(Prose(f"No row holds {name}, as ulmfit_style/analysis/probe.py lists them.") for name in missing)]
+    sentences = [Prose(f"No row holds {name}, as ulmfit_style/analysis/probe.py lists them.") for name in missing]
+    return sentences if table is None else [table, *sentences]

@@ -52,10 +52,10 @@ def by_class(report: Sequence[Mapping[str, Any]], title: str = "") -> Table:
 def probed(models: Mapping[str, Mapping[str, Any]]) -> Table | None:
     """Return the table of what `probe.measure` found of each model; None where no row could be changed."""
     rows = [
-        (exchanged, model, result["rows"], result["share"], Interval(*result["interval"]))
+        (exchanged, model, results[exchanged]["rows"], results[exchanged]["share"], Interval(*bounds))
+        for exchanged in next(iter(models.values()), {})
         for model, results in models.items()
-        for exchanged, result in results.items()
-        if result["rows"]
+        if (bounds := results[exchanged]["interval"])
     ]
     header = ("exchanged", "model", "rows", "changed", INTERVAL)
     return Table(header, rows, "Answers that change when names and words are exchanged") if rows else None
