@@ -1,4 +1,5 @@
 import csv
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -8,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from samples import artefact, jsonl, reviews
 
-from ulmfit_style.data.labelled import Labelled, load, repeated
+from ulmfit_style.data.labelled import Labelled, read, repeated
 from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row
@@ -17,17 +18,11 @@ from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
 
 
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    load.cache_clear()
-
-
 @pytest.fixture
 def loaded(write_csv: Callable[..., Path]) -> Callable[..., Labelled]:
     def make(rows=None, **options: object) -> Labelled:
         path = write_csv(reviews(120) if rows is None else rows)
-        load.cache_clear()
-        return load(TextClassification(path=str(path), text="review", label="stars", **options))
+        return read(TextClassification(path=str(path), text="review", label="stars", **options))
 
     return make
 
@@ -77,7 +72,7 @@ def test_splits_that_are_given_stay_as_they_are(split_files):
     parts = {"train": reviews(60), "validation": reviews(30, 1), "test": reviews(20, 2)}
     # The samples count from 0 in each file: make their texts differ.
     parts = {split: [(f"{split} {text}", *rest) for text, *rest in rows] for split, rows in parts.items()}
-    rows = load(TextClassification(path=split_files(**parts), text="review", label="stars", test_ratio=0.9))
+    rows = read(TextClassification(path=split_files(**parts), text="review", label="stars", test_ratio=0.9))
     for split, found in (("train", rows.pool), ("validation", rows.validation), ("test", rows.test)):
         assert sorted(texts(found)) == sorted(text for text, *_ in parts[split])
 
@@ -86,7 +81,7 @@ def test_splits_that_are_given_stay_as_they_are(split_files):
 def test_a_split_that_is_not_given_is_made_from_train(split_files, given: str, made: str, capsys):
     own = [(f"own {text}", *rest) for text, *rest in reviews(30)]
     paths = split_files(train=reviews(100), **{given: own})
-    rows = load(TextClassification(path=paths, text="review", label="stars", test_ratio=0.2, validation_ratio=0.2))
+    rows = read(TextClassification(path=paths, text="review", label="stars", test_ratio=0.2, validation_ratio=0.2))
     assert texts(getattr(rows, given)) == [text for text, *_ in own]
     assert len(getattr(rows, made)) == 20
     assert sorted(texts([*getattr(rows, made), *rows.pool])) == sorted(text for text, *_ in reviews(100))
@@ -95,7 +90,7 @@ def test_a_split_that_is_not_given_is_made_from_train(split_files, given: str, m
 
 def test_a_row_in_two_of_the_given_splits_stays_in_test_alone(split_files, capsys: pytest.CaptureFixture[str]):
     paths = split_files(train=reviews(60), validation=reviews(120)[50:80], test=reviews(120)[70:90])
-    rows = load(TextClassification(path=paths, text="review", label="stars"))
+    rows = read(TextClassification(path=paths, text="review", label="stars"))
     assert texts(rows.test) == [text for text, *_ in reviews(120)[70:90]]
     assert texts(rows.validation) == [text for text, *_ in reviews(120)[50:70]]
     assert sorted(texts(rows.pool)) == sorted(text for text, *_ in reviews(50))
@@ -109,17 +104,26 @@ def test_the_same_rows_have_one_digest_in_one_file_or_under_other_names(split_fi
         jsonl(tmp_path / f"{split}.jsonl", [{"Body": text, "Class": label} for text, label, _ in rows])
     other = TextClassification(path={split: str(tmp_path / f"{split}.jsonl") for split in parts})
     # The line numbers differ, and break ties of the sample's order alone.
-    assert load(task).digest == load(other).digest
+    assert read(task).digest == read(other).digest
     assert task.determinants() == other.determinants()
+
+
+def test_a_row_edited_at_equal_size_and_time_is_noticed(write_csv):
+    path = write_csv(reviews(60))
+    task, times = TextClassification(path=str(path), text="review", label="stars"), path.stat()
+    before = read(task).digest
+    path.write_bytes(path.read_bytes().replace(b"film number", b"plot number"))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == times.st_size
+    assert read(task).digest != before
 
 
 def test_what_is_asked_and_what_is_answered_enter_the_digest(tmp_path: Path):
     def digest(pair: str, label: object) -> str:
-        load.cache_clear()
         rows = [{"a": f"text {n}", "b": f"{pair} {n}", "label": label if n == 0 else n % 3} for n in range(90)]
         path = jsonl(tmp_path / "a.jsonl", rows)
         task = TextClassification(path=str(path), text="a", text_pair="b")
-        return load(task).digest
+        return read(task).digest
 
     assert digest("pair", 0) == digest("pair", "0")
     assert len({digest("pair", 0), digest("pair", 1), digest("other", 0)}) == 3
@@ -208,7 +212,7 @@ def test_numbers_as_labels_sort_as_numbers(loaded: Callable[..., Labelled]):
 @pytest.mark.parametrize("header", [("Review", "Stars", "film"), ("내용", "라벨", "film"), ("TEXT", "label", "film")])
 def test_columns_whose_names_leave_no_doubt_are_found_and_said(write_csv, capsys, header: tuple[str, ...]):
     path = write_csv(reviews(60), header)
-    assert load(TextClassification(path=str(path))).classes == ["bad", "good"]
+    assert read(TextClassification(path=str(path))).classes == ["bad", "good"]
     told = f"task.path={path}: using column '{header[0]}' as the text and column '{header[1]}' as the label\n"
     assert told in capsys.readouterr().out
 
@@ -216,7 +220,7 @@ def test_columns_whose_names_leave_no_doubt_are_found_and_said(write_csv, capsys
 def test_columns_that_are_named_are_not_looked_for(write_csv, capsys: pytest.CaptureFixture[str]):
     path = write_csv(reviews(60), ("text", "label", "content"))
     task = TextClassification(path=str(path), text="content", label="label", test_ratio=0.3)
-    assert normalised(texts(load(task).pool)[0]).startswith("film")
+    assert normalised(texts(read(task).pool)[0]).startswith("film")
     assert "using column" not in capsys.readouterr().out
 
 
@@ -239,7 +243,7 @@ def test_columns_that_are_named_are_not_looked_for(write_csv, capsys: pytest.Cap
 )
 def test_columns_that_leave_doubt_are_asked_for(write_csv, header: tuple[str, ...], message: str):
     with pytest.raises(UserError, match=message):
-        load(TextClassification(path=str(write_csv(reviews(60), header))))
+        read(TextClassification(path=str(write_csv(reviews(60), header))))
 
 
 @pytest.mark.parametrize(
@@ -277,7 +281,7 @@ def test_bad_rows_are_answered_before_anything_is_trained(loaded, rows, options,
 def test_an_empty_split_is_told_with_its_file(split_files):
     paths = split_files(train=reviews(60), test=[])
     with pytest.raises(UserError, match=r"task\.path\.test=\S+test\.csv: holds no rows"):
-        load(TextClassification(path=paths, text="review", label="stars"))
+        read(TextClassification(path=paths, text="review", label="stars"))
 
 
 def test_a_label_that_training_lacks_is_refused(loaded: Callable[..., Labelled]):
@@ -292,7 +296,7 @@ def test_labels_that_training_lacks_are_all_told_with_file_and_row(split_files, 
     unknown = [("x", "great", "f"), ("y", "great", "f"), ("z", "awful", "f")]
     paths = split_files(train=reviews(60), **{split: [("w", "good", "f"), *unknown]})
     with pytest.raises(UserError) as caught:
-        load(TextClassification(path=paths, text="review", label="stars"))
+        read(TextClassification(path=paths, text="review", label="stars"))
     assert f"{split}.csv:3: the label 'great' is in no training row (rows of it in validation and test: 2)" in str(
         caught.value
     )
@@ -311,7 +315,7 @@ def films(count: int) -> list[dict[str, object]]:
 
 
 def test_each_split_has_its_share_of_a_rare_one_of_several_labels(tmp_path: Path):
-    rows = load(MultiLabelClassification(path=str(jsonl(tmp_path / "a.jsonl", films(220)))))
+    rows = read(MultiLabelClassification(path=str(jsonl(tmp_path / "a.jsonl", films(220)))))
     assert rows.classes == sorted(TOPICS)
     counts = [sum("space" in row.fields["label"] for row in split) for split in (rows.pool, rows.validation, rows.test)]
     assert counts == [14, 2, 4]
@@ -319,26 +323,26 @@ def test_each_split_has_its_share_of_a_rare_one_of_several_labels(tmp_path: Path
 
 def test_shots_of_several_labels_give_each_so_many_rows_at_least(tmp_path: Path):
     task = MultiLabelClassification(path=str(jsonl(tmp_path / "a.jsonl", films(220))), shots=5)
-    counts = Counter(label for row in load(task).train for label in task.target(row))
+    counts = Counter(label for row in read(task).train for label in task.target(row))
     assert set(counts) == set(TOPICS)
     assert counts["space"] == 5 <= min(counts.values())
 
 
 def test_numbers_are_split_and_sampled_without_classes(tmp_path: Path):
     path = jsonl(tmp_path / "a.jsonl", [{"text": f"text {n}", "score": n / 7} for n in range(100)])
-    rows = load(TextRegression(path=str(path), train_samples=10))
+    rows = read(TextRegression(path=str(path), train_samples=10))
     assert [len(split) for split in (rows.pool, rows.train, rows.validation, rows.test)] == [70, 10, 10, 20]
     assert rows.classes == []
     with pytest.raises(UserError, match=r"task\.shots=3: there are no classes here; use task\.train_samples"):
-        load(TextRegression(path=str(path), shots=3))
+        read(TextRegression(path=str(path), shots=3))
 
 
 def test_the_watched_rows_are_a_fifth_of_the_sample_and_of_each_class(write_csv):
     task = TextClassification(path=str(write_csv(reviews(120))), train_samples=40)
-    trained, chosen = load(task).watched
-    assert sorted(texts(trained + chosen)) == sorted(texts(load(task).train))
+    trained, chosen = read(task).watched
+    assert sorted(texts(trained + chosen)) == sorted(texts(read(task).train))
     assert len(chosen) == 8
-    each, sampled = [Counter(map(task.target, rows)) for rows in (chosen, load(task).train)]
+    each, sampled = [Counter(map(task.target, rows)) for rows in (chosen, read(task).train)]
     assert each == {label: round(count / 5) for label, count in sampled.items()}
 
 
@@ -346,7 +350,7 @@ def test_no_group_and_no_equal_text_is_both_trained_on_and_watched(write_csv):
     path = str(write_csv([(f"{text} {copy}", *rest) for text, *rest in reviews(120) for copy in ("", " ")]))
     for options in ({"shots": 40}, {"shots": 40, "group": "film"}):
         task = TextClassification(path=path, label="stars", **options)
-        trained, chosen = load(task).watched
+        trained, chosen = read(task).watched
         assert 16 <= len(chosen) <= 24
         for key in ("text", *(["group"] if "group" in options else [])):
             sides = [{normalised(row.fields[key]) for row in rows} for rows in (trained, chosen)]
@@ -355,7 +359,7 @@ def test_no_group_and_no_equal_text_is_both_trained_on_and_watched(write_csv):
 
 def test_where_all_labels_are_used_the_validation_rows_are_watched(write_csv):
     task = TextClassification(path=str(write_csv(reviews(120))))
-    assert load(task).watched == (load(task).train, load(task).validation)
+    assert read(task).watched == (read(task).train, read(task).validation)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +375,7 @@ def test_where_all_labels_are_used_the_validation_rows_are_watched(write_csv):
 )
 def test_a_sample_that_is_too_small_to_be_watched_is_refused(write_csv, rows, options, message: str):
     with pytest.raises(UserError, match=rf"finetune\.patience: .*{message}"):
-        _ = load(TextClassification(path=str(write_csv(rows)), label="stars", **options)).watched
+        _ = read(TextClassification(path=str(write_csv(rows)), label="stars", **options)).watched
 
 
 def test_other_watched_rows_are_another_artefact(split_files, compose_tiny):

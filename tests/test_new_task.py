@@ -10,6 +10,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.cli import CONF
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import labelled
+from ulmfit_style.data.new_task import kinds
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.question_answering import QuestionAnswering
 from ulmfit_style.tasks.summarization import Summarization
@@ -103,6 +104,11 @@ def test_a_question_and_a_context_with_a_label_are_a_pair_if_it_is_said():
     jsonl(Path("a.jsonl"), rows)
     assert main(["new-task", "path=a.jsonl", "name=a", "text=question", "text_pair=passage", "label=answer"]) == 0
     assert isinstance(compose(["hydra.searchpath=[conf]", "task=a"]).task, TextClassification)
+
+
+def test_every_kind_of_task_is_asked_whether_a_file_is_of_it():
+    texts = {TextClassification, MultiLabelClassification, TextRegression, TokenClassification}
+    assert set(kinds()) == texts | {QuestionAnswering, Summarization, Translation, TextGeneration}
 
 
 def test_words_have_no_second_text(refused: Callable[..., str]):

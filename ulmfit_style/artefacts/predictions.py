@@ -44,8 +44,8 @@ def read(directory: Path, split: str) -> list[Prediction]:
 
 def points(task: Task, directory: Path, split: str) -> Points:
     """Return each row's part of the score of a split."""
-    found = read(directory, split)
-    return task.points(found, [prediction["target"] for prediction in found])
+    predictions = read(directory, split)
+    return task.points(predictions, [prediction["target"] for prediction in predictions])
 
 
 def difference(task: Task, ours: Path, theirs: Path) -> tuple[float, float, float]:

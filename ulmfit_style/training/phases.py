@@ -145,7 +145,7 @@ def train(
         before = results[-1].after if results else measure()
         steps_before = sum(result.log[-1]["step"] for result in results)
         reporting.begin(number, steps_before, is_last=number == len(plan.phases) - 1)
-        callbacks: list[TrainerCallback] = [reporting, Monitor(partial(_check_loss, phase.title))]
+        callbacks: list[TrainerCallback] = [Monitor(partial(_check_loss, phase.title)), reporting]
         if before:
             heldout = monitoring.HeldoutMeasures(phase.title, measure, before, budget)
             interval = math.ceil(steps[number] / measurements)

@@ -66,7 +66,10 @@ class RecipeTrainer(Trainer):
         self.remove_callback(PrinterCallback)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Make the Trainer's own optimizer, with its parameter groups split by layer groups."""
+        """Make the Trainer's own optimizer, with its parameter groups split by layer groups.
+
+        The Trainer has no rates per layer; `test_each_layer_group_follows_the_schedule...` tells what is needed.
+        """
         existed = self.optimizer is not None
         optimizer = super().create_optimizer(model)
         if self.layer_groups is not None and not existed:
@@ -77,7 +80,10 @@ class RecipeTrainer(Trainer):
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
-        """Let the rate of every parameter group rise and fall alike."""
+        """Let the rate of every parameter group rise and fall alike, each step with the rate of its middle.
+
+        transformers' schedules begin and end at 0, which `test_..._no_step_has_a_rate_of_zero` forbids.
+        """
         optimizer = optimizer or self.optimizer
         assert optimizer is not None  # it was made before
         factors = rate_factors(self.rate_schedule, self.args.warmup_steps, num_training_steps)
