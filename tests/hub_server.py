@@ -387,7 +387,7 @@ class Handler(BaseHTTPRequestHandler):
             self._json([self._entry(path, found[1][path]) for path in paths if path in found[1]])
 
     def _entry(self, path: str, content: bytes) -> dict[str, Any]:
-        """Return how the Hub lists a file: with git's hash, which is that of a pointer where it has the SHA-256 too."""
+        """Return how the Hub lists a file: with git's hash, a large one with its SHA-256 beside that of a pointer."""
         content = self.server.spoilt.get(path, content)
         entry = {"type": "file", "path": path, "size": len(content), "oid": _git_oid(content)}
         if (oid := _sha256(content)) in self.server.objects:

@@ -228,7 +228,8 @@ def test_a_push_uploads_the_allowed_files_and_no_others_in_one_commit(pushed: Pu
     assert [message for message, _ in repo.commits[1:]] == ["Push finetune-3fa9c1e2"]
     assert "stays behind: log.txt, manifest.json, predictions.parquet, training_args.bin" in out
     assert f"{pushed.hub.url}/me/reviews (private)" in out
-    assert f"pushed: {pushed.hub.url}/me/reviews/commit/{repo.head}; the Hub lists its 8 files with" in out
+    commit = f"{pushed.hub.url}/me/reviews/commit/{repo.head}"
+    assert f"pushed: {commit}; the Hub lists its 8 files with the hashes of what was sent" in out
     assert 'pipeline("text-classification", model="me/reviews")' in out
     assert pushed.done.stderr == ""
     assert sorted(path.name for path in pushed.artefact.parent.iterdir()) == ["adapt-77aa0b1c", "finetune-3fa9c1e2"]

@@ -1,7 +1,7 @@
 """Which tokens an answer rests on: integrated gradients (Sundararajan et al. 2017, section 3), by Captum.
 
-The attributions of a text's tokens sum up to the difference between what the model says of the text and what it says of
-a text of padding. What is explained is a logit, before the softmax: a probability near 1 hardly changes any more.
+The attributions of a text's tokens add up to the difference between the model's logit of the text and that of a text of
+padding. What is explained is a logit, before the softmax: a probability near 1 hardly changes any more.
 """
 
 from __future__ import annotations
@@ -60,32 +60,30 @@ def explanations(
     """
     features = task.encode(row, tokenizer, max_length, None)
     names: Mapping[Any, str] = model.config.id2label or {}
-    subjects = task.explained_parts(row, features, answer, names)
-    written = task.texts(row)
-    return [_explain(model, tokenizer, written, features[subject.feature], subject) for subject in subjects]
+    parts = task.explained_parts(row, features, answer, names)
+    return [_explain(model, tokenizer, task.texts(row), features[part.feature], part) for part in parts]
 
 
 def _explain(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    written: Sequence[str],
+    texts: Sequence[str],
     feature: Feature,
-    subject: ExplainedPart,
+    part: ExplainedPart,
 ) -> Explanation:
     import torch
     from captum.attr import LayerIntegratedGradients
 
     names = [name for name in tokenizer.model_input_names if name in feature and name != "input_ids"]
     ids, *others = (torch.tensor([feature[name]], device=model.device) for name in ("input_ids", *names))
-    texts = feature["texts"]
     # Special tokens stay: the model has never seen an input without them.
-    special = torch.tensor([[text is None for text in texts]], device=model.device)
+    special = torch.tensor([[number is None for number in feature["texts"]]], device=model.device)
     blank = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     padding = torch.where(special, ids, torch.full_like(ids, blank))
 
     def logit(ids: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
         inputs = dict(zip(names, others, strict=True))
-        return subject.read(model(input_ids=ids, **inputs).logits.float())
+        return part.read(model(input_ids=ids, **inputs).logits.float())
 
     method = LayerIntegratedGradients(logit, model.get_input_embeddings())
     attributions = method.attribute(
@@ -96,12 +94,12 @@ def _explain(
     with torch.inference_mode():
         of_text, of_padding = (logit(inputs, *others).item() for inputs in (ids, padding))
     tokens = [
-        {"text": number, "start": start, "end": end, "token": written[number][start:end], "score": round(score, 6)}
-        for score, number, (start, end) in zip(scores, texts, feature["offsets"], strict=True)
+        {"text": number, "start": start, "end": end, "token": texts[number][start:end], "score": round(score, 6)}
+        for score, number, (start, end) in zip(scores, feature["texts"], feature["offsets"], strict=True)
         if number is not None and start < end
     ]
     return {
-        "of": subject.name,
+        "of": part.name,
         "logit": round(of_text, 6),
         "of_padding": round(of_padding, 6),
         "error": round(sum(scores) - (of_text - of_padding), 6),
