@@ -113,5 +113,7 @@ def parts(probed: Mapping[str, Mapping[str, Any]]) -> list[Prose | Table]:
     """
     table = scores.probed(probed)
     missing = [name for name, measured in next(iter(probed.values())).items() if not measured["rows"]]
-    sentences = [Prose(f"No row holds {name}, as ulmfit_style/analysis/probe.py lists them.") for name in missing]
+    sentences: list[Prose | Table] = [
+        Prose(f"No row holds {name}, as ulmfit_style/analysis/probe.py lists them.") for name in missing
+    ]
     return sentences if table is None else [table, *sentences]
