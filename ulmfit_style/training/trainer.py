@@ -68,7 +68,8 @@ class RecipeTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the Trainer's own optimizer, with its parameter groups split by layer groups.
 
-        The Trainer has no rates per layer; `test_each_layer_group_follows_the_schedule...` tells what is needed.
+        The Trainer has one rate for all layers. What is needed here is shown by
+        `test_each_layer_group_follows_the_schedule_at_a_rate_of_its_own_and_the_log_has_them_all`.
         """
         existed = self.optimizer is not None
         optimizer = super().create_optimizer(model)
@@ -82,7 +83,7 @@ class RecipeTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
         """Let the rate of every parameter group rise and fall alike, each step with the rate of its middle.
 
-        transformers' schedules begin and end at 0, which `test_..._no_step_has_a_rate_of_zero` forbids.
+        transformers' schedules begin and end at 0: a phase of one step would not be trained at all.
         """
         optimizer = optimizer or self.optimizer
         assert optimizer is not None  # it was made before
