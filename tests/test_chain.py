@@ -53,11 +53,11 @@ def test_the_run_ends_with_every_score_and_its_interval(first: str):
         "fine-tuned, not adapted",
         "adapted + fine-tuned",
     ):
-        assert re.search(rf"│ {re.escape(name)} +│ +0\.\d{{3}} │ 0\.\d{{3}} to 0\.\d{{3}} │", first), first
+        assert re.search(rf"│ {re.escape(name)} +│ +100 │ +0\.\d{{3}} │ 0\.\d{{3}} to 0\.\d{{3}} │", first), first
 
 
 def test_the_run_tells_what_adaptation_was_worth_and_what_to_type_next(first: str, runs: Path):
-    worth = re.search(r"Adaptation changed accuracy by ([+-]\d+\.\d) points here \(95 % interval (\S+) to (\S+)", first)
+    worth = re.search(r"Adaptation changed accuracy by ([+-]\d+\.\d) points \(95 % interval (\S+) to (\S+)", first)
     assert worth, first
     gain, low, high = map(float, worth.groups())
     assert low <= gain <= high
@@ -116,7 +116,7 @@ def test_a_sweep_runs_a_grid_over_one_adapted_model(first: str, runs: Path):
     swept = command("sweep", "experiment=smoke", f"runs={runs}", "finetune.learning_rate=2e-5,1e-4")
     assert swept.returncode == 0, swept.stderr
     assert len(list(runs.glob("adapt-*"))) == 1
-    rows = re.findall(r"│ finetune\.learning_rate=(\S+) +│ (0\.\d{3}) ", swept.stdout)
+    rows = re.findall(r"│ finetune\.learning_rate=(\S+) +│ +(0\.\d{3}) ", swept.stdout)
     assert {rate for rate, _ in rows} == {"2e-05", "0.0001"}
     assert rows[0][1] >= rows[1][1]
     assert f"make adapt finetune experiment=smoke runs={runs} finetune.learning_rate={rows[0][0]}" in swept.stdout

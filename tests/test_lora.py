@@ -123,7 +123,7 @@ def test_a_body_without_linear_layers_is_refused(tokenizer: PreTrainedTokenizerF
 
 def run_of(overrides: list[str], stage: str) -> tuple[Path, dict[str, Any]]:
     """Return what a stage made, and what it measured."""
-    directory = getattr(lineage, stage)(compose(overrides)).directory
+    directory = artefact(stage, compose(overrides)).directory
     return directory, json.loads((directory / METRICS).read_text())
 
 

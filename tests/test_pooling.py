@@ -291,7 +291,7 @@ def test_the_file_is_exported_and_no_path_of_this_disk(
 
 
 def test_the_card_tells_that_code_is_run_and_its_example_runs(artefact: Path, finetuned_concat: list[str]):
-    text = card.write("me/reviews", finished.of(artefact), compose(finetuned_concat), [], None, "")
+    text = card.write("me/reviews", finished.read(artefact, "reviews"), [], None, "")
     assert "`trust_remote_code=True` lets it run `pooling.py` of this repository" in text
     assert "pipeline_tag: text-classification" in text
     example = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0].replace("me/reviews", str(artefact))
@@ -303,7 +303,7 @@ def test_the_card_tells_that_code_is_run_and_its_example_runs(artefact: Path, fi
 
 def test_the_card_of_another_model_asks_for_no_trust(finetuned: list[str]):
     directory = (compose(finetuned).runs / "default/finetune").resolve()
-    text = card.write("me/a", finished.of(directory), compose(finetuned), [], None, "")
+    text = card.write("me/a", finished.read(directory, "a"), [], None, "")
     assert "trust_remote_code" not in text
 
 

@@ -122,7 +122,7 @@ def test_no_article_and_no_context_is_on_two_sides(loaded, column: str, capsys):
     field = "group" if column == "title" else "context"
     sides = [{row.fields[field] for row in side} for side in (found.pool, found.validation, found.test)]
     assert sum(map(len, sides)) == len(set.union(*sides)) == len({row[column] for row in rows})
-    assert ("the group is column 'title'" in capsys.readouterr().out) == (column == "title")
+    assert ("column 'title' as the group" in capsys.readouterr().out) == (column == "title")
     assert 30 < len(found.test) < 66
 
 

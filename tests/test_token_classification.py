@@ -204,7 +204,7 @@ def test_all_that_is_wrong_is_told_with_its_line_and_what_is_mended_with_its_fil
 
 def test_a_text_file_is_told_what_such_files_are_called(tmp_path: Path):
     (tmp_path / "train.txt").write_text("Ada B-p\n")
-    with pytest.raises(UserError, match=r"there are: text\); a file with a word and its tag a line is called \.conll"):
+    with pytest.raises(UserError, match=r"\(columns: text\); a file with a word and its tag a line is called \.conll"):
         labelled.load(TokenClassification(path=str(tmp_path / "train.txt")))
 
 

@@ -68,8 +68,8 @@ def test_frozen_parameters_stay_and_the_rates_are_those_that_the_thawed_ones_mov
     distance = moved(run, make("start"))
     assert distance["embeddings"] == 0
     # Adam's first steps are of about the rate's size, whatever the gradient is.
-    assert 5 < distance["head"] / distance["layer 2"] < 20
-    assert 5 < distance["layer 2"] / distance["layer 1"] < 20
+    assert 4 < distance["head"] / distance["layer 2"] < 25
+    assert 4 < distance["layer 2"] / distance["layer 1"] < 25
 
 
 def test_every_phase_trains_every_row_once_an_epoch_in_an_order_of_its_own(run: TinyRun):

@@ -124,7 +124,7 @@ class Run:
     @cached_property
     def evaluations(self) -> Sequence[Finished]:
         """What `evaluate` measured of the model."""
-        return list(self._beside("evaluate", {"tuned": {"finetune": self.model.manifest["fingerprint"]}}))
+        return list(self._beside("evaluate", {"model": {"finetune": self.model.manifest["fingerprint"]}}))
 
     @property
     def artefacts(self) -> Sequence[Finished]:
