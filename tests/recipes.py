@@ -10,7 +10,7 @@ from typing import Any
 from samples import GOOD, conll, jsonl, questions, reviews, sentences, squad, tag
 
 from ulmfit_style.artefacts.directory import METRICS
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.tasks import tagging
 from ulmfit_style.tasks.base import Task
 

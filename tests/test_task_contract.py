@@ -10,7 +10,7 @@ from recipes import KINDS, Trained, recipe
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.cli.composing import compose
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import labelled, reading
 from ulmfit_style.errors import UserError
 from ulmfit_style.stages import push
