@@ -25,7 +25,8 @@ from ulmfit_style.publishing.report.page import Drawer, Folded, Page, Part, Pros
 from ulmfit_style.publishing.report.runs import Run
 from ulmfit_style.recipe import load
 from ulmfit_style.results import figures
-from ulmfit_style.tasks.base import Matrix, Row, Scatter, Task
+from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.tasks.report_parts import Matrix, Scatter
 
 MOST_ERRORS = 200
 """Wrong answers that stand on a page."""
