@@ -4,8 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 
-COMMANDS := plan pretrain adapt finetune evaluate predict report push lr_find sweep sweep-report study runs clean-runs new-task \
-	check-presets doctor
+COMMANDS := plan pretrain adapt finetune evaluate predict report push lr_find sweep sweep-report study runs clean-runs new-task doctor
 WORKERS  := -n auto --dist loadfile
 MKDOCS    = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
@@ -54,8 +53,7 @@ study:         ## tell what adaptation, or any arm of your own, is worth on your
 runs:          ## list what was made: when, its size, and which names link to it
 clean-runs:    ## list what no name needs any more; with yes=true, remove it
 new-task:      ## look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews
-check-presets: ## ask the Hub whether the models and data sets of conf/ are there
-doctor:        ## print what an issue should tell about this machine
+doctor:        ## print what an issue should say about this machine; two_processes=true tries whether two train as one
 
 # The first command typed runs them all, in the order typed.
 $(COMMANDS): $(VENV)/installed
@@ -72,7 +70,7 @@ check: $(VENV)/installed-dev $(VENV)/installed-docs ## all that has to pass befo
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/mypy
 	@$(MKDOCS)
-	@$(VENV)/bin/pytest $(WORKERS) -m "not gpu"
+	@$(VENV)/bin/pytest $(WORKERS) -m "not gpu and not hub"
 
 format: $(VENV)/installed-dev ## format the code, and mend what the linter can
 	@$(VENV)/bin/ruff format

@@ -1,4 +1,4 @@
-"""What is told on pages of the documentation by the code itself: mkdocs calls the functions `on_...`.
+"""The parts of the documentation that are made from the code: mkdocs calls the functions `on_...`.
 
 A line `<!-- options -->` of a page becomes the tables of all options, `<!-- floors -->` the rooms of the house. A
 notebook becomes a page with the outputs that are stored in it, so that no kernel is needed.
@@ -56,21 +56,21 @@ def _blocks(cell: Any) -> Iterator[str]:
         return
     yield f"```python\n{cell.source}\n```"
     for output in cell.outputs:
-        told = output["text"] if "text" in output else output["data"]["text/plain"]
-        yield f"```text\n{told.rstrip()}\n```"
+        text = output["text"] if "text" in output else output["data"]["text/plain"]
+        yield f"```text\n{text.rstrip()}\n```"
 
 
 def on_page_markdown(markdown: str, **page: Any) -> str:
     """Fill in what comes from the code, and link the page of a notebook where it itself is linked."""
     markdown = markdown.replace(f"{NOTEBOOK})", ".md)")
-    for mark, told in (("<!-- options -->", options), ("<!-- floors -->", floors)):
+    for mark, lines in (("<!-- options -->", options), ("<!-- floors -->", floors)):
         if mark in markdown:
-            markdown = markdown.replace(mark, "\n".join(told()))
+            markdown = markdown.replace(mark, "\n".join(lines()))
     return markdown
 
 
 def options() -> Iterator[str]:
-    """Tell every option of the schema, with the value that it has in the shipped recipe, or in a sweep."""
+    """Yield every option of the schema, with the value that it has in the shipped recipe, or in a sweep."""
     config = compose(["sweep=finetune"])
     values = config.model_dump(mode="json")
     yield from _table("Of every command", Config, {n: values[n] for n in values if section_of(n, Task) is None})
@@ -84,7 +84,7 @@ def options() -> Iterator[str]:
 
 
 def _tasks() -> Iterator[str]:
-    """Tell the options that all kinds of tasks have, and those of some, together where they mean the same."""
+    """Yield the options that all kinds of tasks have, and those of some, together where they mean the same."""
     targets = {yaml.safe_load(path.read_text("utf-8")).get("_target_") for path in CONF.glob("task/*.yaml")}
     kinds = sorted((task_class_of(target) for target in targets if target), key=lambda kind: kind.__name__)
     having: dict[tuple[str, str | None], list[type[Task]]] = {}
@@ -100,7 +100,7 @@ def _tasks() -> Iterator[str]:
 
 
 def _table(title: str, section: type[Section], values: Mapping[str, Any]) -> Iterator[str]:
-    """Tell the options that `values` holds."""
+    """Yield the table of the options that `values` holds."""
     group = title.partition(",")[0]
     yield from [f"## {title}", ""]
     if title == group and group != "task" and section is not Config:
@@ -118,7 +118,7 @@ def _table(title: str, section: type[Section], values: Mapping[str, Any]) -> Ite
 
 
 def _choices(group: str) -> Iterator[str]:
-    """Tell the YAMLs of a group, each by its first comment."""
+    """Yield the YAMLs of a group, each with its first comment."""
     for path in sorted(CONF.glob(f"{group}/*.yaml")):
         comments = [line for line in path.read_text("utf-8").splitlines() if line.startswith("# ") and "@" not in line]
         yield f"- `{group}={path.stem}`: {comments[0].removeprefix('# ')}"
@@ -140,7 +140,7 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 
 def floors() -> Iterator[str]:
-    """Tell the floors as tests/test_house.py holds them, and what each room is for, from the top down."""
+    """Yield the table of floors as tests/test_house.py holds them, with what each room is for, from the top down."""
     tree = ast.parse((ROOT / "tests" / "test_house.py").read_text("utf-8"))
     listed = next(
         ast.literal_eval(node.value)

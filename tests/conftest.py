@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from recipes import RECIPES, Trained, recipe
+from recipes import RECIPES, Trained, compared, recipe
 from samples import reviews, tiny_sizes, tiny_t5, tiny_tokenizer
 from transformers import (
     BertConfig,
@@ -126,6 +126,19 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return Trained(kind, overrides, folder, next(folder.glob("rows.*")))
 
     return train
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Trained:
+    """A recipe that was adapted, fine-tuned, compared and evaluated by groups, and fine-tuned with `finetune.seed=1`.
+
+    The second run is called `second`.
+    """
+    folder = tmp_path_factory.mktemp("chain")
+    overrides = compared(folder, checkpoint)
+    assert main(["adapt", "finetune", "evaluate", *overrides, "evaluate.slices=[country]"]) == 0
+    assert main(["finetune", *overrides, "name=second", "finetune.seed=1", "compare=false"]) == 0
+    return Trained("text classification", overrides, folder, folder / "reviews.jsonl")
 
 
 @pytest.fixture(scope="session")

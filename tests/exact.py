@@ -1,6 +1,6 @@
-"""Ten plain SGD steps, however the batch is split: what accumulation and several processes must not change.
+"""Six plain SGD steps, however the batch is split: what accumulation and several processes must not change.
 
-`python exact.py KIND FOLDER`, started as one of several processes, saves its final weights in the folder that
+`python exact.py FOLDER`, started as one of several processes, saves the final weights of every kind in the folder that
 holds the tokenizer.
 """
 
@@ -25,6 +25,7 @@ from samples import (
     tiny_t5,
     with_sentinels,
 )
+from tiny_run import finetune_options, without_dropout
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -39,7 +40,6 @@ from transformers import (
 )
 
 from ulmfit_style import processes
-from ulmfit_style.cli.compose import compose
 from ulmfit_style.models.checkpoints import sentinels
 from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.models.lora import add_adapters
@@ -56,7 +56,8 @@ from ulmfit_style.tasks.token_classification import TokenClassification
 from ulmfit_style.tasks.translation import Translation
 from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset, collate
 from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
-from ulmfit_style.training.objectives import CausalLM, Denoising, MaskedLM
+from ulmfit_style.training.denoising import Denoising
+from ulmfit_style.training.objectives import CausalLM, MaskedLM
 from ulmfit_style.training.trainer import RecipeTrainer
 
 TASK = TextClassification(path="-")
@@ -126,21 +127,19 @@ def untrained(kind: str, tiny: dict, **sizes: Any) -> PreTrainedModel:
     if kind == "summarisation":
         return T5ForConditionalGeneration(tiny_t5(tiny))
     if isinstance(task, GenerationTask):
-        return LlamaForCausalLM(LlamaConfig(**{name: size for name, size in tiny.items() if "dropout" not in name}))
+        return LlamaForCausalLM(LlamaConfig(**without_dropout(tiny)))
     head = task.head(task.classes(labelled(kind)))
     return getattr(transformers, task.auto_class(ENCODER)).from_config(BertConfig(**tiny, **head, **sizes))
 
 
 def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int) -> torch.Tensor:
-    """Train ten plain SGD steps of 8 rows, `micro` rows at a time."""
+    """Train six plain SGD steps of 8 rows, `micro` rows at a time."""
     set_seed(0)
     if kind in LANGUAGE:
         model: Any = BertForMaskedLM(BertConfig(**tiny))
         objective: Any = MaskedLM(tokenizer, 0.15, seed=0)
         if kind == "causal language modelling":
-            model = LlamaForCausalLM(
-                LlamaConfig(**{name: size for name, size in tiny.items() if "dropout" not in name})
-            )
+            model = LlamaForCausalLM(LlamaConfig(**without_dropout(tiny)))
             objective = CausalLM(tokenizer)
         elif kind == "span corruption":
             tokenizer = with_sentinels(tokenizer)
@@ -165,7 +164,7 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
     for parameter in [*layers.get("embeddings", []), *layers.get("layer 1", [])]:
         parameter.requires_grad_(False)
     if kind == ADAPTERS:
-        options = compose(["finetune.lora_rank=4"]).finetune
+        options = finetune_options(lora_rank=4)
         for parameter in add_adapters(model, layer_groups(model, ()), options)["head"]:
             parameter.requires_grad_(True)
     trainer = RecipeTrainer(
@@ -175,7 +174,7 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
         layer_decay=2,
         args=TrainingArguments(
             output_dir=str(folder),
-            max_steps=10,
+            max_steps=6,
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=8 // (micro * processes.count()),
             learning_rate=0.1,
@@ -198,8 +197,9 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
 if __name__ == "__main__":
     torch.set_num_threads(1)
     processes.join()
-    kind, folder = sys.argv[1], Path(sys.argv[2])
+    folder = Path(sys.argv[1])
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    weights = weights_after(kind, tokenizer, tiny_sizes(tokenizer), folder, 8 // processes.count())
-    torch.save(weights, folder / f"weights.{os.environ['RANK']}")
+    micro, rank = 8 // processes.count(), os.environ["RANK"]
+    ends = {kind: weights_after(kind, tokenizer, tiny_sizes(tokenizer), folder, micro) for kind in KINDS}
+    torch.save(ends, folder / f"weights.{rank}")
     processes.end(0)

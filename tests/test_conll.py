@@ -67,7 +67,7 @@ def test_what_looks_like_a_blank_within_a_word_stays(read):
     [
         (
             "Ada\tB-person\nleft\n",
-            r"a\.conll:2: is a word without its tag; between two sentences there is a blank line",
+            r"a\.conll:2: is a word without a tag; between two sentences there is a blank line",
         ),
         ("Ada O\nleft O\nthe very O\n", r"a\.conll:3: has 3 columns, and the other lines 2"),
     ],

@@ -6,16 +6,19 @@ from samples import jsonl, reviews
 
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.stages import Corpus
-from ulmfit_style.data import corpus, labelled
+from ulmfit_style.data import corpus, labelled, splits
+from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.text_classification import TextClassification
 
 
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    corpus.load.cache_clear()
-    labelled.load.cache_clear()
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Documents]:
+    """Read the corpus of some paths."""
+    return lambda *paths, **options: corpus.read(
+        Corpus(path=tuple(map(str, paths)), **options), None, tmp_path / "runs"
+    )
 
 
 def test_the_corpus_of_a_task_is_its_whole_training_split_whatever_is_sampled(compose_tiny: Callable[..., Config]):
@@ -32,39 +35,37 @@ def test_validation_and_test_texts_are_taken_out_of_an_own_corpus(
     config = compose_tiny("corpus=file", f"corpus.path={path}", "corpus.text=body")
     documents = corpus.load(config.corpus, config.task, config.runs)
     held = labelled.load(config.task).held
-    assert not held & {labelled.normalised(text) for text in [*documents.train, *documents.heldout]}
-    assert "36 documents are left out that are validation or test texts" in capsys.readouterr().out
+    assert not held & {splits.normalised(text) for text in [*documents.train, *documents.heldout]}
+    assert "36 documents are left out because they are validation or test texts" in capsys.readouterr().out
 
 
-def test_equal_documents_are_on_one_side(tmp_path: Path):
+def test_equal_documents_are_on_one_side(read, tmp_path: Path):
     path = jsonl(tmp_path / "a.jsonl", [{"text": f"document {n % 50}"} for n in range(200)])
-    documents = corpus.load(Corpus(path=str(path), heldout_ratio=0.2), None, tmp_path / "runs")
+    documents = read(path, heldout_ratio=0.2)
     assert len(documents.heldout) == 40
     assert not set(documents.train) & set(documents.heldout)
 
 
-def test_a_held_out_document_stays_held_out_when_others_come(tmp_path: Path):
+def test_a_held_out_document_stays_held_out_when_others_come(read, tmp_path: Path):
     rows = [{"text": f"document {n}"} for n in range(400)]
-    few = corpus.load(
-        Corpus(path=str(jsonl(tmp_path / "few.jsonl", rows[:300])), heldout_ratio=0.1), None, tmp_path / "runs"
-    )
-    many = corpus.load(
-        Corpus(path=str(jsonl(tmp_path / "many.jsonl", rows)), heldout_ratio=0.1), None, tmp_path / "runs"
-    )
+    few = read(jsonl(tmp_path / "few.jsonl", rows[:300]), heldout_ratio=0.1)
+    many = read(jsonl(tmp_path / "many.jsonl", rows), heldout_ratio=0.1)
     assert len(set(few.heldout) - set(many.heldout)) <= 5
 
 
-def test_a_share_of_a_corpus_keeps_its_order(tmp_path: Path):
+def test_a_share_of_a_corpus_keeps_its_order(read, tmp_path: Path):
     path = jsonl(tmp_path / "a.jsonl", [{"text": f"{n:03}"} for n in range(200)])
-    documents = corpus.load(Corpus(path=str(path), max_documents=50), None, tmp_path / "runs")
+    documents = read(path, max_documents=50)
     assert len(documents.train) + len(documents.heldout) == 50
     assert list(documents.train) == sorted(documents.train)
 
 
-def test_empty_documents_are_counted_and_a_tiny_corpus_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_empty_documents_are_counted_and_a_tiny_corpus_is_refused(
+    read, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     path = jsonl(tmp_path / "a.jsonl", [{"text": " "}, {"text": None}, *({"text": f"{n}"} for n in range(5))])
-    with pytest.raises(UserError, match="holds 5 documents; adapt needs 20 at least"):
-        corpus.load(Corpus(path=str(path)), None, tmp_path / "runs")
+    with pytest.raises(UserError, match="has 5 documents; adapt needs at least 20"):
+        read(path)
     assert "2 empty documents are left out" in capsys.readouterr().out
 
 
@@ -81,40 +82,40 @@ def notes(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("document", "count"), [("file", 35), ("paragraph", 65), ("line", 65)])
-def test_a_folder_of_notes_is_cut_into_documents_as_told(notes: Path, tmp_path: Path, document, count: int, capsys):
-    documents = corpus.load(Corpus(path=str(notes), document=document), None, tmp_path / "runs")
+def test_a_folder_of_notes_is_cut_into_documents_as_told(read, notes: Path, document, count: int, capsys):
+    documents = read(notes, document=document)
     assert len(documents.train) + len(documents.heldout) == count
     out = capsys.readouterr().out
     assert f"from {notes} (31 files); in txt and md files a document is a {document} (corpus.document)" in out
-    assert f"1 files of {notes} are of other kinds, and are not read (.png)" in out
+    assert f"1 files in {notes} are of other types, and are skipped (.png)" in out
     assert ("empty documents are left out" in out) == (document == "line")
 
 
-def test_several_files_and_globs_are_one_corpus_and_no_file_is_read_twice(notes: Path, tmp_path: Path):
+def test_several_files_and_globs_are_one_corpus_and_no_file_is_read_twice(read, notes: Path):
     reference = (str(notes / "more.csv"), f"{notes}/*.txt", str(notes / "00.txt"))
-    documents = corpus.load(Corpus(path=reference, document="file"), None, tmp_path / "runs")
+    documents = read(*reference, document="file")
     assert len(documents.train) + len(documents.heldout) == 35
     config = compose(["task=none", "corpus=file", f"corpus.path=[{notes}/more.csv,'{notes}/*.txt']"])
     assert config.corpus.path == reference[:2]
 
 
-def test_where_a_corpus_lies_does_not_change_its_digest(notes: Path, tmp_path: Path):
-    before = corpus.load(Corpus(path=str(notes)), None, tmp_path / "runs").identity
+def test_where_a_corpus_lies_does_not_change_its_digest(read, notes: Path):
+    before = read(notes).identity
     moved = notes.rename(notes.with_name("moved"))
-    assert corpus.load(Corpus(path=str(moved)), None, tmp_path / "runs").identity == before
-    assert corpus.load(Corpus(path=str(moved), document="file"), None, tmp_path / "runs").identity != before
+    assert read(moved).identity == before
+    assert read(moved, document="file").identity != before
 
 
-def test_a_broken_file_of_a_folder_is_told_by_its_name(notes: Path, tmp_path: Path):
+def test_a_broken_file_of_a_folder_is_told_by_its_name(read, notes: Path):
     (notes / "07.txt").write_bytes("이 기록은 오래된 것이다".encode("cp949"))
     with pytest.raises(UserError, match=r"notes/07\.txt:1: is not UTF-8; it looks like CP949"):
-        corpus.load(Corpus(path=str(notes)), None, tmp_path / "runs")
+        read(notes)
 
 
-def test_a_document_that_is_no_text_is_told_with_its_row(tmp_path: Path):
+def test_a_document_that_is_no_text_is_told_with_its_row(read, tmp_path: Path):
     path = jsonl(tmp_path / "a.jsonl", [{"text": f"{n}"} for n in range(30)] + [{"text": ["a", "b"]}])
-    with pytest.raises(UserError, match=r"a\.jsonl:31: 'text' is a list, and no text; name another: corpus\.text"):
-        corpus.load(Corpus(path=str(path)), None, tmp_path / "runs")
+    with pytest.raises(UserError, match=r"a\.jsonl:31: 'text' is a list, not a text; name another with corpus\.text"):
+        read(path)
 
 
 def test_both_texts_of_a_pair_are_documents_and_neither_of_a_test_pair_is_trained_on(tmp_path: Path):
@@ -124,15 +125,14 @@ def test_both_texts_of_a_pair_are_documents_and_neither_of_a_test_pair_is_traine
     found = corpus.load(Corpus(path=None), task, tmp_path / "runs")
     assert any(text.startswith("premise") for text in found.train)
     assert any(text.startswith("hypothesis") for text in found.train)
-    assert not {labelled.normalised(text) for text in [*found.train, *found.heldout]} & labelled.load(task).held
+    assert not {splits.normalised(text) for text in [*found.train, *found.heldout]} & labelled.load(task).held
 
 
-def test_files_are_parsed_once_and_again_when_their_content_changes(tmp_path: Path):
+def test_files_are_parsed_once_and_again_when_their_content_changes(read, tmp_path: Path):
     path, runs = jsonl(tmp_path / "a.jsonl", [{"text": f"document {n}"} for n in range(40)]), tmp_path / "runs"
 
     def parsed() -> dict[str, int]:
-        corpus.load.cache_clear()
-        corpus.load(Corpus(path=str(path)), None, runs)
+        read(path)
         return {str(table): table.stat().st_mtime_ns for table in runs.glob(f"corpus-*/{corpus.TABLE}")}
 
     first = parsed()
@@ -156,9 +156,9 @@ def test_a_corpus_is_the_same_for_all_tasks_whose_test_texts_it_does_not_hold(
     assert identity(own, None) != identity(own, config.task)
 
 
-def test_half_a_character_is_told_with_its_line(tmp_path: Path):
+def test_half_a_character_is_told_with_its_line(read, tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "whole \\ud83d\\ude00"}\n' * 30 + '{"text": "cut \\ud83d"}\n', encoding="utf-8")
-    with pytest.raises(UserError, match=r"a\.jsonl:31: holds half a character"):
-        corpus.load(Corpus(path=str(path)), None, tmp_path / "runs")
+    with pytest.raises(UserError, match=r"a\.jsonl:31: contains half a character"):
+        read(path)
     assert not list((tmp_path / "runs").glob("corpus-*"))  # nothing is left of what was refused

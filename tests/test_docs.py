@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING and docs/ against the program: what they name is there, what they tell to type is understood."""
+"""README, CONTRIBUTING and docs/ against the program: what they name exists, what they tell to type is understood."""
 
 import csv
 import importlib.util
@@ -32,7 +32,7 @@ LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 NAMED = re.compile(r"`((?:conf|docs|tests|bench|ulmfit_style)/[^` ]*|\w+\.(?:md|txt|toml)|Makefile)`")
 
 PROGRAMS = ("make", "ulmfit-style")
-OWN_OPTIONS = {"new-task": new_task.OPTIONS, "clean-runs": ("yes",)}
+OWN_OPTIONS = {"new-task": new_task.OPTIONS, "clean-runs": ("yes",), "doctor": ("two_processes",)}
 """Arguments that are no options of the configuration."""
 
 REFUSED = "ulmfit-style: "

@@ -1,5 +1,6 @@
 """The figure of losses and rates that is drawn beside metrics.json."""
 
+import os
 import re
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def test_a_run_that_cannot_be_drawn_is_whole(tuned: list[str], tmp_path: Path, c
     assert main(["finetune", *tuned]) == 0
     directory = (tmp_path / "runs/default/finetune").resolve()
     (directory / "course.svg").unlink()
-    (directory / ".course.png").mkdir()  # what is written first, and then renamed
+    (directory / f".course.{os.getpid()}.png").mkdir()  # what is written first, and then renamed
     capsys.readouterr()
     assert main(["finetune", *tuned]) == 0
     told = capsys.readouterr().out

@@ -77,7 +77,7 @@ def test_training_stops_where_too_much_is_forgotten(adapt: Callable[..., dict], 
     looks = ["adapt.max_forgetting=0.2", "adapt.epochs=4", "adapt.measurements=20"]
     stopped = adapt(*looks)
     told = capsys.readouterr().out
-    assert "stops here, for general loss has risen by" in told
+    assert "stops here: general loss has risen by" in told
     measured = [entry["heldout_general_loss"] for entry in stopped["log"] if "heldout_general_loss" in entry]
     before = stopped["heldout"][0]["general_loss"]
     assert all(loss - before <= 0.2 for loss in measured[:-1])

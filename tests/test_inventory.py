@@ -11,7 +11,7 @@ from samples import artefact
 
 from ulmfit_style import chain, lineage
 from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts import inventory
+from ulmfit_style.analysis import inventory
 from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact, device, read_json, write_json
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config, load

@@ -1,4 +1,5 @@
 import csv
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -8,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 from samples import artefact, jsonl, reviews
 
-from ulmfit_style.data.labelled import Labelled, load, normalised, repeated, watched
+from ulmfit_style.data.labelled import Labelled, read, repeated
+from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
@@ -16,17 +18,11 @@ from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
 
 
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    load.cache_clear()
-
-
 @pytest.fixture
 def loaded(write_csv: Callable[..., Path]) -> Callable[..., Labelled]:
     def make(rows=None, **options: object) -> Labelled:
         path = write_csv(reviews(120) if rows is None else rows)
-        load.cache_clear()
-        return load(TextClassification(path=str(path), text="review", label="stars", **options))
+        return read(TextClassification(path=str(path), text="review", label="stars", **options))
 
     return make
 
@@ -76,7 +72,7 @@ def test_splits_that_are_given_stay_as_they_are(split_files):
     parts = {"train": reviews(60), "validation": reviews(30, 1), "test": reviews(20, 2)}
     # The samples count from 0 in each file: make their texts differ.
     parts = {split: [(f"{split} {text}", *rest) for text, *rest in rows] for split, rows in parts.items()}
-    rows = load(TextClassification(path=split_files(**parts), text="review", label="stars", test_ratio=0.9))
+    rows = read(TextClassification(path=split_files(**parts), text="review", label="stars", test_ratio=0.9))
     for split, found in (("train", rows.pool), ("validation", rows.validation), ("test", rows.test)):
         assert sorted(texts(found)) == sorted(text for text, *_ in parts[split])
 
@@ -85,7 +81,7 @@ def test_splits_that_are_given_stay_as_they_are(split_files):
 def test_a_split_that_is_not_given_is_made_from_train(split_files, given: str, made: str, capsys):
     own = [(f"own {text}", *rest) for text, *rest in reviews(30)]
     paths = split_files(train=reviews(100), **{given: own})
-    rows = load(TextClassification(path=paths, text="review", label="stars", test_ratio=0.2, validation_ratio=0.2))
+    rows = read(TextClassification(path=paths, text="review", label="stars", test_ratio=0.2, validation_ratio=0.2))
     assert texts(getattr(rows, given)) == [text for text, *_ in own]
     assert len(getattr(rows, made)) == 20
     assert sorted(texts([*getattr(rows, made), *rows.pool])) == sorted(text for text, *_ in reviews(100))
@@ -94,11 +90,11 @@ def test_a_split_that_is_not_given_is_made_from_train(split_files, given: str, m
 
 def test_a_row_in_two_of_the_given_splits_stays_in_test_alone(split_files, capsys: pytest.CaptureFixture[str]):
     paths = split_files(train=reviews(60), validation=reviews(120)[50:80], test=reviews(120)[70:90])
-    rows = load(TextClassification(path=paths, text="review", label="stars"))
+    rows = read(TextClassification(path=paths, text="review", label="stars"))
     assert texts(rows.test) == [text for text, *_ in reviews(120)[70:90]]
     assert texts(rows.validation) == [text for text, *_ in reviews(120)[50:70]]
     assert sorted(texts(rows.pool)) == sorted(text for text, *_ in reviews(50))
-    assert "20 rows are left out whose text also stands in test or validation" in capsys.readouterr().out
+    assert "20 rows are left out because their text is also in test or validation" in capsys.readouterr().out
 
 
 def test_the_same_rows_have_one_digest_in_one_file_or_under_other_names(split_files, tmp_path: Path):
@@ -108,17 +104,26 @@ def test_the_same_rows_have_one_digest_in_one_file_or_under_other_names(split_fi
         jsonl(tmp_path / f"{split}.jsonl", [{"Body": text, "Class": label} for text, label, _ in rows])
     other = TextClassification(path={split: str(tmp_path / f"{split}.jsonl") for split in parts})
     # The line numbers differ, and break ties of the sample's order alone.
-    assert load(task).digest(task) == load(other).digest(other)
+    assert read(task).digest == read(other).digest
     assert task.determinants() == other.determinants()
+
+
+def test_a_row_edited_at_equal_size_and_time_is_noticed(write_csv):
+    path = write_csv(reviews(60))
+    task, times = TextClassification(path=str(path), text="review", label="stars"), path.stat()
+    before = read(task).digest
+    path.write_bytes(path.read_bytes().replace(b"film number", b"plot number"))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == times.st_size
+    assert read(task).digest != before
 
 
 def test_what_is_asked_and_what_is_answered_enter_the_digest(tmp_path: Path):
     def digest(pair: str, label: object) -> str:
-        load.cache_clear()
         rows = [{"a": f"text {n}", "b": f"{pair} {n}", "label": label if n == 0 else n % 3} for n in range(90)]
         path = jsonl(tmp_path / "a.jsonl", rows)
         task = TextClassification(path=str(path), text="a", text_pair="b")
-        return load(task).digest(task)
+        return read(task).digest
 
     assert digest("pair", 0) == digest("pair", "0")
     assert len({digest("pair", 0), digest("pair", 1), digest("other", 0)}) == 3
@@ -126,7 +131,8 @@ def test_what_is_asked_and_what_is_answered_enter_the_digest(tmp_path: Path):
 
 def test_class_weights_enter_the_fingerprint_and_names_of_columns_do_not():
     task = TextClassification(path="a.csv", text="a", text_pair="b", label="c", group="d", shots=3)
-    assert task.determinants() == {"class_weights": "none"}
+    assert task.determinants() == {}
+    assert task.model_copy(update={"class_weights": "balanced"}).determinants() == {"class_weights": "balanced"}
     assert MultiLabelClassification(path="a.csv", label_separator=";").determinants() == {}
 
 
@@ -164,7 +170,7 @@ def test_training_rows_whose_text_is_tested_are_left_out(
     rows = loaded(twice, group="film")
     train, held = {normalised(text) for text in texts(rows.pool)}, texts(rows.validation + rows.test)
     assert not train & {normalised(text) for text in held}
-    assert "rows are left out whose text also stands in test or validation" in capsys.readouterr().out
+    assert "rows are left out because their text is also in test or validation" in capsys.readouterr().out
 
 
 def test_hangul_in_parts_equals_hangul_in_syllables_as_text_and_as_label(loaded: Callable[..., Labelled]):
@@ -207,29 +213,38 @@ def test_numbers_as_labels_sort_as_numbers(loaded: Callable[..., Labelled]):
 @pytest.mark.parametrize("header", [("Review", "Stars", "film"), ("내용", "라벨", "film"), ("TEXT", "label", "film")])
 def test_columns_whose_names_leave_no_doubt_are_found_and_said(write_csv, capsys, header: tuple[str, ...]):
     path = write_csv(reviews(60), header)
-    assert load(TextClassification(path=str(path))).classes == ["bad", "good"]
-    told = f"task.path={path}: the text is column '{header[0]}' and the label is column '{header[1]}', by its name\n"
+    assert read(TextClassification(path=str(path))).classes == ["bad", "good"]
+    told = f"task.path={path}: using column '{header[0]}' as the text and column '{header[1]}' as the label\n"
     assert told in capsys.readouterr().out
 
 
 def test_columns_that_are_named_are_not_looked_for(write_csv, capsys: pytest.CaptureFixture[str]):
     path = write_csv(reviews(60), ("text", "label", "content"))
     task = TextClassification(path=str(path), text="content", label="label", test_ratio=0.3)
-    assert normalised(texts(load(task).pool)[0]).startswith("film")
-    assert "by its name" not in capsys.readouterr().out
+    assert normalised(texts(read(task).pool)[0]).startswith("film")
+    assert "using column" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (("text", "content", "label"), "'text' and 'content' may both be the text; say which one: task.text=text"),
-        (("text", "stars", "Label"), "'stars' and 'Label' may both be the label; say which one: task.label=stars"),
-        (("a", "label", "c"), r"no column is surely the text; name it: task.text=<column> \(there are: a, label, c\)"),
+        (
+            ("text", "content", "label"),
+            r"more than one column could be the text \(text, content\); name it with task.text=<column>",
+        ),
+        (
+            ("text", "stars", "Label"),
+            r"more than one column could be the label \(stars, Label\); name it with task.label=<column>",
+        ),
+        (
+            ("a", "label", "c"),
+            r"no column could be identified as the text; name it with task.text=<column> \(columns: a, label, c\)",
+        ),
     ],
 )
 def test_columns_that_leave_doubt_are_asked_for(write_csv, header: tuple[str, ...], message: str):
     with pytest.raises(UserError, match=message):
-        load(TextClassification(path=str(write_csv(reviews(60), header))))
+        read(TextClassification(path=str(write_csv(reviews(60), header))))
 
 
 @pytest.mark.parametrize(
@@ -267,7 +282,7 @@ def test_bad_rows_are_answered_before_anything_is_trained(loaded, rows, options,
 def test_an_empty_split_is_told_with_its_file(split_files):
     paths = split_files(train=reviews(60), test=[])
     with pytest.raises(UserError, match=r"task\.path\.test=\S+test\.csv: holds no rows"):
-        load(TextClassification(path=paths, text="review", label="stars"))
+        read(TextClassification(path=paths, text="review", label="stars"))
 
 
 def test_a_label_that_training_lacks_is_refused(loaded: Callable[..., Labelled]):
@@ -282,7 +297,7 @@ def test_labels_that_training_lacks_are_all_told_with_file_and_row(split_files, 
     unknown = [("x", "great", "f"), ("y", "great", "f"), ("z", "awful", "f")]
     paths = split_files(train=reviews(60), **{split: [("w", "good", "f"), *unknown]})
     with pytest.raises(UserError) as caught:
-        load(TextClassification(path=paths, text="review", label="stars"))
+        read(TextClassification(path=paths, text="review", label="stars"))
     assert f"{split}.csv:3: the label 'great' is in no training row (rows of it in validation and test: 2)" in str(
         caught.value
     )
@@ -301,7 +316,7 @@ def films(count: int) -> list[dict[str, object]]:
 
 
 def test_each_split_has_its_share_of_a_rare_one_of_several_labels(tmp_path: Path):
-    rows = load(MultiLabelClassification(path=str(jsonl(tmp_path / "a.jsonl", films(220)))))
+    rows = read(MultiLabelClassification(path=str(jsonl(tmp_path / "a.jsonl", films(220)))))
     assert rows.classes == sorted(TOPICS)
     counts = [sum("space" in row.fields["label"] for row in split) for split in (rows.pool, rows.validation, rows.test)]
     assert counts == [14, 2, 4]
@@ -309,26 +324,26 @@ def test_each_split_has_its_share_of_a_rare_one_of_several_labels(tmp_path: Path
 
 def test_shots_of_several_labels_give_each_so_many_rows_at_least(tmp_path: Path):
     task = MultiLabelClassification(path=str(jsonl(tmp_path / "a.jsonl", films(220))), shots=5)
-    counts = Counter(label for row in load(task).train for label in task.target(row))
+    counts = Counter(label for row in read(task).train for label in task.target(row))
     assert set(counts) == set(TOPICS)
     assert counts["space"] == 5 <= min(counts.values())
 
 
 def test_numbers_are_split_and_sampled_without_classes(tmp_path: Path):
     path = jsonl(tmp_path / "a.jsonl", [{"text": f"text {n}", "score": n / 7} for n in range(100)])
-    rows = load(TextRegression(path=str(path), train_samples=10))
+    rows = read(TextRegression(path=str(path), train_samples=10))
     assert [len(split) for split in (rows.pool, rows.train, rows.validation, rows.test)] == [70, 10, 10, 20]
     assert rows.classes == []
     with pytest.raises(UserError, match=r"task\.shots=3: there are no classes here; use task\.train_samples"):
-        load(TextRegression(path=str(path), shots=3))
+        read(TextRegression(path=str(path), shots=3))
 
 
 def test_the_watched_rows_are_a_fifth_of_the_sample_and_of_each_class(write_csv):
     task = TextClassification(path=str(write_csv(reviews(120))), train_samples=40)
-    trained, chosen = watched(task)
-    assert sorted(texts(trained + chosen)) == sorted(texts(load(task).train))
+    trained, chosen = read(task).watched
+    assert sorted(texts(trained + chosen)) == sorted(texts(read(task).train))
     assert len(chosen) == 8
-    each, sampled = [Counter(map(task.target, rows)) for rows in (chosen, load(task).train)]
+    each, sampled = [Counter(map(task.target, rows)) for rows in (chosen, read(task).train)]
     assert each == {label: round(count / 5) for label, count in sampled.items()}
 
 
@@ -336,7 +351,7 @@ def test_no_group_and_no_equal_text_is_both_trained_on_and_watched(write_csv):
     path = str(write_csv([(f"{text} {copy}", *rest) for text, *rest in reviews(120) for copy in ("", " ")]))
     for options in ({"shots": 40}, {"shots": 40, "group": "film"}):
         task = TextClassification(path=path, label="stars", **options)
-        trained, chosen = watched(task)
+        trained, chosen = read(task).watched
         assert 16 <= len(chosen) <= 24
         for key in ("text", *(["group"] if "group" in options else [])):
             sides = [{normalised(row.fields[key]) for row in rows} for rows in (trained, chosen)]
@@ -345,7 +360,7 @@ def test_no_group_and_no_equal_text_is_both_trained_on_and_watched(write_csv):
 
 def test_where_all_labels_are_used_the_validation_rows_are_watched(write_csv):
     task = TextClassification(path=str(write_csv(reviews(120))))
-    assert watched(task) == (load(task).train, load(task).validation)
+    assert read(task).watched == (read(task).train, read(task).validation)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +376,7 @@ def test_where_all_labels_are_used_the_validation_rows_are_watched(write_csv):
 )
 def test_a_sample_that_is_too_small_to_be_watched_is_refused(write_csv, rows, options, message: str):
     with pytest.raises(UserError, match=rf"finetune\.patience: .*{message}"):
-        watched(TextClassification(path=str(write_csv(rows)), label="stars", **options))
+        _ = read(TextClassification(path=str(write_csv(rows)), label="stars", **options)).watched
 
 
 def test_other_watched_rows_are_another_artefact(split_files, compose_tiny):

@@ -3,6 +3,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import transformers
+from tiny_run import without_dropout
 from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
@@ -117,7 +118,7 @@ def norms(told: dict[str, set[str]]) -> set[str]:
 
 
 def test_a_head_that_is_tied_is_no_group(tiny: dict):
-    sizes = {name: size for name, size in tiny.items() if "dropout" not in name}
+    sizes = without_dropout(tiny)
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, tie_word_embeddings=True))
     assert list(layer_groups(model, ())) == TWO[:-1]
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, tie_word_embeddings=False))
@@ -135,14 +136,13 @@ def grouped(masked_lm: BertForMaskedLM) -> Callable[[float], list[dict]]:
     return lambda decay: list(split_by_layer(optimizer.param_groups, layer_groups(masked_lm, ()), decay))
 
 
-def test_each_group_below_the_head_learns_more_slowly_by_the_same_factor(grouped):
+def test_each_group_below_the_head_learns_more_slowly_and_the_optimizer_still_holds_every_parameter_once(
+    grouped, masked_lm: BertForMaskedLM
+):
     found = grouped(2)
     rates = [("head", 0.8), ("layer 2", 0.4), ("layer 1", 0.2), ("embeddings", 0.1)]
     assert [(group["layer"], group["lr"]) for group in found] == [rate for rate in rates for _ in "ab"]
     assert [group["weight_decay"] for group in found] == [0.1, 0] * 4
     assert all((parameter.ndim > 1) == bool(group["weight_decay"]) for group in found for parameter in group["params"])
-
-
-def test_the_optimizer_still_holds_every_parameter_once(grouped, masked_lm: BertForMaskedLM):
-    held = [id(parameter) for group in grouped(1.5) for parameter in group["params"]]
+    held = [id(parameter) for group in found for parameter in group["params"]]
     assert sorted(held) == sorted(id(parameter) for parameter in masked_lm.parameters())

@@ -5,8 +5,6 @@ import json
 import re
 from collections.abc import Callable
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from samples import Killed, artefact, encoder_decoder, reviews, tiny_sizes, tiny_tokenizer
 from test_generation import articles
+from tiny_run import finetune_options, killed_before, without_dropout
 from transformers import (
     AlbertConfig,
     AlbertForMaskedLM,
@@ -45,8 +44,9 @@ from ulmfit_style.models.lora import add_adapters, merge
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import finetune, resolve
 from ulmfit_style.tasks.text_classification import TextClassification
-from ulmfit_style.training.best import BestState
-from ulmfit_style.training.phases import TrainingData, TrainingPlan, train
+from ulmfit_style.training import unfreezing
+from ulmfit_style.training.monitoring import BestState
+from ulmfit_style.training.phases import train
 from ulmfit_style.training.scoring import Scorer
 
 TASK = TextClassification(path="-", text="review", label="stars")
@@ -56,13 +56,13 @@ ADAPTERS = "adapters and head"
 
 @pytest.fixture
 def options() -> Finetune:
-    return compose(["finetune.lora_rank=4"]).finetune
+    return finetune_options(lora_rank=4)
 
 
 def untrained(kind: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """A tiny model of an architecture: with tied embeddings, with layers of its own kind, or with shared ones."""
     tiny = tiny_sizes(tokenizer)
-    sizes = {name: size for name, size in tiny.items() if "dropout" not in name}
+    sizes = without_dropout(tiny)
     set_seed(0)
     if kind == "GPT-2":
         return GPT2LMHeadModel(
@@ -153,66 +153,41 @@ def test_the_chain_hands_on_plain_checkpoints(tiny_overrides: list[str], checkpo
     assert run_of(overrides, "evaluate")[1]["test"]["scores"] == pytest.approx(scored["test"]["scores"])
 
 
-def test_phases_thaw_the_adapters_of_their_layer_groups(tiny_overrides: list[str]):
-    overrides = [*tiny_overrides, "adapt=none", "compare=false", "finetune.lora_rank=2", "finetune.layer_decay=2"]
-    overrides = [override for override in overrides if not override.startswith("adapt.")]
-    for unfreeze, expected in {
-        "[1,2,all]": [
-            ("last 1 of 3 layer groups", ["head"]),
-            ("last 2 of 3 layer groups", ["head", "layer 2"]),
-            (ADAPTERS, ["head", "layer 2", "layer 1"]),
-        ],
-        "chain_thaw": [
-            ("head alone", ["head"]),
-            ("layer 1 alone", ["layer 1"]),
-            ("layer 2 alone", ["layer 2"]),
-            (ADAPTERS, ["head", "layer 2", "layer 1"]),
-        ],
-    }.items():
-        phased = [*overrides, f"finetune.unfreeze={unfreeze}"]
-        assert main(["finetune", *phased]) == 0
-        log = run_of(phased, "finetune")[1]["log"]
-        assert [
-            (title, list(next(entries)["rates"])) for title, entries in groupby(log, itemgetter("phase"))
-        ] == expected
+def test_phases_thaw_the_adapters_of_their_layer_groups(tokenizer: PreTrainedTokenizerFast, options: Finetune):
+    model = untrained("BERT", tokenizer)
+    layers = add_adapters(model, layer_groups(model, ()), options)
+    assert list(layers) == ["layer 1", "layer 2", "head"]
+    chained = options.model_copy(update={"unfreeze": "chain_thaw"})
+    planned = {phase.title: phase.thawed for phase in unfreezing.phases(chained, layers, 20)}
+    assert list(planned) == ["head alone", "layer 1 alone", "layer 2 alone", ADAPTERS]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for title in ("layer 1 alone", "layer 2 alone"):
+        assert {"lora_" in names[id(parameter)] for parameter in planned[title]} == {True}
+    assert len(planned[ADAPTERS]) == sum(map(len, layers.values()))
 
 
-@pytest.mark.parametrize("extra", [(), ("finetune.pooling=mean", "finetune.contrast_epochs=1")])
-def test_a_killed_run_ends_with_the_same_best_state(
-    extra: tuple[str, ...], compose_tiny: Callable[..., Config], tmp_path: Path
+def test_a_killed_run_with_a_contrastive_phase_ends_with_the_same_best_state(
+    compose_tiny: Callable[..., Config], tmp_path: Path
 ):
     options = ("finetune.epochs=3", "finetune.batch_size=8", "finetune.learning_rate=1e-2", "finetune.unfreeze=[1,all]")
-    config = compose_tiny("finetune.lora_rank=4", "finetune.patience=5", "save_minutes=1e-9", *options, *extra)
+    options += ("finetune.lora_rank=4", "finetune.patience=5", "save_minutes=1e-9")
+    config = compose_tiny(*options, "finetune.pooling=mean", "finetune.contrast_epochs=1")
     config = config.model_copy(update={"adapt": None})
     task = lineage.required_task(config)
-    batches = 0
 
     def run(killed_at: int | None, folder: Path) -> torch.Tensor:
         plan, tokenizer = finetune.prepare(resolve(config))
-        nonlocal batches
-        batches = 0
-
-        def counted(rows: Any) -> Any:
-            nonlocal batches
-            batches += 1
-            if batches == killed_at:
-                raise Killed
-            return plan.data.collate(rows)
-
         scorer = Scorer(plan.model, tokenizer, task, 32)
-        best = BestState("accuracy", partial(scorer.metric, labelled.watched(task)[1]), 5)
-        data = TrainingData(plan.data.objective, plan.data.rows, counted)
-        train(TrainingPlan(plan.model, plan.phases, plan.settings, data), folder, best=best)
+        best = BestState("accuracy", partial(scorer.metric, labelled.load(task).watched[1]), 5)
+        train(killed_before(plan, killed_at), folder, best=best)
         merge(plan.model)
         return torch.cat([parameter.detach().flatten() for parameter in plan.model.parameters()])
 
     whole = run(None, tmp_path / "whole")
-    steps = batches
     for killed_at in (2, 4):
         with pytest.raises(Killed):
             run(killed_at, tmp_path / "killed")
     assert torch.equal(run(None, tmp_path / "killed"), whole)
-    assert batches < steps
 
 
 def test_a_causal_model_is_adapted_and_classifies(tiny_overrides: list[str], causal_checkpoint: Path):
@@ -249,20 +224,12 @@ def test_what_is_new_in_an_encoder_decoder_is_trained_whole(checkpoint: Path, tm
     assert not any(found.values())
 
 
-def test_a_range_test_is_of_the_adapters(tiny_overrides: list[str], capsys):
-    own = [override for override in tiny_overrides if not override.startswith("adapt.")]
-    assert main(["lr_find", *own, "adapt=none", "finetune.lora_rank=4", "lr_find.steps=50"]) == 0
-    assert "LoRA: " in capsys.readouterr().out
-
-
 def test_the_adapters_options_are_in_the_fingerprint_where_there_are_any(compose_tiny: Callable[..., Config]):
     def fingerprints(*options: str) -> tuple[str, str]:
         config = compose_tiny(*options)
         return artefact("adapt", config).fingerprint, artefact("finetune", config).fingerprint
 
     plain = fingerprints()
-    assert "lora_rank" not in compose_tiny().finetune.determinants()
-    assert fingerprints("adapt.lora_alpha=8", "finetune.lora_alpha=8") == plain
     ranked = fingerprints("finetune.lora_rank=4")
     assert ranked[0] == plain[0]
     assert len({plain[1], ranked[1], fingerprints("finetune.lora_rank=4", "finetune.lora_alpha=8")[1]}) == 3
@@ -276,14 +243,6 @@ def test_without_peft_it_is_said_how_to_get_it_before_anything_is_made(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "peft" else there(name, *more))
     assert main(["adapt", "finetune", *tiny_overrides, "finetune.lora_rank=8"]) == 2
     assert "finetune.lora_rank=8: needs peft; install it: pip install peft" in capsys.readouterr().err
-    assert not list((tmp_path / "runs").glob("adapt-*"))
-
-
-def test_embeddings_are_no_group_of_those_that_learn(tiny_overrides: list[str], tmp_path: Path, capsys):
-    options = ["finetune.lora_rank=4", "finetune.unfreeze=[1,4,all]"]
-    assert main(["adapt", "finetune", *tiny_overrides, *options]) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert "the model has 3 layer groups (layer 1, layer 2, head); give smaller numbers, or all" in told
     assert not list((tmp_path / "runs").glob("adapt-*"))
 
 

@@ -1,14 +1,17 @@
 """The learning-rate range test: what it tries, what it tells, and that it leaves everything as it was."""
 
 import csv
+import io
 import math
-import random
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from samples import reviews
 from transformers import AutoModel, AutoTokenizer
 
 from ulmfit_style.__main__ import main
@@ -18,24 +21,50 @@ from ulmfit_style.errors import ConfigError
 from ulmfit_style.training.rate_range import SMOOTHING, Point, suggest
 
 Find = Callable[..., int]
+Curve = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """A range test with the default options, of a recipe whose 20 rows are two batches."""
+
+    overrides: list[str]
+    runs: Path
+    curve: Curve
+    out: str
+
+
+def read(path: Path) -> Curve:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> RangeTest:
+    """Run `lr_find` once."""
+    folder = tmp_path_factory.mktemp("tested")
+    with (folder / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("review", "stars", "film"), *reviews(120)])
+    task = ["task=text_classification", f"task.path={folder / 'reviews.csv'}", "task.text=review", "task.label=stars"]
+    model = [f"model.checkpoint={checkpoint}", "model.sha256=null", "adapt=none", "compare=false"]
+    schedule = ["finetune.trainer.logging_steps=5", "finetune.schedule=constant", "finetune.warmup_ratio=0"]
+    overrides = [*task, "task.train_samples=20", *model, "finetune.epochs=2", *schedule]
+    with redirect_stdout(io.StringIO()) as out:
+        assert main(["lr_find", *overrides, f"runs={folder / 'runs'}"]) == 0
+    curve = read(folder / "runs/default/lr_find.csv")
+    return RangeTest(overrides, folder / "runs", curve, " ".join(out.getvalue().split()))
 
 
 @pytest.fixture
-def find(tiny_overrides: list[str]) -> Find:
-    """Run `lr_find` on the tiny recipe without adaptation; its 20 rows are two batches."""
-    own = [override for override in tiny_overrides if not override.startswith("adapt.")]
-    return lambda *options: main(["lr_find", *own, "adapt=none", *options])
+def find(tested: RangeTest, tmp_path: Path) -> Find:
+    """Run `lr_find` with other options, in a folder of the test's own."""
+    return lambda *options: main(["lr_find", *tested.overrides, f"runs={tmp_path / 'runs'}", *options])
 
 
 @pytest.fixture
-def curve(tmp_path: Path) -> Callable[[], list[dict[str, float]]]:
-    """Read lr_find.csv."""
-
-    def read() -> list[dict[str, float]]:
-        with (tmp_path / "runs/default/lr_find.csv").open(encoding="utf-8", newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-    return read
+def curve(tmp_path: Path) -> Callable[[], Curve]:
+    """Read what it found."""
+    return lambda: read(tmp_path / "runs/default/lr_find.csv")
 
 
 def points(losses: list[float], scatter: float = 0) -> list[Point]:
@@ -46,86 +75,66 @@ def points(losses: list[float], scatter: float = 0) -> list[Point]:
     ]
 
 
-def test_the_rate_rises_by_one_factor_from_the_lowest_to_the_highest(find: Find, curve: Callable):
-    assert find("lr_find.lowest=1e-6", "lr_find.highest=1e-4", "lr_find.steps=50") == 0
-    found = curve()
-    assert [row["step"] for row in found] == list(range(1, 51))
-    rates = np.array([row["rate"] for row in found])
-    assert rates[[0, -1]] == pytest.approx([1e-6, 1e-4])
-    assert rates[1:] / rates[:-1] == pytest.approx(np.full(49, 100 ** (1 / 49)))
+def test_the_rate_rises_by_one_factor_and_the_losses_are_smoothed_with_their_bias_corrected(tested: RangeTest):
+    assert [row["step"] for row in tested.curve] == list(range(1, len(tested.curve) + 1))
+    rates = np.array([row["rate"] for row in tested.curve])
+    assert rates[0] == pytest.approx(1e-7)
+    assert rates[1:] / rates[:-1] == pytest.approx(np.full(len(rates) - 1, 1e6 ** (1 / 99)))
+    losses = [row["loss"] for row in tested.curve]
+    weights = [SMOOTHING**age for age in range(len(losses))]
+    for place, row in enumerate(tested.curve):
+        assert row["smoothed loss"] == pytest.approx(np.average(losses[place::-1], weights=weights[: place + 1]))
 
 
-def test_the_losses_are_smoothed_with_their_bias_corrected(find: Find, curve: Callable):
-    assert find("lr_find.steps=50") == 0
-    losses = [row["loss"] for row in curve()]
-    weights = [SMOOTHING**age for age in range(50)]
-    for place, row in enumerate(curve()):
-        expected = np.average(losses[place::-1], weights=weights[: place + 1])
-        assert row["smoothed loss"] == pytest.approx(expected)
-
-
-def test_the_first_step_of_the_test_is_that_of_the_stage(find: Find, curve: Callable, tiny_overrides, tmp_path: Path):
-    each = ["finetune.trainer.logging_steps=5", "finetune.schedule=constant", "finetune.warmup_ratio=0"]
-    assert find(*each) == 0
-    own = [override for override in tiny_overrides if not override.startswith("adapt.")]
-    assert main(["finetune", *own, "adapt=none", "compare=false", *each]) == 0
-    log = read_json(tmp_path / "runs/default/finetune" / METRICS)["log"]
-    assert log[0]["step"] == 1
-    assert log[0]["loss"] == pytest.approx(curve()[0]["loss"], abs=1e-6)
-
-
-def test_a_band_is_told_with_how_it_was_found_and_drawn(find: Find, curve: Callable, tmp_path: Path, capsys):
-    assert find() == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert "lr_find: the rate of finetune rises from 1e-07 to 0.1" in out
-    assert "100 steps of 16 rows are 49.8 passes over the 20 rows" in out
-    assert "lr_find: finetune.learning_rate from " in out
-    assert "(where the smoothed loss falls most steeply)" in out
-    lowest = min(curve()[9:], key=lambda row: row["smoothed loss"])
-    assert f"{lowest['rate'] / 10:.1e} (a tenth of the rate at which it is lowest, {lowest['rate']:.1e})" in out
-    assert "; here it is 5e-05. " in out
-    assert "To try the rates, with the same options: make sweep finetune.learning_rate=" in out
+def test_a_band_is_told_with_how_it_was_found_and_drawn(tested: RangeTest):
+    assert "lr_find: the rate of finetune rises from 1e-07 to 0.1" in tested.out
+    assert "100 steps of 16 rows are 49.8 passes over the 20 rows" in tested.out
+    assert "lr_find: finetune.learning_rate from " in tested.out
+    assert "(where the smoothed loss falls most steeply)" in tested.out
+    lowest = min(tested.curve[9:], key=lambda row: row["smoothed loss"])
+    assert f"{lowest['rate'] / 10:.1e} (a tenth of the rate at which it is lowest, {lowest['rate']:.1e})" in tested.out
+    assert "; here it is 5e-05. " in tested.out
+    assert "To try the rates, with the same options: make sweep finetune.learning_rate=" in tested.out
     for ending, start in (("png", b"\x89PNG"), ("svg", b"<?xml")):
-        assert (tmp_path / f"runs/default/lr_find.{ending}").read_bytes().startswith(start)
+        assert (tested.runs / f"default/lr_find.{ending}").read_bytes().startswith(start)
 
 
-def test_nothing_is_kept_but_the_outputs(find: Find, tmp_path: Path):
-    assert find("finetune.unfreeze=[1,all]", "save_minutes=0.00001", "lr_find.steps=50") == 0
+def test_finetune_makes_the_same_after_a_test_as_without_and_begins_as_the_test_did(tested: RangeTest, tmp_path: Path):
+    made = []
+    for runs in (tested.runs, tmp_path / "without"):
+        assert main(["finetune", *tested.overrides, f"runs={runs}"]) == 0
+        (weights,) = runs.glob("finetune-*/model.safetensors")
+        made.append((weights.parent.name, weights.read_bytes()))
+    assert made[0] == made[1]
+    log = read_json(tested.runs / "default/finetune" / METRICS)["log"]
+    assert log[0]["step"] == 1
+    assert log[0]["loss"] == pytest.approx(tested.curve[0]["loss"], abs=1e-6)
+
+
+def test_the_curve_has_the_rate_of_the_head_and_repeats_and_nothing_is_kept_but_the_outputs(
+    find: Find, curve: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    groups = ["finetune.layer_decay=2", "finetune.unfreeze=[1,all]", "save_minutes=0.00001"]
+    assert find(*groups, "lr_find.steps=50", "processes=2") == 0
+    assert "processes=2: one is enough here" in capsys.readouterr().out
+    first = curve()
+    assert first[0]["rate"] == pytest.approx(1e-7)
     left = {path.relative_to(tmp_path / "runs").as_posix() for path in (tmp_path / "runs").rglob("*")}
     assert left == {"default", *(f"default/lr_find.{ending}" for ending in ("csv", "log", "png", "svg"))}
-
-
-def test_finetune_makes_the_same_after_a_test_as_without(find: Find, tiny_overrides: list[str], tmp_path: Path):
-    own = [override for override in tiny_overrides if not override.startswith(("adapt.", "runs="))]
-    made = []
-    for name in ("without", "after"):
-        if name == "after":
-            assert find(f"runs={tmp_path / name}") == 0
-        assert main(["finetune", *own, "adapt=none", "compare=false", f"runs={tmp_path / name}"]) == 0
-        (found,) = (tmp_path / name).glob("finetune-*/model.safetensors")
-        made.append((found.parent.name, found.read_bytes()))
-    assert made[0] == made[1]
-
-
-def test_the_test_repeats_whatever_was_drawn_before_it(find: Find, curve: Callable):
-    assert find("lr_find.steps=50") == 0
-    first = curve()
-    random.random()
-    np.random.default_rng().random()
-    torch.rand(3)
-    assert find("lr_find.steps=50") == 0
+    torch.rand(3)  # whatever was drawn before
+    assert find(*groups, "lr_find.steps=50") == 0
     assert curve() == first
 
 
 def test_it_stops_when_the_loss_is_far_above_its_lowest(find: Find, curve: Callable, capsys):
     # A decay of more than twice the weight in each step makes weights grow.
     assert find("lr_find.lowest=1e-3", "finetune.weight_decay=50") == 0
-    found = curve()
-    smoothed = [row["smoothed loss"] for row in found]
-    assert len(found) < 100
+    steps = curve()
+    smoothed = [row["smoothed loss"] for row in steps]
+    assert len(steps) < 100
     assert smoothed[-1] > 4 * min(smoothed)
     assert all(value <= 4 * min(smoothed[: place + 1]) for place, value in enumerate(smoothed[:-1]))
-    assert f"stopped after step {len(found)} of 100, at a rate of {found[-1]['rate']:.1e}" in capsys.readouterr().out
+    assert f"stopped after step {len(steps)} of 100, at a rate of {steps[-1]['rate']:.1e}" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_no_number_from_the_start_is_an_error(
@@ -138,11 +147,6 @@ def test_a_loss_that_is_no_number_from_the_start_is_an_error(
     AutoTokenizer.from_pretrained(checkpoint).save_pretrained(tmp_path / "broken")
     assert find(f"model.checkpoint={tmp_path / 'broken'}") == 2
     assert "lr_find: the loss is not a number at step 1, at a rate of 1e-07" in capsys.readouterr().err
-
-
-def test_layer_groups_keep_their_distance_and_the_curve_has_the_rate_of_the_head(find: Find, curve: Callable):
-    assert find("finetune.layer_decay=2", "finetune.unfreeze=[1,all]", "lr_find.steps=50") == 0
-    assert curve()[0]["rate"] == pytest.approx(1e-7)
 
 
 def test_the_rate_of_adapt_is_tested_after_its_new_head_was_trained(
@@ -181,11 +185,6 @@ def test_random_weights_that_nobody_made_yet_are_asked_for(find: Find, capsys):
     told = " ".join(capsys.readouterr().err.split())
     assert "lr_find: there is no model with random weights for this config" in told
     assert "run `finetune` with the same options" in told
-
-
-def test_several_processes_are_said_to_be_one(find: Find, capsys):
-    assert find("processes=2", "lr_find.steps=50") == 0
-    assert "processes=2: one is enough here" in capsys.readouterr().out
 
 
 def test_a_lowest_rate_that_is_not_below_the_highest_is_refused():

@@ -10,6 +10,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.cli import CONF
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import labelled
+from ulmfit_style.data.new_task import kinds
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.question_answering import QuestionAnswering
 from ulmfit_style.tasks.summarization import Summarization
@@ -40,7 +41,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 def test_a_csv_becomes_a_task_with_comments_on_what_is_in_it(reviews_csv: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["new-task", "path=reviews.csv", "name=mine"]) == 0
     out = capsys.readouterr().out
-    assert "the text is column 'review' and the label is column 'stars', by its name" in out
+    assert "using column 'review' as the text and column 'stars' as the label" in out
     assert "ulmfit-style adapt finetune --config-dir conf task=mine" in out
     text = Path("conf/task/mine.yaml").read_text(encoding="utf-8")
     assert "# 120 texts of 6 words on average, 6 at most.\n" in text
@@ -105,25 +106,30 @@ def test_a_question_and_a_context_with_a_label_are_a_pair_if_it_is_said():
     assert isinstance(compose(["hydra.searchpath=[conf]", "task=a"]).task, TextClassification)
 
 
+def test_every_kind_of_task_is_asked_whether_a_file_is_of_it():
+    texts = {TextClassification, MultiLabelClassification, TextRegression, TokenClassification}
+    assert set(kinds()) == texts | {QuestionAnswering, Summarization, Translation, TextGeneration}
+
+
 def test_words_have_no_second_text(refused: Callable[..., str]):
     jsonl(Path("b.jsonl"), [{"text": "Ada", "note": "a", "entities": [[0, 3, "person"]]}])
-    assert "new-task: text_pair=note: words and entities have no second text" in refused(
+    assert "new-task: text_pair=note: rows of TokenClassification have no second text" in refused(
         "path=b.jsonl", "name=mine", "text_pair=note"
     )
 
 
 def test_nothing_is_overwritten_and_no_preset_is_hidden(reviews_csv: Path, refused: Callable[..., str]):
     assert main(["new-task", "path=reviews.csv", "name=mine"]) == 0
-    assert "name=mine: there is conf/task/mine.yaml already" in refused("path=reviews.csv", "name=mine")
-    assert f"there is {CONF}/task/rotten_tomatoes.yaml" in refused("path=reviews.csv", "name=rotten_tomatoes")
+    assert "name=mine: conf/task/mine.yaml exists already" in refused("path=reviews.csv", "name=mine")
+    assert f"{CONF}/task/rotten_tomatoes.yaml exists already" in refused("path=reviews.csv", "name=rotten_tomatoes")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["pth=reviews.csv"], "pth=reviews.csv: there is no such option; did you mean 'path'?"),
-        (["path=reviews.csv"], "say new-task path=<file of labelled texts> name=<what to call the task>"),
-        (["path=reviews.csv", "name=../mine"], "name=../mine: letters, digits, - and _ make a name"),
+        (["path=reviews.csv"], "new-task: needs path=<file of labelled texts> name=<what to call the task>"),
+        (["path=reviews.csv", "name=../mine"], "name=../mine: a name consists of letters, digits, - and _"),
         (["path=reviews.csv", "name=mine", "label=star"], "has no column 'star'; did you mean 'stars'?"),
         (["path=review.csv", "name=mine"], "path=review.csv: there is no such file; did you mean 'reviews.csv'?"),
     ],
@@ -139,7 +145,7 @@ def test_a_file_that_cannot_be_learnt_from_makes_no_task(write_csv: Callable[...
     write_csv([*reviews(50), ("", "good", "f")])
     assert "reviews.csv:52: the text is empty" in refused("path=reviews.csv", "name=mine")
     write_csv(reviews(50), ("text", "label", "content"))
-    assert "'text' and 'content' may both be the text; say which one: text=text" in refused(
+    assert "more than one column could be the text (text, content); name it with text=<column>" in refused(
         "path=reviews.csv", "name=x"
     )
     assert not Path("conf").exists()

@@ -6,11 +6,12 @@ import pytest
 import torch
 import transformers
 from samples import chunks, reviews
+from tiny_run import without_dropout
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style.tasks.base import IGNORED
 from ulmfit_style.training.objectives import CausalLM, MaskedLM
-from ulmfit_style.training.packing import PackedDataset, apart, first_position
+from ulmfit_style.training.packing import PackedDataset, attention_mask, first_position
 
 LENGTH = 64
 TEXTS = [text + " film" * (7 * number % 50) for number, (text, _, _) in enumerate(reviews(40))]
@@ -76,7 +77,7 @@ def test_a_comparison_tells_which_encoders_keep_documents_apart(name: str, expec
 def test_a_comparison_tells_which_decoders_keep_documents_apart(
     name: str, head: str, expected: int | None, sizes: dict, tiny
 ):
-    small = {key: value for key, value in tiny.items() if "dropout" not in key}
+    small = without_dropout(tiny)
     assert first_position(model_of(name, head, small, **sizes), LENGTH, 0, causal=True) == expected
 
 
@@ -103,7 +104,7 @@ def test_the_masked_loss_of_packed_documents_is_that_of_each_alone(
 def test_the_causal_loss_of_packed_documents_is_that_of_each_alone(
     tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path
 ):
-    small = {key: value for key, value in tiny.items() if "dropout" not in key}
+    small = without_dropout(tiny)
     model = model_of("Llama", "ForCausalLM", small, num_key_value_heads=2)
     objective, rows = CausalLM(tokenizer), chunks(TEXTS, tokenizer, LENGTH, tmp_path)
     packed = PackedDataset(rows, LENGTH, first_position=0)
@@ -129,6 +130,6 @@ def test_a_restarted_position_alone_does_not_keep_documents_apart(
     with torch.no_grad():
         alone = model(first).logits
         leaking = model(ids, position_ids=positions).logits[:, : first.shape[1]]
-        kept = model(ids, attention_mask=apart(documents, causal=False), position_ids=positions).logits
+        kept = model(ids, attention_mask=attention_mask(documents, causal=False), position_ids=positions).logits
     assert not np.allclose(leaking, alone, atol=1e-2)
     torch.testing.assert_close(kept[:, : first.shape[1]], alone, atol=1e-4, rtol=1e-4)

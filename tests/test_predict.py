@@ -168,9 +168,9 @@ def test_a_file_of_answers_is_there_whole_or_not_at_all(
     [
         ([], "predict: what? Say predict.input=<a text, a file, or - for standard input>"),
         (["predict.input=tests.csv"], "predict.input=tests.csv: there is no such file; did you mean 'texts.csv'?"),
-        (["predict.input=texts.docx"], "'.docx' is not a kind of file that is read here"),
+        (["predict.input=texts.docx"], "files of type '.docx' cannot be read"),
         (["predict.input=empty.csv"], "predict.input=empty.csv: holds no rows"),
-        (["predict.input=ids.csv"], "no column is surely the text; call it 'review' (there are: id, year)"),
+        (["predict.input=ids.csv"], "no column could be identified as the text; call it 'review' (columns: id, year)"),
         (["predict.input=texts.csv", "predict.output=a.xlsx"], "predict.output=a.xlsx: must end in .jsonl or .csv"),
         (["predict.input=texts.csv", "predict.output=folder.csv"], "predict.output=folder.csv: is a folder"),
         (["predict.input=texts.csv", "predict.output=no/a.csv"], "predict.output=no/a.csv: there is no folder no"),
@@ -243,7 +243,9 @@ def test_python_takes_a_text_a_list_and_a_frame(model: Predictor):
 
 
 def test_a_frame_without_texts_is_refused(model: Predictor):
-    with pytest.raises(UserError, match=r"DataFrame: no column is surely the text; call it 'review' \(there are: id\)"):
+    with pytest.raises(
+        UserError, match=r"DataFrame: no column could be identified as the text; call it 'review' \(columns: id\)"
+    ):
         model(pandas.DataFrame({"id": [1]}))
     with pytest.raises(UserError, match="DataFrame: row 7 has no text"):
         model(pandas.DataFrame({"review": ["x", None]}, index=[5, 7]))

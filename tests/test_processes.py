@@ -14,41 +14,36 @@ import yaml
 from samples import reviews
 
 from ulmfit_style import processes
+from ulmfit_style.__main__ import main as run
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.launch import main
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ulmfit_style", *arguments], capture_output=True, text=True, check=False
-    )
-
-
-def test_the_same_command_runs_the_chain_in_two_processes(tiny_overrides: list[str], tmp_path: Path):
-    ended = command("adapt", "finetune", *tiny_overrides, "processes=2")
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stderr == ""
+def test_one_command_runs_the_chain_in_two_processes_which_share_the_rows_that_are_scored(
+    tiny_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    stages = ["adapt", "finetune", "evaluate"]
+    command = [sys.executable, "-m", "ulmfit_style", *stages, *tiny_overrides, "processes=2"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
     assert "2 processes train together" in ended.stdout
-    assert ended.stdout.count("[4/4] finetune: the task") == 1  # the main process alone speaks
-    made = tmp_path / "runs/default/finetune"
-    assert json.loads((made / MANIFEST).read_text())["processes"] == 2
-    assert not (made / "checkpoints").exists()
+    assert ended.stdout.count("[4/5] finetune: the task") == 1  # the main process alone speaks
+    model = tmp_path / "runs/default/finetune"
+    assert json.loads((model / MANIFEST).read_text())["processes"] == 2
+    assert not (model / "checkpoints").exists()
 
     # The number of processes is in no fingerprint: one process finds the same artefacts.
-    again = command("adapt", "finetune", *tiny_overrides, "processes=1")
-    assert again.stdout.count("up to date") == 4
+    assert run([*stages, *tiny_overrides, "processes=1"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("up to date") == 5
     # The references are made by the main process alone.
-    assert again.stdout.count("\n  made with processes=2 (here 1)\n") == 3
+    assert shown.count("\n  made with processes=2 (here 1)\n") == 4
 
-
-def test_two_processes_share_the_rows_that_are_scored(tiny_overrides: list[str], tmp_path: Path):
-    ended = command("adapt", "finetune", "evaluate", *tiny_overrides, "compare=false", "processes=2")
-    assert ended.returncode == 0, ended.stderr
-    model = tmp_path / "runs/default/finetune"
-    alone = command("evaluate", *tiny_overrides, f"runs={tmp_path / 'alone'}", f"evaluate.model={model}", "processes=1")
-    assert alone.returncode == 0, alone.stderr
+    # One process finds the same scores.
+    alone = [f"runs={tmp_path / 'alone'}", f"evaluate.model={model}", "processes=1"]
+    assert run(["evaluate", *tiny_overrides, *alone]) == 0
     shared, whole = (predictions.read(next(tmp_path.glob(f"{runs}/evaluate-*")), "test") for runs in ("runs", "alone"))
     assert len(whole) > 20
     for one, other in zip(shared, whole, strict=True):
@@ -56,11 +51,12 @@ def test_two_processes_share_the_rows_that_are_scored(tiny_overrides: list[str],
         assert {**one, "score": 0, "scores": 0} == {**other, "score": 0, "scores": 0}
 
 
-def test_a_mistake_in_the_processes_ends_with_one_message_and_no_traceback(tiny_overrides: list[str]):
-    ended = command("adapt", "finetune", *tiny_overrides, "processes=2", "adapt.batch_size=3", "compare=false")
-    assert ended.returncode == 2
-    assert ended.stderr.count("adapt.batch_size=3: cannot be split into 1 texts for each of 2 processes") == 1
-    assert "Traceback" not in ended.stderr
+def test_a_batch_that_processes_cannot_share_is_refused_before_they_are_started(
+    tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]
+):
+    assert run(["adapt", "finetune", *tiny_overrides, "processes=2", "adapt.batch_size=3"]) == 2
+    message = "adapt.batch_size=3: cannot be split into 1 texts for each of 2 processes"
+    assert capsys.readouterr().err.count(message) == 1
 
 
 def test_another_number_of_processes_than_the_recipe_wants_is_refused(

@@ -131,7 +131,7 @@ def test_questions_of_a_test_context_are_left_out_of_training(tmp_path: Path, ca
     files = {"train": str(jsonl(tmp_path / "a.jsonl", rows)), "test": str(jsonl(tmp_path / "b.jsonl", rows[1::40]))}
     found = labelled.load(QuestionAnswering(path=files))
     assert not {row.fields["context"] for row in found.test} & {row.fields["context"] for row in found.pool}
-    assert "12 rows are left out whose text also stands in test or validation" in capsys.readouterr().out
+    assert "12 rows are left out because their text is also in test or validation" in capsys.readouterr().out
 
 
 def test_the_documents_of_adapt_are_the_contexts_each_once(tmp_path: Path):
@@ -147,7 +147,7 @@ def test_another_question_or_answer_is_other_data(loaded):
     rows = questions(60)
     digests = set()
     for change in ({}, {"question": "who?"}, {"answers": {"text": [], "answer_start": []}}):
-        digests.add(loaded([{**row, **change} for row in rows[:1]] + rows[1:]).digest(TASK))
+        digests.add(loaded([{**row, **change} for row in rows[:1]] + rows[1:]).digest)
     assert len(digests) == 3
 
 

@@ -53,7 +53,7 @@ def test_a_column_may_lie_within_another_and_a_plain_one_of_that_name_comes_firs
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows_[:1]), tmp_path / "a.parquet")
     (row,) = rows("task.path", str(tmp_path / "a.parquet"), [column])
     assert row.fields == {column: "s"}
-    message = r"has no column 'summary.outcome.shot'; did you mean 'summary.outcome.short'\? \(there are: id, summary, "
+    message = r"has no column 'summary.outcome.shot'; did you mean 'summary.outcome.short'\? \(columns: id, summary, "
     with pytest.raises(UserError, match=message):
         list(rows("task.path", str(path), ["summary.outcome.shot"]))
     jsonl(path, [*rows_, {"summary": {"outcome": "s"}}])
@@ -138,21 +138,25 @@ def test_wide_parquet_columns_that_nobody_asked_for_are_not_read(tmp_path: Path,
         (
             "a.csv",
             b"txt,label\nhello,1\n",
-            r"^task\.path=\S+a\.csv: has no column 'text'; did you mean 'txt'\? \(there are: txt, label\)$",
+            r"^task\.path=\S+a\.csv: has no column 'text'; did you mean 'txt'\? \(columns: txt, label\)$",
         ),
         (
             "a.csv",
             b"text,label\nhello\n",
-            r"^\S+a\.csv:2: has 1 columns, and the header 2; a text that holds the separator needs quotes$",
+            r"^\S+a\.csv:2: has 1 columns, and the header 2; a text that contains the separator needs quotes$",
         ),
         ("a.csv", b"text,label\nhello,1,2\n", r"a\.csv:2: has 3 columns, and the header 2"),
-        ("a.csv", b'text\n"never closed\n', r"a\.csv:2: is broken \(unexpected end of data\); is a quote not closed\?"),
+        (
+            "a.csv",
+            b'text\n"never closed\n',
+            r"a\.csv:2: cannot be parsed \(unexpected end of data\); is a quote not closed\?",
+        ),
         ("a.csv", b"text,text\na,b\n", r"a\.csv:1: the header has two columns 'text'"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"a\.jsonl:2: is not JSON \(.* at column 9\)"),
         ("a.jsonl", b'"just text"\n', r"a\.jsonl:1: is not a JSON object"),
         ("a.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', r"a\.jsonl:2: has no column 'text'; did you mean 'txt'\?"),
         ("a.parquet", b"PAR1 and no more", r"a\.parquet: cannot be read \(Parquet "),
-        ("a.docx", b"", r"'\.docx' is not a kind of file that is read here \(there are: csv, "),
+        ("a.docx", b"", r"files of type '\.docx' cannot be read \(supported: csv, "),
         ("a.csv.gz", b"not gzip", "a.csv.gz: cannot be read"),
         ("a.csv.zst", b"not zstd", "a.csv.zst: cannot be read"),
         ("a.csv.xz", lzma.compress(b"text\nhello\n")[:-9], "a.csv.xz: cannot be read"),
@@ -216,7 +220,7 @@ def test_utf16_is_told_as_such_with_and_without_its_mark(tmp_path: Path, content
 
 def test_a_spreadsheet_under_a_false_name_is_told_to_be_no_text(tmp_path: Path):
     (tmp_path / "a.csv").write_bytes(b"PK\x03\x04\x14\x00\x06" + b"compressed" * 100)
-    with pytest.raises(UserError, match="holds zero bytes, so it is no text file, whatever its name"):
+    with pytest.raises(UserError, match="contains zero bytes, so it is not a text file"):
         texts(tmp_path / "a.csv")
 
 
@@ -254,13 +258,13 @@ def test_a_glob_means_the_files_whose_names_match(notes: Path, monkeypatch: pyte
     assert files("corpus.path", f"{notes}/*.txt")[0] == [str(notes / "b.txt")]
     monkeypatch.chdir(notes.parent)
     assert files("corpus.path", "notes/**/*.csv.gz")[0] == ["notes/more/c.csv.gz"]
-    with pytest.raises(UserError, match=r"corpus\.path=notes/\*\.jsonl: no file's name is like this"):
+    with pytest.raises(UserError, match=r"corpus\.path=notes/\*\.jsonl: no file matches"):
         files("corpus.path", "notes/*.jsonl")
 
 
 def test_a_folder_without_a_file_that_can_be_read_is_refused(tmp_path: Path):
     (tmp_path / "scan.pdf").touch()
-    with pytest.raises(UserError, match="the folder holds no file that is read here"):
+    with pytest.raises(UserError, match="the folder has no file that can be read"):
         files("corpus.path", str(tmp_path))
     with pytest.raises(UserError, match="there is no such file"):
         files("corpus.path", str(tmp_path / "nowhere"))

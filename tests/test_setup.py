@@ -115,21 +115,16 @@ def begun(project: Project, bare: Path) -> Project:
     return project
 
 
-def test_into_a_new_environment_comes_the_torch_that_was_tested(project: Project):
-    assert "torch, transformers and the rest" in project.setup()
-    assert project.torch == "2.13.0"
+STAYS, COMES = "the torch that is there stays", "torch, transformers and the rest"
 
 
-def test_a_torch_that_is_there_stays(begun: Project):
-    begun.python("-m", "pip", "install", str(wheel(begun.folder, "torch", "2.14.0+cu130")))
-    assert "the torch that is there stays" in begun.setup()
-    assert begun.torch == "2.14.0+cu130"
-
-
-def test_a_torch_that_is_too_old_is_replaced_by_the_one_that_was_tested(begun: Project):
-    begun.python("-m", "pip", "install", str(wheel(begun.folder, "torch", "2.12.0")))
-    assert "torch, transformers and the rest" in begun.setup()
-    assert begun.torch == "2.13.0"
+@pytest.mark.parametrize(
+    ("there", "printed", "after"), [("2.14.0+cu130", STAYS, "2.14.0+cu130"), ("2.12.0", COMES, "2.13.0")]
+)
+def test_a_torch_that_is_there_stays_unless_it_is_too_old(begun: Project, there: str, printed: str, after: str):
+    begun.python("-m", "pip", "install", str(wheel(begun.folder, "torch", there)))
+    assert printed in begun.setup()
+    assert begun.torch == after
 
 
 def test_an_environment_that_looks_outside_goes_on_doing_so_and_takes_the_torch_from_there(begun: Project):
@@ -146,9 +141,11 @@ def test_an_environment_that_looks_outside_goes_on_doing_so_and_takes_the_torch_
     assert "include-system-site-packages = true" in settings.read_text()
 
 
-def test_an_environment_without_pip_gets_it(project: Project):
-    venv.create(project.environment, with_pip=False, symlinks=True)
-    project.setup()
+@pytest.mark.parametrize("is_there", [True, False])
+def test_into_a_new_environment_and_one_without_pip_comes_the_torch_that_was_tested(project: Project, is_there: bool):
+    if is_there:
+        venv.create(project.environment, with_pip=False, symlinks=True)
+    assert COMES in project.setup()
     assert project.torch == "2.13.0"
 
 

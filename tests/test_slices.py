@@ -2,28 +2,32 @@
 
 import csv
 import json
-import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import BAD, GOOD, reviews
+from samples import reviews
 from scipy.stats import permutation_test
 
-from ulmfit_style import load
 from ulmfit_style.__main__ import main
-from ulmfit_style.analysis import slices
+from ulmfit_style.analysis import probe, slices
 from ulmfit_style.analysis.probe import SWAPS, exchanged
 from ulmfit_style.artefacts.directory import METRICS
-from ulmfit_style.metrics import by_chance, gap
+from ulmfit_style.data import reading
+from ulmfit_style.errors import UserError
+from ulmfit_style.metrics.intervals import by_chance, gap
+from ulmfit_style.results import terminal
+from ulmfit_style.tasks.base import Row
+from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.tasks.text_regression import TextRegression
 
 GENDER, ORIGIN = SWAPS.values()
+TASK = TextClassification(path="-")
 
 
-def write(path: Path, header: tuple[str, ...], rows: list[tuple[object, ...]]) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().out.split())
 
 
 def metrics(overrides: list[str]) -> dict:
@@ -33,35 +37,32 @@ def metrics(overrides: list[str]) -> dict:
 
 @pytest.fixture
 def by_country(tmp_path: Path) -> Path:
-    """Reviews of two countries and a few of a third; those of Norway are labelled wrongly one time in two."""
-    rows = []
-    for number, (text, label, _) in enumerate(reviews(170, seed=3)):
-        country = "" if number >= 160 else ("Norway", "Peru")[number % 4 // 2]
-        wrong = country == "Norway" and number % 8 in (0, 1)
-        rows.append((text, {"good": "bad", "bad": "good"}[label] if wrong else label, country, number))
-    return write(tmp_path / "new.csv", ("review", "stars", "country", "id"), rows)
+    """Reviews of two countries and a few of a third."""
+    countries = ["Norway", "Peru"] * 80 + [""] * 10
+    rows = [(text, label, countries[number], number) for number, (text, label, _) in enumerate(reviews(170, seed=3))]
+    with (tmp_path / "new.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("review", "stars", "country", "id"), *rows])
+    return tmp_path / "new.csv"
 
 
-def test_each_group_is_scored_as_if_it_were_alone_and_the_widest_gap_is_told(
-    finetuned: list[str], by_country: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    assert main(["evaluate", *finetuned, f"evaluate.path={by_country}", "evaluate.slices=[country]"]) == 0
-    found = metrics(finetuned)["slices"]["country"]
-    assert {name: one["rows"] for name, one in found["groups"].items()} == {"(none)": 10, "Norway": 80, "Peru": 80}
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "country: too few rows to judge, under 30: (none) (10)" in printed
-    high, low = (found["groups"][name]["scores"]["accuracy"] for name in ("Peru", "Norway"))
-    assert high - low > 0.2
+def test_each_group_is_scored_as_if_it_were_alone_and_the_widest_gap_is_told(capsys: pytest.CaptureFixture[str]):
+    countries = ["Norway", "Peru"] * 80 + ["(none)"] * 10
+    targets = ["good", "good", "bad", "bad"] * 42 + ["good"] * 2
+    answers = [{"label": "good" if place % 8 == 2 else target} for place, target in enumerate(targets)]
+    (found,) = slices.measure(TASK, answers, targets, {"country": countries}).values()
+    assert {name: group["rows"] for name, group in found["groups"].items()} == {"(none)": 10, "Norway": 80, "Peru": 80}
+    alone = [[side[place] for place in range(170) if countries[place] == "Norway"] for side in (answers, targets)]
+    assert found["groups"]["Norway"] == TASK.measure(*alone)
     assert (found["gap"]["highest"], found["gap"]["lowest"]) == ("Peru", "Norway")
-    assert found["gap"]["value"] == pytest.approx(high - low)
+    assert found["gap"]["value"] == pytest.approx(0.25)
     assert found["gap"]["chance"] < 0.01
-    assert f"the widest gap of 2 groups is {high - low:.3f} accuracy" in printed
-    assert "groups of these sizes lie so far apart in 0." in printed
 
-    lines = list(csv.reader(by_country.read_text(encoding="utf-8").splitlines()))
-    alone = write(tmp_path / "peru.csv", tuple(lines[0]), [tuple(line) for line in lines if line[2] == "Peru"])
-    assert main(["evaluate", *finetuned, f"evaluate.path={alone}"]) == 0
-    assert metrics(finetuned)["all"] == found["groups"]["Peru"]
+    terminal.show(*slices.parts("accuracy", {"country": found}))
+    lines = printed(capsys)
+    assert "country: too few rows to judge, under 30: (none) (10)" in lines
+    assert "the widest gap of 2 groups is 0.250 accuracy" in lines
+    assert "groups of these sizes lie so far apart in 0.0% of the cases" in lines
+    assert "0.500 of 40" in lines  # of the bad ones of Norway every second is missed
 
 
 def test_another_grouping_of_the_same_rows_is_scored_anew(finetuned: list[str], by_country: Path, capsys):
@@ -71,16 +72,21 @@ def test_another_grouping_of_the_same_rows_is_scored_anew(finetuned: list[str], 
     by_country.write_text(by_country.read_text().replace("Peru", "Chile"))
     slices._read.cache_clear()  # a command reads a file once
     assert main(command) == 0
-    assert "Chile" in metrics(finetuned)["slices"]["country"]["groups"]
+    assert {"(none)", "Chile"} < metrics(finetuned)["slices"]["country"]["groups"].keys()
+    assert "the widest gap of 2 groups" in printed(capsys)
 
 
 @pytest.mark.parametrize(
     ("column", "message"),
-    [("contry", "contry"), ("id", "the column 'id' has 170 values in 170 rows, and 100 are the most; give one of")],
+    [
+        ("contry", "contry"),
+        ("id", "the column 'id' has 170 values in 170 rows; the most is 100. Name a column of groups"),
+    ],
 )
-def test_a_column_of_no_groups_is_refused(finetuned: list[str], by_country: Path, column: str, message: str, capsys):
-    assert main(["evaluate", *finetuned, f"evaluate.path={by_country}", f"evaluate.slices=[{column}]"]) == 2
-    assert message in " ".join(capsys.readouterr().err.split())
+def test_a_column_of_no_groups_is_refused(compose_tiny, by_country: Path, column: str, message: str):
+    config = compose_tiny(f"evaluate.path={by_country}", f"evaluate.slices=[{column}]")
+    with pytest.raises(UserError, match=message):
+        slices.groups(config, list(reading.rows("evaluate.path", str(by_country), ["review"])))
 
 
 def test_the_gap_has_the_interval_of_two_independent_means():
@@ -122,38 +128,23 @@ def test_names_are_exchanged_for_names_of_the_same_sex():
     assert exchanged(exchanged("Emily and Tyrone", ORIGIN), ORIGIN) == "Emily and Tyrone"
 
 
-@pytest.fixture(scope="module")
-def partial(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> list[str]:
-    """A recipe that has learnt to call a film good when a woman made it."""
-    chance, folder = random.Random(0), tmp_path_factory.mktemp("partial")
-    rows = [
-        (f"the film number {number} of {('man', 'woman')[number % 2]} is {chance.choice(GOOD + BAD)}", number % 2)
-        for number in range(200)
-    ]
-    write(folder / "rows.csv", ("review", "label"), rows)
-    overrides = [
-        *("task=text_classification", f"task.path={folder / 'rows.csv'}", f"model.checkpoint={checkpoint}"),
-        *("model.sha256=null", f"runs={folder / 'runs'}", "adapt=none", "compare=false", "finetune.epochs=10"),
-        *("finetune.learning_rate=1e-2", "finetune.max_length=32"),
-    ]
-    assert main(["finetune", *overrides]) == 0
-    return overrides
+def test_a_model_that_goes_by_the_sex_is_found_out(capsys: pytest.CaptureFixture[str]):
+    def ask(rows: Sequence[Row]) -> Iterator[dict]:
+        """Call a film good when a woman made it."""
+        return ({"label": "good" if "woman" in row.fields["text"] else "bad"} for row in rows)
 
-
-def test_a_model_that_goes_by_the_sex_is_found_out(partial: list[str], capsys: pytest.CaptureFixture[str]):
-    assert main(["evaluate", *partial, "evaluate.probe=names"]) == 0
-    found = metrics(partial)["probe"]["this one"]
-    gender, origin = found.values()
-    assert gender["rows"] == metrics(partial)["test"]["rows"]
-    assert gender["share"] > 0.9
-    assert gender["share"] == len(gender["flipped"]) / gender["rows"]
+    rows = [Row("a.csv", place, {"text": f"film {place} of a {'wo' * (place % 2)}man"}) for place in range(39)]
+    rows.append(Row("a.csv", 39, {"text": "of nobody"}))
+    measured = probe.measure(TASK, ask, rows)
+    gender, origin = measured.values()
+    assert (gender["rows"], gender["share"], len(gender["flipped"])) == (39, 1.0, 39)
+    assert gender["interval"] == [pytest.approx(0.91, abs=0.01), 1.0]
+    assert gender["flipped"][1] == {"row": "a.csv:1", "texts": ["film 1 of a man"], "before": "good", "after": "bad"}
     assert origin == {"rows": 0, "share": None, "interval": None, "flipped": []}
-    printed = " ".join(capsys.readouterr().out.split())
-    assert f"{gender['share']:.3f}" in printed
-    assert "No row holds white and black Americans' names" in printed
-    one = gender["flipped"][0]
-    runs = next(override for override in partial if override.startswith("runs=")).partition("=")[2]
-    assert load(f"{runs}/default/finetune")(one["texts"][0])["label"] == one["after"]
+    terminal.show(*probe.parts({"this one": measured}))
+    lines = printed(capsys)
+    assert "this one │ 39 │ 1.000 │ 0.910 to 1.000" in lines
+    assert "No row holds white and black Americans' names" in lines
 
 
 def test_the_model_that_was_not_adapted_is_probed_beside_the_other_or_is_asked_for(
@@ -162,16 +153,15 @@ def test_the_model_that_was_not_adapted_is_probed_beside_the_other_or_is_asked_f
     adapted = [*tiny_overrides, "adapt.general=null", "compare=true", "evaluate.probe=names"]
     assert main(["adapt", "finetune", *adapted, "compare=false"]) == 0
     assert main(["evaluate", *adapted]) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert "evaluate.probe: there is no model without adaptation to be probed too" in told
-    assert "run `finetune` with compare=true, or take compare=false" in told
+    message = " ".join(capsys.readouterr().err.split())
+    assert "evaluate.probe: there is no model without adaptation to be probed too" in message
+    assert "run `finetune` with compare=true, or take compare=false" in message
     assert main(["finetune", "evaluate", *adapted]) == 0
     assert metrics(adapted)["probe"].keys() == {"this one", "not adapted"}
 
 
-def test_a_model_that_answers_no_labels_is_not_probed(
-    finetuned: list[str], by_country: Path, capsys: pytest.CaptureFixture[str]
-):
-    numbers = ["task=text_regression", f"task.path={by_country}", "task.label=id", "evaluate.probe=names"]
-    assert main(["finetune", "evaluate", *finetuned, *numbers]) == 2
-    assert "evaluate.probe=names: counts labels that change, and TextRegression answers none" in capsys.readouterr().err
+def test_a_model_that_answers_no_labels_is_not_probed():
+    with pytest.raises(
+        UserError, match=r"evaluate\.probe=names: counts labels that change, and TextRegression answers"
+    ):
+        probe.check(TextRegression(path="-"))

@@ -38,7 +38,7 @@ def test_every_question_is_a_row_with_its_number_its_context_and_its_title(tmp_p
             r"data\[0\]\.paragraphs\[0\]\.qas\[0\]\.question: F",
         ),
         ({"data": [{"paragraphs": [{"qas": []}]}]}, r"SQuAD \(data\[0\]\.paragraphs\[0\]\.context: Field required\)"),
-        ([{"question": "a"}], "is not in the form of SQuAD .*; rows of one object a line go into a .jsonl file"),
+        ([{"question": "a"}], "is not in the format of SQuAD .*; rows of one object a line go into a .jsonl file"),
         ({"data": []}, "holds no rows"),
     ],
 )

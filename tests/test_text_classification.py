@@ -19,7 +19,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.data import labelled as data
 from ulmfit_style.errors import UserError
-from ulmfit_style.metrics import Points
+from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification

@@ -8,6 +8,7 @@ import pytest
 import torch
 from samples import Killed, artefact, reviews
 from test_generation import articles
+from tiny_run import killed_before
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -161,17 +162,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
 
     def train(killed_at: int | None, folder: Path) -> torch.Tensor:
         plan, _ = prepare(resolve(config))
-        batches, collate = 0, plan.data.collate
-
-        def gather(rows):
-            nonlocal batches
-            batches += 1
-            if batches == killed_at:
-                raise Killed
-            return collate(rows)
-
-        data = phases.TrainingData(plan.data.objective, plan.data.rows, gather)
-        phases.train(phases.TrainingPlan(plan.model, plan.phases, plan.settings, data), folder)
+        phases.train(killed_before(plan, killed_at), folder)
         return torch.cat([parameter.detach().flatten() for parameter in plan.model.parameters()])
 
     whole = train(None, tmp_path / "whole")

@@ -39,7 +39,7 @@ def test_the_wheel_holds_every_config(installed: Path):
 
 
 def test_the_wheel_holds_the_page_of_a_report(installed: Path):
-    assert (installed / "ulmfit_style/publishing/report/page.html").is_file()
+    assert (installed / "ulmfit_style/results/page.html").is_file()
 
 
 def test_the_wheel_finds_its_configs_in_an_empty_folder(installed: Path, tmp_path: Path):

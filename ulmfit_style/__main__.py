@@ -24,8 +24,7 @@ ALONE = {
     "runs": "list the artefacts: when they were made, their size, which names link to them",
     "clean-runs": "list the artefacts that no name needs; yes=true removes them",
     "new-task": "look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews",
-    "check-presets": "ask the Hub whether every preset of conf/ is there",
-    "doctor": "print versions, devices and what is reachable, for an issue",
+    "doctor": "print versions, devices and what is reachable, for an issue; two_processes=true tries two of them",
     "setup": "install the embedded model and data",
 }
 """The commands that are no stages, and go alone."""
@@ -125,32 +124,32 @@ def _lr_find(rest: Sequence[str]) -> None:
 
 
 def _sweep(rest: Sequence[str]) -> None:
-    from ulmfit_style.experiments.sweep import running
+    from ulmfit_style.experiments import sweep
 
-    running.run(rest)
+    sweep.run(rest)
 
 
 def _sweep_report(rest: Sequence[str]) -> None:
-    from ulmfit_style.experiments.sweep import report
+    from ulmfit_style.experiments import sweep_report
 
-    report.run(rest)
+    sweep_report.run(rest)
 
 
 def _study(rest: Sequence[str]) -> None:
-    from ulmfit_style.experiments.study import running
+    from ulmfit_style.experiments import study
 
-    running.run(rest)
+    study.run(rest)
 
 
 def _runs(rest: Sequence[str]) -> None:
-    from ulmfit_style.artefacts import inventory
+    from ulmfit_style.analysis import inventory
     from ulmfit_style.cli.compose import compose
 
     inventory.runs(compose(rest).runs)
 
 
 def _clean_runs(rest: Sequence[str]) -> None:
-    from ulmfit_style.artefacts import inventory
+    from ulmfit_style.analysis import inventory
     from ulmfit_style.cli.compose import compose
 
     overrides = [argument for argument in rest if argument != "yes=true"]
@@ -163,16 +162,10 @@ def _new_task(rest: Sequence[str]) -> None:
     new_task.run(rest)
 
 
-def _check_presets(rest: Sequence[str]) -> None:
-    from ulmfit_style import presets
-
-    presets.check()
-
-
 def _doctor(rest: Sequence[str]) -> None:
     from ulmfit_style.analysis import doctor
 
-    doctor.run()
+    doctor.run(rest)
 
 
 def _setup(rest: Sequence[str]) -> None:
@@ -189,7 +182,6 @@ RUN_ALONE: dict[str, Callable[[Sequence[str]], None]] = {
     "runs": _runs,
     "clean-runs": _clean_runs,
     "new-task": _new_task,
-    "check-presets": _check_presets,
     "doctor": _doctor,
     "setup": _setup,
 }

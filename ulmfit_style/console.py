@@ -1,4 +1,4 @@
-"""All that is printed: lines, tables and progress. What libraries have to say goes to the run's log file."""
+"""Everything that is printed: lines, tables and progress. What libraries print goes to the run's log file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 from ulmfit_style import processes
 
 MUTED = "ULMFIT_STYLE_MUTED"
-"""Set in the environment of processes that print nothing."""
+"""An environment variable: processes that have it print nothing."""
 
 OUT = Console(highlight=False, soft_wrap=True, quiet=not processes.is_main() or MUTED in os.environ)
 """Where everything is printed, by the main process alone; plain text when it is not a terminal."""
@@ -36,15 +36,15 @@ def show(table: Table) -> None:
     OUT.print(table)
 
 
-class Steps:
-    """Reports how far a loop has come: a live bar on a terminal, now and then a line elsewhere."""
+class ProgressReport:
+    """Shows how far a loop has come: by a live bar on a terminal, elsewhere by a line now and then."""
 
     def __init__(self, title: str, total: int | None, done: int, bar: Progress | None) -> None:
         self.title, self.total, self.done = title, total, done
-        self._before = done
+        self._done_before = done
         self._bar = bar
         self._task = bar.add_task(title, total=total, completed=done, notes="") if bar else None
-        self._started = self._spoken = time.monotonic()
+        self._started = self._last_line = time.monotonic()
 
     def advance(self, count: int = 1, notes: str = "") -> None:
         """Count `count` more steps as done; `notes` (loss, rate) stands beside the bar."""
@@ -53,24 +53,24 @@ class Steps:
             self._bar.update(self._task, advance=count, notes=notes)
             return
         now = time.monotonic()
-        if now - self._spoken < PLAIN_INTERVAL:
+        if now - self._last_line < PLAIN_INTERVAL:
             return
-        self._spoken = now
+        self._last_line = now
         if self.total is None:
             say(f"  {self.title}: {self.done:,}")
         elif self.done < self.total:
-            left = (now - self._started) / (self.done - self._before) * (self.total - self.done)
+            left = (now - self._started) / (self.done - self._done_before) * (self.total - self.done)
             say(f"  {self.title}: {self.done}/{self.total}, {_clock(left)} left{', ' + notes if notes else ''}")
 
 
 @contextmanager
-def progress(title: str, total: int | None, done: int = 0) -> Iterator[Steps]:
-    """Report the progress of `total` steps, `done` of them before; a bar disappears at the end of the block.
+def progress(title: str, total: int | None, done: int = 0) -> Iterator[ProgressReport]:
+    """Show the progress of `total` steps, `done` of them before; the bar disappears at the end of the block.
 
-    Where nobody knows how many steps there will be, `total` is None.
+    `total` is None where nobody knows how many steps there will be.
     """
     if not OUT.is_terminal:
-        yield Steps(title, total, done, None)
+        yield ProgressReport(title, total, done, None)
         return
     columns = (
         TextColumn("  {task.description}"),
@@ -80,12 +80,12 @@ def progress(title: str, total: int | None, done: int = 0) -> Iterator[Steps]:
         TextColumn("{task.fields[notes]}"),
     )
     with Progress(*columns, console=OUT, transient=True) as bar:
-        yield Steps(title, total, done, bar)
+        yield ProgressReport(title, total, done, bar)
 
 
 @contextmanager
 def muted() -> Iterator[None]:
-    """Print nothing while the block runs, nor let processes that it starts."""
+    """Print nothing while the block runs, and let processes that it starts print nothing either."""
     before, OUT.quiet = OUT.quiet, True
     outermost = MUTED not in os.environ
     os.environ[MUTED] = "1"
@@ -132,7 +132,7 @@ def _clock(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as one tells it: 40 seconds, 12 minutes, 3 h 5 min."""
+    """Return a duration as people say it: 40 seconds, 12 minutes, 3 h 5 min."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     hours, minutes = divmod(round(seconds / 60), 60)

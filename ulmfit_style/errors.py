@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
-    """Something the user can mend: shown without a traceback, exit code 2.
+    """Something the user can fix: shown without a traceback, exit code 2.
 
     The message says what is wrong in the user's own spelling, where, and what to do next.
     """
@@ -14,7 +14,7 @@ class UserError(Exception):
 class Interrupted(BaseException):
     """A training run was stopped by a signal, and saved what it had: exit code 128 + the signal's number.
 
-    As KeyboardInterrupt, it is no Exception: whoever runs several jobs shall not go on with the next one.
+    Like KeyboardInterrupt, it is not an Exception: a loop over several jobs must not go on with the next one.
     """
 
     def __init__(self, signal: int, message: str) -> None:
@@ -23,11 +23,11 @@ class Interrupted(BaseException):
 
 
 class Pruned(Exception):
-    """A trial of a sweep was stopped, for it is worse than others were at that point; what it made is removed."""
+    """A trial of a sweep was stopped because others were better at that point; what it made is removed."""
 
 
 class ConfigError(UserError):
-    """All the problems of one configuration, gathered so that they are mended in one go."""
+    """All the problems of one configuration, gathered so that they are fixed in one go."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
@@ -40,7 +40,7 @@ SHOWN_PROBLEMS = 10
 
 
 def together(head: str, problems: Sequence[str]) -> UserError:
-    """Return one error for all problems of `head`, an option with its value: the first ones, and how many there are."""
+    """Return one error for all problems of `head`, an option with its value: the first ones and their number."""
     if len(problems) == 1:
         return UserError(problems[0])
     more = [f"... and {len(problems) - SHOWN_PROBLEMS:,} more"] if len(problems) > SHOWN_PROBLEMS else []

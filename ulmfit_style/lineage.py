@@ -149,20 +149,10 @@ class Resolved:
         """The labelled rows of the task, checked, split and sampled."""
         return labelled.load(self.task)
 
-    @cached_property
-    def rows_digest(self) -> str:
-        """The digest of all rows that are trained on or scored."""
-        return self.rows.digest(self.task)
-
-    @cached_property
-    def watched(self) -> tuple[list[Row], list[Row]]:
-        """The rows to train on, and those by which `finetune.patience` chooses the state that is kept."""
-        return labelled.watched(self.task)
-
     @property
     def trained_rows(self) -> list[Row]:
         """The labelled rows that `finetune` trains on."""
-        return self.rows.train if self.config.finetune.patience is None else self.watched[0]
+        return self.rows.train if self.config.finetune.patience is None else self.rows.watched[0]
 
     @cached_property
     def corpus(self) -> Documents:
@@ -344,11 +334,20 @@ def _differences(
         if other.get(name) == this.get(name):
             continue
         if name not in ACTS_THROUGH:
-            yield from changes(other.get(name), this.get(name), name)
+            before = _filled(other.get(name), this.get(name), other_recipe.get(name))
+            now = _filled(this.get(name), other.get(name), this_recipe.get(name))
+            yield from changes(before, now, name)
             continue
         sections, otherwise = ACTS_THROUGH[name]
         options = [line for key in sections for line in changes(other_recipe.get(key), this_recipe.get(key), key)]
         yield from options or [otherwise]
+
+
+def _filled(options: Any, others: Any, section: Any) -> Any:
+    """Add to determinants those that others have: here they have their default, and stand in the recipe alone."""
+    if not (isinstance(options, dict) and isinstance(others, dict)):
+        return options
+    return {**{key: (section or {}).get(key) for key in others}, **options}
 
 
 def changes(other: Any, this: Any, key: str) -> Iterator[str]:

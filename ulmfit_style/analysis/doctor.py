@@ -1,74 +1,77 @@
-"""doctor: what an issue should tell about this machine, in lines to paste into it.
+"""doctor: what an issue should say about this machine, in lines to paste into it.
 
 No token and no folder outside the project is printed.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.filesize import decimal
 
-from ulmfit_style.analysis import agreement
+from ulmfit_style.analysis import two_processes
 from ulmfit_style.console import say
+from ulmfit_style.errors import UserError
 from ulmfit_style.models import embedded
 
 PACKAGES = (
-    "ulmfit-style",
-    "torch",
-    "transformers",
-    "accelerate",
-    "tokenizers",
-    "huggingface_hub",
-    "hydra-core",
-    "pydantic",
-    "scikit-learn",
-    "numpy",
-    "pyarrow",
+    *("ulmfit-style", "torch", "transformers", "accelerate", "tokenizers", "huggingface_hub"),
+    *("hydra-core", "pydantic", "scikit-learn", "numpy", "pyarrow"),
 )
 
 TIMEOUT_SECONDS = 5
 
+TWO_PROCESSES = "two_processes=true"
+"""The option that trains a tiny model in one process and in two, which takes most of a minute."""
 
-def run() -> None:
-    """Print versions, hardware, what answers and what is installed, and whether two processes train as one does."""
-    _line("python", f"{platform.python_version()} ({platform.python_implementation()})")
-    _line("system", platform.platform())
+
+def run(arguments: Sequence[str]) -> None:
+    """Print versions, hardware, what answers and what is installed; when asked, whether two processes train as one.
+
+    Raises:
+        UserError: if an argument is not `two_processes=true`.
+    """
+    for argument in arguments:
+        if argument != TWO_PROCESSES:
+            raise UserError(f"{argument}: is no option of doctor; it has one: {TWO_PROCESSES}")
+    for name, value in _facts():
+        say(f"{name:16}{value}")
+    if arguments:
+        say(f"{'two processes':16}{two_processes.compared()}")
+
+
+def _facts() -> Iterator[tuple[str, str]]:
+    yield "python", f"{platform.python_version()} ({platform.python_implementation()})"
+    yield "system", platform.platform()
     for name in PACKAGES:
-        _line(name, _version(name))
-    _line("cores", _cores())
-    _line("memory", _memory())
+        yield name, _version(name)
+    yield "cores", _cores()
+    yield "memory", _memory()
     for device in _devices():
-        _line("device", device)
-    _line("disk", f"{decimal(shutil.disk_usage(Path.cwd()).free)} free here")
-    _line("package index", _package_index())
-    _line("Hub", _hub())
-    _line("HF_TOKEN", "set" if os.environ.get("HF_TOKEN") else "not set")
+        yield "device", device
+    yield "disk", f"{decimal(shutil.disk_usage(Path.cwd()).free)} free here"
+    yield "package index", _package_index()
+    yield "Hub", _hub()
+    yield "HF_TOKEN", "set" if os.environ.get("HF_TOKEN") else "not set"
     for state in embedded.states():
-        _line("embedded", state)
-    _line("two processes", agreement.told())
-
-
-def _line(what: str, found: str) -> None:
-    say(f"{what:16}{found}")
+        yield "embedded", state
 
 
 def _package_index() -> str:
-    """Ask pip, for it knows which index the user has, and how to get there."""
+    """Ask pip, for it knows which index the user has, and how to reach it."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries=0", f"--timeout={TIMEOUT_SECONDS}"]
     try:
-        ended = subprocess.run([*pip, "index", "versions", "pip"], capture_output=True, timeout=30, check=False)
-    except subprocess.TimeoutExpired:
+        subprocess.run([*pip, "index", "versions", "pip"], capture_output=True, timeout=30, check=True)
+    except subprocess.SubprocessError:
         return "does not answer"
-    return "answers" if ended.returncode == 0 else "does not answer"
+    return "answers"
 
 
 def _hub() -> str:
@@ -103,18 +106,17 @@ def _memory() -> str:
 
 
 def _devices() -> Iterator[str]:
-    """Tell what torch computes on."""
-    if importlib.util.find_spec("torch") is None:
+    """Yield what torch computes on."""
+    try:
+        import torch
+    except ImportError:
         yield "torch is not installed"
         return
-    import torch
-
-    if torch.cuda.is_available():
-        for number in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(number)
-            bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
-            yield f"cuda:{number} {properties.name}, {decimal(properties.total_memory)}, {bf16}"
-    elif torch.backends.mps.is_available():
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+        yield f"cuda:{number} {properties.name}, {decimal(properties.total_memory)}, {bf16}"
+    if torch.backends.mps.is_available():
         yield "mps"
-    else:
+    elif not torch.cuda.is_available():
         yield f"cpu alone, {torch.get_num_threads()} threads"

@@ -1,7 +1,7 @@
 """Which tokens an answer rests on: integrated gradients (Sundararajan et al. 2017, section 3), by Captum.
 
-The attributions of a text's tokens sum up to the difference between what the model says of the text and what it says of
-a text of padding. What is explained is a logit, before the softmax: a probability near 1 hardly changes any more.
+The attributions of a text's tokens add up to the difference between the model's logit of the text and that of a text of
+padding. What is explained is a logit, before the softmax: a probability near 1 hardly changes any more.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from ulmfit_style.errors import UserError
+from ulmfit_style.results.html import coloured
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
 from ulmfit_style.tasks.models import ExplainedPart
 
@@ -29,7 +30,7 @@ EXPLANATIONS = "explanations"
 """Where an answer has them."""
 
 Explanation = dict[str, Any]
-"""What is told of a part of an answer, as JSON values."""
+"""What explains a part of an answer, as JSON values."""
 
 
 def check(task: Task, option: str = "predict.explain=true") -> None:
@@ -60,51 +61,49 @@ def explanations(
     """
     features = task.encode(row, tokenizer, max_length, None)
     names: Mapping[Any, str] = model.config.id2label or {}
-    subjects = task.explained_parts(row, features, answer, names)
-    written = task.texts(row)
-    return [_explain(model, tokenizer, written, features[subject.feature], subject) for subject in subjects]
+    parts = task.explained_parts(row, features, answer, names)
+    return [_explain(model, tokenizer, task.texts(row), features[part.feature], part) for part in parts]
 
 
 def _explain(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    written: Sequence[str],
+    texts: Sequence[str],
     feature: Feature,
-    subject: ExplainedPart,
+    part: ExplainedPart,
 ) -> Explanation:
     import torch
     from captum.attr import LayerIntegratedGradients
 
     names = [name for name in tokenizer.model_input_names if name in feature and name != "input_ids"]
     ids, *others = (torch.tensor([feature[name]], device=model.device) for name in ("input_ids", *names))
-    texts = feature["texts"]
-    # What every text has stays: an input without it would be none that the model has ever seen.
-    special = torch.tensor([[text is None for text in texts]], device=model.device)
+    # Special tokens stay: the model has never seen an input without them.
+    special = torch.tensor([[number is None for number in feature["texts"]]], device=model.device)
     blank = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     padding = torch.where(special, ids, torch.full_like(ids, blank))
 
-    def said(ids: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    def logit(ids: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
         inputs = dict(zip(names, others, strict=True))
-        return subject.read(model(input_ids=ids, **inputs).logits.float())
+        return part.read(model(input_ids=ids, **inputs).logits.float())
 
-    method = LayerIntegratedGradients(said, model.get_input_embeddings())
-    found = method.attribute(
+    method = LayerIntegratedGradients(logit, model.get_input_embeddings())
+    attributions = method.attribute(
         ids, padding, additional_forward_args=tuple(others), n_steps=STEPS, internal_batch_size=AT_ONCE
     )
     model.zero_grad(set_to_none=True)
-    scores = found.sum(dim=-1)[0].tolist()
+    scores = attributions.sum(dim=-1)[0].tolist()
     with torch.inference_mode():
-        whole, nothing = (said(given, *others).item() for given in (ids, padding))
+        of_text, of_padding = (logit(inputs, *others).item() for inputs in (ids, padding))
     tokens = [
-        {"text": number, "start": start, "end": end, "token": written[number][start:end], "score": round(score, 6)}
-        for score, number, (start, end) in zip(scores, texts, feature["offsets"], strict=True)
+        {"text": number, "start": start, "end": end, "token": texts[number][start:end], "score": round(score, 6)}
+        for score, number, (start, end) in zip(scores, feature["texts"], feature["offsets"], strict=True)
         if number is not None and start < end
     ]
     return {
-        "of": subject.name,
-        "logit": round(whole, 6),
-        "of_padding": round(nothing, 6),
-        "error": round(sum(scores) - (whole - nothing), 6),
+        "of": part.name,
+        "logit": round(of_text, 6),
+        "of_padding": round(of_padding, 6),
+        "error": round(sum(scores) - (of_text - of_padding), 6),
         "tokens": tokens,
     }
 
@@ -120,36 +119,16 @@ class Page:
         self.file.write(HEAD.format(model=html.escape(model)))
 
     def write(self, row: Row, task: Task, answer: Answer) -> None:
-        """Write an answer: each text, with its tokens coloured by what they have done for the answer or against it."""
+        """Write an answer: each text, with its tokens coloured by how much they speak for the answer or against it."""
         texts = task.texts(row)
         self.file.write(f"<section><h2>{html.escape(row.place)}</h2>\n")
         if not answer[EXPLANATIONS]:
             self.file.write(f"<p>{html.escape(' / '.join(texts))}</p><p>Nothing was answered.</p>\n")
-        for one in answer[EXPLANATIONS]:
-            most = max((abs(token["score"]) for token in one["tokens"]), default=1) or 1
-            told = f"{one['logit']:.2f}; of padding {one['of_padding']:.2f}"
-            self.file.write(f"<h3>{html.escape(one['of'])} <small>logit {told}</small></h3>\n")
-            for number, text in enumerate(texts):
-                own = [token for token in one["tokens"] if token["text"] == number]
-                self.file.write(f"<p>{coloured(text, own, most)}</p>\n")
+        for explanation in answer[EXPLANATIONS]:
+            logits = f"logit {explanation['logit']:.2f}; of padding {explanation['of_padding']:.2f}"
+            self.file.write(f"<h3>{html.escape(explanation['of'])} <small>{logits}</small></h3>\n")
+            self.file.writelines(f"<p>{text}</p>\n" for text in coloured(texts, explanation["tokens"]))
         self.file.write("</section>\n")
-
-
-def coloured(text: str, tokens: Sequence[Explanation], most: float) -> str:
-    """Return a text as HTML with its tokens coloured, one after another.
-
-    Args:
-        most: The score of the fullest colour.
-    """
-    parts, place = [], 0
-    for token in sorted(tokens, key=lambda token: token["start"]):
-        start, end, score = max(place, token["start"]), token["end"], token["score"]
-        colour = "0,128,96" if score > 0 else "200,40,40"
-        parts.append(html.escape(text[place:start]))
-        strength = f"rgba({colour},{0.8 * abs(score) / most:.2f})"
-        parts.append(f'<span style="background:{strength}" title="{score:+.3f}">{html.escape(text[start:end])}</span>')
-        place = max(place, end)
-    return "".join([*parts, html.escape(text[place:])])
 
 
 HEAD = """<!doctype html>

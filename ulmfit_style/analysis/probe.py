@@ -10,12 +10,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
-from ulmfit_style.console import say, show
 from ulmfit_style.errors import UserError
+from ulmfit_style.results import scores
+from ulmfit_style.results.model import Prose, Table
 from ulmfit_style.tasks.base import Answer, Row, Task
-from ulmfit_style.tasks.text import LabelTask
 
 WHITE_WOMEN = ("Allison", "Anne", "Carrie", "Emily", "Jill", "Laurie", "Kristen", "Meredith", "Sarah")
 WHITE_MEN = ("Brad", "Brendan", "Geoffrey", "Greg", "Brett", "Jay", "Matthew", "Neil", "Todd")
@@ -56,7 +54,7 @@ def check(task: Task) -> None:
     Raises:
         UserError: if they are not labels.
     """
-    if not isinstance(task, LabelTask):
+    if task.label_field is None:
         raise UserError(f"evaluate.probe=names: counts labels that change, and {type(task).__name__} answers none")
 
 
@@ -65,12 +63,12 @@ def exchanged(text: str, swaps: Swaps) -> str:
 
     def other(match: re.Match[str]) -> str:
         word = match[0]
-        found = swaps.get(word.lower()) or swaps.get(word.capitalize()) if word[0].isupper() else swaps.get(word)
-        if found is None:
+        swap = swaps.get(word.lower()) or swaps.get(word.capitalize()) if word[0].isupper() else swaps.get(word)
+        if swap is None:
             return word
         if word.lower() == "her" and re.match(r"\s+\w", text[match.end() :]):
-            found = "his"
-        return found.upper() if word.isupper() and len(word) > 1 else found.capitalize() if word[0].isupper() else found
+            swap = "his"
+        return swap.upper() if word.isupper() and len(word) > 1 else swap.capitalize() if word[0].isupper() else swap
 
     return re.sub(r"[A-Za-z]+", other, text)
 
@@ -83,54 +81,39 @@ def measure(task: Task, ask: Callable[[Sequence[Row]], Iterable[Answer]], rows: 
     """
     from scipy.stats import binomtest
 
-    assert isinstance(task, LabelTask)  # it was checked
-    found: dict[str, Any] = {}
+    field = task.label_field
+    measured: dict[str, Any] = {}
     for name, swaps in SWAPS.items():
         pairs = [(row, other) for row in rows if (other := _exchanged(task, row, swaps)) != row]
-        answers = [list(ask(side)) for side in zip(*pairs, strict=True)]
-        flips = [first[task.answer_field] != second[task.answer_field] for first, second in zip(*answers, strict=True)]
+        answers = [list(ask(side)) for side in zip(*pairs, strict=True)] or [[], []]
         flipped = [
-            {
-                "row": row.place,
-                "texts": task.texts(other),
-                "before": first[task.answer_field],
-                "after": second[task.answer_field],
-            }
-            for flip, (row, other), first, second in zip(flips, pairs, *(answers or ([], [])), strict=True)
-            if flip
+            {"row": row.place, "texts": task.texts(other), "before": before[field], "after": after[field]}
+            for (row, other), before, after in zip(pairs, *answers, strict=True)
+            if before[field] != after[field]
         ]
-        found[name] = {"rows": len(pairs), "share": None, "interval": None, "flipped": flipped}
-        if flips:
+        measured[name] = {"rows": len(pairs), "share": None, "interval": None, "flipped": flipped}
+        if pairs:
             # By Wilson: where nothing flips, the bootstrap would be sure that nothing ever does.
-            interval = binomtest(sum(flips), len(flips)).proportion_ci(method="wilson")
-            found[name] |= {"share": sum(flips) / len(flips), "interval": [float(bound) for bound in interval]}
-    return found
+            interval = binomtest(len(flipped), len(pairs)).proportion_ci(method="wilson")
+            share = len(flipped) / len(pairs)
+            measured[name] |= {"share": share, "interval": [float(bound) for bound in interval]}
+    return measured
 
 
-def _exchanged(task: LabelTask, row: Row, swaps: Swaps) -> Row:
+def _exchanged(task: Task, row: Row, swaps: Swaps) -> Row:
     fields = {name: exchanged(text, swaps) for name, text in zip(task.inputs(), task.texts(row), strict=True)}
     return Row(row.file, row.number, {**row.fields, **fields})
 
 
-def tell(probed: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print for each model which share of the rows flips.
+def parts(probed: Mapping[str, Mapping[str, Any]]) -> list[Prose | Table]:
+    """Return for each model which share of the rows flips, and which words no row holds.
 
     Args:
-        probed: What `measure` found, by the names of the models.
+        probed: What `measure` returned, by the names of the models.
     """
-    table = Table(title="answers that change when names and words are exchanged", title_justify="left")
-    table.add_column("exchanged")
-    table.add_column("model")
-    for column in ("rows", "changed", "95 % interval"):
-        table.add_column(column, justify="right")
-    for name in SWAPS:
-        for model, found in probed.items():
-            one = found[name]
-            if one["rows"]:
-                low, high = one["interval"]
-                table.add_row(name, model, f"{one['rows']:,}", f"{one['share']:.3f}", f"{low:.3f} to {high:.3f}")
-    if table.row_count:
-        show(table)
-    for name, one in next(iter(probed.values())).items():
-        if not one["rows"]:
-            say(f"No row holds {name}, as ulmfit_style/analysis/probe.py lists them.")
+    table = scores.probed(probed)
+    missing = [name for name, measured in next(iter(probed.values())).items() if not measured["rows"]]
+    sentences: list[Prose | Table] = [
+        Prose(f"No row holds {name}, as ulmfit_style/analysis/probe.py lists them.") for name in missing
+    ]
+    return sentences if table is None else [table, *sentences]

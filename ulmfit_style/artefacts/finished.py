@@ -1,17 +1,28 @@
-"""Where a finished model comes from, and what else was measured of it: as the manifests beside it tell."""
+"""What is read of finished artefacts: a model, what it was made from, and what else was measured beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, read_json
+from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, read_json
+from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.recipe import Config, load
+from ulmfit_style.results.model import Difference
+
+MODELS = ("finetune", "adapt", "pretrain")
+"""The stages that make a model, the last one of a chain first."""
+
+ADAPTED, NOT_ADAPTED = "adapted + fine-tuned", "fine-tuned, not adapted"
+"""What the two models are called in tables."""
 
 
 @dataclass(frozen=True)
-class Made:
+class Finished:
     """An artefact that is finished, or of which the scores were kept."""
 
     directory: Path
@@ -26,77 +37,169 @@ class Made:
     @property
     def determinants(self) -> Mapping[str, Any]:
         """All that determined it."""
-        found: Mapping[str, Any] = self.manifest["determinants"]
-        return found
+        determinants: Mapping[str, Any] = self.manifest["determinants"]
+        return determinants
 
     @property
     def init(self) -> Mapping[str, str]:
         """What it was made from: one stage with a fingerprint, or `checkpoint` with a commit or a digest of files."""
-        found: Mapping[str, str] = self.determinants["init"]
-        return found
+        init: Mapping[str, str] = self.determinants["init"]
+        return init
+
+    @property
+    def losses(self) -> list[Mapping[str, Any]]:
+        """The entries of its log that have a loss."""
+        return [entry for entry in self.metrics.get("log", []) if "loss" in entry]
 
 
-def manifest_of(directory: Path) -> Path | None:
-    """Return the manifest of an artefact; None where it is not finished."""
-    return next((path for name in (MANIFEST, MEASURED) if (path := directory / name).exists()), None)
-
-
-def of(directory: Path) -> Made:
-    """Read the files of a finished artefact."""
-    manifest, metrics = manifest_of(directory), directory / METRICS
-    assert manifest is not None  # the caller looked
-    return Made(directory, read_json(manifest), read_json(metrics) if metrics.exists() else {})
-
-
-def sources(model: Made) -> list[Made]:
-    """Return the model and what it was made from, as far back as it lies beside it and was trained."""
-    ((stage, fingerprint),) = model.init.items()
-    directory = model.directory.with_name(f"{stage}-{fingerprint}")
-    if stage not in ("adapt", "pretrain") or manifest_of(directory) is None:
-        return [model]
-    return [model, *sources(of(directory))]
-
-
-def not_adapted(model: Made) -> Made | None:
-    """Return the model that differs from an adapted and fine-tuned one in that its checkpoint was not adapted."""
-    chain = sources(model)
-    if len(chain) < 2 or chain[1].stage != "adapt":
+def find(directory: Path) -> Finished | None:
+    """Read a finished artefact; None where there is none in the directory."""
+    manifest = next((path for name in (MANIFEST, MEASURED) if (path := directory / name).exists()), None)
+    if manifest is None:
         return None
-    return next(_beside(model, "finetune", {**model.determinants, "init": chain[1].init}), None)
+    metrics = directory / METRICS
+    return Finished(directory, read_json(manifest), read_json(metrics) if metrics.exists() else {})
 
 
-def references(model: Made) -> list[Made]:
-    """Return the simple models that were fitted on the rows of a fine-tuned one."""
-    adapted = next((made for made in sources(model) if made.stage == "adapt"), model)
-    same = {"data": model.determinants["data"], "init": adapted.init}
-    return [made for stage in ("references", "setfit") for made in _beside(model, stage, same)]
+@dataclass(frozen=True)
+class Run:
+    """A finished model, with what is known of it from the artefacts beside it."""
+
+    name: str
+    model: Finished
+    config: Config
+    """That of the model."""
+
+    @cached_property
+    def chain(self) -> Sequence[Finished]:
+        """What the model was made from, in the order in which it was made, as far as it is there; the model is last."""
+        chain = [self.model]
+        while source := self._source(chain[0]):
+            chain.insert(0, source)
+        return chain
+
+    def _source(self, made: Finished) -> Finished | None:
+        ((stage, fingerprint),) = made.init.items()
+        return find(made.directory.with_name(f"{stage}-{fingerprint}")) if stage in MODELS else None
+
+    def stage(self, name: str) -> Finished | None:
+        """Return what a stage of the chain made; None if it took no part, or is not there."""
+        return next((made for made in self.chain if made.stage == name), None)
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether the model, or the one that it was fine-tuned from, was adapted."""
+        return self.model.stage == "adapt" or "adapt" in self.model.init
+
+    @cached_property
+    def not_adapted(self) -> Finished | None:
+        """The model that was fine-tuned alike, but from the checkpoint without adaptation."""
+        adapted = self.stage("adapt")
+        if adapted is None or self.model.stage != "finetune":
+            return None
+        return next(self._beside("finetune", {**self.model.determinants, "init": adapted.init}), None)
+
+    @cached_property
+    def references(self) -> Finished | None:
+        """The simple models that were fitted on the same rows."""
+        if self.model.stage != "finetune":
+            return None
+        init = (self.stage("adapt") or self.model).init
+        wanted = {"data": self.model.determinants["data"], "init": init, "max_length": self.config.finetune.max_length}
+        return next(self._beside("references", wanted), None)
+
+    @cached_property
+    def other_seeds(self) -> Mapping[str, Mapping[str, Any]]:
+        """What models scored on the test rows that differ in the seed of `finetune` alone, by that seed."""
+
+        def without_seed(made: Finished) -> dict[str, Any]:
+            return {**made.determinants, "finetune": {**made.determinants["finetune"], "seed": None}}
+
+        if self.model.stage != "finetune":
+            return {}
+        others = [other for other in self._beside("finetune") if without_seed(other) == without_seed(self.model)]
+        seeds = {other.determinants["finetune"]["seed"]: other.metrics["test"] for other in others}
+        return {str(seed): seeds[seed] for seed in sorted(seeds)}
+
+    @cached_property
+    def evaluations(self) -> Sequence[Finished]:
+        """What `evaluate` measured of the model."""
+        return list(self._beside("evaluate", {"tuned": {"finetune": self.model.manifest["fingerprint"]}}))
+
+    @property
+    def artefacts(self) -> Sequence[Finished]:
+        """All artefacts that the run consists of."""
+        beside = [made for made in (self.references, self.not_adapted) if made is not None]
+        return [*beside, *self.chain, *self.evaluations]
+
+    @property
+    def measured(self) -> Mapping[str, Mapping[str, Any]]:
+        """What was measured on the test rows, of the simple models, the one without adaptation, and this one."""
+        measured = dict(self.references.metrics["test"]) if self.references is not None else {}
+        if self.not_adapted is not None:
+            measured[NOT_ADAPTED] = self.not_adapted.metrics["test"]
+        return {**measured, ADAPTED if self.is_adapted else "fine-tuned": self.model.metrics["test"]}
+
+    @property
+    def answers(self) -> Path | None:
+        """The directory with the model's answers to the test rows; None where they were not kept."""
+        directory = self.model.directory
+        return directory if self.model.stage == "finetune" and (directory / predictions.FILE).exists() else None
+
+    @cached_property
+    def worth(self) -> Difference | None:
+        """What adaptation changed in the score of the test rows, if the answers with and without it are there."""
+        bare = self.not_adapted
+        if bare is None or self.answers is None or not (bare.directory / predictions.FILE).exists():
+            return None
+        assert self.config.task is not None  # it was fine-tuned
+        return Difference(*predictions.difference(self.config.task, self.answers, bare.directory))
+
+    def _beside(self, stage: str, wanted: Mapping[str, Any] | None = None) -> Iterator[Finished]:
+        """Yield the other finished artefacts of a stage in the folder of the model's, the newest first.
+
+        Args:
+            wanted: Some of their determinants.
+        """
+        wanted = wanted or {}
+        directories = set(self.model.directory.parent.glob(f"{stage}-*")) - {self.model.directory}
+        artefacts = [made for directory in directories if (made := find(directory)) is not None]
+        for made in sorted(artefacts, key=lambda made: (made.manifest["finished"], made.directory), reverse=True):
+            if {name: made.determinants.get(name) for name in wanted} == wanted:
+                yield made
 
 
-def of_other_seeds(model: Made) -> dict[int, Made]:
-    """Return the models that differ from a fine-tuned one in the seed of `finetune` alone, by that seed."""
+def read(directory: Path, name: str) -> Run:
+    """Return the run of a finished model.
 
-    def without_seed(made: Made) -> dict[str, Any]:
-        return {**made.determinants, "finetune": {**made.determinants["finetune"], "seed": None}}
-
-    found = [other for other in _beside(model, "finetune") if without_seed(other) == without_seed(model)]
-    return {other.determinants["finetune"]["seed"]: other for other in found}
-
-
-def evaluations(model: Made) -> list[Made]:
-    """Return what `evaluate` measured of a fine-tuned model."""
-    return list(_beside(model, "evaluate", {"tuned": {"finetune": model.manifest["fingerprint"]}}))
-
-
-def _beside(model: Made, stage: str, wanted: Mapping[str, Any] | None = None) -> Iterator[Made]:
-    """Yield the other finished artefacts of a stage in the folder of a model's, the newest first.
-
-    Args:
-        wanted: Some of their determinants.
+    Raises:
+        UserError: if its recipe is not one of this version.
     """
-    wanted = wanted or {}
-    others = set(model.directory.parent.glob(f"{stage}-*")) - {model.directory}
-    manifests = [path for directory in others if (path := manifest_of(directory)) is not None]
-    for path in sorted(manifests, key=lambda path: (-path.stat().st_mtime, path)):
-        made = of(path.parent)
-        if {name: made.determinants.get(name) for name in wanted} == dict(wanted):
-            yield made
+    model = find(directory.resolve())
+    assert model is not None  # the caller looked
+    try:
+        return Run(name, model, load(model.directory / RECIPE))
+    except UserError as error:
+        recipe = model.directory / RECIPE
+        raise UserError(f"{recipe}: was written by another version of the program: {error}") from error
+
+
+def named(runs: Path, name: str) -> Run:
+    """Return a run by its name in the folder of artefacts, or by the directory of its model.
+
+    Raises:
+        UserError: if there is none, or it is not finished.
+    """
+    folder = next((path for path in (runs / name, Path(name).expanduser()) if path.is_dir()), None)
+    if folder is None:
+        names = sorted({path.parent.name for stage in MODELS for path in runs.glob(f"*/{stage}") if path.is_symlink()})
+        there = f" (there are: {', '.join(names)})" if names else ""
+        remedy = f"make it: make adapt finetune name={name}"
+        raise UserError(f"report.runs={name}: there is no such run in {runs}{nearest(name, names)}{there}; {remedy}")
+    for path in (folder, *(folder / stage for stage in MODELS)):
+        if (found := find(path)) is not None and found.metrics:
+            return read(path, name)
+        if (path / RECIPE).exists():
+            unfinished = f"{path} was begun, but not finished; run the command that began it again"
+            raise UserError(f"report.runs={name}: {unfinished}")
+    raise UserError(f"report.runs={name}: {folder} holds no finished model; make it: make adapt finetune name={name}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style.metrics import Points
+from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import Answer, Row, Task
 
 FILE = "predictions.parquet"
@@ -44,12 +44,12 @@ def read(directory: Path, split: str) -> list[Prediction]:
 
 def points(task: Task, directory: Path, split: str) -> Points:
     """Return each row's part of the score of a split."""
-    found = read(directory, split)
-    return task.points(found, [prediction["target"] for prediction in found])
+    predictions = read(directory, split)
+    return task.points(predictions, [prediction["target"] for prediction in predictions])
 
 
 def difference(task: Task, ours: Path, theirs: Path) -> tuple[float, float, float]:
     """Return what the test scores of two directories' models differ by, and its paired bootstrap interval."""
-    from ulmfit_style import metrics
+    from ulmfit_style.metrics import intervals
 
-    return metrics.difference(points(task, ours, "test"), points(task, theirs, "test"), task.of_means)
+    return intervals.difference(points(task, ours, "test"), points(task, theirs, "test"), task.of_means)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from ulmfit_style.config.schema import Section, one_or_several
 
@@ -68,20 +68,12 @@ class Hub(Section):
     """Whether a newly made repository is private."""
     revision: Ref | None = None
     """The branch that is pushed to; it is made where it is not there. null: main."""
-    pull_request: bool = False
-    """Offer the model as a pull request, for others to merge, and leave the branch as it is."""
     tag: Ref | None = None
     """A tag for the pushed commit; it is made last, and never moved."""
     license: str | None = None
     """The licence of the model that is pushed, as the Hub spells it: mit. null: the card says that none was given."""
     dry_run: bool = False
     """List what would be uploaded, and stop."""
-
-    @model_validator(mode="after")
-    def _tags_what_is_there(self) -> Hub:
-        if self.tag is not None and self.pull_request:
-            raise ValueError("a pull request has no tag before it is merged; take hub.tag=null")
-        return self
 
 
 class Report(Section):

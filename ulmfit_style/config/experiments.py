@@ -57,10 +57,9 @@ class Study(Section):
     that is typed is merged with the YAML's, so that {} leaves that one as it is."""
     search_seeds: tuple[Seed, ...]
     """Seeds of that search: none of `seeds`."""
-    references: tuple[Literal["linear", "setfit"], ...]
+    references: tuple[Literal["linear"], ...]
     """Models that are trained on the same rows, to hold the arms against. linear: one on TF-IDF, one on the frozen
-    features of the checkpoint. setfit: the library SetFit, where it is installed and a row is one text with its class:
-    250 steps of 16 pairs, which take minutes for each seed and number of labels."""
+    features of the checkpoint."""
     keep_weights: Literal["best", "all", "none"]
     """Which fine-tuned models stay on the disk: the one that scores best on the validation rows, all, or none. Scores,
     predictions and manifests always do."""
@@ -118,10 +117,41 @@ class Dimension(Section):
             raise ValueError("log goes with a low above 0, and without step")
         return self
 
+    def counts(self, values: dict[str, Any]) -> bool:
+        """Tell whether it counts, by the values of those above it that count."""
+        return all(
+            key in values and values[key] in (wanted if isinstance(wanted, list | tuple) else [wanted])
+            for key, wanted in self.when.items()
+        )
+
+    @property
+    def extremes(self) -> list[Any]:
+        """The ends of a range, or all choices."""
+        return [self.low, self.high] if self.choices is None else list(self.choices)
+
     @property
     def is_whole(self) -> bool:
         """Whether it is a range of whole numbers."""
         return all(isinstance(number, int) for number in (self.low, self.high, 1 if self.step is None else self.step))
+
+
+def _mapping(key: str) -> BeforeValidator:
+    """Return a validator that takes one name for a mapping which has nothing but it."""
+
+    def mapped(value: Any) -> Any:
+        mapping = {key: value} if isinstance(value, str) else value
+        if isinstance(mapping, dict) and not isinstance(mapping.get(key), str):
+            raise ValueError(f"needs {key}: {{{key}: ...}}")
+        return mapping
+
+    return BeforeValidator(mapped)
+
+
+Named = Annotated[dict[str, Any], _mapping("name")]
+"""A name of Optuna's, or a mapping of a name and options."""
+
+Database = Annotated[dict[str, Any], _mapping("url")]
+"""The URL of a database, or a mapping of a URL and options."""
 
 
 class Sweep(Section):
@@ -132,15 +162,13 @@ class Sweep(Section):
     dimension may count only `when` others have a value."""
     metric: str | None = None
     """The score on the validation rows that trials are ranked by; null for that of the task."""
-    sampler: str = "TPE"
-    """Optuna's sampler, without its last word: TPE, Random, GP, CmaEs, QMC, BruteForce."""
-    sampler_options: Annotated[dict[str, Any], Field(default_factory=dict)]
-    """What that sampler takes: {n_startup_trials: 20}. A seed would have every worker draw the same."""
-    pruner: Literal["none", "median", "asha", "hyperband"] = "median"
-    """What stops a bad trial early. median: it is worse than half of the others were at that point, from the sixth
-    trial on; asha and hyperband: it is not among the best half, at 1, 2, 4, ... measurements (Li et al. 2018)."""
-    pruner_options: Annotated[dict[str, Any], Field(default_factory=dict)]
-    """What that pruner of Optuna's takes: {n_startup_trials: 10}, {reduction_factor: 4}."""
+    sampler: Annotated[Named, Field(default_factory=lambda: {"name": "TPE"})]
+    """Optuna's sampler, without its last word: TPE, Random, GP, CmaEs, QMC, BruteForce; or a mapping of its name and
+    what it takes: {name: TPE, n_startup_trials: 20}. A seed would have every worker draw the same."""
+    pruner: Annotated[Named, Field(default_factory=lambda: {"name": "median"})]
+    """What stops a bad trial early. none: nothing. median: it is worse than half of the others were at that point, from
+    the sixth trial on; asha and hyperband: it is not among the best half, at 1, 2, 4, ... measurements (Li et al.
+    2018). Or another one of Optuna's, without its last word; or a mapping: {name: median, n_startup_trials: 10}."""
     measurements: Count = 4
     """Times that a model is scored on the validation rows, evenly spread, the last time at its end: where a trial may
     be stopped."""
@@ -155,11 +183,11 @@ class Sweep(Section):
     """Failed trials that are put up with; with one more the sweep stops."""
     parallel: Count = 1
     """Trials that a worker gives to Hydra's launcher together: for hydra/launcher=joblib or submitit_slurm."""
-    storage: str | None = None
+    storage: Database | None = None
     """Where the trials are kept: null for journal.log in runs/<name>-sweep, or the URL of a database that many machines
-    share, postgresql://user@host/name. Its password is better in ~/.pgpass."""
-    heartbeat_seconds: Count = 60
-    """Seconds between two signs of life of a trial in a database; after three without one it is taken for dead."""
+    share, postgresql://user@host/name. Its password is better in ~/.pgpass. Or a mapping of the url and what Optuna's
+    RDBStorage takes: {url: ..., heartbeat_interval: 30} for the seconds between two signs of life of a trial, 60 unless
+    given; after three without one it is taken for dead."""
     keep_weights: Literal["best", "all", "none"] = "best"
     """Which fine-tuned models stay on the disk: those of the best trial, all, or none. Scores and predictions do."""
 

@@ -16,13 +16,16 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
     def determinants(self) -> dict[str, Any]:
-        """Return the fields that determine a result, as plain JSON values."""
-        unhashed = {
+        """Return the fields that determine a result and have not their default, as plain JSON values.
+
+        So a new option changes no fingerprint. A default that changes raises the version of the stage's results.
+        """
+        left_out = {
             name
             for name, field in type(self).model_fields.items()
-            if any(mark is Unhashed or isinstance(mark, Unhashed) for mark in field.metadata)
+            if Unhashed in field.metadata or getattr(self, name) == field.get_default(call_default_factory=True)
         }
-        return self.model_dump(mode="json", exclude=unhashed)
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 Ratio = Annotated[float, Field(ge=0, le=1)]

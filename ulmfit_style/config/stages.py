@@ -142,6 +142,20 @@ class Corpus(Section):
 class Training(Section):
     """What every training stage takes."""
 
+    epochs: Annotated[float, Field(gt=0)]
+    """Passes over the rows with every weight thawed, or with all that `finetune.unfreeze` thaws in the end."""
+    learning_rate: Rate
+    """Peak rate of these passes, and of each phase of `finetune`."""
+    warmup_ratio: Ratio
+    """Share of each phase's steps over which the rate rises; it then falls as `schedule` says."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """Decoupled weight decay (AdamW); biases and norms are spared."""
+    batch_size: Count
+    """Rows per optimizer step, over all processes."""
+    max_length: Count
+    """Tokens per row, special tokens included."""
+    seed: Seed
+    """Seed of the order, the masks, the dropout and the new head."""
     schedule: Schedule = "linear"
     """How the rate falls in each phase, after it has risen for `warmup_ratio` of its steps: linear, to 0; slanted, to
     1/32 of the peak, from which it also rises (ULMFiT, section 3.2); cosine, as half a wave to 0; one_cycle, as half a
@@ -150,19 +164,20 @@ class Training(Section):
     layer_decay: Annotated[float, Field(ge=1)] = 1
     """The factor by which the peak rate of each layer group is lower than that of the one above: the head has
     `learning_rate`, the embeddings the lowest (ULMFiT, section 3.2: 2.6 for three layers). 1: one rate for all."""
-    lora_rank: Annotated[int, Field(ge=0), Unhashed] = 0
+    lora_rank: Annotated[int, Field(ge=0)] = 0
     """0: every weight is tuned. A number: each linear layer of the body gets a low-rank adapter of that rank, which is
     tuned in its place, for models too large to be tuned whole (Hu et al. 2021, section 4.1: LoRA). The head is tuned
     whole, and embeddings, biases and norms stay. In the end the adapters are merged into the weights. Needs peft."""
-    lora_alpha: Annotated[Count, Unhashed] = 16
+    lora_alpha: Count = 16
     """What an adapter says is multiplied by this over its rank, so that another rank does not ask for another rate."""
     trainer: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Further fields of transformers' TrainingArguments: finetune.trainer.max_grad_norm=0.5"""
 
     def determinants(self) -> dict[str, Any]:
-        """Return the fields that determine a result, as plain JSON values; those of adapters where there are any."""
-        lora = {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha} if self.lora_rank else {}
-        return {**super().determinants(), **lora, "trainer": trainer_options.determining(self.trainer)}
+        """Return the fields that determine a result, without options of the Trainer that cannot change it."""
+        trainer = trainer_options.determining(self.trainer)
+        fields = {name: value for name, value in super().determinants().items() if name != "trainer"}
+        return {**fields, "trainer": trainer} if trainer else fields
 
 
 class LanguageModelling(Training):
@@ -172,24 +187,12 @@ class LanguageModelling(Training):
     """mlm: masked words are guessed (encoders); clm: the next token is (decoders); denoising: text with spans taken out
     is restored (encoder-decoders): span corruption where the tokenizer has sentinels, `<extra_id_0>` (T5), else text
     infilling (BART). auto: that of the architecture."""
-    epochs: Annotated[float, Field(gt=0)]
-    """Passes over the corpus with every weight thawed."""
-    learning_rate: Rate
-    """Peak rate of those passes."""
-    warmup_ratio: Ratio
-    """Share of each phase's steps over which the rate rises; it then falls as `schedule` says."""
-    weight_decay: Annotated[float, Field(ge=0)]
-    """Decoupled weight decay (AdamW); biases and norms are spared."""
-    batch_size: Count
-    """Rows per optimizer step, over all processes."""
     max_length: Annotated[int, Field(ge=16)]
     """Tokens a row, special tokens included: short documents share one, a longer one has several; none is dropped."""
     mask_probability: Annotated[float, Field(gt=0, lt=1)]
     """Share of the words that is masked (BERT: 0.15, BART: 0.3), or of the tokens (T5: 0.15)."""
-    measurements: Annotated[Count, Unhashed] = 1
+    measurements: Count = 1
     """Times that the held-out text is measured in a phase, evenly spread, the last time at its end."""
-    seed: Seed
-    """Seed of the order, the masks and the new head."""
 
 
 class Pretrain(LanguageModelling):
@@ -198,7 +201,7 @@ class Pretrain(LanguageModelling):
     path: Annotated[tuple[str, ...], BeforeValidator(one_or_several)] | None
     """What holds the general text, like corpus.path, and read with the other options of `corpus`; null for the corpus
     itself."""
-    lora_rank: Annotated[Literal[0], Unhashed] = 0
+    lora_rank: Literal[0] = 0
     """Random weights are trained whole."""
 
 
@@ -226,25 +229,10 @@ class Adapt(LanguageModelling):
             raise ValueError("max_forgetting is looked at when measuring; give adapt.measurements=10")
         return self
 
-    def determinants(self) -> dict[str, Any]:
-        """Return the fields that determine a result; with `max_forgetting` also when it is looked at."""
-        looked_at = {} if self.max_forgetting is None else {"measurements": self.measurements}
-        return {**super().determinants(), **looked_at}
-
 
 class Finetune(Training):
     """Fine-tuning on the labelled task."""
 
-    epochs: Annotated[float, Field(gt=0)]
-    """Passes over the training rows, with all that `unfreeze` thaws in the end."""
-    learning_rate: Rate
-    """Peak rate of each phase."""
-    warmup_ratio: Ratio
-    """Share of each phase's steps over which the rate rises; it then falls as `schedule` says."""
-    weight_decay: Annotated[float, Field(ge=0)]
-    """Decoupled weight decay (AdamW); biases and norms are spared."""
-    batch_size: Count
-    """Texts per optimizer step, over all processes."""
     max_length: Count
     """Tokens per row, special tokens included. It is said how many rows are longer: these are cut, or read in windows
     where the task tells of single words."""
@@ -268,18 +256,16 @@ class Finetune(Training):
     `unfreeze=[1]` after it (Tunstall et al. 2022: SetFit). 0: none."""
     contrast_learning_rate: Rate = 5e-5
     """Peak rate of these passes."""
-    new_epochs: Annotated[float, Field(ge=0), Unhashed] = 1
+    new_epochs: Annotated[float, Field(ge=0)] = 1
     """Passes over the training rows before all others, in which what is new in an encoder-decoder of `model.decoder`
     learns alone: cross-attention, a head that the checkpoint lacked, and the whole of a decoder from scratch."""
-    new_learning_rate: Annotated[Rate, Unhashed] = 5e-4
+    new_learning_rate: Rate = 5e-4
     """Peak rate of these passes."""
     patience: Count | None = None
     """null: the last state is kept, which is right with few labels. A number: rows are watched, the state after the
     epoch that scored best on them is kept, and a phase stops after so many epochs without a better one; `epochs` is
     still what the rate falls over. The watched rows are 20 % of those of `task.train_samples` or `task.shots`, which
     are then not trained on; without these two, they are the validation rows."""
-    seed: Seed
-    """Seed of the order, the dropout and the new head."""
 
     @model_validator(mode="after")
     def _has_what_is_contrasted(self) -> Finetune:

@@ -19,7 +19,8 @@ from ulmfit_style.artefacts.directory import METRICS, Artefact, digest, file_dig
 from ulmfit_style.config.stages import Corpus
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
-from ulmfit_style.data.labelled import normalised, position
+from ulmfit_style.data.labelled import Labelled
+from ulmfit_style.data.splits import normalised, position
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row, Task
 
@@ -79,30 +80,38 @@ class Documents:
 
 @cache
 def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.path") -> Documents:
-    """Read a corpus, and take out what stands in the task's validation and test rows. It is read once a process.
+    """Read a corpus as `read` does, beside the task's rows, but once a process, whichever few of these are used."""
+    if task is not None and task != task.unsampled():
+        return load(corpus, task.unsampled(), runs, option)
+    return read(corpus, None if task is None else labelled.load(task), runs, option)
+
+
+def read(corpus: Corpus, rows: Labelled | None, runs: Path, option: str = "corpus.path") -> Documents:
+    """Read a corpus, and take out what stands in the validation and test rows of the task.
 
     Args:
+        rows: The task's rows; their training split is the corpus where it has no path.
         runs: The folder of artefacts, where what was read from files is kept.
         option: The config field that names the files, for messages.
 
     Raises:
         UserError: if the file cannot be read, or holds too few documents.
     """
-    if task is not None and task != task.unsampled():
-        return load(corpus, task.unsampled(), runs, option)
     title = option.removesuffix(".path")
-    if corpus.path is None:
-        assert task is not None  # the config was checked
-        source = f"the training split of {task.path}"
-        table, about = _of_task(task)
-    else:
+    if corpus.path is not None:
         table, about, source = _of_files(corpus, corpus.path, runs, option)
+    elif rows is not None:
+        table, about = _of_task(rows)
+        source = f"the training split of {rows.task.path}"
+    else:
+        raise UserError(f"{option}=null: there is no task whose text could be read; give {option}=<file>")
     if about["empty"]:
         say(f"{title}: {about['empty']:,} empty documents are left out")
     keys: Keys = table["key"].to_numpy()
-    removed = _held(task, keys)
+    held = [_key(text) for text in rows.held] if rows is not None else []
+    removed = np.isin(keys, np.array(held, dtype=np.uint64))
     if removed.any():
-        say(f"{title}: {removed.sum():,} documents are left out that are validation or test texts")
+        say(f"{title}: {removed.sum():,} documents are left out because they are validation or test texts")
     kept = ~removed
     count = int(kept.sum())
     if corpus.max_documents is not None and corpus.max_documents < count:
@@ -111,7 +120,7 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
         count = int(kept.sum())
     if count < FEWEST:
         cut = "; cut them smaller with corpus.document=paragraph" if corpus.document == "file" else ""
-        raise UserError(f"{title}: {source} holds {count} documents; adapt needs {FEWEST} at least{cut}")
+        raise UserError(f"{title}: {source} has {count} documents; adapt needs at least {FEWEST}{cut}")
 
     # By content, so that equal documents are on one side, and a document stays there when others come.
     distinct = np.unique(keys[kept])
@@ -127,22 +136,16 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
     return Documents(Texts(table["text"], train), Texts(table["text"], heldout), identity, int(removed.sum()))
 
 
-def _held(task: Task | None, keys: Keys) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Tell of each document whether it is a text that the task is scored on."""
-    held = frozenset[str]() if task is None else labelled.load(task).held
-    return np.isin(keys, np.array([_key(text) for text in held], dtype=np.uint64))
-
-
 def _key(text: str) -> int:
     return position(0, text)
 
 
-def _of_task(task: Task) -> tuple[pyarrow.Table, dict[str, Any]]:
+def _of_task(rows: Labelled) -> tuple[pyarrow.Table, dict[str, Any]]:
     """Return the texts of a task's training split; these rows are in memory anyway."""
     import pyarrow
 
     sink = pyarrow.BufferOutputStream()
-    about = _write(sink, task.documents(labelled.load(task).pool))
+    about = _write(sink, rows.task.documents(rows.pool))
     return pyarrow.ipc.open_file(sink.getvalue()).read_all(), about
 
 
@@ -152,17 +155,17 @@ def _of_files(
     """Return the documents of files, folders and globs, how they were read, and where they come from, in words."""
     import pyarrow
 
-    files: dict[str, None] = {}  # in order, and each once, whichever reference names it
+    files: dict[str, Path] = {}  # in order, and each once, whichever reference names it
     for reference in references:
-        found, others = reading.files(option, reference)
-        files |= dict.fromkeys(found)
-        if others:
-            kinds = ", ".join(sorted(others))
-            say(f"{option}: {others.total():,} files of {reference} are of other kinds, and are not read ({kinds})")
-    units = sorted({reading.unit(file, corpus.document) for file in files if reading.kind(file) in (".txt", ".md")})
+        members, skipped = reading.files(option, reference)
+        files |= {file: reading.locate(option, file) for file in members}
+        if skipped:
+            kinds = ", ".join(sorted(skipped))
+            say(f"{option}: {skipped.total():,} files in {reference} are of other types, and are skipped ({kinds})")
+    units = sorted({unit for file in files if (unit := reading.unit(file, corpus.document)) is not None})
     determinants = {
         "version": READING_VERSION,
-        "files": [[reading.kind(file), file_digest(reading.locate(option, file))] for file in files],
+        "files": [[reading.kind(file), file_digest(path)] for file, path in files.items()],
         "text": corpus.text,
         "document": units,
     }
@@ -171,9 +174,9 @@ def _of_files(
     recipe = {"corpus": corpus.model_dump(mode="json")}
     directory = artefact.make(partial(_gather, corpus, list(files), option), recipe, alone=True)
     table = pyarrow.ipc.open_file(pyarrow.memory_map(str(directory / TABLE))).read_all()
-    whole = f" ({len(files):,} files)" if len(files) > 1 else ""
+    count = f" ({len(files):,} files)" if len(files) > 1 else ""
     each = f"; in txt and md files a document is a {' or a '.join(units)} (corpus.document)" if units else ""
-    return table, read_json(directory / METRICS), ", ".join(references) + whole + each
+    return table, read_json(directory / METRICS), ", ".join(references) + count + each
 
 
 def _gather(corpus: Corpus, files: Sequence[str], option: str, directory: Path) -> None:
@@ -231,7 +234,6 @@ def _text(row: Row, column: str) -> str:
     """
     text = row.fields[column]
     if isinstance(text, (list, dict)):
-        raise UserError(
-            f"{row.place}: '{column}' is a {type(text).__name__}, and no text; name another: corpus.text=..."
-        )
+        kind = type(text).__name__
+        raise UserError(f"{row.place}: '{column}' is a {kind}, not a text; name another with corpus.text=<column>")
     return "" if text is None else str(text)

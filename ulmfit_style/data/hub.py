@@ -31,13 +31,12 @@ def parse(option: str, reference: str) -> HubFile:
         option: The config field that holds it, for error messages.
 
     Raises:
-        UserError: if it has not the form above.
+        UserError: if it is not of the form above.
     """
     match = re.fullmatch(r"hub:([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)", reference)
     if match is None:
-        raise UserError(
-            f"{option}={reference}: write hub:<account>/<name>/<file>, with @<commit> after the name to pin it"
-        )
+        form = "write hub:<account>/<name>/<file>, with @<commit> after the name to pin it"
+        raise UserError(f"{option}={reference}: {form}")
     return HubFile(*match.groups())
 
 
@@ -68,7 +67,7 @@ def locate(option: str, reference: str) -> Path:
         return Path(hf_hub_download(file.repository, file.name, repo_type="dataset", revision=file.revision))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{option}={reference}: cannot be had from the Hub ({reason})") from error
+        raise UserError(f"{option}={reference}: cannot be downloaded from the Hub ({reason})") from error
 
 
 def is_id(name: str) -> bool:

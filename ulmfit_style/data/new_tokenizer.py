@@ -32,31 +32,34 @@ def learn(
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     unknown = special["unk_token"]
-    common: dict[str, Any] = {"vocab_size": options.vocab_size, "special_tokens": [*special.values()]}
+    common: dict[str, Any] = {
+        "vocab_size": options.vocab_size,
+        "special_tokens": [*special.values()],
+        "show_progress": False,
+    }
+    model: Any
+    splitter: Any
+    decoder: Any
     trainer: Any
     match options.kind:
         case "wordpiece":
-            tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
-            tokenizer.normalizer = normalizers.BertNormalizer(lowercase=options.lowercase)
-            tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-            tokenizer.decoder = decoders.WordPiece()
-            trainer = trainers.WordPieceTrainer(show_progress=False, **common)
+            model, splitter = models.WordPiece(unk_token=unknown), pre_tokenizers.BertPreTokenizer()
+            decoder, trainer = decoders.WordPiece(), trainers.WordPieceTrainer(**common)
         case "bpe":
-            tokenizer = Tokenizer(models.BPE())
-            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-            tokenizer.decoder = decoders.ByteLevel()
-            trainer = trainers.BpeTrainer(
-                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False, **common
-            )
+            model, splitter = models.BPE(), pre_tokenizers.ByteLevel(add_prefix_space=False)
+            alphabet = pre_tokenizers.ByteLevel.alphabet()
+            decoder, trainer = decoders.ByteLevel(), trainers.BpeTrainer(initial_alphabet=alphabet, **common)
         case "unigram":
-            tokenizer = Tokenizer(models.Unigram())
-            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-            tokenizer.decoder = decoders.Metaspace()
-            trainer = trainers.UnigramTrainer(unk_token=unknown, show_progress=False, **common)
-    if options.lowercase and options.kind != "wordpiece":
+            model, splitter = models.Unigram(), pre_tokenizers.Metaspace()
+            decoder, trainer = decoders.Metaspace(), trainers.UnigramTrainer(unk_token=unknown, **common)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer, tokenizer.decoder = splitter, decoder
+    if options.kind == "wordpiece":
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=options.lowercase)
+    elif options.lowercase:
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.train_from_iterator(texts, trainer, length=count)
-    if (made := tokenizer.get_vocab_size()) > options.vocab_size:
-        problem = f"the text to train on makes {made:,} tokens at least; ask for so many"
+    if (size := tokenizer.get_vocab_size()) > options.vocab_size:
+        problem = f"the text to train on makes at least {size:,} tokens; ask for that many"
         raise UserError(f"{option}.vocab_size={options.vocab_size}: {problem}")
     return tokenizer

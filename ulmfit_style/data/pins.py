@@ -8,62 +8,77 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.artefacts.directory import lock_of, read_json, write_json
+from ulmfit_style.config.schema import Section
+from ulmfit_style.config.stages import Model
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import Config
+from ulmfit_style.tasks.splits import Splits
 
 PINS = "pins.json"
 """Within `runs`: the commit of each Hub id of a model, and of each `hub:<account>/<name>` of a data set."""
 
 
 def pinned(config: Config) -> Config:
-    """Return the config with a commit for all that it names on the Hub without a revision.
+    """Return the config with a commit for all that it names on the Hub without a revision, in whichever section.
 
     So the same config means the same artefacts when the Hub moves on, and its recipe tells what was used.
 
     Raises:
         UserError: if the Hub has no such checkpoint or file, or cannot be reached the first time.
     """
-    changes: dict[str, Any] = {}
-    if config.model.revision is None and checkpoints.is_on_hub(config.model):
-        found = partial(checkpoints.commit, config.model)
-        commit = _commit(config.runs, "model.checkpoint", config.model.title(), found)
-        changes["model"] = config.model.model_copy(update={"revision": commit})
-    if (decoder := config.model.decoder_checkpoint()) and decoder.revision is None and checkpoints.is_on_hub(decoder):
-        found = partial(checkpoints.commit, decoder, "model.decoder")
-        commit = _commit(config.runs, "model.decoder", decoder.title(), found)
-        changes["model"] = changes.get("model", config.model).model_copy(update={"decoder_revision": commit})
-    if config.corpus.path is not None:
-        paths = tuple(_reference(config.runs, "corpus.path", path) for path in config.corpus.path)
-        changes["corpus"] = config.corpus.model_copy(update={"path": paths})
-    if config.pretrain is not None and config.pretrain.path is not None:
-        paths = tuple(_reference(config.runs, "pretrain.path", path) for path in config.pretrain.path)
-        changes["pretrain"] = config.pretrain.model_copy(update={"path": paths})
-    if config.task is not None:
-        splits = config.task.path
-        files = {split: _reference(config.runs, splits.option(split), path) for split, path in splits.files().items()}
-        changes["task"] = config.task.model_copy(update={"path": splits.model_copy(update=files)})
-    if config.evaluate.path is not None:
-        path = _reference(config.runs, "evaluate.path", config.evaluate.path)
-        changes["evaluate"] = config.evaluate.model_copy(update={"path": path})
-    return config.model_copy(update=changes)
+    result: Config = _pinned(config.runs, "", config)
+    return result
+
+
+def _pinned(runs: Path, option: str, value: Any) -> Any:
+    """Return a value of the config, pinned all the way down; `option` is what the user sets it by.
+
+    Mappings hold what an experiment tries: it is pinned when the config of a trial is.
+    """
+    if isinstance(value, str):
+        return _reference(runs, option, value) if value.startswith(hub.PREFIX) else value
+    if isinstance(value, (tuple, list)):
+        return type(value)(_pinned(runs, option, item) for item in value)
+    if not isinstance(value, Section):
+        return value
+    changes = _revisions(runs, option, value) if isinstance(value, Model) else {}
+    for name, part in value:
+        inner = value.option(name) if isinstance(value, Splits) else f"{option}.{name}".removeprefix(".")
+        if (pinned_part := _pinned(runs, inner, part)) != part:
+            changes[name] = pinned_part
+    return value.model_copy(update=changes) if changes else value
+
+
+def _revisions(runs: Path, option: str, model: Model) -> dict[str, Any]:
+    """Return the commits of a model's checkpoint and of its decoder's, where they are on the Hub without a revision."""
+    commits = {}
+    for field, name, part in (
+        ("revision", "checkpoint", model),
+        ("decoder_revision", "decoder", model.decoder_checkpoint()),
+    ):
+        if part is not None and part.revision is None and checkpoints.is_on_hub(part):
+            newest = partial(checkpoints.commit, part, f"{option}.{name}")
+            commits[field] = _commit(runs, f"{option}.{name}", part.title(), newest)
+    return commits
 
 
 def _reference(runs: Path, option: str, reference: str) -> str:
-    """Return a reference to a file with its commit, where it is one to the Hub that has none."""
-    if not reference.startswith(hub.PREFIX) or (file := hub.parse(option, reference)).revision is not None:
+    """Return a reference to a file of the Hub with its commit."""
+    file = hub.parse(option, reference)
+    if file.revision is not None:
         return reference
     name = f"{hub.PREFIX}{file.repository}"
     return f"{name}@{_commit(runs, option, name, partial(hub.commit, option, reference))}/{file.name}"
 
 
-def _commit(runs: Path, option: str, name: str, found: Callable[[], str]) -> str:
-    """Return the commit that a name is pinned to; the first time it is the one that is found now."""
+def _commit(runs: Path, option: str, name: str, newest: Callable[[], str]) -> str:
+    """Return the commit that a name is pinned to; the first time it is the newest."""
     path = runs / PINS
     if path.exists() and name in (pins := read_json(path)):
         return str(pins[name])
-    commit = found()
+    commit = newest()
     runs.mkdir(parents=True, exist_ok=True)
     with lock_of(path):
         pins = read_json(path) if path.exists() else {}

@@ -1,16 +1,15 @@
-"""Reads the questions of a .json file in the form of SQuAD, each a row with its context and its article's title."""
+"""Reads the questions of a .json file in the format of SQuAD, each a row with its context and its article's title."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from typing import IO, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 
-class _Question(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
+class _Question(BaseModel, extra="allow"):
     question: str
 
 
@@ -31,17 +30,15 @@ class _File(BaseModel):
 def questions(file: IO[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield the number of each question in the file, from 1, and its fields; or what is wrong with the file."""
     try:
-        whole = _File.model_validate_json(file.read())
+        articles = _File.model_validate_json(file.read()).data
     except ValidationError as error:
-        for found in error.errors():
-            where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in found["loc"])
-            problem = f"{where.removeprefix('.') or 'the file'}: {found['msg']}"
-            yield 1, f"is not in the form of SQuAD ({problem}); rows of one object a line go into a .jsonl file"
+        for details in error.errors():
+            place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"])
+            problem = f"{place.removeprefix('.') or 'the file'}: {details['msg']}"
+            yield 1, f"is not in the format of SQuAD ({problem}); rows of one object a line go into a .jsonl file"
         return
-    rows = (
-        {"title": article.title, "context": paragraph.context, **question.model_dump()}
-        for article in whole.data
-        for paragraph in article.paragraphs
-        for question in paragraph.qas
-    )
-    yield from enumerate(rows, start=1)
+    numbers = count(1)
+    for article in articles:
+        for paragraph in article.paragraphs:
+            shared = {"title": article.title, "context": paragraph.context}
+            yield from ((next(numbers), {**shared, **question.model_dump()}) for question in paragraph.qas)

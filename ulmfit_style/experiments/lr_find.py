@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import tempfile
 from dataclasses import astuple
 from pathlib import Path
@@ -13,13 +12,13 @@ from ulmfit_style.console import logging_to, say
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.lineage import Resolved, require_finished
 from ulmfit_style.recipe import Config
-from ulmfit_style.results import figures
+from ulmfit_style.results import csv, figures
+from ulmfit_style.results.model import Table
 from ulmfit_style.stages import finetune, resolve
 from ulmfit_style.training import language_model
 
 if TYPE_CHECKING:
     from ulmfit_style.training.phases import TrainingPlan
-    from ulmfit_style.training.rate_range import Point
 
 FILE = "lr_find"
 """What the curve, the figure and the log in `runs/<name>/` are called, each with its ending."""
@@ -46,34 +45,34 @@ def run(config: Config) -> None:
     from ulmfit_style.training.rate_range import range_test, suggest
 
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as thrown_away, logging_to(folder / f"{FILE}.log"):
+    with tempfile.TemporaryDirectory() as discarded, logging_to(folder / f"{FILE}.log"):
         plan = _training_plan(resolved)
         rows = len(plan.data.rows)
         times = epochs_for(options.steps, rows, stage.batch_size)
         say(f"  {options.steps} steps of {stage.batch_size} rows are {times:.1f} passes over the {rows:,} rows")
         try:
-            points = range_test(plan, options, Path(thrown_away))
+            points = range_test(plan, options, Path(discarded))
         except Interrupted as stop:
             raise KeyboardInterrupt from stop  # there is nothing to go on from
     if not points:
         raise UserError(f"lr_find: the loss is not a number at step 1, at a rate of {options.lowest:g}")
-    found = suggest(points, options.steps)
-    _write(folder / f"{FILE}.csv", points)
-    rates, losses = [point.rate for point in points], [point.loss for point in points]
-    title = f"{config.name}: range test of {options.stage}.learning_rate"
-    figures.rising_rate(folder / FILE, rates, losses, [point.smoothed for point in points], found.band, title)
-
+    suggestion, option = suggest(points, options.steps), f"{options.stage}.learning_rate"
+    curve = [astuple(point) for point in points]
+    csv.write(folder / f"{FILE}.csv", Table(("step", "rate", "loss", "smoothed loss"), curve))
+    _, rates, losses, smoothed = zip(*curve, strict=True)
+    figures.rising_rate(
+        folder / FILE, rates, losses, smoothed, suggestion.band, f"{config.name}: range test of {option}"
+    )
     if len(points) < options.steps:
         end = f"after step {len(points)} of {options.steps}, at a rate of {points[-1].rate:.1e}"
         say(f"  stopped {end}: the loss was far above its lowest, or not a number")
-    option = f"{options.stage}.learning_rate"
-    if found.band is None:
-        say(f"lr_find: no clear answer: {found.reason}.")
+    if suggestion.band is None:
+        say(f"lr_find: no clear answer: {suggestion.reason}.")
     else:
-        say(f"lr_find: {option} {found.reason}; here it is {stage.learning_rate:g}.")
+        say(f"lr_find: {option} {suggestion.reason}; here it is {stage.learning_rate:g}.")
     say(f"The figure: {folder / FILE}.png; the curve: {folder / FILE}.csv")
-    if found.band is not None:
-        low, high = found.band
+    if suggestion.band is not None:
+        low, high = suggestion.band
         values = ",".join(f"{rate:.1e}" for rate in (low, (low * high) ** 0.5, high))
         say(f"One test of one seed is a hint. To try the rates, with the same options: make sweep {option}={values}")
 
@@ -99,11 +98,3 @@ def _training_plan(resolved: Resolved) -> TrainingPlan:
     assert config.adapt is not None  # it was checked
     source, general = resolved.start.directory, resolved.general_text
     return language_model.prepare(config, config.adapt, source, resolved.corpus, general).plan
-
-
-def _write(path: Path, points: list[Point]) -> None:
-    """Write the curve as csv."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["step", "rate", "loss", "smoothed loss"])
-        writer.writerows(map(astuple, points))

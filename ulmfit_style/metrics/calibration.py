@@ -19,18 +19,18 @@ class Bin:
     confidence: float
     """The mean of their probabilities."""
     right: float
-    """The share of them that was so."""
+    """The share of them that is right."""
 
 
 def bins(claims: Sequence[tuple[float, bool]]) -> list[Bin]:
     """Return the parts that hold a claim, from the least sure up (Guo et al. 2017, section 2)."""
-    told, right = np.array(claims, dtype=float).T
-    places = np.minimum((told * BINS).astype(int), BINS - 1)
-    inside = [places == place for place in np.unique(places)]
-    return [Bin(int(own.sum()), float(told[own].mean()), float(right[own].mean())) for own in inside]
+    confidence, right = np.array(claims, dtype=float).T
+    numbers = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    members = [numbers == number for number in np.unique(numbers)]
+    return [Bin(int(inside.sum()), float(confidence[inside].mean()), float(right[inside].mean())) for inside in members]
 
 
-def expected_error(found: Sequence[Bin]) -> float:
-    """Return the expected calibration error: how far confidence and truth lie apart, over the claims."""
-    total = sum(one.count for one in found)
-    return sum(one.count * abs(one.right - one.confidence) for one in found) / total
+def expected_error(parts: Sequence[Bin]) -> float:
+    """Return the expected calibration error: how far confidence and truth lie apart, averaged over the claims."""
+    gaps = [abs(part.right - part.confidence) for part in parts]
+    return float(np.average(gaps, weights=[part.count for part in parts]))

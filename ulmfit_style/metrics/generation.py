@@ -17,7 +17,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.helpers import extract_all_char_ngrams
 
-from ulmfit_style.metrics import Array, divided
+from ulmfit_style.metrics.intervals import Array, divided
 
 ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 

@@ -1,15 +1,9 @@
-"""Which heads transformers has for which architectures.
-
-They are read from the library's source, for importing it would import torch.
-"""
+"""Which heads transformers has for which architectures; the library is imported when it is asked."""
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
+import inspect
+import sys
 from typing import Literal
 
 from ulmfit_style.errors import UserError
@@ -63,43 +57,29 @@ def is_encoder_decoder(model_type: str) -> bool:
 
 def has_head(auto_class: str, model_type: str) -> bool:
     """Tell whether a transformers auto class, such as AutoModelForMaskedLM, loads models of an architecture."""
-    return model_type in _table(auto_class)
+    return model_type in _classes(auto_class)
 
 
 def can_cross_attend(model_type: str) -> bool:
     """Tell whether the models of an architecture can be decoders with cross-attention, in an encoder-decoder of two."""
-    path = _models() / model_type.replace("-", "_") / f"modeling_{model_type.replace('-', '_')}.py"
-    writes = has_head("AutoModelForCausalLM", model_type) and not is_encoder_decoder(model_type)
-    return writes and path.exists() and "add_cross_attention" in path.read_text(encoding="utf-8")
+    if not has_head("AutoModelForCausalLM", model_type) or is_encoder_decoder(model_type):
+        return False
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    model_class = AutoModelForCausalLM._model_mapping[CONFIG_MAPPING[model_type]]
+    # No attribute of a class says so: the code of those that can reads this option of the config.
+    return "add_cross_attention" in inspect.getsource(sys.modules[model_class.__module__])
 
 
 def is_loaded_by(auto_class: str, architecture: str) -> bool:
     """Tell whether an auto class loads the models of a class, such as BertForMaskedLM, with the head that they have."""
-    return architecture in _table(auto_class).values()
+    return architecture in _classes(auto_class).values()
 
 
-@cache
-def _table(auto_class: str) -> dict[str, str]:
-    """Return the class that an auto class loads, of each architecture that it knows."""
-    # `class AutoModelForX: _model_mapping = MODEL_FOR_X_MAPPING`, and `MODEL_FOR_X_MAPPING_NAMES = OrderedDict([...])`
-    (own,) = (node.body for node in _source() if isinstance(node, ast.ClassDef) and node.name == auto_class)
-    (pairs,) = _assigned(_source(), f"{ast.unparse(*_assigned(own, '_model_mapping'))}_NAMES")
-    assert isinstance(pairs, ast.Call)
-    return dict(ast.literal_eval(pairs.args[0]))
+def _classes(auto_class: str) -> dict[str, str]:
+    """Return the names of the classes that an auto class loads, by architecture."""
+    from transformers.models.auto import modeling_auto
 
-
-def _models() -> Path:
-    package = importlib.util.find_spec("transformers")
-    assert package is not None  # a dependency
-    assert package.origin is not None
-    return Path(package.origin).with_name("models")
-
-
-@cache
-def _source() -> list[ast.stmt]:
-    return ast.parse((_models() / "auto" / "modeling_auto.py").read_text(encoding="utf-8")).body
-
-
-def _assigned(body: Sequence[ast.stmt], name: str) -> list[ast.expr]:
-    """Return what a name is given in a body."""
-    return [line.value for line in body if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == name]
+    classes: dict[str, str] = getattr(modeling_auto, auto_class)._model_mapping._model_mapping
+    return classes

@@ -82,7 +82,7 @@ def find(model: Model, option: str = "model.checkpoint") -> Path:
     return directory
 
 
-def _folder(model: Model, option: str = "model.checkpoint") -> Path:
+def folder(model: Model, option: str = "model.checkpoint") -> Path:
     """Return the directory of a checkpoint's config; that of a GGUF file is made with its weights."""
     return resolve(model, option).directory if is_gguf(str(model.checkpoint)) else find(model, option)
 
@@ -137,7 +137,7 @@ class LoadedModel(NamedTuple):
     model: Any  # PreTrainedModel, whose attributes are typed as unions
     missing: set[str]
     """The names of the parameters that the checkpoint lacks."""
-    unplaced: set[str]
+    unused: set[str]
     """The names of the checkpoint's weights that the model has no place for, such as a pooler's in a language model."""
 
 
@@ -146,11 +146,11 @@ def load_model(auto_class: Any, source: Path, **settings: Any) -> LoadedModel:
 
     Args:
         auto_class: The transformers class that loads it.
-        settings: What its config is to say.
+        settings: Values for its config.
     """
     import torch
 
-    model, found = auto_class.from_pretrained(
+    model, info = auto_class.from_pretrained(
         source,
         output_loading_info=True,
         dtype=torch.float32,  # or the weights of a checkpoint in bf16 would be trained in bf16
@@ -158,29 +158,29 @@ def load_model(auto_class: Any, source: Path, **settings: Any) -> LoadedModel:
         trust_remote_code=False,
         **settings,
     )
-    return LoadedModel(model, set(found["missing_keys"]), set(found["unexpected_keys"]))
+    return LoadedModel(model, set(info["missing_keys"]), set(info["unexpected_keys"]))
 
 
-def save(model: PreTrainedModel, directory: Path, source: Path, unplaced: set[str]) -> None:
-    """Save a model, and beside its weights those of its checkpoint that it has no place for.
+def save(model: PreTrainedModel, directory: Path, source: Path, unused: set[str]) -> None:
+    """Save a model, and with it those weights of its checkpoint that it has no place for.
 
-    A later stage may read these: `AutoModelForMaskedLM` drops BERT's pooler, which a classifier reads. Without it the
+    A later stage may load these: `AutoModelForMaskedLM` drops BERT's pooler, which a classifier reads. Without it the
     classifier of an adapted model would begin with a random pooler, and that of the checkpoint with a trained one.
 
     Args:
         source: The directory of the checkpoint that the model was made from.
-        unplaced: As `LoadedModel.unplaced`.
+        unused: As `LoadedModel.unused`.
     """
     from safetensors import safe_open
 
     prefix = f"{model.base_model_prefix}."
     rest: dict[str, Any] = {}
-    for path in sorted(source.glob("*.safetensors")) if unplaced else ():
+    for path in sorted(source.glob("*.safetensors")) if unused else ():
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
             # A checkpoint of the body alone names its weights without the prefix.
             missing_prefix = "" if any(name.startswith(prefix) for name in names) else prefix
-            rest |= {missing_prefix + name: file.get_tensor(name) for name in names if name in unplaced}
+            rest |= {missing_prefix + name: file.get_tensor(name) for name in names if name in unused}
     model.save_pretrained(directory, state_dict={**model.state_dict(), **rest} if rest else None)
 
 
@@ -200,7 +200,7 @@ def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 
 def model_type(model: Model, option: str = "model.checkpoint") -> str:
-    """Return what a checkpoint's config.json calls its architecture, such as "bert".
+    """Return the `model_type` of a checkpoint's config.json, such as "bert".
 
     Args:
         option: What the user names it by, for error messages.
@@ -210,65 +210,54 @@ def model_type(model: Model, option: str = "model.checkpoint") -> str:
     """
     if model.architecture is not None:
         return str(model.architecture["model_type"])
-    found = read_json(_folder(model, option) / "config.json").get("model_type")
-    if found is None:
+    name = read_json(folder(model, option) / "config.json").get("model_type")
+    if name is None:
         raise UserError(f"{option}={model.checkpoint}: its config.json has no model_type")
-    return str(found)
+    return str(name)
 
 
 def sentinels(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens that stand for what is taken out of a text (T5), none where one mask stands for all (BART).
+    """Return the tokens that stand for the spans taken out of a text (T5); none where one mask stands for all (BART).
 
     Raises:
         UserError: if the tokenizer has neither.
     """
     vocabulary = tokenizer.get_vocab()
     ids: list[int] = []
-    # mT5's are ordinary tokens, with the blank before them.
-    while (found := vocabulary.get(f"<extra_id_{len(ids)}>", vocabulary.get(f"▁<extra_id_{len(ids)}>"))) is not None:
-        ids.append(found)
+    # mT5's are ordinary tokens, with a blank before them.
+    while (token := vocabulary.get(f"<extra_id_{len(ids)}>", vocabulary.get(f"▁<extra_id_{len(ids)}>"))) is not None:
+        ids.append(token)
     if not ids and tokenizer.mask_token_id is None:
         problem = "has neither sentinels (<extra_id_0>) nor a mask, so no text can be taken out to be restored"
         raise UserError(f"adapt.objective=denoising: the tokenizer {problem}; choose another model, or adapt=none")
     return ids
 
 
-def check_sentinels(model: Model) -> None:
-    """Check that a checkpoint's tokenizer has a token for what is taken out of a text; a new one has.
-
-    Raises:
-        UserError: if it has none.
-    """
-    if model.checkpoint is not None:
-        sentinels(tokenizer(_folder(model)))
-
-
 def positions(model: Model) -> float:
-    """Return how many tokens an architecture reads at most, as its config and its tokenizer have it."""
-    found = [model.architecture or {}]
+    """Return the most tokens that an architecture reads, by its config and its tokenizer."""
+    configs = [model.architecture or {}]
     if model.checkpoint is not None:
-        paths = (_folder(model) / name for name in ("config.json", "tokenizer_config.json"))
-        found = [read_json(path) for path in paths if path.exists()]
+        paths = (folder(model) / name for name in ("config.json", "tokenizer_config.json"))
+        configs = [read_json(path) for path in paths if path.exists()]
     # RoBERTa's config counts two positions that no text has; its tokenizer does not.
     names = ("max_position_embeddings", "n_positions", "model_max_length")
-    return min((values[name] for values in found for name in names if values.get(name)), default=math.inf)
+    return min((values[name] for values in configs for name in names if values.get(name)), default=math.inf)
 
 
 def classes(checkpoint: Checkpoint) -> list[str]:
-    """Return the classes that a fine-tuned model has learnt."""
-    names: list[str] = read_json(checkpoint.directory / METRICS)["train"]["classes"]
-    return names
+    """Return the classes of a fine-tuned model."""
+    return list(read_json(checkpoint.directory / METRICS)["train"]["classes"])
 
 
 def is_on_hub(model: Model) -> bool:
-    """Tell whether a checkpoint is to be looked for on the Hub: it is no directory, no GGUF file and in no package."""
+    """Tell whether a checkpoint is on the Hub: it is no directory, no GGUF file and in no package."""
     if model.checkpoint is None or is_gguf(model.checkpoint):
         return False
     return not model.checkpoint.startswith("package:") and not Path(model.checkpoint).expanduser().is_dir()
 
 
 def is_gguf(checkpoint: str) -> bool:
-    """Tell whether a checkpoint is a GGUF file, there or in a package, by its name."""
+    """Tell by its name whether a checkpoint is a GGUF file, on disk or in a package."""
     return checkpoint.endswith(".gguf")
 
 
@@ -295,6 +284,5 @@ def _from_hub(model: Model, patterns: Sequence[str], option: str) -> Path:
         raise UserError(f"{option}={model.checkpoint}: is neither a directory nor a Hub id") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{option}={model.checkpoint}: is no directory, and cannot be had from the Hub ({reason})"
-        ) from error
+        problem = f"is no directory, and cannot be had from the Hub ({reason})"
+        raise UserError(f"{option}={model.checkpoint}: {problem}") from error

@@ -1,19 +1,19 @@
 """Models and data that come as Python packages, so that the shipped recipes need no Hub."""
 
 import base64
-import hashlib
 import importlib
 import importlib.util
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, files, version
-from itertools import pairwise
+from importlib.metadata import PackageNotFoundError, PackagePath, files, version
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock
 
+from ulmfit_style.artefacts.directory import file_digest
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 
@@ -60,9 +60,9 @@ def _install(requirements: Path, command: str) -> bool:
         options = ["--no-deps", "--require-hashes", "--requirement", str(requirements)]
         ended = subprocess.run([*pip, "install", *options], capture_output=True, text=True, check=False)
         if ended.returncode != 0:
-            last = ended.stderr.strip().splitlines()[-5:]
-            lines = ["pip could not install the packages of models and data:", *(f"  {line}" for line in last)]
-            raise UserError("\n".join([*lines, f"mend this (is the network up?), then run {command}"]))
+            last = "".join(f"  {line}\n" for line in ended.stderr.strip().splitlines()[-5:])
+            problem = f"pip could not install the packages of models and data:\n{last}"
+            raise UserError(f"{problem}solve this (is the network up?), then run {command}")
     return bool(missing)
 
 
@@ -76,16 +76,17 @@ def cache() -> Path:
 
 
 def states() -> Iterator[str]:
-    """Tell of each package whether it is installed, and whether its files are still those that were installed."""
-    packages = [(package, SETUP) for package in _packages(REQUIREMENTS)]
-    for requirements in sorted(ON_DEMAND.glob("*.txt")):
-        packages += [(package, "the first recipe that names it") for package in _packages(requirements)]
-    for package, installer in packages:
+    """Say of each package whether it is installed, and whether its files are still those that were installed."""
+    installers = {
+        REQUIREMENTS: SETUP,
+        **dict.fromkeys(sorted(ON_DEMAND.glob("*.txt")), "the first recipe that names it"),
+    }
+    for package, installer in ((package, installers[path]) for path in installers for package in _packages(path)):
         if not _is_installed(package):
             yield f"{package.name} {package.version}: not installed; {installer} installs it"
             continue
-        packed = [(file, file.hash) for file in files(package.name) or [] if file.hash is not None]
-        changed = [str(file) for file, expected in packed if _hash(Path(str(file.locate()))) != expected.value]
+        packed = [file for file in files(package.name) or [] if file.hash is not None]
+        changed = [str(file) for file in packed if _is_changed(file)]
         state = (
             f"changed since it was installed: {', '.join(changed)}" if changed else f"{len(packed)} files, unchanged"
         )
@@ -95,7 +96,7 @@ def states() -> Iterator[str]:
 def locate(reference: str) -> Path:
     """Return the path that `package:<package>/<path inside it>` stands for, without importing the package.
 
-    One that is not there and stands in `ON_DEMAND` is installed.
+    One that is missing and listed in `ON_DEMAND` is installed.
 
     Raises:
         UserError: when the package is not installed and cannot be, or has no such file or folder.
@@ -124,13 +125,8 @@ def locate(reference: str) -> Path:
 
 def _packages(requirements: Path) -> list[Package]:
     """Read a file of packages."""
-    lines = requirements.read_text(encoding="utf-8").splitlines()
-    packages = []
-    for above, line in pairwise(lines):
-        name, pinned, rest = line.partition("==")
-        if pinned:
-            packages.append(Package(name, rest.split()[0], above.removeprefix("# ")))
-    return packages
+    found = re.findall(r"^# (.*)\n([^#=\s]+)==(\S+)", requirements.read_text(encoding="utf-8"), re.MULTILINE)
+    return [Package(name, pinned, brings) for brings, name, pinned in found]
 
 
 def _is_installed(package: Package) -> bool:
@@ -140,9 +136,10 @@ def _is_installed(package: Package) -> bool:
         return False
 
 
-def _hash(path: Path) -> str:
-    """Return a file's SHA-256 as pip records it, or the empty string for a file that is gone."""
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        return base64.urlsafe_b64encode(hashlib.file_digest(file, "sha256").digest()).decode().rstrip("=")
+def _is_changed(file: PackagePath) -> bool:
+    """Tell whether a file is gone, or has another SHA-256 than pip recorded."""
+    path = Path(str(file.locate()))
+    if not path.exists() or file.hash is None:
+        return True
+    recorded = base64.urlsafe_b64decode(file.hash.value + "=")
+    return recorded.hex() != file_digest(path)

@@ -31,13 +31,13 @@ def checkpoint(file: Path, sha256: str) -> Artefact:
     Raises:
         UserError: if the file is no causal language model that transformers reads whole, with its tokenizer.
     """
-    made = Artefact("gguf", {"version": VERSION, "gguf": sha256}, cache())
-    if not made.finished:
+    artefact = Artefact("gguf", {"version": VERSION, "gguf": sha256}, cache())
+    if not artefact.finished:
         say(f"{file.name}: read into a checkpoint, once; one of 135M parameters takes about a minute")
         started = time.monotonic()
-        made.make(partial(_convert, file), {"gguf": file.name}, alone=True)
-        say(f"  done in {time.monotonic() - started:.0f} s: {made.directory}")
-    return made
+        artefact.make(partial(_convert, file), {"gguf": file.name}, alone=True)
+        say(f"  done in {time.monotonic() - started:.0f} s: {artefact.directory}")
+    return artefact
 
 
 def _convert(file: Path, directory: Path) -> None:
@@ -58,23 +58,23 @@ def _read(file: Path) -> tuple[Any, PreTrainedTokenizerFast]:
     try:
         metadata, tensors = read_gguf_metadata(str(file))
         tokenizer = _tokenizer(file, metadata)
-        read, loaded = auto.from_pretrained(
+        quantised, loading = auto.from_pretrained(
             file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
         )
     except UserError:
         raise
     except Exception as error:  # whichever of its readers it is, and whatever it raises
-        told = f"transformers cannot read it ({type(error).__name__}: {error})"
-        raise UserError(f"{file}: {told}; {INSTEAD}") from error
-    count, missing = len(list(read.parameters())), len(loaded["missing_keys"])
+        problem = f"transformers cannot read it ({type(error).__name__}: {error})"
+        raise UserError(f"{file}: {problem}; {INSTEAD}") from error
+    count, missing = len(list(quantised.parameters())), len(loading["missing_keys"])
     if missing or len(tensors) != count:
         # What is left out of Llama 3.1, say, is how its positions are scaled: it would be another model.
-        told = f"holds {len(tensors)} tensors, and the {type(read).__name__} of transformers {count}"
-        raise UserError(f"{file}: {told}, of which {missing} are not found in it; {INSTEAD}")
-    # transformers saves no model that it read from such a file, but one that has its weights.
-    del read.config.quantization_config
-    model = auto.from_config(read.config)
-    model.load_state_dict(read.state_dict())
+        problem = f"holds {len(tensors)} tensors, and the {type(quantised).__name__} of transformers {count}"
+        raise UserError(f"{file}: {problem}, of which {missing} are not found in it; {INSTEAD}")
+    # transformers does not save a model that it read from such a file, only one that was given its weights.
+    del quantised.config.quantization_config
+    model = auto.from_config(quantised.config)
+    model.load_state_dict(quantised.state_dict())
     tokenizer.model_max_length = model.config.max_position_embeddings
     return model, tokenizer
 
@@ -94,8 +94,8 @@ def _tokenizer(file: Path, metadata: dict[str, Any]) -> PreTrainedTokenizerFast:
     if metadata["tokenizer.ggml.model"] == "gpt2" and split not in {"gpt-2", *GGUF_PRE_TOKENIZER_SPLITS}:
         # transformers would split as GPT-2 does, without a word.
         if split != "smollm":
-            told = f"its tokenizer splits text in the way '{split}', which transformers does not know"
-            raise UserError(f"{file}: {told}; {INSTEAD}")
+            problem = f"its tokenizer splits text in the way '{split}', which transformers does not know"
+            raise UserError(f"{file}: {problem}; {INSTEAD}")
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )

@@ -31,30 +31,27 @@ def layer_groups(model: PreTrainedModel, missing: Collection[str]) -> LayerGroup
     if model.config.is_encoder_decoder:
         # Without a head of their own, as the decoder of an EncoderDecoderModel has one.
         bodies = [model.get_encoder().base_model, model.get_decoder().base_model]
-    found: dict[int, str] = {}
+    title_of: dict[int, str] = {}
     titles = [EMBEDDINGS]
     for body in bodies:
         layers = _layers(body)
         numbered = [f"layer {len(titles) + number}" for number in range(len(layers))]
-        inside = {
-            id(parameter): title
-            for title, layer in zip(numbered, layers, strict=True)
-            for parameter in layer.parameters()
-        }
+        pairs = zip(numbered, layers, strict=True)
+        inside = {id(parameter): title for title, layer in pairs for parameter in layer.parameters()}
         looked_up = {id(module.weight) for module in body.modules() if isinstance(module, nn.Embedding)} - set(inside)
         title = EMBEDDINGS
         for parameter in body.parameters():
             title = inside.get(id(parameter), title)
-            found.setdefault(id(parameter), EMBEDDINGS if id(parameter) in looked_up else title)
+            title_of.setdefault(id(parameter), EMBEDDINGS if id(parameter) in looked_up else title)
         titles += numbered
-    result: dict[str, list[nn.Parameter]] = {title: [] for title in [*titles, HEAD]}
+    groups: dict[str, list[nn.Parameter]] = {title: [] for title in [*titles, HEAD]}
     for name, parameter in model.named_parameters():
-        result[HEAD if name in missing else found.get(id(parameter), HEAD)].append(parameter)
-    return {title: parameters for title, parameters in result.items() if parameters}
+        groups[HEAD if name in missing else title_of.get(id(parameter), HEAD)].append(parameter)
+    return {title: parameters for title, parameters in groups.items() if parameters}
 
 
 def _layers(body: nn.Module) -> nn.ModuleList | tuple[()]:
-    """Return the longest list of modules that lies in no other list."""
+    """Return the longest list of modules that is in no other list."""
     lists = [module for module in body.modules() if isinstance(module, nn.ModuleList)]
     inner = {id(module) for outer in lists for module in outer.modules() if module is not outer}
     return max((layers for layers in lists if id(layers) not in inner), key=len, default=())
@@ -63,33 +60,33 @@ def _layers(body: nn.Module) -> nn.ModuleList | tuple[()]:
 def split_by_layer(
     optimizer_groups: Iterable[Mapping[str, Any]], layers: LayerGroups, layer_decay: float
 ) -> Iterator[dict[str, Any]]:
-    """Split an optimizer's parameter groups by layer groups, each of which has its own `lr`, and its title as `layer`.
+    """Split an optimizer's parameter groups by layer groups; each part has its own `lr`, and its title as `layer`.
 
-    The head comes first: its rate is what the Trainer logs.
+    The head comes first: the Trainer logs the rate of the first part.
 
     Args:
         layer_decay: The factor by which the rate of each group is lower than that of the one above.
     """
-    whole = list(optimizer_groups)
+    unsplit = list(optimizer_groups)
     for depth, (title, parameters) in enumerate(reversed(list(layers.items()))):
-        own = {id(parameter) for parameter in parameters}
-        for group in whole:
-            params = [parameter for parameter in group["params"] if id(parameter) in own]
-            if params:
+        members = set(map(id, parameters))
+        for group in unsplit:
+            if params := [parameter for parameter in group["params"] if id(parameter) in members]:
                 yield {**group, "params": params, "lr": group["lr"] / layer_decay**depth, "layer": title}
 
 
 def drift(model: PreTrainedModel, start: PreTrainedModel, missing: Collection[str]) -> dict[str, float]:
-    """Return how far each layer group has moved: the norm of its change as a share of the norm that it started with.
+    """Return how far each layer group has moved: the norm of its change as a share of its norm at the start.
 
     Args:
-        start: The model as it was.
+        start: The model before training.
     """
-    moved = {}
-    for (title, now), before in zip(
-        layer_groups(model, missing).items(), layer_groups(start, missing).values(), strict=True
-    ):
-        pairs = [(a.detach().float(), b.detach().float().to(a.device)) for a, b in zip(now, before, strict=True)]
+    moved, before = {}, layer_groups(start, missing)
+    for title, parameters in layer_groups(model, missing).items():
+        pairs = [
+            (a.detach().float(), b.detach().float().to(a.device))
+            for a, b in zip(parameters, before[title], strict=True)
+        ]
         change = sum(float((a - b).square().sum()) for a, b in pairs)
         if norm := sum(float(b.square().sum()) for _, b in pairs):  # a head of biases alone starts at zero
             moved[title] = math.sqrt(change / norm)

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA; Hu et al. 2021, section 4.1), for models that are too large to be tuned whole."""
+"""Low-rank adapters (LoRA; Hu et al. 2021, section 4.1), for models that are too large for full fine-tuning."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ulmfit_style.models.layers import EMBEDDINGS, HEAD, LayerGroups
 
 
 def full_phase_title(options: Training) -> str:
-    """Return what a phase is called that thaws all that is trained."""
+    """Return the title of the phase that trains everything that is ever trained."""
     return "adapters and head" if options.lora_rank else "every weight"
 
 
 def add_adapters(model: PreTrainedModel, layers: LayerGroups, options: Training) -> LayerGroups:
-    """Put an adapter into each linear layer of the body, if they are wanted, and return the layer groups to train.
+    """Put adapters into the linear layers of the body, if `lora_rank` asks for them; return the layer groups to train.
 
-    These are the adapters of each layer, and the head, whole. The model stays of its class, and says what it said:
-    adapters begin at zero.
+    These are the adapters of each layer, and the whole head. The model keeps its class and its answers: adapters begin
+    at zero.
 
     Args:
         layers: The layer groups of the model.
@@ -37,34 +37,36 @@ def add_adapters(model: PreTrainedModel, layers: LayerGroups, options: Training)
         return layers
     from peft import LoraConfig, inject_adapter_in_model
 
-    places = {
-        id(parameter): title for title, own in layers.items() if title not in (EMBEDDINGS, HEAD) for parameter in own
-    }
+    body = {title: parameters for title, parameters in layers.items() if title not in (EMBEDDINGS, HEAD)}
+    title_of = {id(parameter): title for title, parameters in body.items() for parameter in parameters}
     titles = {
-        name: places[id(module.weight)]
+        name: title_of[id(module.weight)]
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and id(module.weight) in places
+        if isinstance(module, nn.Linear | Conv1D) and id(module.weight) in title_of
     }
     if not titles:
         raise UserError(f"lora_rank={options.lora_rank}: no layer of the model is linear; take lora_rank=0")
-    # An expression, for of a list peft takes what ends in one of the names too.
+    # An expression: of a list, peft would take modules whose names end in one of the names too.
     names = "|".join(map(re.escape, titles))
+    config = LoraConfig(r=options.lora_rank, lora_alpha=options.lora_alpha, target_modules=names)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # it is then set as each layer needs it
-        inject_adapter_in_model(
-            LoraConfig(r=options.lora_rank, lora_alpha=options.lora_alpha, target_modules=names), model
-        )
-    result = {title: own if title == HEAD else [] for title, own in layers.items()}
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # peft sets it as each layer needs it
+        inject_adapter_in_model(config, model)
+    trained = {title: parameters if title == HEAD else [] for title, parameters in layers.items()}
     for name, title in titles.items():
         module: Any = model.get_submodule(name)
-        result[title] += [*module.lora_A.parameters(), *module.lora_B.parameters()]
-    trained, whole = (sum(parameter.numel() for own in some.values() for parameter in own) for some in (result, layers))
-    say(f"  LoRA: {trained / 1e6:.3g} M of {whole / 1e6:.3g} M parameters are trained")
-    return {title: own for title, own in result.items() if own}
+        trained[title] += [*module.lora_A.parameters(), *module.lora_B.parameters()]
+    say(f"  LoRA: {_millions(trained)} of {_millions(layers)} parameters are trained")
+    return {title: parameters for title, parameters in trained.items() if parameters}
+
+
+def _millions(layers: LayerGroups) -> str:
+    count = sum(parameter.numel() for parameters in layers.values() for parameter in parameters)
+    return f"{count / 1e6:.3g} M"
 
 
 def merge(model: PreTrainedModel) -> None:
-    """Add the adapters to the weights that they stand beside, and take them out: it is as plain as it came."""
+    """Add the adapters to the weights beside them, and remove them: the model is as plain as before."""
     from peft.tuners.lora import LoraLayer
 
     for name, module in list(model.named_modules()):

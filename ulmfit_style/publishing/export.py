@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -39,6 +40,9 @@ WRITTEN = (CARD, RECIPE, METRICS)
 """These two lists are all that is ever uploaded: what is taken as it is, and what is written for the Hub. Whatever else
 lies in a directory (rows of the user's text, logs, a library's pickles with a token in them) stays behind."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The errors of a disk without room."""
+
 TEXTS_OF_THE_USER = "samples"
 """What metrics.json holds of an adapted model, and others are not to read: held-out documents."""
 
@@ -48,23 +52,31 @@ def fill(folder: Path, directory: Path, written: Mapping[str, str]) -> None:
 
     Args:
         written: The text of each file of `WRITTEN`.
+
+    Raises:
+        UserError: if the disk is full.
     """
-    for path in sorted(directory.rglob("*")):
-        name = path.relative_to(directory).as_posix()
-        if path.is_file() and goes(name) and name not in WRITTEN:
-            (folder / name).parent.mkdir(exist_ok=True)
-            try:
-                os.link(path, folder / name)
-            except OSError:
-                shutil.copyfile(path, folder / name)
-    for name, text in written.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    try:
+        for path in sorted(directory.rglob("*")):
+            name = path.relative_to(directory).as_posix()
+            if path.is_file() and goes(name) and name not in WRITTEN:
+                (folder / name).parent.mkdir(exist_ok=True)
+                try:
+                    os.link(path, folder / name)
+                except OSError:
+                    shutil.copyfile(path, folder / name)
+        for name, text in written.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(f"push: {error.strerror} ({folder.parent}); make room there, nothing was sent") from error
 
 
 def goes(name: str) -> bool:
     """Tell whether a file of this name is one that is uploaded."""
-    own = name.removeprefix(f"{FOLDER}/")
-    return "/" not in own and any(fnmatch(own, pattern) for pattern in (*COPIED, *WRITTEN))
+    name = name.removeprefix(f"{FOLDER}/")
+    return "/" not in name and any(fnmatch(name, pattern) for pattern in (*COPIED, *WRITTEN))
 
 
 def files(folder: Path) -> list[str]:
@@ -85,13 +97,13 @@ def require_no_secrets(folder: Path, token: str | None) -> None:
         f"{name}:{line}: {kind}"
         for name in files(folder)
         if not fnmatch(name, WEIGHTS)
-        for line, kind in secrets.found((folder / name).read_text(encoding="utf-8", errors="replace"), token)
+        for line, kind in secrets.find((folder / name).read_text(encoding="utf-8", errors="replace"), token)
     ]
     if problems:
-        listed = "\n  - ".join(["push: what would go looks as if it held secrets; nothing was sent:", *problems])
+        listed = "\n  - ".join(["push: these files seem to hold secrets; nothing was sent:", *problems])
         raise UserError(
-            f"{listed}\nTake them out of what these files were made from (the data, the tokenizer, push.notes, the "
-            "options), and make a new token in place of one that was there"
+            f"{listed}\nRemove them from what these files were made from (the data, the tokenizer, push.notes, "
+            "the options), and replace every token that was there with a new one"
         )
 
 

@@ -25,13 +25,13 @@ SHAPES = {
 """What each kind looks like, as regular expressions."""
 
 
-def found(text: str, own: str | None) -> Iterator[tuple[int, str]]:
+def find(text: str, token: str | None) -> Iterator[tuple[int, str]]:
     """Yield the line, from 1, and the kind of each secret in a text, and never the secret.
 
     Args:
-        own: The token in use, which counts wherever it stands.
+        token: The one in use, which counts whatever it looks like.
     """
-    shapes = {**({"your own token": re.escape(own)} if own else {}), **SHAPES}
+    shapes = {**({"your own token": re.escape(token)} if token else {}), **SHAPES}
     places = [(match.start(), kind) for kind, shape in shapes.items() for match in re.finditer(shape, text)]
-    told = {text.count("\n", 0, start) + 1: kind for start, kind in sorted(places, reverse=True)}  # one of each line
-    yield from sorted(told.items())
+    kinds = {text.count("\n", 0, start) + 1: kind for start, kind in sorted(places, reverse=True)}  # one of each line
+    yield from sorted(kinds.items())

@@ -1,15 +1,13 @@
-"""How a folder gets to the Hub: in one commit, tried again where that may help, and downloaded again to be compared."""
+"""How a folder gets to the Hub: in one commit, tried again where that may help, and compared by the hashes there."""
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.filesize import decimal
 
@@ -20,7 +18,9 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.publishing import export
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo, HfApi, ModelInfo
+    from huggingface_hub import CommitInfo, HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.hf_api import RepoFile, RepoFolder
 
 T = TypeVar("T")
 
@@ -28,35 +28,29 @@ WAITS = (1, 2, 4)
 """Seconds before each further try."""
 
 PASSING = (408, 425, 429, 500, 502, 503, 504)
-"""What the Hub answers when it may answer otherwise later."""
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a disk says that has no room."""
+"""The HTTP statuses of the Hub that another try may not meet."""
 
 SILENCE_SECONDS = 300
-"""How long the Hub may say nothing before that counts as broken off."""
+"""How long the Hub may say nothing before the connection counts as broken."""
 
 
 @dataclass
 class Progress:
-    """How far a push has come, to be told where it breaks off."""
+    """How far a push has come, for the message where it breaks off."""
 
     large: int = 0
     sent: list[str] = field(default_factory=list)
     """The large files that the Hub has."""
     commit: str | None = None
-    compared: bool = False
+    is_compared: bool = False
 
-    def told(self) -> str:
-        """Tell what has arrived."""
-        if self.compared:
-            return f"commit {self.commit} is there, and was compared"
+    def __str__(self) -> str:
         if self.commit is not None:
-            return f"commit {self.commit} is there, but was not compared with what was sent"
+            compared = "compared" if self.is_compared else "not compared with what was sent"
+            return f"commit {self.commit} is there, and was {compared}"
         if self.large:
-            return (
-                f"{len(self.sent)} of {self.large} large files arrived, and no commit, so nobody sees anything of them"
-            )
+            arrived = f"{len(self.sent)} of {self.large} large files arrived"
+            return f"{arrived}, but no commit, so nobody sees anything of them"
         return "nothing arrived"
 
 
@@ -82,13 +76,18 @@ def send(api: HfApi, repo: str, options: Hub, folder: Path, message: str, progre
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    private, request = options.private, options.pull_request
-    url = patiently(lambda: api.create_repo(repo, private=private, exist_ok=True))
+    url = patiently(lambda: api.create_repo(repo, private=options.private, exist_ok=True))
     tags = _prepare(api, url.repo_id, options)
     before = patiently(lambda: api.model_info(url.repo_id, revision=options.revision))
-    _check_visibility(before, private=private)
-    if (at := tags.get(options.tag or "", before.sha)) != before.sha:
-        raise UserError(f"push: {_tag_problem(options.tag, at)}; nothing was uploaded. Choose another")
+    if options.private and not before.private:
+        raise UserError(
+            f"push: {before.id} exists already and is public, but hub.private=true; nothing was uploaded. Give "
+            "hub.private=false to publish in it, or choose another hub.repo"
+        )
+    if before.private and not options.private:
+        say(f"push: {before.id} exists already and stays private; hub.private=false holds for new repositories")
+    if (tagged := tags.get(options.tag or "", before.sha)) != before.sha:
+        raise UserError(f"push: {_tag_problem(options.tag, tagged)}; nothing was uploaded. Choose another")
 
     # Large files
     names = export.files(folder)
@@ -97,59 +96,55 @@ def send(api: HfApi, repo: str, options: Hub, folder: Path, message: str, progre
     progress.large = len(large)
     for addition in large:
         say(f"push: sends {addition.path_in_repo}, {decimal(addition.upload_info.size)}, unless the Hub has it")
-        api.preupload_lfs_files(
-            repo, [addition], revision=options.revision, create_pr=request, free_memory=False, num_threads=1
-        )
+        api.preupload_lfs_files(repo, [addition], revision=options.revision, free_memory=False, num_threads=1)
         progress.sent.append(addition.path_in_repo)
 
     # Commit: `upload_folder` may split its work into several, between which a reader would pull a mixture.
-    def committed() -> CommitInfo:
-        there, revision, new = before, options.revision, request
-        if request and (number := _open_request(api, repo, message)) is not None:
-            revision, new = f"refs/pr/{number}", False
-            there = api.model_info(repo, revision=revision)
-        stale = [
-            one.rfilename for one in there.siblings or [] if export.goes(one.rfilename) and one.rfilename not in names
-        ]
-        if stale:
-            say(f"push: removes what an earlier push left there: {', '.join(stale)}")
-        operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            *(CommitOperationAdd(name, folder / name) for name in names),
-            *(CommitOperationDelete(name) for name in stale),
-        ]
-        made = api.create_commit(
-            repo, operations, commit_message=message, revision=revision, create_pr=new, parent_commit=there.sha
-        )
-        unchanged = ", which held all of this already" if made.oid == there.sha else ""
-        say(f"push: {url} ({visibility(before.private)}){unchanged}", style="bold")
-        return made
+    there = [file.rfilename for file in before.siblings or []]
+    stale = [name for name in there if export.goes(name) and name not in names]
+    if stale:
+        say(f"push: removes what an earlier push left there: {', '.join(stale)}")
 
-    made = patiently(committed)
+    def commit() -> CommitInfo:
+        # New for each try: the client marks what it has sent.
+        files = [CommitOperationAdd(name, folder / name) for name in names]
+        operations: list[Any] = [*files, *map(CommitOperationDelete, stale)]
+        return api.create_commit(
+            repo, operations, commit_message=message, revision=options.revision, parent_commit=before.sha
+        )
+
+    made = patiently(commit)
+    unchanged = ", which held all of this already" if made.oid == before.sha else ""
+    say(f"push: {url} ({visibility(before.private)}){unchanged}", style="bold")
     progress.commit = made.oid
     return made
 
 
-def require_arrived(api: HfApi, repo: str, commit: str, folder: Path, scratch: Path, progress: Progress) -> None:
-    """Download a commit, file by file, and compare it with a folder.
-
-    Args:
-        scratch: Where a file lies meanwhile.
+def require_arrived(api: HfApi, repo: str, commit: str, folder: Path, progress: Progress) -> None:
+    """Compare the hashes that the Hub lists for the files of a commit with those of a folder.
 
     Raises:
-        UserError: naming the files that came back otherwise.
+        UserError: naming the files that differ or are missing.
     """
-    wrong = []
-    for name in export.files(folder):
-        with TemporaryDirectory(dir=scratch) as cache:
-            back = patiently(lambda: api.hf_hub_download(repo, name, revision=commit, cache_dir=cache))  # noqa: B023
-            if file_digest(Path(back)) != file_digest(folder / name):
-                wrong.append(name)
+    names = export.files(folder)
+    listed = {file.path: file for file in patiently(lambda: api.get_paths_info(repo, names, revision=commit))}
+    wrong = [name for name in names if not _is_same(folder / name, listed.get(name))]
     if wrong:
         raise UserError(
-            f"push: {', '.join(wrong)} came back from commit {commit} otherwise than sent; do not use this commit. "
+            f"push: {', '.join(wrong)} in commit {commit} is not what was sent; do not use this commit. "
             "Delete it or its files on the Hub, and push again"
         )
-    progress.compared = True
+    progress.is_compared = True
+
+
+def _is_same(path: Path, listed: RepoFile | RepoFolder | None) -> bool:
+    """Return whether a file has the hash of one on the Hub: that of git, or of a large file its SHA-256."""
+    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.utils.sha import git_hash
+
+    if not isinstance(listed, RepoFile):
+        return False
+    return file_digest(path) == listed.lfs.sha256 if listed.lfs else git_hash(path.read_bytes()) == listed.blob_id
 
 
 def tag(api: HfApi, repo: str, name: str, commit: str) -> None:
@@ -159,13 +154,14 @@ def tag(api: HfApi, repo: str, name: str, commit: str) -> None:
         UserError: if the tag is there, at another commit.
     """
     patiently(lambda: api.create_tag(repo, tag=name, revision=commit, exist_ok=True))
-    there = patiently(lambda: {ref.name: ref.target_commit for ref in api.list_repo_refs(repo).tags})
-    if (at := there.get(name)) != commit:
-        raise UserError(f"push: {_tag_problem(name, at)}. All else was pushed: choose another for {commit[:8]}")
+    tags = patiently(lambda: {ref.name: ref.target_commit for ref in api.list_repo_refs(repo).tags})
+    if (tagged := tags.get(name)) != commit:
+        problem = _tag_problem(name, tagged)
+        raise UserError(f"push: {problem}. Everything else was pushed: choose another tag for {commit[:8]}")
 
 
 def _tag_problem(name: str | None, commit: str | None) -> str:
-    return f"hub.tag={name}: is there already, at the commit {str(commit)[:8]}, and tags do not move"
+    return f"hub.tag={name}: exists already, at the commit {str(commit)[:8]}, and tags do not move"
 
 
 def visibility(private: bool | None) -> str:
@@ -179,30 +175,9 @@ def _prepare(api: HfApi, repo: str, options: Hub) -> dict[str, str]:
         return {}
     refs = patiently(lambda: api.list_repo_refs(repo))
     if options.revision not in (None, *(branch.name for branch in refs.branches)):
-        if options.pull_request:
-            raise UserError(
-                f"push: hub.revision={options.revision}: there is no such branch of {repo} to be merged into"
-            )
         say(f"push: makes the branch {options.revision}, from main")
         patiently(lambda: api.create_branch(repo, branch=str(options.revision), exist_ok=True))
     return {ref.name: ref.target_commit for ref in refs.tags}
-
-
-def _open_request(api: HfApi, repo: str, message: str) -> int | None:
-    """Return the number of the pull request that an earlier push of the same model opened, if it is open still."""
-    found = api.get_repo_discussions(repo, discussion_type="pull_request", discussion_status="open")
-    return next((one.num for one in found if one.title == message), None)
-
-
-def _check_visibility(info: ModelInfo, *, private: bool) -> None:
-    """Say, or refuse, that a repository which was there already is not as visible as the config wants it."""
-    if private and not info.private:
-        raise UserError(
-            f"push: {info.id} is there already, and public, and hub.private=true; nothing was uploaded. Say "
-            "hub.private=false to publish in it, or choose another hub.repo"
-        )
-    if info.private and not private:
-        say(f"push: {info.id} was there already, and stays private; hub.private=false holds for new repositories")
 
 
 # What goes wrong
@@ -235,57 +210,42 @@ def hub_errors_in_words(repo: str, directory: Path, progress: Progress) -> Itera
     except UserError:
         raise
     except Exception as error:
-        problem = f"push: {_in_words(error, repo, directory)}"
-        raise UserError(
-            f"{problem}\n{progress.told()}; {directory} is untouched, and the same command goes on"
-        ) from error
+        problem = f"push: {_in_words(error, repo)}"
+        remedy = f"{directory} is untouched; run the same command again to finish"
+        raise UserError(f"{problem}\n{progress}; {remedy}") from error
 
 
-def _status(error: BaseException) -> int | None:
-    """Return the HTTP status behind an error, if the Hub answered at all."""
+def _answer(error: BaseException | None) -> HfHubHTTPError | None:
+    """Return the Hub's answer behind an error; None if it gave none."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, HfHubHTTPError):
-        cause = cause.__cause__
-    return None if cause is None else cause.response.status_code
+    while error is not None and not isinstance(error, HfHubHTTPError):
+        error = error.__cause__
+    return error
 
 
 def _may_pass(error: Exception) -> bool:
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
-    status = _status(error)
-    if status is not None:
-        return status in PASSING
-    # The client wraps a download that broke off in a FileNotFoundError.
-    return isinstance(error, LocalEntryNotFoundError) or not isinstance(
-        error, (OSError, ValueError, OfflineModeIsEnabled)
-    )
+    if (answer := _answer(error)) is not None:
+        return answer.response.status_code in PASSING
+    return not isinstance(error, (OSError, ValueError, OfflineModeIsEnabled))
 
 
 def _reason(error: BaseException) -> str:
-    status = _status(error)
+    if (answer := _answer(error)) is not None:
+        return f"the Hub answered {answer.response.status_code}"
     words = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return (
-        f"the Hub answered {status}" if status is not None else f"the Hub could not be reached, or broke off ({words})"
-    )
+    return f"the Hub could not be reached, or broke off ({words})"
 
 
-def _in_words(error: Exception, repo: str, directory: Path) -> str:
+def _in_words(error: Exception, repo: str) -> str:
     from huggingface_hub import constants
-    from huggingface_hub.errors import HfHubHTTPError
 
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, HfHubHTTPError):
-        if isinstance(cause, OSError) and cause.errno in FULL:
-            return f"{cause.strerror} ({directory.parent}); make room there"
-        cause = cause.__cause__
-    if cause is None:
+    if (answer := _answer(error)) is None:
         return f"{constants.ENDPOINT}: {_reason(error)}"
-    status = cause.response.status_code
-    message = cause.server_message or cause.response.reason_phrase
     return {
         401: "the Hub does not accept your token; make a new one that may write",
         403: f"your token has no right to write to {repo}; choose another hub.repo, or another token",
         412: f"{repo} has changed since this push began, so nothing was written over it",
-    }.get(status, f"the Hub answered {status}: {message}")
+    }.get(answer.response.status_code, f"{_reason(error)}: {answer.server_message or answer.response.reason_phrase}")

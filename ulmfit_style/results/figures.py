@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from ulmfit_style.results.model import Figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as MatplotlibFigure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#000000")
 """Told apart by people with any kind of colour vision (Okabe and Ito 2008), and on black and white paper by markers."""
@@ -64,8 +67,6 @@ def label_curves(path: Path, curves: Sequence[Curve], title: str, metric: str) -
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.minorticks_off()
         axes.set(xlabel="labelled training rows", ylabel=metric, title=title)
-        axes.grid(alpha=0.25)
-        axes.legend(fontsize="small")
 
 
 def strips(path: Path, curves: Sequence[Curve], title: str, metric: str) -> None:
@@ -83,7 +84,6 @@ def strips(path: Path, curves: Sequence[Curve], title: str, metric: str) -> None
         axes.set_yticks(range(len(curves)), [curve.name for curve in curves])
         axes.invert_yaxis()
         axes.set(xlabel=metric, title=title)
-        axes.grid(axis="x", alpha=0.25)
 
 
 def rising_rate(
@@ -110,8 +110,6 @@ def rising_rate(
         low, fall = min(losses), smoothed[0] - min(losses) or 1
         axes.set_ylim(low - 0.1 * fall, low + 2 * fall)
         axes.set(xlabel="learning rate", ylabel="loss", title=title)
-        axes.grid(alpha=0.25)
-        axes.legend(fontsize="small")
 
 
 def whiskers(path: Path, values: Mapping[str, tuple[float, float, float]], label: str) -> None:
@@ -128,7 +126,6 @@ def whiskers(path: Path, values: Mapping[str, tuple[float, float, float]], label
             axes.annotate(f"{value:.3f}", (value, place), (0, 6), **_BESIDE)
         axes.set_yticks(range(len(values)), [_shortened(name) for name in values])
         axes.set(xlabel=label, ylim=(len(values) - 0.5, -0.7))
-        axes.grid(axis="x", alpha=0.25)
 
 
 def stations(path: Path, names: Sequence[str], lines: Mapping[str, Sequence[float]], label: str) -> None:
@@ -147,9 +144,6 @@ def stations(path: Path, names: Sequence[str], lines: Mapping[str, Sequence[floa
                 axes.annotate(f"{value:.2f}", (place, value), shift, **_BESIDE)
         axes.set(ylabel=label, xlim=(-0.4, len(names) - 0.6))
         axes.margins(y=0.2)
-        axes.grid(alpha=0.25)
-        if len(lines) > 1:
-            axes.legend(fontsize="small")
 
 
 def matrix(path: Path, right: Sequence[str], answered: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
@@ -165,8 +159,8 @@ def matrix(path: Path, right: Sequence[str], answered: Sequence[str], counts: Se
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axes.spines[:].set_visible(False)
         if len(right) <= 20:
-            for row, (numbers, own) in enumerate(zip(counts, shares, strict=True)):
-                for column, (count, share) in enumerate(zip(numbers, own, strict=True)):
+            for row, (numbers, row_shares) in enumerate(zip(counts, shares, strict=True)):
+                for column, (count, share) in enumerate(zip(numbers, row_shares, strict=True)):
                     colour = "white" if share > 0.5 else "#333" if count else "#bbb"
                     axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour)
         turned = 90 if len(answered) > 4 else 0
@@ -175,24 +169,21 @@ def matrix(path: Path, right: Sequence[str], answered: Sequence[str], counts: Se
         axes.set(xlabel="answered", ylabel="right")
 
 
-def reliability(path: Path, found: Sequence[tuple[float, float, int]]) -> None:
-    """Draw how often answers are right by how sure they are, and below it how many there are of each.
+def reliability(path: Path, bins: Sequence[tuple[float, float, int]]) -> None:
+    """Draw how often answers are right by their probability, and below it how many there are of each.
 
     Args:
         path: Without its ending.
-        found: Of each part of the probabilities their mean, the share that is right, and the number of answers.
+        bins: Of each part of the probabilities their mean, the share that is right, and the number of answers.
     """
     with _axes(path, (5.5, 5), rows=2, heights=(3, 1)) as (above, below):
-        told, right, counts = zip(*found, strict=True)
-        above.plot([0, 1], [0, 1], "--", color="grey", label="as sure as right")
-        above.plot(told, right, "o-", color=COLOURS[0])
-        above.vlines(told, told, right, color=COLOURS[1], alpha=0.6, label="the gap")
-        above.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
-        above.legend(fontsize="small", loc="upper left")
-        below.bar(told, counts, width=0.04, color=COLOURS[0], alpha=0.6)
-        below.set(xlabel="probability that the model tells", ylabel="how many")
-        for axes in (above, below):
-            axes.grid(alpha=0.25)
+        confidences, right, counts = zip(*bins, strict=True)
+        above.plot([0, 1], [0, 1], "--", color="grey", label="perfectly calibrated")
+        above.plot(confidences, right, "o-", color=COLOURS[0])
+        above.vlines(confidences, confidences, right, color=COLOURS[1], alpha=0.6, label="the gap")
+        above.set(ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1.02))
+        below.bar(confidences, counts, width=0.04, color=COLOURS[0], alpha=0.6)
+        below.set(xlabel="the model's probability", ylabel="answers")
 
 
 def scatter(path: Path, right: Sequence[float], answered: Sequence[float]) -> None:
@@ -206,7 +197,6 @@ def scatter(path: Path, right: Sequence[float], answered: Sequence[float]) -> No
         axes.plot(ends, ends, "--", color="grey")
         axes.plot(right, answered, "o", color=COLOURS[0], alpha=0.35, markersize=5, markeredgewidth=0)
         axes.set(xlabel="right", ylabel="answered")
-        axes.grid(alpha=0.25)
 
 
 def overlaid(path: Path, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -223,16 +213,14 @@ def overlaid(path: Path, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Non
             colour, dashes = COLOURS[number % len(COLOURS)], ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
             axes.plot(steps, losses, linestyle=dashes, color=colour, label=name)
         axes.set(xlabel="optimizer step", ylabel="loss", xlim=(0, None))
-        axes.grid(alpha=0.25)
-        axes.legend(fontsize="small")
 
 
 def _phases(log: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, list[Mapping[str, Any]]]]:
     """Yield the entries of each phase, and the steps of those before it."""
     before = 0
     for _, entries in itertools.groupby(log, lambda entry: entry["phase"]):
-        yield before, (own := list(entries))
-        before += own[-1]["step"]
+        yield before, (phase := list(entries))
+        before += phase[-1]["step"]
 
 
 def _shortened(name: str) -> str:
@@ -276,8 +264,6 @@ def course(path: Path, log: Sequence[Mapping[str, Any]], title: str, unit: str) 
         if len(groups) > 1:
             handles = [lines[group] for group in groups]
             below.figure.legend(handles, groups, loc="outside right center", fontsize="small", title="layer group")
-        for axes in (above, below):
-            axes.grid(alpha=0.25)
 
 
 def plotted(path: Path, plot: Callable[[], object]) -> None:
@@ -297,6 +283,13 @@ def plotted(path: Path, plot: Callable[[], object]) -> None:
                 legend.remove()
         _save(pyplot.gcf(), path)
         pyplot.close("all")
+
+
+def save(figure: Figure, folder: Path) -> Path:
+    """Draw a figure of a result into a folder, as PNG and SVG, and return the path of both without the ending."""
+    path = folder / figure.name
+    figure.draw(path, *figure.arguments)
+    return path
 
 
 def _rates(entry: Mapping[str, Any]) -> Mapping[str, float]:
@@ -327,18 +320,22 @@ def _axes(
     """Give the axes of a figure, or those of each row, which is written when the block ends."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # Not pyplot: that keeps figures, and asks for a screen.
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as MatplotlibFigure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = MatplotlibFigure(figsize=size, layout="constrained")
     yield figure.subplots(rows, sharex=True, height_ratios=heights)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
+        if not axes.images:
+            axes.grid(alpha=0.25)
+        if len(axes.get_legend_handles_labels()[0]) > 1:
+            axes.legend(fontsize="small")
     _save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: MatplotlibFigure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "svg"):
-        fresh = path.with_name(f".{path.name}.{ending}")
+        fresh = path.with_name(f".{path.name}.{os.getpid()}.{ending}")
         figure.savefig(fresh, dpi=150)
         fresh.replace(path.with_suffix(f".{ending}"))

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from ulmfit_style import processes
 from ulmfit_style.analysis import probe, slices
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, Artefact, digest, read_json, write_json
-from ulmfit_style.console import say, show
+from ulmfit_style.console import say
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, Stage, Step, required_task, why_missing
 from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import load
+from ulmfit_style.results import scores, terminal
+from ulmfit_style.results.model import Prose
 from ulmfit_style.tasks.base import Row
 
 
@@ -121,31 +121,14 @@ def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
     metrics = read_json(directory / METRICS)
     measured = metrics[metrics["split"]]
     data = config.evaluate.path or metrics["split"]
-    table = Table(title=f"{data}: {measured['rows']:,} rows, answered by {metrics['model']}", title_justify="left")
-    table.add_column("score")
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval", justify="right")
-    for name, value in measured["scores"].items():
-        low, high = measured["intervals"].get(name, (None, None))
-        table.add_row(name, f"{value:.3f}", "" if low is None else f"{low:.3f} to {high:.3f}")
-    say()
-    show(table)
-    for name, signature in measured.get("signatures", {}).items():
-        say(f"{name}: {signature}")
+    title = f"{data}: {measured['rows']:,} rows, answered by {metrics['model']}"
+    signatures = [Prose(f"{name}: {signature}") for name, signature in measured.get("signatures", {}).items()]
+    terminal.show(Prose(""), scores.by_score({data: measured}, title), *signatures)
     if measured["report"]:
-        show(_report(measured["report"]))
-        if (small := slices.small_classes(measured["report"])) is not None:
+        terminal.show(scores.by_class(measured["report"]))
+        if (small := scores.small_classes(measured["report"])) is not None:
             say(small)
-    slices.tell(metrics["metric"], metrics.get("slices", {}))
+    terminal.show(*slices.parts(metrics["metric"], metrics.get("slices", {})))
     if "probe" in metrics:
-        probe.tell(metrics["probe"])
+        terminal.show(*probe.parts(metrics["probe"]))
     say(f"Every prediction with its row: {directory / predictions.FILE}")
-
-
-def _report(classes: list[dict[str, str | float]]) -> Table:
-    table = Table()
-    for name in classes[0]:
-        table.add_column(name, justify="left" if name == "class" else "right")
-    for entry in classes:
-        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in entry.values()))
-    return table

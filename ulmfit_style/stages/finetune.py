@@ -48,14 +48,13 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     found = {
         "init": resolved.init.identity,
         "task": {"kind": type(task).__name__, **task.determinants()},
-        "data": resolved.rows_digest,
+        "data": resolved.rows.digest,
         "finetune": config.finetune.determinants(),
     }
     if config.model.decoder is not None:
-        new = {name: getattr(config.finetune, name) for name in ("new_epochs", "new_learning_rate")}
-        found["decoder"] = {**_decoder(resolved), **new}
+        found["decoder"] = _decoder(resolved)
     if config.finetune.patience is not None:
-        found["watched"] = labelled.digest_of(task, resolved.watched[1])
+        found["watched"] = labelled.digest_of(task, resolved.rows.watched[1])
     return found
 
 
@@ -115,7 +114,7 @@ def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
     from ulmfit_style.models.lora import add_adapters
     from ulmfit_style.training import warm_start
     from ulmfit_style.training.batching import EncodedDataset, collate
-    from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan, phase_settings
+    from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
 
     config, task = resolved.config, resolved.task
     options, source = config.finetune, resolved.init.directory
@@ -167,15 +166,15 @@ def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
     if options.contrast_epochs:
         phases.insert(0, _contrast(options, layers, features, tokenizer))
     data = TrainingData(task, features, partial(collate, tokenizer=tokenizer))
-    return TrainingPlan(model, phases, phase_settings(config, options, layers), data), tokenizer
+    plan = TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes)
+    return plan, tokenizer
 
 
 def run(step: Step, directory: Path) -> None:
     """Fine-tune the model, and score it on the validation and test rows."""
     from ulmfit_style.models.lora import merge
-    from ulmfit_style.training.best import BestState
+    from ulmfit_style.training.monitoring import BestState, TrialScores
     from ulmfit_style.training.phases import train
-    from ulmfit_style.training.pruning import Pruning
     from ulmfit_style.training.scoring import Scorer
     from ulmfit_style.training.warm_start import untie
 
@@ -188,14 +187,14 @@ def run(step: Step, directory: Path) -> None:
     # Train
     best, watched = None, []
     if options.patience is not None:
-        watched = resolved.watched[1]
+        watched = resolved.rows.watched[1]
         say(f"  {len(watched):,} others are watched: the state that scores best on them is kept (finetune.patience)")
         best = BestState(task.metric, partial(scorer.metric, watched), options.patience)
-    pruning, reporter = None, step.reporter
+    trial, reporter = None, step.reporter
     if reporter is not None:
-        look = partial(scorer.metric, rows.validation, reporter.metric)
-        pruning = Pruning(look, reporter.report, reporter.measurements)
-    results = train(plan, directory / CHECKPOINTS, best=best, pruning=pruning)
+        score = partial(scorer.metric, rows.validation, reporter.metric)
+        trial = TrialScores(score, reporter.report, reporter.measurements)
+    results = train(plan, directory / CHECKPOINTS, best=best, trial=trial)
     if options.lora_rank:
         merge(model)
     if best is not None:

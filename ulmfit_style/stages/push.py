@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
-from rich.filesize import decimal
-from rich.table import Table
 
 from ulmfit_style.artefacts import finished
-from ulmfit_style.artefacts.directory import MANIFEST, METRICS, RECIPE, read_json
+from ulmfit_style.artefacts.directory import MANIFEST, METRICS, RECIPE
+from ulmfit_style.artefacts.finished import Run
 from ulmfit_style.cli.compose import overrides_of
-from ulmfit_style.console import say, show
+from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, require_finished
 from ulmfit_style.publishing import card, export, upload
 from ulmfit_style.recipe import Config, from_recipe, load
+from ulmfit_style.results import terminal
+from ulmfit_style.results.model import Size, Table
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -34,7 +34,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if repo is None:
         raise UserError("push: where to? Say hub.repo=<name> for your own account, or hub.repo=<account>/<name>")
     if not hub.is_id(repo):
-        raise UserError(f"hub.repo={repo}: is no name for a repository; write <name> or <account>/<name>")
+        raise UserError(f"hub.repo={repo}: is not the name of a repository; write <name> or <account>/<name>")
     _notes(config)
     if not config.hub.dry_run:
         _token()
@@ -62,67 +62,60 @@ def upload_directory(config: Config, directory: Path) -> None:
     if not (directory / MANIFEST).exists():
         stage = directory.name.partition("-")[0]
         raise UserError(f"push: there is no finished model in {directory}; make it with the same options: make {stage}")
-    options, progress = config.hub, upload.Progress()
-    repo = str(options.repo)
-    with _room(directory), TemporaryDirectory(dir=directory.parent, prefix=".push-") as scratch:
-        folder = Path(scratch) / "clean"
-        folder.mkdir()
+    options, progress, repo = config.hub, upload.Progress(), str(config.hub.repo)
+    with TemporaryDirectory(dir=directory.parent, prefix=".push-") as scratch:
+        folder = Path(scratch)
         if options.dry_run:
             _export(folder, config, directory, repo if "/" in repo else f"your-account/{repo}", None)
-            seen = directory.parent / config.name / "card.md"
-            seen.parent.mkdir(exist_ok=True)
-            shutil.copyfile(folder / export.CARD, seen)
+            card_path = directory.parent / config.name / "card.md"
+            card_path.parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / export.CARD, card_path)
             say(f"push: would go to {repo}, {upload.visibility(options.private)} if it is new; nothing was sent")
-            say(f"push: the card, to be read before: {seen}")
+            say(f"push: read the card first: {card_path}")
             return
         token = _token()
         api = upload.connect(token)
         with upload.hub_errors_in_words(repo, directory, progress):
             repo = repo if "/" in repo else f"{upload.patiently(api.whoami)['name']}/{repo}"
-        _export(folder, config, directory, repo, token)
+        run = _export(folder, config, directory, repo, token)
         with upload.hub_errors_in_words(repo, directory, progress):
             commit = upload.send(api, repo, options, folder, f"Push {directory.name}", progress)
-            upload.require_arrived(api, repo, commit.oid, folder, Path(scratch), progress)
+            upload.require_arrived(api, repo, commit.oid, folder, progress)
             if options.tag is not None:
                 upload.tag(api, repo, options.tag, commit.oid)
-        _tell(config, directory, repo, commit.pr_url or commit.commit_url, len(export.files(folder)))
+        tagged = f", tagged {options.tag}" if options.tag else ""
+        count = len(export.files(folder))
+        say(f"pushed: {commit.commit_url}{tagged}; the Hub lists its {count} files with the hashes of what was sent")
+        call = card.pipeline_call(run, repo)
+        if call is not None and options.revision is None:
+            say(f"try:  {call}, from transformers")
 
 
-def _tell(config: Config, directory: Path, repo: str, url: str, count: int) -> None:
-    tagged = f", tagged {config.hub.tag}" if config.hub.tag else ""
-    say(f"pushed: {url}{tagged}; its {count} files were downloaded again, and are what was sent")
-    call = card.pipeline_call(read_json(directory / "config.json"), load(directory / RECIPE), repo)
-    if call is not None and not config.hub.pull_request and config.hub.revision is None:
-        say(f"try:  {call}, from transformers")
-
-
-def _export(folder: Path, config: Config, directory: Path, repo: str, token: str | None) -> None:
-    """Fill the folder that is uploaded, refuse secrets in it, and list it."""
+def _export(folder: Path, config: Config, directory: Path, repo: str, token: str | None) -> Run:
+    """Fill the folder that is uploaded, refuse secrets in it, list it, and return the run with the recipe in it."""
     values = export.without_private_paths(load(directory / RECIPE))
     # Licences are what is known of them now.
     licences = {"model": config.model, "corpus": config.corpus, "task": config.task}
     for name, section in licences.items():
         if values[name] is not None and section is not None:
             values[name]["license"] = section.license
-    recipe, model = from_recipe(values), finished.of(directory)
+    model = finished.find(directory)
+    assert model is not None  # it was checked
+    run = Run(config.name, model, from_recipe(values))
     metrics = {name: value for name, value in model.metrics.items() if name != export.TEXTS_OF_THE_USER}
     written = {
-        export.CARD: card.write(repo, model, recipe, overrides_of(recipe), config.hub.license, _notes(config)),
+        export.CARD: card.write(repo, run, overrides_of(run.config), config.hub.license, _notes(config)),
         RECIPE: yaml.safe_dump(values, sort_keys=False),
         METRICS: json.dumps(metrics, indent=2, ensure_ascii=False),
     }
     export.fill(folder, directory, written)
     export.require_no_secrets(folder, token)
-
-    sizes = {name: (folder / name).stat().st_size for name in export.files(folder)}
-    table = Table(title=f"push: from {directory}", title_justify="left", show_footer=True)
-    table.add_column("file", footer=f"{len(sizes)} files")
-    table.add_column("size", footer=decimal(sum(sizes.values())), justify="right")
-    for name, size in sizes.items():
-        table.add_row(name, decimal(size))
-    show(table)
+    sizes = {name: Size((folder / name).stat().st_size) for name in export.files(folder)}
+    footer = (f"{len(sizes)} files", Size(sum(sizes.values())))
+    terminal.show(Table(("file", "size"), list(sizes.items()), f"push: from {directory}", footer))
     behind = sorted(path.name for path in directory.iterdir() if not (folder / path.name).exists())
     say(f"push: stays behind: {', '.join(behind) or 'nothing'}")
+    return run
 
 
 def _notes(config: Config) -> str:
@@ -132,7 +125,7 @@ def _notes(config: Config) -> str:
     try:
         return Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UserError(f"push.notes={path}: cannot be read ({reason}); name a Markdown file") from error
 
 
@@ -151,14 +144,3 @@ def _token() -> str:
         # The HTTP library would quote such a token in its error.
         raise UserError("push: the token holds characters that no token has; nothing was sent. Copy it again")
     return token
-
-
-@contextmanager
-def _room(directory: Path) -> Iterator[None]:
-    """Turn a full disk into a UserError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in upload.FULL:
-            raise
-        raise UserError(f"push: {error.strerror} ({directory.parent}); make room there, nothing was sent") from error

@@ -25,7 +25,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     return {
         "kind": type(resolved.task).__name__,
         "init": resolved.start.identity,
-        "data": resolved.rows_digest,
+        "data": resolved.rows.digest,
         "max_length": resolved.config.finetune.max_length,
     }
 

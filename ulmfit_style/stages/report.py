@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ulmfit_style.analysis import explain
+from ulmfit_style.artefacts import finished
 from ulmfit_style.artefacts.directory import RECIPE
+from ulmfit_style.artefacts.finished import MODELS, Run
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.lineage import Resolved, required_task
-from ulmfit_style.publishing.report import beside, content, runs
-from ulmfit_style.publishing.report.page import Drawer, write
-from ulmfit_style.publishing.report.runs import Run
+from ulmfit_style.lineage import Resolved, required_task, why_missing
+from ulmfit_style.publishing import report, side_by_side
 from ulmfit_style.recipe import Config
-
-MAKING = {"pretrain", "adapt", "finetune"}
-"""The stages after which there is a run."""
+from ulmfit_style.results import html
+from ulmfit_style.tasks.base import Row
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -25,39 +25,67 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     Raises:
         UserError: if there is nothing to report on, or the page cannot go where it should.
     """
-    config = resolved.config
-    output = _output(config)
+    config, options, output = resolved.config, resolved.config.report, _output(resolved.config)
     if output.suffix != ".html":
-        raise UserError(f"report.output={config.report.output}: must end in .html")
-    if config.report.output is not None and not output.parent.is_dir():
-        raise UserError(f"report.output={config.report.output}: there is no folder {output.parent}")
-    if len(set(config.report.runs)) < len(config.report.runs):
+        raise UserError(f"report.output={options.output}: must end in .html")
+    if options.output is not None and not output.parent.is_dir():
+        raise UserError(f"report.output={options.output}: there is no folder {output.parent}")
+    if len(set(options.runs)) < len(options.runs):
         raise UserError("report.runs: names a run twice")
-    making = bool(MAKING & set(stages))
-    found = [runs.named(config.runs, name) for name in config.report.runs if not making or name != config.name]
-    if not config.report.runs and not making:
-        found.append(runs.own(resolved))
-    if len(config.report.runs) > 1:
-        if config.report.explain:
+    trains = bool(set(MODELS) & set(stages))
+    runs = [finished.named(config.runs, name) for name in options.runs if not trains or name != config.name]
+    if not options.runs and not trains:
+        runs.append(_last_model(resolved))
+    if len(options.runs) > 1:
+        if options.explain:
             raise UserError("report.explain: is for the page on one run; give report.runs one name")
-        if found:
-            beside.check(found)
-    elif config.report.explain:
-        explain.check(required_task(found[0].config if found else config), "report.explain")
+        if runs:
+            side_by_side.check(runs)
+    elif options.explain:
+        explain.check(required_task(runs[0].config if runs else config), "report.explain")
 
 
 def run(resolved: Resolved) -> None:
     """Write the page, and its figures beside it."""
-    config = resolved.config
-    output, names = _output(config), config.report.runs
-    draw = Drawer(output.with_suffix(""))
-    found: list[Run] = [runs.named(config.runs, name) for name in names] or [runs.own(resolved)]
-    if len(found) > 1:
-        beside.check(found)
-        write(beside.page(found, draw), output)
+    config, output = resolved.config, _output(resolved.config)
+    runs = [finished.named(config.runs, name) for name in config.report.runs] or [_last_model(resolved)]
+    if len(runs) > 1:
+        side_by_side.check(runs)
+        page = side_by_side.page(runs)
     else:
-        write(content.page(found[0], draw, config.report.explain), output)
-    say(f"report: {output}; its figures as PNG and SVG: {draw.folder}/", style="bold")
+        page = report.page(runs[0], config.report.explain, lambda rows: _explain(runs[0], rows))
+    folder = html.write(page, output)
+    say(f"report: {output}; its figures as PNG and SVG: {folder}/", style="bold")
+
+
+def _last_model(resolved: Resolved) -> Run:
+    """Return the run of a config: its last model that is finished.
+
+    Raises:
+        UserError: if none is, naming the command that makes it, and the nearest one that there is.
+    """
+    config = resolved.config
+    is_made = {
+        "finetune": config.task is not None,
+        "adapt": config.adapt is not None,
+        "pretrain": config.pretrain is not None and config.model.init == "scratch",
+    }
+    stages = [stage for stage in MODELS if is_made[stage]]
+    if not stages:
+        raise UserError("task=none adapt=none: nothing is trained that could be reported on")
+    for stage in stages:
+        if resolved.artefact(stage).measured:
+            return finished.read(resolved.artefact(stage).directory, config.name)
+    why = f"there is no finished model for this config ({why_missing(resolved.artefact(stages[0]), config)})"
+    remedy = f"run `{' '.join(reversed(stages))}` with the same options, or name a run: report.runs=<name>"
+    raise UserError(f"report: {why}; {remedy}")
+
+
+def _explain(run: Run, rows: Sequence[Row]) -> list[Any]:
+    from ulmfit_style.predictor import Predictor
+
+    model = Predictor(str(run.model.directory), option="report.runs")
+    return [answer[explain.EXPLANATIONS] for answer in model.explained(rows)]
 
 
 def _output(config: Config) -> Path:

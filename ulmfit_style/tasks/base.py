@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from ulmfit_style.config.schema import Count, Section, Unhashed, spelled
 from ulmfit_style.errors import UserError, nearest
-from ulmfit_style.metrics import Array, Points, first, interval
+from ulmfit_style.metrics.intervals import Array, Points, first, interval
 from ulmfit_style.tasks.models import Architecture, ExplainedPart, Pipeline, Reference
 from ulmfit_style.tasks.report_parts import Groupings, ReportPart
 from ulmfit_style.tasks.splits import Splits
@@ -77,8 +77,8 @@ class Task(Section, abc.ABC):
     """Whether each row has one class, so that texts of a class can be compared."""
     scores_whole_texts: ClassVar[bool] = False
     """Whether the head reads one vector for a whole text, so that there are several ways to pool it."""
-    chooses_labels: ClassVar[bool] = False
-    """Whether `decision` tells which labels an answer chooses."""
+    label_field: ClassVar[str | None] = None
+    """The field of an answer that holds its label, or its labels; None for a task that does not choose labels."""
     pipeline: ClassVar[Pipeline | None] = None
     """How transformers runs the models, unless their architecture says more; None: the Hub has no word for them."""
 
@@ -165,8 +165,6 @@ class Task(Section, abc.ABC):
         """Return how many positions a model needs, where the texts that it reads have up to `max_length` tokens."""
         return max_length
 
-    # Rows
-
     @abc.abstractmethod
     def inputs(self) -> dict[str, Column]:
         """Return the columns of what the model reads: those that a row must have to be answered."""
@@ -179,6 +177,26 @@ class Task(Section, abc.ABC):
         """Return all columns that a labelled row needs."""
         group = {"group": Column("task.group", self.group)} if self.group else {}
         return {**self.inputs(), **self.targets(), **group}
+
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        """Return the options of this kind of task for a file, where the names of its columns tell that it is one.
+
+        `new-task` asks all kinds. None, where the names alone do not tell.
+
+        Args:
+            columns: The names of the file's columns, by the same in lower case.
+            row: The fields of its first row.
+        """
+        return None
+
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        """Return how surely the values of the columns `text` and `label` are of this kind of task.
+
+        `new-task` takes the surest kind: 0 is not at all, 1 is what anything may be, and 3 what nothing else can be.
+        """
+        return 0
 
     def wanted(self, row: Row) -> bool:
         """Return whether a row of the file belongs to the task."""
@@ -237,8 +255,6 @@ class Task(Section, abc.ABC):
         """Return the labels that the model chooses from; empty for a task without classes."""
         return in_order({label for row in rows for label in self.labels_of(row)})
 
-    # Training
-
     @abc.abstractmethod
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return what the model's config says of its head, such as `num_labels` and `problem_type`."""
@@ -275,8 +291,6 @@ class Task(Section, abc.ABC):
 
         return batch.get("weight", torch.ones(len(batch["labels"]))).sum()
 
-    # Answers
-
     @abc.abstractmethod
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Any]:
         """Return the model's output for each feature of the batch, for `merge`."""
@@ -307,10 +321,6 @@ class Task(Section, abc.ABC):
         """Return what `load(...)` returns of an answer; by default the whole."""
         return answer
 
-    def decision(self, answer: Answer) -> Any:
-        """Return which label or labels an answer chooses, where `chooses_labels`."""
-        raise NotImplementedError
-
     def baseline_answers(self, row: Row) -> dict[str, Answer]:
         """Return answers to a row that nothing is trained for, by their names: results are compared with them too."""
         return {}
@@ -318,8 +328,6 @@ class Task(Section, abc.ABC):
     def reference(self) -> Reference | None:
         """Return the linear model that results are compared with; None where the task has none."""
         return None
-
-    # Scores
 
     @abc.abstractmethod
     def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
@@ -354,8 +362,6 @@ class Task(Section, abc.ABC):
             "intervals": intervals,
             "report": self.class_report(answers, targets),
         }
-
-    # Reports
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Sequence[float]:
         """Return how wrong each answer is: 0 where it is right; by default 1 less the `metric` of the row alone."""

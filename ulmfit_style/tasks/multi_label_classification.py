@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, final
 from pydantic import Field
 
 from ulmfit_style.config.schema import Unhashed
-from ulmfit_style.metrics import Array, Points, ratio
+from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import Answer, Row, in_order
 from ulmfit_style.tasks.models import Reference
 from ulmfit_style.tasks.report_parts import Groupings
@@ -25,7 +25,7 @@ class MultiLabelClassification(LabelTask):
     """Rows of a text, or a pair of texts, and its labels: a list (jsonl, parquet), or names with a separator."""
 
     problem_type: ClassVar[str] = "multi_label_classification"
-    answer_field: ClassVar[str] = "labels"
+    label_field: ClassVar[str] = "labels"
     metric: ClassVar[str] = "micro_f1"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "accuracy")
     label_columns: ClassVar[Sequence[str]] = (
@@ -35,6 +35,10 @@ class MultiLabelClassification(LabelTask):
 
     label_separator: Annotated[str, Field(min_length=1), Unhashed] = "|"
     """What stands between labels where they are no list: drama|comedy. An empty cell is a text without labels."""
+
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        return 2 if any(isinstance(label, list) for label in labels) else 0
 
     def label_problem(self, row: Row) -> str | None:
         labels = row.fields["label"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ulmfit_style.config.schema import Count, Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.metrics import Array, Points
+from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task
 from ulmfit_style.tasks.models import Architecture, Pipeline
 from ulmfit_style.tasks.report_parts import Groupings, Matrix, ReportPart
@@ -79,6 +79,10 @@ class QuestionAnswering(Task):
             "question": Column("task.question", self.question, QUESTION_COLUMNS),
             "context": Column("task.context", self.context, CONTEXT_COLUMNS),
         }
+
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        return {} if columns.keys() & set(QUESTION_COLUMNS) and columns.keys() & set(CONTEXT_COLUMNS) else None
 
     def targets(self) -> dict[str, Column]:
         return {

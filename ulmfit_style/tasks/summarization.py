@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, final
+from typing import Annotated, Any, ClassVar, final
 
 from ulmfit_style.config.schema import Unhashed
-from ulmfit_style.metrics import Points, interval
+from ulmfit_style.metrics.intervals import Points, interval
 from ulmfit_style.tasks.base import Answer, Column, Row
 from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.models import Pipeline
@@ -40,6 +40,10 @@ class Summarization(GenerationTask):
 
     def inputs(self) -> dict[str, Column]:
         return {"text": Column("task.text", self.text, DOCUMENT_COLUMNS)}
+
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        return {} if columns.keys() & {"summary", "highlights"} and columns.keys() & set(DOCUMENT_COLUMNS) else None
 
     def targets(self) -> dict[str, Column]:
         return {"summary": Column("task.summary", self.summary, SUMMARY_COLUMNS)}

@@ -145,10 +145,9 @@ class TextTask(Task, abc.ABC):
 class LabelTask(TextTask, abc.ABC):
     """Rows of a text, or a pair of texts, and labels of a set: one, or several."""
 
-    chooses_labels: ClassVar[bool] = True
     problem_type: ClassVar[str]
     """What transformers calls the task; its pipelines go by that."""
-    answer_field: ClassVar[str]
+    label_field: ClassVar[str]
     """Where an answer holds what is chosen: `label` or `labels`."""
     answer_options: ClassVar[Sequence[str]] = ("long_documents", "overlap", "window_scores")
 
@@ -181,13 +180,10 @@ class LabelTask(TextTask, abc.ABC):
     def answer_from(self, scores: Scores) -> Answer:
         """Return the answer that scores give."""
 
-    def decision(self, answer: Answer) -> Any:
-        return answer[self.answer_field]
-
     def explained_parts(
         self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
     ) -> list[ExplainedPart]:
-        chosen = self.decision(answer)
+        chosen = answer[self.label_field]
         labels = [chosen] if isinstance(chosen, str) else chosen
         return [
             ExplainedPart(name, feature, lambda logits, number=number: logits[:, number])  # type: ignore[misc]
@@ -210,17 +206,17 @@ class LabelTask(TextTask, abc.ABC):
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         from ulmfit_style.metrics import classification
 
-        return classification.scores(list(map(self.decision, answers)), targets)
+        return classification.scores([answer[self.label_field] for answer in answers], targets)
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
         from ulmfit_style.metrics import classification
 
-        return classification.intervals(list(map(self.decision, answers)), targets)
+        return classification.intervals([answer[self.label_field] for answer in answers], targets)
 
     def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
         from ulmfit_style.metrics import classification
 
-        return classification.report(list(map(self.decision, answers)), targets)
+        return classification.report([answer[self.label_field] for answer in answers], targets)
 
 
 def _columns(encoded: BatchEncoding, tokenizer: Tokenizer) -> dict[str, list[Any]]:

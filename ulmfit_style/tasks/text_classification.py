@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import nearest
-from ulmfit_style.metrics import Points
+from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import Answer, Row, in_order
 from ulmfit_style.tasks.models import Reference
 from ulmfit_style.tasks.report_parts import Listing, Matrix, ReportPart
@@ -36,7 +36,7 @@ class TextClassification(LabelTask):
 
     is_single_label: ClassVar[bool] = True
     problem_type: ClassVar[str] = "single_label_classification"
-    answer_field: ClassVar[str] = "label"
+    label_field: ClassVar[str] = "label"
     metric: ClassVar[str] = "accuracy"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "micro_f1", "matthews")
     label_columns: ClassVar[Sequence[str]] = (
@@ -48,6 +48,10 @@ class TextClassification(LabelTask):
     """The classes to keep; rows of other classes are left out, and counted. null for all classes."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each class has the same share in the loss, however many of the used training rows it has."""
+
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        return 1
 
     def wanted(self, row: Row) -> bool:
         return self.labels is None or self.target(row) in self.labels

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, final
 
 from pydantic import ValidationInfo, field_validator
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.metrics import Array, Points, ratio
+from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row
 from ulmfit_style.tasks.generation import SLOT, GenerationTask, end_of, first_of, ids_of
 from ulmfit_style.tasks.models import Architecture
@@ -66,6 +66,12 @@ class TextGeneration(GenerationTask):
 
     def inputs(self) -> dict[str, Column]:
         return {"text": Column("task.text", self.text, COLUMNS[self.form], f"; task.form={self.form}")}
+
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        if "messages" in columns:
+            return {"form": "messages"}
+        return {} if "prompt" in columns and columns.keys() & {"completion", "response"} else None
 
     def targets(self) -> dict[str, Column]:
         if self.form != "completions":

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from ulmfit_style.metrics import Array, Points, divided
+from ulmfit_style.metrics.intervals import Array, Points, divided
 from ulmfit_style.tasks.base import Answer, Feature, Row
 from ulmfit_style.tasks.models import ExplainedPart, Reference
 from ulmfit_style.tasks.report_parts import ReportPart, Scatter
@@ -27,6 +27,14 @@ class TextRegression(TextTask):
         *("score", "label", "rating", "stars", "target", "value", "similarity"),
         *("점수", "평점", "별점"),
     )
+
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        try:
+            numbers = [float(plain(label)) for label in labels]
+        except ValueError:
+            return 0
+        return 2 if all(map(math.isfinite, numbers)) and any(number % 1 for number in numbers) else 0
 
     def label_problem(self, row: Row) -> str | None:
         try:

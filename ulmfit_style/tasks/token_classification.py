@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from ulmfit_style.config.schema import Unhashed
-from ulmfit_style.metrics import Array, Points, ratio
+from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks import entity_answers, entity_rows, tagging
 from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row, Task
 from ulmfit_style.tasks.entity_rows import is_words, text_of, words_of
@@ -72,6 +72,12 @@ class TokenClassification(Task):
 
     def inputs(self) -> dict[str, Column]:
         return {"text": Column("task.text", self.text, (*TOKEN_COLUMNS, *TEXT_COLUMNS))}
+
+    @classmethod
+    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+        entries = (entry for label in labels if isinstance(label, list) for entry in label)
+        words = any(isinstance(text, list) for text in texts)
+        return 3 if words or any(isinstance(entry, (dict, list)) for entry in entries) else 0
 
     def targets(self) -> dict[str, Column]:
         hint = "; a file with a word and its tag a line is called .conll"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
 from pydantic import Field
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.metrics import Array, Points
+from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row
 from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.models import Pipeline
@@ -50,6 +50,13 @@ class Translation(GenerationTask):
 
     def inputs(self) -> dict[str, Column]:
         return {"text": Column("task.text", self.text, (self.source_language.casefold(), BOTH, "source", "src"))}
+
+    @classmethod
+    def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
+        pair = row[columns[BOTH]] if BOTH in columns else None
+        if not isinstance(pair, dict) or len(pair) != 2:
+            return None
+        return dict(zip(("source_language", "target_language"), pair, strict=True))
 
     def targets(self) -> dict[str, Column]:
         names = (self.target_language.casefold(), BOTH, "target", "tgt")

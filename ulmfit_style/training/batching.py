@@ -8,16 +8,15 @@ from typing import Any, Protocol, final
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import IGNORED, Feature
 
 POOL = 50
 """Batches' worth of rows that are sorted by length together."""
-
-
-Integers = np.ndarray[Any, np.dtype[np.int32]]
 
 
 class Rows(Protocol):
@@ -33,7 +32,7 @@ class Rows(Protocol):
 
 
 def epochs_for(steps: int, rows: int, batch_size: int) -> float:
-    """Return how many times so many steps go through the rows: the Trainer takes a begun step for a whole one."""
+    """Return the epochs that take a number of steps: the Trainer counts a begun step as a whole one."""
     return (steps - 0.5) / math.ceil(rows / batch_size)
 
 
@@ -49,10 +48,10 @@ class EncodedDataset(list[Any]):
 
 @final
 class MixedDataset:
-    """Rows, and rows of another kind among them: each of these again and again, or some of them, as their share wants.
+    """Rows with other rows mixed in: each of these several times, or only some of them, to make up their share.
 
     Args:
-        ratio: The share of the others in the whole.
+        ratio: The share of the other rows in the whole.
     """
 
     def __init__(self, rows: Rows, others: Rows, ratio: float) -> None:
@@ -73,14 +72,14 @@ class MixedDataset:
 
 @final
 class ShuffledDataset(Dataset[Any]):
-    """Rows in a random order that is a pure function of (seed, phase, epoch), rows of like length together.
+    """Rows in a random order that is a pure function of (seed, phase, epoch), rows of similar length together.
 
     Read from first to last, so that workers, processes and a resumed run need no random state to see the same batches:
     the order of the Trainer's own length-grouped sampler depends on torch's global one, and is lost on resume.
 
     Args:
-        multiple: How many rows several processes take together, or 1. What a short last batch lacks of that is blanks
-            (`RecipeTrainer`): accelerate would repeat rows instead, and these would count twice.
+        multiple: How many rows several processes take together, or 1. A short last batch is filled with blank rows:
+            accelerate would repeat rows instead, and these would count twice.
     """
 
     def __init__(self, rows: Rows, batch_size: int, seed: int, phase: int, multiple: int = 1) -> None:
@@ -94,7 +93,7 @@ class ShuffledDataset(Dataset[Any]):
         return float(self._lengths.mean()) * self.batch_size
 
     def start_epoch(self, epoch: int) -> None:
-        """Take the order, and where rows have them the masks, of an epoch."""
+        """Take the order of an epoch, and its masks, where rows have them."""
         self.epoch = epoch
         self._order = self.order(epoch)
 
@@ -122,32 +121,27 @@ class ShuffledDataset(Dataset[Any]):
 
 
 def without_blanks(collate: Callable[[Sequence[Any]], dict[str, Any]], rows: Sequence[Any]) -> dict[str, Any]:
-    """Collate the rows that are no blanks; of nothing but blanks one, in a batch that says by `blank` that it is none.
+    """Collate the rows that are not blank; if all are, one of them, in a batch that is marked by `blank`.
 
     A process that has no row left in an optimizer step still takes part in it, or the others would wait.
     """
-    own = [row for row in rows if "blank" not in row]
-    return collate(own) if own else {**collate(rows[:1]), "blank": True}
+    real = [row for row in rows if "blank" not in row]
+    return collate(real) if real else {**collate(rows[:1]), "blank": True}
 
 
 def collate(features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
     """Pad features to the longest; `weight` and `bytes` become tensors (batch,).
 
-    So do `labels`, where each is one; where each is a list, they become (batch, labels), padded to the longest with
-    what is not learnt.
+    So do `labels` of one number each; lists of labels become (batch, labels), padded with `IGNORED`.
     """
     inputs = [{name: feature[name] for name in tokenizer.model_input_names if name in feature} for feature in features]
     batch: dict[str, torch.Tensor] = dict(tokenizer.pad(inputs, return_tensors="pt"))
     for name in ("labels", "weight", "bytes"):
         if name in features[0]:
             values = [feature[name] for feature in features]
-            if isinstance(values[0], list) and len(set(map(len, values))) > 1:
-                values = _padded(values, max(map(len, values)), left=tokenizer.padding_side == "left")
-            batch[name] = torch.tensor(values)
+            if isinstance(values[0], list):
+                labels, side = [torch.tensor(value) for value in values], tokenizer.padding_side
+                batch[name] = pad_sequence(labels, batch_first=True, padding_value=IGNORED, padding_side=side)
+            else:
+                batch[name] = torch.tensor(values)
     return batch
-
-
-def _padded(values: Sequence[list[int]], length: int, *, left: bool) -> list[list[int]]:
-    """Pad labels, on the side on which tokens are padded."""
-    paddings = [[IGNORED] * (length - len(value)) for value in values]
-    return [[*padding, *value] if left else [*value, *padding] for value, padding in zip(values, paddings, strict=True)]

@@ -39,10 +39,11 @@ def can_be_restored(config: Config) -> None:
     Raises:
         UserError: if its tokenizer has no token for what is taken out, or it writes with another tokenizer.
     """
-    if not architectures.is_encoder_decoder(checkpoints.model_type(config.model)):
-        return
-    checkpoints.check_sentinels(config.model)
-    if config.model.checkpoint and (checkpoints.resolve(config.model).directory / FOLDER).is_dir():
+    if not architectures.is_encoder_decoder(checkpoints.model_type(config.model)) or config.model.checkpoint is None:
+        return  # a new tokenizer has a token for it
+    directory = checkpoints.folder(config.model)
+    checkpoints.sentinels(checkpoints.tokenizer(directory))
+    if (directory / FOLDER).is_dir():
         two = f"{config.model.title()} writes with another tokenizer than it reads with, and has no text to restore"
         raise UserError(f"adapt.objective=denoising: {two}; adapt the encoder before, or take adapt=none")
 

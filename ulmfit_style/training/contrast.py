@@ -1,4 +1,4 @@
-"""What a contrastive phase is trained to do: to draw texts of one class together, and those of others apart."""
+"""The contrastive phase: texts of one class are drawn together, and those of others apart."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
 from ulmfit_style.config.stages import GROUP
+from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import Feature
-from ulmfit_style.training.batching import Integers, collate
-from ulmfit_style.training.objectives import Batch
+from ulmfit_style.training.batching import collate
+from ulmfit_style.training.objectives import Batch, PhaseEpoch
 
 TEMPERATURE = 0.1
 """What similarities are divided by (Khosla et al. 2020, section 4.4)."""
@@ -26,7 +27,7 @@ TEMPERATURE = 0.1
 
 @dataclass(frozen=True)
 class ContrastiveDataset:
-    """Rows of a contrastive phase: each is a few texts, which `collate` draws when their turn comes.
+    """Rows of a contrastive phase: each is a few texts, which `collate` draws when the row is trained.
 
     A text is compared with those of its own row alone. So the loss of a row does not depend on the rows beside it, and
     is the same however a batch is split into passes or over processes.
@@ -39,13 +40,13 @@ class ContrastiveDataset:
 
     @cached_property
     def _members(self) -> list[np.ndarray[Any, np.dtype[np.intp]]]:
-        """The texts of each class."""
-        classes = np.array([feature["labels"] for feature in self.features])
-        return [np.flatnonzero(classes == one) for one in np.unique(classes)]
+        """The indices of the texts of each class."""
+        labels = np.array([feature["labels"] for feature in self.features])
+        return [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
     @cached_property
     def lengths(self) -> Integers:
-        """The tokens of each row: nobody knows before it is drawn, and all count as alike."""
+        """The tokens of each row: all the same, because the texts are not drawn yet."""
         mean = np.mean([len(feature["input_ids"]) for feature in self.features])
         return np.full(len(self), round(GROUP * mean), dtype=np.int32)
 
@@ -55,21 +56,20 @@ class ContrastiveDataset:
     def __getitem__(self, index: int, /) -> Mapping[str, Any]:
         return {"index": index}
 
-    def draw(self, turn: tuple[int, int], index: int) -> list[Feature]:
-        """Return the texts of a row: a pure function of (seed, turn, index).
+    def draw(self, phase_epoch: PhaseEpoch, index: int) -> list[Feature]:
+        """Return the texts of a row: a pure function of (seed, phase and epoch, index).
 
-        Every class is as likely as any other, and comes with two texts at least. Of a class of one text that is the
-        same twice, which dropout tells apart (Gao et al. 2021, section 3).
+        Every class is equally likely, and has at least two texts. Of a class with one text that is the same text twice,
+        which dropout tells apart (Gao et al. 2021, section 3).
         """
-        random = np.random.default_rng([self.seed, *turn, index])
-        drawn = random.permutation(len(self._members))[: GROUP // 2]
-        shares = np.bincount(np.arange(GROUP // 2) % len(drawn)) * 2
-        places = [
-            place
-            for number, share in zip(drawn, shares, strict=True)
-            for place in random.permutation(np.resize(random.permutation(self._members[number]), share))
+        random = np.random.default_rng([self.seed, *phase_epoch, index])
+        classes = random.permutation(len(self._members))[: GROUP // 2]
+        counts = np.bincount(np.arange(GROUP // 2) % len(classes)) * 2
+        return [
+            self.features[member]
+            for label, count in zip(classes, counts, strict=True)
+            for member in random.permutation(np.resize(random.permutation(self._members[label]), count))
         ]
-        return [self.features[place] for place in places]
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Draw the texts of rows, and pad them: tensors (rows, texts, length), and `labels` (rows, texts)."""
@@ -84,14 +84,14 @@ class ContrastiveObjective:
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the loss summed over the rows: of each, the mean over its texts."""
         inputs = {name: tensor.flatten(0, 1) for name, tensor in batch.items() if name not in ("labels", "weight")}
-        read: list[torch.Tensor] = []
-        # Asked of the whole model, for a wrapped one shares its gradients only when it is called itself.
-        hook = extract_model_from_parallel(model).head.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+        pooled: list[torch.Tensor] = []
+        # The whole model is called, because a wrapped one shares its gradients only when it is called itself.
+        hook = extract_model_from_parallel(model).head.register_forward_pre_hook(lambda _, args: pooled.append(args[0]))
         try:
             model(**inputs)
         finally:
             hook.remove()
-        features = normalize(read[0].float(), dim=-1).unflatten(0, (-1, GROUP))
+        features = normalize(pooled[0].float(), dim=-1).unflatten(0, (-1, GROUP))
         itself = torch.eye(GROUP, dtype=torch.bool, device=features.device)
         similarity = (features @ features.mT / TEMPERATURE).masked_fill(itself, -torch.inf)
         alike = (batch["labels"][:, None] == batch["labels"][..., None]) & ~itself

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ulmfit_style.training.batching import Integers, Rows
+from ulmfit_style.data.tokens import Integers
+from ulmfit_style.training.batching import Rows
 
 
 @final
@@ -37,10 +38,10 @@ class PackedDataset:
         members = self._members[self._starts[index] : self._starts[index + 1]]
         chunks = [self._chunks[int(member)] for member in members]
         sizes = [len(chunk["input_ids"]) for chunk in chunks]
-        words, known = [], 0
+        words, word_count = [], 0
         for chunk in chunks:
-            words.append(np.where(chunk["words"] < 0, -1, chunk["words"] + known))
-            known = max(known, int(words[-1].max()) + 1)
+            words.append(np.where(chunk["words"] < 0, -1, chunk["words"] + word_count))
+            word_count = max(word_count, int(words[-1].max()) + 1)
         return {
             "index": index,
             "input_ids": np.concatenate([chunk["input_ids"] for chunk in chunks]),
@@ -54,7 +55,7 @@ class PackedDataset:
 def _best_fit(lengths: Integers, max_length: int) -> Integers:
     """Return the row of each chunk: the fullest that still has room for it, or a new one."""
     row_of = np.zeros(len(lengths), dtype=np.int32)
-    rooms: list[tuple[int, int]] = []  # what is free in a row, and the row
+    rooms: list[tuple[int, int]] = []  # the tokens that are free in a row, and the row
     count = 0
     for chunk in np.argsort(-lengths, kind="stable"):
         length = int(lengths[chunk])
@@ -67,7 +68,7 @@ def _best_fit(lengths: Integers, max_length: int) -> Integers:
     return row_of
 
 
-def apart(documents: torch.Tensor, *, causal: bool) -> torch.Tensor:
+def attention_mask(documents: torch.Tensor, *, causal: bool) -> torch.Tensor:
     """Return which position attends to which, (batch, 1, length, length), from documents (batch, length)."""
     mask = documents[:, None, :, None] == documents[:, None, None, :]
     return mask.tril() if causal else mask
@@ -77,9 +78,9 @@ def apart(documents: torch.Tensor, *, causal: bool) -> torch.Tensor:
 def first_position(model: PreTrainedModel, max_length: int, pad_token_id: int | None, *, causal: bool) -> int | None:
     """Return where the positions of packed documents begin, or None where the architecture cannot keep them apart.
 
-    Whether it can is not documented anywhere, and one that cannot does not always say so: its documents would attend to
-    each other. So a row of two, the first nearly as long as the row lest a sliding window hide what is wrong, is held
-    against the two alone.
+    Whether it can is not documented anywhere, and one that cannot does not always raise: its documents would attend to
+    each other. So the logits of two documents in one row are compared with those of each alone. The first is nearly as
+    long as the row, lest a sliding window hide the difference.
     """
     model.eval()
     random = torch.Generator().manual_seed(0)
@@ -91,7 +92,7 @@ def first_position(model: PreTrainedModel, max_length: int, pad_token_id: int | 
     ids[ids == pad_token_id] = after_padding % vocabulary  # RoBERTa does not count padding
     documents = torch.repeat_interleave(torch.arange(3), torch.tensor(sizes))[None].to(model.device)
     positions = torch.cat([torch.arange(size) for size in sizes])[None].to(model.device)
-    mask = apart(documents, causal=causal)
+    mask = attention_mask(documents, causal=causal)
     alone = torch.cat([model(input_ids=part).logits for part in ids.split(sizes, dim=1)[:2]], dim=1)
     # RoBERTa and its kin count from the token after padding.
     for first in (0, after_padding):

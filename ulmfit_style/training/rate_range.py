@@ -7,34 +7,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import stdev
-from typing import Any, final
+from typing import final
 
 from accelerate import PartialState
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import nn
+from transformers import TrainerState
 
 from ulmfit_style.config.experiments import LrFind
 from ulmfit_style.console import progress
 from ulmfit_style.training.batching import epochs_for
+from ulmfit_style.training.monitoring import Monitor
 from ulmfit_style.training.phases import Phase, TrainingPlan, build_trainer, train
 from ulmfit_style.training.schedule import ExponentialSchedule
 from ulmfit_style.training.trainer import Progress
 
 SMOOTHING = 0.95
-"""The weight of what was before in the smoothed loss. fastai's 0.98 averages over 50 steps, half of a whole test."""
+"""The weight of the past in the smoothed loss. fastai's 0.98 averages over 50 steps, half of a whole test."""
 
 DIVERGED = 4
 """How many times its lowest the smoothed loss is when a test stops, as in fastai."""
 
-EVERY_STEP = {"logging_strategy": "steps", "logging_steps": 1, "report_to": "none"}
-
 
 @dataclass(frozen=True)
 class Point:
-    """What a step of a range test showed."""
+    """A step of a range test."""
 
     step: int
     rate: float
-    """That of the head, where each layer group has its own."""
+    """The rate of the head, where each layer group has its own."""
     loss: float
     """Before the step."""
     smoothed: float
@@ -42,83 +42,73 @@ class Point:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What a range test tells about the rate."""
+    """The answer of a range test."""
 
     band: tuple[float, float] | None
-    """From which rate to which; None where the curve gives no clear answer."""
+    """The lowest and the highest rate; None where the curve gives no clear answer."""
     reason: str
     """How the band was found, or why there is none."""
 
 
 @final
-class Watch(TrainerCallback):
-    """Keeps the loss of every step, smoothed too, and stops when it is far above its lowest or not a number."""
+class LossCurve:
+    """The loss of every step, also smoothed, until it is far above its lowest or not a number."""
 
     def __init__(self) -> None:
         self.points: list[Point] = []
-        self._sum = 0.0
+        self._average = 0.0
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Look at the loss of a step. The smoothed one is an exponential moving average with its bias corrected."""
-        if logs is None or "loss" not in logs:
-            return
-        step, loss = state.global_step, logs["loss"]
+    def look(self, state: TrainerState, model: nn.Module) -> bool:
+        """Add the loss of a step, and return whether to stop.
+
+        The smoothed loss is an exponential moving average with its bias corrected.
+        """
+        step, loss, rate = (float(state.log_history[-1][name]) for name in ("step", "loss", "learning_rate"))
         if not math.isfinite(loss):
-            control.should_training_stop = True
-            return
-        self._sum = SMOOTHING * self._sum + (1 - SMOOTHING) * loss
-        self.points.append(Point(step, logs["learning_rate"], loss, self._sum / (1 - SMOOTHING**step)))
-        if self.points[-1].smoothed > DIVERGED * min(point.smoothed for point in self.points):
-            control.should_training_stop = True
+            return True
+        self._average = SMOOTHING * self._average + (1 - SMOOTHING) * loss
+        self.points.append(Point(int(step), rate, loss, self._average / (1 - SMOOTHING**step)))
+        return self.points[-1].smoothed > DIVERGED * min(point.smoothed for point in self.points)
 
 
 def range_test(plan: TrainingPlan, options: LrFind, folder: Path) -> list[Point]:
-    """Train the last phase of a plan while its rate rises, and return what each step showed, in order.
+    """Train the last phase of a plan with a rising rate, and return a point for each step.
 
-    The phases before it are trained first, as they would be. The model is not what the stage would make of it, and
-    good for nothing afterwards.
+    The phases before it are trained first, as usual. The model is of no use afterwards.
 
     Args:
-        folder: For what the phases write meanwhile.
+        folder: Where the phases write meanwhile.
     """
     *before, last = plan.phases
-    settings = replace(plan.settings, measurements=1, save_minutes=math.inf)
+    plan = replace(plan, save_minutes=math.inf)
     if before:
-        train(replace(plan, phases=before, settings=settings), folder)
+        train(replace(plan, phases=before), folder)
     plan.model.to(PartialState().device)
-    rows = plan.ordered(len(before))
-    # A step has the rate of its middle, so the phase begins half a step below the first rate, and ends as far above
-    # the last one.
+    rows = plan.dataset(len(before))
+    # A step has the rate of its middle: the phase begins half a step below the first rate, and ends as far above the
+    # last one.
     factor = (options.highest / options.lowest) ** (1 / (options.steps - 1))
-    fold, top = factor**options.steps, options.highest * factor**0.5
-    phase = Phase(last.title, last.thawed, epochs_for(options.steps, len(rows), rows.batch_size), top)
-    rising = replace(settings, schedule=ExponentialSchedule(1 / fold), extras={**settings.extras, **EVERY_STEP})
-    watch = Watch()
+    highest, epochs = options.highest * factor**0.5, epochs_for(options.steps, len(rows), rows.batch_size)
+    phase, schedule = Phase(last.title, last.thawed, epochs, highest), ExponentialSchedule(1 / factor**options.steps)
+    curve = LossCurve()
     with progress("range test", options.steps) as steps:
-        build_trainer(replace(plan, settings=rising), phase, rows, folder, [Progress(steps, rows), watch]).train()
-    return watch.points
+        build_trainer(plan, phase, rows, folder, [Progress(steps, rows), Monitor(curve.look)], schedule).train()
+    return curve.points
 
 
 def suggest(points: Sequence[Point], steps: int) -> Suggestion:
     """Return the band of rates that a range test suggests.
 
     It lies between the two that fastai's `lr_find` suggested (2020): the rate at which the smoothed loss falls most
-    steeply, and a tenth of that at which it is lowest. The first tenth of the steps is left out, as there. The
-    steepest fall is that over a tenth of the steps, not from one step to the next, which is mostly noise. Which of the
-    two rates is lower depends on the curve.
+    steeply, and a tenth of the rate at which it is lowest. The first tenth of the steps is left out, as in fastai. The
+    fall is taken over a tenth of the steps, because from one step to the next it is mostly noise. Which of the two
+    rates is lower depends on the curve.
 
-    There is no band when the loss does not fall, by more than the first losses scatter (one standard deviation); when
-    it is lowest at once; or when it is lowest at the end, for then nobody knows how far it would have fallen.
+    There is no band when the loss does not fall by more than the first losses scatter (one standard deviation); when
+    it is lowest near the start; or when it is lowest at the end, because it might have fallen further.
 
     Args:
-        steps: How many were asked for; there are fewer points where the test stopped before.
+        steps: The steps of the whole test; there are fewer points where it stopped early.
     """
     tenth = steps // 10
     first, *_ = kept = points[tenth - 1 :] or points[-1:]
@@ -133,9 +123,9 @@ def suggest(points: Sequence[Point], steps: int) -> Suggestion:
         return Suggestion(None, "the smoothed loss is lowest near the start already; lower lr_find.lowest")
     starts = range(kept.index(lowest) - tenth + 1)
     steepest = max(starts, key=lambda place: kept[place].smoothed - kept[place + tenth].smoothed)
-    found = [
+    rates = [
         (kept[steepest + tenth // 2].rate, "where the smoothed loss falls most steeply"),
         (lowest.rate / 10, f"a tenth of the rate at which it is lowest, {lowest.rate:.1e}"),
     ]
-    (low, low_reason), (high, high_reason) = sorted(found)
+    (low, low_reason), (high, high_reason) = sorted(rates)
     return Suggestion((low, high), f"from {low:.1e} ({low_reason}) to {high:.1e} ({high_reason})")

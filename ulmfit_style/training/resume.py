@@ -1,4 +1,4 @@
-"""Checkpoints to go on from: saved now and then and on a signal, trusted only when they are whole."""
+"""Checkpoints to resume from: saved every few minutes and on a signal, trusted only when they are whole."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ulmfit_style import processes
 from ulmfit_style.artefacts.directory import file_digest, read_json, write_json
 from ulmfit_style.errors import Interrupted, UserError
+from ulmfit_style.training.monitoring import BestState
 
 SEAL = "whole.json"
-"""Lists a folder's files with their digests; written last, so a folder without a true one is not whole."""
+"""Lists a folder's files with their digests. It is written last, so a folder without a correct one is not whole."""
 
 KEPT = 2
 """Whole checkpoints of a phase that are kept, lest the newest one is damaged later."""
 
 AGREED_STEPS = 10
-"""Steps between two moments at which several processes agree on saving and stopping."""
+"""Several processes agree on saving and stopping at every so many steps."""
 
 
 def seal(folder: Path) -> None:
-    """Write down what a folder holds, by how many processes."""
+    """Record what a folder holds, and how many processes wrote it."""
     files = {
         path.relative_to(folder).as_posix(): file_digest(path) for path in sorted(folder.rglob("*")) if path.is_file()
     }
@@ -35,10 +36,10 @@ def seal(folder: Path) -> None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Tell whether a folder was sealed and still holds just what it held then.
+    """Tell whether a folder was sealed and still holds exactly what it held then.
 
     Raises:
-        UserError: if it was sealed by another number of processes, which would go on with other random numbers.
+        UserError: if it was sealed by another number of processes, which would resume with other random numbers.
     """
     try:
         sealed = read_json(folder / SEAL)
@@ -66,14 +67,14 @@ def _newest_first(folder: Path) -> list[Path]:
 
 @final
 class CheckpointKeeper(TrainerCallback):
-    """Saves every few minutes, and on Ctrl-C or SIGTERM before the run stops.
+    """Saves a checkpoint every few minutes, and before the run stops on Ctrl-C or SIGTERM.
 
     The stock Trainer saves by steps, takes any folder for a checkpoint, rotates by file times before the new one is
     known to be whole, and on SIGTERM ends with exit code 0 (`test_resume.py` shows each of them answered).
     """
 
-    def __init__(self, title: str, minutes: float) -> None:
-        self.title, self.seconds = title, 60 * minutes
+    def __init__(self, title: str, minutes: float, best: BestState | None = None) -> None:
+        self.title, self.seconds, self.best = title, 60 * minutes, best
         self._saved = time.monotonic()
         self._signal: int | None = None
         self._stopping = False
@@ -97,7 +98,7 @@ class CheckpointKeeper(TrainerCallback):
         self.__exit__()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask for a checkpoint when the time has come, in every process at the same step."""
+        """Ask for a checkpoint when one is due, in every process at the same step."""
         if processes.count() > 1 and state.global_step % AGREED_STEPS:
             return
         due = time.monotonic() - self._saved >= self.seconds
@@ -105,7 +106,7 @@ class CheckpointKeeper(TrainerCallback):
         control.should_save = self._stopping or processes.from_main(due)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Seal the checkpoint, remove those that it replaces, and stop where that was asked for.
+        """Seal the checkpoint with the best state in it, remove older ones, and stop if a signal asked for it.
 
         Raises:
             Interrupted: after a signal.
@@ -113,11 +114,14 @@ class CheckpointKeeper(TrainerCallback):
         processes.wait()  # each process writes a part
         if processes.is_main():
             folder = Path(str(args.output_dir))
-            seal(folder / f"checkpoint-{state.global_step}")
-            for old in [checkpoint for checkpoint in _newest_first(folder) if is_whole(checkpoint)][KEPT:]:
+            checkpoint = folder / f"checkpoint-{state.global_step}"
+            if self.best is not None:
+                self.best.save(checkpoint)
+            seal(checkpoint)
+            for old in list(filter(is_whole, _newest_first(folder)))[KEPT:]:
                 shutil.rmtree(old)
         processes.wait()
         self._saved = time.monotonic()
         if self._stopping:
-            place = f"step {state.global_step} of {state.max_steps}"
-            raise Interrupted(self._signal or signal.SIGTERM, f"{self.title}: stopped and saved at {place}")
+            step = f"step {state.global_step} of {state.max_steps}"
+            raise Interrupted(self._signal or signal.SIGTERM, f"{self.title}: stopped and saved at {step}")

@@ -1,0 +1,221 @@
+"""How results are shown, and what is said of them, on every medium."""
+
+import csv
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from markupsafe import Markup
+
+from ulmfit_style.results import csv as csv_files
+from ulmfit_style.results import figures, html, markdown, scores, terminal
+from ulmfit_style.results.html import Page, Section, Tile
+from ulmfit_style.results.model import Difference, Figure, Folded, Interval, Prose, Size, Table, as_text
+
+TABLE = Table(
+    ("model", "rows", "accuracy", "95 % interval"),
+    [("a|b [bold]", 2560, 0.69124, Interval(0.673, 0.7094)), ("plain", 40, None, None)],
+    "A table",
+    ("2 models", 2600, "", ""),
+)
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (0.69124, "0.691"),
+        (1234.5, "1,234.500"),
+        (2560, "2,560"),
+        (None, ""),
+        (Interval(0.5, 0.6049), "0.500 to 0.605"),
+        (Difference(0.0123, -0.003, 0.0271), "+1.2 (-0.3 to +2.7)"),
+        (Size(37500), "37.5 kB"),
+        ("a text", "a text"),
+    ],
+)
+def test_a_number_looks_the_same_everywhere(cell: object, text: str):
+    assert as_text(cell) == text
+
+
+def test_the_terminal_shows_a_table_with_title_and_sums_and_no_text_of_it_is_markup(capsys: pytest.CaptureFixture):
+    terminal.show(TABLE, Prose("A sentence."))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "A table"
+    assert any(re.search(r"a\|b \[bold\] +│ +2,560 │ +0\.691 │ 0\.673 to 0\.709", line) for line in lines)
+    assert "2 models" in lines[-3]
+    assert lines[-1] == "A sentence."
+
+
+def test_csv_keeps_all_digits(tmp_path: Path):
+    csv_files.write(tmp_path / "table.csv", TABLE)
+    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
+        header, first, _ = csv.reader(file)
+    assert header == list(TABLE.header)
+    assert first[:3] == ["a|b [bold]", "2560", "0.69124"]
+
+
+def test_markdown_aligns_numbers_and_no_bar_ends_a_cell():
+    assert markdown.table(TABLE).splitlines() == [
+        "| model | rows | accuracy | 95 % interval |",
+        "| --- | ---: | ---: | ---: |",
+        "| a\\|b [bold] | 2,560 | 0.691 | 0.673 to 0.709 |",
+        "| plain | 40 |  |  |",
+    ]
+
+
+# Sentences
+
+
+def measured(score: float, low: float, high: float) -> dict[str, object]:
+    return {"rows": 40, "scores": {"f1": score}, "interval": (low, high), "intervals": {"f1": (low, high)}}
+
+
+@pytest.mark.parametrize(
+    ("difference", "seeds", "end"),
+    [
+        (
+            Difference(0.01, -0.01, 0.03),
+            1,
+            "+1.0 points (95 % interval -1.0 to +3.0, over one seed and the test rows): it cannot be told from zero.",
+        ),
+        (
+            Difference(0.02, 0.01, 0.03),
+            1,
+            "the interval excludes zero, but one seed cannot tell a difference from luck.",
+        ),
+        (Difference(-0.02, -0.03, -0.01), 3, "over 3 seeds and the test rows): the interval excludes zero."),
+    ],
+)
+def test_what_a_difference_is_worth_is_said_with_its_interval(difference: Difference, seeds: int, end: str):
+    sentence = scores.worth("Adaptation changed f1 by", difference, seeds)
+    assert sentence.startswith("Adaptation changed f1 by ")
+    assert sentence.endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("second", "paired", "sentence"),
+    [
+        (measured(0.6, 0.5, 0.65), None, "Highest on these rows: best."),
+        (measured(0.65, 0.55, 0.75), None, "The best two cannot be told apart on these rows: best and second."),
+        (measured(0.65, 0.55, 0.75), Difference(0.05, 0.01, 0.09), "Highest on these rows: best."),
+        (measured(0.65, 0.55, 0.75), Difference(-0.05, -0.09, -0.01), "Highest on these rows: best."),
+        (measured(0.6, 0.5, 0.65), Difference(0.1, -0.01, 0.2), "The best two cannot be told apart on .*"),
+    ],
+)
+def test_a_tie_is_called_a_tie(second: dict, paired: Difference | None, sentence: str):
+    models = {"worst": measured(0.1, 0, 0.2), "second": second, "best": measured(0.7, 0.66, 0.75)}
+    pairs = {frozenset(("best", "second")): paired} if paired else None
+    assert re.fullmatch(sentence, scores.highest("f1", models, pairs))
+
+
+def test_classes_with_few_examples_are_listed():
+    report = [{"class": "a", "recall": 0.5, "rows": 4}, {"class": "b", "recall": 0.5, "rows": 36}]
+    assert scores.small_classes(report) == "Too few to judge a class by itself, under 30: a (4)"
+    assert scores.small_classes(report[1:]) is None
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    rows = [
+        (f"<b>bold</b> the {number} <script>document.title = 'run'</script>", Markup("<i>word</i>"), number)
+        for number in range(12)
+    ]
+    found = Table(("text", "marked", "row"), [*rows, ("x" * 300, "", 99)], "Errors", is_searched=True)
+    spans = {"a": (0.5, 0.4, 0.6), "b": (0.7, 0.6, 0.8)}
+    parts = [
+        Prose("A remark.", is_remark=True),
+        TABLE,
+        found,
+        Figure("scores", "Scores", figures.whiskers, (spans, "f1")),
+    ]
+    sections = [Section("Scores", [*parts, Folded("Options", "a: <b>")]), Section("Nothing", [])]
+    assert html.write(Page("default", "A lead.", [Tile("0.7", "f1")], sections), path) == path.with_suffix("")
+    return path
+
+
+def test_a_page_holds_its_figures_and_no_text_of_it_is_markup(page: Path):
+    text = page.read_text(encoding="utf-8")
+    assert re.findall("<h2>(.*)</h2>", text) == ["Scores"]
+    assert text.count('<img src="data:image/svg+xml;base64,') == 1
+    assert {path.name for path in page.with_suffix("").iterdir()} == {"scores.png", "scores.svg"}
+    assert "<b>bold" not in text
+    assert "&lt;script&gt;document.title" in text
+    assert "<i>word</i>" in text
+    assert re.search('<td class="number" data-value="0.69124">0.691</td>', text)
+    assert re.search('<td class="number" data-value="0.673">0.673 to 0.709</td>', text)
+    assert "<summary>xxx" in text
+
+
+def test_tokens_are_coloured_by_their_scores_and_the_text_is_escaped():
+    tokens = [
+        {"text": 0, "start": 0, "end": 3, "score": -0.5},
+        {"text": 1, "start": 2, "end": 5, "score": 1.0},
+    ]
+    first, second = html.coloured(["<b> bad", "a good"], tokens)
+    assert first == '<span style="background:rgba(200,40,40,0.40)" title="-0.500">&lt;b&gt;</span> bad'
+    assert second == 'a <span style="background:rgba(0,128,96,0.80)" title="+1.000">goo</span>d'
+
+
+@pytest.fixture(scope="session")
+def browse(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, str], str]:
+    """Open a page in a headless browser, run a script in it, and return the page as it is then."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no chromium: no test looks at a page in a browser (apt-get install chromium)")
+    folder = tmp_path_factory.mktemp("browser")
+
+    def open_(page: Path, script: str) -> str:
+        copy = folder / "page.html"
+        copy.write_text(f"{page.read_text(encoding='utf-8')}<script>{script}</script>", encoding="utf-8")
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={folder}"]
+        command = [browser, *flags, "--virtual-time-budget=3000", "--dump-dom", copy.as_uri()]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        assert "CONSOLE" not in ended.stderr
+        return ended.stdout
+
+    return open_
+
+
+LOOK = """
+addEventListener("load", () => {
+  const seen = document.body.dataset, images = [...document.images], whole = document.documentElement;
+  const box = document.querySelector(".search"), table = box.closest("p").nextElementSibling;
+  const shown = () => [...table.querySelectorAll("tbody tr")].filter(row => row.offsetHeight);
+  seen.figures = images.filter(image => image.naturalWidth > 100).length;
+  seen.loads = document.querySelectorAll("[src]:not([src^='data:']), link, [href]:not([href^='#'])").length;
+  seen.wide = whole.scrollWidth - whole.clientWidth;
+  box.value = "  THE 1 ";
+  box.dispatchEvent(new Event("input"));
+  seen.searched = shown().length;
+  seen.counted = box.nextElementSibling.textContent;
+  box.value = "";
+  box.dispatchEvent(new Event("input"));
+  const heading = [...table.querySelectorAll("th")].at(-1);
+  for (const way of ["up", "down"]) {
+    heading.click();
+    seen[way] = shown().map(row => row.cells[row.cells.length - 1].textContent);
+  }
+  seen.bold = document.querySelectorAll("td b").length;
+  seen.scripts = document.scripts.length;
+});
+"""
+
+
+def test_a_browser_shows_the_figures_searches_sorts_and_fetches_nothing(page: Path, browse: Callable[[Path, str], str]):
+    dom = browse(page, LOOK)
+    (body,) = re.findall("<body(.*?)>", dom)
+    seen = dict(re.findall('data-([a-z]+)="(.*?)"', body))
+    numbers = [*map(str, range(12)), "99"]
+    assert (seen["figures"], seen["loads"], seen["wide"], seen["bold"]) == ("1", "0", "0", "0")
+    assert (seen["searched"], seen["counted"]) == ("3", "3 of 13 rows")
+    assert seen["up"] == ",".join(numbers)
+    assert seen["down"] == ",".join(reversed(numbers))
+    assert seen["scripts"] == "2"  # the page's own, and the one above
+    assert "<title>default</title>" in dom

@@ -1,0 +1,72 @@
+"""Divides labelled rows into splits by hash, so that rows stay where they are when others come."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import accumulate
+
+from ulmfit_style.tasks.base import Row, Task
+
+
+def normalised(text: str) -> str:
+    """Return the text by which two documents count as equal: NFKC, blanks collapsed."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def position(seed: int, text: str) -> int:
+    """Return a text's place in the random order of `seed`: it depends on no other text."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}\0{text}".encode(), digest_size=8).digest(), "big")
+
+
+def random_order(task: Task, seed: int) -> Callable[[Row], int]:
+    """Return the key that sorts rows into the random order of `seed`."""
+    return lambda row: position(seed, "\0".join([str(row.number), *task.texts(row)]))
+
+
+def key(task: Task, row: Row) -> str:
+    """Return what is the same for rows that count as equal."""
+    return "\n".join(map(normalised, task.documents([row])))
+
+
+def split(task: Task, files: Mapping[str, Sequence[Row]]) -> tuple[list[Row], list[Row], list[Row]]:
+    """Return training, validation and test rows; those without a file are split off the training rows."""
+    ratios = [0.0 if "test" in files else task.test_ratio, 0.0 if "validation" in files else task.validation_ratio]
+    test, validation, train = divide(task, files["train"], ratios, stratified=not task.group)
+    return train, [*files.get("validation", ()), *validation], [*files.get("test", ()), *test]
+
+
+def without(task: Task, rows: Sequence[Row], keys: Collection[str]) -> list[Row]:
+    """Return the rows that equal none of those with these keys."""
+    return [row for row in rows if key(task, row) not in keys]
+
+
+def divide(task: Task, rows: Sequence[Row], ratios: Sequence[float], *, stratified: bool) -> list[list[Row]]:
+    """Return the share of the rows that each ratio asks for, and what is left.
+
+    It goes by hash, and no group and no equal text is on two sides.
+
+    Args:
+        stratified: Whether each class is divided by itself, so that every side has its share of each; a group counts as
+            of the class of its first row.
+    """
+    units: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        group = row.fields.get("group")
+        units[key(task, row) if group in (None, "") else str(group)].append(row)
+    names = task.strata([members[0] for members in units.values()]) if stratified else [""] * len(units)
+    strata: dict[str, list[str]] = defaultdict(list)
+    for name, unit in zip(names, units, strict=True):
+        strata[name].append(unit)
+    sides: list[list[Row]] = [[] for _ in (*ratios, 1.0)]
+    for members in strata.values():
+        size = sum(len(units[unit]) for unit in members)
+        ends = list(accumulate(round(ratio * size) for ratio in ratios))
+        taken = 0
+        for unit in sorted(members, key=lambda unit: position(task.split_seed, unit)):
+            sides[bisect_right(ends, taken)] += units[unit]
+            taken += len(units[unit])
+    return sides

@@ -1,1 +1,0 @@
-"""Sweeps: a grid over shared artefacts, or a search by Optuna that prunes, goes on, and spreads over machines."""

@@ -1,0 +1,182 @@
+"""How sure a score is: bootstrap intervals of scores, and of what two models differ by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import stdev
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 2000
+IN_MEMORY = 2**22
+"""Numbers of a slice of the resamples."""
+
+CONFIDENCE = 0.95
+
+Interval = tuple[float, float]
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+Points = Sequence[float] | Sequence[Sequence[float]]
+"""Each row's part of a score: one number, or several."""
+
+Combine = Callable[[Array], Array]
+"""Makes the score of the means of the points over rows: (..., numbers) to (...)."""
+
+
+def first(means: Array) -> Array:
+    """Return the score of rows that have one number each: its mean."""
+    score: Array = means[..., 0]
+    return score
+
+
+def ratio(means: Array) -> Array:
+    """Return the score of rows that have two numbers each: the ratio of their sums; 0 where the second sum is 0."""
+    return divided(means[..., 0], means[..., 1])
+
+
+def divided(numerator: Array, denominator: Array) -> Array:
+    """Divide, and return 0 where the denominator is 0, as scikit-learn does."""
+    quotient: Array = np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator != 0)
+    return quotient
+
+
+def interval(points: Points, score: Combine = first) -> Interval:
+    """Return the 95 % percentile bootstrap interval of a score (Efron and Tibshirani 1993, section 13.3).
+
+    Rows are drawn with replacement, so the interval covers what other test rows of the same kind would have shown, but
+    not other seeds or other training rows.
+    """
+    return percentiles(_resampled(_rows(points), score))
+
+
+def intervals_of_sums(
+    scores: Callable[[Array], Mapping[str, Array]], sums: Array, counts: Array | None = None
+) -> dict[str, Interval]:
+    """Return the 95 % bootstrap interval of each of several scores that follow from sums over rows.
+
+    How often each kind of row is drawn has a multinomial distribution, so equal rows need not be told apart.
+
+    Args:
+        scores: Makes the scores, (resamples,) each, of sums over the rows of each resample, (resamples, ...).
+        sums: What a row of each kind adds to the sums, (kinds, ...).
+        counts: How many rows there are of each kind, (kinds,); one by default.
+    """
+    counts = np.ones(len(sums)) if counts is None else counts
+    rows = int(counts.sum())
+    random = np.random.default_rng(0)
+    drawn = (random.multinomial(rows, counts / rows, size=size) for size in _slices(len(sums)))
+    resampled = np.concatenate([np.tensordot(frequencies, sums, axes=1) for frequencies in drawn])
+    return {name: percentiles(values) for name, values in scores(resampled).items()}
+
+
+def difference(points: Points, baseline: Points, score: Combine = first) -> tuple[float, float, float]:
+    """Return by how much the scores of two models on the same rows differ, and its paired bootstrap interval.
+
+    Raises:
+        ValueError: if the two do not have the same number of rows.
+    """
+    if len(points) != len(baseline):
+        raise ValueError(f"{len(points)} and {len(baseline)} rows cannot be paired")
+    return _difference(points, baseline, score, seed=0)  # the same draws for both
+
+
+def gap(points: Points, others: Points, score: Combine = first) -> tuple[float, float, float]:
+    """Return by how much the scores of a model on two different sets of rows differ, and its bootstrap interval."""
+    return _difference(points, others, score, seed=1)
+
+
+def by_chance(points: Points, groups: Sequence[str], widest: float, score: Combine = first) -> float:
+    """Return how often the widest gap between groups is at least this wide when rows are dealt to them at random.
+
+    A permutation test (Good 2005, section 3.1): of many groups some two lie far apart even if no group is special.
+
+    Args:
+        groups: The group of each row.
+        widest: The gap that was found.
+    """
+    rows = _rows(points)
+    names, members = np.unique(np.asarray(groups), return_inverse=True)
+    sizes = np.bincount(members)
+    random = np.random.default_rng(0)
+    at_least_as_wide = 0
+    for _ in range(RESAMPLES):
+        dealt = random.permutation(members)
+        sums = np.stack([np.bincount(dealt, weights=column, minlength=len(names)) for column in rows.T], axis=1)
+        at_least_as_wide += bool(np.ptp(score(sums / sizes[:, None])) >= widest - 1e-12)
+    return (at_least_as_wide + 1) / (RESAMPLES + 1)
+
+
+def over_seeds(points: Sequence[Points], baseline: Sequence[Points], score: Combine = first) -> Interval:
+    """Return the 95 % percentile bootstrap interval of the mean difference of two models over seeds and test rows.
+
+    Both are drawn with replacement: the rows, the same for all seeds, and then the seeds. A few seeds spread less among
+    draws from them than among seeds, by the square root of (seeds - 1) / seeds; the interval is widened by that. With
+    fewer than five seeds it is still too narrow.
+
+    Args:
+        points: Those of the one model on the test rows, for each seed.
+        baseline: Those of the other, for the same seeds.
+
+    Raises:
+        ValueError: if the two do not have the same seeds and rows.
+    """
+    pairs = [(_rows(ours), _rows(theirs)) for ours, theirs in zip(points, baseline, strict=True)]
+    seeds, rows = len(pairs), len(pairs[0][0])
+    widening = math.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0
+    random = np.random.default_rng(1)
+    resampled = []
+    for drawn in draws(rows):
+        weights = np.stack([np.bincount(resample, minlength=rows) for resample in drawn]) / rows
+        # A model's differences over the seeds: (resamples, seeds)
+        means = np.stack([score(weights @ ours) - score(weights @ theirs) for ours, theirs in pairs], axis=1)
+        centre = means.mean(axis=1, keepdims=True)
+        widened = centre + widening * (means - centre)
+        chosen = random.integers(seeds, size=(len(drawn), seeds))
+        resampled.append(np.take_along_axis(widened, chosen, axis=1).mean(axis=1))
+    return percentiles(np.concatenate(resampled))
+
+
+def spread(scores: Sequence[float]) -> float:
+    """Return the standard deviation over seeds; not a number for one seed."""
+    return stdev(scores) if len(scores) > 1 else math.nan
+
+
+def draws(rows: int, seed: int = 0) -> Iterator[np.ndarray[Any, Any]]:
+    """Yield the row numbers of all resamples, a slice at a time, (resamples, rows); always the same ones for a seed."""
+    random = np.random.default_rng(seed)
+    for count in _slices(rows):
+        yield random.integers(rows, size=(count, rows))
+
+
+def percentiles(values: np.ndarray[Any, Any]) -> Interval:
+    """Return the bounds of the middle 95 % of a score's values over the resamples."""
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _rows(points: Points) -> Array:
+    """Return points as (rows, numbers)."""
+    return np.asarray(points, dtype=float).reshape(len(points), -1)
+
+
+def _resampled(rows: Array, score: Combine, seed: int = 0) -> Array:
+    """Return the score of each resample, (resamples,)."""
+    return np.concatenate([score(rows[drawn].mean(axis=1)) for drawn in draws(len(rows), seed)])
+
+
+def _difference(points: Points, others: Points, score: Combine, seed: int) -> tuple[float, float, float]:
+    """Return the difference of two scores and its interval; `seed` draws the rows of the other, 0 those of the one."""
+    ours, theirs = _rows(points), _rows(others)
+    differences = _resampled(ours, score) - _resampled(theirs, score, seed)
+    return float(score(ours.mean(axis=0)) - score(theirs.mean(axis=0))), *percentiles(differences)
+
+
+def _slices(width: int) -> Iterator[int]:
+    """Yield how many resamples to work on at once, where each takes `width` numbers, until all are through."""
+    size = max(1, IN_MEMORY // width)
+    for start in range(0, RESAMPLES, size):
+        yield min(size, RESAMPLES - start)

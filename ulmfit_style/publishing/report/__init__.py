@@ -1,1 +1,0 @@
-"""The page on a finished run: what its artefacts tell, for people."""

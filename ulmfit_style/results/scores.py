@@ -1,0 +1,137 @@
+"""Tables of scores with intervals, and plain sentences on what they tell, wherever scores are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ulmfit_style.results.model import Difference, Interval, Table
+
+Measured = Mapping[str, Any]
+"""What `Task.measure` returns: `rows`, `scores`, `interval` (of the task's metric), `intervals` (of each score)."""
+
+INTERVAL = "95 % interval"
+
+FEWEST = 30
+"""Rows from which on a group, or a class, is judged: at fewer the interval of a score spans a third of its range."""
+
+MOST_LISTED = 10
+"""Names of small groups that are listed."""
+
+
+def by_name(metric: str, measured: Mapping[str, Measured], title: str = "", *, of: str = "model") -> Table:
+    """Return the table of one score of several models, or on several groups of rows.
+
+    Args:
+        of: The header of the names, such as "model" or "country".
+    """
+    rows = [(name, one["rows"], one["scores"][metric], Interval(*one["interval"])) for name, one in measured.items()]
+    return Table((of, "rows", metric, INTERVAL), rows, title)
+
+
+def by_score(measured: Mapping[str, Measured], title: str = "") -> Table:
+    """Return the table of all scores of a model, with their intervals, on one set of rows or several side by side."""
+    header = ["score"]
+    for name, one in measured.items():
+        header += [f"{name} ({one['rows']:,} rows)", INTERVAL]
+    names = dict.fromkeys(name for one in measured.values() for name in one["scores"])
+    rows = [[name, *(cell for one in measured.values() for cell in _with_interval(one, name))] for name in names]
+    return Table(header, rows, title)
+
+
+def _with_interval(measured: Measured, score: str) -> tuple[float | None, Interval | None]:
+    interval = measured["intervals"].get(score)
+    return measured["scores"].get(score), None if interval is None else Interval(*interval)
+
+
+def by_class(report: Sequence[Mapping[str, Any]], title: str = "") -> Table:
+    """Return the table of what `Task.report` returns: the scores of each class."""
+    return Table(list(report[0]), [list(entry.values()) for entry in report], title)
+
+
+def probed(models: Mapping[str, Mapping[str, Any]]) -> Table | None:
+    """Return the table of what `probe.measure` found of each model; None where no row could be changed."""
+    rows = [
+        (exchanged, model, results[exchanged]["rows"], results[exchanged]["share"], Interval(*bounds))
+        for exchanged in next(iter(models.values()), {})
+        for model, results in models.items()
+        if (bounds := results[exchanged]["interval"])
+    ]
+    header = ("exchanged", "model", "rows", "changed", INTERVAL)
+    return Table(header, rows, "Answers that change when names and words are exchanged") if rows else None
+
+
+def losses(heldout: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the table of a language model's losses on held-out text, before training and after each phase."""
+    columns = [name for name in heldout[0] if name != "after"]
+    rows = [(entry["after"], *(float(entry[name]) for name in columns)) for entry in heldout]
+    return Table(("after", *(name.replace("_", " ") for name in columns)), rows)
+
+
+def spans(metric: str, measured: Mapping[str, Measured]) -> dict[str, tuple[float, float, float]]:
+    """Return a score with the bounds of its interval, by names, for `figures.whiskers`."""
+    return {name: (one["scores"][metric], *one["interval"]) for name, one in measured.items()}
+
+
+def verdict(difference: Difference, seeds: int = 1) -> str:
+    """Say what the interval of a difference over so many seeds tells."""
+    if not difference.is_clear:
+        return "it cannot be told from zero"
+    if seeds == 1:
+        return "the interval excludes zero, but one seed cannot tell a difference from luck"
+    return "the interval excludes zero"
+
+
+def worth(what: str, difference: Difference, seeds: int = 1, rows: str = "test rows") -> str:
+    """Say what a difference is worth: `what` is how the sentence begins, such as "Adaptation changed accuracy by"."""
+    over = f"{'one seed' if seeds == 1 else f'{seeds} seeds'} and the {rows}"
+    span = f"95 % interval {difference.span}, over {over}"
+    return f"{what} {difference.points} points ({span}): {verdict(difference, seeds)}."
+
+
+def adaptation(metric: str, difference: Difference) -> str:
+    """Say what adaptation was worth in one run."""
+    return worth(f"Adaptation changed {metric} by", difference)
+
+
+def highest(
+    metric: str, measured: Mapping[str, Measured], paired: Mapping[frozenset[str], Difference] | None = None
+) -> str:
+    """Say which of several models on the same rows scored highest, if the best two can be told apart.
+
+    Args:
+        paired: What two models differ by, paired on the rows. Others are told apart if their intervals do not overlap.
+    """
+    best, second, *_ = sorted(measured, key=lambda name: -measured[name]["scores"][metric])
+    difference = (paired or {}).get(frozenset((best, second)))
+    are_apart = measured[best]["interval"][0] > measured[second]["interval"][1]
+    if are_apart if difference is None else difference.is_clear:
+        return f"Highest on these rows: {best}."
+    return f"The best two cannot be told apart on these rows: {best} and {second}."
+
+
+def small_classes(report: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say which classes have too few examples to be judged; None where all have enough."""
+    small = {entry["class"]: count for entry in report if (count := int(list(entry.values())[-1])) < FEWEST}
+    return f"Too few to judge a class by itself, under {FEWEST}: {listed(small)}" if small else None
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Return names with their numbers of rows, the largest first, and how many more there are."""
+    ranked = sorted(counts, key=lambda name: -counts[name])
+    more = f" and {len(ranked) - MOST_LISTED} others" if len(ranked) > MOST_LISTED else ""
+    return ", ".join(f"{name} ({counts[name]})" for name in ranked[:MOST_LISTED]) + more
+
+
+def widest_gap(column: str, metric: str, gap: Mapping[str, Any], groups: int) -> str:
+    """Say how far the two groups lie apart that lie farthest, and how often chance alone makes such a gap.
+
+    Args:
+        gap: What `slices.measure` found of the column.
+        groups: How many groups were judged.
+    """
+    return (
+        f"{column}: the widest gap of {groups} groups is {gap['value']:.3f} {metric} ({Interval(*gap['interval'])}), "
+        f"from {gap['lowest']} to {gap['highest']}; dealt at random, groups of these sizes lie so far apart in "
+        f"{gap['chance']:.1%} of the cases"
+    )

@@ -1,0 +1,28 @@
+"""Results on the terminal."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from ulmfit_style import console
+from ulmfit_style.results.model import Prose, Table, as_text
+
+
+def show(*parts: Prose | Table) -> None:
+    """Print prose and tables, one after another."""
+    for part in parts:
+        if isinstance(part, Prose):
+            console.say(part.text)
+        else:
+            console.show(_table(part))
+
+
+def _table(table: Table) -> RichTable:
+    rich = RichTable(title=escape(table.title) or None, title_justify="left", show_footer=bool(table.footer))
+    for column, name in enumerate(table.header):
+        footer = escape(as_text(table.footer[column])) if table.footer else ""
+        rich.add_column(escape(name), footer, justify="right" if table.is_number(column) else "left", overflow="fold")
+    for row in table.rows:
+        rich.add_row(*(escape(as_text(cell)) for cell in row))
+    return rich
