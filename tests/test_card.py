@@ -14,13 +14,13 @@ from recipes import Trained
 from samples import artefact
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts import finished
 from ulmfit_style.artefacts.directory import METRICS, read_json, write_json
-from ulmfit_style.artefacts.finished import Finished, Run
 from ulmfit_style.cli.compose import compose, overrides_of
 from ulmfit_style.publishing import card
 from ulmfit_style.publishing.export import without_private_paths
 from ulmfit_style.recipe import from_recipe
+from ulmfit_style.results import finished
+from ulmfit_style.results.finished import Finished, Run
 
 MANIFEST = {
     "stage": "finetune",

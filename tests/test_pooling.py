@@ -18,7 +18,6 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts import finished
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.chain import plan
 from ulmfit_style.cli.compose import compose
@@ -27,6 +26,7 @@ from ulmfit_style.models import pooling
 from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.models.pooling import PooledForSequenceClassification
 from ulmfit_style.publishing import card
+from ulmfit_style.results import finished
 from ulmfit_style.stages import resolve
 from ulmfit_style.stages.finetune import pooled
 from ulmfit_style.tasks.base import Row

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ulmfit_style.artefacts import finished
-from ulmfit_style.artefacts.finished import ADAPTED, NOT_ADAPTED, Run
 from ulmfit_style.console import say
 from ulmfit_style.lineage import Resolved
-from ulmfit_style.results import scores, terminal
+from ulmfit_style.results import finished, scores, terminal
+from ulmfit_style.results.finished import ADAPTED, NOT_ADAPTED, Run
 from ulmfit_style.results.model import Prose
 from ulmfit_style.tasks.text_classification import TextClassification
 

@@ -8,13 +8,13 @@ from functools import cached_property
 from typing import Any
 
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.finished import Run
 from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import muted
 from ulmfit_style.data import labelled
 from ulmfit_style.data.labelled import Labelled
 from ulmfit_style.errors import UserError
+from ulmfit_style.results.finished import Run
 from ulmfit_style.tasks.base import Row, Task
 
 

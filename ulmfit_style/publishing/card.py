@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ulmfit_style.artefacts.directory import RECIPE, read_json
-from ulmfit_style.artefacts.finished import Run
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import duration
 from ulmfit_style.data import hub
 from ulmfit_style.results import markdown, scores
+from ulmfit_style.results.finished import Run
 from ulmfit_style.results.model import Interval
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from markupsafe import Markup
 
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import RECIPE
-from ulmfit_style.artefacts.finished import Run
 from ulmfit_style.console import duration
 from ulmfit_style.data import labelled
 from ulmfit_style.publishing import answered
 from ulmfit_style.publishing.answered import Answered
 from ulmfit_style.recipe import load
 from ulmfit_style.results import figures, html, scores
+from ulmfit_style.results.finished import Run
 from ulmfit_style.results.html import Page, Section, Tile
 from ulmfit_style.results.model import Figure, Folded, Interval, Part, Prose, Table
 from ulmfit_style.tasks.base import Row

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ulmfit_style.artefacts.finished import MODELS, Run
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import duration
 from ulmfit_style.errors import UserError
 from ulmfit_style.publishing import answered
 from ulmfit_style.publishing.report import headline, summary
 from ulmfit_style.results import figures, scores
+from ulmfit_style.results.finished import MODELS, Run
 from ulmfit_style.results.html import Page, Section
 from ulmfit_style.results.model import Difference, Figure, Part, Prose, Table
 

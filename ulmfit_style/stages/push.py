@@ -10,9 +10,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from ulmfit_style.artefacts import finished
 from ulmfit_style.artefacts.directory import MANIFEST, METRICS, RECIPE
-from ulmfit_style.artefacts.finished import Run
 from ulmfit_style.cli.compose import overrides_of
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
@@ -20,7 +18,8 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, require_finished
 from ulmfit_style.publishing import card, export, upload
 from ulmfit_style.recipe import Config, from_recipe, load
-from ulmfit_style.results import terminal
+from ulmfit_style.results import finished, terminal
+from ulmfit_style.results.finished import Run
 from ulmfit_style.results.model import Size, Table
 
 

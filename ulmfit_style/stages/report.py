@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.analysis import explain
-from ulmfit_style.artefacts import finished
 from ulmfit_style.artefacts.directory import RECIPE
-from ulmfit_style.artefacts.finished import MODELS, Run
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, required_task, why_missing
 from ulmfit_style.publishing import report, side_by_side
 from ulmfit_style.recipe import Config
-from ulmfit_style.results import html
+from ulmfit_style.results import finished, html
+from ulmfit_style.results.finished import MODELS, Run
 from ulmfit_style.tasks.base import Row
 
 
