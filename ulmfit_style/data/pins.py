@@ -14,7 +14,7 @@ from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import Config
-from ulmfit_style.tasks.base import Splits
+from ulmfit_style.tasks.splits import Splits
 
 PINS = "pins.json"
 """Within `runs`: the commit of each Hub id of a model, and of each `hub:<account>/<name>` of a data set."""

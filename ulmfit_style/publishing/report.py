@@ -22,7 +22,8 @@ from ulmfit_style.results import figures, html, scores
 from ulmfit_style.results.finished import Run
 from ulmfit_style.results.html import Page, Section, Tile
 from ulmfit_style.results.model import Figure, Folded, Interval, Part, Prose, Table
-from ulmfit_style.tasks.base import Matrix, Row, Scatter
+from ulmfit_style.tasks.base import Row
+from ulmfit_style.tasks.report_parts import Matrix, Scatter
 
 MOST_ERRORS = 200
 """Wrong answers that a page shows."""

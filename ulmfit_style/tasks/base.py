@@ -6,28 +6,27 @@ No torch and no transformers at import, so that a task is checked before they ar
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_serializer, model_validator
+import numpy as np
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from ulmfit_style.config.schema import Count, Section, Unhashed, spelled
 from ulmfit_style.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from ulmfit_style.metrics.intervals import Array, Points
+from ulmfit_style.metrics.intervals import Array, Points, first, interval
+from ulmfit_style.tasks.models import Architecture, ExplainedPart, Pipeline, Reference
+from ulmfit_style.tasks.report_parts import Groupings, ReportPart
+from ulmfit_style.tasks.splits import Splits
+from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 
 Feature = dict[str, Any]
 """What a model reads: one encoded text, or one window of a longer one."""
 
 Answer = dict[str, Any]
-"""What is told to the user about one row, as JSON values."""
-
+"""The answer to one row, as JSON values."""
 
 IGNORED = -100
 """The label of a token that is not learnt; torch's own."""
@@ -41,7 +40,7 @@ class Row:
     number: int
     """The line (csv, jsonl, txt), row (parquet) or question (json) in the file, from 1: what an error message names."""
     fields: Mapping[str, Any]
-    """What the row holds, by the names of `Task.columns`, whatever the columns are called in the file."""
+    """The row's values, by the names of `Task.columns`, whatever the columns are called in the file."""
 
     @property
     def place(self) -> str:
@@ -54,117 +53,15 @@ class Column:
     """Where a field of a task's rows is found in a file."""
 
     option: str
-    """What the user sets to name the column, for messages: "task.text"."""
+    """The option that names the column, for messages: "task.text"."""
     name: str | None
     """The column's name; None to find it."""
     known: Sequence[str] = ()
-    """The names that leave no doubt, in any case, where the user gives none."""
+    """The names by which it is found, in upper or lower case, where the user gives none."""
     hint: str = ""
     """What else may be wrong where none is found."""
     needed: bool = True
     """Whether rows without it are refused; else they lack the field."""
-
-
-class Architecture(NamedTuple):
-    """What a task has to know of a model's architecture."""
-
-    model_type: str
-    """What a checkpoint's config.json calls it, such as "bert"."""
-    kind: Literal["encoder", "decoder", "encoder-decoder"]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A linear model of a task, which results are held against."""
-
-    name: str
-    fit: Callable[[Any, Sequence[Any]], Callable[[Any], list[Answer]]]
-    """From features (rows, width) and targets to what answers the features of other rows."""
-
-
-@dataclass(frozen=True)
-class ExplainedPart:
-    """A part of an answer that can be explained."""
-
-    name: str
-    feature: int
-    """The number of the feature that it was read from."""
-    read: Callable[[torch.Tensor], torch.Tensor]
-    """From the logits of that feature, (batch, ...), to the one number that stands for it, (batch,)."""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """How often rows of one kind were answered as which, for a report."""
-
-    title: str
-    targets: Sequence[str]
-    predictions: Sequence[str]
-    counts: Sequence[Sequence[int]]
-    """By `targets`, and in each by `predictions`."""
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """Numbers that are right and those that were answered, for a report."""
-
-    title: str
-    targets: Sequence[float]
-    predictions: Sequence[float]
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A table, for a report."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-
-
-ReportPart = Matrix | Scatter | Listing
-
-Groupings = Mapping[str, Sequence[str] | Sequence[int]]
-"""Of what kind each row is, by the name of a distinction; numbers are told in ranges."""
-
-
-class Splits(Section):
-    """The files of labelled rows."""
-
-    train: str
-    """The training rows; validation and test rows are made of them where they have no file of their own."""
-    validation: str | None = None
-    """The rows that sweeps choose by."""
-    test: str | None = None
-    """The rows that are only scored. They never move."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_file(cls, value: Any) -> Any:
-        if not isinstance(value, (str, dict, Splits)):
-            raise ValueError("should be a file, or files by their splits: {train: a.csv, test: b.csv}")
-        unknown = [name for name in value if name not in cls.model_fields] if isinstance(value, dict) else []
-        if unknown:
-            there = f"(there are: {', '.join(cls.model_fields)})"
-            raise ValueError(f"there is no split '{unknown[0]}'{nearest(unknown[0], cls.model_fields)} {there}")
-        return {"train": value} if isinstance(value, str) else value
-
-    @model_serializer
-    def _as_given(self) -> str | dict[str, str]:
-        files = self.files()
-        return self.train if len(files) == 1 else files
-
-    def files(self) -> dict[str, str]:
-        """Return the file of each split that has one."""
-        return {split: path for split, path in self if path is not None}
-
-    def option(self, split: str) -> str:
-        """Return what the user sets to name the file of a split."""
-        return "task.path" if list(self.files()) == ["train"] else f"task.path.{split}"
-
-    def __str__(self) -> str:
-        files = [f"{split}: {path}" for split, path in self.files().items()]
-        return self.train if len(files) == 1 else f"{{{', '.join(files)}}}"
 
 
 class Task(Section, abc.ABC):
@@ -174,10 +71,16 @@ class Task(Section, abc.ABC):
     """The score that ranks models."""
     rankings: ClassVar[Sequence[str]] = ()
     """The other scores that a sweep can rank models by: of all these a higher one is better."""
+    answer_options: ClassVar[Sequence[str]] = ()
+    """The options that say how the model answers: they can be changed when it has been trained."""
+    is_single_label: ClassVar[bool] = False
+    """Whether each row has one class, so that texts of a class can be compared."""
+    scores_whole_texts: ClassVar[bool] = False
+    """Whether the head reads one vector for a whole text, so that there are several ways to pool it."""
     label_field: ClassVar[str | None] = None
     """The field of an answer that holds its label, or its labels; None for a task that does not choose labels."""
-    answer_options: ClassVar[Sequence[str]] = ()
-    """The options that say how the model answers: they can be others when it has been trained."""
+    pipeline: ClassVar[Pipeline | None] = None
+    """How transformers runs the models, unless their architecture says more; None: the Hub has no word for them."""
 
     # The data enter a fingerprint by the content of the rows that these options choose, not by the options.
     path: Annotated[Splits, Unhashed]
@@ -208,10 +111,11 @@ class Task(Section, abc.ABC):
 
     @field_validator("shots")
     @classmethod
-    def _one_sample(cls, shots: int | None, info: ValidationInfo) -> int | None:
-        total = info.data.get("train_samples")
-        if shots is not None and total is not None:
-            raise ValueError(f"goes without task.train_samples, which is {total} here; add task.train_samples=null")
+    def _without_train_samples(cls, shots: int | None, info: ValidationInfo) -> int | None:
+        train_samples = info.data.get("train_samples")
+        if shots is not None and train_samples is not None:
+            remedy = "add task.train_samples=null"
+            raise ValueError(f"goes without task.train_samples, which is {train_samples} here; {remedy}")
         return shots
 
     @property
@@ -227,19 +131,23 @@ class Task(Section, abc.ABC):
         """Return the task with other values for options that say how the model answers.
 
         Raises:
-            UserError: if an option says something else, or its value is wrong.
+            UserError: if there is no such option, or its value is wrong.
         """
         for name in options:
             if name not in self.answer_options:
-                there = f"(there are: {', '.join(self.answer_options)})" if self.answer_options else "(there are none)"
+                known = f"(there are: {', '.join(self.answer_options)})" if self.answer_options else "(there are none)"
                 problem = "is no option that says how the model answers"
-                raise UserError(f"predict.task.{name}: {problem}{nearest(name, self.answer_options)} {there}")
+                raise UserError(f"predict.task.{name}: {problem}{nearest(name, self.answer_options)} {known}")
         try:
             return type(self).model_validate({**self.model_dump(), **options})
         except ValidationError as error:
-            found = error.errors()[0]
-            problem = found["msg"].removeprefix("Input ")
-            raise UserError(f"predict.task.{found['loc'][-1]}={found['input']}: {problem}") from error
+            wrong = error.errors()[0]
+            problem = wrong["msg"].removeprefix("Input ")
+            raise UserError(f"predict.task.{wrong['loc'][-1]}={wrong['input']}: {problem}") from error
+
+    def streaming(self) -> Self:
+        """Return the task so that a single answer is printed while it is written; most tasks do not write."""
+        return self
 
     @abc.abstractmethod
     def auto_class(self, architecture: Architecture) -> str:
@@ -303,7 +211,7 @@ class Task(Section, abc.ABC):
         return None
 
     def remarks(self, rows: Sequence[Row]) -> list[str]:
-        """Return what is to be told of rows that are not used as they stand in their file."""
+        """Return what the user should know of rows that are not used as they stand in their file."""
         return []
 
     @abc.abstractmethod
@@ -318,31 +226,40 @@ class Task(Section, abc.ABC):
     def target(self, row: Row) -> Any:
         """Return the right answer of a row, as a JSON value."""
 
-    @abc.abstractmethod
     def row(self, *texts: str) -> Row:
         """Make an unlabelled row of the texts of one question.
 
         Raises:
             UserError: if their number is wrong.
         """
+        names = list(self.inputs())
+        if len(texts) != len(names):
+            expected = "one text" if len(names) == 1 else "a pair of texts"
+            raise UserError(f"this model answers {expected}; {len(texts)} texts were given")
+        return Row("text", 1, dict(zip(names, texts, strict=True)))
 
     def labels_of(self, row: Row) -> list[str]:
         """Return the classes that a row is an example of; empty for a task without classes."""
         return []
 
     def strata(self, rows: Sequence[Row]) -> list[str]:
-        """Return a name for each row: each split gets its share of the rows of each name."""
-        return [""] * len(rows)
+        """Return a name for each row: each split gets its share of the rows of each name.
 
-    @abc.abstractmethod
+        By default it is a row's rarest label; the more frequent ones even out.
+        """
+        labels = [self.labels_of(row) for row in rows]
+        counts = Counter(label for row_labels in labels for label in row_labels)
+        return [min(row_labels, key=lambda label: (counts[label], label), default="") for row_labels in labels]
+
     def classes(self, rows: Sequence[Row]) -> list[str]:
         """Return the labels that the model chooses from; empty for a task without classes."""
+        return in_order({label for row in rows for label in self.labels_of(row)})
 
     @abc.abstractmethod
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return what the model's config says of its head, such as `num_labels` and `problem_type`."""
 
-    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
+    def prepare_model(self, model: Model, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
         """Prepare a model before it is trained, such as fit a fresh head to the training rows; most tasks do not."""
 
     def row_weights(self, rows: Sequence[Row]) -> list[float]:
@@ -350,9 +267,7 @@ class Task(Section, abc.ABC):
         return [1.0] * len(rows)
 
     @abc.abstractmethod
-    def encode(
-        self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
-    ) -> list[Feature]:
+    def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
         """Turn a row into what the model reads; with `label2id`, each feature carries its `labels` too.
 
         `long` says of each feature whether its text is longer than `max_length`, and `long_target`, where the right
@@ -364,20 +279,23 @@ class Task(Section, abc.ABC):
         """
 
     @abc.abstractmethod
-    def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def loss(self, model: Module, batch: Batch) -> Tensor:
         """Return the loss summed over the batch's rows, each times its `weight` where it has one: a scalar."""
 
-    @abc.abstractmethod
-    def count(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return what the summed loss is divided by, over all batches of an optimizer step: a scalar."""
+    def count(self, batch: Batch) -> Tensor:
+        """Return what the summed loss is divided by, over all batches of an optimizer step: a scalar.
+
+        By default it is the number of rows.
+        """
+        import torch
+
+        return batch.get("weight", torch.ones(len(batch["labels"]))).sum()
 
     @abc.abstractmethod
-    def answer(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
-    ) -> list[Any]:
-        """Return what the model says of each feature of the batch, for `merge`."""
+    def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Any]:
+        """Return the model's output for each feature of the batch, for `merge`."""
 
-    def likelihoods(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[dict[str, float]]:
+    def likelihoods(self, model: Model, batch: Batch) -> list[dict[str, float]]:
         """Return what the model makes of the right answer of each feature, in numbers that add up over features.
 
         They are put beside the answer to be scored, where `scored_by` asks for them.
@@ -385,13 +303,13 @@ class Task(Section, abc.ABC):
         raise NotImplementedError
 
     @abc.abstractmethod
-    def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Any]) -> Answer:
-        """Return the answer to a row, from its features in their order and what the model says of each."""
+    def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Any]) -> Answer:
+        """Return the answer to a row, from its features in their order and the model's output for each."""
 
     def explained_parts(
         self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
     ) -> list[ExplainedPart]:
-        """Return what of an answer can be explained; by default nothing.
+        """Return the parts of an answer that can be explained; by default none.
 
         Args:
             features: Those of the row, each with the `offsets` of its tokens and the numbers of their `texts`.
@@ -404,11 +322,11 @@ class Task(Section, abc.ABC):
         return answer
 
     def baseline_answers(self, row: Row) -> dict[str, Answer]:
-        """Return answers to a row that nothing was trained for, by their names: what results are held against too."""
+        """Return answers to a row that nothing is trained for, by their names: results are compared with them too."""
         return {}
 
     def reference(self) -> Reference | None:
-        """Return the linear model that results are held against; None where the task has none."""
+        """Return the linear model that results are compared with; None where the task has none."""
         return None
 
     @abc.abstractmethod
@@ -417,8 +335,6 @@ class Task(Section, abc.ABC):
 
     def of_means(self, means: Array) -> Array:
         """Return `metric` from the means of the points over rows, (..., numbers) to (...); by default the first."""
-        from ulmfit_style.metrics.intervals import first
-
         return first(means)
 
     @abc.abstractmethod
@@ -427,8 +343,6 @@ class Task(Section, abc.ABC):
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
         """Return the 95 % bootstrap interval of each score; by default of `metric` alone, by its points."""
-        from ulmfit_style.metrics.intervals import interval
-
         return {self.metric: interval(self.points(answers, targets), self.of_means)}
 
     def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
@@ -439,7 +353,7 @@ class Task(Section, abc.ABC):
         return []
 
     def measure(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, Any]:
-        """Return what metrics.json tells of answers: rows, scores, and their intervals; `interval` is the metric's."""
+        """Return what metrics.json holds of answers: rows, scores, and their intervals; `interval` is the metric's."""
         intervals = self.intervals(answers, targets)
         return {
             "rows": len(targets),
@@ -451,36 +365,33 @@ class Task(Section, abc.ABC):
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Sequence[float]:
         """Return how wrong each answer is: 0 where it is right; by default 1 less the `metric` of the row alone."""
-        import numpy as np
-
         points = np.asarray(self.points(answers, targets), dtype=float).reshape(len(targets), -1)
-        wrong: list[float] = (1 - self.of_means(points)).tolist()
-        return wrong
+        errors: list[float] = (1 - self.of_means(points)).tolist()
+        return errors
 
     def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
-        """Return what is right and what was answered as people read it; `row` is None where it is not known."""
+        """Return the target and the answer as people read them; `row` is None where it is not known."""
         return spelled(target), spelled(self.returned(answer))
 
     def confidence(self, answer: Answer, target: Any) -> float | None:
-        """Return the probability that the model gives its answer, or the surest wrong part of it; None if it has none.
-
-        By default it is the `score` of the answer.
-        """
+        """Return the probability of an answer, or of its surest wrong part; by default its `score`, or None."""
         return answer.get("score")
 
     def calibration_pairs(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Return each probability that the model told, and whether what it told was so; empty where it tells none.
-
-        By default it is that of each whole answer.
-        """
-        told = zip(answers, targets, self.errors(answers, targets), strict=True)
-        found = ((self.confidence(answer, target), error) for answer, target, error in told)
-        return [(confidence, error <= 0) for confidence, error in found if confidence is not None]
+        """Return each probability that the model gives, and whether it is of something right."""
+        confidences = map(self.confidence, answers, targets)
+        pairs = zip(confidences, self.errors(answers, targets), strict=True)
+        return [(confidence, error <= 0) for confidence, error in pairs if confidence is not None]
 
     def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Groupings:
-        """Return by what kinds of rows a report tells the metric; by default none."""
+        """Return the groups of rows for which a report shows the metric; by default none."""
         return {}
 
     def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
         """Return what a report shows of answers beside their scores; by default nothing."""
         return []
+
+
+def in_order(labels: set[str]) -> list[str]:
+    """Sort labels: numbers as numbers, so that 10 stars do not stand between 1 and 2."""
+    return sorted(labels, key=int if all(map(str.isdecimal, labels)) else None)

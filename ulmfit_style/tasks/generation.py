@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from ulmfit_style.config.schema import Count
-from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import IGNORED, Answer, Architecture, Feature, Groupings, ReportPart, Row, Scatter, Task
-from ulmfit_style.tasks.text import plain
+from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Row, Task
+from ulmfit_style.tasks.models import Architecture
+from ulmfit_style.tasks.report_parts import Groupings, ReportPart, Scatter
+from ulmfit_style.tasks.text import text_problem
+from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig
+
 
 SLOT = "{text}"
 """Where the text stands in a prompt."""
@@ -113,41 +114,29 @@ class GenerationTask(Task, abc.ABC):
         """Return the right answer of a row."""
 
     def row_problem(self, row: Row) -> str | None:
-        for field in (*self.inputs(), *self.targets()):
-            if isinstance(row.fields[field], (list, dict)):
-                return f"the {field} is a {type(row.fields[field]).__name__}, and no text"
-            if not plain(row.fields[field]):
-                return f"the {field} is empty"
-        return None
+        problems = (text_problem(name, row.fields[name]) for name in (*self.inputs(), *self.targets()))
+        return next(filter(None, problems), None)
 
     def texts(self, row: Row) -> list[str]:
         return [self.source(row)]
 
-    def row(self, *texts: str) -> Row:
-        if len(texts) != 1:
-            raise UserError(f"this model answers one text; {len(texts)} texts were given")
-        return Row("text", 1, {next(iter(self.inputs())): texts[0]})
-
-    def classes(self, rows: Sequence[Row]) -> list[str]:
-        return []
-
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {}
 
-    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
+    def prepare_model(self, model: Model, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
         # It is saved with the model: transformers by itself writes the same answers.
         model.generation_config = self.settings(model, tokenizer)
 
-    def settings(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    def settings(self, model: Model, tokenizer: Tokenizer) -> GenerationConfig:
         """Return how the model writes: the options, and the special tokens that its checkpoint tells."""
         from transformers import GenerationConfig
 
-        told = {name: getattr(model.generation_config, name) for name in KEPT}
-        own = {name: getattr(model.config, name, None) if value is None else value for name, value in told.items()}
+        kept = {name: getattr(model.generation_config, name) for name in KEPT}
+        kept = {name: getattr(model.config, name, None) if value is None else value for name, value in kept.items()}
         drawn = {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0} if self.temperature else {}
         beams = {"num_beams": self.num_beams, "length_penalty": self.length_penalty} if self.num_beams > 1 else {}
         return GenerationConfig(
-            **own,
+            **kept,
             **drawn,
             **beams,
             pad_token_id=tokenizer.pad_token_id,
@@ -158,16 +147,14 @@ class GenerationTask(Task, abc.ABC):
             no_repeat_ngram_size=self.no_repeat_ngram_size,
         )
 
-    def encode(
-        self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
-    ) -> list[Feature]:
+    def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
         ids, long, blanks = self.read(row, tokenizer, max_length)
         feature: Feature = {"input_ids": ids, "long": long}
         if label2id is not None:
             feature |= self._learnt(blanks + self.written(row, tokenizer), tokenizer, ids)
         return [{**feature, "attention_mask": [1] * len(feature["input_ids"])}]
 
-    def read(self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[list[int], bool, str]:
+    def read(self, row: Row, tokenizer: Tokenizer, max_length: int) -> tuple[list[int], bool, str]:
         """Return the tokens that the model reads, whether the text is longer, and blanks that begin the answer.
 
         Blanks at the end of a prompt belong to the first word after it, as byte-level tokenizers have it. A text that
@@ -186,34 +173,34 @@ class GenerationTask(Task, abc.ABC):
             ids = [*ids_of(tokenizer, text)[: max(0, room - len(last))], *last][-room:]
         return [*first, *ids] or [end_of(tokenizer)], long, blanks
 
-    def written(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
+    def written(self, row: Row, tokenizer: Tokenizer) -> str:
         """Return the right answer as it is learnt."""
         return self.target(row)
 
-    def _learnt(self, text: str, tokenizer: PreTrainedTokenizerBase, read: list[int]) -> Feature:
+    def _learnt(self, text: str, tokenizer: Tokenizer, read: list[int]) -> Feature:
         """Return the part of a feature that the right answer is, after the tokens that are read."""
         if self._causal:
             ids = ids_of(tokenizer, text)
             long = len(ids) >= self.max_target_length
             ids = [*ids[: self.max_target_length - 1], end_of(tokenizer)]
-            own: Feature = {"input_ids": read + ids, "labels": [IGNORED] * len(read) + ids}
+            feature: Feature = {"input_ids": read + ids, "labels": [IGNORED] * len(read) + ids}
         else:
             ids, long = _cut(tokenizer, self.max_target_length, text_target=text)
-            own = {"labels": ids}
+            feature = {"labels": ids}
         kept = str(tokenizer.decode(ids, skip_special_tokens=True)) if long else text
-        return {**own, "long_target": long, "bytes": len(kept.strip().encode())}
+        return {**feature, "long_target": long, "bytes": len(kept.strip().encode())}
 
-    def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def loss(self, model: Module, batch: Batch) -> Tensor:
         from torch.nn.functional import cross_entropy
 
         logits, labels, rows = self._logits(model, batch)
         losses = cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         return (losses * batch["weight"][rows]).sum() if "weight" in batch else losses.sum()
 
-    def count(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def count(self, batch: Batch) -> Tensor:
         return (batch["labels"].ne(IGNORED).sum(dim=1) * batch.get("weight", 1)).sum()
 
-    def likelihoods(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> list[dict[str, float]]:
+    def likelihoods(self, model: Model, batch: Batch) -> list[dict[str, float]]:
         """Return of each feature the loss of its right answer in `nats`, its `tokens`, those that are `hits`, `bytes`.
 
         A hit is a token that is the likeliest after the right ones before it.
@@ -226,13 +213,11 @@ class GenerationTask(Task, abc.ABC):
         sums = torch.zeros(len(batch["labels"]), 2, device=logits.device).index_add(0, rows, numbers).tolist()
         tokens = rows.bincount(minlength=len(sums)).tolist()
         return [
-            {"nats": nats, "tokens": own, "hits": int(hits), "bytes": size}
-            for (nats, hits), own, size in zip(sums, tokens, batch["bytes"].tolist(), strict=True)
+            {"nats": nats, "tokens": count, "hits": int(hits), "bytes": size}
+            for (nats, hits), count, size in zip(sums, tokens, batch["bytes"].tolist(), strict=True)
         ]
 
-    def _logits(
-        self, model: nn.Module, batch: Mapping[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _logits(self, model: Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the logits of the tokens to learn, (tokens, vocabulary), these tokens, and the row of each."""
         from accelerate.utils import extract_model_from_parallel
 
@@ -242,23 +227,21 @@ class GenerationTask(Task, abc.ABC):
             # A model with positions of its own, such as GPT-2, counts them from the first column.
             ids, mask, labels = _aside(batch["attention_mask"], batch["input_ids"], batch["labels"], left=False)
             labels = labels.roll(-1, dims=1)  # the first token of a row, which comes last then, is never learnt
-            there = labels.ne(IGNORED)
-            with logits_at(model, there):
+            learnt = labels.ne(IGNORED)
+            with logits_at(model, learnt):
                 logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         else:
             labels, inner = batch["labels"], extract_model_from_parallel(model)
-            there = labels.ne(IGNORED)
+            learnt = labels.ne(IGNORED)
             logits = model(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],
                 decoder_input_ids=inner.prepare_decoder_input_ids_from_labels(labels=labels),
                 use_cache=False,
-            ).logits[there]
-        return logits.float(), labels[there], there.nonzero()[:, 0]
+            ).logits[learnt]
+        return logits.float(), labels[learnt], learnt.nonzero()[:, 0]
 
-    def answer(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
-    ) -> list[Answer]:
+    def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Answer]:
         import torch
         from transformers import TextStreamer
 
@@ -283,8 +266,8 @@ class GenerationTask(Task, abc.ABC):
         )
         return [{self.answer_field: text.strip()} for text in texts]
 
-    def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Any]) -> Answer:
-        answer: Answer = said[0]
+    def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Any]) -> Answer:
+        answer: Answer = outputs[0]
         return answer
 
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
@@ -293,8 +276,7 @@ class GenerationTask(Task, abc.ABC):
         `loss` is in nats a token, `perplexity` its exponential; `bits_per_byte` compares models of other tokenizers;
         `token_accuracy` is the share of the tokens that are the likeliest after the right ones before them.
         """
-        told = all(self.answer_field in answer for answer in answers)
-        scores = self.text_scores([answer[self.answer_field] for answer in answers], targets) if told else {}
+        scores = self.text_scores(self.written_in(answers), targets) if self._has_texts(answers) else {}
         if all("nats" in answer for answer in answers):
             nats, tokens, hits, size = (
                 sum(answer[name] for answer in answers) for name in ("nats", "tokens", "hits", "bytes")
@@ -310,44 +292,54 @@ class GenerationTask(Task, abc.ABC):
         return {"words of the right text": [len(str(target).split()) for target in targets]}
 
     def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
-        """Return the lengths in words: a model that writes too much, or stops too soon, is seen by them."""
-        if any(self.answer_field not in answer for answer in answers):
+        """Return the lengths in words: they show a model that writes too much, or stops too soon."""
+        if not self._has_texts(answers):
             return []
-        right, ours = (
-            [len(text.split()) for text in side] for side in (targets, [a[self.answer_field] for a in answers])
-        )
-        return [Scatter("Words of what was written, beside those of the right text", right, ours)]
+        lengths = ([len(text.split()) for text in side] for side in (targets, self.written_in(answers)))
+        return [Scatter("Words of what was written, beside those of the right text", *lengths)]
 
-    @abc.abstractmethod
+    def _has_texts(self, answers: Sequence[Answer]) -> bool:
+        """Tell whether texts were written; documents are scored by their likelihood alone."""
+        return all(self.answer_field in answer for answer in answers)
+
+    def written_in(self, answers: Sequence[Answer]) -> list[str]:
+        """Return the texts of answers."""
+        return [answer[self.answer_field] for answer in answers]
+
     def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
-        """Return the scores of texts that were written, `metric` among them."""
+        """Return the scores of texts that were written; by default ROUGE."""
+        from ulmfit_style.metrics import generation
 
-    @abc.abstractmethod
+        return {name: sum(values) / len(values) for name, values in generation.rouge(written, targets).items()}
+
     def signatures(self) -> dict[str, str]:
-        """Return what tells exactly how the scores are computed, by their names."""
+        """Return how exactly the scores are computed, by their names."""
+        from ulmfit_style.metrics import generation
+
+        return {"rouge": generation.ROUGE_SIGNATURE}
 
     def measure(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, Any]:
         return {**super().measure(answers, targets), "signatures": self.signatures()}
 
 
-def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the tokens of a text, without special ones around it."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 
-def first_of(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def first_of(tokenizer: Tokenizer) -> list[int]:
     """Return the token that the tokenizer puts before every text; none where it puts none."""
     bos = tokenizer.bos_token_id
     return [bos] if bos in tokenizer("")["input_ids"][:1] else []
 
 
-def end_of(tokenizer: PreTrainedTokenizerBase) -> int:
+def end_of(tokenizer: Tokenizer) -> int:
     """Return the token that ends every text; BERT's tokenizers separate texts instead."""
     return int(tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id)
 
 
-def _cut(tokenizer: PreTrainedTokenizerBase, room: int, **text: str) -> tuple[list[int], bool]:
+def _cut(tokenizer: Tokenizer, room: int, **text: str) -> tuple[list[int], bool]:
     """Return the tokens of a text with special ones, cut at its end where there is no room, and whether it was cut."""
     ids: list[int] = tokenizer(**text, verbose=False)["input_ids"]
     if len(ids) <= room:
@@ -355,7 +347,7 @@ def _cut(tokenizer: PreTrainedTokenizerBase, room: int, **text: str) -> tuple[li
     return tokenizer(**text, truncation=True, max_length=room)["input_ids"], True
 
 
-def _aside(mask: torch.Tensor, *tensors: torch.Tensor, left: bool) -> list[torch.Tensor]:
+def _aside(mask: Tensor, *tensors: Tensor, left: bool) -> list[Tensor]:
     """Return tensors (batch, length) with their padding on one side, and the mask after the first of them."""
     order = mask.argsort(dim=1, descending=not left, stable=True)
     first, *others = (tensor.gather(1, order) for tensor in tensors)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+from ulmfit_style.tasks.types import Module, Tensor
 
 
 @contextmanager
-def logits_at(model: nn.Module, positions: torch.Tensor) -> Iterator[None]:
+def logits_at(model: Module, positions: Tensor) -> Iterator[None]:
     """Let a language model compute logits at the chosen positions only: (chosen, vocabulary).
 
     The vocabulary is by far the widest layer of a small model; masked language modelling needs one position in seven,
@@ -24,7 +22,7 @@ def logits_at(model: nn.Module, positions: torch.Tensor) -> Iterator[None]:
 
     inner = extract_model_from_parallel(model)
 
-    def select(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def select(module: Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         whole = isinstance(args[0], torch.Tensor) and args[0].shape[:2] == positions.shape and args[0].dim() == 3
         return (args[0][positions], *args[1:]) if whole else None
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
+from typing import Annotated, Any, ClassVar, final
 
 from pydantic import Field
 
 from ulmfit_style.config.schema import Unhashed
-from ulmfit_style.tasks.base import Answer, Groupings, Reference, Row
-from ulmfit_style.tasks.text import LabelTask, Scores, in_order, plain
-
-if TYPE_CHECKING:
-    import torch
-
-    from ulmfit_style.metrics.intervals import Array, Points
+from ulmfit_style.metrics.intervals import Array, Points, ratio
+from ulmfit_style.tasks.base import Answer, Row, in_order
+from ulmfit_style.tasks.models import Reference
+from ulmfit_style.tasks.report_parts import Groupings
+from ulmfit_style.tasks.text import LabelTask, Scores, plain
+from ulmfit_style.tasks.types import Tensor
 
 THRESHOLD = 0.5
 """The probability from which on a label is given."""
@@ -66,31 +65,24 @@ class MultiLabelClassification(LabelTask):
     def labels_of(self, row: Row) -> list[str]:
         return self.target(row)
 
-    def strata(self, rows: Sequence[Row]) -> list[str]:
-        # Each split gets its share of a row's rarest label; the more frequent ones even out.
-        counts = Counter(label for row in rows for label in self.target(row))
-        return [min(self.target(row), key=lambda label: (counts[label], label), default="") for row in rows]
-
     def encoded(self, target: Sequence[str], label2id: Mapping[str, int]) -> list[float]:
         return [float(label in target) for label in label2id]
 
-    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         # Summed over the labels: a row counts once, as with one class a row, however many labels there are.
         return binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(dim=-1)
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
 
     def chosen(self, scores: Scores) -> list[str]:
         return [label for label, score in scores.items() if score >= THRESHOLD]
 
     def answer_from(self, scores: Scores) -> Answer:
-        return {
-            "labels": self.chosen(scores),
-            "scores": {label: round(score, 6) for label, score in scores.items()},
-        }
+        rounded = {label: round(score, 6) for label, score in scores.items()}
+        return {"labels": self.chosen(scores), "scores": rounded}
 
     def reference(self) -> Reference:
         return Reference("logistic regression", _one_regression_a_label)
@@ -98,11 +90,9 @@ class MultiLabelClassification(LabelTask):
     def points(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Points:
         """Return the two sums that the micro F1 is the ratio of."""
         pairs = [(set(answer["labels"]), set(target)) for answer, target in zip(answers, targets, strict=True)]
-        return [(2 * len(ours & right), len(ours) + len(right)) for ours, right in pairs]
+        return [(2 * len(labels & target), len(labels) + len(target)) for labels, target in pairs]
 
     def of_means(self, means: Array) -> Array:
-        from ulmfit_style.metrics.intervals import ratio
-
         return ratio(means)
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Sequence[float]:
@@ -114,9 +104,7 @@ class MultiLabelClassification(LabelTask):
 
     def confidence(self, answer: Answer, target: Sequence[str]) -> float | None:
         wrong = set(answer["labels"]) ^ set(target)
-        return max(
-            (abs(score - (name in target)) for name, score in answer["scores"].items() if name in wrong), default=0
-        )
+        return max((abs(answer["scores"][label] - (label in target)) for label in wrong), default=0)
 
     def calibration_pairs(
         self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]

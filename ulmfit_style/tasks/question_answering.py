@@ -5,24 +5,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
+from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
 from pydantic import Field
 
 from ulmfit_style.config.schema import Count, Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import Answer, Architecture, Column, Feature, Groupings, Matrix, ReportPart, Row, Task
+from ulmfit_style.metrics.intervals import Array, Points
+from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task
+from ulmfit_style.tasks.models import Architecture, Pipeline
+from ulmfit_style.tasks.report_parts import Groupings, Matrix, ReportPart
 from ulmfit_style.tasks.tagging import Range, trimmed
 from ulmfit_style.tasks.text import plain
-from ulmfit_style.tasks.windows import windows
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from ulmfit_style.metrics.intervals import Array, Points
+from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
+from ulmfit_style.tasks.windows import learnable, pieces_of, windows
 
 QUESTION_COLUMNS = ("question", "질문")
 CONTEXT_COLUMNS = ("context", "passage", "paragraph", "지문", "본문")
@@ -33,7 +30,7 @@ START_COLUMNS = ("answer_start", "answer_starts")
 ANSWERED, UNANSWERABLE = "answer", "no answer"
 """The classes of questions."""
 
-WHOLE = re.compile(r"\d+(\.0)?")
+WHOLE_NUMBER = re.compile(r"\d+(\.0)?")
 """The place of a character, also as pandas writes a column where some are missing."""
 
 LONGEST_QUESTION = 0.75
@@ -47,6 +44,7 @@ class QuestionAnswering(Task):
     metric: ClassVar[str] = "f1"
     rankings: ClassVar[Sequence[str]] = ("exact_match",)
     answer_options: ClassVar[Sequence[str]] = ("overlap", "n_best", "max_answer_length", "null_threshold")
+    pipeline: ClassVar[Pipeline] = Pipeline("question-answering", exists=False)
 
     question: Annotated[str | None, Unhashed] = None
     """The column of the question; null: found by its name."""
@@ -145,19 +143,17 @@ class QuestionAnswering(Task):
     def labels_of(self, row: Row) -> list[str]:
         return [ANSWERED if _given(row) else UNANSWERABLE]
 
-    def classes(self, rows: Sequence[Row]) -> list[str]:
-        return sorted({label for row in rows for label in self.labels_of(row)})
+    def strata(self, rows: Sequence[Row]) -> list[str]:
+        return [""] * len(rows)  # articles and contexts stay whole, whatever their questions
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {"num_labels": 2}
 
-    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
+    def prepare_model(self, model: Model, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
         # Kept in config.json: windows without the answer say "none" too, but that the context has none is not learnt.
         model.config.unanswerable = UNANSWERABLE in self.classes(rows)
 
-    def encode(
-        self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
-    ) -> list[Feature]:
+    def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
         question, context = self.texts(row)
         taken = len(tokenizer(question, add_special_tokens=False)["input_ids"])
         if taken > LONGEST_QUESTION * max_length:
@@ -169,61 +165,53 @@ class QuestionAnswering(Task):
             feature["none"] = ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0
         return features if label2id is None else list(_taught(context, _given(row) or [], features))
 
-    def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def loss(self, model: Module, batch: Batch) -> Tensor:
         from torch.nn.functional import cross_entropy
 
         inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weight")}
-        found, padding = model(**inputs), batch["attention_mask"].eq(0)
+        output, padding = model(**inputs), batch["attention_mask"].eq(0)
         first = batch["attention_mask"].argmax(dim=1)  # where the padding is on the left, all places are shifted
-        losses = [
-            # The padding is no choice, or the loss would depend on how rows are put together.
-            cross_entropy(logits.float().masked_fill(padding, -float("inf")), first + place, reduction="none")
-            for logits, place in zip((found.start_logits, found.end_logits), batch["labels"].T, strict=True)
-        ]
-        return ((losses[0] + losses[1]) / 2 * batch.get("weight", 1)).sum()
-
-    def count(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        import torch
-
-        return batch.get("weight", torch.ones(len(batch["labels"]))).sum()
-
-    def answer(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
-    ) -> list[Any]:
-        """Return of each feature the logits of its tokens, (length,) each, and whether the model may tell no answer."""
-        found, there = model(**batch), batch["attention_mask"].bool().cpu().numpy()
-        starts, ends = (logits.float().cpu().numpy() for logits in (found.start_logits, found.end_logits))
-        may_be_none = getattr(model.config, "unanswerable", False)
-        return [(start[own], end[own], may_be_none) for start, end, own in zip(starts, ends, there, strict=True)]
-
-    def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Any]) -> Answer:
-        context = self.texts(row)[1]
-        pieces = _pieces(context, features)
-        scores = self._scores(pieces, features, said)
-        none = min(
-            (float(start[own["none"]] + end[own["none"]]) for own, (start, end, _) in zip(features, said, strict=True)),
-            default=0.0,
+        starts, ends = (
+            # The padding is no choice, or the loss would depend on which rows share a batch.
+            cross_entropy(logits.float().masked_fill(padding, -float("inf")), first + places, reduction="none")
+            for logits, places in zip((output.start_logits, output.end_logits), batch["labels"].T, strict=True)
         )
-        none = none if any(may_be_none for *_, may_be_none in said) else -np.inf
-        found: dict[Range, float] = {}
+        return ((starts + ends) / 2 * batch.get("weight", 1)).sum()
+
+    def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Any]:
+        """Return of each feature the logits of its tokens, (length,) each, and whether none may be the answer."""
+        output, masks = model(**batch), batch["attention_mask"].bool().cpu().numpy()
+        starts, ends = (logits.float().cpu().numpy() for logits in (output.start_logits, output.end_logits))
+        may_be_none = getattr(model.config, "unanswerable", False)
+        return [(start[mask], end[mask], may_be_none) for start, end, mask in zip(starts, ends, masks, strict=True)]
+
+    def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Any]) -> Answer:
+        context = self.texts(row)[1]
+        pieces = pieces_of(context, features)
+        scores = self._scores(pieces, features, outputs)
+        none = -np.inf
+        if any(may_be_none for *_, may_be_none in outputs):
+            places = [feature["none"] for feature in features]
+            none = min(float(start[at] + end[at]) for at, (start, end, _) in zip(places, outputs, strict=True))
+        spans: dict[Range, float] = {}
         for place in np.argsort(-scores, axis=None, kind="stable"):
             first, more = divmod(int(place), self.max_answer_length)
-            if len(found) == self.n_best or scores[first, more] == -np.inf:
+            if len(spans) == self.n_best or scores[first, more] == -np.inf:
                 break
-            found.setdefault((pieces[first][0], pieces[first + more][1]), float(scores[first, more]))
-        best = max(found.values(), default=-np.inf)
+            spans.setdefault((pieces[first][0], pieces[first + more][1]), float(scores[first, more]))
+        best = max(spans.values(), default=-np.inf)
         total = np.logaddexp(np.logaddexp.reduce(scores, axis=None), none)
 
-        def told(span: Range, score: float) -> Answer:
+        def answer(span: Range, score: float) -> Answer:
             start, end = span
             probability = float(np.exp(score - total)) if score > -np.inf else 0.0
             return {"answer": context[start:end], "score": round(probability, 6), "start": start, "end": end}
 
-        candidates = [*found.items(), *([((0, 0), none)] if none > -np.inf or not found else [])]
+        candidates = [*spans.items(), *([((0, 0), none)] if none > -np.inf or not spans else [])]
         candidates.sort(key=lambda candidate: -candidate[1])
-        chosen = ((0, 0), none) if not found or none > best + self.null_threshold else next(iter(found.items()))
-        more_told = {"candidates": [told(*one) for one in candidates[: self.n_best]]} if self.n_best > 1 else {}
-        return {**told(*chosen), **more_told}
+        chosen = ((0, 0), none) if not spans or none > best + self.null_threshold else next(iter(spans.items()))
+        several = {"candidates": [answer(*candidate) for candidate in candidates[: self.n_best]]}
+        return {**answer(*chosen), **(several if self.n_best > 1 else {})}
 
     def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
         from ulmfit_style.metrics import squad
@@ -252,19 +240,19 @@ class QuestionAnswering(Task):
             return []
         names = (ANSWERED, UNANSWERABLE)
         pairs = Counter(
-            (not target["text"], not answer["answer"]) for answer, target in zip(answers, targets, strict=True)
+            (bool(target["text"]), bool(answer["answer"])) for answer, target in zip(answers, targets, strict=True)
         )
-        counts = [[pairs[right, ours] for ours in (False, True)] for right in (False, True)]
+        counts = [[pairs[target, answer] for answer in (True, False)] for target in (True, False)]
         return [Matrix("Whether there is an answer", names, names, counts)]
 
-    def _scores(self, pieces: Sequence[Range], features: Sequence[Feature], said: Sequence[Any]) -> Array:
+    def _scores(self, pieces: Sequence[Range], features: Sequence[Feature], outputs: Sequence[Any]) -> Array:
         """Return the score of every stretch of tokens, (tokens, max_answer_length), by its first and its other tokens.
 
         It is the sum of two logits, and the highest where several windows hold the stretch.
         """
         scores = np.full((len(pieces), self.max_answer_length), -np.inf)
         blank = np.array([start == end for start, end in pieces], dtype=bool)
-        for first, feature, (start, end, _) in zip(_firsts(features), features, said, strict=True):
+        for first, feature, (start, end, _) in zip(_firsts(features), features, outputs, strict=True):
             inside = slice(*feature["inside"])
             count = inside.stop - inside.start
             starts, ends = (np.where(blank[first : first + count], -np.inf, logits[inside]) for logits in (start, end))
@@ -280,19 +268,14 @@ def _given(row: Row) -> list[tuple[Any, int]] | None:
     start: Any = row.fields.get("answer_start")
     if isinstance(value, dict):
         value, start = value.get("text"), value.get("answer_start")
-    elif isinstance(value, list) and all(isinstance(one, dict) for one in value):
-        value, start = [one.get("text") for one in value], [one.get("answer_start") for one in value]
+    elif isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
+        value, start = [answer.get("text") for answer in value], [answer.get("answer_start") for answer in value]
     elif not isinstance(value, list) and not plain(value):
         return []
-    texts, starts = (one if isinstance(one, list) else [one] for one in (value, start))
-    if len(texts) != len(starts) or not all(WHOLE.fullmatch(str(one)) for one in starts):
+    texts, starts = (cell if isinstance(cell, list) else [cell] for cell in (value, start))
+    if len(texts) != len(starts) or not all(WHOLE_NUMBER.fullmatch(str(number)) for number in starts):
         return None
-    return [(text, int(float(one))) for text, one in zip(texts, starts, strict=True)]
-
-
-def _pieces(context: str, features: Sequence[Feature]) -> list[Range]:
-    """Return where each token of a context is, whichever window it belongs to, without blanks at its ends."""
-    return [trimmed(context, piece) for feature in features for piece in feature["offsets"][slice(*feature["own"])]]
+    return [(text, int(float(number))) for text, number in zip(texts, starts, strict=True)]
 
 
 def _firsts(features: Sequence[Feature]) -> Iterator[int]:
@@ -311,18 +294,16 @@ def _taught(context: str, given: Sequence[tuple[str, int]], features: Sequence[F
     held: list[int] = []
     for text, start in given[:1]:
         first, last = trimmed(context, (start, start + len(text)))
-        pieces = enumerate(_pieces(context, features))
+        pieces = enumerate(pieces_of(context, features))
         held = [place for place, piece in pieces if piece[0] < piece[1] and piece[0] < last and piece[1] > first]
     labels = []
     for first, feature in zip(_firsts(features), features, strict=True):
         begin, end = feature["inside"]
         whole = bool(held) and first <= held[0] and held[-1] < first + end - begin
         labels.append([begin + place - first for place in (held[0], held[-1])] if whole else [feature["none"]] * 2)
-    if given and not any(own != [feature["none"]] * 2 for own, feature in zip(labels, features, strict=True)):
+    if given and all(places == [feature["none"]] * 2 for places, feature in zip(labels, features, strict=True)):
         return
-    unread = ("offsets", "texts", "inside", "own", "none")
-    for own, feature in zip(labels, features, strict=True):
-        yield {**{name: value for name, value in feature.items() if name not in unread}, "labels": own}
+    yield from map(learnable, features, labels)
 
 
 def _sides(answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[list[str], list[list[str]]]:

@@ -5,24 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
+from typing import Annotated, Any, ClassVar, final
 
 from ulmfit_style.config.schema import Unhashed
+from ulmfit_style.metrics.intervals import Points, interval
 from ulmfit_style.tasks.base import Answer, Column, Row
 from ulmfit_style.tasks.generation import GenerationTask
+from ulmfit_style.tasks.models import Pipeline
 from ulmfit_style.tasks.text import plain
-
-if TYPE_CHECKING:
-    from ulmfit_style.metrics.intervals import Points
 
 DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "content", "body", "source", "본문", "문서")
 SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "synopsis", "tldr", "target", "요약")
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。\uff01\uff1f])")
 
-
 LEADS = {"the first sentence": 1, "the first three sentences": 3}
-"""The beginnings of a document that summaries are held against."""
+"""The beginnings of a document that summaries are compared with."""
 
 
 @final
@@ -30,6 +28,7 @@ class Summarization(GenerationTask):
     """Rows of a document and its summary."""
 
     metric: ClassVar[str] = "rougeL"
+    pipeline: ClassVar[Pipeline] = Pipeline("summarization", exists=False)
     answer_field: ClassVar[str] = "summary_text"
     default_prompt: ClassVar[str] = "{text}\n\nTL;DR: "
 
@@ -42,12 +41,12 @@ class Summarization(GenerationTask):
     def inputs(self) -> dict[str, Column]:
         return {"text": Column("task.text", self.text, DOCUMENT_COLUMNS)}
 
-    def targets(self) -> dict[str, Column]:
-        return {"summary": Column("task.summary", self.summary, SUMMARY_COLUMNS)}
-
     @classmethod
     def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
         return {} if columns.keys() & {"summary", "highlights"} and columns.keys() & set(DOCUMENT_COLUMNS) else None
+
+    def targets(self) -> dict[str, Column]:
+        return {"summary": Column("task.summary", self.summary, SUMMARY_COLUMNS)}
 
     def row_problem(self, row: Row) -> str | None:
         sentences = row.fields["text"]
@@ -66,24 +65,13 @@ class Summarization(GenerationTask):
         sentences = SENTENCE_END.split(self.source(row))
         return {name: {self.answer_field: " ".join(sentences[:count])} for name, count in LEADS.items()}
 
-    def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
-        from ulmfit_style.metrics import generation
-
-        return {name: sum(values) / len(values) for name, values in generation.rouge(written, targets).items()}
-
-    def signatures(self) -> dict[str, str]:
-        from ulmfit_style.metrics import generation
-
-        return {"rouge": generation.ROUGE_SIGNATURE}
-
     def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         from ulmfit_style.metrics import generation
 
-        return generation.rouge([answer[self.answer_field] for answer in answers], targets)[self.metric]
+        return generation.rouge(self.written_in(answers), targets)[self.metric]
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[str]) -> dict[str, tuple[float, float]]:
         from ulmfit_style.metrics import generation
-        from ulmfit_style.metrics.intervals import interval
 
-        found = generation.rouge([answer[self.answer_field] for answer in answers], targets)
-        return {name: interval(values) for name, values in found.items()}
+        scores = generation.rouge(self.written_in(answers), targets)
+        return {name: interval(values) for name, values in scores.items()}

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from ulmfit_style.config.schema import Unhashed
-from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import Answer, Architecture, Column, ExplainedPart, Feature, Row, Task
+from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task
+from ulmfit_style.tasks.models import Architecture, ExplainedPart, Pipeline
+from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BatchEncoding
+
 
 Scores = Mapping[str, float]
 """A number from 0 to 1 for each label."""
@@ -27,14 +27,16 @@ TEXT_COLUMNS = (
     *("text", "review", "sentence", "content", "body", "document", "comment", "message", "tweet", "utterance"),
     *("텍스트", "리뷰", "문장", "내용", "본문"),
 )
-"""Names of columns that are surely the text."""
+"""Names of columns that hold the text wherever they stand."""
 
 
 class TextTask(Task, abc.ABC):
-    """Rows of a text, or a pair of texts, and what is to be told of it."""
+    """Rows of a text, or a pair of texts, and what a model answers to the whole."""
 
+    scores_whole_texts: ClassVar[bool] = True
+    pipeline: ClassVar[Pipeline | None] = Pipeline("text-classification")
     label_columns: ClassVar[Sequence[str]]
-    """Names of columns that are surely the right answer."""
+    """Names of columns that hold the right answer wherever they stand."""
 
     text: Annotated[str | None, Unhashed] = None
     """The column of the text; null: found by its name (text, review, sentence ...)."""
@@ -57,10 +59,10 @@ class TextTask(Task, abc.ABC):
         return value
 
     def determinants(self) -> dict[str, Any]:
-        """Return the fields that determine a result; of windows nothing where none are made."""
-        without = {"head": {"long_documents", "overlap", "window_scores"}, "head_tail": {"overlap", "window_scores"}}
-        unused = without.get(self.long_documents, set())
-        return {name: value for name, value in super().determinants().items() if name not in unused}
+        """Return the fields that determine a result, without those of windows where none are made."""
+        unused = {"head": ("long_documents", "overlap", "window_scores"), "head_tail": ("overlap", "window_scores")}
+        without = unused.get(self.long_documents, ())
+        return {name: value for name, value in super().determinants().items() if name not in without}
 
     @property
     def long_texts(self) -> str:
@@ -77,13 +79,8 @@ class TextTask(Task, abc.ABC):
         return {"label": Column("task.label", self.label, self.label_columns)}
 
     def row_problem(self, row: Row) -> str | None:
-        for name in self.inputs():
-            value = row.fields[name]
-            if isinstance(value, (list, dict)):
-                return f"the {name} is a {type(value).__name__}, and no text"
-            if not plain(value):
-                return f"the {name} is empty"
-        return self.label_problem(row)
+        problems = (text_problem(name, row.fields[name]) for name in self.inputs())
+        return next(filter(None, problems), None) or self.label_problem(row)
 
     @abc.abstractmethod
     def label_problem(self, row: Row) -> str | None:
@@ -92,16 +89,7 @@ class TextTask(Task, abc.ABC):
     def texts(self, row: Row) -> list[str]:
         return ["" if row.fields[name] is None else str(row.fields[name]) for name in self.inputs()]
 
-    def row(self, *texts: str) -> Row:
-        names = list(self.inputs())
-        if len(texts) != len(names):
-            wanted = "a pair of texts" if len(names) == 2 else "one text"
-            raise UserError(f"this model answers {wanted}; {len(texts)} texts were given")
-        return Row("text", 1, dict(zip(names, texts, strict=True)))
-
-    def encode(
-        self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
-    ) -> list[Feature]:
+    def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
         encoded = tokenizer(
             *self.texts(row),
             truncation=True,
@@ -110,16 +98,18 @@ class TextTask(Task, abc.ABC):
             return_offsets_mapping=True,
         )
         # The first part is what truncation leaves; the others show that something was cut.
-        long, whole = len(encoded["input_ids"]) > 1, _columns(encoded, tokenizer)
-        pieces = [list(range(len(whole["input_ids"])))]
+        long, columns = len(encoded["input_ids"]) > 1, _columns(encoded, tokenizer)
+        pieces = [list(range(len(columns["input_ids"])))]
         if long and self.long_documents != "head":
-            whole = _columns(tokenizer([self.texts(row)[0]], return_offsets_mapping=True), tokenizer)
-            pieces = self._pieces(whole["texts"], max_length)
-        more: Feature = {"long": long}
+            columns = _columns(tokenizer([self.texts(row)[0]], return_offsets_mapping=True), tokenizer)
+            pieces = self._pieces(columns["texts"], max_length)
+        shared: Feature = {"long": long}
         if label2id is not None:
-            more |= {"labels": self.encoded(self.target(row), label2id), "weight": 1 / len(pieces)}
-            whole = {name: whole[name] for name in tokenizer.model_input_names if name in whole}
-        return [{name: [column[place] for place in piece] for name, column in whole.items()} | more for piece in pieces]
+            shared |= {"labels": self.encoded(self.target(row), label2id), "weight": 1 / len(pieces)}
+            columns = {name: columns[name] for name in tokenizer.model_input_names if name in columns}
+        return [
+            {name: [column[place] for place in piece] for name, column in columns.items()} | shared for piece in pieces
+        ]
 
     def _pieces(self, texts: Sequence[int | None], max_length: int) -> list[list[int]]:
         """Return the places of the tokens that are read together, each time with all special tokens.
@@ -139,29 +129,24 @@ class TextTask(Task, abc.ABC):
         return [sorted([*special, *piece]) for piece in pieces]
 
     @abc.abstractmethod
-    def encoded(self, target: Any, label2id: Mapping[str, int]) -> Any:
+    def encoded(self, target: Any, label2id: Label2id) -> Any:
         """Return the right answer as the loss takes it."""
 
-    def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def loss(self, model: Module, batch: Batch) -> Tensor:
         inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weight")}
         losses = self.losses(model(**inputs).logits.float(), batch["labels"])
         return (losses * batch.get("weight", 1)).sum()
 
     @abc.abstractmethod
-    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of each row, (batch,), from logits (batch, outputs)."""
-
-    def count(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        import torch
-
-        return batch.get("weight", torch.ones(len(batch["labels"]))).sum()
 
 
 class LabelTask(TextTask, abc.ABC):
-    """Rows of a text, or a pair of texts, and names that are chosen from a set: one, or several."""
+    """Rows of a text, or a pair of texts, and labels of a set: one, or several."""
 
     problem_type: ClassVar[str]
-    """What transformers calls it; its pipelines go by that."""
+    """What transformers calls the task; its pipelines go by that."""
     label_field: ClassVar[str]
     """Where an answer holds what is chosen: `label` or `labels`."""
     answer_options: ClassVar[Sequence[str]] = ("long_documents", "overlap", "window_scores")
@@ -169,9 +154,6 @@ class LabelTask(TextTask, abc.ABC):
     window_scores: Literal["mean", "max", "vote"] = "mean"
     """How the windows of a text answer together. mean: by the mean of their probabilities; max: each label has its
     highest; vote: each has the share of the windows that would choose it."""
-
-    def classes(self, rows: Sequence[Row]) -> list[str]:
-        return in_order({label for row in rows for label in self.labels_of(row)})
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {
@@ -181,15 +163,13 @@ class LabelTask(TextTask, abc.ABC):
             "label2id": {label: index for index, label in enumerate(classes)},
         }
 
-    def answer(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
-    ) -> list[Scores]:
+    def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Scores]:
         names: Mapping[Any, str] = model.config.id2label or {}
         rows = self.probabilities(model(**batch).logits.float()).tolist()
         return [{names[index]: probability for index, probability in enumerate(row)} for row in rows]
 
     @abc.abstractmethod
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probabilities of the labels, from logits of the same shape, (batch, labels)."""
 
     @abc.abstractmethod
@@ -203,26 +183,25 @@ class LabelTask(TextTask, abc.ABC):
     def explained_parts(
         self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
     ) -> list[ExplainedPart]:
-        given = answer[self.label_field]
-        labels = [given] if isinstance(given, str) else given
-        numbers = [(number, name) for number, name in names.items() if name in labels]
+        chosen = answer[self.label_field]
+        labels = [chosen] if isinstance(chosen, str) else chosen
         return [
-            ExplainedPart(name, part, lambda logits, number=number: logits[:, number])  # type: ignore[misc]
-            for number, name in numbers
-            for part in range(len(features))
+            ExplainedPart(name, feature, lambda logits, number=number: logits[:, number])  # type: ignore[misc]
+            for number, name in names.items()
+            if name in labels
+            for feature in range(len(features))
         ]
 
-    def merge(self, row: Row, features: Sequence[Feature], said: Sequence[Scores]) -> Answer:
-        means = {label: sum(scores[label] for scores in said) / len(said) for label in said[0]}
+    def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Scores]) -> Answer:
+        means = {label: sum(scores[label] for scores in outputs) / len(outputs) for label in outputs[0]}
         if self.window_scores == "mean":
             return self.answer_from(means)
         if self.window_scores == "max":
-            return self.answer_from({label: max(scores[label] for scores in said) for label in means})
-        votes = Counter(label for scores in said for label in self.chosen(scores))
+            return self.answer_from({label: max(scores[label] for scores in outputs) for label in means})
+        votes = Counter(label for scores in outputs for label in self.chosen(scores))
         # In a tie the first wins, so that of the higher mean comes first.
-        return self.answer_from(
-            {label: votes[label] / len(said) for label in sorted(means, key=lambda name: -means[name])}
-        )
+        by_mean = sorted(means, key=lambda label: -means[label])
+        return self.answer_from({label: votes[label] / len(outputs) for label in by_mean})
 
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         from ulmfit_style.metrics import classification
@@ -240,19 +219,20 @@ class LabelTask(TextTask, abc.ABC):
         return classification.report([answer[self.label_field] for answer in answers], targets)
 
 
-def _columns(encoded: BatchEncoding, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
-    """Return what the first of encoded texts gives of each token: what the model reads, its offsets and its text."""
-    names = [name for name in tokenizer.model_input_names if name in encoded]
-    columns = {name: encoded[name][0] for name in names}
+def _columns(encoded: BatchEncoding, tokenizer: Tokenizer) -> dict[str, list[Any]]:
+    """Return what the first of encoded texts has of each token: what the model reads, its offsets and its text."""
+    columns = {name: encoded[name][0] for name in tokenizer.model_input_names if name in encoded}
     return {**columns, "offsets": encoded["offset_mapping"][0], "texts": encoded.sequence_ids(0)}
 
 
+def text_problem(name: str, value: Any) -> str | None:
+    """Return what is wrong with a cell that should hold a text."""
+    if isinstance(value, (list, dict)):
+        return f"the {name} is a {type(value).__name__}, and no text"
+    return None if plain(value) else f"the {name} is empty"
+
+
 def plain(value: Any) -> str:
-    """Return a cell as text: NFC, without blanks around it; what is missing is empty."""
+    """Return a cell as text: NFC, without blanks around it; empty where it is missing."""
     missing = value is None or (isinstance(value, float) and math.isnan(value))
     return "" if missing else unicodedata.normalize("NFC", str(value)).strip()
-
-
-def in_order(labels: set[str]) -> list[str]:
-    """Sort labels: numbers as numbers, so that 10 stars do not stand between 1 and 2."""
-    return sorted(labels, key=int if all(map(str.isdecimal, labels)) else None)

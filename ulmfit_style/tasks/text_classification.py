@@ -5,19 +5,18 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
+from typing import Annotated, Any, ClassVar, Literal, final
 
 from pydantic import BeforeValidator
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import nearest
-from ulmfit_style.tasks.base import Answer, Listing, Matrix, Reference, ReportPart, Row
-from ulmfit_style.tasks.text import LabelTask, Scores, in_order, plain
-
-if TYPE_CHECKING:
-    import torch
-
-    from ulmfit_style.metrics.intervals import Points
+from ulmfit_style.metrics.intervals import Points
+from ulmfit_style.tasks.base import Answer, Row, in_order
+from ulmfit_style.tasks.models import Reference
+from ulmfit_style.tasks.report_parts import Listing, Matrix, ReportPart
+from ulmfit_style.tasks.text import LabelTask, Scores, plain
+from ulmfit_style.tasks.types import Tensor
 
 Labels = Annotated[
     tuple[str, ...], BeforeValidator(lambda labels: tuple(map(plain, labels)) if isinstance(labels, list) else labels)
@@ -27,14 +26,15 @@ Labels = Annotated[
 FOLDS = 5
 """Parts of the training rows by which a reference's penalty is chosen; fewer where no class has so many rows."""
 
-MOST = 20
-"""Pairs of classes that are told as confused."""
+MOST_CONFUSED = 20
+"""Pairs of classes that are listed as confused."""
 
 
 @final
 class TextClassification(LabelTask):
     """Rows of a text, or a pair of texts, and its class: a name or a whole number."""
 
+    is_single_label: ClassVar[bool] = True
     problem_type: ClassVar[str] = "single_label_classification"
     label_field: ClassVar[str] = "label"
     metric: ClassVar[str] = "accuracy"
@@ -62,10 +62,10 @@ class TextClassification(LabelTask):
         return None if self.target(row) else "the label is empty"
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
-        there = {self.target(row) for row in rows}
+        labels = set(map(self.target, rows))
         for label in self.labels or ():
-            if label not in there:
-                return f"no row has the label '{label}' of task.labels{nearest(label, there)}"
+            if label not in labels:
+                return f"no row has the label '{label}' of task.labels{nearest(label, labels)}"
         counts = Counter(self.target(row) for row in rows if self.wanted(row))
         if len(counts) == 1:
             return f"every row has the label '{next(iter(counts))}'; two classes are needed"
@@ -82,24 +82,21 @@ class TextClassification(LabelTask):
     def labels_of(self, row: Row) -> list[str]:
         return [self.target(row)]
 
-    def strata(self, rows: Sequence[Row]) -> list[str]:
-        return [self.target(row) for row in rows]
-
     def row_weights(self, rows: Sequence[Row]) -> list[float]:
         if self.class_weights == "none":
             return super().row_weights(rows)
-        counts = Counter(self.target(row) for row in rows)
+        counts = Counter(map(self.target, rows))
         return [len(rows) / (len(counts) * counts[self.target(row)]) for row in rows]
 
     def encoded(self, target: str, label2id: Mapping[str, int]) -> int:
         return label2id[target]
 
-    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(logits, labels, reduction="none")
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(dim=-1)
 
     def chosen(self, scores: Scores) -> list[str]:
@@ -121,21 +118,21 @@ class TextClassification(LabelTask):
     def report_parts(self, answers: Sequence[Answer], targets: Sequence[str]) -> list[ReportPart]:
         pairs = Counter((target, answer["label"]) for answer, target in zip(answers, targets, strict=True))
         names = in_order({name for pair in pairs for name in pair})
-        found: list[ReportPart] = [
-            Matrix("Confusion", names, names, [[pairs[right, ours] for ours in names] for right in names])
-        ]
-        wrong = [(*pair, count) for pair, count in pairs.most_common() if len(set(pair)) == 2]
-        if len(names) > 2 and wrong:
-            found.append(Listing("Classes most often taken for another", ("right", "answered", "rows"), wrong[:MOST]))
-        return found
+        counts = [[pairs[target, answer] for answer in names] for target in names]
+        parts: list[ReportPart] = [Matrix("Confusion", names, names, counts)]
+        confused = [(*pair, count) for pair, count in pairs.most_common() if len(set(pair)) == 2]
+        if len(names) > 2 and confused:
+            title = "Classes most often taken for another"
+            parts.append(Listing(title, ("right", "answered", "rows"), confused[:MOST_CONFUSED]))
+        return parts
 
 
 def _logistic_regression(features: Any, targets: Sequence[str]) -> Callable[[Any], list[Answer]]:
     """Fit logistic regression, its penalty chosen by cross-validation on the training rows.
 
-    At one fixed penalty a reference is made of straw: with a hundred review sentences, scikit-learn's own costs frozen
+    A fixed penalty would make a weak reference: with a hundred review sentences, scikit-learn's default costs frozen
     features some two points, and with a hundred questions of 77 classes it costs TF-IDF most of its right answers. So
-    it is chosen with classes of a single row too, which are in one part alone.
+    it is chosen even if classes have a single row, which is in one part alone.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV

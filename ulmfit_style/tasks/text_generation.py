@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, final
+from typing import Annotated, Any, ClassVar, Literal, Self, final
 
 from pydantic import ValidationInfo, field_validator
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import IGNORED, Answer, Architecture, Column, Feature, Row
+from ulmfit_style.metrics.intervals import Array, Points, ratio
+from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row
 from ulmfit_style.tasks.generation import SLOT, GenerationTask, end_of, first_of, ids_of
+from ulmfit_style.tasks.models import Architecture
 from ulmfit_style.tasks.text import TEXT_COLUMNS
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from ulmfit_style.metrics.intervals import Array, Points
+from ulmfit_style.tasks.types import Label2id, Tokenizer
 
 COLUMNS = {
     "completions": ("prompt", "question", "instruction", "input"),
@@ -69,28 +67,28 @@ class TextGeneration(GenerationTask):
     def inputs(self) -> dict[str, Column]:
         return {"text": Column("task.text", self.text, COLUMNS[self.form], f"; task.form={self.form}")}
 
-    def targets(self) -> dict[str, Column]:
-        if self.form != "completions":
-            return {}
-        return {"completion": Column("task.completion", self.completion, COMPLETION_COLUMNS)}
-
     @classmethod
     def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
         if "messages" in columns:
             return {"form": "messages"}
         return {} if "prompt" in columns and columns.keys() & {"completion", "response"} else None
 
+    def targets(self) -> dict[str, Column]:
+        if self.form != "completions":
+            return {}
+        return {"completion": Column("task.completion", self.completion, COMPLETION_COLUMNS)}
+
     def row_problem(self, row: Row) -> str | None:
         if self.form != "messages":
             return super().row_problem(row)
-        wrong = _wrong_messages(row.fields["text"])
-        if wrong is None and row.fields["text"][-1]["role"] != "assistant":
+        problem = _messages_problem(row.fields["text"])
+        if problem is None and row.fields["text"][-1]["role"] != "assistant":
             return "the last message is not the assistant's, so there is nothing to learn"
-        return wrong
+        return problem
 
     def source(self, row: Row) -> str:
         if self.form == "messages":
-            return "\n".join(message["content"] for message in _asked(row))
+            return "\n".join(message["content"] for message in _question(row))
         return "" if row.fields["text"] is None else str(row.fields["text"])
 
     def target(self, row: Row) -> str:
@@ -102,16 +100,14 @@ class TextGeneration(GenerationTask):
         row = super().row(*texts)
         return row if self.form != "messages" else Row("text", 1, {"text": [{"role": "user", "content": texts[0]}]})
 
-    def encode(
-        self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
-    ) -> list[Feature]:
+    def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
         if self.form == "documents" and label2id is not None:
             return self._pieces(row, tokenizer, max_length)
         return super().encode(row, tokenizer, max_length, label2id)
 
-    def read(self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[list[int], bool, str]:
+    def read(self, row: Row, tokenizer: Tokenizer, max_length: int) -> tuple[list[int], bool, str]:
         if self.form == "messages":
-            text, first = _rendered(tokenizer, _asked(row), asking=True), list[int]()
+            text, first = _rendered(tokenizer, _question(row), asking=True), list[int]()
         elif not self._causal:
             return super().read(row, tokenizer, max_length)
         else:
@@ -121,72 +117,57 @@ class TextGeneration(GenerationTask):
         room = max_length - len(first)
         return [*first, *ids[-room:]] or [end_of(tokenizer)], len(ids) > room, blanks
 
-    def written(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
+    def written(self, row: Row, tokenizer: Tokenizer) -> str:
         if self.form != "messages":
             return self.target(row)
-        asked = _rendered(tokenizer, _asked(row), asking=True)
+        question = _rendered(tokenizer, _question(row), asking=True)
         whole = _rendered(tokenizer, row.fields["text"], asking=False)
-        answer = whole.removeprefix(asked) if whole.startswith(asked) else self.target(row)
+        answer = whole.removeprefix(question) if whole.startswith(question) else self.target(row)
         return answer.partition(str(tokenizer.eos_token))[0]
 
-    def _pieces(self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Feature]:
+    def _pieces(self, row: Row, tokenizer: Tokenizer, max_length: int) -> list[Feature]:
         """Return a document in pieces, each from the last token of the one before: all but the first are learnt."""
         ids = [*first_of(tokenizer), *ids_of(tokenizer, self.source(row)), end_of(tokenizer)]
         parts = [ids[start : start + max_length] for start in range(0, len(ids) - 1, max_length - 1)]
         unlearnt = len(str(tokenizer.decode(ids[:1], skip_special_tokens=True)).encode())
         sizes = [len(self.source(row).encode()) - unlearnt, *[0] * (len(parts) - 1)]
         return [
-            {
-                "input_ids": part,
-                "attention_mask": [1] * len(part),
-                "labels": [IGNORED, *part[1:]],
-                "long": len(parts) > 1,
-                "bytes": size,
-            }
+            {"input_ids": part, "attention_mask": [1] * len(part), "labels": [IGNORED, *part[1:]], "bytes": size}
+            | {"long": len(parts) > 1}
             for part, size in zip(parts, sizes, strict=True)
         ]
 
     def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
-        from ulmfit_style.metrics import generation
-
-        same = [ours.split() == right.split() for ours, right in zip(written, targets, strict=True)]
-        rouge = {name: sum(values) / len(values) for name, values in generation.rouge(written, targets).items()}
-        return {"exact_match": sum(same) / len(same), **rouge}
-
-    def signatures(self) -> dict[str, str]:
-        from ulmfit_style.metrics import generation
-
-        return {"rouge": generation.ROUGE_SIGNATURE}
+        same = [text.split() == target.split() for text, target in zip(written, targets, strict=True)]
+        return {"exact_match": sum(same) / len(same), **super().text_scores(written, targets)}
 
     def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         return [(answer["hits"], answer["tokens"]) for answer in answers]
 
     def of_means(self, means: Array) -> Array:
-        from ulmfit_style.metrics.intervals import ratio
-
         return ratio(means)
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Any], *, asking: bool) -> str:
+def _rendered(tokenizer: Tokenizer, messages: Sequence[Any], *, asking: bool) -> str:
     """Return messages as the tokenizer's chat template has them, up to where the assistant begins if `asking`."""
     if tokenizer.chat_template is None:
         raise UserError("task.form=messages: the model has no chat template; take one that has, or form=completions")
     return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asking))
 
 
-def _asked(row: Row) -> list[Any]:
+def _question(row: Row) -> list[Any]:
     """Return the messages that the assistant is to answer.
 
     Raises:
         UserError: if they are none.
     """
     messages = row.fields["text"]
-    if (wrong := _wrong_messages(messages)) is not None:
-        raise UserError(f"{row.place}: {wrong}")
+    if (problem := _messages_problem(messages)) is not None:
+        raise UserError(f"{row.place}: {problem}")
     return list(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
 
 
-def _wrong_messages(messages: Any) -> str | None:
+def _messages_problem(messages: Any) -> str | None:
     """Return what is wrong with the messages of a chat."""
     if not isinstance(messages, list) or not messages:
         return "the messages are no list of them"

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
-from ulmfit_style.tasks.base import Answer, ExplainedPart, Feature, Reference, ReportPart, Row, Scatter
+from ulmfit_style.metrics.intervals import Array, Points, divided
+from ulmfit_style.tasks.base import Answer, Feature, Row
+from ulmfit_style.tasks.models import ExplainedPart, Reference
+from ulmfit_style.tasks.report_parts import ReportPart, Scatter
 from ulmfit_style.tasks.text import TextTask, plain
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from ulmfit_style.metrics.intervals import Array, Points
+from ulmfit_style.tasks.types import Batch, Model, Tensor, Tokenizer
 
 
 @final
@@ -46,29 +44,24 @@ class TextRegression(TextTask):
         return None if math.isfinite(number) else f"the label '{plain(row.fields['label'])}' is not a number"
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
-        if len({self.target(row) for row in rows}) == 1:
+        if len(set(map(self.target, rows))) == 1:
             return f"every row has the number {self.target(rows[0]):g}; there is nothing to learn"
         return None
 
     def target(self, row: Row) -> float:
         return float(plain(row.fields["label"]))
 
-    def classes(self, rows: Sequence[Row]) -> list[str]:
-        return []
-
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {"problem_type": "regression", "num_labels": 1, "id2label": {0: "value"}, "label2id": {"value": 0}}
 
-    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
-        # A fresh head says about 0, give or take little. It starts at the numbers' mean and with their spread instead,
-        # or the few steps of a small data set would be spent on getting there.
+    def prepare_model(self, model: Model, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
+        # A fresh head answers about 0. It starts at the numbers' mean and with their spread instead, or the few steps
+        # of a small data set would be spent on getting there.
         import torch
         from torch import nn
 
-        output = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1][
-            -1
-        ]
-        numbers = [self.target(row) for row in rows]
+        (*_, output) = (layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == 1)
+        numbers = list(map(self.target, rows))
         with torch.no_grad():
             output.weight *= float(np.std(numbers))
             if output.bias is not None:
@@ -77,38 +70,34 @@ class TextRegression(TextTask):
     def encoded(self, target: float, label2id: Mapping[str, int]) -> float:
         return target
 
-    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         return (logits.squeeze(-1) - labels) ** 2
 
-    def answer(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor]
-    ) -> list[float]:
+    def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[float]:
         values: list[float] = model(**batch).logits.float().squeeze(-1).tolist()
         return values
 
     def explained_parts(
         self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
     ) -> list[ExplainedPart]:
-        return [ExplainedPart("value", part, lambda logits: logits[:, 0]) for part in range(len(features))]
+        return [ExplainedPart("value", feature, lambda logits: logits[:, 0]) for feature in range(len(features))]
 
-    def merge(self, row: Row, features: Sequence[Feature], said: Sequence[float]) -> Answer:
-        return {"value": round(sum(said) / len(said), 6)}
+    def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[float]) -> Answer:
+        return {"value": round(sum(outputs) / len(outputs), 6)}
 
     def reference(self) -> Reference:
         return Reference("ridge regression", _ridge_regression)
 
     def points(self, answers: Sequence[Answer], targets: Sequence[float]) -> Points:
         """Return the moments of both numbers, standardised: their products would drown in those of large numbers."""
-        ours, right = _standardised(_values(answers)), _standardised(targets)
-        moments: list[list[float]] = np.stack([ours, right, ours * right, ours**2, right**2], axis=1).tolist()
+        value, target = _standardised(_values(answers)), _standardised(targets)
+        moments: list[list[float]] = np.stack([value, target, value * target, value**2, target**2], axis=1).tolist()
         return moments
 
     def of_means(self, means: Array) -> Array:
-        from ulmfit_style.metrics.intervals import divided
-
-        ours, right, product, ours_squared, right_squared = np.moveaxis(means, -1, 0)
-        variances = np.maximum(ours_squared - ours**2, 0) * np.maximum(right_squared - right**2, 0)
-        return divided(product - ours * right, np.sqrt(variances))
+        value, target, product, value_squared, target_squared = np.moveaxis(means, -1, 0)
+        variances = np.maximum(value_squared - value**2, 0) * np.maximum(target_squared - target**2, 0)
+        return divided(product - value * target, np.sqrt(variances))
 
     def score(self, answers: Sequence[Answer], targets: Sequence[float]) -> dict[str, float]:
         from ulmfit_style.metrics import regression
@@ -135,10 +124,10 @@ def _values(answers: Sequence[Answer]) -> list[float]:
     return [answer["value"] for answer in answers]
 
 
-def _standardised(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _standardised(values: Sequence[float]) -> Array:
     """Return the values with mean 0 and variance 1; zeros where they are constant."""
     array = np.asarray(values, dtype=np.float64)
-    centred: np.ndarray[Any, np.dtype[np.float64]] = array - array.mean()
+    centred: Array = array - array.mean()
     return centred / (array.std() or 1.0)
 
 

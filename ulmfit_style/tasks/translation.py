@@ -9,14 +9,16 @@ from pydantic import Field
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import UserError
+from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row
 from ulmfit_style.tasks.generation import GenerationTask
-from ulmfit_style.tasks.text import plain
+from ulmfit_style.tasks.models import Pipeline
+from ulmfit_style.tasks.text import plain, text_problem
+from ulmfit_style.tasks.types import Label2id, Model, Tokenizer
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig
 
-    from ulmfit_style.metrics.intervals import Array, Points
 
 BOTH = "translation"
 """The column that holds a text in all its languages: {"en": "A house.", "de": "Ein Haus."}."""
@@ -27,6 +29,7 @@ class Translation(GenerationTask):
     """Rows of a text and its translation."""
 
     metric: ClassVar[str] = "chrf"
+    pipeline: ClassVar[Pipeline] = Pipeline("translation", exists=False)
     answer_field: ClassVar[str] = "translation_text"
 
     source_language: str
@@ -48,10 +51,6 @@ class Translation(GenerationTask):
     def inputs(self) -> dict[str, Column]:
         return {"text": Column("task.text", self.text, (self.source_language.casefold(), BOTH, "source", "src"))}
 
-    def targets(self) -> dict[str, Column]:
-        names = (self.target_language.casefold(), BOTH, "target", "tgt")
-        return {"translation": Column("task.translation", self.translation, names)}
-
     @classmethod
     def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
         pair = row[columns[BOTH]] if BOTH in columns else None
@@ -59,15 +58,18 @@ class Translation(GenerationTask):
             return None
         return dict(zip(("source_language", "target_language"), pair, strict=True))
 
+    def targets(self) -> dict[str, Column]:
+        names = (self.target_language.casefold(), BOTH, "target", "tgt")
+        return {"translation": Column("task.translation", self.translation, names)}
+
     def row_problem(self, row: Row) -> str | None:
         for field, language in (("text", self.source_language), ("translation", self.target_language)):
-            there = row.fields[field]
-            if isinstance(there, dict) and language not in there:
-                return f"the {field} is not there in '{language}' (there are: {', '.join(there)})"
-            if isinstance(there, list):
-                return f"the {field} is a list, and no text"
-            if not _in(language, there):
-                return f"the {field} is empty"
+            value = row.fields[field]
+            if isinstance(value, dict) and language not in value:
+                return f"the {field} is not there in '{language}' (there are: {', '.join(value)})"
+            text = value[language] if isinstance(value, dict) else value
+            if (problem := text_problem(field, text)) is not None:
+                return problem
         return None
 
     def source(self, row: Row) -> str:
@@ -76,51 +78,47 @@ class Translation(GenerationTask):
     def target(self, row: Row) -> str:
         return _in(self.target_language, row.fields["translation"])
 
-    def encode(
-        self, row: Row, tokenizer: PreTrainedTokenizerBase, max_length: int, label2id: Mapping[str, int] | None
-    ) -> list[Feature]:
-        if (codes := self._codes(tokenizer)) != (
-            getattr(tokenizer, "src_lang", None),
-            getattr(tokenizer, "tgt_lang", None),
-        ):
+    def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
+        codes = self._codes(tokenizer)
+        if codes is not None and codes != (tokenizer.src_lang, tokenizer.tgt_lang):
             tokenizer.src_lang, tokenizer.tgt_lang = codes
         return super().encode(row, tokenizer, max_length, label2id)
 
-    def settings(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-        made = super().settings(model, tokenizer)
-        code = self._codes(tokenizer)[1]
-        if code is not None:
+    def settings(self, model: Model, tokenizer: Tokenizer) -> GenerationConfig:
+        settings, codes = super().settings(model, tokenizer), self._codes(tokenizer)
+        if codes is not None:
             # A right answer has its language first (mBART-50, NLLB), or last, from where it is put first (mBART).
-            tokenizer.tgt_lang = code
-            ends = tokenizer(text_target="")["input_ids"]
-            number = tokenizer.convert_tokens_to_ids(code)
-            if ends[0] == number:
-                made.forced_bos_token_id = number
+            tokenizer.tgt_lang = codes[1]
+            target, language = tokenizer(text_target="")["input_ids"], tokenizer.convert_tokens_to_ids(codes[1])
+            if target[0] == language:
+                settings.forced_bos_token_id = language
             else:
-                made.decoder_start_token_id = number
-        return made
+                settings.decoder_start_token_id = language
+        return settings
 
-    def _codes(self, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | tuple[None, None]:
-        """Return what the tokenizer calls the languages; None twice where it knows none.
+    def _codes(self, tokenizer: Tokenizer) -> tuple[str, str] | None:
+        """Return what the tokenizer calls the languages; None where it knows none.
 
         Raises:
             UserError: if it knows some, and not these.
         """
-        known = [str(token) for token in tokenizer.all_special_tokens]
         if not hasattr(tokenizer, "src_lang"):
-            return None, None
-        found = []
-        for language in self.codes or (self.source_language, self.target_language):
-            like = [code for code in known if code == language] or [
-                code for code in known if code.startswith(f"{language}_")
-            ]
-            if len(like) != 1:
-                some = ", ".join(sorted(code for code in known if "_" in code)[:5])
-                raise UserError(
-                    f"task.codes: the model has no language '{language}'; name both as it does ({some} ...)"
-                )
-            found += like
-        return found[0], found[1]
+            return None
+        known = [str(token) for token in tokenizer.all_special_tokens]
+        source, target = (
+            self._code(language, known) for language in self.codes or (self.source_language, self.target_language)
+        )
+        return source, target
+
+    @staticmethod
+    def _code(language: str, known: Sequence[str]) -> str:
+        codes = [code for code in known if code == language] or [
+            code for code in known if code.startswith(f"{language}_")
+        ]
+        if len(codes) != 1:
+            some = ", ".join(sorted(code for code in known if "_" in code)[:5])
+            raise UserError(f"task.codes: the model has no language '{language}'; name both as it does ({some} ...)")
+        return codes[0]
 
     def baseline_answers(self, row: Row) -> dict[str, Answer]:
         return {"the text, not translated": {self.answer_field: self.source(row)}}
@@ -138,7 +136,7 @@ class Translation(GenerationTask):
     def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         from ulmfit_style.metrics import generation
 
-        return generation.chrf_points([answer[self.answer_field] for answer in answers], targets)
+        return generation.chrf_points(self.written_in(answers), targets)
 
     def of_means(self, means: Array) -> Array:
         from ulmfit_style.metrics import generation

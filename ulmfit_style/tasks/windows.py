@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Feature
+from ulmfit_style.tasks.tagging import Range, trimmed
+from ulmfit_style.tasks.types import Tokenizer
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+UNREAD = ("offsets", "texts", "inside", "own", "none")
+"""What a window has that the model does not read."""
 
 
-def windows(tokenizer: PreTrainedTokenizerBase, *texts: str, max_length: int, overlap: float) -> list[Feature]:
+def windows(tokenizer: Tokenizer, *texts: str, max_length: int, overlap: float) -> list[Feature]:
     """Encode a text, or the second of two after the first, in as many windows as it takes: none for an empty one.
 
     Each feature has what the model reads, and five fields that it does not. `offsets` tell where each token stands in
@@ -55,12 +57,22 @@ def windows(tokenizer: PreTrainedTokenizerBase, *texts: str, max_length: int, ov
             # Metaspace puts one before the text that has no character of its own, and takes it from the next token.
             offsets[place] = (0, 0) if encoding.tokens[place] == "\u2581" else encoding.offsets[place]
         feature: Feature = {name: encoded[name][number] for name in tokenizer.model_input_names if name in encoded}
-        own, long = (inside[0], inside[-1] + 1), len(encoded.encodings or ()) > 1
-        told = {"offsets": offsets, "texts": list(encoding.sequence_ids), "inside": own, "own": own, "long": long}
-        features.append({**feature, **told})
+        own, numbers = (inside[0], inside[-1] + 1), list(encoding.sequence_ids)
+        long = len(encoded.encodings or ()) > 1
+        features.append({**feature, "offsets": offsets, "texts": numbers, "inside": own, "own": own, "long": long})
     if tokenizer.truncation_side == "left":
         features.reverse()
     for left, right in pairwise(features):
         left["own"] = (left["own"][0], left["own"][1] - (shared - shared // 2))
         right["own"] = (right["own"][0] + shared // 2, right["own"][1])
     return features
+
+
+def pieces_of(text: str, features: Sequence[Feature]) -> list[Range]:
+    """Return where each token of a text is, whichever window it belongs to, without blanks at its ends."""
+    return [trimmed(text, piece) for feature in features for piece in feature["offsets"][slice(*feature["own"])]]
+
+
+def learnable(feature: Feature, labels: list[int]) -> Feature:
+    """Return what is learnt of a window: what the model reads, its labels, and whether the text is long."""
+    return {name: value for name, value in feature.items() if name not in UNREAD} | {"labels": labels}

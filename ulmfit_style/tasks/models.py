@@ -1,0 +1,49 @@
+"""What a task says of its models, and has to know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from ulmfit_style.tasks.types import Tensor
+
+
+class Architecture(NamedTuple):
+    """What a task has to know of a model's architecture."""
+
+    model_type: str
+    """What a checkpoint's config.json calls it, such as "bert"."""
+    kind: Literal["encoder", "decoder", "encoder-decoder"]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How the Hub and transformers run a task's models."""
+
+    tag: str
+    """What the Hub calls them."""
+    exists: bool = True
+    """Whether transformers has a pipeline of this name."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What the pipeline has to be given to answer as the task does."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A linear model that a task's results are compared with."""
+
+    name: str
+    fit: Callable[[Any, Sequence[Any]], Callable[[Any], list[dict[str, Any]]]]
+    """From features (rows, width) and targets to what answers the features of other rows."""
+
+
+@dataclass(frozen=True)
+class ExplainedPart:
+    """A part of an answer that can be explained."""
+
+    name: str
+    feature: int
+    """The number of the feature that it was read from."""
+    read: Callable[[Tensor], Tensor]
+    """From the logits of that feature, (batch, ...), to the one number that stands for it, (batch,)."""

@@ -1,0 +1,49 @@
+"""The files of a task's labelled rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import model_serializer, model_validator
+
+from ulmfit_style.config.schema import Section
+from ulmfit_style.errors import nearest
+
+
+class Splits(Section):
+    """The file of each split that has one."""
+
+    train: str
+    """The training rows. Splits without a file of their own are made from them."""
+    validation: str | None = None
+    """The rows that sweeps choose by."""
+    test: str | None = None
+    """The rows that are only scored. They never move."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_file(cls, value: Any) -> Any:
+        if not isinstance(value, (str, dict, Splits)):
+            raise ValueError("should be a file, or files by their splits: {train: a.csv, test: b.csv}")
+        for name in value if isinstance(value, dict) else ():
+            if name not in cls.model_fields:
+                known = f"(there are: {', '.join(cls.model_fields)})"
+                raise ValueError(f"there is no split '{name}'{nearest(name, cls.model_fields)} {known}")
+        return {"train": value} if isinstance(value, str) else value
+
+    @model_serializer
+    def _as_given(self) -> str | dict[str, str]:
+        files = self.files()
+        return self.train if len(files) == 1 else files
+
+    def files(self) -> dict[str, str]:
+        """Return the file of each split that has one."""
+        return {split: path for split, path in self if path is not None}
+
+    def option(self, split: str) -> str:
+        """Return the option that names the file of a split."""
+        return "task.path" if list(self.files()) == ["train"] else f"task.path.{split}"
+
+    def __str__(self) -> str:
+        files = [f"{split}: {path}" for split, path in self.files().items()]
+        return self.train if len(files) == 1 else f"{{{', '.join(files)}}}"
