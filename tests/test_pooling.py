@@ -226,16 +226,16 @@ def test_ours_reads_it_without_running_the_copy_that_lies_beside_it(artefact: Pa
 STOCK = """
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
-for directory in sys.argv[1:3]:
-    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
-    model = AutoModelForSequenceClassification.from_pretrained(directory, trust_remote_code=True).eval()
-    print("LOGITS", model(**tokenizer(sys.argv[3:], padding=True, return_tensors="pt")).logits.tolist())
 for auto_class in (AutoModel, AutoModelForSequenceClassification):
     for trust in ({}, {"trust_remote_code": False}):
         try:
             auto_class.from_pretrained(sys.argv[1], **trust)
         except ValueError as error:
             print("REFUSED", " ".join(str(error).split()))
+for directory in sys.argv[1:3]:
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
+    model = AutoModelForSequenceClassification.from_pretrained(directory, trust_remote_code=True).eval()
+    print("LOGITS", model(**tokenizer(sys.argv[3:], padding=True, return_tensors="pt")).logits.tolist())
 """
 
 
@@ -248,7 +248,8 @@ def test_stock_transformers_gives_the_same_logits_when_it_may_run_the_file_and_e
     done = stock(STOCK, artefact, tmp_path / "mean", *TEXTS)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    for model, line in zip((load(artefact, device="cpu").model, mean), lines, strict=False):
+    logits = [line for line in lines if line.startswith("LOGITS")]
+    for model, line in zip((load(artefact, device="cpu").model, mean), logits, strict=True):
         with torch.inference_mode():
             ours = model.eval()(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
         assert torch.equal(torch.tensor(ast.literal_eval(line.removeprefix("LOGITS "))), ours)
