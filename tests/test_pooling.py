@@ -247,13 +247,12 @@ def test_stock_transformers_gives_the_same_logits_when_it_may_run_the_file_and_e
     tokenizer.save_pretrained(tmp_path / "mean")
     done = stock(STOCK, artefact, tmp_path / "mean", *TEXTS)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    logits = [line for line in lines if line.startswith("LOGITS")]
-    for model, line in zip((load(artefact, device="cpu").model, mean), logits, strict=True):
+    asked, *logits = done.stdout.split("LOGITS ")
+    for model, numbers in zip((load(artefact, device="cpu").model, mean), logits, strict=True):
         with torch.inference_mode():
             ours = model.eval()(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
-        assert torch.equal(torch.tensor(ast.literal_eval(line.removeprefix("LOGITS "))), ours)
-    refusals = [line for line in lines if line.startswith("REFUSED")]
+        assert torch.equal(torch.tensor(ast.literal_eval(numbers)), ours)
+    _, *refusals = asked.split("REFUSED")  # which may stand behind a question to the terminal
     assert len(refusals) == 4
     for refusal in refusals:
         assert "contains custom code which must be executed to correctly load the model" in refusal
