@@ -57,7 +57,7 @@ def test_the_run_ends_with_every_score_and_its_interval(first: str):
 
 
 def test_the_run_tells_what_adaptation_was_worth_and_what_to_type_next(first: str, runs: Path):
-    worth = re.search(r"Adaptation changed accuracy by ([+-]\d+\.\d) points \(95 % interval (\S+) to (\S+)", first)
+    worth = re.search(r"Adaptation changed accuracy by ([+-]\d+\.\d) points \(95 % interval (\S+) to ([^\s,]+)", first)
     assert worth, first
     gain, low, high = map(float, worth.groups())
     assert low <= gain <= high
