@@ -106,17 +106,17 @@ RECIPES: dict[str, tuple[str, Callable[[Path], list[str]], list[str]]] = {
             "multi_label_classification",
             [{"text": text, "tags": [label, *["plot"] * ("plot" in text)]} for text, label, _ in reviews(160)],
         ),
-        ["finetune.epochs=20"],
+        ["finetune.epochs=40", "finetune.learning_rate=5e-3"],
     ),
     "numbers": (
         "checkpoint",
         _rows(
             "text_regression", [{"text": text, "score": 70 + 20 * (label == "good")} for text, label, _ in reviews(160)]
         ),
-        ["finetune.epochs=12"],
+        ["finetune.epochs=24"],
     ),
     "entities": ("checkpoint", _entities, ["finetune.epochs=12", "finetune.max_length=20"]),
-    "questions": ("checkpoint", _questions, ["finetune.epochs=12", "finetune.max_length=48"]),
+    "questions": ("checkpoint", _questions, ["finetune.epochs=24", "finetune.max_length=48"]),
     "summaries": (
         "seq2seq_checkpoint",
         _rows(

@@ -157,6 +157,6 @@ def test_a_batch_too_small_for_a_row_is_refused_before_anything_is_trained(tiny_
     message = r"finetune\.batch_size=8: cannot be split into 8 texts for each of 2 processes"
     with pytest.raises(UserError, match=message):
         plan(
-            compose([*tiny_overrides, "finetune=contrastive", "finetune.batch_size=8", "processes=2"]),
+            resolve(compose([*tiny_overrides, "finetune=contrastive", "finetune.batch_size=8", "processes=2"])),
             ["adapt", "finetune"],
         )

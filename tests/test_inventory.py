@@ -120,7 +120,7 @@ def test_an_artefact_that_is_up_to_date_tells_what_is_other_now(made, compose_ti
 
 
 def test_an_artefact_that_is_up_to_date_is_told_without_torch(made, tiny_overrides: list[str]):
-    adapted = made()
+    adapted = made(name="default")
     manifest = read_json(adapted.directory / MANIFEST)
     changes = {"device": "cuda H100, bf16", "processes": 8, "versions": {**manifest["versions"], "torch": "1.13.1"}}
     write_json(adapted.directory / MANIFEST, {**manifest, **changes})

@@ -204,7 +204,6 @@ def test_a_decoder_and_its_first_phase_are_in_the_fingerprint_and_without_one_no
     kinds = {same, fingerprint("model.decoder={folder}/gpt2"), fingerprint(*SCRATCH), fingerprint()}
     assert len(kinds | {fingerprint("model.decoder=same", "finetune.new_epochs=2")}) == 5
     assert fingerprint(*SCRATCH, "model.decoder_layers=2") not in kinds
-    assert fingerprint("finetune.new_epochs=2") == fingerprint()
     assert "decoder" not in artefact("finetune", compose(recipe("adapt=none"))).determinants
 
 

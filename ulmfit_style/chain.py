@@ -58,7 +58,8 @@ def plan(resolved: Resolved, stages: Sequence[str]) -> list[Step]:
         UserError: if something in the data or the options is wrong, or what a stage starts from is not there.
     """
     for name in stages:
-        resolved.stages[name].check(resolved, stages)
+        if resolved.linked(name) is None:  # what was made by these options needs no check, nor the libraries for it
+            resolved.stages[name].check(resolved, stages)
     steps = [step for stage in resolved.stages.values() for step in stage.steps(resolved, stages)]
     planned = {step.artefact.directory for step in steps}
     for step in steps:

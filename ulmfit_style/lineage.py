@@ -28,6 +28,9 @@ from ulmfit_style.models.checkpoints import Checkpoint
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.base import Row, Task
 
+MODEL_SECTIONS = ("model", "corpus", "pretrain", "adapt", "task", "finetune")
+"""The sections of a config that determine a fine-tuned model."""
+
 
 class Reporter(Protocol):
     """Who is told the scores of a model while it is trained, where it is a trial of a sweep. It can be pickled."""
@@ -187,6 +190,18 @@ class Resolved:
     def init(self) -> Checkpoint:
         """What fine-tuning starts from: the adapted model, finished or not, or what it would have been made from."""
         return self.start if self.config.adapt is None else self._checkpoint_of("adapt")
+
+    def linked(self, stage: str) -> Path | None:
+        """Return the finished artefact that `runs/<name>/<stage>` links to, if it was made by the same options.
+
+        Nothing but its recipe is read.
+        """
+        link = self.config.runs / self.config.name / stage
+        if not (link / MANIFEST).exists():
+            return None
+        recipe, made_by = self.config.recipe(), yaml.safe_load((link / RECIPE).read_text(encoding="utf-8"))
+        same = all(recipe[section] == made_by[section] for section in MODEL_SECTIONS)
+        return link.resolve() if same else None
 
     def finetuned(self, named: str | None, option: str) -> Checkpoint:
         """Return the fine-tuned model: the config's, finished or not, or the one that an option names.

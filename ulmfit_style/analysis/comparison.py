@@ -7,7 +7,6 @@ from ulmfit_style.lineage import Resolved
 from ulmfit_style.results import finished, scores, terminal
 from ulmfit_style.results.finished import ADAPTED, NOT_ADAPTED, Run
 from ulmfit_style.results.model import Prose
-from ulmfit_style.tasks.text_classification import TextClassification
 
 FEW = 50
 """Labelled rows of a class, on average, up to which a contrastive phase scored higher wherever it was measured
@@ -50,5 +49,5 @@ def conclude(resolved: Resolved) -> None:
 
 def _has_few_labels(resolved: Resolved, rows: int, classes: int) -> bool:
     """Return whether there are so few labels that a contrastive phase, if it was not there, is worth a try."""
-    can_contrast = isinstance(resolved.task, TextClassification) and not resolved.config.finetune.contrast_epochs
+    can_contrast = resolved.task.is_single_label and not resolved.config.finetune.contrast_epochs
     return can_contrast and rows <= FEW * classes

@@ -12,10 +12,8 @@ from itertools import chain, tee
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import yaml
-
 from ulmfit_style.analysis import explain
-from ulmfit_style.artefacts.directory import MANIFEST, RECIPE
+from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, reading
 from ulmfit_style.errors import UserError
@@ -23,13 +21,9 @@ from ulmfit_style.lineage import Resolved, require_finished, required_task
 from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import Config, load
 from ulmfit_style.tasks.base import Answer, Row, Task
-from ulmfit_style.tasks.generation import GenerationTask
 
 if TYPE_CHECKING:
     from ulmfit_style.predictor import Predictor
-
-MODEL_SECTIONS = ("model", "corpus", "pretrain", "adapt", "task", "finetune")
-"""The sections of a config that determine a fine-tuned model."""
 
 STDIN = "-"
 ENDINGS = (".jsonl", ".csv")
@@ -74,14 +68,10 @@ def find_model(resolved: Resolved) -> Path:
     Raises:
         UserError: if it is not there.
     """
-    config = resolved.config
-    if config.predict.model is not None:
-        return checkpoints.find_finetuned(config.predict.model, "predict.model")
-    named = config.runs / config.name / "finetune"
-    if (named / MANIFEST).exists():
-        recipe, made_by = config.recipe(), yaml.safe_load((named / RECIPE).read_text(encoding="utf-8"))
-        if all(recipe[section] == made_by[section] for section in MODEL_SECTIONS):
-            return named.resolve()
+    if (named := resolved.config.predict.model) is not None:
+        return checkpoints.find_finetuned(named, "predict.model")
+    if (linked := resolved.linked("finetune")) is not None:
+        return linked
     instead = ", or name another model: predict.model=<directory or Hub id>"
     require_finished(resolved, "finetune", "predict", instead)
     return resolved.artefact("finetune").directory
@@ -113,7 +103,7 @@ def run(resolved: Resolved) -> None:
             from ulmfit_style.predictor import Predictor
 
             model = Predictor(str(source), task=config.predict.task, option="predict.model")
-            if isinstance(model.task, GenerationTask) and _is_text(given) and sys.stdout.isatty():
+            if _is_text(given) and sys.stdout.isatty():
                 model.task = model.task.streaming()
             count = _answer(model, chain([first], rows), write, output, None if file is None else explain.Page(file))
     except BrokenPipeError:

@@ -11,8 +11,6 @@ from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.models.tokenizer_pair import FOLDER
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.base import Task
-from ulmfit_style.tasks.text import TextTask
-from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training.unfreezing import highest, thawed
 
 REPORTED_TO = ("tensorboard", "wandb", "mlflow", "trackio")
@@ -109,7 +107,7 @@ def _check_head(config: Config, task: Task, model_type: str) -> None:
         if auto_class == architectures.ENCODER_DECODER and architectures.has_head("AutoModelForMaskedLM", model_type):
             needed += "; give it a decoder: model.decoder=same"
         raise UserError(f"model.checkpoint={config.model.title()}: is of type '{model_type}', and {needed}")
-    if config.finetune.contrast_epochs and not isinstance(task, TextClassification):
+    if config.finetune.contrast_epochs and not task.is_single_label:
         raise UserError(
             f"finetune.contrast_epochs={config.finetune.contrast_epochs:g}: compares texts of one class each, and "
             f"{type(task).__name__} has none; take finetune.contrast_epochs=0"
@@ -117,7 +115,7 @@ def _check_head(config: Config, task: Task, model_type: str) -> None:
     pooling = config.finetune.pooling
     if pooling != "default":
         remedy = "take finetune.pooling=default"
-        if not isinstance(task, TextTask):
+        if not task.scores_whole_texts:
             raise UserError(f"finetune.pooling={pooling}: {type(task).__name__} does not score whole texts; {remedy}")
         if architectures.is_encoder_decoder(model_type):
             kind = f"a model of type '{model_type}' is an encoder and a decoder, and the head pools one body"
