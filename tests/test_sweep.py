@@ -244,6 +244,13 @@ def test_hydras_joblib_launcher_runs_trials_together(sweep: Callable, trials: Tr
 
 
 @pytest.mark.usefixtures("stubbed")
+def test_a_worker_out_of_hours_begins_nothing(sweep: Callable, capsys: pytest.CaptureFixture):
+    text = "space:\n  finetune.weight_decay: [0.01, 0.07]\ntrials: 2\nmax_hours: 1e-9\n"
+    assert main(["sweep", *sweep(text)]) == 0
+    assert "default-sweep: 0 trials done" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("stubbed")
 def test_a_failed_trial_is_recorded_and_too_many_end_the_sweep(
     sweep: Callable, trials: Trials, capsys: pytest.CaptureFixture
 ):
