@@ -65,12 +65,12 @@ test: $(VENV)/installed-dev ## run the tests, but for the slow ones
 docs: $(VENV)/installed-docs ## build the documentation into site/, whose index.html opens from the disk
 	@$(MKDOCS)
 
-check: $(VENV)/installed-dev $(VENV)/installed-docs ## all that has to pass before a change goes in: format, lint, types, docs, tests
+check: $(VENV)/installed-dev $(VENV)/installed-docs ## all that has to pass before a change goes in: format, lint, types, docs, and the tests of make test
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/mypy
 	@$(MKDOCS)
-	@$(VENV)/bin/pytest $(WORKERS) -m "not gpu and not hub"
+	@$(VENV)/bin/pytest $(WORKERS)
 
 format: $(VENV)/installed-dev ## format the code, and mend what the linter can
 	@$(VENV)/bin/ruff format
