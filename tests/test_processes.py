@@ -38,8 +38,8 @@ def test_one_command_runs_the_chain_in_two_processes_which_share_the_rows_that_a
     assert run([*stages, *tiny_overrides, "processes=1"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("up to date") == 5
-    # The references are made by the main process alone.
-    assert shown.count("\n  made with processes=2 (here 1)\n") == 3  # nor is it told of scores
+    # It is said of what was trained, and not of the references and the scores.
+    assert shown.count("\n  made with processes=2 (here 1)\n") == 3
 
     # One process finds the same scores.
     alone = [f"runs={tmp_path / 'alone'}", f"evaluate.model={model}", "processes=1"]

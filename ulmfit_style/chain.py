@@ -44,7 +44,7 @@ def run(config: Config, stages: Sequence[str]) -> None:
     """
     resolved = resolve(config)
     steps = plan(resolved, stages)
-    make(steps, config, stages)
+    make(steps, resolved.config, stages)
     conclude(resolved, steps, stages)
     for name in stages:
         if STAGES[name].version is None:
@@ -57,10 +57,15 @@ def plan(resolved: Resolved, stages: Sequence[str]) -> list[Step]:
     Raises:
         UserError: if something in the data or the options is wrong, or what a stage starts from is not there.
     """
+    # What was made by these options needs no check, nor the libraries for it, unless something else has changed.
+    linked = {name for name in stages if resolved.linked(name) is not None}
     for name in stages:
-        if resolved.linked(name) is None:  # what was made by these options needs no check, nor the libraries for it
+        if name not in linked:
             resolved.stages[name].check(resolved, stages)
     steps = [step for stage in resolved.stages.values() for step in stage.steps(resolved, stages)]
+    for step in steps:
+        if step.stage.name in linked and not step.artefact.finished:
+            step.stage.check(step.resolved, stages)
     planned = {step.artefact.directory for step in steps}
     for step in steps:
         before = step.stage.starts_from(step.resolved)
@@ -89,7 +94,7 @@ def preview(config: Config, stages: Sequence[str], write: Path | None = None) ->
         say(f"[{number}/{len(steps)}] {step.title}: {state}")
     for name in stages:
         if STAGES[name].version is None:
-            say(f"{name}: would {STAGES[name].help}")
+            say(f"{name}: would {STAGES[name].help.partition(':')[0]}")
     if write is not None:
         _write(resolved.config, [name for name in stages if STAGES[name].version is not None], write)
 
@@ -147,13 +152,14 @@ def attempt(config: Config, title: str, reporter: Reporter | None = None) -> str
         Pruned: if it was stopped early; no other error, but for what stops all of them.
     """
     try:
-        steps = plan(resolve(config), TRIAL)
+        resolved = resolve(config)
+        steps = plan(resolved, TRIAL)
         shared = [step for step in steps if step.stage.name != "finetune"]
         if not all(step.artefact.finished for step in shared):
             # What all share may take hours, and is worth watching.
-            make(shared, config, ["adapt"])
+            make(shared, resolved.config, ["adapt"])
         with muted():
-            make([replace(step, reporter=reporter) for step in steps], config, TRIAL)
+            make([replace(step, reporter=reporter) for step in steps], resolved.config, TRIAL)
     except Pruned:
         raise
     except Exception as error:  # whatever a library raises: the other trials can still be made
@@ -218,7 +224,7 @@ def draw(steps: Sequence[Step]) -> None:
         log = [entry for entry in metrics["log"] if "loss" in entry]
         if len(log) < FEWEST_POINTS:
             continue
-        unit = f"nats a {metrics['per']}" if "per" in metrics else "mean"
+        unit = f"nats per {metrics['per']}" if "per" in metrics else "mean"
         try:
             figures.course(path, log, step.artefact.directory.name, unit)
         except Exception as error:  # whatever matplotlib raises: the run is finished

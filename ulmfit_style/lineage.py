@@ -200,7 +200,7 @@ class Resolved:
         if not (link / MANIFEST).exists():
             return None
         recipe, made_by = self.config.recipe(), yaml.safe_load((link / RECIPE).read_text(encoding="utf-8"))
-        same = all(recipe[section] == made_by[section] for section in MODEL_SECTIONS)
+        same = all(recipe[section] == made_by.get(section) for section in MODEL_SECTIONS)
         return link.resolve() if same else None
 
     def finetuned(self, named: str | None, option: str) -> Checkpoint:
