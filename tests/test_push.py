@@ -120,7 +120,6 @@ def config() -> Config:
 @pytest.fixture
 def push(artefact: Path, config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Push:
     """Pushes the artefact to `me/reviews`, with options of the section `hub`."""
-    monkeypatch.setattr(stage, "overrides_of", lambda config: None)  # it takes a second
 
     def run(directory: Path = artefact, notes: str | None = None, **options: Any) -> CompletedProcess[str]:
         capsys.readouterr()

@@ -84,8 +84,8 @@ def preview(config: Config, stages: Sequence[str], write: Path | None = None) ->
     Raises:
         UserError: if something in the data or the options is wrong, or the recipe cannot be written there.
     """
-    resolved = resolve(config)
     making = [name for name in stages if STAGES[name].version is not None]
+    resolved = resolve(config)
     steps = plan(resolved, making)
     for number, step in enumerate(steps, start=1):
         if step.artefact.finished:

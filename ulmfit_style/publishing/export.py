@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.artefacts.directory import METRICS, RECIPE
-from ulmfit_style.cli.compose import preset
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.tokenizer_pair import FOLDER
@@ -85,8 +85,9 @@ def without_private_paths(recipe: Config) -> dict[str, Any]:
     evaluated, what it predicts, where it is pushed, what a study compares) goes back to what is shipped.
     """
     values = recipe.recipe()
-    values |= {"runs": "runs", "processes": None, "study": preset("study", "label_curve")}
+    values |= {"runs": "runs", "processes": None}
     values |= {name: {} for name in ("hub", "push", "evaluate", "predict", "report", "lr_find")}
+    values["study"] = compose().study.model_dump(mode="json")
     for section, option in (("corpus", "path"), ("task", "path"), ("pretrain", "path"), ("adapt", "general")):
         if values[section]:
             values[section][option] = _without_folders(values[section][option])

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from ulmfit_style.artefacts.directory import METRICS, RECIPE
-from ulmfit_style.cli.compose import overrides_of
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
@@ -96,7 +95,7 @@ def _export(folder: Path, config: Config, directory: Path, repo: str, token: str
     run = replace(run, config=from_recipe(values))
     metrics = {name: value for name, value in run.model.metrics.items() if name != TEXTS_OF_THE_USER}
     written = {
-        export.CARD: card.write(repo, run, overrides_of(run.config), config.hub.license, _notes(config)),
+        export.CARD: card.write(repo, run, config.hub.license, _notes(config)),
         RECIPE: yaml.safe_dump(values, sort_keys=False),
         METRICS: json.dumps(metrics, indent=2, ensure_ascii=False),
     }
