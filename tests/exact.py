@@ -170,6 +170,7 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
     trainer = RecipeTrainer(
         model=model,
         objective=objective,
+        rates=lambda steps: [1] * steps,
         layer_groups=layers or None,
         layer_decay=2,
         args=TrainingArguments(

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, TypedDict, final
+from typing import Any, ClassVar, NamedTuple, Protocol, final
 
 import numpy as np
 import torch
@@ -41,8 +41,8 @@ HELDOUT_EPOCH: PhaseEpoch = (0, 0)
 """The phase and epoch whose masks measure a model: none is trained on them."""
 
 
-class Sample(TypedDict):
-    """A held-out text with what is right, and what a language model answers."""
+class Sample(NamedTuple):
+    """The beginning of a held-out text, what of it a language model is to predict, and what it predicts."""
 
     text: str
     right: str
@@ -78,20 +78,20 @@ class LanguageObjective(ABC):
         Packed rows have `documents` and `positions` too. A decoder's `labels` and `bytes` have a length of their own.
         """
 
-    @abstractmethod
-    def sample(self, model: PreTrainedModel, row: Mapping[str, Any]) -> Sample:
-        """Let the model complete a row, to be looked at."""
-
-    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Return the cross entropy summed over the predicted tokens, a scalar."""
-        predicted = batch["labels"].ne(IGNORED)
+    def logits(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the logits at the predicted positions, (predicted, vocabulary)."""
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         if "documents" in batch:
             inputs["attention_mask"] = attention_mask(batch["documents"], causal=bool(self.causal))
             inputs["position_ids"] = batch["positions"]
-        with logits_at(model, predicted):
-            logits = model(**inputs).logits
-        return cross_entropy(logits.float(), batch["labels"][predicted], reduction="sum")
+        with logits_at(model, batch["labels"].ne(IGNORED)):
+            logits: torch.Tensor = model(**inputs).logits
+        return logits
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the cross entropy summed over the predicted tokens, a scalar."""
+        labels = batch["labels"][batch["labels"].ne(IGNORED)]
+        return cross_entropy(self.logits(model, batch).float(), labels, reduction="sum")
 
     def count(self, batch: Batch) -> torch.Tensor:
         """Return the number of predicted tokens."""
@@ -129,12 +129,16 @@ class LanguageObjective(ABC):
             "bits_per_byte": total / math.log(2) / size_in_bytes,
         }
 
-    def _ids(self, ids: Any, model: PreTrainedModel) -> torch.Tensor:
-        """Return token ids as a batch of one row, on the model's device."""
-        return torch.tensor(ids, dtype=torch.long, device=model.device)[None]
-
-    def _decoded(self, ids: Any) -> str:
-        return str(self.tokenizer.decode(ids)).strip()
+    @torch.inference_mode()
+    def sample(self, model: PreTrainedModel, row: Mapping[str, Any]) -> Sample:
+        """Let the model predict the beginning of a row as it is trained to, by the likeliest token each time."""
+        model.eval()
+        beginning = {name: row[name][:SHOWN] for name in ("input_ids", "words", "bytes")}
+        batch = self.collate([{**beginning, "index": row["index"], "phase_epoch": HELDOUT_EPOCH}])
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        right = batch["labels"][batch["labels"].ne(IGNORED)]
+        parts = batch["input_ids"][0], right, self.logits(model, batch).argmax(-1)
+        return Sample(*(str(self.tokenizer.decode(part)).strip() for part in parts))
 
 
 @final
@@ -184,24 +188,6 @@ class MaskedLM(LanguageObjective):
         inputs[swapped] = random.choice(self._ordinary, size=len(ids))[swapped]
         return inputs, labels
 
-    @torch.inference_mode()
-    def sample(self, model: PreTrainedModel, row: Mapping[str, Any]) -> Sample:
-        """Mask a word of one token, and let the model guess it with its three likeliest tokens."""
-        model.eval()
-        ids, words = row["input_ids"].copy(), row["words"]
-        numbers, sizes = np.unique(words[words >= 0], return_counts=True)
-        single = np.flatnonzero(np.isin(words, numbers[sizes == 1]))
-        telling = [place for place in single if len(word := self._decoded(ids[place])) > 3 and word.isalpha()]
-        random = np.random.default_rng([self.seed, *HELDOUT_EPOCH, row["index"]])
-        place = int(random.choice(telling or np.flatnonzero(words >= 0)))
-        right = self._decoded(ids[place])
-        ids[place] = self.tokenizer.mask_token_id
-        logits = model(self._ids(ids, model)).logits[0, place]
-        guesses = [self._decoded(token) for token in logits.topk(3).indices.tolist()]
-        shown = slice(max(0, place - SHOWN // 2), place + SHOWN // 2)
-        text = self._decoded(ids[shown][words[shown] >= 0])
-        return Sample(text=text, right=right, answer=", ".join(guesses))
-
 
 @final
 @dataclass(frozen=True)
@@ -227,23 +213,6 @@ class CausalLM(LanguageObjective):
         if "documents" in row:
             following[:-1][np.diff(row["documents"]) > 0] = IGNORED
         return following
-
-    @torch.inference_mode()
-    def sample(self, model: PreTrainedModel, row: Mapping[str, Any]) -> Sample:
-        """Let the model go on from the start of a row, with the likeliest token each time."""
-        model.eval()
-        ids = row["input_ids"][:SHOWN]
-        prompt = self._ids(ids[: len(ids) // 2], model)
-        whole = model.generate(  # type: ignore[operator]  # a model with a causal head can
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=SHOWN // 2,
-            do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
-        )
-        parts = prompt[0], ids[len(ids) // 2 :], whole[0, prompt.shape[1] :]
-        text, right, answer = (self._decoded(part) for part in parts)
-        return Sample(text=text, right=right, answer=answer)
 
 
 def padded(

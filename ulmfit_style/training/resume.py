@@ -62,7 +62,12 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
+    return sorted(folder.glob("checkpoint-*"), key=checkpoint_step, reverse=True)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """Return the optimizer step after which a checkpoint was saved."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 @final
