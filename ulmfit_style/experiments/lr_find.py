@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import astuple
 from pathlib import Path
@@ -46,7 +47,7 @@ def run(config: Config) -> None:
     with tempfile.TemporaryDirectory() as discarded, logging_to(folder / f"{FILE}.log"):
         plan = _training_plan(resolved)
         rows = len(plan.data.rows)
-        times = options.steps * stage.batch_size / rows
+        times = options.steps / math.ceil(rows / stage.batch_size)
         say(f"  {options.steps} steps of {stage.batch_size} rows are {times:.1f} passes over the {rows:,} rows")
         try:
             points = range_test(plan, options, Path(discarded))

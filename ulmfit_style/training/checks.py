@@ -20,9 +20,12 @@ def language_model(config: Config, stage: str, options: LanguageModelling) -> No
         UserError: if the architecture has no head for the objective, or no room for the texts; or an option is wrong.
     """
     objective = architectures.objective(options.objective, checkpoints.model_type(config.model), f"{stage}.objective")
-    if objective == "denoising" and config.model.checkpoint and (checkpoints.folder(config.model) / FOLDER).is_dir():
-        problem = f"{config.model.title()} writes with another tokenizer than it reads with, and has no text to restore"
-        raise UserError(f"{stage}.objective=denoising: {problem}; adapt the encoder before, or take adapt=none")
+    if objective == "denoising" and config.model.checkpoint is not None:
+        directory = checkpoints.folder(config.model)
+        checkpoints.sentinels(checkpoints.tokenizer(directory))
+        if (directory / FOLDER).is_dir():
+            problem = "writes with another tokenizer than it reads with, and has no text to restore"
+            raise UserError(f"{stage}: {config.model.title()} {problem}; adapt the encoder before, or take adapt=none")
     _check_options(config, stage, options, options.max_length)
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from ulmfit_style.data.tokens import Integers
 from ulmfit_style.models import architectures
 from ulmfit_style.tasks.base import IGNORED
-from ulmfit_style.training.objectives import Batch, LanguageObjective, padded
+from ulmfit_style.training.objectives import Batch, LanguageObjective
 
 
 @final
@@ -36,10 +36,10 @@ class Denoising(LanguageObjective):
     seed: int
     sentinels: Sequence[int] = ()
 
-    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Take spans out of rows, and pad these and their targets to the longest of each."""
         inputs, labels, sizes = zip(*map(self.corrupt, rows), strict=True)
-        return padded([{"bytes": size} for size in sizes], inputs, labels, self.tokenizer)
+        return self.padded([{"bytes": size} for size in sizes], inputs, labels)
 
     def corrupt(self, row: Mapping[str, Any]) -> tuple[Integers, Integers, Integers]:
         """Take spans of tokens, or of words where there are no sentinels, out of a row.

@@ -20,16 +20,11 @@ from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.models.layers import HEAD, drift, layer_groups
 from ulmfit_style.models.lora import add_adapters, full_phase_title, merge
 from ulmfit_style.recipe import Config
-from ulmfit_style.results import terminal
-from ulmfit_style.results.model import Table
 from ulmfit_style.training.batching import MixedDataset, Rows
 from ulmfit_style.training.denoising import Denoising
-from ulmfit_style.training.objectives import CausalLM, LanguageObjective, MaskedLM, Sample
+from ulmfit_style.training.objectives import CausalLM, LanguageObjective, MaskedLM
 from ulmfit_style.training.packing import PackedDataset, first_position
 from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan, train
-
-SAMPLES = 3
-"""Held-out rows that the model completes before and after training, to be looked at."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +51,6 @@ class Prepared:
         if self.general is not None:
             measures["general_loss"] = self.objective.measure(self.plan.model, self.general)["loss"]
         return measures
-
-    def samples(self) -> list[Sample]:
-        """Return what the model makes of the first held-out rows."""
-        first = range(min(SAMPLES, len(self.heldout)))
-        return [self.objective.sample(self.plan.model, self.heldout[index]) for index in first]
 
 
 def prepare(
@@ -148,7 +138,6 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
     """
     # Train
     model, options = prepared.plan.model, prepared.plan.options
-    before = prepared.samples()
     results = train(prepared.plan, directory / CHECKPOINTS, prepared.measure)
     if options.lora_rank:
         merge(model)
@@ -171,18 +160,12 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
         "rows": len(prepared.plan.data.rows),
         "per": prepared.objective.per,
         "heldout": [{"after": title, **measures} for title, measures in measured.items()],
-        "samples": [
-            {"text": sample.text, "right": sample.right, "before": sample.answer, "after": trained.answer}
-            for sample, trained in zip(before, prepared.samples(), strict=True)
-        ],
         "log": [{"phase": result.title, **entry} for result in results for entry in result.log],
     }
     if isinstance(options, Adapt):
         untrained = _load(prepared.objective, source, options.seed).model
         metrics["drift"] = drift(model, untrained, prepared.missing)
         say(f"  weights have moved by {', '.join(f'{share:.1%} ({name})' for name, share in metrics['drift'].items())}")
-    samples_shown = [tuple(sample.values()) for sample in metrics["samples"]]
-    terminal.show(Table(tuple(metrics["samples"][0]), samples_shown, "held-out text, completed"))
     write_json(directory / METRICS, metrics)
 
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Protocol, final
+from typing import Any, ClassVar, Protocol, final
 
 import numpy as np
 import torch
@@ -26,10 +26,7 @@ from ulmfit_style.tasks.logits import logits_at
 from ulmfit_style.training.batching import Rows
 from ulmfit_style.training.packing import attention_mask
 
-Batch = Mapping[str, torch.Tensor]
-
-SHOWN = 24
-"""Tokens of a sample."""
+Batch = dict[str, torch.Tensor]
 
 MOST_MEASURED = 1000
 """Rows that are enough to measure a language model."""
@@ -39,14 +36,6 @@ PhaseEpoch = tuple[int, int]
 
 HELDOUT_EPOCH: PhaseEpoch = (0, 0)
 """The phase and epoch whose masks measure a model: none is trained on them."""
-
-
-class Sample(NamedTuple):
-    """The beginning of a held-out text, what of it a language model is to predict, and what it predicts."""
-
-    text: str
-    right: str
-    answer: str
 
 
 class Objective(Protocol):
@@ -72,7 +61,7 @@ class LanguageObjective(ABC):
     tokenizer: PreTrainedTokenizerBase
 
     @abstractmethod
-    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Make a batch: `input_ids`, `attention_mask`, `labels` and `bytes`, each (batch, length).
 
         Packed rows have `documents` and `positions` too. A decoder's `labels` and `bytes` have a length of their own.
@@ -96,6 +85,25 @@ class LanguageObjective(ABC):
     def count(self, batch: Batch) -> torch.Tensor:
         """Return the number of predicted tokens."""
         return batch["labels"].ne(IGNORED).sum()
+
+    def padded(self, rows: Sequence[Any], inputs: Sequence[Integers], labels: Sequence[Integers]) -> Batch:
+        """Pad rows on the right to the longest, and return tensors (batch, length)."""
+        # A causal model's tokenizer may have no padding token; any will do, because nothing attends to it.
+        columns = {
+            "input_ids": (inputs, self.tokenizer.pad_token_id or 0),
+            "attention_mask": ([np.ones_like(ids) for ids in inputs], 0),
+            "labels": (labels, IGNORED),
+            "bytes": ([row["bytes"] for row in rows], 0),
+        }
+        if "documents" in rows[0]:
+            # Padding is a document of its own: a position that attends to nothing would become NaN.
+            columns["documents"] = [row["documents"] for row in rows], -1
+            columns["positions"] = [row["positions"] for row in rows], 0
+        tensors = {}
+        for name, (values, filling) in columns.items():
+            unpadded = [torch.from_numpy(np.array(value, np.int64)) for value in values]
+            tensors[name] = pad_sequence(unpadded, batch_first=True, padding_value=filling)
+        return tensors
 
     @torch.inference_mode()
     def measure(self, model: PreTrainedModel, rows: Rows, tokens: int = 4096) -> dict[str, float]:
@@ -129,17 +137,6 @@ class LanguageObjective(ABC):
             "bits_per_byte": total / math.log(2) / size_in_bytes,
         }
 
-    @torch.inference_mode()
-    def sample(self, model: PreTrainedModel, row: Mapping[str, Any]) -> Sample:
-        """Let the model predict the beginning of a row as it is trained to, by the likeliest token each time."""
-        model.eval()
-        beginning = {name: row[name][:SHOWN] for name in ("input_ids", "words", "bytes")}
-        batch = self.collate([{**beginning, "index": row["index"], "phase_epoch": HELDOUT_EPOCH}])
-        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        right = batch["labels"][batch["labels"].ne(IGNORED)]
-        parts = batch["input_ids"][0], right, self.logits(model, batch).argmax(-1)
-        return Sample(*(str(self.tokenizer.decode(part)).strip() for part in parts))
-
 
 @final
 @dataclass(frozen=True)
@@ -159,11 +156,11 @@ class MaskedLM(LanguageObjective):
         """The tokens that may stand in for others: no padding, which some architectures do not count as a position."""
         return np.setdiff1d(np.arange(len(self.tokenizer), dtype=np.int32), self.tokenizer.all_special_ids)
 
-    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Mask rows and pad them to the longest."""
         masked = (self.mask(row["input_ids"], row["words"], row["phase_epoch"], row["index"]) for row in rows)
         inputs, labels = zip(*masked, strict=True)
-        return padded(rows, inputs, labels, self.tokenizer)
+        return self.padded(rows, inputs, labels)
 
     def mask(self, ids: Integers, words: Integers, phase_epoch: PhaseEpoch, index: int) -> tuple[Integers, Integers]:
         """Mask whole words: of their tokens 80 % become [MASK], 10 % a random token, 10 % stay (BERT, section 3.1).
@@ -200,10 +197,10 @@ class CausalLM(LanguageObjective):
 
     tokenizer: PreTrainedTokenizerBase
 
-    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Pad rows to the longest; a label stands at the position that predicts it, one before its token's own."""
         labels = [self._next(row) for row in rows]
-        batch = padded(rows, [row["input_ids"] for row in rows], labels, self.tokenizer)
+        batch = self.padded(rows, [row["input_ids"] for row in rows], labels)
         batch["bytes"] = batch["bytes"].roll(-1, dims=1)
         return batch
 
@@ -213,29 +210,3 @@ class CausalLM(LanguageObjective):
         if "documents" in row:
             following[:-1][np.diff(row["documents"]) > 0] = IGNORED
         return following
-
-
-def padded(
-    rows: Sequence[Mapping[str, Any]],
-    inputs: Sequence[Integers],
-    labels: Sequence[Integers],
-    tokenizer: PreTrainedTokenizerBase,
-) -> dict[str, torch.Tensor]:
-    """Pad rows on the right to the longest, and return tensors (batch, length)."""
-    # A causal model's tokenizer may have no padding token; any will do, because nothing attends to it.
-    columns = {
-        "input_ids": (inputs, tokenizer.pad_token_id or 0),
-        "attention_mask": ([np.ones_like(ids) for ids in inputs], 0),
-        "labels": (labels, IGNORED),
-        "bytes": ([row["bytes"] for row in rows], 0),
-    }
-    if "documents" in rows[0]:
-        # Padding is a document of its own: a position that attends to nothing would become NaN.
-        columns["documents"] = [row["documents"] for row in rows], -1
-        columns["positions"] = [row["positions"] for row in rows], 0
-    return {
-        name: pad_sequence(
-            [torch.from_numpy(np.array(value, np.int64)) for value in values], batch_first=True, padding_value=filling
-        )
-        for name, (values, filling) in columns.items()
-    }

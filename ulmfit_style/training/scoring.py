@@ -27,6 +27,9 @@ BATCH = 64
 
 T = TypeVar("T")
 
+Forward = Callable[[dict[str, torch.Tensor]], list[Any]]
+"""Returns the output for each feature of a batch."""
+
 Advance = Callable[[int, int], None]
 """Called after each batch with the number of further rows, and how many of them are longer than `max_length`."""
 
@@ -65,8 +68,7 @@ class Scorer:
 
     def outputs(self, rows: Sequence[Row], advance: Advance = _ignore) -> list[Answer]:
         """Return what the task is scored by for each row: its answer, the likelihood of the right one, or both."""
-        kinds = {"answers": self.answers, "likelihoods": self.likelihoods}
-        share = processes.share(rows)
+        share, kinds = processes.share(rows), {"answers": self.answers, "likelihoods": self.likelihoods}
         outputs = zip(*(kinds[kind](share, advance) for kind in self.task.scored_by()), strict=True)
         return processes.joined([{name: value for part in parts for name, value in part.items()} for parts in outputs])
 
@@ -97,11 +99,7 @@ class Scorer:
 
     @torch.inference_mode()
     def _forward(
-        self,
-        rows: Iterable[Row],
-        label2id: Any,
-        forward: Callable[[dict[str, torch.Tensor]], list[Any]],
-        advance: Advance,
+        self, rows: Iterable[Row], label2id: Any, forward: Forward, advance: Advance
     ) -> Iterator[tuple[Row, Sequence[Feature], list[Any]]]:
         """Yield each row with its features and the output for each, computed in batches of features of like length."""
         self.model.eval()

@@ -72,9 +72,8 @@ class RecipeTrainer(Trainer):
         The Trainer has one rate for all layers. What is needed here is shown by
         `test_frozen_parameters_stay_and_the_rates_are_those_that_the_thawed_ones_move_by`.
         """
-        existed = self.optimizer is not None
         optimizer = super().create_optimizer(model)
-        if self.layer_groups is not None and not existed:
+        if self.layer_groups is not None:
             groups = list(split_by_layer(optimizer.param_groups, self.layer_groups, self.layer_decay))
             optimizer.param_groups.clear()
             for group in groups:
@@ -179,7 +178,7 @@ class Reporting(TrainerCallback):
         try:
             self._callbacks = [callback() for callback in get_reporting_integration_callbacks(names)]
         except (ValueError, RuntimeError, ImportError) as error:
-            raise UserError(f"report_to={names}: {error}") from error
+            raise UserError(f"trainer.report_to={names}: {error}") from error
         self.folder, self.phase, self.steps_before, self.is_last = folder, 0, 0, False
 
     def begin(self, phase: int, steps_before: int, *, is_last: bool) -> None:
