@@ -79,7 +79,6 @@ ADAPTED = {
         {"after": "every weight", "loss": 2.25, "bits_per_byte": 0.7},
     ],
     "drift": {"head": 0.1},
-    "samples": [{"text": "what a customer [MASK]", "right": "wrote", "before": "is", "after": "wrote"}],
     "log": [],
 }
 ADAPTED_MANIFEST = {
@@ -191,8 +190,7 @@ def test_neither_the_token_nor_a_private_path_nor_the_users_text_leaves_the_disk
             assert not any(private in content for content in repo.files.values())
         assert any(private in path.read_bytes() for path in (*artefact.iterdir(), *adapted.iterdir()))
     assert "hf_mine" not in out
-    uploaded = json.loads(hub.repos["me/language"].files["metrics.json"])
-    assert uploaded == {name: value for name, value in ADAPTED.items() if name != "samples"}
+    assert json.loads(hub.repos["me/language"].files["metrics.json"]) == ADAPTED
     assert not hub.repos["me/language"].private
 
 

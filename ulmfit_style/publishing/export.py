@@ -25,7 +25,7 @@ UPLOADED = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
     *("vocab.txt", "vocab.json", "*.spm"),
 )
-"""All that is ever uploaded; the first three are written for the Hub. Whatever else lies in a directory (rows of the
+"""All that is ever uploaded; the first two are written for the Hub. Whatever else lies in a directory (rows of the
 user's text, logs, a library's pickles with a token in them) stays behind."""
 
 

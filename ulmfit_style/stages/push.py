@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from ulmfit_style.artefacts.directory import METRICS, RECIPE
+from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
@@ -20,9 +19,6 @@ from ulmfit_style.publishing import card, export, upload
 from ulmfit_style.recipe import Config, from_recipe
 from ulmfit_style.results import finished, terminal
 from ulmfit_style.results.model import Size, Table
-
-TEXTS_OF_THE_USER = "samples"
-"""What metrics.json holds of an adapted model, and others are not to read: held-out documents."""
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -93,11 +89,9 @@ def _export(folder: Path, config: Config, directory: Path, repo: str, token: str
         if values[name] is not None and section is not None:
             values[name]["license"] = section.license
     run = replace(run, config=from_recipe(values))
-    metrics = {name: value for name, value in run.model.metrics.items() if name != TEXTS_OF_THE_USER}
     written = {
         export.CARD: card.write(repo, run, config.hub.license, _notes(config)),
         RECIPE: yaml.safe_dump(values, sort_keys=False),
-        METRICS: json.dumps(metrics, indent=2, ensure_ascii=False),
     }
     export.fill(folder, directory, written)
     export.require_no_secrets(folder, token)
