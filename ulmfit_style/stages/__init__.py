@@ -37,7 +37,7 @@ STAGES = {
             "references",
             "fit simple models on the same rows",
             makes="scores of reference models",
-            version=2,
+            version=3,
             is_typed=False,
             uses_ranks=False,
         ),
@@ -46,7 +46,7 @@ STAGES = {
             "continue the checkpoint's pretraining on your unlabelled text",
             reads=("model", "corpus", "adapt"),
             makes="adapted model",
-            version=3,
+            version=4,
             starts_from=_start,
         ),
         Stage(
@@ -54,7 +54,7 @@ STAGES = {
             "train on the labelled rows, score the test rows, say what adaptation was worth",
             reads=("task", "finetune"),
             makes="fine-tuned model",
-            version=2,
+            version=3,
             starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
         ),
         Stage(
