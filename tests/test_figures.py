@@ -1,13 +1,10 @@
-"""The figure of losses and rates that is drawn beside metrics.json."""
+"""The figure of losses and rates."""
 
-import os
 import re
 from pathlib import Path
 
 import pytest
 
-from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.results import figures
 
 
