@@ -24,7 +24,7 @@ from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.data.tokens import Chunks
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import resolve
-from ulmfit_style.tasks.models import Architecture
+from ulmfit_style.tasks.interface import Architecture
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.training.batching import EncodedDataset
 
