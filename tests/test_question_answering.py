@@ -116,14 +116,6 @@ def test_no_article_and_no_context_is_on_two_sides(loaded, column: str, capsys):
     assert 30 < len(found.test) < 66
 
 
-def test_questions_of_a_test_context_are_left_out_of_training(tmp_path: Path, capsys):
-    rows = questions(120)
-    files = {"train": str(jsonl(tmp_path / "a.jsonl", rows)), "test": str(jsonl(tmp_path / "b.jsonl", rows[1::40]))}
-    found = labelled.load(QuestionAnswering(path=files))
-    assert not {row.fields["context"] for row in found.test} & {row.fields["context"] for row in found.pool}
-    assert "12 rows are left out because their text is also in test or validation" in capsys.readouterr().out
-
-
 def test_the_documents_of_adapt_are_the_contexts_each_once(tmp_path: Path):
     path = jsonl(tmp_path / "a.jsonl", questions(120))
     labelled.load.cache_clear()
@@ -139,25 +131,6 @@ def test_another_question_or_answer_is_other_data(loaded):
     for change in ({}, {"question": "who?"}, {"answers": {"text": [], "answer_start": []}}):
         digests.add(loaded([{**row, **change} for row in rows[:1]] + rows[1:]).digest)
     assert len(digests) == 3
-
-
-def test_a_sample_has_questions_with_and_without_an_answer(loaded):
-    found = loaded(questions(120), train_samples=2)
-    assert found.classes == ["answer", "no answer"]
-    assert {label for row in found.train for label in TASK.labels_of(row)} == set(found.classes)
-
-
-def test_columns_of_text_and_place_make_rows_too(tmp_path: Path):
-    flat = [
-        {"question": row["question"], "context": row["context"], "answer": text, "at": start}
-        for row in questions(120)
-        for text, start in zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True)
-    ]
-    pandas.DataFrame(flat).to_csv(tmp_path / "a.csv", index=False)
-    labelled.load.cache_clear()
-    rows = labelled.load(QuestionAnswering(path=str(tmp_path / "a.csv"), answer_start="at"))
-    assert rows.classes == ["answer"]
-    assert rows.train[0].fields["answer_start"].isdecimal()
 
 
 # Tokens

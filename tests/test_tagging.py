@@ -66,11 +66,11 @@ def test_tokens_and_words_are_divided_so_that_each_token_is_in_one_part():
     pieces = words(text)
     assert cut(text, pieces) == ["a", "(", "bc", ")", ".", "d"]
     tokens = [(0, 1), (2, 4), (4, 5), (5, 7), (7, 7), (9, 10)]  # a | (b | c | ). | | d
-    assert list(units(pieces, tokens)) == [Unit(0, 0, [0]), Unit(1, 2, [1, 2]), Unit(3, 4, [3]), Unit(5, 5, [5])]
+    assert units(pieces, tokens) == [Unit(0, 0, 0), Unit(1, 2, 1), Unit(3, 4, 3), Unit(5, 5, 5)]
 
 
 def test_a_word_without_tokens_is_in_no_part():
-    assert list(units([(0, 1), (2, 3), (4, 5)], [(0, 1), (4, 5)])) == [Unit(0, 0, [0]), Unit(2, 2, [1])]
+    assert units([(0, 1), (2, 3), (4, 5)], [(0, 1), (4, 5)]) == [Unit(0, 0, 0), Unit(2, 2, 1)]
 
 
 def test_blanks_at_the_ends_are_no_part_of_a_piece():

@@ -141,15 +141,6 @@ def test_a_text_file_is_told_what_such_files_are_called(tmp_path: Path):
         labelled.load(TokenClassification(path=str(tmp_path / "train.txt")))
 
 
-def test_another_column_than_the_first_may_hold_the_words(tmp_path: Path):
-    path = tmp_path / "a.conll"
-    lines = [f"1 Ada{number} B-p O\n2 left O O\n" for number in range(40)]
-    path.write_text("\n".join(lines))
-    rows = labelled.load(TokenClassification(path=str(path), text="column_2", label="column_3"))
-    assert rows.classes == ["no entity", "p"]
-    assert rows.train[0].fields["text"][1] == "left"
-
-
 # Tokens
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import regex
 
@@ -73,14 +73,14 @@ def words(text: str) -> list[Range]:
 
 @dataclass(frozen=True)
 class Unit:
-    """Words that share tokens, mostly one word, and the places of these tokens."""
+    """Words that share tokens, mostly one word, from the first to the last, and the place of their first token."""
 
     first: int
     last: int
-    tokens: Sequence[int]
+    token: int
 
 
-def units(pieces: Sequence[Range], tokens: Sequence[Range]) -> Iterator[Unit]:
+def units(pieces: Sequence[Range], tokens: Sequence[Range]) -> list[Unit]:
     """Divide words so that each token is in one part: a token may be a part of a word, or hold several.
 
     Words without tokens, which a tokenizer may have thrown away, and tokens without words are left out.
@@ -90,19 +90,16 @@ def units(pieces: Sequence[Range], tokens: Sequence[Range]) -> Iterator[Unit]:
         tokens: The tokens, in this order too.
     """
     starts, ends = [start for start, _ in pieces], [end for _, end in pieces]
-    held: list[int] = []
-    first = last = -1
+    divided: list[Unit] = []
     for place, (start, end) in enumerate(tokens):
         low, high = bisect_right(ends, start), bisect_left(starts, end) - 1
         if start == end or low > high:
             continue
-        if held and low > last:
-            yield Unit(first, last, held)
-            held = []
-        first, last = (min(first, low), max(last, high)) if held else (low, high)
-        held.append(place)
-    if held:
-        yield Unit(first, last, held)
+        if divided and low <= divided[-1].last:
+            divided[-1] = replace(divided[-1], last=max(divided[-1].last, high))
+        else:
+            divided.append(Unit(low, high, place))
+    return divided
 
 
 def trimmed(text: str, piece: Range) -> Range:

@@ -57,13 +57,6 @@ class TextTask(Task, abc.ABC):
             raise ValueError("is for one text, and task.text_pair names a second; take head")
         return value
 
-    def determinants(self) -> dict[str, Any]:
-        """Return the fields that determine a result, without the overlap of windows where none are made."""
-        fields = super().determinants()
-        if self.long_documents != "windows":
-            fields.pop("overlap", None)
-        return fields
-
     @property
     def long_texts(self) -> str:
         return {"head": "cut", "head_tail": "cut in the middle", "windows": "read in windows"}[self.long_documents]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, final
@@ -30,6 +31,9 @@ LABEL_COLUMNS = (
 
 NO_ENTITY = "no entity"
 """The class of a row without entities."""
+
+Tag = tuple[str, float]
+"""The tag of a token, and its probability."""
 
 
 @final
@@ -125,8 +129,8 @@ class TokenClassification(Task):
         text = text_of(row)
         return {
             "entities": [
-                {"entity_group": one.type, "word": text[one.start : one.end], "start": one.start, "end": one.end}
-                for one in self._entities(row)
+                {"entity_group": kind, "word": text[start:end], "start": start, "end": end}
+                for kind, start, end in map(astuple, self._entities(row))
             ]
         }
 
@@ -148,7 +152,7 @@ class TokenClassification(Task):
             return features
         labels = [[IGNORED] * len(feature["offsets"]) for feature in features]
         places = [(window, place) for window, feature in enumerate(features) for place in range(*feature["own"])]
-        tokens, pieces = _units(row, pieces_of(text_of(row), features), by_token=self.subwords == "all")
+        tokens, pieces = _tagged_pieces(row, pieces_of(text_of(row), features), by_token=self.subwords == "all")
         for token, tag in zip(tokens, tagging.tagged(pieces, self._entities(row)), strict=True):
             window, place = places[token]
             labels[window][place] = label2id[tag]
@@ -185,15 +189,12 @@ class TokenClassification(Task):
             for token in window[slice(*feature["own"])]
         ]
 
-        def tags_of(places: Sequence[int]) -> list[str]:
-            return [names[int(probabilities[place].argmax())] for place in places]
-
-        answer: Answer = {}
-        if is_words(row):
-            answer["tags"] = _tags_of_words(row, tokens, tags_of)
-        places, pieces = _units(row, tokens, by_token=self.aggregation == "simple")
-        scores = [float(probabilities[place].max()) for place in places]
-        return {**answer, "entities": _grouped(text_of(row), pieces, tags_of(places), scores)}
+        tags = [(names[int(token.argmax())], float(token.max())) for token in probabilities]
+        places, pieces = _tagged_pieces(row, tokens, by_token=self.aggregation == "simple")
+        entities = _grouped(text_of(row), pieces, [tags[place] for place in places])
+        if not is_words(row):
+            return {"entities": entities}
+        return {"tags": _tags_of_words(words_of(row), tokens, tags), "entities": entities}
 
     def explained_parts(
         self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
@@ -293,39 +294,37 @@ def _highest_logits(logits: Tensor, places: Sequence[int], outputs: Sequence[int
     return logits[:, places][..., outputs].amax(dim=-1).sum(dim=-1)
 
 
-def _units(row: Row, tokens: Sequence[Range], *, by_token: bool) -> tuple[list[int], list[Range]]:
-    """Return the places of the tokens that have a tag, and what each tags: itself, or the words that it begins."""
+def _tagged_pieces(row: Row, tokens: Sequence[Range], *, by_token: bool) -> tuple[list[int], list[Range]]:
+    """Return the places of the tokens that have a tag, and the part of the text that each tags: itself, or words."""
     if by_token:
         places = [place for place, (start, end) in enumerate(tokens) if start < end]
         return places, [tokens[place] for place in places]
     words = words_of(row)
-    units = list(tagging.units(words, tokens))
-    return [unit.tokens[0] for unit in units], [(words[unit.first][0], words[unit.last][1]) for unit in units]
+    units = tagging.units(words, tokens)
+    return [unit.token for unit in units], [(words[unit.first][0], words[unit.last][1]) for unit in units]
 
 
-def _tags_of_words(row: Row, tokens: Sequence[Range], tags_of: Callable[[Sequence[int]], list[str]]) -> list[str]:
-    """Return the tag of each word of a row; a word without tokens goes on with an entity around it, or is outside.
+def _tags_of_words(words: Sequence[Range], tokens: Sequence[Range], tags: Sequence[Tag]) -> list[str]:
+    """Return the tag of each word, that of its first token.
 
-    Args:
-        tags_of: The tags of the tokens in some places.
+    A word without tokens goes on with the entity around it, or is outside.
     """
-    words = words_of(row)
-    units = list(tagging.units(words, tokens))
-    tags, of_words = tags_of([unit.tokens[0] for unit in units]), [OUTSIDE] * len(words)
-    for entity in tagging.entities(tags):
+    units = tagging.units(words, tokens)
+    of_units, of_words = [tags[unit.token][0] for unit in units], [OUTSIDE] * len(words)
+    for entity in tagging.entities(of_units):
         first, last = units[entity.start].first, units[entity.end - 1].last
-        of_words[first : last + 1] = [tags[entity.start], *[f"I-{entity.type}"] * (last - first)]
+        of_words[first : last + 1] = [of_units[entity.start], *[f"I-{entity.type}"] * (last - first)]
     return of_words
 
 
-def _grouped(text: str, pieces: Sequence[Range], tags: Sequence[str], scores: Sequence[float]) -> list[dict[str, Any]]:
-    """Return the entities that words or tokens make together, each with the mean of their scores."""
+def _grouped(text: str, pieces: Sequence[Range], tags: Sequence[Tag]) -> list[dict[str, Any]]:
+    """Return the entities that words or tokens make together, each with the mean of their probabilities."""
     entities = []
-    for entity in tagging.entities(tags):
+    for entity in tagging.entities([tag for tag, _ in tags]):
+        scores = [score for _, score in tags[entity.start : entity.end]]
         start, end = pieces[entity.start][0], pieces[entity.end - 1][1]
-        score = sum(scores[entity.start : entity.end]) / (entity.end - entity.start)
-        answer = {"entity_group": entity.type, "score": round(score, 6), "word": text[start:end]}
-        entities.append({**answer, "start": start, "end": end})
+        place = {"word": text[start:end], "start": start, "end": end}
+        entities.append({"entity_group": entity.type, "score": round(sum(scores) / len(scores), 6), **place})
     return entities
 
 
