@@ -229,11 +229,11 @@ def test_the_score_is_a_probability_over_all_stretches_and_none(tokenizer: PreTr
 
 def test_a_question_that_leaves_too_little_room_for_the_context_is_refused_with_its_row(tokenizer):
     message = (
-        r"a\.json:7: only 7 of finetune\.max_length=32 tokens are left for the text; shorten the question, which has 22"
+        r"a\.json:7: only 3 of finetune\.max_length=32 tokens are left for the text; shorten the question, which has 26"
     )
     with pytest.raises(UserError, match=message):
-        TASK.encode(asked(question="x" * 22), tokenizer, 32, None)
-    assert TASK.encode(asked(question="x" * 21), tokenizer, 32, None)
+        TASK.encode(asked(question="x" * 26), tokenizer, 32, None)
+    assert TASK.encode(asked(question="x" * 25), tokenizer, 32, None)
 
 
 def test_none_is_told_where_it_exceeds_the_best_by_the_threshold(tokenizer: PreTrainedTokenizerFast):

@@ -31,7 +31,7 @@ def windows(tokenizer: Tokenizer, row: Row, *texts: str, max_length: int, overla
         overlap: The share of the tokens of a window that the next one has too.
 
     Raises:
-        UserError: if the tokenizer does not tell where tokens stand, or leaves less than a quarter of a window.
+        UserError: if the tokenizer does not tell where tokens stand, or leaves less than an eighth of a window.
     """
     if not tokenizer.is_fast:
         raise UserError(
@@ -40,7 +40,7 @@ def windows(tokenizer: Tokenizer, row: Row, *texts: str, max_length: int, overla
     is_pair = len(texts) > 1
     before = len(tokenizer(texts[0], add_special_tokens=False)["input_ids"]) if is_pair else 0
     room = max_length - tokenizer.num_special_tokens_to_add(pair=is_pair) - before
-    if room < max(1, max_length // 4):
+    if room < max(1, max_length // 8):
         problem = f"{max(0, room)} of finetune.max_length={max_length} tokens are left for the text"
         remedy = f"shorten the question, which has {before}, or train with a larger one" if is_pair else "raise it"
         raise UserError(f"{row.place}: only {problem}; {remedy}")
