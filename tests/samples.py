@@ -138,6 +138,15 @@ def tiny_t5(tiny: dict[str, object]) -> T5Config:
     )
 
 
+def articles(path: Path, count: int = 160) -> Path:
+    """Write reviews, whose summary is what they are about and how it is."""
+    rows = []
+    for text, _, _ in reviews(count):
+        words = text.split()
+        rows.append({"document": text, "summary": f"{words[1]} is {'moving' if words[-1] in GOOD else 'dreadful'}"})
+    return jsonl(path, rows)
+
+
 def tag(words: Sequence[str]) -> list[str]:
     """Return the IOB2 tags of words: films are things, and what is wonderful or very wonderful is a quality."""
     tags = []
