@@ -100,8 +100,6 @@ def run(resolved: Resolved) -> None:
             from ulmfit_style.predictor import Predictor
 
             model = Predictor(str(source), task=config.predict.task, option="predict.model")
-            if _is_text(given) and sys.stdout.isatty():
-                model.task = model.task.streaming()
             count = _answer(model, chain([first], rows), write, output, None if file is None else explain.Page(file))
     except BrokenPipeError:
         # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.
