@@ -15,7 +15,7 @@ from ulmfit_style.data import hub
 from ulmfit_style.results import markdown, scores
 from ulmfit_style.results.finished import Run
 from ulmfit_style.results.model import Interval
-from ulmfit_style.tasks.models import Pipeline
+from ulmfit_style.tasks.interface import Pipeline
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
