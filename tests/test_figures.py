@@ -1,14 +1,17 @@
-"""The figure of losses and rates that is drawn beside metrics.json."""
+"""The figures, and the one of losses and rates that is drawn beside metrics.json."""
 
+import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts.directory import METRICS, read_json
+from ulmfit_style import chain
+from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.results import figures
+from ulmfit_style.results.figures import Line
 
 GROUPS = ["head", "layer 2", "layer 1", "embeddings"]
 
@@ -18,81 +21,59 @@ def texts(svg: Path) -> list[str]:
     return re.findall("<!-- (.*) -->", svg.read_text(encoding="utf-8"))
 
 
-# By a factor of 20 a group, the lowest of four could not be seen beside the head.
-@pytest.mark.parametrize(("decay", "logarithmic"), [(2, False), (20, True)])
-def test_the_figure_has_axes_phases_and_every_layer_group_from_the_head_down(
-    tmp_path: Path, decay: float, logarithmic: bool
-):
+def test_the_figure_of_a_training_has_axes_phases_and_every_layer_group_from_the_head_down(tmp_path: Path):
     phases = {"head alone": GROUPS[:1], "layer 1 alone": GROUPS[2:3], "every weight": GROUPS}
     log = [
-        {
-            "phase": phase,
-            "step": step,
-            "loss": 1.0,
-            "rates": {name: 1e-4 * step / decay ** GROUPS.index(name) for name in own},
-        }
-        for phase, own in phases.items()
-        for step in range(5)
+        {"phase": phase, "step": step, "loss": 1.0, "rates": {name: 1e-4 / 2 ** GROUPS.index(name) for name in thawed}}
+        for phase, thawed in phases.items()
+        for step in range(1, 5)
     ]
-    figures.course(tmp_path / "course", log, "finetune-3fa9c1e2", "nats a token")
-    found = texts(tmp_path / "course.svg")
-    assert {"finetune-3fa9c1e2", "optimizer step", "loss (nats a token)", "learning rate", *phases} <= set(found)
-    assert any("{10^{" in text for text in found) == logarithmic
-    assert found[found.index("layer group") + 1 :] == GROUPS
+    figures.course(tmp_path / "course", log, "finetune-3fa9c1e2", "nats per token")
+    words = texts(tmp_path / "course.svg")
+    assert {"finetune-3fa9c1e2", "optimizer step", "loss (nats per token)", "learning rate", *phases} <= set(words)
+    assert words[words.index("head") :][:4] == GROUPS
     assert (tmp_path / "course.png").read_bytes().startswith(b"\x89PNG")
+    assert figures.steps_of_all_phases(log) == list(range(1, 13))
 
 
-def test_a_phase_too_short_for_its_title_is_marked_without_one(tmp_path: Path):
-    log = [
-        {"phase": phase, "step": step, "loss": 1.0, "learning_rate": 0.1}
-        for phase, steps in {"short": 1, "long": 99}.items()
-        for step in range(1, steps + 1)
-    ]
-    figures.course(tmp_path / "course", log, "adapt-3fa9c1e2", "mean")
-    found = texts(tmp_path / "course.svg")
-    assert "long" in found
-    assert {"short", "layer group"}.isdisjoint(found)
+def test_lines_have_a_legend_without_those_that_begin_with_an_underscore(tmp_path: Path):
+    lines = {"first": Line([1, 2], [3, 4]), "second": Line([1, 2], [5, 6], [0.1, 0.2]), "_third": Line([1], [2])}
+    figures.lines(tmp_path / "lines", lines, xlabel="labels", ylabel="f1", xscale="log")
+    words = texts(tmp_path / "lines.svg")
+    assert {"first", "second", "labels", "f1"} <= set(words)
+    assert "_third" not in words
 
 
-@pytest.fixture
-def tuned(tiny_overrides: list[str]) -> list[str]:
-    """A recipe of 40 optimizer steps, with layer groups."""
-    own = [override for override in tiny_overrides if not override.startswith("adapt.")]
-    return [
-        *own,
-        "adapt=none",
-        "compare=false",
-        "finetune.epochs=10",
-        "finetune.batch_size=5",
-        "finetune.layer_decay=2",
-    ]
+@pytest.mark.parametrize("count", [2, 21])
+def test_a_matrix_has_its_counts_where_they_can_be_read(tmp_path: Path, count: int):
+    counts = [[1234 if row == column else 0 for column in range(count)] for row in range(count)]
+    figures.matrix(tmp_path / "matrix", [f"class {'x' * 50} {number}" for number in range(count)], counts)
+    words = texts(tmp_path / "matrix.svg")
+    assert ("1,234" in words) == (count == 2)
+    assert max(map(len, words)) == figures.LONGEST_NAME
 
 
-def test_a_command_draws_what_it_trained_once(tuned: list[str], tmp_path: Path, capsys: pytest.CaptureFixture):
-    assert main(["finetune", *tuned]) == 0
-    directory = (tmp_path / "runs/default/finetune").resolve()
-    figure = directory / "course.png"
-    assert f"Losses and rates are drawn in {figure}" in capsys.readouterr().out
-    assert texts(figure.with_suffix(".svg"))[-4:] == GROUPS
-    drawn = figure.stat().st_mtime_ns
-    assert main(["finetune", *tuned]) == 0
-    assert "drawn" not in capsys.readouterr().out
-    assert figure.stat().st_mtime_ns == drawn
+def step_of(directory: Path, logged: int) -> SimpleNamespace:
+    """Return a step whose artefact has a log of so many entries."""
+    log = [{"phase": "all", "step": step, "loss": 1.0, "learning_rate": 0.1} for step in range(1, logged + 1)]
+    (directory / METRICS).write_text(json.dumps({"log": log}))
+    return SimpleNamespace(artefact=SimpleNamespace(stage="finetune", directory=directory))
 
 
-def test_a_few_steps_are_not_drawn(tuned: list[str], tmp_path: Path):
-    assert main(["finetune", *tuned, "finetune.epochs=1"]) == 0
-    assert not list((tmp_path / "runs").rglob("course.*"))
+def test_what_was_trained_is_drawn_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    step = step_of(tmp_path, chain.FEWEST_POINTS)
+    chain.draw([step])
+    assert f"Losses and rates are drawn in {tmp_path}/course.png" in capsys.readouterr().out
+    chain.draw([step])
+    assert capsys.readouterr().out == ""
 
 
-def test_a_run_that_cannot_be_drawn_is_whole(tuned: list[str], tmp_path: Path, capsys: pytest.CaptureFixture):
-    assert main(["finetune", *tuned]) == 0
-    directory = (tmp_path / "runs/default/finetune").resolve()
-    (directory / "course.svg").unlink()
-    (directory / f".course.{os.getpid()}.png").mkdir()  # what is written first, and then renamed
-    capsys.readouterr()
-    assert main(["finetune", *tuned]) == 0
-    told = capsys.readouterr().out
-    assert f"{directory}/course.png: could not be drawn (IsADirectoryError" in told
-    assert "Next, with the same options" in told
-    assert read_json(directory / METRICS)["log"]
+def test_a_few_steps_are_not_drawn(tmp_path: Path):
+    chain.draw([step_of(tmp_path, chain.FEWEST_POINTS - 1)])
+    assert not list(tmp_path.glob("course.*"))
+
+
+def test_a_figure_that_cannot_be_drawn_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / f".course.{os.getpid()}.png").mkdir()  # what is written first, and then renamed
+    chain.draw([step_of(tmp_path, chain.FEWEST_POINTS)])
+    assert f"{tmp_path}/course.png: could not be drawn (IsADirectoryError" in capsys.readouterr().out

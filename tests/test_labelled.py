@@ -9,10 +9,9 @@ import pytest
 from pydantic import ValidationError
 from samples import artefact, jsonl, reviews
 
-from ulmfit_style.data.labelled import Labelled, read, repeated
+from ulmfit_style.data.labelled import Labelled, read
 from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
@@ -188,16 +187,6 @@ def test_rows_of_other_classes_are_left_out_and_counted(
     rows = loaded([*reviews(60), *((f"plot {n}", "plot", "f") for n in range(7))], labels=("good", "bad"))
     assert rows.classes == ["bad", "good"]
     assert "7 rows of other classes than bad, good are left out" in capsys.readouterr().out
-    assert rows.findings == ("task: 7 rows of other classes than bad, good are left out",)
-
-
-def test_repeated_texts_are_counted_and_those_with_several_right_answers_told():
-    task = TextClassification(path="a.csv")
-    labels = [("a film", "good"), ("a  film", "bad"), ("a plot", "good"), ("a plot", "good"), ("a story", "bad")]
-    rows = [
-        Row("a.csv", number, {"text": text, "label": label}) for number, (text, label) in enumerate(labels, start=1)
-    ]
-    assert repeated(task, rows) == (2, [rows[:2]])
 
 
 def test_fewer_test_rows_are_scored_but_all_are_kept_from_training(loaded: Callable[..., Labelled]):

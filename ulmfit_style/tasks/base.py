@@ -18,7 +18,7 @@ from ulmfit_style.config.schema import Count, Section, Unhashed, spelled
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.metrics.intervals import Array, Points, first, interval
 from ulmfit_style.tasks.models import Architecture, ExplainedPart, Pipeline, Reference
-from ulmfit_style.tasks.report_parts import Groupings, ReportPart
+from ulmfit_style.tasks.report_parts import ReportPart
 from ulmfit_style.tasks.splits import Splits
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 
@@ -81,6 +81,8 @@ class Task(Section, abc.ABC):
     """The field of an answer that holds its label, or its labels; None for a task that does not choose labels."""
     pipeline: ClassVar[Pipeline | None] = None
     """How transformers runs the models, unless their architecture says more; None: the Hub has no word for them."""
+    is_explained: ClassVar[bool] = False
+    """Whether `explained_parts` returns parts of an answer."""
 
     # The data enter a fingerprint by the content of the rows that these options choose, not by the options.
     path: Annotated[Splits, Unhashed]
@@ -382,10 +384,6 @@ class Task(Section, abc.ABC):
         confidences = map(self.confidence, answers, targets)
         pairs = zip(confidences, self.errors(answers, targets), strict=True)
         return [(confidence, error <= 0) for confidence, error in pairs if confidence is not None]
-
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Groupings:
-        """Return the groups of rows for which a report shows the metric; by default none."""
-        return {}
 
     def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
         """Return what a report shows of answers beside their scores; by default nothing."""

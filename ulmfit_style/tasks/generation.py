@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 from ulmfit_style.config.schema import Count
 from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Row, Task
 from ulmfit_style.tasks.models import Architecture
-from ulmfit_style.tasks.report_parts import Groupings, ReportPart, Scatter
+from ulmfit_style.tasks.report_parts import ReportPart, Scatter
 from ulmfit_style.tasks.text import text_problem
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 
@@ -287,9 +287,6 @@ class GenerationTask(Task, abc.ABC):
 
     def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         return str(target), str(answer.get(self.answer_field, ""))
-
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Groupings:
-        return {"words of the right text": [len(str(target).split()) for target in targets]}
 
     def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
         """Return the lengths in words: they show a model that writes too much, or stops too soon."""

@@ -12,7 +12,6 @@ from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import Answer, Row, in_order
 from ulmfit_style.tasks.models import Reference
-from ulmfit_style.tasks.report_parts import Groupings
 from ulmfit_style.tasks.text import LabelTask, Scores, plain
 from ulmfit_style.tasks.types import Tensor
 
@@ -112,9 +111,6 @@ class MultiLabelClassification(LabelTask):
         """Return the probability of every label of every row."""
         pairs = zip(answers, targets, strict=True)
         return [(score, name in target) for answer, target in pairs for name, score in answer["scores"].items()]
-
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Groupings:
-        return {"right labels of a row": [str(len(target)) for target in targets]}
 
 
 def _one_regression_a_label(features: Any, targets: Sequence[Sequence[str]]) -> Callable[[Any], list[Answer]]:

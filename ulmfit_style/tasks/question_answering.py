@@ -15,7 +15,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task
 from ulmfit_style.tasks.models import Architecture, Pipeline
-from ulmfit_style.tasks.report_parts import Groupings, Matrix, ReportPart
+from ulmfit_style.tasks.report_parts import Matrix, ReportPart
 from ulmfit_style.tasks.tagging import Range, trimmed
 from ulmfit_style.tasks.text import plain
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
@@ -230,10 +230,6 @@ class QuestionAnswering(Task):
 
     def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         return " / ".join(dict.fromkeys(target["text"])) or UNANSWERABLE, answer["answer"] or UNANSWERABLE
-
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Groupings:
-        lengths = [len(target["text"][0].split()) if target["text"] else 0 for target in targets]
-        return {f"words of the right answer{' (0: there is none)' if 0 in lengths else ''}": lengths}
 
     def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
         if all(target["text"] for target in targets):

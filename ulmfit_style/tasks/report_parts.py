@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,3 @@ class Listing:
 
 
 ReportPart = Matrix | Scatter | Listing
-
-Groupings = Mapping[str, Sequence[str] | Sequence[int]]
-"""The group of each row, by the name of the distinction; numbers are grouped in ranges."""

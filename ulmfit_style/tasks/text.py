@@ -34,6 +34,7 @@ class TextTask(Task, abc.ABC):
     """Rows of a text, or a pair of texts, and what a model answers to the whole."""
 
     scores_whole_texts: ClassVar[bool] = True
+    is_explained: ClassVar[bool] = True
     pipeline: ClassVar[Pipeline | None] = Pipeline("text-classification")
     label_columns: ClassVar[Sequence[str]]
     """Names of columns that hold the right answer wherever they stand."""
