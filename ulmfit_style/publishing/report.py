@@ -216,8 +216,6 @@ def _language_model(run: Run) -> Iterator[Part]:
         if "heldout" in (metrics := made.metrics):
             documents = f"{metrics['documents']['heldout']:,} held-out documents"
             yield scores.losses(metrics["heldout"], f"{made.stage}: nats per {metrics['per']}, on {documents}")
-            completions = [list(sample.values()) for sample in metrics["samples"]]
-            yield Table(list(metrics["samples"][0]), completions, "Held-out text, completed before and after")
 
 
 def _training(run: Run) -> Iterator[Part]:
@@ -225,7 +223,7 @@ def _training(run: Run) -> Iterator[Part]:
         if len(log := made.losses) > 1:
             unit = f"nats per {made.metrics['per']}" if "per" in made.metrics else "mean"
             draw = partial(figures.course, log=log, title=made.directory.name, unit=unit)
-            yield Figure(f"course-{made.stage}", f"Loss and learning rates of {made.stage}, over all phases", draw)
+            yield Figure(f"course-{made.stage}", f"Loss and learning rate of {made.stage}, over all phases", draw)
 
 
 def _origin(run: Run) -> Iterator[Part]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,26 +98,20 @@ def matrix(path: Path, classes: Sequence[str], counts: Sequence[Sequence[int]]) 
 
 
 def course(path: Path, log: Sequence[LogEntry], title: str, unit: str) -> None:
-    """Draw the loss, and below it the rate of each layer group, over the optimizer steps of all phases.
+    """Draw the loss, and below it the learning rate, over the optimizer steps of all phases.
 
     Args:
         unit: That of the loss.
     """
-    from matplotlib import colormaps
-
     steps, starts = steps_of_all_phases(log), dict[str, int]()
     for step, entry in zip(steps, log, strict=True):
         starts.setdefault(entry["phase"], step)
-    groups = max((list(_rates(entry)) for entry in log), key=len)  # from the head down, as the lines lie
     with _axes(path, (9, 6), rows=2) as (above, below):
-        above.plot(steps, [entry["loss"] for entry in log], ".-", color=COLOURS[0], markersize=4)
-        for number, group in enumerate(groups):
-            rates = [_rates(entry).get(group, math.nan) for entry in log]
-            colour = colormaps["viridis"](0.9 * number / len(groups))
-            below.plot(steps, rates, ".-", color=colour, markersize=4, label=group)
         above.figure.suptitle(title)
+        above.plot(steps, [entry["loss"] for entry in log], ".-", color=COLOURS[0], markersize=4)
         above.set(ylabel=f"loss ({unit})")
-        below.set(xlabel="optimizer step", ylabel="learning rate", yscale="log" if len(groups) > 1 else "linear")
+        below.plot(steps, [entry["learning_rate"] for entry in log], ".-", color=COLOURS[0], markersize=4)
+        below.set(xlabel="optimizer step", ylabel="learning rate", yscale="log" if len(starts) > 1 else "linear")
         # A phase is marked where it begins; titles lean, because phases may be short.
         for axes in (above, below):
             for start in starts.values():
@@ -155,11 +148,6 @@ def save(figure: Figure, folder: Path) -> Path:
     path = folder / figure.name
     figure.draw(path)
     return path
-
-
-def _rates(entry: LogEntry) -> Mapping[str, float]:
-    """Return the rates of an entry of metrics.json's log, by layer groups where each has its own."""
-    return entry.get("rates") or {"": entry["learning_rate"]}
 
 
 def _shortened(name: str) -> str:
