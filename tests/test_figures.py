@@ -1,15 +1,10 @@
-"""The figures, and the one of losses and rates that is drawn beside metrics.json."""
+"""The figures."""
 
-import json
-import os
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from ulmfit_style import chain
-from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.results import figures
 from ulmfit_style.results.figures import Line
 
@@ -48,29 +43,3 @@ def test_a_matrix_has_its_counts_where_they_can_be_read(tmp_path: Path, count: i
     words = texts(tmp_path / "matrix.svg")
     assert ("1,234" in words) == (count == 2)
     assert max(map(len, words)) == figures.LONGEST_NAME
-
-
-def step_of(directory: Path, logged: int) -> SimpleNamespace:
-    """Return a step whose artefact has a log of so many entries."""
-    log = [{"phase": "all", "step": step, "loss": 1.0, "learning_rate": 0.1} for step in range(1, logged + 1)]
-    (directory / METRICS).write_text(json.dumps({"log": log}))
-    return SimpleNamespace(artefact=SimpleNamespace(stage="finetune", directory=directory))
-
-
-def test_what_was_trained_is_drawn_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    step = step_of(tmp_path, chain.FEWEST_POINTS)
-    chain.draw([step])
-    assert f"Losses and rates are drawn in {tmp_path}/course.png" in capsys.readouterr().out
-    chain.draw([step])
-    assert capsys.readouterr().out == ""
-
-
-def test_a_few_steps_are_not_drawn(tmp_path: Path):
-    chain.draw([step_of(tmp_path, chain.FEWEST_POINTS - 1)])
-    assert not list(tmp_path.glob("course.*"))
-
-
-def test_a_figure_that_cannot_be_drawn_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (tmp_path / f".course.{os.getpid()}.png").mkdir()  # what is written first, and then renamed
-    chain.draw([step_of(tmp_path, chain.FEWEST_POINTS)])
-    assert f"{tmp_path}/course.png: could not be drawn (IsADirectoryError" in capsys.readouterr().out

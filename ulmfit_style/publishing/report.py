@@ -23,7 +23,7 @@ from ulmfit_style.results.finished import Run
 from ulmfit_style.results.html import Page, Tile
 from ulmfit_style.results.model import Figure, Folded, Interval, Part, Prose, Table
 from ulmfit_style.tasks.base import Row, Task
-from ulmfit_style.tasks.report_parts import Matrix, ReportPart, Scatter
+from ulmfit_style.tasks.interface import Matrix, ReportPart, Scatter
 
 MOST_ERRORS = 200
 """Wrong answers that a page shows."""

@@ -53,5 +53,5 @@ def _last_model(resolved: Resolved) -> Run:
         raise UserError("task=none adapt=none: nothing is trained that could be reported on")
     stage = next((stage for stage in stages if resolved.artefact(stage).measured), stages[0])
     if not resolved.artefact(stage).measured:
-        require_finished(resolved, stage, "report", ", or name a run: report.runs=<name>")
+        require_finished(resolved, stage, "report")
     return finished.read(resolved.artefact(stage).directory, config.name)
