@@ -48,7 +48,8 @@ def test_a_difference_is_told_in_a_line(difference: float, line: str):
     assert two_processes.verdict(difference) == line
 
 
-def test_two_processes_that_fail_or_hang_are_told_in_a_line(monkeypatch: pytest.MonkeyPatch):
+def test_two_processes_that_fail_are_told_in_a_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(two_processes, "MODULE", "this.is.not.there")
     assert two_processes.compared().startswith("failed (a process ended with exit code 1; what it said stands above)")
 
