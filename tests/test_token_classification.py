@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas
 import pytest
 import torch
 from recipes import Trained
-from samples import FAMILIES, conll, sentences, tag, tiny_tokenizer, tokenizer_of
+from samples import FAMILIES, Alone, conll, sentences, tag, tiny_sizes, tiny_tokenizer, tokenizer_of
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast, pipeline, set_seed
 
@@ -114,25 +115,14 @@ def test_a_file_without_entities_is_refused_and_borders_that_cannot_be_learnt_ar
     assert "learnt by their tokens" in TokenClassification(path="-", subwords="all").remarks(spans)[1]
 
 
-@pytest.fixture
-def loaded(tmp_path: Path) -> Callable[..., labelled.Labelled]:
-    """Write sentences as a CoNLL file, and load the task that they make."""
-
-    def make(rows: list[list[str]] | None = None, **options: Any) -> labelled.Labelled:
-        labelled.load.cache_clear()
-        path = conll(tmp_path / "a.conll", sentences(120) if rows is None else rows)
-        return labelled.load(TokenClassification(path=str(path), **options))
-
-    return make
-
-
-def test_a_file_is_split_with_a_share_of_each_type_and_sampled_every_type_first(loaded):
-    plain = [["number", str(number)] for number in range(40)]
-    rows = loaded([*sentences(80), *plain])
-    assert rows.classes == CLASSES
-    assert sum(TASK.labels_of(row) == ["no entity"] for row in rows.test) == 8
-    few = loaded([*sentences(80), *plain], train_samples=2)
-    assert {label for row in few.train for label in TASK.labels_of(row)} == set(CLASSES)
+def test_a_file_is_split_with_a_share_of_each_type_and_sampled_every_type_first(tmp_path: Path):
+    rows = [*sentences(80), *(["number", str(number)] for number in range(40))]
+    path = str(conll(tmp_path / "a.conll", rows))
+    data = labelled.load(TokenClassification(path=path))
+    assert data.classes == CLASSES
+    assert sum(TASK.labels_of(row) == ["no entity"] for row in data.test) == 8
+    few = labelled.load(TokenClassification(path=path, train_samples=2)).train
+    assert {label for row in few for label in TASK.labels_of(row)} == set(CLASSES)
 
 
 def test_a_text_file_is_told_what_such_files_are_called(tmp_path: Path):
@@ -237,8 +227,6 @@ def test_tokens_of_a_word_that_disagree(aggregation: str, expected: list[tuple])
 @pytest.fixture(scope="module")
 def network() -> BertForTokenClassification:
     """A tiny untrained model that tells many tags, whatever the text."""
-    from samples import tiny_sizes
-
     set_seed(3)
     config = BertConfig(**tiny_sizes(tiny_tokenizer()), **TASK.head(CLASSES), initializer_range=0.6)
     return BertForTokenClassification(config).eval()
@@ -255,32 +243,20 @@ def test_the_transformers_pipeline_tells_the_same_entities(network: BertForToken
     ours = list(Scorer(network, tokenizer, task, 128).answers(map(task.row, texts)))
     assert sum(len(answer["entities"]) for answer in ours) > 40  # or the test would say little
     for text, answer in zip(texts, ours, strict=True):
-        found, expected = task.returned(answer), theirs(text)
-        for own, other in zip(found, expected, strict=True):
-            assert list(own) == list(other)
-            assert own["word"] == text[own["start"] : own["end"]]  # theirs is put together from tokens
-            for name in other.keys() - {"word", "score"}:
-                assert own[name] == other[name]
-            assert own["score"] == pytest.approx(other["score"], abs=1e-5)
+        for mine, other in zip(answer["entities"], theirs(text), strict=True):
+            assert list(mine) == list(other)
+            assert mine["word"] == text[mine["start"] : mine["end"]]  # theirs is put together from tokens
+            assert mine == {**other, "word": mine["word"], "score": pytest.approx(other["score"], abs=1e-5)}
 
 
 def test_windows_tell_what_the_whole_text_tells_where_they_see_enough(network: BertForTokenClassification):
-    """A model that sees each token alone is the same in any window."""
     tokenizer, words = tiny_tokenizer(), [word for words in sentences(9) for word in words]
     row = Row("a", 1, {"text": words})
     torch.manual_seed(0)
     tags = torch.rand(len(tokenizer), len(NAMES)).softmax(-1)
 
-    class Alone:
-        config, device = network.config, network.device
-
-        def eval(self) -> None:
-            return
-
-        def __call__(self, input_ids: torch.Tensor, **others: torch.Tensor) -> Any:
-            return type("Output", (), {"logits": tags[input_ids].log()})
-
-    whole, *others = (next(Scorer(Alone(), tokenizer, TASK, length).answers([row])) for length in (1000, 40, 13, 5))
+    model = Alone(network.config, lambda ids: SimpleNamespace(logits=tags[ids].log()))
+    whole, *others = (next(Scorer(model, tokenizer, TASK, length).answers([row])) for length in (1000, 40, 13, 5))
     assert len(whole["tags"]) == len(words)
     assert len(set(whole["tags"])) > 3
     assert all(other == whole for other in others)
