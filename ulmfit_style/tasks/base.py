@@ -111,10 +111,8 @@ class Task(Section, abc.ABC):
     @field_validator("shots")
     @classmethod
     def _without_train_samples(cls, shots: int | None, info: ValidationInfo) -> int | None:
-        train_samples = info.data.get("train_samples")
-        if shots is not None and train_samples is not None:
-            remedy = "add task.train_samples=null"
-            raise ValueError(f"goes without task.train_samples, which is {train_samples} here; {remedy}")
+        if shots is not None and info.data.get("train_samples") is not None:
+            raise ValueError("goes without task.train_samples; add task.train_samples=null")
         return shots
 
     @property
@@ -312,11 +310,6 @@ class Task(Section, abc.ABC):
         """
         return []
 
-    @property
-    def example(self) -> str:
-        """A question to the model, as one writes it in Python."""
-        return '"A text of your own."' if len(self.inputs()) == 1 else '("A text.", "Another one.")'
-
     def returned(self, answer: Answer) -> Any:
         """Return what `load(...)` returns of an answer; by default the whole."""
         return answer
@@ -389,6 +382,17 @@ class Task(Section, abc.ABC):
     def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
         """Return what a report shows of answers beside their scores; by default nothing."""
         return []
+
+
+def named_outputs(names: Sequence[str]) -> dict[str, Any]:
+    """Return what the config of a model says of outputs that have names."""
+    numbers = {name: number for number, name in enumerate(names)}
+    return {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": numbers}
+
+
+def inputs_of(batch: Batch) -> dict[str, Tensor]:
+    """Return what the model reads of a batch that is learnt."""
+    return {name: tensor for name, tensor in batch.items() if name not in ("labels", "weight")}
 
 
 def in_order(labels: set[str]) -> list[str]:

@@ -100,10 +100,6 @@ class GenerationTask(Task, abc.ABC):
     def source(self, row: Row) -> str:
         """Return the text that is read; empty where there is none."""
 
-    @abc.abstractmethod
-    def target(self, row: Row) -> str:
-        """Return the right answer of a row."""
-
     def row_problem(self, row: Row) -> str | None:
         problems = (text_problem(name, row.fields[name]) for name in (*self.inputs(), *self.targets()))
         return next(filter(None, problems), None)
@@ -175,7 +171,7 @@ class GenerationTask(Task, abc.ABC):
 
     def written(self, row: Row, tokenizer: Tokenizer) -> str:
         """Return the right answer as it is learnt."""
-        return self.target(row)
+        return str(self.target(row))
 
     def _learnt(self, text: str, tokenizer: Tokenizer, read: list[int]) -> Feature:
         """Return the part of a feature that the right answer is, after the tokens that are read."""

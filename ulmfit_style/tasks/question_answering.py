@@ -11,12 +11,11 @@ from pydantic import Field
 
 from ulmfit_style.config.schema import Count, Unhashed
 from ulmfit_style.metrics.intervals import Array, Points
-from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task
+from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task, inputs_of
 from ulmfit_style.tasks.interface import Architecture, Pipeline
-from ulmfit_style.tasks.tagging import Range, trimmed
 from ulmfit_style.tasks.text import plain, text_problem
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
-from ulmfit_style.tasks.windows import learnable, pieces_of, windows
+from ulmfit_style.tasks.windows import Range, learnable, pieces_of, trimmed, windows
 
 QUESTION_COLUMNS = ("question", "질문")
 CONTEXT_COLUMNS = ("context", "passage", "paragraph", "지문", "본문")
@@ -147,8 +146,7 @@ class QuestionAnswering(Task):
     def loss(self, model: Module, batch: Batch) -> Tensor:
         from torch.nn.functional import cross_entropy
 
-        inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weight")}
-        output, padding = model(**inputs), batch["attention_mask"].eq(0)
+        output, padding = model(**inputs_of(batch)), batch["attention_mask"].eq(0)
         first = batch["attention_mask"].argmax(dim=1)  # where the padding is on the left, all places are shifted
         starts, ends = (
             # The padding is no choice, or the loss would depend on which rows share a batch.

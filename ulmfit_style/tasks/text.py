@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from ulmfit_style.config.schema import Unhashed
-from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task
+from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task, inputs_of, named_outputs
 from ulmfit_style.tasks.interface import Architecture, ExplainedPart, Pipeline
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 
@@ -126,8 +126,7 @@ class TextTask(Task, abc.ABC):
         """Return the right answer as the loss takes it."""
 
     def loss(self, model: Module, batch: Batch) -> Tensor:
-        inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weight")}
-        losses = self.losses(model(**inputs).logits.float(), batch["labels"])
+        losses = self.losses(model(**inputs_of(batch)).logits.float(), batch["labels"])
         return (losses * batch.get("weight", 1)).sum()
 
     @abc.abstractmethod
@@ -157,12 +156,7 @@ class LabelTask(TextTask, abc.ABC):
     """Where an answer holds what is chosen: `label` or `labels`."""
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
-        return {
-            "problem_type": self.problem_type,
-            "num_labels": len(classes),
-            "id2label": dict(enumerate(classes)),
-            "label2id": {label: index for index, label in enumerate(classes)},
-        }
+        return {"problem_type": self.problem_type, **named_outputs(classes)}
 
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Scores]:
         names: Mapping[Any, str] = model.config.id2label or {}

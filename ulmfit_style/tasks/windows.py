@@ -7,8 +7,10 @@ from itertools import pairwise
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Feature, Row
-from ulmfit_style.tasks.tagging import Range, trimmed
 from ulmfit_style.tasks.types import Tokenizer
+
+Range = tuple[int, int]
+"""Where something begins in a text and where it has ended, in characters."""
 
 UNREAD = ("offsets", "texts", "first", "inside", "own", "none")
 """What a window has that the model does not read."""
@@ -73,6 +75,14 @@ def windows(tokenizer: Tokenizer, row: Row, *texts: str, max_length: int, overla
         left["own"] = (left["own"][0], left["own"][1] - (shared - shared // 2))
         right["own"] = (right["own"][0] + shared // 2, right["own"][1])
     return features
+
+
+def trimmed(text: str, piece: Range) -> Range:
+    """Return a range of a text without the blanks at its ends."""
+    start, end = piece
+    inner = text[start:end]
+    start += len(inner) - len(inner.lstrip())
+    return start, start + len(inner.strip())
 
 
 def pieces_of(text: str, features: Sequence[Feature]) -> list[Range]:
