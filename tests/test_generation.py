@@ -228,8 +228,11 @@ def test_the_last_message_of_a_chat_is_learnt_in_the_template_of_the_tokenizer()
     [
         (chat("a", "b"), None),
         (chat("a"), "the last message is not the assistant's, so there is nothing to learn"),
-        (Row("a", 1, {"text": "a"}), "the messages are no list of them"),
-        (Row("a", 1, {"text": [{"role": "user"}]}), "message 1 is none; write {role: user, content: a text}"),
+        (Row("a", 1, {"text": "a"}), "the messages are not a list"),
+        (
+            Row("a", 1, {"text": [{"role": "user"}]}),
+            "message 1 lacks a role or a content; write {role: user, content: a text}",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_chat_is_said(row: Row, problem: str | None):
@@ -238,9 +241,9 @@ def test_what_is_wrong_with_a_chat_is_said(row: Row, problem: str | None):
 
 def test_a_broken_chat_that_is_asked_is_told_with_its_place():
     task = TextGeneration(path="-", form="messages").for_architecture(DECODER)
-    with pytest.raises(UserError, match=r"chats\.jsonl:4: message 1 is none"):
+    with pytest.raises(UserError, match=r"chats\.jsonl:4: message 1 lacks a role"):
         task.encode(Row("chats.jsonl", 4, {"text": ["hello"]}), tiny_tokenizer(), 48, None)
-    with pytest.raises(UserError, match=r"task\.form=messages: the model has no chat template; take one that has"):
+    with pytest.raises(UserError, match=r"task\.form=messages: the model has no chat template; choose one that has"):
         task.encode(chat("a", "b"), tiny_tokenizer(), 48, None)
 
 
@@ -249,12 +252,12 @@ def test_a_broken_chat_that_is_asked_is_told_with_its_place():
     [
         (TASK, ("a b", " "), "the summary is empty"),
         (TASK, (None, "a"), "the text is empty"),
-        (TASK, (["a", 7], "a"), "the text is a list, and no text"),
+        (TASK, (["a", 7], "a"), "the text is a list, not a text"),
         (TASK, (["", " "], "a"), "the text is empty"),
-        (TASK, (["a.", "b."], ["a"]), "the summary is a list, and no text"),
+        (TASK, (["a.", "b."], ["a"]), "the summary is a list, not a text"),
         (LANGUAGES, ({"en": "a"}, {"en": "a", "fr": "b"}), "the translation is not there in 'de' (there are: en, fr)"),
         (LANGUAGES, ("a", {"de": ""}), "the translation is empty"),
-        (LANGUAGES, (["a"], "b"), "the text is a list, and no text"),
+        (LANGUAGES, (["a"], "b"), "the text is a list, not a text"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_said(task: GenerationTask, fields: tuple, problem: str):
@@ -448,9 +451,7 @@ def test_documents_have_likelihoods_alone_and_translations_their_signatures(trai
 
 
 def test_documents_need_a_decoder():
-    with pytest.raises(
-        UserError, match=r"task\.form=documents: a model of type 't5' has an encoder, and goes on from no"
-    ):
+    with pytest.raises(UserError, match=r"task\.form=documents: a model of type 't5' has an encoder, and cannot"):
         TextGeneration(path="-", form="documents").for_architecture(ENCODER_DECODER)
 
 
@@ -458,8 +459,8 @@ def test_documents_need_a_decoder():
     ("options", "problem"),
     [
         ({"num_beams": 0}, "predict.task.num_beams=0: should be greater than or equal to 1"),
-        ({"prompt": "x"}, "predict.task.prompt: is no option that says how the model answers"),
-        ({"num_beam": 2}, "how the model answers; did you mean 'num_beams'? (there are: max_new_tokens, num_beams"),
+        ({"prompt": "x"}, "predict.task.prompt: cannot be changed after training"),
+        ({"num_beam": 2}, "after training; did you mean 'num_beams'? (what can be: max_new_tokens, num_beams"),
         (
             {"top_p": 0.5},
             "predict.task.top_p=0.5: Value error, nothing is drawn at temperature 0; give task.temp",

@@ -75,5 +75,5 @@ def test_windows_answer_by_their_mean():
 
 
 def test_pairs_of_texts_are_read_from_their_beginning():
-    with pytest.raises(ValidationError, match=r"is for one text, and .* names a second; take head"):
+    with pytest.raises(ValidationError, match=r"is for single texts, and .* names a second; use head"):
         task(text_pair="b", long_documents="windows")

@@ -202,7 +202,7 @@ def test_whole_numbers_are_labels_wherever_they_come_from():
         ("classification", {"text": None, "label": "a"}, "the text is empty"),
         ("classification", {"text": " \t", "label": "a"}, "the text is empty"),
         ("classification", {"text": float("nan"), "label": "a"}, "the text is empty"),
-        ("classification", {"text": ["a", "b"], "label": "a"}, "the text is a list, and no text"),
+        ("classification", {"text": ["a", "b"], "label": "a"}, "the text is a list, not a text"),
         ("classification", {"text": "a", "label": None}, "the label is empty"),
         ("classification", {"text": "a", "label": float("nan")}, "the label is empty"),
         ("classification", {"text": "a", "label": ["b"]}, "the label is a list; task=multi_label_classification takes"),

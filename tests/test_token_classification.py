@@ -68,13 +68,16 @@ def test_words_with_tags_and_texts_with_entities_are_right(row: Row):
         (of(["a", 7], ["O", "O"]), "word 2 is no text"),
         (of_words("Ada left", "person O"), "word 1, 'Ada', has the tag 'person'; a tag is O, or a letter and a type"),
         (of_words("Ada left", "B-p 0"), "word 2, 'left', has the number 0 for a tag, which task.tags does not name"),
-        (of("Ada", "B-p"), "the label is neither a list of tags nor one of entities"),
-        (of("Ada", ["B-p"]), "the text is not divided into words, and the label is a list of tags"),
-        (of(["Ada"], [[0, 3, "p"]]), "the text is words, and its entities are in characters"),
-        (of_text("Ada left", [0, 3]), "[0, 3] is no entity; write {start: 0, end: 5, label: person} or [0, 5, person]"),
-        (of_text("Ada left", {"start": 0, "end": 3}), "{'start': 0, 'end': 3} is no entity"),
-        (of_text("Ada left", {"start": 0, "label": "p"}), "{'start': 0, 'label': 'p'} is no entity"),
-        (of_text("Ada left", [0, "3", "p"]), "[0, '3', 'p'] is no entity"),
+        (of("Ada", "B-p"), "the label is neither a list of tags nor a list of entities"),
+        (of("Ada", ["B-p"]), "the label is a list of tags, but the text is not a list of words"),
+        (of(["Ada"], [[0, 3, "p"]]), "the text is a list of words, but the label is a list of entities in characters"),
+        (
+            of_text("Ada left", [0, 3]),
+            "[0, 3] is not an entity; write {start: 0, end: 5, label: person} or [0, 5, person]",
+        ),
+        (of_text("Ada left", {"start": 0, "end": 3}), "{'start': 0, 'end': 3} is not an entity"),
+        (of_text("Ada left", {"start": 0, "label": "p"}), "{'start': 0, 'label': 'p'} is not an entity"),
+        (of_text("Ada left", [0, "3", "p"]), "[0, '3', 'p'] is not an entity"),
         (of_text("Ada left", [4, 9, "p"]), "the entity 'p' has no letters: it is 4 to 9 of the text, which has 8"),
         (of_text("Ada left", [3, 4, "p"]), "the entity 'p' has no letters: it is 3 to 4 of the text"),
         (of_text("Ada left", [2, 8, "p"], [0, 3, "q"]), "the entities 0 to 3 and 2 to 8 overlap; a character can be"),
@@ -299,7 +302,9 @@ def test_a_tokenizer_that_does_not_tell_where_its_tokens_stand_is_refused():
     class Slow:
         is_fast = False
 
-    with pytest.raises(UserError, match="Slow does not tell where its tokens stand in a text; take another model"):
+    with pytest.raises(
+        UserError, match="Slow cannot say where its tokens stand in a text; choose a model with a fast tokenizer"
+    ):
         TASK.encode(TASK.row("a"), Slow(), 32, None)
 
 

@@ -134,8 +134,8 @@ class Task(Section, abc.ABC):
         """
         for name in options:
             if name not in self.answer_options:
-                known = f"{nearest(name, self.answer_options)} (there are: {', '.join(self.answer_options)})"
-                raise UserError(f"predict.task.{name}: is no option that says how the model answers{known}")
+                known = f"{nearest(name, self.answer_options)} (what can be: {', '.join(self.answer_options)})"
+                raise UserError(f"predict.task.{name}: cannot be changed after training{known}")
         try:
             return type(self).model_validate({**self.model_dump(), **options})
         except ValidationError as error:
@@ -174,9 +174,9 @@ class Task(Section, abc.ABC):
 
     @classmethod
     def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
-        """Return the options of this kind of task for a file, where the names of its columns tell that it is one.
+        """Return the options of this kind of task for a file whose columns have names of this kind; None for others.
 
-        `new-task` asks all kinds. None, where the names alone do not tell.
+        `new-task` asks all kinds.
 
         Args:
             columns: The names of the file's columns, by the same in lower case.
@@ -186,9 +186,9 @@ class Task(Section, abc.ABC):
 
     @classmethod
     def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
-        """Return how surely the values of the columns `text` and `label` are of this kind of task.
+        """Return how certain it is that the values of the columns `text` and `label` are of this kind of task.
 
-        `new-task` takes the surest kind: 0 is not at all, 1 is what anything may be, and 3 what nothing else can be.
+        `new-task` takes the most certain kind: 0 is impossible, 1 is what any file may be, 3 is what no other kind is.
         """
         return 0
 

@@ -90,7 +90,7 @@ def spans_problem(text: str, spans: Sequence[Any]) -> str | None:
         is_whole = {"start", "end"} <= set(span) if isinstance(span, dict) else len(span) == 3
         entity = entity_of(span) if is_whole else Entity("", 0, 0)
         if not isinstance(entity.start, int) or not isinstance(entity.end, int) or not entity.type:
-            return f"{span} is no entity; write {{start: 0, end: 5, label: person}} or [0, 5, person]"
+            return f"{span} is not an entity; write {{start: 0, end: 5, label: person}} or [0, 5, person]"
         if not 0 <= entity.start < entity.end <= len(text) or not text[entity.start : entity.end].strip():
             where = f"{entity.start} to {entity.end} of the text, which has {len(text)} characters"
             return f"the entity '{entity.type}' has no letters: it is {where}"

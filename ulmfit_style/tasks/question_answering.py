@@ -21,7 +21,7 @@ QUESTION_COLUMNS = ("question", "질문")
 CONTEXT_COLUMNS = ("context", "passage", "paragraph", "지문", "본문")
 ANSWER_COLUMNS = ("answers", "answer", "정답", "답변")
 START_COLUMNS = ("answer_start", "answer_starts")
-"""Names of columns that are surely what a row holds."""
+"""Names by which the columns of a row are found."""
 
 ANSWERED, UNANSWERABLE = "answer", "no answer"
 """The classes of questions."""
@@ -50,8 +50,8 @@ class QuestionAnswering(Task):
     """Where the answers are text alone, the column of the place of its first character in the context, from 0; null:
     found by its name (answer_start)."""
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
-    """The share of the tokens of a context that a window of it has in common with the next one. What is longer than
-    that is whole in no window, and cannot be told."""
+    """The share of the tokens of a context that a window of it has in common with the next one. An answer that is
+    longer than that may be whole in no window, and is then never given."""
     max_answer_length: Count = 30
     """The most tokens of an answer."""
     null_threshold: float = 0.0
@@ -92,7 +92,7 @@ class QuestionAnswering(Task):
         answers, context = _answers(row), self.texts(row)[1]
         if answers is None:
             shape = '{"text": ["Ada"], "answer_start": [0]}'
-            return f"the answers are neither as {shape}, nor a text beside its answer_start"
+            return f"the answers are neither like {shape} nor a text beside its answer_start"
         for text, start in answers:
             if not isinstance(text, str) or not text.strip():
                 return "an answer is empty, or no text"

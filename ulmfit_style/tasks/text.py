@@ -55,7 +55,7 @@ class TextTask(Task, abc.ABC):
     @classmethod
     def _of_one_text(cls, value: str, info: ValidationInfo) -> str:
         if info.data.get("text_pair") and value != "head":
-            raise ValueError("is for one text, and task.text_pair names a second; take head")
+            raise ValueError("is for single texts, and task.text_pair names a second; use head")
         return value
 
     @property
@@ -176,7 +176,7 @@ class LabelTask(TextTask, abc.ABC):
 
     @abc.abstractmethod
     def answer_from(self, scores: Scores) -> Answer:
-        """Return the answer to a row from the probabilities of its labels: what is chosen, and what is told of them."""
+        """Return the answer to a row from the probabilities of its labels: what is chosen, and what is said of it."""
 
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         from ulmfit_style.metrics import classification
@@ -203,7 +203,7 @@ def _columns(encoded: BatchEncoding, tokenizer: Tokenizer) -> dict[str, list[Any
 def text_problem(name: str, value: Any) -> str | None:
     """Return what is wrong with a cell that should hold a text."""
     if isinstance(value, (list, dict)):
-        return f"the {name} is a {type(value).__name__}, and no text"
+        return f"the {name} is a {type(value).__name__}, not a text"
     return None if plain(value) else f"the {name} is empty"
 
 

@@ -85,13 +85,13 @@ class TokenClassification(Task):
     def row_problem(self, row: Row) -> str | None:
         text, label = row.fields["text"], row.fields["label"]
         if not isinstance(label, list):
-            return "the label is neither a list of tags nor one of entities"
+            return "the label is neither a list of tags nor a list of entities"
         in_characters = [isinstance(entry, (dict, list)) for entry in label]
         if is_words(row):
-            mixed = "the text is words, and its entities are in characters"
+            mixed = "the text is a list of words, but the label is a list of entities in characters"
             return mixed if any(in_characters) else entities.words_problem(text, self._tags(row))
         if not all(in_characters):
-            return "the text is not divided into words, and the label is a list of tags"
+            return "the label is a list of tags, but the text is not a list of words"
         return text_problem("text", text) or entities.spans_problem(text_of(row), label)
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
