@@ -169,5 +169,5 @@ def _messages_problem(messages: Any) -> str | None:
         return "the messages are not a list"
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            return f"message {number} lacks a role or a content; write {{role: user, content: a text}}"
+            return f"message {number} lacks a role or a content; write {{role: user, content: ...}}"
     return None

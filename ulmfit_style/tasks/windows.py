@@ -33,12 +33,11 @@ def windows(tokenizer: Tokenizer, row: Row, *texts: str, max_length: int, overla
         overlap: The share of the tokens of a window that the next one has too.
 
     Raises:
-        UserError: if the tokenizer cannot say where tokens stand, or the first text leaves less than an eighth of a window.
+        UserError: if the tokenizer is slow, or the first text leaves less than an eighth of a window.
     """
     if not tokenizer.is_fast:
-        raise UserError(
-            f"{type(tokenizer).__name__} cannot say where its tokens stand in a text; choose a model with a fast tokenizer"
-        )
+        name = type(tokenizer).__name__
+        raise UserError(f"{name} cannot say where its tokens stand in a text; choose a model with a fast tokenizer")
     is_pair = len(texts) > 1
     before = len(tokenizer(texts[0], add_special_tokens=False)["input_ids"]) if is_pair else 0
     room = max_length - tokenizer.num_special_tokens_to_add(pair=is_pair) - before
