@@ -231,7 +231,7 @@ def test_the_last_message_of_a_chat_is_learnt_in_the_template_of_the_tokenizer()
         (Row("a", 1, {"text": "a"}), "the messages are not a list"),
         (
             Row("a", 1, {"text": [{"role": "user"}]}),
-            "message 1 lacks a role or a content; write {role: user, content: a text}",
+            "message 1 lacks a role or a content; write {role: user, content: ...}",
         ),
     ],
 )
