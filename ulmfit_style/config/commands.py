@@ -30,7 +30,7 @@ class Predict(Section):
     """What `predict` answers, and where the answers go."""
 
     input: str | None = None
-    """A text; a file (csv, tsv, jsonl, parquet, conll, txt; also .gz, .bz2, .xz, .zst) with the task's column of texts;
+    """A text; a file (csv, tsv, jsonl, parquet, conll, txt; also .gz, .bz2, .xz) with the task's column of texts;
     or - for standard input, one text a line."""
     pair: str | None = None
     """The second text, where `input` is the first of two: the context of a question, or a hypothesis."""
@@ -43,10 +43,6 @@ class Predict(Section):
     `predict.output`, or in runs/<name>/. Needs Captum, and takes far longer."""
     task: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Other values for options of the model's task that say how it answers: predict.task.aggregation=simple"""
-
-
-Ref = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""The name of a branch or a tag."""
 
 
 class Push(Section):
@@ -66,10 +62,6 @@ class Hub(Section):
     """The repository: `name` (your own account) or `account/name`."""
     private: bool = True
     """Whether a newly made repository is private."""
-    revision: Ref | None = None
-    """The branch that is pushed to; it is made where it is not there. null: main."""
-    tag: Ref | None = None
-    """A tag for the pushed commit; it is made last, and never moved."""
     license: str | None = None
     """The licence of the model that is pushed, as the Hub spells it: mit. null: the card says that none was given."""
     dry_run: bool = False
@@ -81,7 +73,5 @@ class Report(Section):
 
     runs: Annotated[tuple[str, ...], BeforeValidator(one_or_several)] = ()
     """Names of finished runs, or directories: one alone, or several side by side; empty for this config's own."""
-    output: str | None = None
-    """An .html file; null for runs/<name>/report.html, or side-by-side.html for several. Figures go beside it."""
-    explain: Annotated[int, Field(ge=0)] = 0
-    """Of how many of the most confident errors it is told which tokens they rest on. Needs Captum, and the model."""
+    output: Annotated[str | None, Field(pattern=r"\.html$")] = None
+    """An .html file; null for runs/<name>/report.html. Figures go beside it."""

@@ -6,20 +6,21 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain, tee
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
-from ulmfit_style.analysis import explain
 from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, reading
+from ulmfit_style.data.formats import FORMATS, Record
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, require_finished, required_task
-from ulmfit_style.models import checkpoints
+from ulmfit_style.models import attributions, checkpoints
 from ulmfit_style.recipe import Config, load
+from ulmfit_style.results import html
 from ulmfit_style.tasks.base import Answer, Row, Task
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 ENDINGS = (".jsonl", ".csv")
-
-Record = Mapping[str, Any]
-"""What one row is in the input or in the output, by the names of its columns."""
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -42,11 +40,11 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if options.input is None:
         raise UserError(f"predict: what? Say predict.input=<a text, a file, or {STDIN} for standard input>")
     if _is_file(options.input):
-        reading.header("predict.input", options.input)
+        reading.first("predict.input", options.input)
     if options.pair is not None and not _is_text(options.input):
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
     if options.explain:
-        explain.check(resolved.task if options.model is None else _task(find_model(resolved)))
+        attributions.check(resolved.task if options.model is None else _task(find_model(resolved)))
     if options.output is None:
         return
     source, output = Path(options.input).expanduser(), Path(options.output).expanduser()
@@ -98,13 +96,11 @@ def run(resolved: Resolved) -> None:
         raise UserError(f"predict.input={given}: holds no rows")
     page = _page(config)
     try:
-        with _writer(output) as write, nullcontext() if page is None else _fresh(page, str(page)) as file:
+        with _writer(output) as write:
             from ulmfit_style.predictor import Predictor
 
             model = Predictor(str(source), task=config.predict.task, option="predict.model")
-            if _is_text(given) and sys.stdout.isatty():
-                model.task = model.task.streaming()
-            count = _answer(model, chain([first], rows), write, output, None if file is None else explain.Page(file))
+            count = _answer(model, chain([first], rows), write, output, page)
     except BrokenPipeError:
         # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -128,7 +124,7 @@ def _page(config: Config) -> Path | None:
 def _is_file(given: str) -> bool:
     """Tell a file from a text: there is one, or its ending says that there should be."""
     try:
-        named = given.startswith(("package:", "hub:")) or reading.kind(given) in reading.KINDS
+        named = given.startswith(("package:", "hub:")) or reading.kind(given) in FORMATS
         return named or Path(given).expanduser().is_file()
     except (OSError, RuntimeError):  # too long for a name, or it starts with ~
         return False
@@ -149,10 +145,8 @@ def _rows(task: Task, given: str, pair: str | None) -> Iterator[tuple[Row, Recor
                 raise UserError(f"predict.input={STDIN}: line {number:,} is not UTF-8; convert it by iconv") from error
             yield row, row.fields
     elif _is_file(given):
-        named = [column.name for column in task.inputs().values() if column.name is not None]
-        names = columns.find_inputs(task, reading.header("predict.input", given, named), f"predict.input={given}")
-        for row in reading.rows("predict.input", given, list(names.values()), others=True):
-            yield Row(row.file, row.number, {field: row.fields[name] for field, name in names.items()}), row.fields
+        source = f"predict.input={given}"
+        yield from reading.read("predict.input", given, lambda present: columns.find_inputs(task, present, source))
     else:
         row = task.row(given) if pair is None else task.row(given, pair)
         yield row, row.fields
@@ -163,10 +157,11 @@ def _answer(
     rows: Iterator[tuple[Row, Record]],
     write: Callable[[Record], None],
     output: str | None,
-    page: explain.Page | None,
+    page: Path | None,
 ) -> int:
-    """Write the answers to rows, and what they rest on where there is a page for it; return how many there are."""
+    """Write the answers to rows, and what they rest on to a page if there is one; return how many answers there are."""
     count = longer = empty = 0
+    explained: list[tuple[Row, Answer]] = []
 
     def done(rows: int, long: int) -> None:
         nonlocal longer
@@ -179,16 +174,17 @@ def _answer(
     with progress("predicting", None) if output else nullcontext() as steps:
         questions = (row for row, _ in asked)
         answers = model.stream(questions, done) if page is None else model.explained(questions, done)
-        if page is not None:
-            page.begin(str(model.model.name_or_path))
         for (row, fields), answer in zip(carried, answers, strict=True):
             if not count:
                 _say_renamed(fields, answer)
             write({**{_renamed(name, answer): value for name, value in fields.items()}, **answer})
             if page is not None:
-                page.write(row, model.task, answer)
+                explained.append((row, answer))
             count += 1
             empty += not all(text.strip() for text in model.task.texts(row))
+    if page is not None:
+        title, source = "What answers rest on", f"Model: {model.model.name_or_path}"
+        html.write(html.Page(title, source, {"Answers": html.explained(model.task, explained)}), page)
     if longer:
         told = f"longer than the {model.max_length} tokens that the model was trained on; {model.task.long_texts}"
         say(f"predict: {longer:,} rows are {told}")
