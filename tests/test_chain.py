@@ -11,6 +11,7 @@ import pytest
 import torch
 from recipes import Trained
 from safetensors.torch import load_file
+from samples import artefact
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from ulmfit_style import load
@@ -86,14 +87,16 @@ def test_load_and_the_transformers_pipeline_agree(chain: Trained):
 
 
 def test_a_sweep_runs_a_grid_over_one_adapted_model(chain: Trained, capsys: pytest.CaptureFixture[str]):
-    options = [*chain.overrides, "name=swept", "finetune.max_steps=2"]
-    assert main(["sweep", *options, "finetune.learning_rate=2e-5,1e-2"]) == 0
-    printed = capsys.readouterr().out
+    options, rates = [*chain.overrides, "name=swept", "finetune.max_steps=2"], ("2e-5", "1e-2")
+    assert main(["sweep", *options, f"finetune.learning_rate={','.join(rates)}"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
     assert len(list(chain.runs.glob("adapt-*"))) == 1
-    rows = re.findall(r"│ finetune\.learning_rate=(\S+) +│ +(0\.\d{3}) ", printed)
-    assert {rate for rate, _ in rows} == {"2e-05", "0.01"}
-    assert rows[0][1] >= rows[1][1]
-    assert f"name=swept finetune.max_steps=2 finetune.learning_rate={rows[0][0]}" in printed
+    configs = {float(rate): compose([*options, f"finetune.learning_rate={rate}"]) for rate in rates}
+    metrics = {rate: read_json(artefact("finetune", config).directory / METRICS) for rate, config in configs.items()}
+    scores = {rate: measured["validation"]["scores"]["accuracy"] for rate, measured in metrics.items()}
+    best = re.search(r"name=swept finetune\.max_steps=2 finetune\.learning_rate=(\S+)", printed)
+    assert best, printed
+    assert scores[float(best[1])] == max(scores.values())
 
 
 def test_a_checkpoint_in_half_precision_is_read_in_single(checkpoint: Path, tiny_overrides: list[str], tmp_path: Path):
