@@ -28,8 +28,8 @@ from ulmfit_style.models.checkpoints import Checkpoint
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.base import Row, Task
 
-SECTIONS = ("model", "corpus", "pretrain", "adapt", "task", "finetune", "evaluate")
-"""The sections of a config that determine artefacts, each after those that it builds on."""
+MODEL_SECTIONS = ("model", "corpus", "pretrain", "adapt", "task", "finetune")
+"""The sections of a config that determine a fine-tuned model, each after those that it builds on."""
 
 
 class Reporter(Protocol):
@@ -256,7 +256,9 @@ def _makers(resolved: Resolved, stage: str) -> list[str]:
 
 def _sections_of(stage: str) -> tuple[str, ...]:
     """Return the sections that determine the artefact of a stage."""
-    return SECTIONS[: SECTIONS.index(stage) + 1] if stage in SECTIONS else SECTIONS
+    if stage in MODEL_SECTIONS:
+        return MODEL_SECTIONS[: MODEL_SECTIONS.index(stage) + 1]
+    return (*MODEL_SECTIONS, "evaluate")
 
 
 def why_missing(artefact: Artefact, config: Config) -> str:
