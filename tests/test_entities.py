@@ -1,4 +1,4 @@
-"""The scores of entities against those worked by hand, seqeval itself, and another reading of the rules."""
+"""The scores of entities against those worked by hand and seqeval itself."""
 
 import random
 
@@ -9,7 +9,6 @@ from seqeval.scheme import IOB2
 
 from ulmfit_style.metrics import entities
 from ulmfit_style.metrics.intervals import ratio
-from ulmfit_style.tasks import tagging
 
 RIGHT = [["B-a", "I-a", "O", "B-b"], ["B-a", "O"], ["O"]]
 FOUND = [["B-a", "I-a", "O", "I-b"], ["B-a", "B-b"], ["O"]]
@@ -40,8 +39,8 @@ def test_where_nothing_is_there_and_nothing_found_all_scores_are_zero():
     assert set(entities.intervals([["O"]], [["O"]]).values()) == {(0, 0)}
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_scores_are_those_of_seqeval_and_of_our_own_reading(seed: int):
+@pytest.mark.parametrize("seed", range(3))
+def test_the_scores_are_those_of_seqeval(seed: int):
     found, right = drawn(30, seed), drawn(30, seed + 100)
     scores = entities.scores(found, right)
     strict = {"mode": "strict", "scheme": IOB2}
@@ -59,16 +58,6 @@ def test_the_scores_are_those_of_seqeval_and_of_our_own_reading(seed: int):
         name, *values = entry.values()
         assert values == pytest.approx(list(report[name].values()))
 
-    def by_hand(keep) -> float:
-        sides = [
-            [{one for one in tagging.entities(tags) if keep(tags, one)} for tags in side] for side in (found, right)
-        ]
-        both = sum(len(ours & theirs) for ours, theirs in zip(*sides, strict=True))
-        return 2 * both / sum(len(own) for side in sides for own in side)
-
-    assert scores["micro_f1"] == pytest.approx(by_hand(lambda tags, one: True))
-    assert scores["strict_f1"] == pytest.approx(by_hand(lambda tags, one: tags[one.start].startswith("B-")))
-
 
 def test_the_points_make_the_micro_f1_of_any_draw_of_rows():
     found, right = drawn(20, 1), drawn(20, 2)
@@ -76,11 +65,3 @@ def test_the_points_make_the_micro_f1_of_any_draw_of_rows():
     for rows in np.random.default_rng(0).integers(20, size=(10, 20)):
         expected = f1_score([right[row] for row in rows], [found[row] for row in rows])
         assert ratio(points[rows].mean(axis=0)) == pytest.approx(expected)
-
-
-def test_every_score_has_an_interval_around_it():
-    right, others = drawn(90, 1), drawn(90, 2)
-    found = [others[row] if row % 3 == 0 else tags for row, tags in enumerate(right)]
-    scores, intervals = entities.scores(found, right), entities.intervals(found, right)
-    assert list(intervals) == list(scores)
-    assert all(low < scores[name] < high for name, (low, high) in intervals.items())

@@ -66,7 +66,7 @@ def measure(task: Task, answers: Sequence[Answer], targets: Sequence[Any], slice
 
 
 def _column(task: Task, answers: Sequence[Answer], targets: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
-    from ulmfit_style.metrics.intervals import by_chance, gap
+    from ulmfit_style.metrics.intervals import by_chance, difference
 
     def among(places: Sequence[int]) -> tuple[list[Answer], list[Any]]:
         return [answers[place] for place in places], [targets[place] for place in places]
@@ -81,7 +81,7 @@ def _column(task: Task, answers: Sequence[Answer], targets: Sequence[Any], names
     lowest, *_, highest = sorted(judged, key=lambda name: measured[name]["scores"][task.metric])
     # Those of each group by itself: a task may standardise them over the rows.
     best, worst = (task.points(*among(members[name])) for name in (highest, lowest))
-    width, low, high = gap(best, worst, task.of_means)
+    width, low, high = difference(best, worst, task.of_means, is_paired=False)
     places = sorted(place for name in judged for place in members[name])
     chance = by_chance(task.points(*among(places)), [names[place] for place in places], width, task.of_means)
     widest = {"highest": highest, "lowest": lowest, "value": width, "interval": (low, high), "chance": chance}
