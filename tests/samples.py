@@ -3,15 +3,19 @@
 import json
 import random
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     T5Config,
@@ -24,7 +28,7 @@ from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.data.tokens import Chunks
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import resolve
-from ulmfit_style.tasks.models import Architecture
+from ulmfit_style.tasks.interface import Architecture
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.training.batching import EncodedDataset
 
@@ -138,6 +142,15 @@ def tiny_t5(tiny: dict[str, object]) -> T5Config:
     )
 
 
+def articles(path: Path, count: int = 160) -> Path:
+    """Write reviews, whose summary is what they are about and how it is."""
+    rows = []
+    for text, _, _ in reviews(count):
+        words = text.split()
+        rows.append({"document": text, "summary": f"{words[1]} is {'moving' if words[-1] in GOOD else 'dreadful'}"})
+    return jsonl(path, rows)
+
+
 def tag(words: Sequence[str]) -> list[str]:
     """Return the IOB2 tags of words: films are things, and what is wonderful or very wonderful is a quality."""
     tags = []
@@ -226,6 +239,22 @@ def tokenizer_of(family: str, texts: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 FAMILIES = ("WordPiece", "byte-level", "byte-level, trimmed", "metaspace")
+
+
+@dataclass
+class Alone:
+    """A model that sees each token alone, so that it says the same of it in any window."""
+
+    config: PretrainedConfig
+    output: Callable[[torch.Tensor], Any]
+    """What it makes of the numbers of tokens."""
+    device: str = "cpu"
+
+    def eval(self) -> None:
+        """It has no other mode."""
+
+    def __call__(self, input_ids: torch.Tensor, **others: torch.Tensor) -> Any:
+        return self.output(input_ids)
 
 
 class Killed(Exception):

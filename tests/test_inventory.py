@@ -62,7 +62,9 @@ def test_other_content_of_the_same_file_is_told(made, compose_tiny, reviews_csv:
     lineage.corpus.load.cache_clear()
     lineage.labelled.load.cache_clear()
     config = compose_tiny()
-    assert lineage.why_missing(artefact("adapt", config), config).endswith(": the corpus's text has changed")
+    assert lineage.why_missing(artefact("adapt", config), config).endswith(
+        ": what it was made from has changed: corpus"
+    )
 
 
 def test_a_fine_tuning_of_another_adapted_model_is_told_by_the_options_of_adapt(made, compose_tiny):
@@ -96,6 +98,11 @@ def test_a_plan_tells_each_step_and_does_nothing(made, compose_tiny, capsys, fol
     assert lines[-2].endswith(f"learns the corpus: up to date ({adapted.directory})")
     assert lines[-1].startswith("[2/2] finetune: the task: would run (")
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_plan_asks_for_nothing_that_only_a_push_needs(compose_tiny, capsys):
+    chain.preview(compose_tiny("compare=false"), ["adapt", "finetune", "push"])
+    assert capsys.readouterr().out.endswith("push: would upload the fine-tuned model to the Hub\n")
 
 
 def test_an_artefact_that_is_up_to_date_tells_what_is_other_now(made, compose_tiny, capsys):

@@ -17,8 +17,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from ulmfit_style.config.schema import Count, Section, Unhashed, spelled
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.metrics.intervals import Array, Points, first, interval
-from ulmfit_style.tasks.models import Architecture, ExplainedPart, Pipeline, Reference
-from ulmfit_style.tasks.report_parts import Groupings, ReportPart
+from ulmfit_style.tasks.interface import Architecture, ExplainedPart, Pipeline, Reference, ReportPart
 from ulmfit_style.tasks.splits import Splits
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 
@@ -81,6 +80,8 @@ class Task(Section, abc.ABC):
     """The field of an answer that holds its label, or its labels; None for a task that does not choose labels."""
     pipeline: ClassVar[Pipeline | None] = None
     """How transformers runs the models, unless their architecture says more; None: the Hub has no word for them."""
+    is_explained: ClassVar[bool] = False
+    """Whether `explained_parts` returns parts of an answer."""
 
     # The data enter a fingerprint by the content of the rows that these options choose, not by the options.
     path: Annotated[Splits, Unhashed]
@@ -112,10 +113,8 @@ class Task(Section, abc.ABC):
     @field_validator("shots")
     @classmethod
     def _without_train_samples(cls, shots: int | None, info: ValidationInfo) -> int | None:
-        train_samples = info.data.get("train_samples")
-        if shots is not None and train_samples is not None:
-            remedy = "add task.train_samples=null"
-            raise ValueError(f"goes without task.train_samples, which is {train_samples} here; {remedy}")
+        if shots is not None and info.data.get("train_samples") is not None:
+            raise ValueError("goes without task.train_samples; add task.train_samples=null")
         return shots
 
     @property
@@ -135,19 +134,14 @@ class Task(Section, abc.ABC):
         """
         for name in options:
             if name not in self.answer_options:
-                known = f"(there are: {', '.join(self.answer_options)})" if self.answer_options else "(there are none)"
-                problem = "is no option that says how the model answers"
-                raise UserError(f"predict.task.{name}: {problem}{nearest(name, self.answer_options)} {known}")
+                known = f"{nearest(name, self.answer_options)} (what can be: {', '.join(self.answer_options)})"
+                raise UserError(f"predict.task.{name}: cannot be changed after training{known}")
         try:
             return type(self).model_validate({**self.model_dump(), **options})
         except ValidationError as error:
             wrong = error.errors()[0]
-            problem = wrong["msg"].removeprefix("Input ")
-            raise UserError(f"predict.task.{wrong['loc'][-1]}={wrong['input']}: {problem}") from error
-
-    def streaming(self) -> Self:
-        """Return the task so that a single answer is printed while it is written; most tasks do not write."""
-        return self
+            problem = f"{wrong['loc'][-1]}={wrong['input']}: {wrong['msg'].removeprefix('Input ')}"
+            raise UserError(f"predict.task.{problem}") from error
 
     @abc.abstractmethod
     def auto_class(self, architecture: Architecture) -> str:
@@ -180,9 +174,9 @@ class Task(Section, abc.ABC):
 
     @classmethod
     def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
-        """Return the options of this kind of task for a file, where the names of its columns tell that it is one.
+        """Return the options of this kind of task for a file whose columns have names of this kind; None for others.
 
-        `new-task` asks all kinds. None, where the names alone do not tell.
+        `new-task` asks all kinds.
 
         Args:
             columns: The names of the file's columns, by the same in lower case.
@@ -192,9 +186,9 @@ class Task(Section, abc.ABC):
 
     @classmethod
     def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
-        """Return how surely the values of the columns `text` and `label` are of this kind of task.
+        """Return how certain it is that the values of the columns `text` and `label` are of this kind of task.
 
-        `new-task` takes the surest kind: 0 is not at all, 1 is what anything may be, and 3 what nothing else can be.
+        `new-task` takes the most certain kind: 0 is impossible, 1 is what any file may be, 3 is what no other kind is.
         """
         return 0
 
@@ -234,8 +228,9 @@ class Task(Section, abc.ABC):
         """
         names = list(self.inputs())
         if len(texts) != len(names):
-            expected = "one text" if len(names) == 1 else "a pair of texts"
-            raise UserError(f"this model answers {expected}; {len(texts)} texts were given")
+            fields = " and a ".join(names)
+            remedy = "predict.pair gives the second" if len(names) > 1 else "give one"
+            raise UserError(f"this model reads a {fields}, and was given {len(texts)} texts; {remedy}")
         return Row("text", 1, dict(zip(names, texts, strict=True)))
 
     def labels_of(self, row: Row) -> list[str]:
@@ -373,23 +368,33 @@ class Task(Section, abc.ABC):
         """Return the target and the answer as people read them; `row` is None where it is not known."""
         return spelled(target), spelled(self.returned(answer))
 
-    def confidence(self, answer: Answer, target: Any) -> float | None:
-        """Return the probability of an answer, or of its surest wrong part; by default its `score`, or None."""
-        return answer.get("score")
-
     def calibration_pairs(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Return each probability that the model gives, and whether it is of something right."""
-        confidences = map(self.confidence, answers, targets)
-        pairs = zip(confidences, self.errors(answers, targets), strict=True)
-        return [(confidence, error <= 0) for confidence, error in pairs if confidence is not None]
+        """Return each probability that the model gives, and whether it is of something right; by default the `score`.
 
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Groupings:
-        """Return the groups of rows for which a report shows the metric; by default none."""
-        return {}
+        Empty for a task whose answers have no probabilities.
+        """
+        pairs = zip(answers, self.errors(answers, targets), strict=True)
+        return [(answer["score"], error <= 0) for answer, error in pairs if "score" in answer]
+
+    def confidence(self, answer: Answer, target: Any) -> float | None:
+        """Return how far a probability of an answer is from the truth at most; None where it has no probability."""
+        pairs = self.calibration_pairs([answer], [target])
+        return max((abs(probability - is_right) for probability, is_right in pairs), default=None)
 
     def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
         """Return what a report shows of answers beside their scores; by default nothing."""
         return []
+
+
+def named_outputs(names: Sequence[str]) -> dict[str, Any]:
+    """Return what the config of a model says of outputs that have names."""
+    numbers = {name: number for number, name in enumerate(names)}
+    return {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": numbers}
+
+
+def inputs_of(batch: Batch) -> dict[str, Tensor]:
+    """Return what the model reads of a batch that is learnt."""
+    return {name: tensor for name, tensor in batch.items() if name not in ("labels", "weight")}
 
 
 def in_order(labels: set[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Text generation: a decoder goes on from a prompt, answers in a chat, or learns documents as they are."""
+"""Text generation: a decoder continues a prompt, answers in a chat, or learns documents as they are."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row
-from ulmfit_style.tasks.generation import SLOT, GenerationTask, end_of, first_of, ids_of
-from ulmfit_style.tasks.models import Architecture
+from ulmfit_style.tasks.generation import GenerationTask, end_of, ids_of
+from ulmfit_style.tasks.interface import Architecture
 from ulmfit_style.tasks.text import TEXT_COLUMNS
 from ulmfit_style.tasks.types import Label2id, Tokenizer
 
@@ -21,7 +21,7 @@ COLUMNS = {
     "messages": ("messages", "conversation", "conversations"),
     "documents": TEXT_COLUMNS,
 }
-"""Names of columns that are surely what the model reads."""
+"""Names by which the column is found that the model reads."""
 
 COMPLETION_COLUMNS = ("completion", "answer", "response", "output", "target")
 
@@ -57,7 +57,7 @@ class TextGeneration(GenerationTask):
     def for_architecture(self, architecture: Architecture) -> Self:
         task = super().for_architecture(architecture)
         if not task._causal and self.form != "completions":
-            kind = f"a model of type '{architecture.model_type}' has an encoder, and goes on from no text"
+            kind = f"a model of type '{architecture.model_type}' has an encoder, and cannot continue a text"
             raise UserError(f"task.form={self.form}: {kind}; take a decoder, such as model=gpt2")
         return task
 
@@ -105,17 +105,13 @@ class TextGeneration(GenerationTask):
             return self._pieces(row, tokenizer, max_length)
         return super().encode(row, tokenizer, max_length, label2id)
 
-    def read(self, row: Row, tokenizer: Tokenizer, max_length: int) -> tuple[list[int], bool, str]:
+    def prompted(self, row: Row, tokenizer: Tokenizer) -> tuple[str, str]:
         if self.form == "messages":
-            text, first = _rendered(tokenizer, _question(row), asking=True), list[int]()
-        elif not self._causal:
-            return super().read(row, tokenizer, max_length)
-        else:
-            text, first = (self.prompt or self.default_prompt).replace(SLOT, self.source(row)), first_of(tokenizer)
-        blanks = text[len(text.rstrip(" ")) :]
-        ids = ids_of(tokenizer, text.rstrip(" "))
-        room = max_length - len(first)
-        return [*first, *ids[-room:]] or [end_of(tokenizer)], len(ids) > room, blanks
+            return "", _rendered(tokenizer, _question(row), asking=True)
+        return "", "".join(super().prompted(row, tokenizer))  # what is to be completed is cut at its beginning
+
+    def first_token(self, tokenizer: Tokenizer) -> list[int]:
+        return [] if self.form == "messages" else super().first_token(tokenizer)  # a chat template has it
 
     def written(self, row: Row, tokenizer: Tokenizer) -> str:
         if self.form != "messages":
@@ -127,7 +123,7 @@ class TextGeneration(GenerationTask):
 
     def _pieces(self, row: Row, tokenizer: Tokenizer, max_length: int) -> list[Feature]:
         """Return a document in pieces, each from the last token of the one before: all but the first are learnt."""
-        ids = [*first_of(tokenizer), *ids_of(tokenizer, self.source(row)), end_of(tokenizer)]
+        ids = [*self.first_token(tokenizer), *ids_of(tokenizer, self.source(row)), end_of(tokenizer)]
         parts = [ids[start : start + max_length] for start in range(0, len(ids) - 1, max_length - 1)]
         unlearnt = len(str(tokenizer.decode(ids[:1], skip_special_tokens=True)).encode())
         sizes = [len(self.source(row).encode()) - unlearnt, *[0] * (len(parts) - 1)]
@@ -151,7 +147,7 @@ class TextGeneration(GenerationTask):
 def _rendered(tokenizer: Tokenizer, messages: Sequence[Any], *, asking: bool) -> str:
     """Return messages as the tokenizer's chat template has them, up to where the assistant begins if `asking`."""
     if tokenizer.chat_template is None:
-        raise UserError("task.form=messages: the model has no chat template; take one that has, or form=completions")
+        raise UserError("task.form=messages: the model has no chat template; choose one that has, or form=completions")
     return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asking))
 
 
@@ -170,8 +166,8 @@ def _question(row: Row) -> list[Any]:
 def _messages_problem(messages: Any) -> str | None:
     """Return what is wrong with the messages of a chat."""
     if not isinstance(messages, list) or not messages:
-        return "the messages are no list of them"
+        return "the messages are not a list"
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            return f"message {number} is none; write {{role: user, content: a text}}"
+            return f"message {number} lacks a role or a content; write {{role: user, content: ...}}"
     return None

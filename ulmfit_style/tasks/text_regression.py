@@ -9,9 +9,8 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from ulmfit_style.metrics.intervals import Array, Points, divided
-from ulmfit_style.tasks.base import Answer, Feature, Row
-from ulmfit_style.tasks.models import ExplainedPart, Reference
-from ulmfit_style.tasks.report_parts import ReportPart, Scatter
+from ulmfit_style.tasks.base import Answer, Feature, Row, named_outputs
+from ulmfit_style.tasks.interface import Reference, ReportPart, Scatter
 from ulmfit_style.tasks.text import TextTask, plain
 from ulmfit_style.tasks.types import Batch, Model, Tensor, Tokenizer
 
@@ -22,7 +21,6 @@ class TextRegression(TextTask):
 
     metric: ClassVar[str] = "pearson"
     rankings: ClassVar[Sequence[str]] = ("spearman",)
-    answer_options: ClassVar[Sequence[str]] = ("long_documents", "overlap")
     label_columns: ClassVar[Sequence[str]] = (
         *("score", "label", "rating", "stars", "target", "value", "similarity"),
         *("점수", "평점", "별점"),
@@ -52,7 +50,7 @@ class TextRegression(TextTask):
         return float(plain(row.fields["label"]))
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
-        return {"problem_type": "regression", "num_labels": 1, "id2label": {0: "value"}, "label2id": {"value": 0}}
+        return {"problem_type": "regression", **named_outputs(["value"])}
 
     def prepare_model(self, model: Model, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
         # A fresh head answers about 0. It starts at the numbers' mean and with their spread instead, or the few steps
@@ -76,11 +74,6 @@ class TextRegression(TextTask):
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[float]:
         values: list[float] = model(**batch).logits.float().squeeze(-1).tolist()
         return values
-
-    def explained_parts(
-        self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
-    ) -> list[ExplainedPart]:
-        return [ExplainedPart("value", feature, lambda logits: logits[:, 0]) for feature in range(len(features))]
 
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[float]) -> Answer:
         return {"value": round(sum(outputs) / len(outputs), 6)}
