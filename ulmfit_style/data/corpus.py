@@ -19,6 +19,7 @@ from ulmfit_style.artefacts.directory import Artefact, digest, file_digest
 from ulmfit_style.config.stages import Corpus
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
+from ulmfit_style.data.formats import FORMATS
 from ulmfit_style.data.splits import normalised, position
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row, Task
@@ -143,7 +144,8 @@ def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str
         if skipped:
             kinds = ", ".join(sorted(skipped))
             say(f"{option}: {skipped.total():,} files in {reference} are of other types, and are skipped ({kinds})")
-    units = sorted({unit for file in files if (unit := reading.unit(file, corpus.document)) is not None})
+    formats = [FORMATS[reading.kind(file)] for file in files]
+    units = sorted({corpus.document or format.document for format in formats if format.document})
     determinants = {
         "version": READING_VERSION,
         "files": [[reading.kind(file), file_digest(path)] for file, path in files.items()],

@@ -129,12 +129,6 @@ def locate(option: str, reference: str) -> Path:
     return path
 
 
-def unit(path: str | Path, document: Document | None = None) -> Document | None:
-    """Return what one row of a txt or md file is, where `document` is what the user chose; None for other files."""
-    default = FORMATS[kind(path)].document
-    return default and (document or default)
-
-
 def kind(path: str | Path) -> str:
     """Return the ending that tells a file's format, such as ".csv" of reviews.csv.gz."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
