@@ -76,7 +76,8 @@ def test_the_page_of_a_chain_tells_its_lineage_and_what_adaptation_was_worth(
         assert f"{entry['general_loss']:,.3f}</td>" in page
     assert "country: the widest gap" in page or "country: too few rows" in page
     figures = {path.stem for path in output.with_suffix("").iterdir()}
-    assert figures == {"answers-1", "scores", "course-adapt", "course-finetune"}
+    curves = {f"{curve}-{stage}" for curve in ("loss", "learning_rate") for stage in ("adapt", "finetune")}
+    assert figures == {"confusion", "scores", *curves}
     assert page.count("<img") == len(figures)
 
 
@@ -101,6 +102,12 @@ def test_two_runs_side_by_side_are_paired_on_the_same_rows(chain: Trained):
     assert re.findall(r"<td>([a-z_.]+)</td>\s*<td>(.*)</td>\s*<td>(.*)</td>\s*</tr>", page) == [
         ("finetune.seed", "0", "1")
     ]
+
+
+def test_steps_are_counted_over_all_phases():
+    log = [{"phase": phase, "step": step, "loss": step / 2} for phase in ("head", "all") for step in (2, 4)]
+    head, whole = report._by_phase(log, "loss").values()
+    assert (head.x, whole.x, whole.y) == ([2, 4], [6, 8], [1, 2])
 
 
 def test_a_report_needs_no_torch(chain: Trained, tmp_path: Path):
