@@ -135,7 +135,8 @@ def test_without_predictions_the_page_says_so_and_tells_the_rest(copied: Path):
     page = report.page(finished.named(copied, "default"))
     assert isinstance(page.sections["Scores"][0], Prose)
     assert "The predictions are gone" in page.sections["Scores"][0].text
-    assert [title for title, parts in page.sections.items() if parts] == ["Scores", "Training", "How it was made"]
+    assert not {"Which answers are wrong", "Calibration", "Errors"} & set(page.sections)
+    assert page.sections["Training"]
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -144,7 +145,7 @@ def test_where_the_rows_have_changed_their_texts_are_not_shown(copied: Path, tmp
     if is_there:
         other.write_text("review,stars\n" + "".join(f"a film {n},{'good' if n % 2 else 'bad'}\n" for n in range(50)))
     recipe.write_text(re.sub(r"path: .*rows\.csv", f"path: {other}", recipe.read_text()))
-    _, remark, table = report.page(finished.named(copied, "default")).sections["Errors"]
+    remark, _, table = report.page(finished.named(copied, "default")).sections["Errors"]
     assert isinstance(remark, Prose)
     assert "The labelled rows are gone or have changed since this run" in remark.text
     assert isinstance(table, Table)
