@@ -183,10 +183,6 @@ class Training(Section):
 class LanguageModelling(Training):
     """Training a language model on unlabelled text."""
 
-    objective: Literal["auto", "mlm", "clm", "denoising"] = "auto"
-    """mlm: masked words are guessed (encoders); clm: the next token is (decoders); denoising: text with spans taken out
-    is restored (encoder-decoders): span corruption where the tokenizer has sentinels, `<extra_id_0>` (T5), else text
-    infilling (BART). auto: that of the architecture."""
     max_length: Annotated[int, Field(ge=16)]
     """Tokens a row, special tokens included: short documents share one, a longer one has several; none is dropped."""
     mask_probability: Annotated[float, Field(gt=0, lt=1)]
@@ -266,10 +262,4 @@ class Finetune(Training):
     def _has_what_is_contrasted(self) -> Finetune:
         if self.contrast_epochs and self.pooling == "default":
             raise ValueError("contrast_epochs needs a head that pools the tokens; give finetune.pooling=mean or concat")
-        return self
-
-    @model_validator(mode="after")
-    def _has_a_step_for_each_phase(self) -> Finetune:
-        if self.max_steps is not None and self.unfreeze != "chain_thaw" and self.max_steps < len(self.unfreeze):
-            raise ValueError(f"max_steps={self.max_steps} for the {len(self.unfreeze)} phases of unfreeze: give more")
         return self
