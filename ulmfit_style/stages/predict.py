@@ -72,8 +72,7 @@ def find_model(resolved: Resolved) -> Path:
         return checkpoints.find_finetuned(named, "predict.model")
     if (linked := resolved.linked("finetune")) is not None:
         return linked
-    instead = ", or name another model: predict.model=<directory or Hub id>"
-    require_finished(resolved, "finetune", "predict", instead)
+    require_finished(resolved, "finetune", "predict")
     return resolved.artefact("finetune").directory
 
 
