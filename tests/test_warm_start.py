@@ -28,7 +28,6 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.stages import Model
-from ulmfit_style.data import pins
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.layers import HEAD, layer_groups
 from ulmfit_style.stages import resolve
@@ -253,20 +252,3 @@ def test_a_decoder_whose_texts_have_no_end_is_refused(recipe, folder: Path, toke
     message = f"model.decoder={endless}: its tokenizer has no token that ends a text"
     with pytest.raises(UserError, match=re.escape(message)):
         pair_tokenizers(Model(checkpoint="-", decoder=str(endless)), tokenizer, endless)
-
-
-def test_a_decoder_of_the_hub_is_pinned_to_the_commit_that_was_first_used(
-    recipe: Callable[..., list[str]], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    config = compose(recipe("adapt=none", "model.decoder=them/decoder", f"runs={tmp_path}"))
-    asked = []
-
-    def commit(model, option: str) -> str:
-        assert option == "model.decoder"
-        asked.append(model.checkpoint)
-        return "a" * 40
-
-    monkeypatch.setattr(pins.checkpoints, "commit", commit)
-    for _ in range(2):
-        assert pins.pinned(config).model.decoder_revision == "a" * 40
-    assert asked == ["them/decoder"]
