@@ -1,4 +1,7 @@
-"""Training as a short list of phases: which parameters are thawed, for how long, at which peak rate."""
+"""Training as a short list of phases: which parameters are thawed, for how long, at which peak rate.
+
+A stage decides which phases there are (`unfreezing.phases` for `finetune`); what a phase does is in `train_phase` alone.
+"""
 
 from __future__ import annotations
 
