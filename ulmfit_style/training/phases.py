@@ -1,6 +1,6 @@
 """Training as a short list of phases: which parameters are thawed, for how long, at which peak rate.
 
-A stage decides which phases there are (`unfreezing.phases` for `finetune`); what a phase does is in `train_phase` alone.
+A stage decides which phases there are, with `unfreezing.phases` in `finetune`; `train_phase` decides what one does.
 """
 
 from __future__ import annotations
