@@ -11,15 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ulmfit_style import processes
 from ulmfit_style.config.stages import Finetune, LanguageModelling
@@ -96,8 +94,7 @@ class TrainingPlan:
         return math.ceil(min(steps_per_epoch * phase.epochs, phase.max_steps))
 
 
-@dataclass(frozen=True)
-class PhaseResult:
+class PhaseResult(NamedTuple):
     """What a phase did."""
 
     title: str
@@ -175,12 +172,12 @@ def train_phase(
     resumed, steps_done = newest_whole(folder), 0
     if resumed is not None:
         say(f"  {phase.title}: goes on from {resumed}")
-        state = TrainerState.load_from_json(str(resumed / TRAINER_STATE_NAME))
+        state = TrainerState.load_from_json(str(resumed / "trainer_state.json"))
         steps_done = state.global_step
         if best is not None:
             best.load(resumed)
         if steps_done == steps or (best is not None and best.out_of_patience):  # it was stopped after its end
-            plan.model.load_state_dict(load_file(resumed / SAFE_WEIGHTS_NAME), strict=False)
+            plan.model.load_state_dict(load_file(resumed / "model.safetensors"), strict=False)
             return _entries(state)
 
     # Training
