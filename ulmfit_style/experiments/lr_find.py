@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,9 +57,8 @@ def run(overrides: Sequence[str]) -> None:
     if not points:
         raise UserError(f"lr_find: the loss is not a number at step 1, at a rate of {options.lowest:g}")
     suggestion, option = suggest(points, options.steps), f"{options.stage}.learning_rate"
-    curve = [astuple(point) for point in points]
-    csv.write(folder / f"{FILE}.csv", Table(("step", "rate", "loss", "smoothed loss"), curve))
-    _, rates, losses, smoothed = zip(*curve, strict=True)
+    csv.write(folder / f"{FILE}.csv", Table(("step", "rate", "loss", "smoothed loss"), points))
+    _, rates, losses, smoothed = zip(*points, strict=True)
     lines = {
         "loss of each step": Line(rates, losses, style={"alpha": 0.3}),
         "smoothed loss": Line(rates, smoothed, style={"marker": ""}),
