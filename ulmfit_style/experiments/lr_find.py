@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 
 from ulmfit_style import chain
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.stages import Adapt, Finetune
 from ulmfit_style.console import logging_to, say
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.lineage import require_finished
-from ulmfit_style.recipe import Config
 from ulmfit_style.results import csv, figures
 from ulmfit_style.results.model import Table
 from ulmfit_style.stages import finetune, resolve
@@ -20,14 +22,14 @@ FILE = "lr_find"
 """The name of the curve, the figure and the log in `runs/<name>/`, without the ending."""
 
 
-def run(config: Config) -> None:
+def run(overrides: Sequence[str]) -> None:
     """Let the rate of a stage rise on a copy of its model, keep the curve, draw it, and suggest a band of rates.
 
     Raises:
         UserError: if something in the data or the options is wrong, what the stage starts from is not there, or the
             loss is not a number from the start.
     """
-    resolved = resolve(config)
+    resolved = resolve(compose(overrides))
     config, options = resolved.config, resolved.config.lr_find
     stage, folder, option = resolved.stages[options.stage], config.runs / config.name, f"{options.stage}.learning_rate"
     stage.check(resolved, [stage.name])
@@ -36,7 +38,6 @@ def run(config: Config) -> None:
     say(f"lr_find: {option} rises from {options.lowest:g} to {options.highest:g}", style="bold")
     chain.prepare()
     from ulmfit_style.training import language_model
-    from ulmfit_style.training.batching import epochs_for
     from ulmfit_style.training.rate_range import range_test, suggest
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def run(config: Config) -> None:
         else:
             plan = finetune.prepare(resolved)[0]
         rows = len(plan.data.rows)
-        epochs = epochs_for(options.steps, rows, trained.batch_size)
+        epochs = options.steps / math.ceil(rows / trained.batch_size)
         say(f"  {options.steps} steps of {trained.batch_size} rows are {epochs:.1f} epochs of the {rows:,} rows")
         try:
             points = range_test(plan, options, Path(discarded))

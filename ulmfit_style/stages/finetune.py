@@ -17,7 +17,7 @@ from ulmfit_style.data import labelled
 from ulmfit_style.lineage import Resolved, Stage, Step
 from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.architectures import is_causal
-from ulmfit_style.training import checks, unfreezing
+from ulmfit_style.training import checks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -112,7 +112,7 @@ def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
 
     from ulmfit_style.models.layers import HEAD, layer_groups
     from ulmfit_style.models.lora import add_adapters
-    from ulmfit_style.training import warm_start
+    from ulmfit_style.training import unfreezing, warm_start
     from ulmfit_style.training.batching import EncodedDataset, collate
     from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
 
@@ -176,7 +176,6 @@ def run(step: Step, directory: Path) -> None:
     from ulmfit_style.training.monitoring import BestState, TrialScores
     from ulmfit_style.training.phases import train
     from ulmfit_style.training.scoring import Scorer
-    from ulmfit_style.training.warm_start import untie
 
     resolved, task, options = step.resolved, step.resolved.task, step.config.finetune
     rows = resolved.rows
@@ -213,7 +212,6 @@ def run(step: Step, directory: Path) -> None:
     # Finish
     if not processes.is_main():
         return
-    untie(model)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     predictions.write(directory, found)
@@ -268,4 +266,4 @@ def _contrast(
     rows = ContrastiveDataset(features, tokenizer, options.seed)
     body = [parameter for group, own in layers.items() if group != HEAD for parameter in own]
     data = TrainingData(ContrastiveObjective(), rows, rows.collate, GROUP)
-    return Phase("contrast", body, options.contrast_epochs, options.contrast_learning_rate, data)
+    return Phase("contrast", body, options.contrast_epochs, options.contrast_learning_rate, data=data)
