@@ -172,7 +172,7 @@ class TrialQueue:
 
     def __init__(self, config: Config, sweep: Sweep, overrides: Sequence[str]) -> None:
         self.config, self.sweep, self.folder = config, sweep, config.runs / folder_name(config)
-        self._end = time.monotonic() + 3600 * (math.inf if sweep.max_hours is None else sweep.max_hours)
+        self._deadline = time.monotonic() + 3600 * (math.inf if sweep.max_hours is None else sweep.max_hours)
         self._space_is_exhausted = False
         self._locks: dict[int, FileLock] = {}
         """Those of the trials that this process runs, by their numbers."""
@@ -214,7 +214,7 @@ class TrialQueue:
                 trial, error = failed[-1]
                 many = f"{len(failed)} trials failed, more than sweep.max_failures={sweep.max_failures}"
                 raise UserError(f"sweep: {many}; the last one, trial {trial.number}: {error}")
-            if self._space_is_exhausted or time.monotonic() >= self._end:
+            if self._space_is_exhausted or time.monotonic() >= self._deadline:
                 return []
             left = sweep.parallel if sweep.trials is None else sweep.trials - len(begun(self.study))
             try:
