@@ -92,16 +92,11 @@ def test_a_band_is_told_with_how_it_was_found_and_drawn(tested: RangeTest):
         assert (tested.runs / f"default/lr_find.{ending}").read_bytes().startswith(start)
 
 
-def test_finetune_makes_the_same_after_a_test_as_without_and_begins_as_the_test_did(tested: RangeTest, tmp_path: Path):
-    made = []
-    for runs in (tested.runs, tmp_path / "without"):
-        assert main(["finetune", *tested.overrides, f"runs={runs}"]) == 0
-        (weights,) = runs.glob("finetune-*/model.safetensors")
-        made.append((weights.parent.name, weights.read_bytes()))
-    assert made[0] == made[1]
-    log = read_json(tested.runs / "default/finetune" / METRICS)["log"]
-    assert log[0]["step"] == 1
-    assert log[0]["loss"] == pytest.approx(tested.curve[0]["loss"], abs=1e-6)
+def test_finetune_begins_as_the_test_did(tested: RangeTest):
+    assert main(["finetune", *tested.overrides, f"runs={tested.runs}"]) == 0
+    first, *_ = read_json(tested.runs / "default/finetune" / METRICS)["log"]
+    assert first["step"] == 1
+    assert first["loss"] == pytest.approx(tested.curve[0]["loss"], abs=1e-6)
 
 
 def test_a_curve_without_an_answer_is_drawn_and_nothing_else_is_kept(

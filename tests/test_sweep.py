@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import optuna
 import pytest
@@ -20,7 +21,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import MANIFEST, METRICS, read_json
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.experiments import Sweep
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.experiments import search_space, trial_queue
 from ulmfit_style.experiments.trial_queue import DIED, JOURNAL, Outcome, TrialQueue, of_optuna, open_journal, ranked_by
 from ulmfit_style.recipe import Config
@@ -210,7 +211,7 @@ def test_a_failed_trial_is_recorded_and_a_stopped_one_goes_on_ranked_by_another_
     text = "space:\n  finetune.weight_decay: [0.01, 0.07]\n  finetune.new_epochs: [1] # which no YAML spells out\n"
     overrides = sweep(f"{text}sampler: BruteForce\ntrials: 2\nmetric: matthews\n")
     with monkeypatch.context() as patch:
-        patch.setattr(chain, "attempt", trial_stub.interrupted)
+        patch.setattr(chain, "attempt", Mock(side_effect=Interrupted(signal.SIGINT, "stopped")))
         assert main(["sweep", *overrides]) == 128 + signal.SIGINT
     assert states(trials()) == ["WAITING"]
     assert main(["sweep", *overrides]) == 0

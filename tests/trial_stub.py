@@ -1,11 +1,10 @@
 """A trial that is made in no time, for what studies and sweeps keep books of: its scores follow from its options."""
 
-import signal
 from pathlib import Path
 
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, write_json
-from ulmfit_style.errors import Interrupted, Pruned
+from ulmfit_style.errors import Pruned
 from ulmfit_style.lineage import Reporter
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import resolve
@@ -43,8 +42,3 @@ def attempt(config: Config, title: str, reporter: Reporter | None = None) -> str
 
     artefact.make(make, config.recipe())
     return None
-
-
-def interrupted(config: Config, title: str, reporter: Reporter | None = None) -> str | None:
-    """Be stopped by Ctrl-C."""
-    raise Interrupted(signal.SIGINT, "stopped")
