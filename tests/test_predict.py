@@ -205,7 +205,7 @@ def test_without_a_finished_model_the_command_that_makes_one_is_named(
     finetuned: list[str], capsys: pytest.CaptureFixture[str]
 ):
     assert main(["predict", *finetuned, "finetune.seed=9", "predict.input=x"]) == 2
-    assert "run `finetune` with the same options, or name another model: predict.model=" in capsys.readouterr().err
+    assert "run `finetune` with the same options" in capsys.readouterr().err
 
 
 def test_a_line_that_is_not_utf8_is_named(directory: Path, monkeypatch: pytest.MonkeyPatch, capsys):

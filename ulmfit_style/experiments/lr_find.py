@@ -34,7 +34,7 @@ def run(overrides: Sequence[str]) -> None:
     stage, folder, option = resolved.stages[options.stage], config.runs / config.name, f"{options.stage}.learning_rate"
     stage.check(resolved, [stage.name])
     if (before := stage.starts_from(resolved)) is not None:
-        require_finished(resolved, before, "lr_find", stage.instead)
+        require_finished(resolved, before, "lr_find")
     say(f"lr_find: {option} rises from {options.lowest:g} to {options.highest:g}", style="bold")
     chain.prepare()
     from ulmfit_style.training import language_model

@@ -7,7 +7,7 @@ import sys
 from typing import Literal
 
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.models import Architecture
+from ulmfit_style.tasks.interface import Architecture
 
 ENCODER_DECODER = "AutoModelForSeq2SeqLM"
 """The auto class of encoder-decoders."""
