@@ -10,12 +10,11 @@ import transformers
 from accelerate import PartialState
 from transformers.utils import logging
 
-from ulmfit_style.analysis import explain
 from ulmfit_style.artefacts.directory import RECIPE, read_json
 from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import required_task
-from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
+from ulmfit_style.models import architectures, attributions, checkpoints, tokenizer_pair
 from ulmfit_style.models.pooling import PooledForSequenceClassification
 from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
@@ -104,11 +103,11 @@ class Predictor:
     def explained(
         self, rows: Iterable[Row], done: Callable[[int, int], None] = lambda rows, long: None
     ) -> Iterator[Answer]:
-        """Answer rows as `stream` does, each answer with its `explanations` (ulmfit_style/analysis/explain.py)."""
+        """Answer rows as `stream` does, each answer with its `explanations` (ulmfit_style/models/attributions.py)."""
         asked, again = tee(rows)
         for row, answer in zip(again, self.stream(asked, done), strict=True):
-            found = explain.explanations(self.model, self.tokenizer, self.task, row, answer, self.max_length)
-            yield {**answer, explain.EXPLANATIONS: found}
+            parts = attributions.explanations(self.model, self.tokenizer, self.task, row, answer, self.max_length)
+            yield {**answer, "explanations": parts}
 
 
 def _rows(task: Task, frame: DataFrame) -> Iterator[Row]:

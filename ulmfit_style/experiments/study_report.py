@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import final
 
 from ulmfit_style.config.experiments import Study
@@ -16,7 +16,7 @@ from ulmfit_style.experiments.study_plan import Choices, Run, StudyPlan
 from ulmfit_style.lineage import required_task
 from ulmfit_style.metrics import intervals
 from ulmfit_style.results import csv, figures, scores, terminal
-from ulmfit_style.results.figures import Curve
+from ulmfit_style.results.figures import Line
 from ulmfit_style.results.model import Table
 
 
@@ -69,9 +69,7 @@ def write(plan: StudyPlan, choices: Choices, results: Sequence[Result]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     csv.write(folder / "results.csv", _every_run(results, task.metric))
     csv.write(folder / "differences.csv", Table(("arm", "labels", "difference", "low", "high"), differences))
-    curves = _curves(results, study)
-    draw = figures.label_curves if any(len(curve.scores) > 1 for curve in curves) else figures.strips
-    draw(folder / "figure", curves, f"{study.name}: {task.metric} on the test rows", task.metric)
+    _draw(folder / "figure", results, study, f"{task.metric} on the test rows")
     say(f"Every run: {folder}/results.csv; the differences: {folder}/differences.csv; the figure: {folder}/figure.png")
 
 
@@ -99,10 +97,18 @@ def _every_run(results: Sequence[Result], metric: str) -> Table:
     return Table(header, rows)
 
 
-def _curves(results: Sequence[Result], study: Study) -> list[Curve]:
-    """Return the scores of each reference and arm by the number of labelled rows."""
+def _draw(path: Path, results: Sequence[Result], study: Study, metric: str) -> None:
+    """Draw the mean scores over the number of labels, with their standard deviations; references are dashed."""
     scores_by_name: dict[str, dict[int, list[float]]] = {}
     for result in results:
         if not result.error:
             scores_by_name.setdefault(result.run.arm, {}).setdefault(result.rows, []).append(result.score)
-    return [Curve(name, by_rows, dashed=name not in study.arms) for name, by_rows in scores_by_name.items()]
+    lines, sizes = {}, sorted({result.rows for result in results})
+    for number, (name, by_size) in enumerate(scores_by_name.items()):
+        shift = 1.03 ** (number - len(scores_by_name) / 2)  # a little beside one another, or bars would hide each other
+        means = [mean(of_seeds) for of_seeds in by_size.values()]
+        deviations = [stdev(of_seeds) if len(of_seeds) > 1 else 0 for of_seeds in by_size.values()]
+        style = {"linestyle": "-" if name in study.arms else "--"}
+        lines[name] = Line([size * shift for size in by_size], means, deviations, style)
+    ticks = {"xticks": sizes, "xticklabels": [f"{size:,}" for size in sizes]}
+    figures.lines(path, lines, xscale="log", xlabel="labelled training rows", ylabel=metric, **ticks)

@@ -106,10 +106,10 @@ def run(step: Step, directory: Path) -> None:
         return
     predictions.write(directory, found)
     metrics: dict[str, Any] = {"task": type(task).__name__, "metric": task.metric, "model": str(source), "split": split}
-    metrics |= {split: measured}
+    metrics |= {"path": options.path, split: measured}
     if options.slices:
-        targets = [task.target(row) for row in rows]
-        metrics["slices"] = slices.measure(task, found, targets, slices.groups(step.config, rows))
+        targets, columns = [task.target(row) for row in rows], slices.groups(step.config, rows)
+        metrics["slices"] = {column: slices.measure(task, found, targets, groups) for column, groups in columns.items()}
     if options.probe != "none":
         bare = not_adapted(resolved)
         models = {"this one": tuned} | ({} if bare is None else {"not adapted": Predictor(str(bare.directory))})
@@ -126,11 +126,7 @@ def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
     title = f"{data}: {measured['rows']:,} rows, answered by {metrics['model']}"
     signatures = [Prose(f"{name}: {signature}") for name, signature in measured.get("signatures", {}).items()]
     terminal.show(Prose(""), scores.by_score({data: measured}, title), *signatures)
-    if measured["report"]:
-        terminal.show(scores.by_class(measured["report"]))
-        if (small := scores.small_classes(measured["report"])) is not None:
-            say(small)
-    terminal.show(*slices.parts(metrics["metric"], metrics.get("slices", {})))
-    if "probe" in metrics:
-        terminal.show(*probe.parts(metrics["probe"]))
+    terminal.show(*scores.classes(measured["report"]))
+    terminal.show(*scores.slices(metrics["metric"], metrics.get("slices", {})))
+    terminal.show(*scores.probed(metrics.get("probe", {})))
     say(f"Every prediction with its row: {directory / predictions.FILE}")

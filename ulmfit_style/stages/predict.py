@@ -12,15 +12,15 @@ from itertools import chain, tee
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from ulmfit_style.analysis import explain
 from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, reading
 from ulmfit_style.data.formats import FORMATS, Record
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, require_finished, required_task
-from ulmfit_style.models import checkpoints
+from ulmfit_style.models import attributions, checkpoints
 from ulmfit_style.recipe import Config, load
+from ulmfit_style.results import html
 from ulmfit_style.tasks.base import Answer, Row, Task
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if options.pair is not None and not _is_text(options.input):
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
     if options.explain:
-        explain.check(resolved.task if options.model is None else _task(find_model(resolved)))
+        attributions.check(resolved.task if options.model is None else _task(find_model(resolved)))
     if options.output is None:
         return
     source, output = Path(options.input).expanduser(), Path(options.output).expanduser()
@@ -96,11 +96,11 @@ def run(resolved: Resolved) -> None:
         raise UserError(f"predict.input={given}: holds no rows")
     page = _page(config)
     try:
-        with _writer(output) as write, nullcontext() if page is None else _fresh(page, str(page)) as file:
+        with _writer(output) as write:
             from ulmfit_style.predictor import Predictor
 
             model = Predictor(str(source), task=config.predict.task, option="predict.model")
-            count = _answer(model, chain([first], rows), write, output, None if file is None else explain.Page(file))
+            count = _answer(model, chain([first], rows), write, output, page)
     except BrokenPipeError:
         # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -157,10 +157,11 @@ def _answer(
     rows: Iterator[tuple[Row, Record]],
     write: Callable[[Record], None],
     output: str | None,
-    page: explain.Page | None,
+    page: Path | None,
 ) -> int:
-    """Write the answers to rows, and what they rest on where there is a page for it; return how many there are."""
+    """Write the answers to rows, and what they rest on to a page if there is one; return how many answers there are."""
     count = longer = empty = 0
+    explained: list[tuple[Row, Answer]] = []
 
     def done(rows: int, long: int) -> None:
         nonlocal longer
@@ -173,16 +174,17 @@ def _answer(
     with progress("predicting", None) if output else nullcontext() as steps:
         questions = (row for row, _ in asked)
         answers = model.stream(questions, done) if page is None else model.explained(questions, done)
-        if page is not None:
-            page.begin(str(model.model.name_or_path))
         for (row, fields), answer in zip(carried, answers, strict=True):
             if not count:
                 _say_renamed(fields, answer)
             write({**{_renamed(name, answer): value for name, value in fields.items()}, **answer})
             if page is not None:
-                page.write(row, model.task, answer)
+                explained.append((row, answer))
             count += 1
             empty += not all(text.strip() for text in model.task.texts(row))
+    if page is not None:
+        title, source = "What answers rest on", f"Model: {model.model.name_or_path}"
+        html.write(html.Page(title, source, {"Answers": html.explained(model.task, explained)}), page)
     if longer:
         told = f"longer than the {model.max_length} tokens that the model was trained on; {model.task.long_texts}"
         say(f"predict: {longer:,} rows are {told}")
