@@ -226,7 +226,11 @@ def test_a_failed_trial_is_recorded_and_a_stopped_one_goes_on_ranked_by_another_
 @pytest.mark.parametrize(
     ("text", "overrides", "problems"),
     [
-        ("finetune.lr: [1e-3]", [], ["there is no option 'finetune.lr'; did you mean 'finetune.learning_rate'"]),
+        (
+            "finetune.lr: [1e-3]",
+            [],
+            ["sweep.space: finetune.lr: there is no such option; did you mean 'finetune.learning_rate'"],
+        ),
         (
             "{finetune.learning_rate: {low: 1e-3, high: 2}, finetune.pooling: [default, max]}",
             [],

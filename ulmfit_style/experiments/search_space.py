@@ -8,7 +8,6 @@ from typing import Any
 import optuna
 
 from ulmfit_style.cli.compose import chosen, compose
-from ulmfit_style.cli.overrides import checked
 from ulmfit_style.config.experiments import Dimension
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.errors import ConfigError, UserError
@@ -38,7 +37,6 @@ def check(typed: Sequence[str], space: Space, check_trial: Callable[[Config], ob
     """
     problems = [f"{key}: is not for a sweep to choose" for key in space if key.split(".")[0] not in MODEL_SECTIONS]
     if not problems:
-        checked([*typed, *overrides({key: dimension.extremes[0] for key, dimension in space.items()})])
         for key, dimension in space.items():
             for value in dimension.extremes:
                 try:
