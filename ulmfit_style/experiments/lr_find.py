@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import astuple
 from pathlib import Path
 
 from ulmfit_style import chain
@@ -58,9 +57,9 @@ def run(overrides: Sequence[str]) -> None:
             raise KeyboardInterrupt from stop  # there is nothing to go on from
     if not points:
         raise UserError(f"lr_find: the loss is not a number at step 1, at a rate of {options.lowest:g}")
-    curve, suggestion = [astuple(point) for point in points], suggest(points, options.steps)
-    csv.write(folder / f"{FILE}.csv", Table(("step", "rate", "loss", "smoothed loss"), curve))
-    _, rates, losses, smoothed = zip(*curve, strict=True)
+    suggestion = suggest(points, options.steps)
+    csv.write(folder / f"{FILE}.csv", Table(("step", "rate", "loss", "smoothed loss"), points))
+    _, rates, losses, smoothed = zip(*points, strict=True)
     lines = {
         "loss of each step": Line(rates, losses, style={"alpha": 0.3}),
         "smoothed loss": Line(rates, smoothed, style={"marker": ""}),
