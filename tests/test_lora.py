@@ -229,6 +229,7 @@ def test_the_adapters_options_are_in_the_fingerprint_where_there_are_any(compose
         return artefact("adapt", config).fingerprint, artefact("finetune", config).fingerprint
 
     plain = fingerprints()
+    assert fingerprints("finetune.lora_alpha=8") == plain  # there are none
     ranked = fingerprints("finetune.lora_rank=4")
     assert ranked[0] == plain[0]
     assert len({plain[1], ranked[1], fingerprints("finetune.lora_rank=4", "finetune.lora_alpha=8")[1]}) == 3

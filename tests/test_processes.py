@@ -62,7 +62,7 @@ def test_a_batch_that_processes_cannot_share_is_refused():
     [
         (["recipe.yaml"], "say -m ulmfit_style.launch <recipe> and one or several of pretrain, adapt, finetune, eval"),
         (["recipe.yaml", "finetune", "push"], "say -m ulmfit_style.launch <recipe> and one or several of"),
-        (["no.yaml", "adapt"], "no.yaml: there is no such file; `ulmfit-style plan adapt write=no.yaml` writes it"),
+        (["no.yaml", "adapt"], "no.yaml: there is no such file; `ulmfit-style adapt --cfg job >no.yaml` writes it"),
     ],
 )
 def test_a_wrong_launch_is_told_what_to_say(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str):

@@ -39,7 +39,8 @@ def show(table: Table) -> None:
 class ProgressReport:
     """Shows how far a loop has come: by a live bar on a terminal, elsewhere by a line now and then."""
 
-    def __init__(self, bar: Progress, task: TaskID) -> None:
+    def __init__(self, title: str, bar: Progress, task: TaskID) -> None:
+        self.title = title
         self._bar, self._task = bar, task
         self._last_line = time.monotonic()
 
@@ -54,7 +55,7 @@ class ProgressReport:
         parts = [f"{task.completed:,.0f}" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}"]
         if task.time_remaining:
             parts.append(f"{duration(task.time_remaining)} left")
-        say(f"  {task.description}: {', '.join([*parts, notes] if notes else parts)}")
+        say(f"  {self.title}: {', '.join([*parts, notes] if notes else parts)}")
 
 
 @contextmanager
@@ -71,7 +72,7 @@ def progress(title: str, total: int | None, done: int = 0) -> Iterator[ProgressR
         TextColumn("{task.fields[notes]}"),
     )
     with Progress(*columns, console=OUT, transient=True, disable=not OUT.is_terminal) as bar:
-        yield ProgressReport(bar, bar.add_task(title, total=total, completed=done, notes=""))
+        yield ProgressReport(title, bar, bar.add_task(title, total=total, completed=done, notes=""))
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def _plan(arguments: Sequence[str]) -> tuple[Resolved, list[Step]]:
         raise UserError(f"say -m ulmfit_style.launch <recipe> and one or several of {', '.join(MAKING)}")
     path = Path(recipe)
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; `ulmfit-style plan {' '.join(stages)} write={path}` writes it")
+        raise UserError(f"{path}: there is no such file; `ulmfit-style {' '.join(stages)} --cfg job >{path}` writes it")
     config = load(path)
     if config.processes not in (None, processes.count()):
         raise UserError(
