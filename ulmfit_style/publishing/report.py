@@ -23,6 +23,7 @@ from ulmfit_style.results.figures import Line
 from ulmfit_style.results.finished import Run
 from ulmfit_style.results.html import Page, Tile
 from ulmfit_style.results.model import Figure, Folded, Interval, Part, Prose, Table
+from ulmfit_style.results.scores import Measured
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.interface import Confusion, Scatter
 
@@ -108,14 +109,18 @@ def _scores(run: Run) -> Iterator[Part]:
     if not run.has_predictions:
         missing = run.model.directory / predictions.FILE
         yield Prose(f"The predictions are gone ({missing}), and with them all that is computed from them.")
-    metric, spans = metrics["metric"], scores.spans(metrics["metric"], run.measured)
-    if len(spans) > 1:
-        title = f"{metric} on the same test rows, with 95 % intervals"
-        yield Figure("scores", title, partial(figures.whiskers, values=spans, label=metric))
+    if len(run.measured) > 1:
+        yield _whiskers(metrics["metric"], run.measured)
     splits = {"test": metrics["test"], "validation": metrics["validation"]}
     splits |= {made.metrics["path"]: made.metrics["all"] for made in run.evaluations if "all" in made.metrics}
     yield scores.by_score(splits)
     yield from scores.classes(metrics["test"]["report"])
+
+
+def _whiskers(metric: str, measured: Mapping[str, Measured]) -> Figure:
+    values = {name: (scored["scores"][metric], *scored["interval"]) for name, scored in measured.items()}
+    title = f"{metric} on the test rows, with 95 % intervals"
+    return Figure("scores", title, partial(figures.whiskers, values=values, label=metric))
 
 
 def _wrong(part: Confusion | Scatter | None) -> Iterator[Part]:
@@ -233,8 +238,7 @@ def _differences(runs: Sequence[Run]) -> Iterator[Part]:
     if task is None or not first.is_finetuned:
         return
     tests = {run.name: run.model.metrics["test"] for run in runs}
-    draw = partial(figures.whiskers, values=scores.spans(task.metric, tests), label=task.metric)
-    yield Figure("scores", f"{task.metric} on the test rows, with 95 % intervals", draw)
+    yield _whiskers(task.metric, tests)
     yield scores.by_score(tests)
     rows = []
     for other in others:
