@@ -171,7 +171,8 @@ def _errors(run: Run, task: Task, answers: Sequence[Prediction], errors: Sequenc
             cells = [*texts, *task.in_words(row, answer, answer["target"]), confidence, answer["file"], answer["row"]]
             ranked.append((confidence or 0, error, cells))
     ranked.sort(key=lambda entry: entry[:2], reverse=True)
-    yield Prose(f"{len(ranked):,} of {len(answers):,} test rows are not answered quite right; the surest are first.")
+    wrong = f"{len(ranked):,} of {len(answers):,} test rows are not answered quite right"
+    yield Prose(f"{wrong}; the most confident answers, or else the worst, come first.")
     header = [*(task.inputs() if test_rows else ()), "right", "answered", "confidence", "file", "row"]
     yield Table(header, [cells for *_, cells in ranked[:MOST_ERRORS]], is_searched=True)
 
