@@ -136,10 +136,14 @@ def _wrong(part: Confusion | Scatter | None) -> Iterator[Part]:
         names = part.classes
         if len(names) <= MOST_CLASSES:
             yield Figure("confusion", "Confusion", partial(figures.matrix, classes=names, counts=part.counts))
-        pairs = [(right, answered) for right in range(len(names)) for answered in range(len(names))]
-        confused = [(names[a], names[b], part.counts[a][b]) for a, b in pairs if a != b and part.counts[a][b]]
-        ranked = sorted(confused, key=lambda row: -row[2])[:MOST_CONFUSED]
-        if ranked:
+        confused = [
+            (right, answered, count)
+            for right, counts in zip(names, part.counts, strict=True)
+            for answered, count in zip(names, counts, strict=True)
+            if right != answered and count
+        ]
+        if confused:
+            ranked = sorted(confused, key=lambda row: -row[2])[:MOST_CONFUSED]
             yield Table(("right", "answered", "rows"), ranked, "Classes most often taken for another")
 
 
