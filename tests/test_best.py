@@ -110,7 +110,7 @@ def test_the_labels_that_are_watched_are_of_those_that_are_given(metrics_of: Cal
     shown = capsys.readouterr().out
     assert "  16 labelled rows, of which" in shown
     assert "  4 others are watched: the state that scores best on them is kept (finetune.patience)" in shown
-    assert f"  kept: the state after epoch {metrics['kept']['epoch']:g} of {len(curve)} (accuracy 0." in shown
+    assert f"  kept: the state of 'every weight' after epoch {metrics['kept']['epoch']:g} (accuracy 0." in shown
 
 
 def test_where_all_labels_are_used_validation_is_watched_and_scored_alike(metrics_of: Callable[..., dict]):
@@ -125,7 +125,7 @@ def test_the_phase_of_the_kept_state_is_told_and_without_patience_nothing_is_wat
     metrics_of: Callable[..., dict], capsys
 ):
     kept = metrics_of("finetune=ulmfit", "finetune.epochs=3", "finetune.patience=2")["kept"]
-    assert f"  kept: the state of '{kept['phase']}' after epoch {kept['epoch']:g} of " in capsys.readouterr().out
+    assert f"  kept: the state of '{kept['phase']}' after epoch {kept['epoch']:g} (" in capsys.readouterr().out
     assert "kept" not in metrics_of("finetune.epochs=2")
     assert "watched" not in capsys.readouterr().out
 

@@ -88,7 +88,7 @@ def test_the_same_command_again_is_answered_from_what_is_there(first: str, runs:
 def test_a_change_of_fine_tuning_shares_the_adapted_model(first: str, runs: Path):
     changed = command("adapt", "finetune", "experiment=smoke", f"runs={runs}", "finetune.epochs=1", "compare=false")
     assert re.search(r"\[1/2\] adapt: .*: up to date", changed.stdout), changed.stdout
-    assert re.search(r"\[2/2\] finetune: the task\n", changed.stdout)
+    assert re.search(r"\[2/2\] finetune: fine-tuned model\n", changed.stdout)
     assert len(list(runs.glob("adapt-*"))) == 1
     assert len(list(runs.glob("finetune-*"))) == 3
 
@@ -196,7 +196,10 @@ def test_a_checkpoint_in_half_precision_is_trained_and_read_in_single(own_csv, c
     [
         (["task.path=nowhere.csv"], "task.path=nowhere.csv: there is no such file"),
         (["task.text=reviews"], "has no column 'reviews'; did you mean 'review'?"),
-        (["model.checkpoint=/nowhere/model"], "model.checkpoint=/nowhere/model: is neither a directory nor a Hub id"),
+        (
+            ["model.checkpoint=/nowhere/model"],
+            "model.checkpoint=/nowhere/model: is no directory, and cannot be had from the Hub",
+        ),
         (
             ["model.checkpoint=nobody/nothing"],
             "model.checkpoint=nobody/nothing: is no directory, and cannot be had from the Hub",

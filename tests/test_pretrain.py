@@ -126,10 +126,6 @@ def test_a_new_encoders_tokenizer_marks_texts_and_pairs_and_knows_words(
         (["adapt"], r"there is no pretrained model for this config .* run `pretrain adapt`"),
         (["adapt", "finetune", "pretrain=none"], "there is no language model to adapt"),
         (["pretrain", "model=minilm"], "is pretrained; take an architecture"),
-        (
-            ["pretrain", "model.tokenizer.vocab_size=5000"],
-            r"vocab_size=5000: the text to train on makes \d+ tokens",
-        ),
         (["pretrain", "pretrain.batch_size=5000"], r"tokens to train on do not fill 5000 rows of 32; give more text"),
         (["pretrain", "+model.architecture.hidden_sizes=8"], "has no such field; did you mean 'hidden_size'"),
         (["pretrain", "model.architecture.num_attention_heads=3"], "model.architecture: cannot be built"),

@@ -228,7 +228,7 @@ def test_a_decoder_and_its_first_phase_are_in_the_fingerprint_and_without_one_no
         ),
         (
             ["model.decoder={folder}/nowhere/at/all"],
-            "model.decoder={folder}/nowhere/at/all: is neither a directory nor a",
+            "model.decoder={folder}/nowhere/at/all: is no directory, and cannot",
         ),
         (
             ["task.max_target_length=100", "model.decoder={folder}/gpt2"],

@@ -15,8 +15,12 @@ from ulmfit_style.artefacts.directory import RECIPE, read_json
 from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import required_task
-from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
-from ulmfit_style.models.pooling import PooledForSequenceClassification
+from ulmfit_style.models import (
+    architectures,
+    checkpoints,
+    pooling,  # noqa: F401  # which lets transformers load its head
+    tokenizer_pair,
+)
 from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.training.scoring import Scorer
@@ -50,17 +54,12 @@ class Predictor:
         self.task = required_task(config).with_answer_options(task or {})
         self.max_length = config.finetune.max_length
         self.tokenizer = tokenizer_pair.read(directory)
-        model_config = read_json(directory / "config.json")
-        auto_class, head = (
-            self.task.auto_class(architectures.architecture(model_config["model_type"])),
-            model_config["architectures"][0],
-        )
-        own = head == PooledForSequenceClassification.__name__
-        if not own and not architectures.is_loaded_by(auto_class, head):
-            raise UserError(f"{option}={source}: is a {head}, and lacks a task's head; was it made by `adapt`?")
-        self.model = getattr(transformers, auto_class).from_pretrained(
-            directory, use_safetensors=True, trust_remote_code=False
-        )
+        model_type = read_json(directory / "config.json")["model_type"]
+        auto_class = self.task.auto_class(architectures.architecture(model_type))
+        self.model, missing, _ = checkpoints.load_model(getattr(transformers, auto_class), directory)
+        if missing:
+            kind = f"lacks the head of {type(self.task).__name__}"
+            raise UserError(f"{option}={source}: {kind}; name a model that `finetune` made, not `adapt`")
         try:
             self.model.to(PartialState().device if device is None else device)
         except (RuntimeError, AssertionError) as error:
@@ -87,9 +86,11 @@ class Predictor:
 
         if isinstance(texts, str) or (isinstance(texts, tuple) and len(self.task.inputs()) == 2):
             return self([texts])[0]
-        rows = (self.task.row(*([text] if isinstance(text, str) else text)) for text in texts)
-        asked = _rows(self.task, texts) if isinstance(texts, DataFrame) else rows
-        return list(map(self.task.returned, self.stream(asked)))
+        if isinstance(texts, DataFrame):
+            rows = _rows(self.task, texts)
+        else:
+            rows = (self.task.row(*([text] if isinstance(text, str) else text)) for text in texts)
+        return list(map(self.task.returned, self.stream(rows)))
 
     def stream(
         self, rows: Iterable[Row], done: Callable[[int, int], None] = lambda rows, long: None
@@ -107,8 +108,8 @@ class Predictor:
         """Answer rows as `stream` does, each answer with its `explanations` (ulmfit_style/analysis/explain.py)."""
         asked, again = tee(rows)
         for row, answer in zip(again, self.stream(asked, done), strict=True):
-            found = explain.explanations(self.model, self.tokenizer, self.task, row, answer, self.max_length)
-            yield {**answer, explain.EXPLANATIONS: found}
+            explanations = explain.explanations(self.model, self.tokenizer, self.task, row, answer, self.max_length)
+            yield {**answer, explain.EXPLANATIONS: explanations}
 
 
 def _rows(task: Task, frame: DataFrame) -> Iterator[Row]:

@@ -39,7 +39,7 @@ def can_be_restored(config: Config) -> None:
     """
     if not architectures.is_encoder_decoder(checkpoints.model_type(config.model)) or config.model.checkpoint is None:
         return  # a new tokenizer has a token for it
-    directory = checkpoints.folder(config.model)
+    directory = checkpoints.resolve(config.model).directory
     checkpoints.sentinels(checkpoints.tokenizer(directory))
     if (directory / FOLDER).is_dir():
         two = f"{config.model.title()} writes with another tokenizer than it reads with, and has no text to restore"
