@@ -166,7 +166,7 @@ def test_a_recipe_is_not_written_over_a_file_or_into_a_folder_that_is_not_there(
 def test_the_table_of_runs_tells_names_and_what_is_not_finished(made, folder: Path, capsys):
     linked, stopped = made(name="mine"), made("adapt.seed=5")
     (stopped.directory / "manifest.json").unlink()
-    inventory.runs(folder)
+    inventory.runs([f"runs={folder}"])
     shown = capsys.readouterr().out
     row = next(line for line in shown.splitlines() if linked.fingerprint in line)
     assert "mine/adapt" in row
@@ -175,20 +175,20 @@ def test_the_table_of_runs_tells_names_and_what_is_not_finished(made, folder: Pa
 
 
 def test_where_nothing_was_made_the_next_command_is_named(folder: Path, capsys):
-    inventory.runs(folder)
+    inventory.runs([f"runs={folder}"])
     assert "make adapt finetune" in capsys.readouterr().out
 
 
 def test_cleaning_only_lists_until_it_is_told_to_remove(made, folder: Path, capsys):
     old, new = made("adapt.seed=5", name="mine"), made(name="mine")
-    inventory.clean(folder, yes=False)
+    inventory.clean([f"runs={folder}"])
     listed = capsys.readouterr().out
     assert old.fingerprint in listed
     assert new.fingerprint not in listed
     assert "make clean-runs yes=true" in listed
     assert old.finished
 
-    inventory.clean(folder, yes=True)
+    inventory.clean([f"runs={folder}", "yes=true"])
     assert f"removed {old.directory}" in capsys.readouterr().out
     assert not old.directory.exists()
     assert new.finished
@@ -196,7 +196,7 @@ def test_cleaning_only_lists_until_it_is_told_to_remove(made, folder: Path, caps
 
 def test_what_a_named_artefact_was_made_from_stays(made, folder: Path):
     adapted, tuned = made(), made(stage="finetune", name="mine")
-    inventory.clean(folder, yes=True)
+    inventory.clean([f"runs={folder}", "yes=true"])
     assert adapted.finished
     assert tuned.finished
 
@@ -205,11 +205,11 @@ def test_what_is_not_finished_goes_unless_a_run_is_making_it(made, folder: Path,
     artefact, other = made(), made("adapt.seed=5")
     (artefact.directory / "manifest.json").unlink()
     with FileLock(folder / f".{artefact.directory.name}.lock"):
-        inventory.clean(folder, yes=True)
+        inventory.clean([f"runs={folder}", "yes=true"])
         assert "being made, so whatever it may need stays" in capsys.readouterr().out
         assert artefact.directory.exists()
         assert other.finished
-    inventory.clean(folder, yes=True)
+    inventory.clean([f"runs={folder}", "yes=true"])
     assert not artefact.directory.exists()
     assert not other.directory.exists()
 
@@ -217,6 +217,6 @@ def test_what_is_not_finished_goes_unless_a_run_is_making_it(made, folder: Path,
 def test_folders_that_are_no_artefacts_are_left_alone(made, folder: Path):
     made(name="my-run")
     (folder / "notes-2026").mkdir()
-    inventory.clean(folder, yes=True)
+    inventory.clean([f"runs={folder}", "yes=true"])
     assert (folder / "notes-2026").exists()
     assert (folder / "my-run" / "adapt" / RECIPE).exists()

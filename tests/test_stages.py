@@ -12,7 +12,7 @@ import torch
 import yaml
 from samples import artefact
 
-from ulmfit_style import lineage, stages
+from ulmfit_style import chain, lineage, stages
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json, write_json
 from ulmfit_style.cli.compose import compose
@@ -98,6 +98,12 @@ def test_every_stage_that_makes_an_artefact_says_what_it_depends_on_and_every_ot
 def test_what_make_lists_is_what_the_program_knows():
     lines = dict(re.findall(r"^([a-z_-]+): +## (.*)$", Path("Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert {name for name, stage in stages.STAGES.items() if stage.is_typed} <= set(lines)
+
+
+def test_a_plan_asks_for_nothing_that_a_command_without_an_artefact_needs(compose_tiny, capsys):
+    chain.preview(compose_tiny(), ["adapt", "predict", "push"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[-3:]] == ["[1/1] adapt", "predict", "push"]
 
 
 @pytest.fixture

@@ -84,8 +84,9 @@ def preview(config: Config, stages: Sequence[str], write: Path | None = None) ->
     Raises:
         UserError: if something in the data or the options is wrong, or the recipe cannot be written there.
     """
+    making = [name for name in stages if STAGES[name].version is not None]
     resolved = resolve(config)
-    steps = plan(resolved, stages)
+    steps = plan(resolved, making)
     for number, step in enumerate(steps, start=1):
         if step.artefact.finished:
             state = up_to_date(step)
@@ -93,10 +94,10 @@ def preview(config: Config, stages: Sequence[str], write: Path | None = None) ->
             state = f"would run ({lineage.why_missing(step.artefact, step.config)})"
         say(f"[{number}/{len(steps)}] {step.title}: {state}")
     for name in stages:
-        if STAGES[name].version is None:
+        if name not in making:
             say(f"{name}: would {STAGES[name].help.partition(':')[0]}")
     if write is not None:
-        _write(resolved.config, [name for name in stages if STAGES[name].version is not None], write)
+        _write(resolved.config, making, write)
 
 
 def _write(config: Config, stages: Sequence[str], path: Path) -> None:

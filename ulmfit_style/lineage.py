@@ -57,6 +57,8 @@ class Stage:
     name: str
     help: str
     """What the command does, in a line."""
+    reads: tuple[str, ...] = ()
+    """The sections of the config whose options `--help` lists with the command."""
     makes: str = ""
     """What the artefact is, for messages: `fine-tuned model`."""
     version: int | None = None

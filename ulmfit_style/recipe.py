@@ -6,22 +6,30 @@ Past it there are frozen sections; nobody looks an option up by name.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ulmfit_style.config import trainer_options
 from ulmfit_style.config.commands import Evaluate, Hub, Predict, Push, Report
 from ulmfit_style.config.experiments import LrFind, Study, Sweep
-from ulmfit_style.config.schema import Count, Section, classes_of
+from ulmfit_style.config.schema import Count, Section, classes_of, spelled
 from ulmfit_style.config.stages import Adapt, Corpus, Finetune, Model, Pretrain
 from ulmfit_style.errors import ConfigError, nearest
 from ulmfit_style.tasks.base import Task
+
+
+def _of_its_kind(value: Any) -> Any:
+    """Make the task of plain values, by the class that `_target_` names."""
+    if not isinstance(value, dict):
+        return value
+    task_options = {name: option for name, option in value.items() if name != "_target_"}
+    return task_class_of(value.get("_target_")).model_validate(task_options)
 
 
 class Config(Section):
@@ -46,7 +54,7 @@ class Config(Section):
     """null: nothing is pretrained; a model with random weights stays as it is."""
     adapt: Adapt | None
     """null: nothing is adapted; `finetune` starts from the plain checkpoint."""
-    task: SerializeAsAny[Task] | None
+    task: Annotated[SerializeAsAny[Task] | None, BeforeValidator(_of_its_kind)]
     finetune: Finetune
     evaluate: Evaluate
     predict: Predict
@@ -85,25 +93,17 @@ def from_recipe(values: dict[str, Any], origin: Callable[[str], str] = lambda ke
         ConfigError: for every wrong value, all at once.
     """
     values = _without_missing(values)
-    problems, task = [], None
-    task_values = dict(values.get("task") or {})
     try:
-        if task_values:
-            task_class = task_class_of(task_values.pop("_target_", None))
-            task = task_class.model_validate(task_values)
-    except ConfigError as error:
-        problems += [problem + origin("task._target_") for problem in error.problems]
+        config = Config.model_validate(values)
+        problems = []
     except ValidationError as error:
-        problems += [_problem(details, origin, task_class, "task") for details in error.errors()]
-    try:
-        config = Config.model_validate({**values, "task": task})
-    except ValidationError as error:
-        problems += [_problem(details, origin, Config) for details in error.errors()]
+        known = options(task_class_of(values["task"].get("_target_")) if values.get("task") else Task)
+        problems = [_problem(details, known) + origin(_key(details)) for details in error.errors()]
     for stage in ("pretrain", "adapt", "finetune"):
         trainer = (values.get(stage) or {}).get("trainer")
         if isinstance(trainer, dict):
-            found = trainer_options.problems(stage, trainer)
-            problems += [problem + origin(f"{stage}.trainer.{name}") for name, problem in found.items()]
+            wrong = trainer_options.problems(stage, trainer)
+            problems += [problem + origin(f"{stage}.trainer.{name}") for name, problem in wrong.items()]
     if not problems and config.adapt is not None and config.corpus.path is None and config.task is None:
         problems.append("corpus=task: there is no task whose text could be adapted to; give corpus.path=<file>")
     if problems:
@@ -124,12 +124,12 @@ def task_class_of(target: str | None) -> type[Task]:
     """
     module, _, name = (target or "").rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        task_class = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError([f"task._target_={target}: cannot be imported ({error})"]) from error
-    if not (isinstance(found, type) and issubclass(found, Task)):
+    if not (isinstance(task_class, type) and issubclass(task_class, Task)):
         raise ConfigError([f"task._target_={target}: is not a subclass of ulmfit_style.tasks.base.Task"])
-    return found
+    return task_class
 
 
 def section_of(name: str, task_class: type[Section]) -> type[Section] | None:
@@ -159,14 +159,26 @@ def _without_missing(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _problem(details: ErrorDetails, origin: Callable[[str], str], schema: type[Section], prefix: str = "") -> str:
-    """Word one of pydantic's findings in the user's spelling, and say which YAML it stands in."""
-    where = ".".join(str(part) for part in (*([prefix] if prefix else []), *details["loc"]))
+def _key(details: ErrorDetails) -> str:
+    """Return the option that one of pydantic's findings is about, as it is typed."""
+    return ".".join(map(str, details["loc"]))
+
+
+def _problem(details: ErrorDetails, known: Mapping[str, FieldInfo]) -> str:
+    """Word one of pydantic's findings in the user's spelling.
+
+    Args:
+        known: All options.
+    """
+    key, value = _key(details), details["input"]
     if details["type"] == "extra_forbidden":
-        return f"{where}: there is no such option{nearest(where, options(schema if prefix else Task))}{origin(where)}"
-    field = schema.model_fields.get(str(details["loc"][-1])) if prefix else None
-    meaning = f" ({' '.join(field.description.split())})" if field is not None and field.description else ""
+        if key.endswith("token"):
+            return f"{key}: a token is never an option; set HF_TOKEN in the environment"
+        return f"{key}: there is no such option{nearest(key, known)}"
     if details["type"] == "missing":
-        return f"{where}: is required{meaning}"
+        meaning = known[key].description if key in known else None
+        return f"{key}: is required ({' '.join(meaning.split())})" if meaning else f"{key}: is required"
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{where}={details['input']}: {message[:1].lower()}{message[1:]}{origin(where)}"
+    # What several options are wrong in together is told without the whole section.
+    shown = "" if isinstance(value, dict | Section) else f"={spelled(value)}"
+    return f"{key}{shown}: {message[:1].lower()}{message[1:]}"

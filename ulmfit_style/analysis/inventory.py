@@ -13,6 +13,7 @@ from typing import Any
 from filelock import Timeout
 
 from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, RECIPE, lock_of, read_json
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.console import say
 from ulmfit_style.results import terminal
 from ulmfit_style.results.model import Size, Table
@@ -46,8 +47,9 @@ class Entry:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) + scores
 
 
-def runs(folder: Path) -> None:
+def runs(overrides: Sequence[str]) -> None:
     """Print a table of the artefacts in the folder `runs`, the newest last."""
+    folder = compose(overrides).runs
     entries = _entries(folder)
     if not entries:
         say(f"There is nothing in {folder} yet; make adapt finetune makes something.")
@@ -57,13 +59,14 @@ def runs(folder: Path) -> None:
     )
 
 
-def clean(folder: Path, *, yes: bool) -> None:
-    """List the artefacts that no name needs, and remove them if `yes`.
+def clean(arguments: Sequence[str]) -> None:
+    """List the artefacts that no name needs, and remove them if `yes=true` is among the arguments.
 
     Needed is what a link in `runs/<name>/` points to, and what that was made from. A name points to its last artefact
     alone, so what goes may be the hours of an earlier one: that is why the list comes first, and `yes=true` is a second
     command. An unfinished artefact goes, unless a run is making it; a run that was stopped could have gone on from it.
     """
+    folder = compose([argument for argument in arguments if argument != "yes=true"]).runs
     entries = _entries(folder)
     unneeded = _unneeded(entries)
     busy = [entry for entry in entries if entry.being_made]
@@ -74,7 +77,7 @@ def clean(folder: Path, *, yes: bool) -> None:
         return
     size = Size(sum(entry.size for entry in unneeded))
     terminal.show(_table(f"{len(unneeded)} of {len(entries)} artefacts in {folder} have no name: {size}", unneeded))
-    if not yes:
+    if "yes=true" not in arguments:
         say("Nothing was removed. To remove these: make clean-runs yes=true")
         return
     for entry in unneeded:

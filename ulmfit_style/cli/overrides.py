@@ -1,4 +1,4 @@
-"""Overrides, `key=value`: each is parsed by Hydra's grammar and checked against the schema."""
+"""Overrides, `key=value`, as Hydra's grammar reads them: their syntax, groups and choices. Values are `recipe`'s."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 import yaml
 
 from ulmfit_style.cli import CONF
-from ulmfit_style.config.schema import Section, classes_of
 from ulmfit_style.errors import ConfigError, nearest
-from ulmfit_style.recipe import options, section_of, task_class_of
-from ulmfit_style.tasks.base import Task
 
 if TYPE_CHECKING:
+    from hydra.core.default_element import ResultDefault
     from hydra.core.override_parser.types import Override
 
 SEARCH_PATH = "hydra.searchpath"
@@ -75,28 +73,26 @@ def grid(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def checked(overrides: Sequence[str]) -> list[str]:
-    """Check the keys, groups and choices of overrides, and return them as Hydra takes them.
+    """Return overrides as Hydra takes them.
 
     Raises:
-        ConfigError: naming each override that cannot be parsed, and each unknown key, group or choice.
+        ConfigError: naming each that cannot be parsed, chooses what there is not, or sets what was switched off.
     """
     with initialized():
-        valid, problems = validate(overrides)
+        accepted, problems = check(overrides)
     if problems:
         raise ConfigError(problems)
-    return valid
+    return accepted
 
 
-def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the overrides that fit the schema, as Hydra takes them, and what is wrong with the others.
+def check(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the overrides that Hydra can compose, as it takes them, and what is wrong with the others.
 
-    A key of the schema may be overridden whether or not a YAML spells it out, so `++` is put before each. Hydra must
-    be initialised.
+    An option may be set whether or not a YAML spells it out, so `++` is put before each. Hydra must be initialised.
 
     Raises:
         ConfigError: if a folder of further YAMLs is wrong, for then no group and no choice can be checked.
     """
-    from hydra import compose as hydra_compose
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.object_type import ObjectType
 
@@ -113,40 +109,31 @@ def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 
     loader = GlobalHydra.instance().config_loader()
     groups = loader.get_group_options("", ObjectType.GROUP, "config", search_path)
-    valid, choices, values = [], [*search_path], []
+    accepted, options = [], []
     for text, override in parsed:
         key = override.key_or_group
-        if key == "hydra" or key.startswith(("hydra.", "hydra/")):
-            valid.append(text)
-        elif key in groups:
+        if key in groups and not override.is_sweep_override():
             known = loader.get_group_options(key, ObjectType.CONFIG, "config", search_path)
-            chosen = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
-            unknown = [str(name) for name in chosen if name is not None and str(name) not in known]
-            listed = f"(there are: {', '.join(known)})"
-            problems += [f"{key}={name}: there is no such {key}{nearest(name, known)} {listed}" for name in unknown]
-            if not unknown:
-                valid.append(text)
-                choices.append(f"{key}={chosen[0]}")
+            choice = override.value()
+            if choice is None or str(choice) in known:
+                accepted.append(text)
+            else:
+                listed = f"(there are: {', '.join(known)})"
+                problems.append(f"{text}: there is no such {key}{nearest(str(choice), known)} {listed}")
+        elif key in groups or key.startswith("hydra"):
+            accepted.append(text)
         else:
-            values.append((key, text))
+            options.append((key, text))
 
-    # The keys of `task` depend on which task is chosen, so the choices are composed first.
-    composed = hydra_compose("config", overrides=choices)
-    task_class: type[Section] = Task
-    try:
-        if composed.task is not None:
-            task_class = task_class_of(composed.task.get("_target_"))
-    except ConfigError as error:
-        problems += [problem + origin(choices)("task._target_") for problem in error.problems]
-    for key, text in values:
-        group, dot, _ = key.partition(".")
-        if dot and group in composed and composed[group] is None:
+    yamls = [default.config_path or "" for default in _yamls(accepted)]
+    switched_off = {name.removesuffix("/none") for name in yamls if name.endswith("/none")}
+    for key, text in options:
+        group = key.partition(".")[0]
+        if group in switched_off:
             problems.append(f"{text}: there is no {group} here ({group}=none)")
-        elif problem := _key_problem(key, text, task_class):
-            problems.append(problem)
         else:
-            valid.append(text if text.startswith("~") else f"++{text.lstrip('+')}")
-    return valid, problems
+            accepted.append(text if text.startswith("~") else f"++{text.lstrip('+')}")
+    return accepted, problems
 
 
 def origin(overrides: Sequence[str]) -> Callable[[str], str]:
@@ -154,28 +141,34 @@ def origin(overrides: Sequence[str]) -> Callable[[str], str]:
 
     It returns the empty string for a key that was typed. Hydra must be initialised.
     """
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     typed = [parse(text).key_or_group for text in overrides if text.startswith("++")]
     folders = [CONF, *_search_folders(overrides)]
-    loader = GlobalHydra.instance().config_loader()
 
     def file_of(key: str) -> str:
         if any(f"{key}.".startswith(f"{other}.") for other in typed):
             return ""
-        # What comes later in the list is laid over what comes before.
-        for default in reversed(loader.compute_defaults_list("config", list(overrides), RunMode.RUN).defaults):
-            package = f"{default.package}." if default.package else ""
-            paths = [path for folder in folders if (path := folder / f"{default.config_path}.yaml").exists()]
-            if not paths or not key.startswith(package):
-                continue
-            if OmegaConf.select(OmegaConf.load(paths[0]), key.removeprefix(package)) is not None:
-                return f" (in {os.path.relpath(paths[0])})"
+        for yaml_file in reversed(_yamls(overrides)):
+            package = f"{yaml_file.package}." if yaml_file.package else ""
+            paths = [path for folder in folders if (path := folder / f"{yaml_file.config_path}.yaml").exists()]
+            if paths and key.startswith(package):
+                values = OmegaConf.load(paths[0])
+                if OmegaConf.select(values, key.removeprefix(package)) is not None:
+                    return f" (in {os.path.relpath(paths[0])})"
         return ""
 
     return file_of
+
+
+def _yamls(overrides: Sequence[str]) -> list[ResultDefault]:
+    """Return the YAMLs that are composed; each is laid over those before it."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+
+    loader = GlobalHydra.instance().config_loader()
+    defaults: list[ResultDefault] = loader.compute_defaults_list("config", list(overrides), RunMode.RUN).defaults
+    return defaults
 
 
 def _search_folders(overrides: Sequence[str]) -> list[Path]:
@@ -188,26 +181,10 @@ def _search_folders(overrides: Sequence[str]) -> list[Path]:
 
 def _folder_problems(folders: Sequence[Path]) -> list[str]:
     """Return what is wrong with folders of further YAMLs: a missing folder, or a file that would never be read."""
-    missing = [f"{folder}: there is no such folder of configs" for folder in folders if not folder.is_dir()]
-    files = [(path, path.relative_to(folder)) for folder in folders for path in sorted(folder.rglob("*.yaml"))]
-    hidden = [
-        f"{path}: the program has a {name} of its own; choose another name"
-        for path, name in files
-        if (CONF / name).exists()
-    ]
-    return missing + hidden
-
-
-def _key_problem(key: str, text: str, task_class: type[Section]) -> str | None:
-    """Return what is wrong with an override's key, if anything."""
-    known = options(task_class)
-    group, _, name = key.partition(".")
-    if key in known:
-        return f"{text}: '{key}' is a group of options" if section_of(key, task_class) is not None else None
-    option = known.get(f"{group}.{name.partition('.')[0]}")
-    if option is not None and any(issubclass(kind, dict | Section) for kind in classes_of(option.annotation)):
-        return None  # its own keys are checked with its values
-    if key.endswith("token"):
-        return f"{key}=...: a token is never an option; set HF_TOKEN in the environment"
-    siblings = [other for other in known if other.startswith(f"{group}.")]
-    return f"{text}: there is no option '{key}'{nearest(key, siblings) or nearest(key, known)}"
+    problems = [f"{folder}: there is no such folder of configs" for folder in folders if not folder.is_dir()]
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")):
+            name = path.relative_to(folder)
+            if (CONF / name).exists():
+                problems.append(f"{path}: the program has a {name} of its own; choose another name")
+    return problems

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ulmfit_style import chain
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.console import logging_to, say
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.lineage import Resolved, require_finished
-from ulmfit_style.recipe import Config
 from ulmfit_style.results import csv, figures
 from ulmfit_style.results.model import Table
 from ulmfit_style.stages import finetune, resolve
@@ -24,14 +25,14 @@ FILE = "lr_find"
 """What the curve, the figure and the log in `runs/<name>/` are called, each with its ending."""
 
 
-def run(config: Config) -> None:
+def run(overrides: Sequence[str]) -> None:
     """Let the rate of a stage rise on a copy of its model, keep the curve, draw it, and suggest a band of rates.
 
     Raises:
         UserError: if something in the data or the options is wrong, what the stage starts from is not there, or the
             loss is not a number from the start.
     """
-    resolved = resolve(config)
+    resolved = resolve(compose(overrides))
     config = resolved.config
     options, folder = config.lr_find, config.runs / config.name
     _check(resolved)

@@ -5,7 +5,7 @@ import importlib.util
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +32,7 @@ class Package(NamedTuple):
     brings: str
 
 
-def install() -> None:
+def install(arguments: Sequence[str] = ()) -> None:
     """Install the embedded packages into the environment of the running interpreter.
 
     Raises:

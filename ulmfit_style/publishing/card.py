@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +36,11 @@ WRITING = {"Summarization": "summarization", "Translation": "translation"}
 WITHOUT_PIPELINE = ("question-answering", *WRITING.values())
 
 
-def write(repo: str, run: Run, overrides: Sequence[str] | None, licence: str | None, notes: str) -> str:
+def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
     """Return the card, metadata and Markdown, of the model that `repo` (account/name) is to hold.
 
     Args:
         run: The model's; the caller has taken private paths out of its config, for the card shows all of it.
-        overrides: What turns the shipped recipe into the model's, if anything does.
         licence: The model's, as the Hub spells it.
         notes: The author's own paragraphs, in Markdown.
     """
@@ -79,14 +77,13 @@ def write(repo: str, run: Run, overrides: Sequence[str] | None, licence: str | N
         recipe=recipe,
         model=run.model,
         adapted=adapted,
-        overrides=overrides,
         hub_licence=licence,
         architecture=_model_config(run)["architectures"][0],
         call=pipeline_call(run, repo),
         brings_code=_brings_code(run),
         scores=scores,
         interval=Interval,
-        command=_command(run, overrides),
+        command=_command(run),
         is_private=recipe.model.title().startswith("./")
         or any(not file.startswith((hub.PREFIX, "package:")) for file in files),
     )
@@ -148,11 +145,9 @@ def _results(run: Run, tag: str | None) -> Iterator[EvalResult]:
             )
 
 
-def _command(run: Run, overrides: Sequence[str] | None) -> str:
-    """Return what to type to make the model again."""
+def _command(run: Run) -> str:
+    """Return what to type to make the model again, beside its recipe."""
     stages = [made.stage for made in run.chain]
     if run.is_adapted and "adapt" not in stages:
         stages.insert(0, "adapt")
-    if overrides is None:
-        return shlex.join(["python", "-m", "ulmfit_style.launch", RECIPE, *stages])
-    return shlex.join(["ulmfit-style", *stages, *overrides])
+    return " ".join(["python", "-m", "ulmfit_style.launch", RECIPE, *stages])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.artefacts.directory import METRICS, RECIPE
-from ulmfit_style.cli.compose import preset
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.tokenizer_pair import FOLDER
@@ -116,7 +116,7 @@ def without_private_paths(recipe: Config) -> dict[str, Any]:
     values = recipe.recipe()
     values |= {"runs": "runs", "processes": None}
     values |= {name: {} for name in ("hub", "push", "evaluate", "predict", "report", "lr_find")}
-    values["study"] = preset("study", "label_curve")
+    values["study"] = compose().study.model_dump(mode="json")
     for section in ("corpus", "task", "pretrain"):
         if values[section] and values[section]["path"]:
             values[section]["path"] = _without_folders(values[section]["path"])

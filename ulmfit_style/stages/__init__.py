@@ -27,6 +27,7 @@ STAGES = {
         Stage(
             "pretrain",
             "train a language model from random weights on general text: model=mini_bert pretrain.path=<folder>",
+            reads=("model", "corpus", "pretrain"),
             makes="pretrained model",
             version=2,
             starts_from=lambda resolved: "scratch",
@@ -42,6 +43,7 @@ STAGES = {
         Stage(
             "adapt",
             "continue the checkpoint's pretraining on your unlabelled text",
+            reads=("model", "corpus", "adapt"),
             makes="adapted model",
             version=3,
             starts_from=_start,
@@ -51,6 +53,7 @@ STAGES = {
         Stage(
             "finetune",
             "train on the labelled rows, score the test rows, say what adaptation was worth",
+            reads=("task", "finetune"),
             makes="fine-tuned model",
             version=2,
             starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
@@ -60,6 +63,7 @@ STAGES = {
         Stage(
             "evaluate",
             "score a finished model: evaluate.split=validation, evaluate.path=<file>, evaluate.model=<directory>",
+            reads=("task", "evaluate"),
             makes="scores",
             version=1,
             starts_from=lambda resolved: "finetune" if resolved.config.evaluate.model is None else None,
@@ -67,10 +71,12 @@ STAGES = {
             uses_ranks=True,
         ),
         Stage(
-            "predict", "answer texts: predict.input=<text, file, or - for standard input> predict.output=<.jsonl, .csv>"
+            "predict",
+            "answer texts: predict.input=<text, file, or - for standard input> predict.output=<.jsonl, .csv>",
+            reads=("predict",),
         ),
-        Stage("report", "write an HTML page on the run, or side by side on report.runs=[a,b]"),
-        Stage("push", "upload the fine-tuned model to the Hub: hub.repo=<name>"),
+        Stage("report", "write an HTML page on the run, or side by side on report.runs=[a,b]", reads=("report",)),
+        Stage("push", "upload the fine-tuned model to the Hub: hub.repo=<name>", reads=("hub", "push")),
     )
 }
 """The stages by name, in the order in which a chain runs them."""

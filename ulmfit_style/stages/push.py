@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from ulmfit_style.artefacts.directory import MANIFEST, METRICS, RECIPE
-from ulmfit_style.cli.compose import overrides_of
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
@@ -103,7 +102,7 @@ def _export(folder: Path, config: Config, directory: Path, repo: str, token: str
     run = Run(config.name, model, from_recipe(values))
     metrics = {name: value for name, value in model.metrics.items() if name != export.TEXTS_OF_THE_USER}
     written = {
-        export.CARD: card.write(repo, run, overrides_of(run.config), config.hub.license, _notes(config)),
+        export.CARD: card.write(repo, run, config.hub.license, _notes(config)),
         RECIPE: yaml.safe_dump(values, sort_keys=False),
         METRICS: json.dumps(metrics, indent=2, ensure_ascii=False),
     }
