@@ -1,4 +1,4 @@
-"""Six plain SGD steps, however the batch is split: what accumulation and several processes must not change.
+"""Three plain SGD steps, however the batch is split: what accumulation and several processes must not change.
 
 `python exact.py FOLDER`, started as one of several processes, saves the final weights of every kind in the folder that
 holds the tokenizer.
@@ -133,7 +133,7 @@ def untrained(kind: str, tiny: dict, **sizes: Any) -> PreTrainedModel:
 
 
 def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int) -> torch.Tensor:
-    """Train six plain SGD steps of 8 rows, `micro` rows at a time."""
+    """Train three plain SGD steps of 8 rows, `micro` rows at a time."""
     set_seed(0)
     if kind in LANGUAGE:
         model: Any = BertForMaskedLM(BertConfig(**tiny))
@@ -146,17 +146,17 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
             model, objective = encoder_decoder("T5", tokenizer), Denoising(tokenizer, 0.3, 0, sentinels(tokenizer))
         elif kind == "text infilling":
             model, objective = encoder_decoder("BART", tokenizer), Denoising(tokenizer, 0.3, 0)
-        texts = [text + " film" * (number % 9) for number, (text, _, _) in enumerate(reviews(40))]
+        texts = [text + " film" * (number % 9) for number, (text, _, _) in enumerate(reviews(20))]
         rows: Any = chunks(texts, tokenizer, 32, folder)
         gather = objective.collate
     elif kind == CONTRAST:
-        objective, rows = ContrastiveObjective(), ContrastiveDataset(features(tokenizer, 400), tokenizer, seed=0)
+        objective, rows = ContrastiveObjective(), ContrastiveDataset(features(tokenizer, 100), tokenizer, seed=0)
         gather = rows.collate
         body = BertModel(BertConfig(**tiny), add_pooling_layer=False)
         model = PooledForSequenceClassification(PooledConfig(body=body.config.to_dict(), pooling="mean"), body)
         model.head.requires_grad_(False)
     else:
-        objective, rows, gather = TASKS[kind], features(tokenizer, kind=kind), partial(collate, tokenizer=tokenizer)
+        objective, rows, gather = TASKS[kind], features(tokenizer, 20, kind), partial(collate, tokenizer=tokenizer)
         # The last batch of an epoch has one row: of two processes one has none of its own.
         rows = EncodedDataset(rows[: len(rows) // 8 * 8 - 7])
         model = untrained(kind, tiny)
@@ -170,11 +170,12 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
     trainer = RecipeTrainer(
         model=model,
         objective=objective,
+        rates=lambda steps: [1] * steps,
         layer_groups=layers or None,
         layer_decay=2,
         args=TrainingArguments(
             output_dir=str(folder),
-            max_steps=6,
+            max_steps=3,
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=8 // (micro * processes.count()),
             learning_rate=0.1,

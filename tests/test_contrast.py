@@ -6,28 +6,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from exact import features
-from samples import jsonl, reviews
+from samples import good_or_bad
 from torch.nn.functional import cosine_similarity
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
-from ulmfit_style.chain import plan
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.stages import GROUP
 from ulmfit_style.errors import ConfigError, UserError
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.stages import finetune, resolve
+from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.training import checks
 from ulmfit_style.training.contrast import TEMPERATURE, ContrastiveDataset, ContrastiveObjective
 from ulmfit_style.training.phases import train
 
 
 def grouped(tokenizer: PreTrainedTokenizerFast, classes: list[int]) -> ContrastiveDataset:
-    rows = features(tokenizer, len(classes))
-    for row, one in zip(rows, classes, strict=True):
-        row["labels"] = one
+    rows = good_or_bad(tokenizer, TextClassification(path="-"))
+    for row, label in zip(rows, classes, strict=True):
+        row["labels"] = label
     return ContrastiveDataset(rows, tokenizer, seed=3)
 
 
@@ -49,7 +49,7 @@ def test_a_row_has_two_texts_at_least_of_each_class_that_it_has_and_none_twice(
     for index in range(len(groups)):
         drawn = groups.draw((1, 0), index)
         assert sorted(Counter(feature["labels"] for feature in drawn).values()) == shares
-        assert len({feature["row"] for feature in drawn}) == GROUP
+        assert len({feature["number"] for feature in drawn}) == GROUP
         seen |= {feature["labels"] for feature in drawn}
     assert len(groups) == math.ceil(40 / GROUP)
     assert len(seen) > 1
@@ -58,17 +58,17 @@ def test_a_row_has_two_texts_at_least_of_each_class_that_it_has_and_none_twice(
 def test_a_rare_class_is_as_likely_as_any_other_and_its_only_text_comes_twice(tokenizer: PreTrainedTokenizerFast):
     groups = grouped(tokenizer, [0] * 20 + [1] * 19 + [2])
     for index in range(20):
-        drawn = [feature["row"] for feature in groups.draw((1, 0), index)]
+        drawn = [feature["number"] for feature in groups.draw((1, 0), index)]
         assert drawn.count(39) in (2, 4)
 
 
 def test_what_is_drawn_depends_on_seed_phase_epoch_and_row_alone(tokenizer: PreTrainedTokenizerFast):
     groups = grouped(tokenizer, [number % 7 for number in range(40)])
     other = ContrastiveDataset(groups.features, tokenizer, seed=4)
-    drawn = [[feature["row"] for feature in groups.draw(place, 0)] for place in ((1, 0), (1, 1), (2, 0))]
-    drawn += [[feature["row"] for feature in some.draw((1, 0), index)] for some, index in ((groups, 1), (other, 0))]
+    drawn = [[feature["number"] for feature in groups.draw(place, 0)] for place in ((1, 0), (1, 1), (2, 0))]
+    drawn += [[feature["number"] for feature in some.draw((1, 0), index)] for some, index in ((groups, 1), (other, 0))]
     assert len(set(map(tuple, drawn))) == len(drawn)
-    assert [feature["row"] for feature in groups.draw((1, 0), 0)] == drawn[0]
+    assert [feature["number"] for feature in groups.draw((1, 0), 0)] == drawn[0]
 
 
 @torch.no_grad()
@@ -98,7 +98,7 @@ def test_the_loss_is_that_of_the_paper(tokenizer: PreTrainedTokenizerFast, model
 def contrastive(finetuned: list[str]) -> list[str]:
     """The overrides of a recipe with a contrastive phase, that `finetune` has run."""
     overrides = [*finetuned, "name=contrastive", "finetune=contrastive", "finetune.contrast_learning_rate=3e-3"]
-    overrides += ["finetune.epochs=10", "finetune.max_length=32"]
+    overrides += ["finetune.epochs=10", "finetune.max_length=32", "finetune.patience=10"]
     assert main(["finetune", *overrides]) == 0
     return overrides
 
@@ -107,6 +107,8 @@ def test_it_is_fine_tuned_saved_and_answers(contrastive: list[str]):
     directory = compose(contrastive).runs / "contrastive/finetune"
     metrics = read_json(directory / METRICS)
     assert {entry["phase"] for entry in metrics["log"]} == {"contrast", "last 1 of 4 layer groups"}
+    # Patience watches the phases that learn the task.
+    assert {entry["phase"] for entry in metrics["log"] if "accuracy" in entry} == {"last 1 of 4 layer groups"}
     assert metrics["validation"]["scores"]["accuracy"] > 0.7
     assert read_json(directory / "config.json")["pooling"] == "mean"
     answers = load(directory, device="cpu")(["a wonderful film", "the dreadful plot"])
@@ -128,24 +130,7 @@ def test_it_trains_all_but_the_head_and_parts_the_classes(contrastive: list[str]
     assert losses[1] < losses[0] - 0.1 * len(data.rows)
 
 
-def test_patience_watches_the_phases_that_learn_the_task(contrastive: list[str]):
-    overrides = [*contrastive, "name=patient", "finetune.patience=1"]
-    assert main(["finetune", *overrides]) == 0
-    metrics = read_json(compose(overrides).runs / "patient/finetune" / METRICS)
-    scored = {entry["phase"] for entry in metrics["log"] if "accuracy" in entry}
-    assert scored == {"last 1 of 4 layer groups"}
-
-
 # At the door
-
-
-@pytest.mark.parametrize("kind", ["multi_label_classification", "text_regression"])
-def test_a_task_whose_rows_have_not_one_class_each_is_refused(kind: str, checkpoint: Path, tmp_path: Path):
-    rows = [{"text": text, "label": ["any"] if "multi" in kind else 1.0} for text, _, _ in reviews(40)]
-    overrides = [f"task={kind}", f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}", "adapt=none", "compare=false"]
-    overrides += [f"model.checkpoint={checkpoint}", "model.sha256=null", "finetune=contrastive"]
-    with pytest.raises(UserError, match=r"finetune\.contrast_epochs=10: compares texts of one class each, and .* none"):
-        plan(resolve(compose([*overrides, f"runs={tmp_path / 'runs'}"])), ["finetune"])
 
 
 def test_a_head_that_does_not_pool_is_refused():
@@ -153,10 +138,16 @@ def test_a_head_that_does_not_pool_is_refused():
         compose(["finetune=contrastive", "finetune.pooling=default"])
 
 
-def test_a_batch_too_small_for_a_row_is_refused_before_anything_is_trained(tiny_overrides: list[str]):
-    message = r"finetune\.batch_size=8: cannot be split into 8 texts for each of 2 processes"
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["task=text_regression"], r"finetune\.contrast_epochs=10: compares texts of one class each, and .* none"),
+        (["processes=2"], r"finetune\.batch_size=8: cannot be split into 8 texts for each of 2 processes"),
+    ],
+)
+def test_what_cannot_be_contrasted_is_refused(options: list[str], message: str, checkpoint: Path):
+    overrides = ["task.path=-", f"model.checkpoint={checkpoint}", "model.sha256=null", "finetune=contrastive", *options]
+    config = compose(["task=text_classification", "finetune.batch_size=8", *overrides])
+    assert config.task is not None
     with pytest.raises(UserError, match=message):
-        plan(
-            resolve(compose([*tiny_overrides, "finetune=contrastive", "finetune.batch_size=8", "processes=2"])),
-            ["adapt", "finetune"],
-        )
+        checks.classifier(config, config.task)

@@ -88,7 +88,7 @@ def test_the_rate_rises_by_one_factor_and_the_losses_are_smoothed_with_their_bia
 
 def test_a_band_is_told_with_how_it_was_found_and_drawn(tested: RangeTest):
     assert "lr_find: the rate of finetune rises from 1e-07 to 0.1" in tested.out
-    assert "100 steps of 16 rows are 49.8 passes over the 20 rows" in tested.out
+    assert "100 steps of 16 rows are 50.0 passes over the 20 rows" in tested.out
     assert "lr_find: finetune.learning_rate from " in tested.out
     assert "(where the smoothed loss falls most steeply)" in tested.out
     lowest = min(tested.curve[9:], key=lambda row: row["smoothed loss"])

@@ -15,7 +15,7 @@ from ulmfit_style.data.tokens import Chunks
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.checkpoints import sentinels
 from ulmfit_style.tasks.logits import logits_at
-from ulmfit_style.training.denoising import Denoising, _poisson_spans, _spans
+from ulmfit_style.training.denoising import Denoising, _spans
 from ulmfit_style.training.language_model import choose_objective
 from ulmfit_style.training.objectives import IGNORED, CausalLM, LanguageObjective, MaskedLM
 
@@ -46,18 +46,6 @@ def denoising(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast
     return Denoising(own, 0.3, seed=7, sentinels=sentinels(own))
 
 
-def assert_pure(inputs: Callable[..., list[int]]) -> None:
-    """Assert that what a row becomes is a function of seed, phase and epoch, and index alone."""
-    np.random.seed(0)
-    torch.manual_seed(0)
-    first = inputs()
-    np.random.seed(1)
-    torch.manual_seed(1)
-    assert inputs() == first
-    changes = {"seed": 8}, {"phase_epoch": (1, 1)}, {"phase_epoch": (2, 0)}, {"index": 2}
-    assert all(inputs(**change) != first for change in changes)
-
-
 # Masked words
 
 
@@ -68,19 +56,12 @@ def test_a_long_document_becomes_several_rows_and_no_token_is_lost(tokenizer: Pr
     assert kept == [token for text in DOCUMENTS for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
-def test_masks_are_a_function_of_seed_phase_epoch_and_row_alone(tokenizer: PreTrainedTokenizerFast, rows: Rows):
-    row = rows(64)[1]
-
-    def labels(seed: int = 7, phase_epoch: tuple[int, int] = (1, 0), index: int = 1) -> list[int]:
-        return MaskedLM(tokenizer, 0.15, seed).mask(row["input_ids"], row["words"], phase_epoch, index)[1].tolist()
-
-    assert_pure(labels)
-
-
 def test_words_are_masked_whole_and_special_tokens_never(objective: MaskedLM, rows: Rows):
+    _, labels = objective.mask(np.array([2, 3]), np.array([-1, -1]), (1, 0), 0)
+    assert (labels == IGNORED).all()
     words = rows(64)[1]["words"]
     assert np.unique(words[words >= 0], return_counts=True)[1].max() > 1
-    for epoch in range(50):
+    for epoch in range(20):
         for index, row in enumerate(rows(64)):
             _, labels = objective.mask(row["input_ids"], row["words"], (1, epoch), index)
             for word in set(row["words"]):
@@ -88,18 +69,12 @@ def test_words_are_masked_whole_and_special_tokens_never(objective: MaskedLM, ro
                 assert len(predicted) == 1 if word >= 0 else predicted == {False}
 
 
-def test_a_row_without_words_is_not_masked(objective: MaskedLM, tokenizer: PreTrainedTokenizerFast):
-    ids = np.array([tokenizer.cls_token_id, tokenizer.sep_token_id])
-    _, labels = objective.mask(ids, np.array([-1, -1]), (1, 0), 0)
-    assert (labels == IGNORED).all()
-
-
 def test_of_the_masked_tokens_eighty_ten_and_ten_in_a_hundred_are_masked_swapped_and_kept(
     tokenizer: PreTrainedTokenizerFast, objective: MaskedLM, rows: Rows
 ):
     row = rows(64)[1]
     masked = swapped = kept = 0
-    for epoch in range(2000):
+    for epoch in range(1000):
         inputs, labels = objective.mask(row["input_ids"], row["words"], (1, epoch), 0)
         chosen = labels != IGNORED
         masked += int((inputs[chosen] == tokenizer.mask_token_id).sum())
@@ -109,14 +84,14 @@ def test_of_the_masked_tokens_eighty_ten_and_ten_in_a_hundred_are_masked_swapped
     # A random token is the right one, or [MASK], now and then: hence not exactly 80, 10 and 10.
     assert [masked / total, swapped / total, kept / total] == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
     assert round(0.15 * len({word for word in row["words"] if word >= 0})) >= 2
-    assert total / 2000 / (len(row["input_ids"]) - 2) == pytest.approx(0.15, abs=0.03)
+    assert total / 1000 / (len(row["input_ids"]) - 2) == pytest.approx(0.15, abs=0.03)
 
 
-@pytest.mark.parametrize("name", ["Bert", "DistilBert", "Roberta", "Electra", "Albert", "DebertaV2", "ModernBert"])
+@pytest.mark.parametrize("name", ["Bert", "DistilBert", "Electra", "DebertaV2", "ModernBert"])
 @torch.no_grad()
 def test_logits_at_positions_are_those_of_the_whole_head(name: str, tiny: dict):
     set_seed(0)
-    sizes = {**tiny, "embedding_size": 16} if name in ("Electra", "Albert") else dict(tiny)
+    sizes = {**tiny, "embedding_size": 16} if name == "Electra" else dict(tiny)
     if name == "DistilBert":
         sizes = {"vocab_size": 90, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "dropout": 0.0}
     config = getattr(transformers, f"{name}Config")(**sizes)
@@ -198,38 +173,17 @@ def chosen(name: str, model_type: str, tokenizer: PreTrainedTokenizerFast) -> La
     return choose_objective(options, model_type, tokenizer)
 
 
-def test_the_architecture_chooses_the_objective(tokenizer: PreTrainedTokenizerFast):
+def test_the_architecture_chooses_the_objective(tokenizer: PreTrainedTokenizerFast, causal_checkpoint: Path):
     assert isinstance(chosen("auto", "bert", tokenizer), MaskedLM)
     assert isinstance(chosen("auto", "gpt2", tokenizer), CausalLM)
-
-
-@pytest.mark.parametrize(
-    ("name", "model_type", "message"),
-    [
-        ("clm", "bert", r"adapt\.objective=clm: a model of type 'bert' has mlm"),
-        ("mlm", "llama", r"adapt\.objective=mlm: a model of type 'llama' has clm"),
-        ("mlm", "bart", r"adapt\.objective=mlm: a model of type 'bart' has denoising"),
-        ("auto", "vit", r"adapt\.objective=auto: a model of type 'vit' has none of mlm, clm and denois"),
-    ],
-)
-def test_an_objective_without_a_head_is_refused(
-    name: str, model_type: str, message: str, tokenizer: PreTrainedTokenizerFast
-):
-    with pytest.raises(UserError, match=message):
-        chosen(name, model_type, tokenizer)
-
-
-def test_text_is_taken_out_by_sentinels_or_a_mask_or_not_at_all(
-    tokenizer: PreTrainedTokenizerFast, causal_checkpoint: Path
-):
     by_sentinels, by_masks = chosen("auto", "t5", with_sentinels(tokenizer)), chosen("auto", "bart", tokenizer)
-    assert isinstance(by_sentinels, Denoising)
-    assert by_sentinels.sentinels == list(range(len(tokenizer), len(tokenizer) + 10))
-    assert isinstance(by_masks, Denoising)
-    assert by_masks.sentinels == []
+    assert by_sentinels.sentinels == list(range(len(tokenizer), len(tokenizer) + 10))  # type: ignore[attr-defined]
+    assert by_masks.sentinels == []  # type: ignore[attr-defined]
     neither = PreTrainedTokenizerFast.from_pretrained(causal_checkpoint)
     with pytest.raises(UserError, match=r"the tokenizer has neither sentinels \(<extra_id_0>\) nor a mask, so no text"):
         chosen("auto", "marian", neither)
+    with pytest.raises(UserError, match=r"adapt\.objective=clm: a model of type 'bert' has mlm"):
+        chosen("clm", "bert", tokenizer)
 
 
 # Denoising
@@ -249,11 +203,9 @@ def restored(inputs: list[int], target: list[int], sentinels: Sequence[int]) -> 
 
 def test_what_is_taken_out_and_what_is_left_are_the_whole_text(denoising: Denoising, tmp_path: Path):
     for row in chunks([*DOCUMENTS, "a film"], denoising.tokenizer, 64, tmp_path):
-        ids, size_of = (
-            row["input_ids"].tolist(),
-            dict(zip(row["input_ids"].tolist(), row["bytes"].tolist(), strict=True)),
-        )
-        for epoch in range(100):
+        ids = row["input_ids"].tolist()
+        size_of = dict(zip(ids, row["bytes"].tolist(), strict=True))
+        for epoch in range(30):
             inputs, target, sizes = denoising.corrupt({**row, "phase_epoch": (1, epoch)})
             assert len(inputs) <= len(ids)
             if not denoising.sentinels:
@@ -263,17 +215,26 @@ def test_what_is_taken_out_and_what_is_left_are_the_whole_text(denoising: Denois
             assert sizes.tolist() == [size_of.get(token, 0) for token in target]
 
 
-def test_spans_are_a_function_of_seed_phase_epoch_and_row_alone(denoising: Denoising, tmp_path: Path):
-    row = chunks(DOCUMENTS, denoising.tokenizer, 64, tmp_path)[1]
-
+@pytest.mark.parametrize("objective_class", [MaskedLM, Denoising])
+def test_masks_and_spans_are_a_function_of_seed_phase_epoch_and_row_alone(
+    objective_class: type, tokenizer: PreTrainedTokenizerFast, rows: Rows
+):
     def inputs(seed: int = 7, phase_epoch: tuple[int, int] = (1, 0), index: int = 1) -> list[int]:
-        again = Denoising(denoising.tokenizer, 0.3, seed, denoising.sentinels)
-        return again.corrupt({**row, "phase_epoch": phase_epoch, "index": index})[0].tolist()
+        batch = objective_class(tokenizer, 0.3, seed).collate([{**row, "phase_epoch": phase_epoch, "index": index}])
+        return batch["input_ids"].tolist()
 
-    assert_pure(inputs)
+    row = rows(64)[1]
+    np.random.seed(0)
+    torch.manual_seed(0)
+    first = inputs()
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert inputs() == first
+    changes = {"seed": 8}, {"phase_epoch": (1, 1)}, {"phase_epoch": (2, 0)}, {"index": 2}
+    assert all(inputs(**change) != first for change in changes)
 
 
-def test_spans_have_the_share_and_the_lengths_of_their_papers():
+def test_spans_have_the_share_and_the_lengths_of_the_paper():
     random = np.random.default_rng(0)
     for spans in (_spans(random, 500, 0.15) for _ in range(200)):
         assert sum(stop - start for start, stop in spans) == 75
@@ -281,12 +242,6 @@ def test_spans_have_the_share_and_the_lengths_of_their_papers():
         assert all(stop < start for (_, stop), (start, _) in pairwise(spans))  # never two in a row
         assert spans[0][0] > 0
         assert spans[-1][1] == 500
-    bart = [_poisson_spans(random, 500, 0.3) for _ in range(200)]
-    assert {sum(stop - start for start, stop in spans) for spans in bart} == {150}
-    sizes = np.array([stop - start for spans in bart for start, stop in spans])
-    assert sizes.mean() == pytest.approx(3, abs=0.1)
-    assert (sizes == 0).mean() == pytest.approx(np.exp(-3), abs=0.01)
-    assert all(stop <= start for spans in bart for (_, stop), (start, _) in pairwise(spans))
 
 
 def test_where_sentinels_run_out_the_rest_of_the_text_stays(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
@@ -308,11 +263,3 @@ def test_the_denoising_loss_is_the_models_own_and_padding_adds_nothing(denoising
     assert float(together) == pytest.approx(alone, rel=1e-5)
     inputs = {name: tensor for name, tensor in batch.items() if name != "bytes"}
     torch.testing.assert_close(together / denoising.count(batch), model(**inputs).loss)
-
-
-def test_a_sample_of_denoising_can_be_read(denoising: Denoising, tmp_path: Path):
-    model = encoder_decoder("T5" if denoising.sentinels else "BART", denoising.tokenizer)
-    sample = denoising.sample(model, chunks(DOCUMENTS, denoising.tokenizer, 64, tmp_path)[1])
-    assert ("<extra_id_0>" if denoising.sentinels else "[MASK]") in sample["text"]
-    assert sample["right"].startswith("<extra_id_0>" if denoising.sentinels else "a very tedious plot")
-    assert not any(end in text for end in ("[SEP]", "[CLS]", "[PAD]") for text in sample.values())

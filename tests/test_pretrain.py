@@ -80,10 +80,12 @@ def test_the_whole_chain_runs_from_random_weights(run: Callable[..., int], tmp_p
     assert run("adapt", "finetune") == 0  # what was pretrained is there
 
 
-def test_a_decoder_is_pretrained_with_its_own_tokenizer(run: Callable[..., int], tmp_path: Path):
+def test_a_decoder_is_trained_from_scratch_with_its_own_tokenizer(run: Callable[..., int], tmp_path: Path):
     kind = "model.tokenizer={kind: bpe, vocab_size: 300, lowercase: false}"
-    assert run("pretrain", "finetune", "adapt=none", kind, architecture=DECODER) == 0
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "runs/default/pretrain")
+    assert run("finetune", "pretrain=none", "adapt=none", kind, architecture=DECODER) == 0
+    manifest = json.loads((tmp_path / "runs/default/finetune/manifest.json").read_text())
+    assert list(manifest["determinants"]["init"]) == ["scratch"]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "runs/default/finetune")
     text = "The film, unforgettable: 감동! 🙂"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
@@ -100,7 +102,6 @@ def test_an_encoder_decoder_learns_to_restore_text_from_random_weights(
     assert after["loss"] < before["loss"] - 0.1
     assert after["general_loss"] < before["general_loss"]
     assert metrics["per"] == "target token"
-    assert all("[MASK]" in sample["text"] for sample in metrics["samples"])
     assert "label" in load(tmp_path / "runs/default/finetune")("the film is wonderful")
 
 
@@ -108,7 +109,8 @@ def test_an_encoder_decoder_learns_to_restore_text_from_random_weights(
 def test_a_new_encoders_tokenizer_marks_texts_and_pairs_and_knows_words(
     kind: str, size: int, run: Callable[..., int], tmp_path: Path
 ):
-    assert run("pretrain", f"model.tokenizer={{kind: {kind}, vocab_size: {size}}}") == 0
+    options = [f"model.tokenizer={{kind: {kind}, vocab_size: {size}}}", "pretrain.epochs=0.1"]
+    assert run("pretrain", *options) == 0
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "runs/default/scratch")
     encoded = tokenizer("the film", "the plot")
     tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
@@ -126,7 +128,7 @@ def test_a_new_encoders_tokenizer_marks_texts_and_pairs_and_knows_words(
         (["adapt"], r"there is no pretrained model for this config .* run `pretrain adapt`"),
         (["adapt", "finetune", "pretrain=none"], "there is no language model to adapt"),
         (["pretrain", "model=minilm"], "is pretrained; take an architecture"),
-        (["pretrain", "pretrain.batch_size=5000"], r"tokens to train on do not fill 5000 rows of 32; give more text"),
+        (["pretrain", "pretrain.max_length=5000"], r"tokens to train on do not fill a row of 5000; give more text"),
         (["pretrain", "+model.architecture.hidden_sizes=8"], "has no such field; did you mean 'hidden_size'"),
         (["pretrain", "model.architecture.num_attention_heads=3"], "model.architecture: cannot be built"),
         (["pretrain", "model.checkpoint=bert-base-uncased"], "whose architecture and tokenizer are taken"),
@@ -139,21 +141,3 @@ def test_what_cannot_be_pretrained_is_told(arguments: list[str], message: str, r
     else:
         assert run(*arguments) == 2
     assert re.search(message, capsys.readouterr().err)
-
-
-def test_a_classifier_is_trained_from_scratch(run: Callable[..., int], tmp_path: Path):
-    options = ["model.tokenizer={kind: bpe, vocab_size: 300, lowercase: true}"]
-    assert run("finetune", "pretrain=none", "adapt=none", *options) == 0
-    manifest = json.loads((tmp_path / "runs/default/finetune/manifest.json").read_text())
-    assert list(manifest["determinants"]["init"]) == ["scratch"]
-    assert "label" in load(tmp_path / "runs/default/finetune")("the film is wonderful")
-
-
-def test_a_corpus_smaller_than_a_row_is_told(run: Callable[..., int], tmp_path: Path, capsys):
-    few = jsonl(tmp_path / "few.jsonl", [{"text": f"film {n}"} for n in range(25)])
-    assert run("pretrain") == 0
-    corpus.load.cache_clear()
-    assert run("adapt", "corpus=file", f"corpus.path={few}", "adapt.max_length=128") == 2
-    assert (
-        "tokens to train on do not fill 1 rows of 128; give more text, or lower max_length" in capsys.readouterr().err
-    )

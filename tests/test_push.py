@@ -79,7 +79,6 @@ ADAPTED = {
         {"after": "every weight", "loss": 2.25, "bits_per_byte": 0.7},
     ],
     "drift": {"head": 0.1},
-    "samples": [{"text": "what a customer [MASK]", "right": "wrote", "before": "is", "after": "wrote"}],
     "log": [],
 }
 ADAPTED_MANIFEST = {
@@ -282,11 +281,6 @@ def test_the_uploaded_recipe_loads_and_says_the_same(pushed: Pushed, tmp_path: P
     assert recipe.finetune == original.finetune
     assert recipe.adapt is not None
     assert recipe.adapt.general == "letters.txt"
-
-
-def test_the_uploaded_scores_hold_no_text(pushed: Pushed) -> None:
-    told = json.loads(pushed.hub.repos["me/language"].files["metrics.json"])
-    assert told == {name: value for name, value in ADAPTED.items() if name != "samples"}
 
 
 def test_the_card_tells_the_test_scores_as_the_hub_reads_them(pushed: Pushed) -> None:

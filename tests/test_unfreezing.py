@@ -1,7 +1,9 @@
 """Gradual unfreezing: what each phase of `finetune` thaws, for how long, and what is refused."""
 
-import json
+import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,9 +11,8 @@ from safetensors.torch import load_file
 from tiny_run import GROUPS, finetune_options
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.errors import ConfigError
+from ulmfit_style.errors import ConfigError, UserError
 from ulmfit_style.training.unfreezing import phases
 
 LAYERS = {name: [torch.nn.Parameter(torch.zeros(1))] for name in GROUPS}
@@ -22,7 +23,10 @@ def planned(rows: int = 20, **options) -> dict[str, tuple[list[str], int]]:
     titles = {id(parameter): name for name, (parameter,) in LAYERS.items()}
     epoch = -(-rows // 5)
     return {
-        phase.title: ([titles[id(parameter)] for parameter in phase.thawed], -int(-phase.epochs * epoch // 1))
+        phase.title: (
+            [titles[id(parameter)] for parameter in phase.thawed],
+            math.ceil(min(phase.epochs * epoch, phase.max_steps)),
+        )
         for phase in phases(finetune_options(batch_size=5, epochs=3, **options), LAYERS, rows)
     }
 
@@ -60,28 +64,21 @@ def test_max_steps_bounds_all_phases_together(unfreeze, bound: int | None, steps
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["finetune.unfreeze=[1,2,all]", "finetune.max_steps=2"], "max_steps=2 for the 3 phases of unfreeze"),
+        ({"unfreeze": "chain_thaw", "max_steps": 4}, "finetune.max_steps=4: finetune.unfreeze=chain_thaw has 5 phases"),
         (
-            ["finetune.unfreeze=chain_thaw", "finetune.max_steps=4"],
-            "finetune.max_steps=4: finetune.unfreeze=chain_thaw has 5 phases; give at least as many steps",
-        ),
-        (
-            ["finetune.unfreeze=[1,5,all]"],
-            'finetune.unfreeze=[1, 5, "all"]: the model has 4 layer groups (embeddings, layer 1, layer 2, head); give '
-            "smaller numbers, or all",
-        ),
-        (
-            ["finetune.unfreeze=[1,4,all]", "finetune.lora_rank=4"],
-            "the model has 3 layer groups (layer 1, layer 2, head); give smaller numbers, or all",
+            {"unfreeze": [1, 5, "all"]},
+            "the model has 4 layer groups (embeddings, layer 1, layer 2, head); give smaller",
         ),
     ],
 )
-def test_what_does_not_fit_the_model_or_the_steps_is_refused_before_anything_is_made(
-    tiny_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
-):
-    assert main(["adapt", "finetune", *tiny_overrides, *options]) == 2
-    assert message in " ".join(capsys.readouterr().err.split())
-    assert not list((tmp_path / "runs").glob("adapt-*"))
+def test_what_does_not_fit_the_model_or_the_steps_is_refused(options: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=re.escape(message)):
+        planned(**options)
+
+
+def test_fewer_steps_than_phases_are_refused():
+    with pytest.raises(ConfigError, match="max_steps=2 for the 3 phases of unfreeze"):
+        compose(["finetune.unfreeze=[1,2,all]", "finetune.max_steps=2"])
 
 
 def test_what_no_phase_thaws_stays_as_it_was(tiny_overrides: list[str], tmp_path: Path, checkpoint: Path):
@@ -108,18 +105,3 @@ def test_phases_that_thaw_nothing_more_are_refused(value: str):
 def test_one_number_needs_no_list():
     assert finetune_options(unfreeze=1).unfreeze == (1,)
     assert finetune_options(unfreeze="all") == finetune_options()
-
-
-def test_adaptation_takes_the_same_techniques(tiny_overrides: list[str], tmp_path: Path):
-    assert main(["adapt", *tiny_overrides, "adapt=ulmfit", "adapt.layer_decay=2"]) == 0
-    log = json.loads((tmp_path / "runs/default/adapt" / METRICS).read_text())["log"]
-    new, every = (
-        next(entry for entry in log if entry["phase"] == title and entry["step"] == 1)
-        for title in ("new head", "every weight")
-    )
-    steps = max(entry["step"] for entry in log)  # of either phase
-    factor = (1 + 31 * 0.5 / (0.1 * steps)) / 32 if steps > 5 else (1 + 31 * (1 - 0.5 / steps) / 0.9) / 32
-    assert new["rates"] == {"head": pytest.approx(1e-3 * factor)}
-    assert every["rates"] == {
-        title: pytest.approx(1e-4 * factor / 2**depth) for depth, title in enumerate(reversed(GROUPS))
-    }

@@ -145,9 +145,9 @@ def main(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     """Train in several processes, and save how it ended in each."""
     runs = [TinyRun(tokenizer, folder / name) for name in ("whole", "killed")]
     with suppress(Killed):
-        runs[1].run(patience=2, epochs=6, killed_at=4)
+        runs[1].run(patience=2, epochs=3, killed_at=4)
     for run in runs:
-        run.run(patience=2, epochs=6)
+        run.run(patience=2, epochs=3)
     torch.save([run.end() for run in runs], folder / f"ends.{os.environ['RANK']}")
 
 

@@ -86,6 +86,7 @@ def _train(folder: Path) -> None:
     trainer = RecipeTrainer(
         model=model,
         objective=TextClassification(path="-"),
+        rates=lambda steps: [1] * steps,
         args=TrainingArguments(
             output_dir=str(folder),
             max_steps=STEPS,

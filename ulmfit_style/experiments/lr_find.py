@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -16,7 +17,6 @@ from ulmfit_style.lineage import Resolved, require_finished
 from ulmfit_style.results import csv, figures
 from ulmfit_style.results.model import Table
 from ulmfit_style.stages import finetune, resolve
-from ulmfit_style.training import language_model
 
 if TYPE_CHECKING:
     from ulmfit_style.training.phases import TrainingPlan
@@ -42,14 +42,13 @@ def run(overrides: Sequence[str]) -> None:
     if (config.processes or 1) > 1:
         say(f"  processes={config.processes}: one is enough here; where memory is short, lower micro_batch_size")
     chain.prepare()
-    from ulmfit_style.training.batching import epochs_for
     from ulmfit_style.training.rate_range import range_test, suggest
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as discarded, logging_to(folder / f"{FILE}.log"):
         plan = _training_plan(resolved)
         rows = len(plan.data.rows)
-        times = epochs_for(options.steps, rows, stage.batch_size)
+        times = options.steps / math.ceil(rows / stage.batch_size)
         say(f"  {options.steps} steps of {stage.batch_size} rows are {times:.1f} passes over the {rows:,} rows")
         try:
             points = range_test(plan, options, Path(discarded))
@@ -96,6 +95,7 @@ def _training_plan(resolved: Resolved) -> TrainingPlan:
     config = resolved.config
     if config.lr_find.stage == "finetune":
         return finetune.prepare(resolved)[0]
+    from ulmfit_style.training.language_model import prepare
+
     assert config.adapt is not None  # it was checked
-    source, general = resolved.start.directory, resolved.general_text
-    return language_model.prepare(config, config.adapt, source, resolved.corpus, general).plan
+    return prepare(config, config.adapt, resolved.start.directory, resolved.corpus, resolved.general_text).plan

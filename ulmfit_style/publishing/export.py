@@ -43,9 +43,6 @@ lies in a directory (rows of the user's text, logs, a library's pickles with a t
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The errors of a disk without room."""
 
-TEXTS_OF_THE_USER = "samples"
-"""What metrics.json holds of an adapted model, and others are not to read: held-out documents."""
-
 
 def fill(folder: Path, directory: Path, written: Mapping[str, str]) -> None:
     """Put what goes to the Hub of a directory into an empty folder; files are linked where the disk can do so.

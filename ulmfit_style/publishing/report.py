@@ -301,8 +301,6 @@ def _language_model(run: Run) -> Iterator[Part]:
         if "general_loss" in heldout[0]:
             change = heldout[-1]["general_loss"] - heldout[-2]["general_loss"]
             yield Prose(f"Forgetting: the loss on general text changed by {change:+.3f} in the last phase.")
-        samples = [list(sample.values()) for sample in metrics["samples"]]
-        yield Table(list(metrics["samples"][0]), samples, "Held-out text, completed before and after")
 
 
 def _training(run: Run) -> Iterator[Part]:

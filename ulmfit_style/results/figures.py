@@ -228,30 +228,23 @@ def _shortened(name: str) -> str:
 
 
 def course(path: Path, log: Sequence[Mapping[str, Any]], title: str, unit: str) -> None:
-    """Draw the loss, and below it the rate of each layer group, over the optimizer steps of all phases.
+    """Draw the loss, and below it the learning rate, over the optimizer steps of all phases.
 
     Args:
         path: Without its ending.
         log: The entries of metrics.json that have a loss; each phase counts its own steps.
         unit: That of the loss.
     """
-    from matplotlib import colormaps
-
     phases = [entries for _, entries in _phases(log)]
     ends = [0, *itertools.accumulate(entries[-1]["step"] for entries in phases)]
-    groups = max((list(_rates(entry)) for entry in log), key=len)  # from the head down, as the lines lie
-    lines: dict[str, Any] = {}
     peaks: list[float] = []
     with _axes(path, (9, 6), rows=2) as (above, below):
         for (start, end), entries in zip(itertools.pairwise(ends), phases, strict=True):
             steps = [start + entry["step"] for entry in entries]
+            rates = [entry["learning_rate"] for entry in entries]
             above.plot(steps, [entry["loss"] for entry in entries], ".-", color=COLOURS[0], markersize=4)
-            for group in _rates(entries[0]):
-                rates = [_rates(entry)[group] for entry in entries]
-                colour = colormaps["viridis"](0.9 * groups.index(group) / len(groups))
-                (lines[group],) = below.plot(steps, rates, ".-", color=colour, markersize=4)
-                if peak := max(rates):
-                    peaks.append(peak)
+            below.plot(steps, rates, ".-", color=COLOURS[0], markersize=4)
+            peaks.append(max(rates))
             for axes in (above, below):
                 axes.axvline(end, color="grey", linestyle=":", zorder=0)
             _head(above, entries[0]["phase"], (start + end) / 2, (end - start) / ends[-1])
@@ -259,11 +252,8 @@ def course(path: Path, log: Sequence[Mapping[str, Any]], title: str, unit: str) 
         above.set(ylabel=f"loss ({unit})")
         below.set(xlabel="optimizer step", ylabel="learning rate", xlim=(0, ends[-1]), ylim=(0, None))
         below.ticklabel_format(axis="y", scilimits=(0, 0))
-        if max(peaks, default=0) > 25 * min(peaks, default=0):  # the lowest could hardly be seen
+        if max(peaks) > 25 * min(peaks):  # the lowest could hardly be seen
             below.set(yscale="log", ylim=(min(peaks) / 10, None))
-        if len(groups) > 1:
-            handles = [lines[group] for group in groups]
-            below.figure.legend(handles, groups, loc="outside right center", fontsize="small", title="layer group")
 
 
 def plotted(path: Path, plot: Callable[[], object]) -> None:
@@ -290,11 +280,6 @@ def save(figure: Figure, folder: Path) -> Path:
     path = folder / figure.name
     figure.draw(path, *figure.arguments)
     return path
-
-
-def _rates(entry: Mapping[str, Any]) -> Mapping[str, float]:
-    """Return the rates of an entry of metrics.json's log, by layer groups where each has its own."""
-    return entry.get("rates") or {"": entry["learning_rate"]}
 
 
 def _head(axes: Axes, title: str, middle: float, share: float) -> None:

@@ -10,7 +10,6 @@ from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, Stage, Step
 from ulmfit_style.training import checks
-from ulmfit_style.training.language_model import train_language_model
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -27,7 +26,6 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if config.model.init == "scratch" and config.pretrain is None:
         raise UserError("pretrain=none: there is no language model to adapt; use pretrain=plain, or adapt=none")
     checks.language_model(config, "adapt", config.adapt)
-    checks.can_be_restored(config)
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
@@ -57,8 +55,10 @@ def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
 
 def run(step: Step, directory: Path) -> None:
     """Train the language model."""
+    from ulmfit_style.training.language_model import prepare, train_language_model
+
     config, resolved = step.config, step.resolved
     assert config.adapt is not None  # it was checked
-    train_language_model(
-        config, config.adapt, resolved.start.directory, resolved.corpus, directory, resolved.general_text
-    )
+    source = resolved.start.directory
+    prepared = prepare(config, config.adapt, source, resolved.corpus, resolved.general_text)
+    train_language_model(prepared, source, resolved.corpus, directory)

@@ -18,7 +18,7 @@ from ulmfit_style.lineage import Resolved, Step
 from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.checkpoints import Checkpoint
 from ulmfit_style.tasks.base import Row, Task
-from ulmfit_style.training import checks, unfreezing
+from ulmfit_style.training import checks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,7 +65,6 @@ def run(step: Step, directory: Path) -> None:
     from ulmfit_style.training.monitoring import BestState, TrialScores
     from ulmfit_style.training.phases import train
     from ulmfit_style.training.scoring import Scorer
-    from ulmfit_style.training.warm_start import untie
 
     rows, task, options = step.resolved.rows, step.resolved.task, step.config.finetune
     plan, tokenizer = prepare(step.resolved)
@@ -93,7 +92,6 @@ def run(step: Step, directory: Path) -> None:
     # Finish
     if not processes.is_main():
         return
-    untie(plan.model)
     plan.model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     predictions.write(directory, answered)
@@ -127,7 +125,7 @@ def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
 
     from ulmfit_style.models.layers import HEAD, layer_groups
     from ulmfit_style.models.lora import add_adapters
-    from ulmfit_style.training import warm_start
+    from ulmfit_style.training import unfreezing, warm_start
     from ulmfit_style.training.batching import collate
     from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
 
@@ -182,7 +180,7 @@ def _decoder(resolved: Resolved) -> Checkpoint:
     """Return the checkpoint that an encoder's decoder is made from; of one from scratch, its tokenizer alone."""
     model = resolved.config.model
     if model.decoder == "same":
-        return Checkpoint(resolved.init.directory, "same")
+        return resolved.init
     if (named := model.decoder_checkpoint()) is not None:
         return checkpoints.resolve(named, "model.decoder")
     tokenizer = _decoder_tokenizer(resolved)
@@ -251,4 +249,4 @@ def _contrast(
     rows = ContrastiveDataset(features, tokenizer, options.seed)
     body = [parameter for title, parameters in layers.items() if title != HEAD for parameter in parameters]
     data = TrainingData(ContrastiveObjective(), rows, rows.collate, GROUP)
-    return Phase("contrast", body, options.contrast_epochs, options.contrast_learning_rate, data)
+    return Phase("contrast", body, options.contrast_epochs, options.contrast_learning_rate, data=data)

@@ -10,7 +10,6 @@ from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, Step
 from ulmfit_style.training import checks
-from ulmfit_style.training.language_model import train_language_model
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -26,7 +25,6 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if config.pretrain is None:
         raise UserError("pretrain=none: nothing is pretrained; choose how with pretrain=plain")
     checks.language_model(config, "pretrain", config.pretrain)
-    checks.can_be_restored(config)
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
@@ -47,7 +45,10 @@ def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
 
 def run(step: Step, directory: Path) -> None:
     """Train the language model."""
+    from ulmfit_style.training.language_model import prepare, train_language_model
+
     config, resolved = step.config, step.resolved
     assert config.pretrain is not None  # it was checked
     source = resolved.artefact("scratch").directory
-    train_language_model(config, config.pretrain, source, resolved.pretraining_text, directory)
+    prepared = prepare(config, config.pretrain, source, resolved.pretraining_text)
+    train_language_model(prepared, source, resolved.pretraining_text, directory)

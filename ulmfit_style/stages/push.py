@@ -100,11 +100,10 @@ def _export(folder: Path, config: Config, directory: Path, repo: str, token: str
     model = finished.find(directory)
     assert model is not None  # it was checked
     run = Run(config.name, model, from_recipe(values))
-    metrics = {name: value for name, value in model.metrics.items() if name != export.TEXTS_OF_THE_USER}
     written = {
         export.CARD: card.write(repo, run, config.hub.license, _notes(config)),
         RECIPE: yaml.safe_dump(values, sort_keys=False),
-        METRICS: json.dumps(metrics, indent=2, ensure_ascii=False),
+        METRICS: json.dumps(model.metrics, indent=2, ensure_ascii=False),
     }
     export.fill(folder, directory, written)
     export.require_no_secrets(folder, token)

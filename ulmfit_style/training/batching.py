@@ -31,11 +31,6 @@ class Rows(Protocol):
     def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
 
 
-def epochs_for(steps: int, rows: int, batch_size: int) -> float:
-    """Return the epochs that take a number of steps: the Trainer counts a begun step as a whole one."""
-    return (steps - 0.5) / math.ceil(rows / batch_size)
-
-
 @final
 class EncodedDataset(list[Any]):
     """Encoded rows in memory."""
@@ -137,11 +132,12 @@ def collate(features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> 
     inputs = [{name: feature[name] for name in tokenizer.model_input_names if name in feature} for feature in features]
     batch: dict[str, torch.Tensor] = dict(tokenizer.pad(inputs, return_tensors="pt"))
     for name in ("labels", "weight", "bytes"):
-        if name in features[0]:
-            values = [feature[name] for feature in features]
-            if isinstance(values[0], list):
-                labels, side = [torch.tensor(value) for value in values], tokenizer.padding_side
-                batch[name] = pad_sequence(labels, batch_first=True, padding_value=IGNORED, padding_side=side)
-            else:
-                batch[name] = torch.tensor(values)
+        if name not in features[0]:
+            continue
+        values = [torch.tensor(feature[name]) for feature in features]
+        if values[0].dim():
+            side = tokenizer.padding_side
+            batch[name] = pad_sequence(values, batch_first=True, padding_value=IGNORED, padding_side=side)
+        else:
+            batch[name] = torch.stack(values)
     return batch

@@ -9,13 +9,12 @@ from typing import Any, ClassVar, final
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ulmfit_style.data.tokens import Integers
 from ulmfit_style.models import architectures
 from ulmfit_style.tasks.base import IGNORED
-from ulmfit_style.training.objectives import HELDOUT_EPOCH, SHOWN, Batch, LanguageObjective, Sample, padded
+from ulmfit_style.training.objectives import Batch, LanguageObjective
 
 
 @final
@@ -37,10 +36,10 @@ class Denoising(LanguageObjective):
     seed: int
     sentinels: Sequence[int] = ()
 
-    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Take spans out of rows, and pad these and their targets to the longest of each."""
         inputs, labels, sizes = zip(*map(self.corrupt, rows), strict=True)
-        return padded([{"bytes": size} for size in sizes], inputs, labels, self.tokenizer)
+        return self.padded([{"bytes": size} for size in sizes], inputs, labels)
 
     def corrupt(self, row: Mapping[str, Any]) -> tuple[Integers, Integers, Integers]:
         """Take spans of tokens, or of words where there are no sentinels, out of a row.
@@ -56,8 +55,8 @@ class Denoising(LanguageObjective):
         places = np.flatnonzero(row["words"] >= 0)
         begins = places if self.sentinels else places[np.unique(row["words"][places], return_index=True)[1]]
         bounds = np.append(begins, places[-1:] + 1)
-        spans = _spans if self.sentinels else _poisson_spans
-        chosen = [(bounds[first], bounds[last]) for first, last in spans(random, len(begins), self.mask_probability)]
+        spans = _spans(random, len(begins), self.mask_probability)
+        chosen = [(bounds[first], bounds[last]) for first, last in spans]
         # Spans for which there are too few sentinels stay.
         marks = self.sentinels or [self.tokenizer.mask_token_id] * len(chosen)
         left, target, target_sizes, end = [], [], [], 0
@@ -72,39 +71,24 @@ class Denoising(LanguageObjective):
         close = slice(bounds[-1] if len(bounds) else 0, None)
         return inputs, np.concatenate([*target, ids[close]]), np.concatenate([*target_sizes, sizes[close]])
 
-    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Return the cross entropy summed over the tokens of the target."""
+    def logits(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the logits of the tokens of the target, (predicted, vocabulary)."""
         labels = batch["labels"]  # each architecture shifts them in its own way for its decoder to read
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
-        logits = model(**inputs, use_cache=False).logits
-        return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-
-    @torch.inference_mode()
-    def sample(self, model: PreTrainedModel, row: Mapping[str, Any]) -> Sample:
-        """Take spans out of the start of a row, and let the model restore them greedily."""
-        model.eval()
-        shown = (np.arange(len(row["words"])) < SHOWN) | (row["words"] < 0)
-        start = {name: row[name][shown] for name in ("input_ids", "words", "bytes")}
-        inputs, target, _ = self.corrupt({**start, "phase_epoch": HELDOUT_EPOCH, "index": row["index"]})
-        prompt = self._ids(inputs, model)
-        answer = model.generate(  # type: ignore[operator]  # a model with this head can
-            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=2 * SHOWN, do_sample=False, num_beams=1
-        )
-        hidden = set(self.tokenizer.all_special_ids) - {*self.sentinels, self.tokenizer.mask_token_id}
-        parts = ([token for token in part if token not in hidden] for part in (inputs, target, answer[0].tolist()))
-        text, right, restored = (self._decoded(part) for part in parts)
-        return Sample(text=text, right=right, answer=restored)
+        logits: torch.Tensor = model(**inputs, use_cache=False).logits
+        return logits[labels.ne(IGNORED)]
 
 
 MEAN_SPAN = 3
-"""The mean length of the spans, of T5 in tokens, of BART in words."""
-
-Span = tuple[int, int]
-"""Where a span begins, and where it ends."""
+"""The mean length of the spans: in tokens where there are sentinels (T5), else in words (BART)."""
 
 
-def _spans(random: np.random.Generator, length: int, share: float) -> list[Span]:
-    """Choose spans as T5's own code does: at least one, never two in a row, none first and one last."""
+def _spans(random: np.random.Generator, length: int, share: float) -> list[tuple[int, int]]:
+    """Choose spans as T5's own code does: at least one, never two in a row, none first and one last.
+
+    Returns:
+        Where each begins, and where it ends.
+    """
     masked = min(max(1, round(share * length)), length - 1)
     count = min(max(1, round(masked / MEAN_SPAN)), length - masked)
     if masked < 1:
@@ -118,15 +102,3 @@ def _parts(random: np.random.Generator, total: int, count: int) -> Integers:
     """Cut a number at random into `count` parts, none of which is 0."""
     cuts = np.sort(random.choice(total - 1, size=count - 1, replace=False)) + 1
     return np.diff(cuts, prepend=0, append=total)
-
-
-def _poisson_spans(random: np.random.Generator, length: int, share: float) -> list[Span]:
-    """Choose spans of Poisson lengths; of an empty one the model has to find out that nothing is missing (BART)."""
-    masked = min(max(1, round(share * length)), length)
-    ends = np.append(np.cumsum(random.poisson(MEAN_SPAN, size=masked)), masked).clip(max=masked)
-    sizes = np.diff(ends[: np.argmax(ends == masked) + 1], prepend=0)
-    # No more empty spans than the others save words: a row stays within its length.
-    full = np.count_nonzero(sizes)
-    sizes = sizes[(sizes > 0) | (np.cumsum(sizes == 0) <= masked - full)]
-    starts = np.sort(random.integers(length - masked + 1, size=len(sizes))) + np.cumsum(sizes) - sizes
-    return list(zip(starts, starts + sizes, strict=True))

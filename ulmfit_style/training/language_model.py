@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
 from ulmfit_style import processes
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, write_json
@@ -14,19 +17,14 @@ from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import architectures, checkpoints
+from ulmfit_style.models.layers import HEAD, drift, layer_groups
+from ulmfit_style.models.lora import add_adapters, full_phase_title, merge
 from ulmfit_style.recipe import Config
-from ulmfit_style.results import terminal
-from ulmfit_style.results.model import Table
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from ulmfit_style.training.batching import Rows
-    from ulmfit_style.training.objectives import LanguageObjective
-    from ulmfit_style.training.phases import TrainingPlan
-
-SAMPLES = 3
-"""Held-out rows that the model completes before and after training, to be looked at."""
+from ulmfit_style.training.batching import MixedDataset, Rows
+from ulmfit_style.training.denoising import Denoising
+from ulmfit_style.training.objectives import CausalLM, LanguageObjective, MaskedLM
+from ulmfit_style.training.packing import PackedDataset, first_position
+from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan, train
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,8 @@ class Prepared:
     plan: TrainingPlan
     objective: LanguageObjective
     tokenizer: PreTrainedTokenizerBase
-    trained: tokens.Chunks
-    """The documents that are trained on."""
+    token_count: int
+    """The tokens of the documents that are trained on."""
     heldout: tokens.Chunks
     """The held-out documents."""
     general: tokens.Chunks | None
@@ -49,47 +47,34 @@ class Prepared:
 
     def measure(self) -> dict[str, float]:
         """Return the measures of the held-out documents, and the loss on the general text."""
-        from ulmfit_style.training.phases import GENERAL
-
         measures = self.objective.measure(self.plan.model, self.heldout)
         if self.general is not None:
-            measures[GENERAL] = self.objective.measure(self.plan.model, self.general)["loss"]
+            measures["general_loss"] = self.objective.measure(self.plan.model, self.general)["loss"]
         return measures
-
-    def samples(self) -> list[Any]:
-        """Return what the model makes of the first held-out rows."""
-        first = range(min(SAMPLES, len(self.heldout)))
-        return [self.objective.sample(self.plan.model, self.heldout[index]) for index in first]
 
 
 def prepare(
-    config: Config, options: Pretrain | Adapt, source: Path, documents: Documents, general: Documents | None
+    config: Config, options: Pretrain | Adapt, source: Path, documents: Documents, general: Documents | None = None
 ) -> Prepared:
     """Return the language model of a checkpoint with everything that it is trained on.
+
+    A language-model head that the checkpoint lacks is trained first, with the body frozen.
 
     Args:
         source: The directory of the checkpoint.
         general: The text that `adapt` is not to forget; half of it is held out to measure that.
 
     Raises:
-        UserError: if there are too few documents, or the model and its tokenizer do not fit them.
+        UserError: if there is too little text, or the model and its tokenizer do not fit.
     """
-    from transformers import AutoConfig
-
-    from ulmfit_style.models.layers import HEAD, layer_groups
-    from ulmfit_style.models.lora import add_adapters, full_phase_title
-    from ulmfit_style.training.batching import MixedDataset
-    from ulmfit_style.training.packing import PackedDataset, first_position
-    from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
-
     # Data
     tokenizer = checkpoints.tokenizer(source)
     model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
     objective = choose_objective(options, model_type, tokenizer)
     chunks, heldout = tokens.load(documents, tokenizer, options.max_length, config.runs)
-    general_chunks, general_heldout = (
-        (None, None) if general is None else tokens.load(general, tokenizer, options.max_length, config.runs)
-    )
+    if chunks.tokens < options.max_length:
+        remedy = "give more text, or lower max_length"
+        raise UserError(f"the {chunks.tokens:,} tokens to train on do not fill a row of {options.max_length}; {remedy}")
 
     # Model
     model, missing, unused = _load(objective, source, options.seed)
@@ -107,19 +92,15 @@ def prepare(
     def packed(documents: tokens.Chunks) -> Rows:
         return documents if start is None else PackedDataset(documents, options.max_length, start)
 
-    rows = packed(chunks)
-    # A corpus for adaptation may be small; to learn a language from less than a batch is a mistake.
-    fewest = options.batch_size if isinstance(options, Pretrain) else 1
-    if chunks.tokens < fewest * options.max_length:
-        remedy = "give more text, or lower max_length" + (" or batch_size" if fewest > 1 else "")
-        rows_to_fill = f"do not fill {fewest} rows of {options.max_length}"
-        raise UserError(f"the {chunks.tokens:,} tokens to train on {rows_to_fill}; {remedy}")
+    rows, general_heldout = packed(chunks), None
     measured = f"the loss is on the held-out ones, in nats a {objective.per}"
     say(f"  {chunks.tokens:,} tokens in {len(rows):,} rows; {measured}")
-    if general_chunks is not None and isinstance(options, Adapt) and options.replay_ratio:
-        corpus_rows = len(rows)
-        rows = MixedDataset(rows, packed(general_chunks), options.replay_ratio)
-        say(f"  {len(rows) - corpus_rows:,} rows of general text are mixed in (adapt.replay_ratio)")
+    if general is not None and isinstance(options, Adapt):
+        replayed, general_heldout = tokens.load(general, tokenizer, options.max_length, config.runs)
+        if options.replay_ratio:
+            mixed = MixedDataset(rows, packed(replayed), options.replay_ratio)
+            say(f"  {len(mixed) - len(rows):,} rows of general text are mixed in (adapt.replay_ratio)")
+            rows = mixed
 
     # Phases
     parameters = [parameter for group in layers.values() for parameter in group]
@@ -129,7 +110,7 @@ def prepare(
         phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
     data = TrainingData(objective, rows, objective.collate)
     plan = TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes)
-    return Prepared(plan, objective, tokenizer, chunks, heldout, general_heldout, missing, unused)
+    return Prepared(plan, objective, tokenizer, chunks.tokens, heldout, general_heldout, missing, unused)
 
 
 def choose_objective(
@@ -140,9 +121,6 @@ def choose_objective(
     Raises:
         UserError: if the architecture has no head for it, or the tokenizer no token for what is taken out.
     """
-    from ulmfit_style.training.denoising import Denoising
-    from ulmfit_style.training.objectives import CausalLM, MaskedLM
-
     name = architectures.objective(options.objective, model_type)
     if name == "clm":
         return CausalLM(tokenizer)
@@ -151,31 +129,15 @@ def choose_objective(
     return MaskedLM(tokenizer, options.mask_probability, options.seed)
 
 
-def train_language_model(
-    config: Config,
-    options: Pretrain | Adapt,
-    source: Path,
-    documents: Documents,
-    directory: Path,
-    general: Documents | None = None,
-) -> None:
-    """Train the language model of a checkpoint on documents, and save it with its metrics.
-
-    A language-model head that the checkpoint lacks is trained first, with the body frozen.
+def train_language_model(prepared: Prepared, source: Path, documents: Documents, directory: Path) -> None:
+    """Train a language model on documents, and save it with its metrics.
 
     Args:
         source: The directory of the checkpoint.
         directory: Where the model is saved.
-        general: As in `prepare`, which raises the same errors.
     """
-    from ulmfit_style.models.layers import drift
-    from ulmfit_style.models.lora import merge
-    from ulmfit_style.training.phases import train
-
     # Train
-    prepared = prepare(config, options, source, documents, general)
-    model: PreTrainedModel = prepared.plan.model
-    before = prepared.samples()
+    model, options = prepared.plan.model, prepared.plan.options
     results = train(prepared.plan, directory / CHECKPOINTS, prepared.measure)
     if options.lora_rank:
         merge(model)
@@ -183,7 +145,6 @@ def train_language_model(
     # Finish
     if not processes.is_main():
         return
-    after = prepared.samples()
     checkpoints.save(model, directory, source, prepared.unused)
     prepared.tokenizer.save_pretrained(directory)
     start = "untrained head" if prepared.missing else "checkpoint"
@@ -195,29 +156,20 @@ def train_language_model(
             "heldout": len(documents.heldout),
             "in_test_or_validation": documents.removed,
         },
-        "tokens": prepared.trained.tokens,
+        "tokens": prepared.token_count,
         "rows": len(prepared.plan.data.rows),
         "per": prepared.objective.per,
         "heldout": [{"after": title, **measures} for title, measures in measured.items()],
-        "samples": [
-            {"text": old["text"], "right": old["right"], "before": old["answer"], "after": new["answer"]}
-            for old, new in zip(before, after, strict=True)
-        ],
         "log": [{"phase": result.title, **entry} for result in results for entry in result.log],
     }
     if isinstance(options, Adapt):
         untrained = _load(prepared.objective, source, options.seed).model
         metrics["drift"] = drift(model, untrained, prepared.missing)
         say(f"  weights have moved by {', '.join(f'{share:.1%} ({name})' for name, share in metrics['drift'].items())}")
-    samples_shown = [tuple(sample.values()) for sample in metrics["samples"]]
-    terminal.show(Table(tuple(metrics["samples"][0]), samples_shown, "held-out text, completed"))
     write_json(directory / METRICS, metrics)
 
 
 def _load(objective: LanguageObjective, source: Path, seed: int) -> checkpoints.LoadedModel:
     """Return a checkpoint's language model."""
-    import transformers
-    from transformers import set_seed
-
     set_seed(seed)
     return checkpoints.load_model(getattr(transformers, objective.auto_class), source)

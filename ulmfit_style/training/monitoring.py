@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -14,7 +14,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ulmfit_style import processes
 from ulmfit_style.artefacts.directory import read_json, write_json
-from ulmfit_style.console import say
 from ulmfit_style.errors import Pruned
 
 CURVE = "best.json"
@@ -26,24 +25,19 @@ Look = Callable[[TrainerState, nn.Module], bool]
 
 @final
 class Monitor(TrainerCallback):
-    """Looks at the model after some optimizer steps, or at each logged loss, and stops the phase when `look` says so.
+    """Looks at the model after some optimizer steps, and stops the phase when `look` says so.
 
     Args:
         look: Takes the state and the model, and returns whether to stop.
-        when: After which optimizer steps; None for after each logged loss, which is the last entry of the log.
+        when: After which optimizer steps.
     """
 
-    def __init__(self, look: Look, when: When | None = None) -> None:
+    def __init__(self, look: Look, when: When) -> None:
         self.look, self.when = look, when
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Look at the model, if it is time."""
-        if self.when is not None and self.when(state) and self.look(state, kwargs["model"]):
-            control.should_training_stop = True
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Look at the loss."""
-        if self.when is None and "loss" in state.log_history[-1] and self.look(state, kwargs["model"]):
+        if self.when(state) and self.look(state, kwargs["model"]):
             control.should_training_stop = True
 
 
@@ -52,34 +46,18 @@ def at_epoch_end(state: TrainerState) -> bool:
     return float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
 
 
-def every(steps: int) -> When:
-    """Tell at every so many steps, but not at the last of the phase."""
-    return lambda state: state.global_step % steps == 0 and state.global_step != state.max_steps
+def spread(times: int, steps: int, steps_before: int = 0) -> When:
+    """Tell when to measure so many times, evenly spread over steps; the last time, at their end, is left to the stage.
 
+    Args:
+        steps_before: The steps that were taken before the phase.
+    """
 
-@dataclass(frozen=True)
-class HeldoutMeasures:
-    """Measures the model in the middle of a phase, logs the measures, and stops when one has risen over its budget."""
+    def is_due(state: TrainerState) -> bool:
+        step = steps_before + state.global_step
+        return times * (step - 1) // steps < times * step // steps < times
 
-    title: str
-    """The title of the phase."""
-    measure: Callable[[], dict[str, float]]
-    before: Mapping[str, float]
-    """The measures before the phase."""
-    budget: Mapping[str, float]
-    """How much each measure may rise."""
-
-    def look(self, state: TrainerState, model: nn.Module) -> bool:
-        """Measure the model, and return whether a measure has risen too much."""
-        measures = self.measure()
-        state.log_history.append({"step": state.global_step, **{f"heldout_{key}": measures[key] for key in measures}})
-        shown = ", ".join(f"{spoken(name)} {formatted(value)}" for name, value in measures.items())
-        say(f"  {self.title}: at step {state.global_step:,} of {state.max_steps:,}: {shown}")
-        rises = {name: measures[name] - self.before[name] for name in self.budget}
-        over = {name: rise for name, rise in rises.items() if rise > self.budget[name]}
-        for name, rise in over.items():
-            say(f"  {self.title}: stops here: {spoken(name)} has risen by {rise:.3f}, more than {self.budget[name]:g}")
-        return bool(over)
+    return is_due
 
 
 @final
@@ -150,34 +128,18 @@ class TrialScores:
     measurements: int
     """How many there are, evenly spread over the steps of all phases; the stage itself makes the last one."""
 
-    def monitor(self, before: int, total: int) -> Monitor:
+    def monitor(self, steps_before: int, steps: int) -> Monitor:
         """Return the callback of a phase.
 
         Args:
-            before: The steps of the phases before it.
-            total: The steps of all phases.
+            steps_before: The steps of the phases before it.
+            steps: The steps of all phases.
         """
 
-        def number(step: int) -> int:
-            return self.measurements * (before + step) // total
-
-        def is_due(state: TrainerState) -> bool:
-            return number(state.global_step - 1) < number(state.global_step) < self.measurements
-
         def look(state: TrainerState, model: nn.Module) -> bool:
-            score, measurement = self.score(), number(state.global_step)
+            score, measurement = self.score(), self.measurements * (steps_before + state.global_step) // steps
             if processes.from_main(processes.is_main() and self.report(measurement, score)):
                 raise Pruned(f"stopped at measurement {measurement} of {self.measurements}")
             return False
 
-        return Monitor(look, is_due)
-
-
-def spoken(name: str) -> str:
-    """Return the name of a measure as a sentence has it."""
-    return name.replace("_", " ")
-
-
-def formatted(value: float) -> str:
-    """Return a measure as text."""
-    return f"{value:.3f}" if value < 1000 else f"{value:,.0f}"
+        return Monitor(look, spread(self.measurements, steps, steps_before))

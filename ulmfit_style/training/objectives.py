@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, TypedDict, final
+from typing import Any, ClassVar, Protocol, final
 
 import numpy as np
 import torch
@@ -26,10 +26,7 @@ from ulmfit_style.tasks.logits import logits_at
 from ulmfit_style.training.batching import Rows
 from ulmfit_style.training.packing import attention_mask
 
-Batch = Mapping[str, torch.Tensor]
-
-SHOWN = 24
-"""Tokens of a sample."""
+Batch = dict[str, torch.Tensor]
 
 MOST_MEASURED = 1000
 """Rows that are enough to measure a language model."""
@@ -39,14 +36,6 @@ PhaseEpoch = tuple[int, int]
 
 HELDOUT_EPOCH: PhaseEpoch = (0, 0)
 """The phase and epoch whose masks measure a model: none is trained on them."""
-
-
-class Sample(TypedDict):
-    """A held-out text with what is right, and what a language model answers."""
-
-    text: str
-    right: str
-    answer: str
 
 
 class Objective(Protocol):
@@ -72,30 +61,49 @@ class LanguageObjective(ABC):
     tokenizer: PreTrainedTokenizerBase
 
     @abstractmethod
-    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Make a batch: `input_ids`, `attention_mask`, `labels` and `bytes`, each (batch, length).
 
         Packed rows have `documents` and `positions` too. A decoder's `labels` and `bytes` have a length of their own.
         """
 
-    @abstractmethod
-    def sample(self, model: PreTrainedModel, row: Mapping[str, Any]) -> Sample:
-        """Let the model complete a row, to be looked at."""
-
-    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Return the cross entropy summed over the predicted tokens, a scalar."""
-        predicted = batch["labels"].ne(IGNORED)
+    def logits(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the logits at the predicted positions, (predicted, vocabulary)."""
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         if "documents" in batch:
             inputs["attention_mask"] = attention_mask(batch["documents"], causal=bool(self.causal))
             inputs["position_ids"] = batch["positions"]
-        with logits_at(model, predicted):
-            logits = model(**inputs).logits
-        return cross_entropy(logits.float(), batch["labels"][predicted], reduction="sum")
+        with logits_at(model, batch["labels"].ne(IGNORED)):
+            logits: torch.Tensor = model(**inputs).logits
+        return logits
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the cross entropy summed over the predicted tokens, a scalar."""
+        labels = batch["labels"][batch["labels"].ne(IGNORED)]
+        return cross_entropy(self.logits(model, batch).float(), labels, reduction="sum")
 
     def count(self, batch: Batch) -> torch.Tensor:
         """Return the number of predicted tokens."""
         return batch["labels"].ne(IGNORED).sum()
+
+    def padded(self, rows: Sequence[Any], inputs: Sequence[Integers], labels: Sequence[Integers]) -> Batch:
+        """Pad rows on the right to the longest, and return tensors (batch, length)."""
+        # A causal model's tokenizer may have no padding token; any will do, because nothing attends to it.
+        columns = {
+            "input_ids": (inputs, self.tokenizer.pad_token_id or 0),
+            "attention_mask": ([np.ones_like(ids) for ids in inputs], 0),
+            "labels": (labels, IGNORED),
+            "bytes": ([row["bytes"] for row in rows], 0),
+        }
+        if "documents" in rows[0]:
+            # Padding is a document of its own: a position that attends to nothing would become NaN.
+            columns["documents"] = [row["documents"] for row in rows], -1
+            columns["positions"] = [row["positions"] for row in rows], 0
+        tensors = {}
+        for name, (values, filling) in columns.items():
+            unpadded = [torch.from_numpy(np.array(value, np.int64)) for value in values]
+            tensors[name] = pad_sequence(unpadded, batch_first=True, padding_value=filling)
+        return tensors
 
     @torch.inference_mode()
     def measure(self, model: PreTrainedModel, rows: Rows, tokens: int = 4096) -> dict[str, float]:
@@ -129,13 +137,6 @@ class LanguageObjective(ABC):
             "bits_per_byte": total / math.log(2) / size_in_bytes,
         }
 
-    def _ids(self, ids: Any, model: PreTrainedModel) -> torch.Tensor:
-        """Return token ids as a batch of one row, on the model's device."""
-        return torch.tensor(ids, dtype=torch.long, device=model.device)[None]
-
-    def _decoded(self, ids: Any) -> str:
-        return str(self.tokenizer.decode(ids)).strip()
-
 
 @final
 @dataclass(frozen=True)
@@ -155,11 +156,11 @@ class MaskedLM(LanguageObjective):
         """The tokens that may stand in for others: no padding, which some architectures do not count as a position."""
         return np.setdiff1d(np.arange(len(self.tokenizer), dtype=np.int32), self.tokenizer.all_special_ids)
 
-    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Mask rows and pad them to the longest."""
         masked = (self.mask(row["input_ids"], row["words"], row["phase_epoch"], row["index"]) for row in rows)
         inputs, labels = zip(*masked, strict=True)
-        return padded(rows, inputs, labels, self.tokenizer)
+        return self.padded(rows, inputs, labels)
 
     def mask(self, ids: Integers, words: Integers, phase_epoch: PhaseEpoch, index: int) -> tuple[Integers, Integers]:
         """Mask whole words: of their tokens 80 % become [MASK], 10 % a random token, 10 % stay (BERT, section 3.1).
@@ -184,24 +185,6 @@ class MaskedLM(LanguageObjective):
         inputs[swapped] = random.choice(self._ordinary, size=len(ids))[swapped]
         return inputs, labels
 
-    @torch.inference_mode()
-    def sample(self, model: PreTrainedModel, row: Mapping[str, Any]) -> Sample:
-        """Mask a word of one token, and let the model guess it with its three likeliest tokens."""
-        model.eval()
-        ids, words = row["input_ids"].copy(), row["words"]
-        numbers, sizes = np.unique(words[words >= 0], return_counts=True)
-        single = np.flatnonzero(np.isin(words, numbers[sizes == 1]))
-        telling = [place for place in single if len(word := self._decoded(ids[place])) > 3 and word.isalpha()]
-        random = np.random.default_rng([self.seed, *HELDOUT_EPOCH, row["index"]])
-        place = int(random.choice(telling or np.flatnonzero(words >= 0)))
-        right = self._decoded(ids[place])
-        ids[place] = self.tokenizer.mask_token_id
-        logits = model(self._ids(ids, model)).logits[0, place]
-        guesses = [self._decoded(token) for token in logits.topk(3).indices.tolist()]
-        shown = slice(max(0, place - SHOWN // 2), place + SHOWN // 2)
-        text = self._decoded(ids[shown][words[shown] >= 0])
-        return Sample(text=text, right=right, answer=", ".join(guesses))
-
 
 @final
 @dataclass(frozen=True)
@@ -214,10 +197,10 @@ class CausalLM(LanguageObjective):
 
     tokenizer: PreTrainedTokenizerBase
 
-    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Pad rows to the longest; a label stands at the position that predicts it, one before its token's own."""
         labels = [self._next(row) for row in rows]
-        batch = padded(rows, [row["input_ids"] for row in rows], labels, self.tokenizer)
+        batch = self.padded(rows, [row["input_ids"] for row in rows], labels)
         batch["bytes"] = batch["bytes"].roll(-1, dims=1)
         return batch
 
@@ -227,46 +210,3 @@ class CausalLM(LanguageObjective):
         if "documents" in row:
             following[:-1][np.diff(row["documents"]) > 0] = IGNORED
         return following
-
-    @torch.inference_mode()
-    def sample(self, model: PreTrainedModel, row: Mapping[str, Any]) -> Sample:
-        """Let the model go on from the start of a row, with the likeliest token each time."""
-        model.eval()
-        ids = row["input_ids"][:SHOWN]
-        prompt = self._ids(ids[: len(ids) // 2], model)
-        whole = model.generate(  # type: ignore[operator]  # a model with a causal head can
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=SHOWN // 2,
-            do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
-        )
-        parts = prompt[0], ids[len(ids) // 2 :], whole[0, prompt.shape[1] :]
-        text, right, answer = (self._decoded(part) for part in parts)
-        return Sample(text=text, right=right, answer=answer)
-
-
-def padded(
-    rows: Sequence[Mapping[str, Any]],
-    inputs: Sequence[Integers],
-    labels: Sequence[Integers],
-    tokenizer: PreTrainedTokenizerBase,
-) -> dict[str, torch.Tensor]:
-    """Pad rows on the right to the longest, and return tensors (batch, length)."""
-    # A causal model's tokenizer may have no padding token; any will do, because nothing attends to it.
-    columns = {
-        "input_ids": (inputs, tokenizer.pad_token_id or 0),
-        "attention_mask": ([np.ones_like(ids) for ids in inputs], 0),
-        "labels": (labels, IGNORED),
-        "bytes": ([row["bytes"] for row in rows], 0),
-    }
-    if "documents" in rows[0]:
-        # Padding is a document of its own: a position that attends to nothing would become NaN.
-        columns["documents"] = [row["documents"] for row in rows], -1
-        columns["positions"] = [row["positions"] for row in rows], 0
-    return {
-        name: pad_sequence(
-            [torch.from_numpy(np.array(value, np.int64)) for value in values], batch_first=True, padding_value=filling
-        )
-        for name, (values, filling) in columns.items()
-    }

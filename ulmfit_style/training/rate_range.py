@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import stdev
-from typing import final
+from typing import Any, final
 
-from accelerate import PartialState
-from torch import nn
-from transformers import TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ulmfit_style.config.experiments import LrFind
-from ulmfit_style.console import progress
-from ulmfit_style.training.batching import epochs_for
-from ulmfit_style.training.monitoring import Monitor
-from ulmfit_style.training.phases import Phase, TrainingPlan, build_trainer, train
-from ulmfit_style.training.schedule import ExponentialSchedule
-from ulmfit_style.training.trainer import Progress
+from ulmfit_style.training.phases import TrainingPlan, train, train_phase
+from ulmfit_style.training.trainer import LossNotFinite
 
 SMOOTHING = 0.95
 """The weight of the past in the smoothed loss. fastai's 0.98 averages over 50 steps, half of a whole test."""
@@ -51,24 +46,26 @@ class Suggestion:
 
 
 @final
-class LossCurve:
-    """The loss of every step, also smoothed, until it is far above its lowest or not a number."""
+class LossCurve(TrainerCallback):
+    """The loss of every step, also smoothed; the phase is stopped where that is far above its lowest.
+
+    The smoothed loss is an exponential moving average with its bias corrected.
+    """
 
     def __init__(self) -> None:
         self.points: list[Point] = []
         self._average = 0.0
 
-    def look(self, state: TrainerState, model: nn.Module) -> bool:
-        """Add the loss of a step, and return whether to stop.
-
-        The smoothed loss is an exponential moving average with its bias corrected.
-        """
-        step, loss, rate = (float(state.log_history[-1][name]) for name in ("step", "loss", "learning_rate"))
-        if not math.isfinite(loss):
-            return True
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Add the loss of a step."""
+        entry: Any = state.log_history[-1]
+        if "loss" not in entry:
+            return
+        step, loss = int(entry["step"]), entry["loss"]
         self._average = SMOOTHING * self._average + (1 - SMOOTHING) * loss
-        self.points.append(Point(int(step), rate, loss, self._average / (1 - SMOOTHING**step)))
-        return self.points[-1].smoothed > DIVERGED * min(point.smoothed for point in self.points)
+        self.points.append(Point(step, entry["learning_rate"], loss, self._average / (1 - SMOOTHING**step)))
+        lowest = min(point.smoothed for point in self.points)
+        control.should_training_stop |= self.points[-1].smoothed > DIVERGED * lowest
 
 
 def range_test(plan: TrainingPlan, options: LrFind, folder: Path) -> list[Point]:
@@ -80,19 +77,20 @@ def range_test(plan: TrainingPlan, options: LrFind, folder: Path) -> list[Point]
         folder: Where the phases write meanwhile.
     """
     *before, last = plan.phases
-    plan = replace(plan, save_minutes=math.inf)
-    if before:
-        train(replace(plan, phases=before), folder)
-    plan.model.to(PartialState().device)
-    rows = plan.dataset(len(before))
-    # A step has the rate of its middle: the phase begins half a step below the first rate, and ends as far above the
-    # last one.
-    factor = (options.highest / options.lowest) ** (1 / (options.steps - 1))
-    highest, epochs = options.highest * factor**0.5, epochs_for(options.steps, len(rows), rows.batch_size)
-    phase, schedule = Phase(last.title, last.thawed, epochs, highest), ExponentialSchedule(1 / factor**options.steps)
+    factor = (options.lowest / options.highest) ** (1 / (options.steps - 1))
+    rising = replace(
+        last,
+        title="range test",
+        epochs=math.inf,
+        max_steps=options.steps,
+        learning_rate=options.highest,
+        rates=lambda steps: [factor ** (steps - 1 - step) for step in range(steps)],
+    )
+    plan = replace(plan, phases=[*before, rising], save_minutes=math.inf)
+    train(replace(plan, phases=before), folder)
     curve = LossCurve()
-    with progress("range test", options.steps) as steps:
-        build_trainer(plan, phase, rows, folder, [Progress(steps, rows), Monitor(curve.look)], schedule).train()
+    with suppress(LossNotFinite):
+        train_phase(plan, len(before), folder / "range", [curve])
     return curve.points
 
 

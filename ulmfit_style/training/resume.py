@@ -29,10 +29,12 @@ AGREED_STEPS = 10
 
 def seal(folder: Path) -> None:
     """Record what a folder holds, and how many processes wrote it."""
-    files = {
-        path.relative_to(folder).as_posix(): file_digest(path) for path in sorted(folder.rglob("*")) if path.is_file()
-    }
-    write_json(folder / SEAL, {"processes": processes.count(), "files": files})
+    write_json(folder / SEAL, {"processes": processes.count(), "files": _digests(folder)})
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
 
 
 def is_whole(folder: Path) -> bool:
@@ -50,10 +52,7 @@ def is_whole(folder: Path) -> bool:
             f"{folder}: was saved by {sealed['processes']} processes, and these are {processes.count()}; go on with "
             f"processes={sealed['processes']}, or remove {folder.parents[1]} to start again"
         )
-    return all(
-        (folder / name).is_file() and file_digest(folder / name) == expected
-        for name, expected in sealed["files"].items()
-    )
+    return bool(sealed["files"] == _digests(folder))
 
 
 def newest_whole(folder: Path) -> Path | None:
@@ -62,7 +61,12 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
+    return sorted(folder.glob("checkpoint-*"), key=checkpoint_step, reverse=True)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """Return the optimizer step after which a checkpoint was saved."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 @final

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 
 from ulmfit_style.config.stages import Schedule
@@ -17,14 +16,6 @@ RATIO = 32
 
 CYCLE_START, CYCLE_END = 1 / 25, 1e-5
 """The rates at both ends of a cycle, as factors of its peak: fastai's div and div_final (Smith 2018)."""
-
-
-@dataclass(frozen=True)
-class ExponentialSchedule:
-    """The schedule of a range test: each step multiplies the rate by the same factor, up to the peak."""
-
-    lowest: float
-    """The rate before the first step, as a factor of the peak."""
 
 
 def _wave(height: Fraction) -> float:
@@ -49,22 +40,20 @@ SHAPES: Mapping[Schedule, tuple[Callable[[Fraction], float], Callable[[Fraction]
 """The factor while the rate rises, and while it falls, by the height: 0 at either end of the phase, 1 at the peak."""
 
 
-def rate_factor(schedule: Schedule | ExponentialSchedule, position: Fraction, warmup: Fraction) -> float:
+def rate_factor(schedule: Schedule, position: Fraction, warmup: Fraction) -> float:
     """Return the rate at a position of a phase, as a factor of its peak.
 
     Args:
         position: From 0, before the first step, to 1, after the last.
         warmup: The position of the peak, from 0 to 1.
     """
-    if isinstance(schedule, ExponentialSchedule):
-        return float(schedule.lowest ** float(1 - position))
     rise, fall = SHAPES[schedule]
     if position < warmup or warmup == 1:
         return rise(position / warmup)
     return fall((1 - position) / (1 - warmup))
 
 
-def peak_position(schedule: Schedule | ExponentialSchedule, warmup_ratio: float, steps: int) -> Fraction:
+def peak_position(schedule: Schedule, warmup_ratio: float, steps: int) -> Fraction:
     """Return the position of the peak, as `rate_factor` takes it: for a linear schedule at a whole step, as in BERT.
 
     Args:
@@ -75,7 +64,7 @@ def peak_position(schedule: Schedule | ExponentialSchedule, warmup_ratio: float,
     return Fraction(str(warmup_ratio))
 
 
-def rate_factors(schedule: Schedule | ExponentialSchedule, warmup_ratio: float, steps: int) -> list[float]:
+def rate_factors(schedule: Schedule, warmup_ratio: float, steps: int) -> list[float]:
     """Return the rate of each step of a phase, as a factor of its peak: the rate in the middle of the step.
 
     So no step has a rate of 0, neither the first nor the last, even where there is only one.

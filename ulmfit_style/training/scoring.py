@@ -27,6 +27,9 @@ BATCH = 64
 
 T = TypeVar("T")
 
+Forward = Callable[[dict[str, torch.Tensor]], list[Any]]
+"""Returns the output for each feature of a batch."""
+
 Advance = Callable[[int, int], None]
 """Called after each batch with the number of further rows, and how many of them are longer than `max_length`."""
 
@@ -50,29 +53,22 @@ class Scorer:
     max_length: int
     """Tokens per feature."""
 
-    @torch.inference_mode()
     def answers(self, rows: Iterable[Row], advance: Advance = _ignore) -> Iterator[Answer]:
         """Yield the answer to each row, in order."""
-        task = self.task.for_architecture(architecture(self.model.config.model_type))
-        for window in _batched(rows, WINDOW):
-            encoded = [task.encode(row, self.tokenizer, self.max_length, None) for row in window]
-            outputs = self._outputs_of(encoded, partial(task.answer, self.model, self.tokenizer), advance)
-            yield from map(task.merge, window, encoded, outputs)
+        task = self._task()
+        answer = partial(task.answer, self.model, self.tokenizer)
+        for row, features, answers in self._forward(rows, None, answer, advance):
+            yield task.merge(row, features, answers)
 
-    @torch.inference_mode()
     def likelihoods(self, rows: Iterable[Row], advance: Advance = _ignore) -> Iterator[dict[str, float]]:
         """Yield `Task.likelihoods` of the right answer to each row, summed over its features."""
-        task = self.task.for_architecture(architecture(self.model.config.model_type))
-        label2id: Any = self.model.config.label2id
-        for window in _batched(rows, WINDOW):
-            encoded = [task.encode(row, self.tokenizer, self.max_length, label2id) for row in window]
-            for features in self._outputs_of(encoded, partial(task.likelihoods, self.model), advance):
-                yield {name: sum(feature[name] for feature in features) for name in features[0]}
+        label2id, likelihoods = self.model.config.label2id, partial(self._task().likelihoods, self.model)
+        for _, _, parts in self._forward(rows, label2id, likelihoods, advance):
+            yield {name: sum(part[name] for part in parts) for name in parts[0]}
 
     def outputs(self, rows: Sequence[Row], advance: Advance = _ignore) -> list[Answer]:
         """Return what the task is scored by for each row: its answer, the likelihood of the right one, or both."""
-        kinds = {"answers": self.answers, "likelihoods": self.likelihoods}
-        share = processes.share(rows)
+        share, kinds = processes.share(rows), {"answers": self.answers, "likelihoods": self.likelihoods}
         outputs = zip(*(kinds[kind](share, advance) for kind in self.task.scored_by()), strict=True)
         return processes.joined([{name: value for part in parts for name, value in part.items()} for parts in outputs])
 
@@ -98,25 +94,29 @@ class Scorer:
         metrics = self.task.measure(outputs, list(map(self.task.target, rows)))
         return metrics, predictions.of(split, self.task, rows, outputs)
 
-    def _outputs_of(
-        self,
-        encoded: Sequence[Sequence[Feature]],
-        forward: Callable[[dict[str, torch.Tensor]], list[Any]],
-        advance: Advance,
-    ) -> list[list[Any]]:
-        """Return the output for each feature of each row, computed in batches of features of similar length."""
+    def _task(self) -> Task:
+        return self.task.for_architecture(architecture(self.model.config.model_type))
+
+    @torch.inference_mode()
+    def _forward(
+        self, rows: Iterable[Row], label2id: Any, forward: Forward, advance: Advance
+    ) -> Iterator[tuple[Row, Sequence[Feature], list[Any]]]:
+        """Yield each row with its features and the output for each, computed in batches of features of like length."""
         self.model.eval()
-        outputs: list[list[Any]] = [[None] * len(features) for features in encoded]
-        places = [(row, number) for row, features in enumerate(encoded) for number in range(len(features))]
-        places.sort(key=lambda place: len(encoded[place[0]][place[1]]["input_ids"]))
-        for batch in _batched(places, BATCH):
-            features = [encoded[row][number] for row, number in batch]
-            tensors = {name: tensor.to(self.model.device) for name, tensor in collate(features, self.tokenizer).items()}
-            for (row, number), output in zip(batch, forward(tensors), strict=True):
-                outputs[row][number] = output
-            first = [feature for feature, (_, number) in zip(features, batch, strict=True) if number == 0]
-            advance(len(first), sum(feature["long"] for feature in first))
-        return outputs
+        for window in _batched(rows, WINDOW):
+            encoded = [self._task().encode(row, self.tokenizer, self.max_length, label2id) for row in window]
+            outputs: list[list[Any]] = [[None] * len(features) for features in encoded]
+            places = [(row, number) for row, features in enumerate(encoded) for number in range(len(features))]
+            places.sort(key=lambda place: len(encoded[place[0]][place[1]]["input_ids"]))
+            for batch in _batched(places, BATCH):
+                features = [encoded[row][number] for row, number in batch]
+                tensors = collate(features, self.tokenizer)
+                tensors = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
+                for (row, number), output in zip(batch, forward(tensors), strict=True):
+                    outputs[row][number] = output
+                first = [feature for feature, (_, number) in zip(features, batch, strict=True) if number == 0]
+                advance(len(first), sum(feature["long"] for feature in first))
+            yield from zip(window, encoded, outputs, strict=True)
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

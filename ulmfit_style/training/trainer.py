@@ -24,14 +24,14 @@ from transformers import (
 )
 from transformers.integrations import get_reporting_integration_callbacks  # type: ignore[attr-defined]
 
-from ulmfit_style.config.stages import Schedule
 from ulmfit_style.console import ProgressReport
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.layers import LayerGroups, split_by_layer
 from ulmfit_style.training.batching import ShuffledDataset, without_blanks
 from ulmfit_style.training.monitoring import BestState
 from ulmfit_style.training.objectives import Objective
-from ulmfit_style.training.schedule import ExponentialSchedule, rate_factors
+
+Rates = Callable[[int], Sequence[float]]
 
 
 @final
@@ -43,6 +43,7 @@ class RecipeTrainer(Trainer):
     (transformers#47688). `test_accumulation_and_two_processes_equal_one_big_batch` tells when the two overrides can go.
 
     Args:
+        rates: Returns the rate of each of so many optimizer steps, as a factor of the peak.
         layer_groups: The layer groups, where each has a rate of its own.
         layer_decay: The factor by which the rate of each is lower than that of the one above.
     """
@@ -51,7 +52,7 @@ class RecipeTrainer(Trainer):
         self,
         *,
         objective: Objective,
-        rate_schedule: Schedule | ExponentialSchedule = "linear",
+        rates: Rates,
         layer_groups: LayerGroups | None = None,
         layer_decay: float = 1,
         collate: Callable[[Sequence[Any]], dict[str, Any]],
@@ -59,7 +60,7 @@ class RecipeTrainer(Trainer):
     ) -> None:
         super().__init__(data_collator=partial(without_blanks, collate), **arguments)
         self.objective: Objective = objective
-        self.rate_schedule, self.layer_groups, self.layer_decay = rate_schedule, layer_groups, layer_decay
+        self.rates, self.layer_groups, self.layer_decay = rates, layer_groups, layer_decay
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
         self.remove_callback(ProgressCallback)
@@ -69,11 +70,10 @@ class RecipeTrainer(Trainer):
         """Make the Trainer's own optimizer, with its parameter groups split by layer groups.
 
         The Trainer has one rate for all layers. What is needed here is shown by
-        `test_each_layer_group_follows_the_schedule_at_a_rate_of_its_own_and_the_log_has_them_all`.
+        `test_frozen_parameters_stay_and_the_rates_are_those_that_the_thawed_ones_move_by`.
         """
-        existed = self.optimizer is not None
         optimizer = super().create_optimizer(model)
-        if self.layer_groups is not None and not existed:
+        if self.layer_groups is not None:
             groups = list(split_by_layer(optimizer.param_groups, self.layer_groups, self.layer_decay))
             optimizer.param_groups.clear()
             for group in groups:
@@ -87,7 +87,7 @@ class RecipeTrainer(Trainer):
         """
         optimizer = optimizer or self.optimizer
         assert optimizer is not None  # it was made before
-        factors = rate_factors(self.rate_schedule, self.args.warmup_steps, num_training_steps)
+        factors = self.rates(num_training_steps)
         # Torch asks for the rate after the last step too.
         self.lr_scheduler = LambdaLR(optimizer, lambda step: factors[min(step, num_training_steps - 1)])
         return self.lr_scheduler
@@ -119,30 +119,35 @@ class RecipeTrainer(Trainer):
         return (loss, None) if return_outputs else loss
 
 
+class LossNotFinite(UserError):
+    """The loss is infinite or not a number."""
+
+
 @final
 class Progress(TrainerCallback):
-    """Shows loss, rate and score, starts the epochs of the dataset, and logs the rates of the layer groups."""
+    """Shows loss, rate and score, starts the epochs of the dataset, and stops where the loss is not a number."""
 
-    def __init__(self, steps: ProgressReport, rows: ShuffledDataset, best: BestState | None = None) -> None:
-        self.steps, self.rows, self.best, self.loss = steps, rows, best, math.nan
+    def __init__(self, bar: ProgressReport, rows: ShuffledDataset, best: BestState | None = None) -> None:
+        self.bar, self.rows, self.best, self.loss = bar, rows, best, ""
         self._started, self._trained = time.monotonic(), 0
-        self._rates: dict[str, float] = {}
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Give the rows the order and the masks of the epoch."""
         self.rows.start_epoch(int(state.epoch or 0))
 
-    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Note the rates of the layer groups for this step, from the head down, where they have their own."""
-        self._rates = {group["layer"]: group["lr"] for group in kwargs["optimizer"].param_groups if "layer" in group}
-
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Note the loss, and add the rates of the layer groups to the log: the Trainer knows one rate only."""
-        entry: dict[str, Any] = state.log_history[-1]
-        if "loss" in entry:
-            self.loss = entry["loss"]
-            if self._rates:
-                entry["rates"] = self._rates
+        """Note the loss.
+
+        Raises:
+            LossNotFinite: if it is infinite or not a number.
+        """
+        loss: Any = state.log_history[-1].get("loss")
+        if loss is None:
+            return
+        if not math.isfinite(loss):
+            remedy = "try a lower learning_rate or a longer warmup_ratio"
+            raise LossNotFinite(f"{self.bar.title}: the loss is {loss} at step {state.global_step}; {remedy}")
+        self.loss = f"loss {loss:.3f}, "
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Advance the bar, and have the last step logged, whatever its number."""
@@ -150,17 +155,16 @@ class Progress(TrainerCallback):
         self._trained += 1
         rate = kwargs["lr_scheduler"].get_last_lr()[0]
         speed = self._trained * self.rows.tokens_per_batch / (time.monotonic() - self._started)
-        loss = "" if math.isnan(self.loss) else f"loss {self.loss:.3f}, "  # the first one is logged after its step
-        note = self.best.note if self.best else ""
-        self.steps.advance(notes=f"{loss}rate {rate:.1e}, {speed:,.0f} tokens/s{note}")
+        score = self.best.note if self.best else ""
+        self.bar.advance(notes=f"{self.loss}rate {rate:.1e}, {speed:,.0f} tokens/s{score}")
 
 
 @final
 class Reporting(TrainerCallback):
     """Reports all phases as one run to TensorBoard, Weights & Biases and the like: their steps are numbered through.
 
-    A Trainer's own callbacks would start again in every phase, know one rate only, and write into the phase's folder of
-    checkpoints, which is removed in the end.
+    A Trainer's own callbacks would start again in every phase, and write into the phase's folder of checkpoints, which
+    is removed in the end.
 
     Args:
         names: The integrations, as `TrainingArguments.report_to` takes them.
@@ -174,25 +178,20 @@ class Reporting(TrainerCallback):
         try:
             self._callbacks = [callback() for callback in get_reporting_integration_callbacks(names)]
         except (ValueError, RuntimeError, ImportError) as error:
-            raise UserError(f"report_to={names}: {error}") from error
-        self.folder = folder
-        self.phase, self.steps_before, self.is_last, self.has_begun = 0, 0, False, False
+            raise UserError(f"trainer.report_to={names}: {error}") from error
+        self.folder, self.phase, self.steps_before, self.is_last = folder, 0, 0, False
 
     def begin(self, phase: int, steps_before: int, *, is_last: bool) -> None:
         """Go on to another phase, by its number from 0; `steps_before` is the optimizer steps of those before it."""
         self.phase, self.steps_before, self.is_last = phase, steps_before, is_last
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Begin the run with the first phase that is trained."""
-        if not self.has_begun:
-            self._forward("on_train_begin", args, state, control, **kwargs)
-        self.has_begun = True
+        """Begin the run; where it was begun by an earlier phase, the integrations go on with it."""
+        self._forward("on_train_begin", args, state, control, **kwargs)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Report the loss, the rate of each layer group, and the number of the phase, from 1."""
-        entry: dict[str, Any] = state.log_history[-1]
-        rates = {f"learning_rate/{layer}": rate for layer, rate in entry.get("rates", {}).items()}
-        kwargs["logs"] = {**(kwargs.get("logs") or {}), **rates, "phase": self.phase + 1}
+        """Report what is logged, and the number of the phase, from 1."""
+        kwargs["logs"] = {**kwargs["logs"], "phase": self.phase + 1}
         self._forward("on_log", args, state, control, **kwargs)
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

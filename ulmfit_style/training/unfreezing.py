@@ -2,84 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import ceil
-from typing import TYPE_CHECKING
+import math
+import sys
 
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.config.stages import Finetune
 from ulmfit_style.errors import UserError
-
-if TYPE_CHECKING:
-    from ulmfit_style.models.layers import LayerGroups
-    from ulmfit_style.training.phases import Phase
-
-
-def highest(options: Finetune) -> int:
-    """Return the largest number of layer groups that `unfreeze` names."""
-    return max((number for number in options.unfreeze if isinstance(number, int)), default=0)
-
-
-def thawed(options: Finetune, names: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
-    """Return the title of each phase and the layer groups that it trains, of those of a model, the lowest first.
-
-    Raises:
-        UserError: if the model has fewer groups, or there are fewer steps than phases.
-    """
-    from ulmfit_style.models.lora import full_phase_title
-
-    if highest(options) > len(names):
-        raise UserError(
-            f"finetune.unfreeze={spelled(options.unfreeze)}: the model has {len(names)} layer groups "
-            f"({', '.join(names)}); give smaller numbers, or all"
-        )
-    every = (full_phase_title(options), names)
-    if options.unfreeze == "chain_thaw":
-        *lower, head = names
-        phases = [*((f"{group} alone", [group]) for group in (head, *lower)), every]
-    else:
-        phases = [
-            every if number == "all" else (f"last {number} of {len(names)} layer groups", names[-number:])
-            for number in options.unfreeze
-        ]
-    if options.max_steps is not None and options.max_steps < len(phases):
-        raise UserError(
-            f"finetune.max_steps={options.max_steps}: finetune.unfreeze={spelled(options.unfreeze)} has "
-            f"{len(phases)} phases; give at least as many steps"
-        )
-    return phases
-
-
-def _passes(options: Finetune, phases: int, rows: int) -> list[float]:
-    """Return how many times each phase goes through the rows: once, and the last one `epochs` times.
-
-    `max_steps` bounds all of them together, so that recipes of one phase and of several compare; none before the last
-    takes more than an equal share.
-    """
-    from ulmfit_style.training.batching import epochs_for
-
-    times = [*[1.0] * (phases - 1), options.epochs]
-    if options.max_steps is None:
-        return times
-    whole = ceil(rows / options.batch_size)
-    before = min(whole, options.max_steps // phases)
-    bounds = [*[before] * (phases - 1), options.max_steps - before * (phases - 1)]
-    return [
-        own if own * whole <= steps else epochs_for(steps, rows, options.batch_size)
-        for own, steps in zip(times, bounds, strict=True)
-    ]
+from ulmfit_style.models.layers import LayerGroups
+from ulmfit_style.models.lora import full_phase_title
+from ulmfit_style.training.phases import Phase
 
 
 def phases(options: Finetune, layers: LayerGroups, rows: int) -> list[Phase]:
-    """Return what is thawed in which order.
+    """Return what is thawed in which order: one pass over the rows each, and the last one `epochs` passes.
+
+    `max_steps` bounds all of them together, so that recipes of one phase and of several compare; none before the last
+    takes more than an equal share.
 
     Raises:
         UserError: if the model has fewer layer groups, or there are fewer steps than phases.
     """
-    from ulmfit_style.training.phases import Phase
-
-    groups = thawed(options, list(layers))
+    names, unfreeze = list(layers), f"finetune.unfreeze={spelled(options.unfreeze)}"
+    every_group = (full_phase_title(options), names)
+    if options.unfreeze == "chain_thaw":
+        *lower, head = names
+        thawed = [*((f"{name} alone", [name]) for name in (head, *lower)), every_group]
+    else:
+        thawed = [
+            every_group if number == "all" else (f"last {number} of {len(names)} layer groups", names[-number:])
+            for number in options.unfreeze
+        ]
+        if any(number != "all" and number > len(names) for number in options.unfreeze):
+            groups = f"the model has {len(names)} layer groups ({', '.join(names)})"
+            raise UserError(f"{unfreeze}: {groups}; give smaller numbers, or all")
+    if options.max_steps is not None and options.max_steps < len(thawed):
+        remedy = f"{unfreeze} has {len(thawed)} phases; give at least as many steps"
+        raise UserError(f"finetune.max_steps={options.max_steps}: {remedy}")
+    most_steps, before_last = options.max_steps or sys.maxsize, len(thawed) - 1
+    share = min(math.ceil(rows / options.batch_size), most_steps // len(thawed))
+    epochs = [*[1.0] * before_last, options.epochs]
+    bounds = [*[share] * before_last, most_steps - share * before_last]
     return [
-        Phase(title, [parameter for name in names for parameter in layers[name]], times, options.learning_rate)
-        for (title, names), times in zip(groups, _passes(options, len(groups), rows), strict=True)
+        Phase(title, [weights for name in group for weights in layers[name]], passes, options.learning_rate, bound)
+        for (title, group), passes, bound in zip(thawed, epochs, bounds, strict=True)
     ]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from tokenizers import Tokenizer, processors
 from transformers import (
     AutoConfig,
@@ -69,8 +67,6 @@ def encoder_decoder(
 ) -> tuple[PreTrainedModel, set[str]]:
     """Return the encoder-decoder, and the names of its new parameters.
 
-    Where the decoder is the encoder once more, they share one embedding matrix until `untie`.
-
     Args:
         source: The directory of the encoder's checkpoint.
         decoder: The directory of the decoder's checkpoint; not read where its weights are random.
@@ -92,21 +88,7 @@ def encoder_decoder(
     )
     model.config.pad_token_id, model.config.eos_token_id = target.pad_token_id, target.eos_token_id
     new = {f"encoder.{name}" for name in missing} | {f"decoder.{name}" for name in decoder_missing}
-    if options.decoder == "same":
-        shared = encoder.get_input_embeddings()
-        decoder_model.set_input_embeddings(shared)
-        decoder_model.tie_weights()
-        # transformers refuses to save tied weights that it does not know of.
-        model._tied_weights_keys = {_weight_name(model, "decoder", shared): _weight_name(model, "encoder", shared)}
     return model, new | {name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj.")}
-
-
-def untie(model: PreTrainedModel) -> None:
-    """Give an encoder and a decoder that share their embeddings each their own, as transformers will load them."""
-    if isinstance(model, EncoderDecoderModel) and model._tied_weights_keys:
-        model._tied_weights_keys = {}
-        model.decoder.set_input_embeddings(copy.deepcopy(model.encoder.get_input_embeddings()))
-        model.decoder.tie_weights()
 
 
 def _untrained_decoder(
@@ -130,9 +112,3 @@ def _untrained_decoder(
     )
     decoder = AutoModelForCausalLM.from_config(config)
     return decoder, {name for name, _ in decoder.named_parameters()}
-
-
-def _weight_name(model: PreTrainedModel, part: str, module: torch.nn.Module) -> str:
-    """Return the name of a module's weight within a part of a model."""
-    named = getattr(model, part).named_modules(remove_duplicate=False)
-    return f"{part}.{next(name for name, candidate in named if candidate is module)}.weight"
