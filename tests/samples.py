@@ -24,7 +24,7 @@ from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.data.tokens import Chunks
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import resolve
-from ulmfit_style.tasks.models import Architecture
+from ulmfit_style.tasks.interface import Architecture
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.training.batching import EncodedDataset
 
@@ -136,6 +136,15 @@ def tiny_t5(tiny: dict[str, object]) -> T5Config:
         eos_token_id=3,
         decoder_start_token_id=tiny["pad_token_id"],
     )
+
+
+def articles(path: Path, count: int = 160) -> Path:
+    """Write reviews, whose summary is what they are about and how it is."""
+    rows = []
+    for text, _, _ in reviews(count):
+        words = text.split()
+        rows.append({"document": text, "summary": f"{words[1]} is {'moving' if words[-1] in GOOD else 'dreadful'}"})
+    return jsonl(path, rows)
 
 
 def tag(words: Sequence[str]) -> list[str]:

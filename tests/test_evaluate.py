@@ -72,7 +72,11 @@ def test_another_file_is_scored_whole_and_a_model_can_be_named(
     ("overrides", "content", "message"),
     [
         (["evaluate.path=1.csv"], "review,star\nx,good\n", "has no column 'stars'; did you mean 'star'?"),
-        (["evaluate.path=2.csv"], "review,stars\nx,fine\n", "2.csv:2: has the label 'fine', which the model does not"),
+        (
+            ["evaluate.path=2.csv"],
+            "review,stars\nx,fine\n",
+            "2.csv:2: the label 'fine' is one that the model does not know",
+        ),
         (["evaluate.model=nowhere/at/all"], "", "evaluate.model=nowhere/at/all: is no directory, and cannot be had"),
         (["finetune.seed=9"], "", "finetune.seed=0 there, 9 here); run `finetune evaluate` with the same options"),
         (

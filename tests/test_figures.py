@@ -1,13 +1,10 @@
-"""The figure of losses and rates that is drawn beside metrics.json."""
+"""The figure of losses and rates."""
 
-import os
 import re
 from pathlib import Path
 
 import pytest
 
-from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.results import figures
 
 
@@ -42,45 +39,3 @@ def test_a_phase_too_short_for_its_title_is_marked_without_one(tmp_path: Path):
     found = texts(tmp_path / "course.svg")
     assert "long" in found
     assert "short" not in found
-
-
-@pytest.fixture
-def tuned(tiny_overrides: list[str]) -> list[str]:
-    """A recipe of 40 optimizer steps."""
-    own = [override for override in tiny_overrides if not override.startswith("adapt.")]
-    return [
-        *own,
-        "adapt=none",
-        "compare=false",
-        "finetune.epochs=10",
-        "finetune.batch_size=5",
-    ]
-
-
-def test_a_command_draws_what_it_trained_once(tuned: list[str], tmp_path: Path, capsys: pytest.CaptureFixture):
-    assert main(["finetune", *tuned]) == 0
-    directory = (tmp_path / "runs/default/finetune").resolve()
-    figure = directory / "course.png"
-    assert f"Losses and rates are drawn in {figure}" in capsys.readouterr().out
-    drawn = figure.stat().st_mtime_ns
-    assert main(["finetune", *tuned]) == 0
-    assert "drawn" not in capsys.readouterr().out
-    assert figure.stat().st_mtime_ns == drawn
-
-
-def test_a_few_steps_are_not_drawn(tuned: list[str], tmp_path: Path):
-    assert main(["finetune", *tuned, "finetune.epochs=1"]) == 0
-    assert not list((tmp_path / "runs").rglob("course.*"))
-
-
-def test_a_run_that_cannot_be_drawn_is_whole(tuned: list[str], tmp_path: Path, capsys: pytest.CaptureFixture):
-    assert main(["finetune", *tuned]) == 0
-    directory = (tmp_path / "runs/default/finetune").resolve()
-    (directory / "course.svg").unlink()
-    (directory / f".course.{os.getpid()}.png").mkdir()  # what is written first, and then renamed
-    capsys.readouterr()
-    assert main(["finetune", *tuned]) == 0
-    told = capsys.readouterr().out
-    assert f"{directory}/course.png: could not be drawn (IsADirectoryError" in told
-    assert "Next, with the same options" in told
-    assert read_json(directory / METRICS)["log"]

@@ -12,10 +12,9 @@ from tests.hub_server import Hub, Repo, serve
 from ulmfit_style.artefacts.directory import write_json
 from ulmfit_style.data import corpus, labelled, pins
 from ulmfit_style.errors import UserError
-from ulmfit_style.lineage import resolve
 from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import Config
-from ulmfit_style.stages import STAGES
+from ulmfit_style.stages import resolve
 
 MODEL, DATA = "them/tiny", "them/reviews"
 
@@ -50,7 +49,7 @@ def adapted(hub: Hub, compose_tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for read in (checkpoints.resolve, corpus.load, labelled.load):
             getattr(read, "cache_clear", lambda: None)()
         named = [f"model.checkpoint={MODEL}", f"task.path=hub:{DATA}/data/all.csv", f"runs={tmp_path / runs}"]
-        return resolve(compose_tiny(*named, *overrides), STAGES).artefact("adapt").fingerprint
+        return resolve(compose_tiny(*named, *overrides)).artefact("adapt").fingerprint
 
     return run
 

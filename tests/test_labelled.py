@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from samples import artefact, jsonl, reviews
 
-from ulmfit_style.data.labelled import Labelled, read, repeated
+from ulmfit_style.data.labelled import Labelled, load, repeated
 from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row
@@ -20,9 +20,12 @@ from ulmfit_style.tasks.text_regression import TextRegression
 
 @pytest.fixture
 def loaded(write_csv: Callable[..., Path]) -> Callable[..., Labelled]:
+    """Load rows of text, label and film from a csv file, as a new command does."""
+
     def make(rows=None, **options: object) -> Labelled:
+        load.cache_clear()
         path = write_csv(reviews(120) if rows is None else rows)
-        return read(TextClassification(path=str(path), text="review", label="stars", **options))
+        return load(TextClassification(path=str(path), text="review", label="stars", **options))
 
     return make
 
@@ -44,20 +47,22 @@ def texts(rows) -> list[str]:
     return [row.fields["text"] for row in rows]
 
 
+def labels(rows) -> Counter[str]:
+    return Counter(row.fields["label"] for row in rows)
+
+
 def test_every_row_is_in_one_split_and_each_split_has_its_share_of_each_class(loaded: Callable[..., Labelled]):
     rows = loaded()
     assert sorted(texts(rows.pool + rows.validation + rows.test)) == sorted(text for text, _, _ in reviews(120))
     assert [len(rows.pool), len(rows.validation), len(rows.test)] == [84, 12, 24]
-    assert Counter(row.fields["label"] for row in rows.test) == {"good": 12, "bad": 12}
+    assert labels(rows.test) == {"good": 12, "bad": 12}
 
 
 def test_no_group_is_on_two_sides(loaded: Callable[..., Labelled]):
     rows = loaded(group="film")
     films = [{row.fields["group"] for row in split} for split in (rows.pool, rows.validation, rows.test)]
     assert all(films)
-    assert not films[0] & films[1]
-    assert not films[0] & films[2]
-    assert not films[1] & films[2]
+    assert sum(map(len, films)) == len(set().union(*films)) == 30
 
 
 def test_the_test_rows_stay_when_rows_are_sampled_or_come_to_the_file(loaded: Callable[..., Labelled]):
@@ -68,62 +73,58 @@ def test_the_test_rows_stay_when_rows_are_sampled_or_come_to_the_file(loaded: Ca
     assert set(texts(loaded(split_seed=1).test)) != test
 
 
-def test_splits_that_are_given_stay_as_they_are(split_files):
-    parts = {"train": reviews(60), "validation": reviews(30, 1), "test": reviews(20, 2)}
-    # The samples count from 0 in each file: make their texts differ.
-    parts = {split: [(f"{split} {text}", *rest) for text, *rest in rows] for split, rows in parts.items()}
-    rows = read(TextClassification(path=split_files(**parts), text="review", label="stars", test_ratio=0.9))
-    for split, found in (("train", rows.pool), ("validation", rows.validation), ("test", rows.test)):
-        assert sorted(texts(found)) == sorted(text for text, *_ in parts[split])
-
-
 @pytest.mark.parametrize(("given", "made"), [("test", "validation"), ("validation", "test")])
-def test_a_split_that_is_not_given_is_made_from_train(split_files, given: str, made: str, capsys):
-    own = [(f"own {text}", *rest) for text, *rest in reviews(30)]
-    paths = split_files(train=reviews(100), **{given: own})
-    rows = read(TextClassification(path=paths, text="review", label="stars", test_ratio=0.2, validation_ratio=0.2))
-    assert texts(getattr(rows, given)) == [text for text, *_ in own]
-    assert len(getattr(rows, made)) == 20
-    assert sorted(texts([*getattr(rows, made), *rows.pool])) == sorted(text for text, *_ in reviews(100))
-    assert f"{made} is split off train" in capsys.readouterr().out
+def test_a_split_that_is_given_stays_and_the_other_is_made_from_train(split_files, given: str, made: str, capsys):
+    given_rows = [(f"given {text}", *rest) for text, *rest in reviews(30)]
+    paths = split_files(train=reviews(100), **{given: given_rows})
+    rows = load(TextClassification(path=paths, text="review", label="stars", test_ratio=0.2, validation_ratio=0.2))
+    assert texts(rows.split(given)) == texts_of(given_rows)
+    assert len(rows.split(made)) == 20
+    assert sorted(texts([*rows.split(made), *rows.pool])) == sorted(texts_of(reviews(100)))
+    assert f"test rows of train.csv, {given}.csv; {made} split off train\n" in capsys.readouterr().out
+
+
+def texts_of(rows) -> list[str]:
+    return [text for text, *_ in rows]
 
 
 def test_a_row_in_two_of_the_given_splits_stays_in_test_alone(split_files, capsys: pytest.CaptureFixture[str]):
     paths = split_files(train=reviews(60), validation=reviews(120)[50:80], test=reviews(120)[70:90])
-    rows = read(TextClassification(path=paths, text="review", label="stars"))
-    assert texts(rows.test) == [text for text, *_ in reviews(120)[70:90]]
-    assert texts(rows.validation) == [text for text, *_ in reviews(120)[50:70]]
-    assert sorted(texts(rows.pool)) == sorted(text for text, *_ in reviews(50))
+    rows = load(TextClassification(path=paths, text="review", label="stars"))
+    assert texts(rows.test) == texts_of(reviews(120)[70:90])
+    assert texts(rows.validation) == texts_of(reviews(120)[50:70])
+    assert sorted(texts(rows.pool)) == sorted(texts_of(reviews(50)))
     assert "20 rows are left out because their text is also in test or validation" in capsys.readouterr().out
 
 
 def test_the_same_rows_have_one_digest_in_one_file_or_under_other_names(split_files, tmp_path: Path):
-    parts = {"train": reviews(60), "test": [(f"own {text}", *rest) for text, *rest in reviews(30)]}
+    parts = {"train": reviews(60), "test": [(f"other {text}", *rest) for text, *rest in reviews(30)]}
     task = TextClassification(path=split_files(**parts), text="review", label="stars")
     for split, rows in parts.items():
         jsonl(tmp_path / f"{split}.jsonl", [{"Body": text, "Class": label} for text, label, _ in rows])
     other = TextClassification(path={split: str(tmp_path / f"{split}.jsonl") for split in parts})
     # The line numbers differ, and break ties of the sample's order alone.
-    assert read(task).digest == read(other).digest
+    assert load(task).digest == load(other).digest
     assert task.determinants() == other.determinants()
 
 
 def test_a_row_edited_at_equal_size_and_time_is_noticed(write_csv):
     path = write_csv(reviews(60))
     task, times = TextClassification(path=str(path), text="review", label="stars"), path.stat()
-    before = read(task).digest
+    before = load(task).digest
     path.write_bytes(path.read_bytes().replace(b"film number", b"plot number"))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert path.stat().st_size == times.st_size
-    assert read(task).digest != before
+    load.cache_clear()  # as a new command does
+    assert load(task).digest != before
 
 
 def test_what_is_asked_and_what_is_answered_enter_the_digest(tmp_path: Path):
     def digest(pair: str, label: object) -> str:
+        load.cache_clear()
         rows = [{"a": f"text {n}", "b": f"{pair} {n}", "label": label if n == 0 else n % 3} for n in range(90)]
         path = jsonl(tmp_path / "a.jsonl", rows)
-        task = TextClassification(path=str(path), text="a", text_pair="b")
-        return read(task).digest
+        return load(TextClassification(path=str(path), text="a", text_pair="b")).digest
 
     assert digest("pair", 0) == digest("pair", "0")
     assert len({digest("pair", 0), digest("pair", 1), digest("other", 0)}) == 3
@@ -138,7 +139,7 @@ def test_class_weights_enter_the_fingerprint_and_names_of_columns_do_not():
 
 def test_a_larger_sample_holds_the_smaller_one_and_every_class(loaded: Callable[..., Labelled]):
     small, large = (loaded(train_samples=count, sample_seed=2) for count in (2, 30))
-    assert {row.fields["label"] for row in small.train} == {"good", "bad"}
+    assert labels(small.train) == {"good": 1, "bad": 1}
     assert set(texts(small.train)) < set(texts(large.train))
     assert set(texts(large.train)) <= set(texts(large.pool)) == set(texts(small.pool))
     assert set(texts(loaded(train_samples=30, sample_seed=3).train)) != set(texts(large.train))
@@ -146,14 +147,14 @@ def test_a_larger_sample_holds_the_smaller_one_and_every_class(loaded: Callable[
 
 def test_shots_are_so_many_rows_of_each_class_and_fewer_are_among_more(loaded: Callable[..., Labelled]):
     few, more = (loaded(shots=count, sample_seed=2) for count in (3, 8))
-    assert Counter(row.fields["label"] for row in few.train) == {"good": 3, "bad": 3}
-    assert Counter(row.fields["label"] for row in more.train) == {"good": 8, "bad": 8}
+    assert labels(few.train) == {"good": 3, "bad": 3}
+    assert labels(more.train) == {"good": 8, "bad": 8}
     assert set(texts(few.train)) < set(texts(more.train))
 
 
 def test_a_class_with_fewer_rows_than_shots_is_named(loaded: Callable[..., Labelled], capsys):
     rows = loaded([*reviews(60), *((f"rare {n}", "rare", "f") for n in range(4))], shots=10)
-    assert Counter(row.fields["label"] for row in rows.train) == {"good": 10, "bad": 10, "rare": 3}
+    assert labels(rows.train) == {"good": 10, "bad": 10, "rare": 3}
     assert "classes with fewer than 10 training rows: rare (3)" in capsys.readouterr().out
 
 
@@ -162,42 +163,34 @@ def test_shots_and_a_total_do_not_go_together():
         TextClassification(path="a.csv", train_samples=100, shots=5)
 
 
-def test_training_rows_whose_text_is_tested_are_left_out(
-    loaded: Callable[..., Labelled], capsys: pytest.CaptureFixture[str]
-):
+def test_training_rows_whose_text_is_tested_are_left_out(loaded: Callable[..., Labelled], capsys):
     # Every text stands twice, under two films, and blanks and composition differ.
     twice = [*reviews(80), *((text.replace(" ", "  "), label, "other " + film) for text, label, film in reviews(80))]
     rows = loaded(twice, group="film")
-    train, held = {normalised(text) for text in texts(rows.pool)}, texts(rows.validation + rows.test)
-    assert not train & {normalised(text) for text in held}
+    train, held = ({normalised(text) for text in texts(split)} for split in (rows.pool, rows.validation + rows.test))
+    assert not train & held
     assert "rows are left out because their text is also in test or validation" in capsys.readouterr().out
 
 
 def test_hangul_in_parts_equals_hangul_in_syllables_as_text_and_as_label(loaded: Callable[..., Labelled]):
-    rows = [(f"재미있는 영화 {n}", ("긍정", "부정")[n % 2], "f") for n in range(60)]
-    parts = [tuple(unicodedata.normalize("NFD", cell) for cell in row) for row in rows]
-    found = loaded([*rows, *parts])
-    assert found.classes == ["긍정", "부정"]
-    sides = [{normalised(text) for text in texts(split)} for split in (found.pool, found.validation, found.test)]
+    syllables = [(f"재미있는 영화 {n}", ("긍정", "부정")[n % 2], "f") for n in range(60)]
+    rows = loaded([*syllables, *(tuple(unicodedata.normalize("NFD", cell) for cell in row) for row in syllables)])
+    assert rows.classes == ["긍정", "부정"]
+    sides = [{normalised(text) for text in texts(split)} for split in (rows.pool, rows.validation, rows.test)]
     assert sum(map(len, sides)) == len(set().union(*sides)) == 60
 
 
-def test_rows_of_other_classes_are_left_out_and_counted(
-    loaded: Callable[..., Labelled], capsys: pytest.CaptureFixture[str]
-):
+def test_rows_of_other_classes_are_left_out_and_counted(loaded: Callable[..., Labelled], capsys):
     rows = loaded([*reviews(60), *((f"plot {n}", "plot", "f") for n in range(7))], labels=("good", "bad"))
     assert rows.classes == ["bad", "good"]
-    assert "7 rows of other classes than bad, good are left out" in capsys.readouterr().out
     assert rows.findings == ("task: 7 rows of other classes than bad, good are left out",)
+    assert rows.findings[0] in capsys.readouterr().out
 
 
 def test_repeated_texts_are_counted_and_those_with_several_right_answers_told():
-    task = TextClassification(path="a.csv")
-    labels = [("a film", "good"), ("a  film", "bad"), ("a plot", "good"), ("a plot", "good"), ("a story", "bad")]
-    rows = [
-        Row("a.csv", number, {"text": text, "label": label}) for number, (text, label) in enumerate(labels, start=1)
-    ]
-    assert repeated(task, rows) == (2, [rows[:2]])
+    pairs = [("a film", "good"), ("a  film", "bad"), ("a plot", "good"), ("a plot", "good"), ("a story", "bad")]
+    rows = [Row("a.csv", number, {"text": text, "label": label}) for number, (text, label) in enumerate(pairs, start=1)]
+    assert repeated(TextClassification(path="a.csv"), rows) == (2, [rows[:2]])
 
 
 def test_fewer_test_rows_are_scored_but_all_are_kept_from_training(loaded: Callable[..., Labelled]):
@@ -213,38 +206,29 @@ def test_numbers_as_labels_sort_as_numbers(loaded: Callable[..., Labelled]):
 @pytest.mark.parametrize("header", [("Review", "Stars", "film"), ("내용", "라벨", "film"), ("TEXT", "label", "film")])
 def test_columns_whose_names_leave_no_doubt_are_found_and_said(write_csv, capsys, header: tuple[str, ...]):
     path = write_csv(reviews(60), header)
-    assert read(TextClassification(path=str(path))).classes == ["bad", "good"]
-    told = f"task.path={path}: using column '{header[0]}' as the text and column '{header[1]}' as the label\n"
-    assert told in capsys.readouterr().out
+    assert load(TextClassification(path=str(path))).classes == ["bad", "good"]
+    line = f"task.path={path}: using column '{header[0]}' as the text and column '{header[1]}' as the label\n"
+    assert line in capsys.readouterr().out
 
 
 def test_columns_that_are_named_are_not_looked_for(write_csv, capsys: pytest.CaptureFixture[str]):
     path = write_csv(reviews(60), ("text", "label", "content"))
     task = TextClassification(path=str(path), text="content", label="label", test_ratio=0.3)
-    assert normalised(texts(read(task).pool)[0]).startswith("film")
+    assert texts(load(task).pool)[0].startswith("film")
     assert "using column" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (
-            ("text", "content", "label"),
-            r"more than one column could be the text \(text, content\); name it with task.text=<column>",
-        ),
-        (
-            ("text", "stars", "Label"),
-            r"more than one column could be the label \(stars, Label\); name it with task.label=<column>",
-        ),
-        (
-            ("a", "label", "c"),
-            r"no column could be identified as the text; name it with task.text=<column> \(columns: a, label, c\)",
-        ),
+        ("text content label", r"more than one column could be the text \(text, content\); name it with task.text="),
+        ("text stars Label", r"more than one column could be the label \(stars, Label\); name it with task.label="),
+        ("a label c", r"no column could be identified as the text; name it with task.text=<column> \(columns: a, la"),
     ],
 )
-def test_columns_that_leave_doubt_are_asked_for(write_csv, header: tuple[str, ...], message: str):
+def test_columns_that_leave_doubt_are_asked_for(write_csv, header: str, message: str):
     with pytest.raises(UserError, match=message):
-        read(TextClassification(path=str(write_csv(reviews(60), header))))
+        load(TextClassification(path=str(write_csv(reviews(60), header.split()))))
 
 
 @pytest.mark.parametrize(
@@ -255,19 +239,10 @@ def test_columns_that_leave_doubt_are_asked_for(write_csv, header: tuple[str, ..
             {},
             r"reviews\.csv has 2 problems:\n  - reviews\.csv:2: the text is empty\n  - reviews\.csv:3: the label is",
         ),
-        (
-            [("", "", "f")] * 12 + reviews(50),
-            {},
-            r"has 12 problems:(\n  - reviews\.csv:\d+: .*){10}\n  - \.\.\. and 2 more$",
-        ),
         ([("x", "good", ""), *reviews(50)], {"group": "film"}, r"reviews\.csv:2: 'film' is empty, which task\.group"),
         ([(text, "good", film) for text, _, film in reviews(50)], {}, "every row has the label 'good'"),
         ([(text, text, film) for text, _, film in reviews(50)], {}, "50 different labels in 50 rows; is task.label"),
-        (
-            reviews(50),
-            {"labels": ("bad", "goood")},
-            "no row has the label 'goood' of task.labels; did you mean 'good'?",
-        ),
+        (reviews(50), {"labels": ("bad", "goood")}, "no row has the label 'goood' of task.labels; did you mean 'good'"),
         (reviews(4), {}, "4 rows are too few"),
         ([], {}, "reviews.csv: holds no rows"),
         (reviews(50), {"train_samples": 1}, "there are 2 classes, and it takes 2 rows for each to have one"),
@@ -279,29 +254,14 @@ def test_bad_rows_are_answered_before_anything_is_trained(loaded, rows, options,
         loaded(rows, **options)
 
 
-def test_an_empty_split_is_told_with_its_file(split_files):
-    paths = split_files(train=reviews(60), test=[])
-    with pytest.raises(UserError, match=r"task\.path\.test=\S+test\.csv: holds no rows"):
-        read(TextClassification(path=paths, text="review", label="stars"))
-
-
-def test_a_label_that_training_lacks_is_refused(loaded: Callable[..., Labelled]):
-    # Each rare film is one group, so that each rare label is in one split.
-    rare = [(f"rare {n}", f"rare {n}", f"rare film {n}") for n in range(20)]
-    with pytest.raises(UserError, match=r"the label 'rare \d+' is in no training row"):
-        loaded([*reviews(100), *rare], group="film")
-
-
-@pytest.mark.parametrize("split", ["validation", "test"])
-def test_labels_that_training_lacks_are_all_told_with_file_and_row(split_files, split: str):
+def test_labels_that_training_lacks_are_all_told_with_file_and_row(split_files):
     unknown = [("x", "great", "f"), ("y", "great", "f"), ("z", "awful", "f")]
-    paths = split_files(train=reviews(60), **{split: [("w", "good", "f"), *unknown]})
+    paths = split_files(train=reviews(60), test=[("w", "good", "f"), *unknown])
     with pytest.raises(UserError) as caught:
-        read(TextClassification(path=paths, text="review", label="stars"))
-    assert f"{split}.csv:3: the label 'great' is in no training row (rows of it in validation and test: 2)" in str(
-        caught.value
-    )
-    assert f"{split}.csv:5: the label 'awful' is in no training row" in str(caught.value)
+        load(TextClassification(path=paths, text="review", label="stars"))
+    assert "test.csv:3: the label 'great' is in no training row; add training rows with it" in str(caught.value)
+    assert "test.csv:5: the label 'awful' is in no training row" in str(caught.value)
+    assert "test.csv:4" not in str(caught.value)
 
 
 TOPICS = ("war", "love", "crime", "space")
@@ -315,52 +275,47 @@ def films(count: int) -> list[dict[str, object]]:
     ]
 
 
-def test_each_split_has_its_share_of_a_rare_one_of_several_labels(tmp_path: Path):
-    rows = read(MultiLabelClassification(path=str(jsonl(tmp_path / "a.jsonl", films(220)))))
+def test_each_split_and_shots_have_their_share_of_a_rare_one_of_several_labels(tmp_path: Path):
+    task = MultiLabelClassification(path=str(jsonl(tmp_path / "a.jsonl", films(220))), shots=5)
+    rows = load(task)
     assert rows.classes == sorted(TOPICS)
     counts = [sum("space" in row.fields["label"] for row in split) for split in (rows.pool, rows.validation, rows.test)]
     assert counts == [14, 2, 4]
-
-
-def test_shots_of_several_labels_give_each_so_many_rows_at_least(tmp_path: Path):
-    task = MultiLabelClassification(path=str(jsonl(tmp_path / "a.jsonl", films(220))), shots=5)
-    counts = Counter(label for row in read(task).train for label in task.target(row))
-    assert set(counts) == set(TOPICS)
-    assert counts["space"] == 5 <= min(counts.values())
+    drawn = Counter(label for row in rows.train for label in task.target(row))
+    assert set(drawn) == set(TOPICS)
+    assert drawn["space"] == 5 <= min(drawn.values())
 
 
 def test_numbers_are_split_and_sampled_without_classes(tmp_path: Path):
     path = jsonl(tmp_path / "a.jsonl", [{"text": f"text {n}", "score": n / 7} for n in range(100)])
-    rows = read(TextRegression(path=str(path), train_samples=10))
+    rows = load(TextRegression(path=str(path), train_samples=10))
     assert [len(split) for split in (rows.pool, rows.train, rows.validation, rows.test)] == [70, 10, 10, 20]
     assert rows.classes == []
     with pytest.raises(UserError, match=r"task\.shots=3: there are no classes here; use task\.train_samples"):
-        read(TextRegression(path=str(path), shots=3))
+        load(TextRegression(path=str(path), shots=3))
 
 
-def test_the_watched_rows_are_a_fifth_of_the_sample_and_of_each_class(write_csv):
-    task = TextClassification(path=str(write_csv(reviews(120))), train_samples=40)
-    trained, chosen = read(task).watched
-    assert sorted(texts(trained + chosen)) == sorted(texts(read(task).train))
-    assert len(chosen) == 8
-    each, sampled = [Counter(map(task.target, rows)) for rows in (chosen, read(task).train)]
-    assert each == {label: round(count / 5) for label, count in sampled.items()}
+def test_the_watched_rows_are_a_fifth_of_the_sample_and_of_each_class(loaded: Callable[..., Labelled]):
+    rows = loaded(train_samples=40)
+    trained, watched = rows.watched
+    assert sorted(texts(trained + watched)) == sorted(texts(rows.train))
+    assert len(watched) == 8
+    assert labels(watched) == {label: round(count / 5) for label, count in labels(rows.train).items()}
 
 
-def test_no_group_and_no_equal_text_is_both_trained_on_and_watched(write_csv):
-    path = str(write_csv([(f"{text} {copy}", *rest) for text, *rest in reviews(120) for copy in ("", " ")]))
+def test_no_group_and_no_equal_text_is_both_trained_on_and_watched(loaded: Callable[..., Labelled]):
+    twice = [(f"{text} {copy}", *rest) for text, *rest in reviews(120) for copy in ("", " ")]
     for options in ({"shots": 40}, {"shots": 40, "group": "film"}):
-        task = TextClassification(path=path, label="stars", **options)
-        trained, chosen = read(task).watched
-        assert 16 <= len(chosen) <= 24
+        trained, watched = loaded(twice, **options).watched
+        assert 16 <= len(watched) <= 24
         for key in ("text", *(["group"] if "group" in options else [])):
-            sides = [{normalised(row.fields[key]) for row in rows} for rows in (trained, chosen)]
+            sides = [{normalised(row.fields[key]) for row in rows} for rows in (trained, watched)]
             assert not sides[0] & sides[1]
 
 
-def test_where_all_labels_are_used_the_validation_rows_are_watched(write_csv):
-    task = TextClassification(path=str(write_csv(reviews(120))))
-    assert read(task).watched == (read(task).train, read(task).validation)
+def test_where_all_labels_are_used_the_validation_rows_are_watched(loaded: Callable[..., Labelled]):
+    rows = loaded()
+    assert rows.watched == (rows.train, rows.validation)
 
 
 @pytest.mark.parametrize(
@@ -374,29 +329,20 @@ def test_where_all_labels_are_used_the_validation_rows_are_watched(write_csv):
         ),
     ],
 )
-def test_a_sample_that_is_too_small_to_be_watched_is_refused(write_csv, rows, options, message: str):
+def test_a_sample_that_is_too_small_to_be_watched_is_refused(loaded, rows, options, message: str):
     with pytest.raises(UserError, match=rf"finetune\.patience: .*{message}"):
-        _ = read(TextClassification(path=str(write_csv(rows)), label="stars", **options)).watched
+        _ = loaded(rows, **options).watched
 
 
 def test_other_watched_rows_are_another_artefact(split_files, compose_tiny):
     """The split seed moves no split that has its file, but it moves the watched rows."""
-    parts = split_files(
-        **{
-            split: [(f"{split} {text}", *rest) for text, *rest in reviews(40)]
-            for split in ("train", "validation", "test")
-        }
-    )
-    path = f"task.path={{{', '.join(f'{split}: {file}' for split, file in parts.items())}}}"
-    made = {
-        (patience, seed): artefact(
-            "finetune",
-            compose_tiny(path, f"task.split_seed={seed}", f"finetune.patience={patience}").model_copy(
-                update={"adapt": None}
-            ),
-        ).fingerprint
-        for patience in ("null", 2)
-        for seed in (0, 1)
-    }
-    assert made["null", 0] == made["null", 1]
-    assert len(set(made.values())) == 3
+    splits = ("train", "validation", "test")
+    files = split_files(**{split: [(f"{split} {text}", *rest) for text, *rest in reviews(40)] for split in splits})
+    path = f"task.path={{{', '.join(f'{split}: {file}' for split, file in files.items())}}}"
+
+    def fingerprint(patience: str, seed: int) -> str:
+        config = compose_tiny(path, f"task.split_seed={seed}", f"finetune.patience={patience}")
+        return artefact("finetune", config.model_copy(update={"adapt": None})).fingerprint
+
+    assert fingerprint("null", 0) == fingerprint("null", 1)
+    assert len({fingerprint("null", 0), fingerprint("2", 0), fingerprint("2", 1)}) == 3

@@ -5,16 +5,14 @@ import random
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from samples import FAMILIES, jsonl, tokenizer_of
 from transformers import PreTrainedTokenizerFast
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS
-from ulmfit_style.cli.compose import compose
-from ulmfit_style.errors import ConfigError
 from ulmfit_style.tasks.base import Row
-from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
 
@@ -75,42 +73,15 @@ def test_a_text_that_fits_is_read_once_and_whole(family: PreTrainedTokenizerFast
     assert part == whole
 
 
-SAID = [{"bad": 0.9, "good": 0.1}, {"bad": 0.4, "good": 0.6}, {"bad": 0.45, "good": 0.55}]
-
-
-@pytest.mark.parametrize(
-    ("how", "answer"),
-    [
-        ("mean", {"label": "bad", "score": 0.583333}),
-        ("max", {"label": "bad", "score": 0.9}),
-        ("vote", {"label": "good", "score": 0.666667}),
-    ],
-)
-def test_windows_answer_together(how: str, answer: dict):
-    assert task(window_scores=how).merge(row(""), [], SAID) == answer
-
-
-def test_a_tie_of_votes_goes_to_the_higher_mean():
-    assert task(window_scores="vote").merge(row(""), [], SAID[:2]) == {"label": "bad", "score": 0.5}
-
-
-def test_each_label_of_several_is_voted_on_by_itself():
-    labels = MultiLabelClassification(path="rows.csv", window_scores="vote")
-    said = [{"a": 0.9, "b": 0.1, "c": 0.6}, {"a": 0.4, "b": 0.6, "c": 0.7}, {"a": 0.5, "b": 0.1, "c": 0.8}]
-    assert labels.merge(row(""), [], said) == {
-        "labels": ["c", "a"],
-        "scores": {"c": 1.0, "a": 0.666667, "b": 0.333333},
-    }
-
-
-def test_numbers_of_windows_are_averaged():
+def test_windows_answer_by_their_mean():
+    outputs = [{"bad": 0.9, "good": 0.1}, {"bad": 0.4, "good": 0.6}, {"bad": 0.45, "good": 0.55}]
+    assert task().merge(row(""), [], outputs) == {"label": "bad", "score": 0.583333}
     assert TextRegression(path="rows.csv").merge(row(""), [], [1.0, 2.0, 6.0]) == {"value": 3.0}
 
 
-def test_pairs_are_refused_whose_length_is_of_two_texts():
-    with pytest.raises(ConfigError) as caught:
-        compose(["task=text_classification", "task.path=a.csv", "task.text_pair=b", "task.long_documents=windows"])
-    assert "task.long_documents=windows: is for one text, and task.text_pair names a second" in str(caught.value)
+def test_pairs_of_texts_are_read_from_their_beginning():
+    with pytest.raises(ValidationError, match=r"is for one text, and .* names a second; take head"):
+        task(text_pair="b", long_documents="windows")
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +106,7 @@ def test_what_stands_at_the_end_is_learnt_by_windows_and_both_ends_and_not_by_th
         f"runs={tmp_path / 'runs'}",
     ]
     for how in ("head", "head_tail", "windows"):
-        own = ["task.window_scores=max"] if how == "windows" else []
-        assert main(["finetune", *common, f"task.long_documents={how}", *own, f"name={how}"]) == 0
+        assert main(["finetune", *common, f"task.long_documents={how}", f"name={how}"]) == 0
         metrics = json.loads((tmp_path / "runs" / how / "finetune" / METRICS).read_text())
         scores[how] = metrics["test"]["scores"]["accuracy"]
     assert scores["head"] < 0.75

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from samples import Killed, encoder_decoder, reviews, tiny_sizes, tiny_tokenizer
-from test_generation import articles
+from samples import Killed, articles, encoder_decoder, reviews, tiny_sizes, tiny_tokenizer
 from tiny_run import finetune_options, killed_before, without_dropout
 from transformers import (
     AlbertConfig,

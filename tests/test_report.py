@@ -17,13 +17,13 @@ from ulmfit_style.metrics import calibration, intervals
 
 KINDS = {
     "text classification": ["Confusion", "Expected calibration error", "Most confident errors"],
-    "several labels": ["micro_f1 by right labels of a row", "Expected calibration error"],
+    "several labels": ["Expected calibration error"],
     "numbers": ["Answered beside right numbers", "Worst answers"],
-    "entities": ["What became of the entities", "Expected calibration error"],
-    "questions": ["Whether there is an answer", "f1 by words of the right answer (0: there is none)"],
-    "summaries": ["Words of what was written"],
-    "translations": ["Words of what was written"],
-    "completions": ["Words of what was written"],
+    "entities": ["Expected calibration error"],
+    "questions": [],
+    "summaries": [],
+    "translations": [],
+    "completions": [],
 }
 """What the page of each kind of task has that not all have."""
 

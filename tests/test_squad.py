@@ -1,6 +1,5 @@
 """Files in the form of SQuAD; the scores of answers against those worked by hand and another reading of the rules."""
 
-import json
 import random
 import re
 import string
@@ -12,54 +11,42 @@ import pytest
 from samples import questions
 from samples import squad as write
 
-from ulmfit_style.data import reading
+from ulmfit_style.data import labelled, reading
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics import squad
+from ulmfit_style.tasks.question_answering import QuestionAnswering
 
 
 def test_every_question_is_a_row_with_its_number_its_context_and_its_title(tmp_path: Path):
     rows = questions(10)
-    read = list(reading.rows("task.path", str(write(tmp_path / "a.json", rows)), ["question", "answers"], others=True))
-    assert [row.number for row in read] == list(range(1, 21))
-    assert [row.place for row in read][-1] == "a.json:20"
-    for row, given in zip(read, rows, strict=True):
-        assert {name: row.fields[name] for name in ("id", "title", "context", "question")} == {
-            name: given[name] for name in ("id", "title", "context", "question")
-        }
-        assert [answer["text"] for answer in row.fields["answers"]] == given["answers"]["text"]
-        assert row.fields["is_impossible"] == (not given["answers"]["text"])
+    path = write(tmp_path / "a.json", rows)
+    read = list(reading.read("task.path", str(path), lambda present: {"question": "question"}))
+    assert [row.place for row, _ in read] == [f"a.json:{number}" for number in range(1, 21)]
+    for (_, record), row in zip(read, rows, strict=True):
+        names = ("id", "title", "context", "question")
+        assert [record[name] for name in names] == [row[name] for name in names]
+        assert [answer["text"] for answer in record["answers"]] == row["answers"]["text"]
+        assert record["is_impossible"] == (not row["answers"]["text"])
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (
-            {"data": [{"paragraphs": [{"context": "a", "qas": [{}]}]}]},
-            r"data\[0\]\.paragraphs\[0\]\.qas\[0\]\.question: F",
+            '{"data": [{"paragraphs": [{"context": "a", "qas": [{"question": "b", "answers": []}, {}]}]}]}',
+            "a.json:2: .*lacks 'question'",
         ),
-        ({"data": [{"paragraphs": [{"qas": []}]}]}, r"SQuAD \(data\[0\]\.paragraphs\[0\]\.context: Field required\)"),
-        ([{"question": "a"}], "is not in the format of SQuAD .*; rows of one object a line go into a .jsonl file"),
-        ({"data": []}, "holds no rows"),
+        ('{"data": [{"paragraphs": [{"qas": []}]}]}', r"is not in the format of SQuAD \(lacks 'context'\)"),
+        ('[{"question": "a"}]', "is not in the format of SQuAD .*; one JSON object a line goes into a .jsonl file"),
+        ('{"question": "a"}\n{"question": "b"}\n', "Extra data: line 2 .*; one JSON object a line goes into a .jsonl"),
+        ('{"data": []}', "holds no rows"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, content: object, message: str):
-    (tmp_path / "a.json").write_text(json.dumps(content))
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, content: str, message: str):
+    (tmp_path / "a.json").write_text(content)
+    task = QuestionAnswering(path=str(tmp_path / "a.json"))
     with pytest.raises(UserError, match=message):
-        reading.header("task.path", str(tmp_path / "a.json"))
-
-
-def test_json_lines_by_the_wrong_name_are_told_their_name(tmp_path: Path):
-    (tmp_path / "a.json").write_text('{"question": "a"}\n{"question": "b"}\n')
-    with pytest.raises(UserError, match=r"Invalid JSON: trailing characters at line 2.*go into a \.jsonl file"):
-        reading.header("task.path", str(tmp_path / "a.json"))
-
-
-def test_files_of_questions_are_no_documents_of_a_folder(tmp_path: Path):
-    write(tmp_path / "a.json", questions(3))
-    (tmp_path / "a.txt").write_text("a")
-    read, others = reading.files("corpus.path", str(tmp_path))
-    assert [Path(path).name for path in read] == ["a.txt"]
-    assert others == {".json": 1}
+        labelled.load(task)
 
 
 def test_the_scores_are_those_worked_by_hand():

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import types
 from collections import Counter
 from collections.abc import Callable
@@ -56,8 +57,8 @@ def ensemble(monkeypatch: pytest.MonkeyPatch) -> Stage:
         makes="ensemble",
         version=1,
         starts_from=lambda resolved: "finetune",
-        module_name=__name__,
     )
+    monkeypatch.setitem(sys.modules, "ulmfit_style.stages.ensemble", sys.modules[__name__])
     monkeypatch.setitem(stages.STAGES, row.name, row)
     return row
 

@@ -12,7 +12,6 @@ import trial_stub
 from ulmfit_style import chain
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import read_json
-from ulmfit_style.chain import FEWEST_POINTS
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import estimate, study_plan, study_report
@@ -90,9 +89,7 @@ def test_a_study_trains_arms_on_the_same_rows_beside_the_references(
     assert len(list(runs.glob("references-*"))) == 2
     assert len(list(runs.glob("features-*"))) == 1  # all samples of labels share the test rows
     assert len(list(runs.glob("finetune-*/predictions.parquet"))) == 6
-    (adapted,) = runs.glob("adapt-*")
-    assert len(read_json(adapted / "metrics.json")["log"]) >= FEWEST_POINTS
-    assert not list(runs.rglob("course.*"))
+    assert len(list(runs.glob("adapt-*"))) == 1
 
     # The weights were not kept; who wants them has the model made again, and it is the same.
     alone = [*(option for option in tiny_overrides if not option.startswith("adapt.")), *SAMPLE]

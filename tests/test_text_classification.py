@@ -11,13 +11,9 @@ import numpy as np
 import pytest
 import torch
 from exact import TASKS, features, labelled, untrained
-from samples import artefact, jsonl, reviews
 from torch.nn.functional import binary_cross_entropy, cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, pipeline, set_seed
 
-from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts.directory import METRICS
-from ulmfit_style.data import labelled as data
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import Row, Task
@@ -210,9 +206,9 @@ def test_a_pair_is_read_as_two_segments_and_nothing_else_is_taken_for_one(tokeni
     (feature,) = task.encode(task.row("a film", "the story"), tokenizer, 32, None)
     assert tokenizer.decode(feature["input_ids"]).replace(" ##", "") == "[CLS] a film [SEP] the story [SEP]"
     for texts in (("a film",), ("a", "film", "plot")):
-        with pytest.raises(UserError, match=f"this model answers a pair of texts; {len(texts)} texts were given"):
+        with pytest.raises(UserError, match=f"reads a text and a text_pair, and was given {len(texts)} texts; predict"):
             task.row(*texts)
-    with pytest.raises(UserError, match="answers one text; 2 texts were given"):
+    with pytest.raises(UserError, match="this model reads a text, and was given 2 texts; give one"):
         TASKS["classification"].row("a film", "the plot")
 
 
@@ -280,65 +276,3 @@ def test_what_is_wrong_with_a_row_is_said(kind: str, fields: dict[str, Any], pro
 def test_labels_that_cannot_be_learnt_from_are_doubted(task: Task, labels: list[Any], doubt: str):
     rows = [Row("a", number, {"text": "x", "label": label}) for number, label in enumerate(labels)]
     assert (task.dataset_problem(rows) or "").startswith(doubt)
-
-
-@pytest.fixture
-def finetune(checkpoint: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Fine-tune the tiny checkpoint by the command line, and return the metrics."""
-
-    def run(*overrides: str) -> dict[str, Any]:
-        tiny = [f"model.checkpoint={checkpoint}", "model.sha256=null", f"runs={tmp_path / 'runs'}", "adapt=none"]
-        assert main(["finetune", "finetune.epochs=40", "finetune.learning_rate=3e-3", *tiny, *overrides]) == 0
-        return json.loads((tmp_path / "runs/default/finetune" / METRICS).read_text())
-
-    return run
-
-
-def test_several_labels_of_a_file_are_learnt(finetune, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    rows = [{"text": text, "tags": [label, *(["plot"] if "plot" in text else [])]} for text, label, _ in reviews(160)]
-    metrics = finetune("task=multi_label_classification", f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}")
-    assert metrics["train"]["classes"] == ["bad", "good", "plot"]
-    assert metrics["test"]["scores"]["micro_f1"] > 0.9  # each label is a word of the text
-    assert "TF-IDF + logistic regression" in capsys.readouterr().out
-    saved = json.loads((tmp_path / "runs/default/finetune/config.json").read_text())
-    assert saved["problem_type"] == "multi_label_classification"
-
-
-def test_numbers_of_a_file_far_from_zero_are_learnt(finetune, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    rows = [{"text": text, "score": 70 + 20 * (label == "good")} for text, label, _ in reviews(160)]
-    metrics = finetune("task=text_regression", f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}")
-    assert metrics["test"]["scores"]["pearson"] > 0.9
-    assert metrics["test"]["scores"]["mse"] < 30  # of a variance of 100
-    assert "TF-IDF + ridge regression" in capsys.readouterr().out
-
-
-def test_pairs_of_a_file_are_learnt_with_balanced_classes(finetune, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    rows = [
-        {"a": text, "b": "the film", "label": label}
-        for text, label, _ in reviews(160)
-        if label == "good" or "film" in text
-    ]
-    overrides = [
-        f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}",
-        "task.text=a",
-        "task.text_pair=b",
-        "task.class_weights=balanced",
-    ]
-    metrics = finetune("task=text_classification", *overrides, "finetune.max_length=8")
-    assert metrics["test"]["scores"]["macro_f1"] > 0.5
-    count = metrics["train"]["rows"]
-    out = capsys.readouterr().out
-    assert (
-        f"{count} labelled rows, of which {count} (100%) are longer than 8 tokens, and are cut (finetune.max_length)"
-        in out
-    )
-
-
-def test_the_fingerprint_knows_the_weights_and_the_kind(compose_tiny, reviews_csv: Path):
-
-    data.load.cache_clear()
-    plain = artefact("finetune", compose_tiny()).fingerprint
-    weighted = artefact("finetune", compose_tiny("task.class_weights=balanced")).fingerprint
-    given = artefact("finetune", compose_tiny(f"task.path={{train: {reviews_csv}}}")).fingerprint
-    assert plain != weighted
-    assert plain == given

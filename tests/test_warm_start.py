@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import Killed, artefact, reviews
-from test_generation import articles
+from samples import Killed, artefact, articles, reviews
 from tiny_run import killed_before
 from transformers import (
     AutoModelForSeq2SeqLM,

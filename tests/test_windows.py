@@ -5,8 +5,10 @@ from samples import FAMILIES, tokenizer_of
 from transformers import PreTrainedTokenizerFast
 
 from ulmfit_style.errors import UserError
+from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.windows import windows
 
+ROW = Row("a.jsonl", 7, {})
 TEXT = "the film number 12 is very wonderful, and the plot (a story!) is 😀 서울 moving. "
 
 
@@ -30,7 +32,7 @@ def test_every_token_belongs_to_one_window_whatever_their_length_and_overlap(
     for _ in range(60):
         text = (TEXT * 3)[chance.randrange(30) : chance.randrange(31, 240)]
         length, overlap = chance.randrange(4, 40), chance.choice([0.0, 0.1, 0.25, 0.5, 0.9])
-        features = windows(tokenizer, text, max_length=length, overlap=overlap)
+        features = windows(tokenizer, ROW, text, max_length=length, overlap=overlap)
         plain = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert owned(features, "input_ids") == plain
         assert all(len(feature["input_ids"]) <= length for feature in features)
@@ -40,7 +42,7 @@ def test_every_token_belongs_to_one_window_whatever_their_length_and_overlap(
 
 
 def test_a_token_belongs_to_the_window_where_it_has_most_on_both_sides(tokenizer: PreTrainedTokenizerFast):
-    features = windows(tokenizer, TEXT * 4, max_length=32, overlap=0.5)
+    features = windows(tokenizer, ROW, TEXT * 4, max_length=32, overlap=0.5)
     room = 32 - tokenizer.num_special_tokens_to_add()
     shared = room // 2
     for feature in features[1:-1]:
@@ -50,15 +52,15 @@ def test_a_token_belongs_to_the_window_where_it_has_most_on_both_sides(tokenizer
 
 
 def test_offsets_tell_the_text_of_each_token(tokenizer: PreTrainedTokenizerFast):
-    features = windows(tokenizer, TEXT * 3, max_length=20, overlap=0.3)
+    features = windows(tokenizer, ROW, TEXT * 3, max_length=20, overlap=0.3)
     covered = {place for start, end in owned(features, "offsets") for place in range(start, end)}
     blanks = {place for place, letter in enumerate(TEXT * 3) if letter == " "}
     assert covered | blanks == set(range(len(TEXT * 3)))
 
 
 def test_the_second_of_two_texts_is_read_in_windows_after_the_first(tokenizer: PreTrainedTokenizerFast):
-    (alone,) = windows(tokenizer, TEXT * 3, max_length=500, overlap=0.25)
-    features = windows(tokenizer, "the film", TEXT * 3, max_length=30, overlap=0.25)
+    (alone,) = windows(tokenizer, ROW, TEXT * 3, max_length=500, overlap=0.25)
+    features = windows(tokenizer, ROW, "the film", TEXT * 3, max_length=30, overlap=0.25)
     assert len(features) > 2
     assert owned(features, "offsets") == owned([alone], "offsets")
     first = tokenizer("the film", add_special_tokens=False)["input_ids"]
@@ -66,11 +68,11 @@ def test_the_second_of_two_texts_is_read_in_windows_after_the_first(tokenizer: P
 
 
 def test_a_text_without_tokens_has_no_window(tokenizer: PreTrainedTokenizerFast):
-    assert windows(tokenizer, "", max_length=30, overlap=0.25) == []
-    blank = windows(tokenizer, " ", max_length=30, overlap=0.25)
+    assert windows(tokenizer, ROW, "", max_length=30, overlap=0.25) == []
+    blank = windows(tokenizer, ROW, " ", max_length=30, overlap=0.25)
     assert all(start == end or (start, end) == (0, 1) for start, end in owned(blank, "offsets"))
 
 
 def test_texts_that_leave_no_room_are_refused(tokenizer: PreTrainedTokenizerFast):
-    with pytest.raises(UserError, match=r"finetune\.max_length=8: leaves no room for the text; raise it"):
-        windows(tokenizer, TEXT, TEXT, max_length=8, overlap=0.25)
+    with pytest.raises(UserError, match=r"a\.jsonl:7: only 0 of finetune\.max_length=8 tokens are left for the text"):
+        windows(tokenizer, ROW, TEXT, TEXT, max_length=8, overlap=0.25)

@@ -14,12 +14,11 @@ from pathlib import Path
 import yaml
 
 from ulmfit_style import lineage, processes
-from ulmfit_style.artefacts.directory import LOG, METRICS, RECIPE, read_json
+from ulmfit_style.artefacts.directory import LOG, RECIPE
 from ulmfit_style.console import logging_to, muted, say
 from ulmfit_style.errors import Pruned, UserError
 from ulmfit_style.lineage import Reporter, Resolved, Step
 from ulmfit_style.recipe import Config
-from ulmfit_style.results import figures
 from ulmfit_style.stages import STAGES, resolve
 
 TRIAL = ("adapt", "finetune")
@@ -27,12 +26,6 @@ TRIAL = ("adapt", "finetune")
 
 REPORTER = "reporter.pickle"
 """Beside the recipe that processes read: who is told the scores of a trial."""
-
-COURSE = "course"
-"""What the figure beside metrics.json is called, with its two endings."""
-
-FEWEST_POINTS = 10
-"""Logged steps that are worth a figure."""
 
 
 def run(config: Config, stages: Sequence[str]) -> None:
@@ -45,7 +38,7 @@ def run(config: Config, stages: Sequence[str]) -> None:
     resolved = resolve(config)
     steps = plan(resolved, stages)
     make(steps, resolved.config, stages)
-    conclude(resolved, steps, stages)
+    conclude(resolved, stages)
     for name in stages:
         if STAGES[name].version is None:
             STAGES[name].module.run(resolved)
@@ -71,7 +64,7 @@ def plan(resolved: Resolved, stages: Sequence[str]) -> list[Step]:
         before = step.stage.starts_from(step.resolved)
         if step.artefact.finished or before is None or step.resolved.artefact(before).directory in planned:
             continue
-        lineage.require_finished(step.resolved, before, step.stage.name, step.stage.instead)
+        lineage.require_finished(step.resolved, before, step.stage.name)
     return steps
 
 
@@ -102,11 +95,11 @@ def preview(config: Config, stages: Sequence[str], write: Path | None = None) ->
 
 def _write(config: Config, stages: Sequence[str], path: Path) -> None:
     """Write the frozen recipe, and say how several machines run it."""
-    if path.exists():
-        raise UserError(f"write={path}: is there already; remove it, or choose another name")
-    if not path.parent.is_dir():
-        raise UserError(f"write={path}: there is no folder {path.parent}")
-    path.write_text(yaml.safe_dump(config.recipe(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            yaml.safe_dump(config.recipe(), file, sort_keys=False, allow_unicode=True)
+    except OSError as error:
+        raise UserError(f"write={path}: cannot be written there ({error.strerror}); choose another name") from error
     say(f"wrote {path}. Every machine needs it, the same data, and one shared folder for runs={config.runs}. On each:")
     machines = "--multi_gpu --num_machines 2 --num_processes <GPUs of all> --machine_rank <0 or 1>"
     main = "--main_process_ip <address of 0> --main_process_port 29500"
@@ -118,7 +111,7 @@ def make(steps: Sequence[Step], config: Config, stages: Sequence[str]) -> None:
     if all(step.artefact.finished for step in steps) or (count := _processes(config)) == 1:
         make_here(steps, config.name)
     else:
-        _start(steps, config, [name for name in stages if STAGES[name].version is not None], count)
+        _start(steps, config, stages, count)
 
 
 def make_here(steps: Sequence[Step], name: str) -> None:
@@ -192,7 +185,8 @@ def _start(steps: Sequence[Step], config: Config, stages: Sequence[str], count: 
         reporter = next((step.reporter for step in steps if step.reporter is not None), None)
         if reporter is not None:
             (Path(folder) / REPORTER).write_bytes(pickle.dumps(reporter))
-        processes.start(count, "ulmfit_style.launch", [str(recipe), *stages])
+        making = [name for name in stages if STAGES[name].version is not None]
+        processes.start(count, "ulmfit_style.launch", [str(recipe), *making])
 
 
 def up_to_date(step: Step) -> str:
@@ -201,37 +195,11 @@ def up_to_date(step: Step) -> str:
     return f"up to date ({step.artefact.directory})" + (f"\n  {differently}" if differently else "")
 
 
-def conclude(resolved: Resolved, steps: Sequence[Step], stages: Sequence[str]) -> None:
-    """Draw what was trained, say what came of the stages, and what to type next."""
-    draw(steps)
+def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
+    """Say what came of the stages, and what to type next."""
     for name in stages:
         if hasattr(STAGES[name].module, "conclude"):
             STAGES[name].module.conclude(resolved, stages)
-
-
-def draw(steps: Sequence[Step]) -> None:
-    """Draw the losses and rates of what was trained, beside its metrics.json, unless it was done or is too short.
-
-    A figure takes half a second, and importing matplotlib one. So a command draws in the end, when its results are
-    safe, and a study, which may have hundreds of runs, does not; their figures come when a command next names them.
-    """
-    for step in steps:
-        path = step.artefact.directory / COURSE
-        scores = path.with_name(METRICS)
-        trained = step.artefact.stage in ("pretrain", "adapt", "finetune") and scores.exists()
-        if not trained or path.with_suffix(".svg").exists():
-            continue
-        metrics = read_json(scores)
-        log = [entry for entry in metrics["log"] if "loss" in entry]
-        if len(log) < FEWEST_POINTS:
-            continue
-        unit = f"nats per {metrics['per']}" if "per" in metrics else "mean"
-        try:
-            figures.course(path, log, step.artefact.directory.name, unit)
-        except Exception as error:  # whatever matplotlib raises: the run is finished
-            say(f"{path}.png: could not be drawn ({type(error).__name__}: {error})")
-        else:
-            say(f"Losses and rates are drawn in {path}.png")
 
 
 def prepare() -> None:

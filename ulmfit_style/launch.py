@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         chain.make_here(steps, resolved.config.name)
         processes.leave()
         if processes.is_main() and not processes.is_started():
-            chain.conclude(resolved, steps, stages)
+            chain.conclude(resolved, stages)
     except (UserError, Interrupted) as error:
         if not processes.is_main():
             time.sleep(SPEAKING_SECONDS)

@@ -19,7 +19,7 @@ from ulmfit_style import processes
 from ulmfit_style.artefacts.directory import LIBRARIES, MANIFEST, RECIPE, Artefact, device, read_json, versions
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.config.stages import Corpus
-from ulmfit_style.data import corpus, labelled, pins
+from ulmfit_style.data import corpus, labelled
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.data.labelled import Labelled
 from ulmfit_style.errors import UserError
@@ -66,19 +66,15 @@ class Stage:
     artefact."""
     starts_from: Callable[[Resolved], str | None] = lambda resolved: None
     """The stage whose artefact it starts from, by the config; None for the plain checkpoint."""
-    instead: str = ""
-    """What one can do without that artefact, for messages."""
     is_typed: bool = True
     """Whether it is a command; else a plan takes it where others need it."""
-    uses_ranks: bool = False
+    uses_ranks: bool = True
     """Whether several processes work on it together; else the main one does."""
-    module_name: str = ""
-    """Another module than the one named by the stage."""
 
     @property
     def module(self) -> ModuleType:
         """The stage's module, imported when it is first needed."""
-        return import_module(self.module_name or f"ulmfit_style.stages.{self.name.replace('-', '_')}")
+        return import_module(f"ulmfit_style.stages.{self.name.replace('-', '_')}")
 
     def check(self, resolved: Resolved, stages: Sequence[str]) -> None:
         """Refuse wrong options, before the data is read."""
@@ -162,24 +158,25 @@ class Resolved:
     @cached_property
     def corpus(self) -> Documents:
         """The documents that `adapt` reads."""
-        return corpus.load(self.config.corpus, self.config.task, self.config.runs)
+        return self._documents(self.config.corpus, "corpus.path")
 
     @cached_property
     def pretraining_text(self) -> Documents:
         """The documents that `pretrain` reads."""
-        path = None if self.config.pretrain is None else self.config.pretrain.path
-        if path is None:
+        if self.config.pretrain is None or self.config.pretrain.path is None:
             return self.corpus
-        source = self.config.corpus.model_copy(update={"path": path})
-        return corpus.load(source, self.config.task, self.config.runs, "pretrain.path")
+        source = self.config.corpus.model_copy(update={"path": self.config.pretrain.path})
+        return self._documents(source, "pretrain.path")
 
     @cached_property
     def general_text(self) -> Documents | None:
         """The general text of `adapt`: what it replays, and held out what it measures forgetting on."""
         if self.config.adapt is None or self.config.adapt.general is None:
             return None
-        source = Corpus(path=(self.config.adapt.general,), heldout_ratio=0.5)
-        return corpus.load(source, self.config.task, self.config.runs, "adapt.general")
+        return self._documents(Corpus(path=(self.config.adapt.general,), heldout_ratio=0.5), "adapt.general")
+
+    def _documents(self, source: Corpus, option: str) -> Documents:
+        return corpus.load(source, self.config.task, self.config.runs, option)
 
     @cached_property
     def start(self) -> Checkpoint:
@@ -218,15 +215,6 @@ class Resolved:
         return Checkpoint(artefact.directory, {stage: artefact.fingerprint})
 
 
-def resolve(config: Config, stages: Mapping[str, Stage]) -> Resolved:
-    """Return the config with a commit for all that it names on the Hub, and what follows from it.
-
-    Raises:
-        UserError: if the Hub has no such checkpoint or file, or cannot be reached the first time.
-    """
-    return Resolved(pins.pinned(config), stages)
-
-
 def required_task(config: Config) -> Task:
     """Return the task.
 
@@ -238,25 +226,22 @@ def required_task(config: Config) -> Task:
     return config.task
 
 
-def require_finished(resolved: Resolved, stage: str, command: str, instead: str = "") -> None:
-    """Check that the artefact of a stage is there.
-
-    Args:
-        command: What needs it.
-        instead: What else the user can do.
+def require_finished(resolved: Resolved, stage: str, command: str) -> None:
+    """Check that the artefact of a stage, which a command needs, is there.
 
     Raises:
         UserError: naming the command that makes it, and the nearest artefact that there is.
     """
-    artefact, row = resolved.artefact(stage), resolved.stages[stage]
-    then = [command] if command in resolved.stages and resolved.stages[command].version is not None else []
-    if not artefact.finished:
-        # Random weights are made by the way, when something is trained from them.
-        commands = [*_makers(resolved, stage), *then] or ["finetune"]
-        raise UserError(
-            f"{command}: there is no {row.makes} for this config ({why_missing(artefact, resolved.config)}); "
-            f"run `{' '.join(commands)}` with the same options{instead}"
-        )
+    artefact, asking = resolved.artefact(stage), resolved.stages.get(command)
+    if artefact.finished:
+        return
+    makes_more = asking is not None and asking.version is not None
+    # Random weights are made by the way, when something is trained from them.
+    commands = [*_makers(resolved, stage), *([command] if makes_more else [])] or ["finetune"]
+    raise UserError(
+        f"{command}: there is no {resolved.stages[stage].makes} for this config "
+        f"({why_missing(artefact, resolved.config)}); run `{' '.join(commands)}` with the same options"
+    )
 
 
 def _makers(resolved: Resolved, stage: str) -> list[str]:
@@ -270,23 +255,21 @@ def _makers(resolved: Resolved, stage: str) -> list[str]:
 ACTS_THROUGH = {
     "version": ((), "the program's results have changed since"),
     "init": (("model", "pretrain", "corpus", "adapt"), "the checkpoint's files have changed"),
-    "general": (("adapt", "task"), "the general text has changed"),
     "like": (("model",), "the checkpoint's files have changed"),
+    "seed": (("model",), "the seed has changed"),
     "corpus": (("corpus", "pretrain", "task"), "the corpus's text has changed"),
+    "general": (("adapt", "task"), "the general text has changed"),
     "data": (("task",), "the labelled rows have changed"),
-    "decoder": (("model", "finetune", "task"), "the decoder's files have changed"),
     "watched": (("task",), "other rows are watched"),
-    "model": (
-        ("model", "pretrain", "corpus", "adapt", "task", "finetune", "evaluate"),
-        "the model's files have changed",
-    ),
+    "decoder": (("model", "finetune", "task"), "the decoder's files have changed"),
+    "model": ((*MODEL_SECTIONS, "evaluate"), "the model's files have changed"),
     "split": (("evaluate",), "other rows were scored"),
     "rows": (("task", "evaluate"), "the rows have changed"),
     "slices": (("evaluate",), "the columns of evaluate.slices have changed"),
     "probe": (("evaluate",), "the model that was not adapted has changed"),
 }
 """Which sections of the config act through a determinant, and what to say if none of their options has changed. All
-other determinants are options themselves."""
+other determinants are sections themselves."""
 
 
 def why_missing(artefact: Artefact, config: Config) -> str:
@@ -348,23 +331,10 @@ def _differences(
 ) -> Iterator[str]:
     """Say what differs, by the options that act through the determinants that differ."""
     for name in {**this, **other}:
-        if other.get(name) == this.get(name):
-            continue
-        if name not in ACTS_THROUGH:
-            before = _filled(other.get(name), this.get(name), other_recipe.get(name))
-            now = _filled(this.get(name), other.get(name), this_recipe.get(name))
-            yield from changes(before, now, name)
-            continue
-        sections, otherwise = ACTS_THROUGH[name]
-        options = [line for key in sections for line in changes(other_recipe.get(key), this_recipe.get(key), key)]
-        yield from options or [otherwise]
-
-
-def _filled(options: Any, others: Any, section: Any) -> Any:
-    """Add to determinants those that others have: here they have their default, and stand in the recipe alone."""
-    if not (isinstance(options, dict) and isinstance(others, dict)):
-        return options
-    return {**{key: (section or {}).get(key) for key in others}, **options}
+        if other.get(name) != this.get(name):
+            sections, otherwise = ACTS_THROUGH.get(name, ((name,), f"{name} has changed"))
+            options = [line for key in sections for line in changes(other_recipe.get(key), this_recipe.get(key), key)]
+            yield from options or [otherwise]
 
 
 def changes(other: Any, this: Any, key: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ulmfit_style.errors import UserError
 from ulmfit_style.results.html import coloured
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
-from ulmfit_style.tasks.models import ExplainedPart
+from ulmfit_style.tasks.interface import ExplainedPart
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -30,7 +30,7 @@ class Predict(Section):
     """What `predict` answers, and where the answers go."""
 
     input: str | None = None
-    """A text; a file (csv, tsv, jsonl, parquet, conll, txt; also .gz, .bz2, .xz, .zst) with the task's column of texts;
+    """A text; a file (csv, tsv, jsonl, parquet, conll, txt; also .gz, .bz2, .xz) with the task's column of texts;
     or - for standard input, one text a line."""
     pair: str | None = None
     """The second text, where `input` is the first of two: the context of a question, or a hypothesis."""

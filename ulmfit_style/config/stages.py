@@ -123,7 +123,7 @@ class Corpus(Section):
     """Unlabelled text for `adapt`."""
 
     path: Annotated[tuple[str, ...], BeforeValidator(one_or_several)] | None
-    """What holds the documents: a file (csv, tsv, jsonl, parquet, txt, md; also .gz, .bz2, .xz, .zst), a folder with
+    """What holds the documents: a file (csv, tsv, jsonl, parquet, txt, md; also .gz, .bz2, .xz), a folder with
     all files in it, a glob such as 'notes/*.txt', or a list of these; null for the text of the task's training split.
     """
     text: str = "text"

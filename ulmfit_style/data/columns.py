@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ulmfit_style.console import say
-from ulmfit_style.data.formats import nfc
-from ulmfit_style.data.reading import header
 from ulmfit_style.errors import UserError, nearest, together
 from ulmfit_style.tasks.base import Column, Task
 
 
-def find(option: str, reference: str, columns: Mapping[str, Column]) -> dict[str, str]:
+def find(option: str, reference: str, columns: Mapping[str, Column], present: Sequence[str]) -> dict[str, str]:
     """Return the name of each field's column in a file, and say which columns were identified.
 
     Args:
         option: The config field that names the file, for messages.
+        present: The columns that the file has.
 
     Raises:
-        UserError: if the file cannot be read, or a field's column cannot be identified.
+        UserError: if a field's column cannot be identified.
     """
-    present = header(option, reference)
     names, identified, problems = {}, [], []
     for field, column in columns.items():
         candidates = _known(column, present)
         if column.name is not None:
-            names[field] = nfc(column.name)  # the reader says when it is missing
+            names[field] = column.name  # the reader says when it is missing
         elif len(candidates) == 1:
             names[field] = candidates[0]
             identified.append(f"column '{candidates[0]}' as the {field}")
@@ -54,7 +52,7 @@ def find_inputs(task: Task, present: Sequence[str], source: str) -> dict[str, st
     """
     names = {}
     for field, column in task.inputs().items():
-        by_field = [name for name in (column.name, field) if name is not None and name in present]
+        by_field = [name for name in (column.name, field) if name is not None and _is_in(name, present)]
         candidates = by_field[:1] or _known(column, present)
         if len(candidates) != 1:
             name = column.name or field
@@ -62,6 +60,10 @@ def find_inputs(task: Task, present: Sequence[str], source: str) -> dict[str, st
             raise UserError(f"{source}: {_unclear(field, candidates, present, remedy)}")
         names[field] = candidates[0]
     return names
+
+
+def _is_in(name: str, present: Sequence[str]) -> bool:
+    return name in present or name.partition(".")[0] in present  # a column, or one within it
 
 
 def _known(column: Column, present: Sequence[str]) -> list[str]:

@@ -6,7 +6,6 @@ only a hash and its place are held.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from ulmfit_style.artefacts.directory import METRICS, Artefact, digest, file_digest, read_json, write_json
+from ulmfit_style.artefacts.directory import Artefact, digest, file_digest
 from ulmfit_style.config.stages import Corpus
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
@@ -33,7 +32,7 @@ MOST_HELDOUT = 1000
 FEWEST = 20
 """Documents below which there is nothing to adapt to, and nothing to measure it by."""
 
-READING_VERSION = 1
+READING_VERSION = 2
 """Raised whenever other documents would be read from the same files."""
 
 TABLE = "documents.arrow"
@@ -80,39 +79,38 @@ class Documents:
 
 @cache
 def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.path") -> Documents:
-    """Read a corpus as `read` does, beside the task's rows, but once a process, whichever few of these are used."""
-    if task is not None and task != task.unsampled():
-        return load(corpus, task.unsampled(), runs, option)
-    return read(corpus, None if task is None else labelled.load(task), runs, option)
-
-
-def read(corpus: Corpus, rows: Labelled | None, runs: Path, option: str = "corpus.path") -> Documents:
     """Read a corpus, and take out what stands in the validation and test rows of the task.
 
+    It is done once a process, whichever few of the task's rows are used.
+
     Args:
-        rows: The task's rows; their training split is the corpus where it has no path.
+        task: Its training split is the corpus where that has no path.
         runs: The folder of artefacts, where what was read from files is kept.
         option: The config field that names the files, for messages.
 
     Raises:
         UserError: if the file cannot be read, or holds too few documents.
     """
+    if task is not None and task != task.unsampled():
+        return load(corpus, task.unsampled(), runs, option)
     title = option.removesuffix(".path")
+    rows = None if task is None else labelled.load(task)
     if corpus.path is not None:
-        table, about, source = _of_files(corpus, corpus.path, runs, option)
+        table, text_identity, source = _of_files(corpus, corpus.path, runs, option)
     elif rows is not None:
-        table, about = _of_task(rows)
+        table, text_identity = _of_task(rows)
         source = f"the training split of {rows.task.path}"
     else:
         raise UserError(f"{option}=null: there is no task whose text could be read; give {option}=<file>")
-    if about["empty"]:
-        say(f"{title}: {about['empty']:,} empty documents are left out")
     keys: Keys = table["key"].to_numpy()
+    is_empty = keys == _key("")
+    if is_empty.any():
+        say(f"{title}: {is_empty.sum():,} empty documents are left out")
     held = [_key(text) for text in rows.held] if rows is not None else []
-    removed = np.isin(keys, np.array(held, dtype=np.uint64))
-    if removed.any():
-        say(f"{title}: {removed.sum():,} documents are left out because they are validation or test texts")
-    kept = ~removed
+    is_held = np.isin(keys, np.array(held, dtype=np.uint64))
+    if is_held.any():
+        say(f"{title}: {is_held.sum():,} documents are left out because they are validation or test texts")
+    kept = ~(is_empty | is_held)
     count = int(kept.sum())
     if corpus.max_documents is not None and corpus.max_documents < count:
         say(f"{title}: {corpus.max_documents:,} of {count:,} documents are used (corpus.max_documents)")
@@ -128,31 +126,25 @@ def read(corpus: Corpus, rows: Labelled | None, runs: Path, option: str = "corpu
     train, heldout = (np.flatnonzero(kept & side) for side in (keys > last_heldout, keys <= last_heldout))
     say(f"{title}: {len(train):,} documents to train on and {len(heldout):,} held out, from {source}")
     identity = {
-        "text": about["digest"],
-        "removed": digest(np.unique(keys[removed]).tolist()),
+        "text": text_identity,
+        "removed": digest(np.unique(keys[is_held]).tolist()),
         "max_documents": corpus.max_documents,
         "heldout_ratio": corpus.heldout_ratio,
     }
-    return Documents(Texts(table["text"], train), Texts(table["text"], heldout), identity, int(removed.sum()))
+    return Documents(Texts(table["text"], train), Texts(table["text"], heldout), identity, int(is_held.sum()))
 
 
-def _key(text: str) -> int:
-    return position(0, text)
-
-
-def _of_task(rows: Labelled) -> tuple[pyarrow.Table, dict[str, Any]]:
-    """Return the texts of a task's training split; these rows are in memory anyway."""
+def _of_task(rows: Labelled) -> tuple[pyarrow.Table, Any]:
+    """Return the texts of a task's training split, which are in memory anyway, and what stands for them."""
     import pyarrow
 
-    sink = pyarrow.BufferOutputStream()
-    about = _write(sink, rows.task.documents(rows.pool))
-    return pyarrow.ipc.open_file(sink.getvalue()).read_all(), about
+    documents, sink = rows.task.documents(rows.pool), pyarrow.BufferOutputStream()
+    _write(sink, documents)
+    return pyarrow.ipc.open_file(sink.getvalue()).read_all(), digest(documents)
 
 
-def _of_files(
-    corpus: Corpus, references: Sequence[str], runs: Path, option: str
-) -> tuple[pyarrow.Table, dict[str, Any], str]:
-    """Return the documents of files, folders and globs, how they were read, and where they come from, in words."""
+def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str) -> tuple[pyarrow.Table, Any, str]:
+    """Return the documents of files, folders and globs, what stands for them, and where they come from, in words."""
     import pyarrow
 
     files: dict[str, Path] = {}  # in order, and each once, whichever reference names it
@@ -176,7 +168,7 @@ def _of_files(
     table = pyarrow.ipc.open_file(pyarrow.memory_map(str(directory / TABLE))).read_all()
     count = f" ({len(files):,} files)" if len(files) > 1 else ""
     each = f"; in txt and md files a document is a {' or a '.join(units)} (corpus.document)" if units else ""
-    return table, read_json(directory / METRICS), ", ".join(references) + count + each
+    return table, determinants, ", ".join(references) + count + each
 
 
 def _gather(corpus: Corpus, files: Sequence[str], option: str, directory: Path) -> None:
@@ -191,39 +183,7 @@ def _gather(corpus: Corpus, files: Sequence[str], option: str, directory: Path) 
                     steps.advance()
                     yield _text(row, corpus.text)
 
-        about = _write(sink, texts())
-    write_json(directory / METRICS, about)
-
-
-def _write(sink: Any, texts: Iterable[str]) -> dict[str, Any]:
-    """Write documents to an Arrow file, and return how many were empty, and left out, and the digest of the others."""
-    import pyarrow
-
-    schema = pyarrow.schema([("text", pyarrow.large_string()), ("key", pyarrow.uint64())])
-    seen, empty = hashlib.sha256(), 0
-    with pyarrow.ipc.new_file(sink, schema) as writer:
-        for batch in _batched(texts):
-            filled = [text for text in batch if text.strip()]
-            empty += len(batch) - len(filled)
-            for text in filled:
-                content = text.encode()
-                seen.update(len(content).to_bytes(8, "big") + content)
-            keys = [_key(normalised(text)) for text in filled]
-            writer.write_batch(pyarrow.record_batch([pyarrow.array(filled, schema[0].type), keys], schema=schema))
-    return {"empty": empty, "digest": seen.hexdigest()}
-
-
-def _batched(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Gather texts to lists of about `AT_ONCE` characters."""
-    batch, characters = [], 0
-    for text in texts:
-        batch.append(text)
-        characters += len(text)
-        if characters >= AT_ONCE:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+        _write(sink, texts())
 
 
 def _text(row: Row, column: str) -> str:
@@ -237,3 +197,31 @@ def _text(row: Row, column: str) -> str:
         kind = type(text).__name__
         raise UserError(f"{row.place}: '{column}' is a {kind}, not a text; name another with corpus.text=<column>")
     return "" if text is None else str(text)
+
+
+def _write(sink: Any, texts: Iterable[str]) -> None:
+    """Write documents to an Arrow file, each with the hash of what makes it equal to others."""
+    import pyarrow
+
+    schema = pyarrow.schema([("text", pyarrow.large_string()), ("key", pyarrow.uint64())])
+    with pyarrow.ipc.new_file(sink, schema) as writer:
+        for batch in _batched(texts):
+            keys = [_key(normalised(text)) for text in batch]
+            writer.write_batch(pyarrow.record_batch([batch, keys], schema=schema))
+
+
+def _key(text: str) -> int:
+    return position(0, text)
+
+
+def _batched(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Gather texts to lists of about `AT_ONCE` characters."""
+    batch, characters = [], 0
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
+        if characters >= AT_ONCE:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -15,35 +18,27 @@ from typing import IO, Any, NamedTuple
 
 from ulmfit_style.config.stages import Document
 from ulmfit_style.data import conll, squad
-from ulmfit_style.data.encoding import open_text
-from ulmfit_style.errors import UserError
 
-Record = tuple[int, Mapping[str, Any] | str]
-"""The line (csv, tsv, jsonl, conll, txt, md), row (parquet) or question (json); its fields, or what is wrong."""
+Record = Mapping[str, Any]
+"""The fields of one row, by the names of the file's columns in NFC."""
+
+Numbered = tuple[int, Record | str]
+"""The line (csv, tsv, jsonl, conll, txt, md), row (parquet) or question (json), and its fields or what is wrong."""
 
 TEXT_COLUMN = "text"
-"""What the only column of a txt or md file is called where no other name is wanted."""
+"""What the only column of a txt or md file is called."""
+
+COMPRESSIONS: Mapping[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+"""What opens a compressed file, by its last ending."""
 
 csv.field_size_limit(sys.maxsize)  # a clinical note is longer than the module's default of 128 kB
-
-
-class Selection(NamedTuple):
-    """What is wanted of a file's records."""
-
-    columns: Sequence[str] = ()
-    """The columns that each must have, their names in NFC; the text of a file without columns goes by the first."""
-    others: bool = True
-    """Whether the other columns are wanted too; a reader may give them anyway."""
-    document: Document | None = None
-    """What one record of running text is; None for the format's default."""
 
 
 class Format(NamedTuple):
     """A file format."""
 
-    read: Callable[[Path, Selection], Iterator[Record]]
-    """Yields the records of a file. It raises what its library does for a broken file, and UserError for other text
-    than UTF-8."""
+    read: Callable[[Path, Document | None], Iterator[Numbered]]
+    """Yields the records of a file; it raises what its library does for a broken one."""
     document: Document | None = None
     """What one record is unless the user chooses, where the files are running text."""
     of_documents: bool = True
@@ -55,17 +50,25 @@ def nfc(name: Any) -> str:
     return unicodedata.normalize("NFC", str(name))
 
 
-def _text_format(parse: Callable[[IO[str]], Iterator[Record]], *, of_documents: bool = True) -> Format:
+def open_file(path: Path, mode: str, **options: Any) -> IO[Any]:
+    """Open a file, compressed or not."""
+    opened: IO[Any] = COMPRESSIONS.get(path.suffix.lower(), open)(path, mode, **options)
+    return opened
+
+
+def _text_format(
+    parse: Callable[[IO[str]], Iterator[Numbered]], document: Document | None = None, *, of_documents: bool = True
+) -> Format:
     """Return the format of text files from what parses an open one."""
 
-    def read(path: Path, selection: Selection) -> Iterator[Record]:
-        with open_text(path) as file:
-            yield from parse(file)
+    def read(path: Path, chosen: Document | None) -> Iterator[Numbered]:
+        with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:
+            yield from (DOCUMENTS[chosen] if chosen and document else parse)(file)
 
-    return Format(read, of_documents=of_documents)
+    return Format(read, document, of_documents)
 
 
-def _delimited(file: IO[str], delimiter: str) -> Iterator[Record]:
+def _delimited(file: IO[str], delimiter: str) -> Iterator[Numbered]:
     reader, line = csv.reader(file, delimiter=delimiter, strict=True), 0
     try:
         header = [nfc(name) for name in next(reader, [])]
@@ -86,7 +89,7 @@ def _delimited(file: IO[str], delimiter: str) -> Iterator[Record]:
         yield line + 1, f"cannot be parsed ({error}); is a quote not closed?"
 
 
-def _json_lines(file: IO[str]) -> Iterator[Record]:
+def _json_lines(file: IO[str]) -> Iterator[Numbered]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
@@ -105,65 +108,45 @@ def _json_lines(file: IO[str]) -> Iterator[Record]:
                 yield number, 'is not a JSON object such as {"text": "..."}'
 
 
-def _parquet(path: Path, selection: Selection) -> Iterator[Record]:
+def _parquet(path: Path, document: Document | None) -> Iterator[Numbered]:
     import pyarrow.parquet
 
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        names = {nfc(name): name for name in file.schema_arrow.names}
-        # Other columns may hold pictures; but all are read to name them when one is missing.
-        every = selection.others or not names.keys() >= set(selection.columns)
-        needed = None if every else [names[column] for column in selection.columns]
-        batches = (batch.to_pylist() for batch in file.iter_batches(batch_size=1024, columns=needed))
-        rows = (fields for batch in batches for fields in batch)
-        for number, fields in enumerate(rows, start=1):
-            yield number, {nfc(name): value for name, value in fields.items()}
-    except pyarrow.ArrowException as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+    batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024)
+    rows = (fields for batch in batches for fields in batch.to_pylist())
+    for number, fields in enumerate(rows, start=1):
+        yield number, {nfc(name): value for name, value in fields.items()}
 
 
-def _lines(file: IO[str]) -> Iterator[tuple[int, str]]:
+def _lines(file: IO[str]) -> Iterator[Numbered]:
     for number, line in enumerate(file, start=1):
-        yield number, line.rstrip("\r\n")
+        yield number, {TEXT_COLUMN: line.rstrip("\r\n")}
 
 
-def _paragraphs(file: IO[str]) -> Iterator[tuple[int, str]]:
-    for has_text, group in groupby(_lines(file), key=lambda numbered: bool(numbered[1].strip())):
+def _paragraphs(file: IO[str]) -> Iterator[Numbered]:
+    numbered = enumerate((line.rstrip("\r\n") for line in file), start=1)
+    for has_text, group in groupby(numbered, key=lambda pair: bool(pair[1].strip())):
         if has_text:
             numbers, lines = zip(*group, strict=True)
-            yield numbers[0], "\n".join(lines)
+            yield numbers[0], {TEXT_COLUMN: "\n".join(lines)}
 
 
-def _whole(file: IO[str]) -> Iterator[tuple[int, str]]:
-    yield 1, file.read().replace("\r\n", "\n")
+def _whole(file: IO[str]) -> Iterator[Numbered]:
+    yield 1, {TEXT_COLUMN: file.read().replace("\r\n", "\n")}
 
 
-DOCUMENTS: Mapping[Document, Callable[[IO[str]], Iterator[tuple[int, str]]]] = {
+DOCUMENTS: Mapping[Document, Callable[[IO[str]], Iterator[Numbered]]] = {
     "line": _lines,
     "paragraph": _paragraphs,
     "file": _whole,
 }
-
-
-def _running_text(default: Document) -> Format:
-    """Return the format of files of text without columns, each document of which is `default` unless chosen."""
-
-    def read(path: Path, selection: Selection) -> Iterator[Record]:
-        name = selection.columns[0] if selection.columns else TEXT_COLUMN
-        split = DOCUMENTS[selection.document or default]
-        with open_text(path) as file:
-            yield from ((number, {name: text}) for number, text in split(file))
-
-    return Format(read, default)
-
 
 FORMATS: Mapping[str, Format] = {
     ".csv": _text_format(partial(_delimited, delimiter=",")),
     ".tsv": _text_format(partial(_delimited, delimiter="\t")),
     **dict.fromkeys((".jsonl", ".ndjson"), _text_format(_json_lines)),
     ".parquet": Format(_parquet),
-    ".txt": _running_text("line"),
-    ".md": _running_text("file"),
+    ".txt": _text_format(_lines, "line"),
+    ".md": _text_format(_whole, "file"),
     **dict.fromkeys((".conll", ".bio", ".iob"), _text_format(conll.sentences, of_documents=False)),
     ".json": _text_format(squad.questions, of_documents=False),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import PurePath
@@ -41,10 +41,6 @@ class Labelled:
         """Return the rows of train (those whose labels are used), validation or test."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
-    def sampled(self, task: Task) -> Labelled:
-        """Return the same rows with the sample that another task of the same files and splits draws of them."""
-        return replace(self, task=task, train=sampling.sample(task, self.pool, self.classes))
-
     @cached_property
     def watched(self) -> tuple[list[Row], list[Row]]:
         """The rows to train on, and those by which `finetune.patience` chooses the state that is kept.
@@ -77,19 +73,16 @@ def _content(task: Task, rows: Sequence[Row]) -> list[list[object]]:
 
 @cache
 def load(task: Task) -> Labelled:
-    """Read a task's rows as `read` does, but once a process, whichever samples are drawn of them."""
-    whole = task.unsampled()
-    return read(task) if task == whole else load(whole).sampled(task)
-
-
-def read(task: Task) -> Labelled:
-    """Read, check, split and sample a task's rows.
+    """Read, check, split and sample a task's rows: each file once a process, whichever samples are drawn of it.
 
     Raises:
         UserError: listing what is wrong with the rows, each with its place.
     """
+    if task != task.unsampled():
+        whole = load(task.unsampled())
+        return replace(whole, task=task, train=sampling.sample(task, whole.pool, whole.classes))
     files = task.path.files()
-    rows = {split: list(_rows(task.path.option(split), path, task.columns())) for split, path in files.items()}
+    rows = {split: _rows(task.path.option(split), path, task.columns()) for split, path in files.items()}
     wanted = {split: [row for row in rows[split] if task.wanted(row)] for split in files}
     _require_right(task, f"task.path={task.path}", [row for split in wanted.values() for row in split])
     problem = task.dataset_problem(rows["train"])
@@ -108,36 +101,38 @@ def read(task: Task) -> Labelled:
             raise UserError(f"task.path={task.path}: {count} rows are too few; none is left for {name}")
     classes = task.classes(pool)
     if classes:
-        _require_learnt(task, classes, scored)
+        problem = "is in no training row; add training rows with it, or remove these"
+        require_known(task, classes, scored, f"task.path={task.path}", problem)
 
-    remarks = [
+    findings = [
         f"{task.path.option(split)}={path}: {remark}"
         for split, path in files.items()
         for remark in task.remarks(wanted[split])
     ]
-    summary = f"{len(pool):,} training, {len(validation):,} validation and {len(test):,} test rows {_origin(task)}"
-    others = sum(len(rows[split]) - len(wanted[split]) for split in files)
-    counts = []
+    others = sum(map(len, rows.values())) - sum(map(len, wanted.values()))
     if others:
-        counts.append(f"task: {others:,} rows of other classes than {', '.join(classes)} are left out")
+        findings.append(f"task: {others:,} rows of other classes than {', '.join(classes)} are left out")
     if repeats:
-        counts.append(f"task: {repeats} rows are left out because their text is also in test or validation")
+        findings.append(f"task: {repeats} rows are left out because their text is also in test or validation")
     for name, members in (("validation", validation), ("test", test)):
         if task.test_samples is not None and task.test_samples < len(members):
-            counts.append(f"task: only {task.test_samples:,} {name} rows are scored (task.test_samples)")
-    for line in (*remarks, f"task: {summary}", *counts):
-        say(line)
-    held = frozenset(normalised(text) for row in scored for text in task.texts(row))
+            findings.append(f"task: only {task.test_samples:,} {name} rows are scored (task.test_samples)")
+    names = ", ".join(PurePath(path).name for path in files.values())
+    made = " and ".join(split for split in ("validation", "test") if split not in files)
+    origin = f"{names}; {made} split off train" if made else names
+    say(f"task: {len(pool):,} training, {len(validation):,} validation and {len(test):,} test rows of {origin}")
+    for finding in findings:
+        say(finding)
     return Labelled(
         task=task,
         pool=pool,
-        train=sampling.sample(task, pool, classes),
+        train=pool,
         validation=sampling.scored(task, validation),
         test=sampling.scored(task, test),
-        held=held,
+        held=frozenset(normalised(text) for row in scored for text in task.texts(row)),
         classes=classes,
         left_out={"other_classes": others, "in_test_or_validation": repeats},
-        findings=(*remarks, *counts),
+        findings=tuple(findings),
     )
 
 
@@ -151,7 +146,7 @@ def load_whole(task: Task, option: str, reference: str) -> list[Row]:
     Raises:
         UserError: listing what is wrong with the rows, each with its place.
     """
-    rows = list(_rows(option, reference, {**task.inputs(), **task.targets()}))
+    rows = _rows(option, reference, {**task.inputs(), **task.targets()})
     wanted = [row for row in rows if task.wanted(row)]
     _require_right(task, f"{option}={reference}", wanted)
     if not wanted:
@@ -171,51 +166,31 @@ def repeated(task: Task, rows: Sequence[Row]) -> tuple[int, list[list[Row]]]:
     return len(rows) - len(by_text), several
 
 
-def require_known(task: Task, classes: Sequence[str], rows: Sequence[Row]) -> None:
-    """Check that a model has an output for each label of the rows that it is scored on.
+def require_known(task: Task, classes: Sequence[str], rows: Sequence[Row], source: str, problem: str) -> None:
+    """Check that each label of the rows is one of the classes.
 
     Args:
-        classes: The names of the model's outputs.
+        source: What the rows are from, for error messages.
+        problem: What is wrong with another label, and what to do.
 
     Raises:
-        UserError: naming each other label, and a row that has it.
+        UserError: naming each other label, and the first row that has it.
     """
-    names = ", ".join([*classes[:10], *(["..."] if len(classes) > 10 else [])])
-    problems = [
-        f"{unknown[0].place}: has the label '{label}', which the model does not know (it knows: {names})"
-        for label, unknown in _unknown(task, classes, rows).items()
-    ]
-    if problems:
-        raise together(problems[0].partition(":")[0], problems)
-
-
-def _require_learnt(task: Task, classes: Sequence[str], rows: Sequence[Row]) -> None:
-    """Raise for the labels of validation and test rows that no training row has."""
-    problems = [
-        f"{unknown[0].place}: the label '{label}' is in no training row (rows of it in validation and test: "
-        f"{len(unknown):,}); add training rows of it, or take these out"
-        for label, unknown in _unknown(task, classes, rows).items()
-    ]
-    if problems:
-        raise together(f"task.path={task.path}", problems)
-
-
-def _unknown(task: Task, classes: Sequence[str], rows: Sequence[Row]) -> Mapping[str, list[Row]]:
-    """Return the labels that are none of the classes, and the rows of each."""
-    known = set(classes)
-    unknown: dict[str, list[Row]] = defaultdict(list)
+    known, unknown = set(classes), dict[str, Row]()
     for row in rows:
         for label in task.labels_of(row):
             if label not in known:
-                unknown[label].append(row)
-    return unknown
+                unknown.setdefault(label, row)
+    if unknown:
+        raise together(source, [f"{row.place}: the label '{label}' {problem}" for label, row in unknown.items()])
 
 
-def _rows(option: str, path: str, wanted: Mapping[str, Column]) -> Iterator[Row]:
+def _rows(option: str, path: str, wanted: Mapping[str, Column]) -> list[Row]:
     """Read the rows of a file that an option names, with the fields named as the task names them."""
-    names = columns.find(option, path, wanted)
-    for row in reading.rows(option, path, list(names.values())):
-        yield Row(row.file, row.number, {field: row.fields[name] for field, name in names.items()})
+    rows = [row for row, _ in reading.read(option, path, lambda present: columns.find(option, path, wanted, present))]
+    if not rows:
+        raise UserError(f"{option}={path}: holds no rows")
+    return rows
 
 
 def _require_right(task: Task, source: str, rows: Sequence[Row]) -> None:
@@ -229,13 +204,3 @@ def _require_right(task: Task, source: str, rows: Sequence[Row]) -> None:
             problems.append(f"{row.place}: {problem}")
     if problems:
         raise together(source, problems)
-
-
-def _origin(task: Task) -> str:
-    """Tell where the splits come from."""
-    files = task.path.files()
-    names = ", ".join(PurePath(path).name for path in files.values())
-    made = [split for split in ("validation", "test") if split not in files]
-    verb = "are" if len(made) == 2 else "is"
-    by = f" by {task.group}" if task.group else ""
-    return f"of {names}" + (f"; {' and '.join(made)} {verb} split off train{by}" if made else "")

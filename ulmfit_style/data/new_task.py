@@ -16,6 +16,7 @@ from ulmfit_style import tasks
 from ulmfit_style.cli import CONF
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, labelled, reading
+from ulmfit_style.data.formats import Record
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.tasks.base import Column, Row, Task
 
@@ -41,10 +42,11 @@ def run(arguments: Sequence[str]) -> None:
         if existing.exists():
             raise UserError(f"new-task: name={options['name']}: {existing} exists already; choose another name")
     path = options["path"]
-    kind, settings = _by_columns(path, options) or _by_values(path, options)
+    first_row = reading.first("path", path)
+    kind, settings = _by_columns(path, options, first_row) or _by_values(path, options, first_row)
     task = kind.model_validate({"path": path, **settings})
     rows = labelled.load(task)
-    unused = [name for name in reading.header("path", path) if name not in settings.values()]
+    unused = [name for name in first_row if name not in settings.values()]
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(_yaml(task, settings, [*rows.pool, *rows.validation, *rows.test], unused), encoding="utf-8")
     say(f"new-task: wrote {target}; look at it, then:")
@@ -61,36 +63,41 @@ def kinds() -> list[type[Task]]:
     return [kind for kind in dict.fromkeys(classes) if issubclass(kind, Task) and not isabstract(kind)]
 
 
-def _by_columns(path: str, options: Mapping[str, str]) -> tuple[type[Task], dict[str, str]] | None:
+def _by_columns(path: str, options: Mapping[str, str], first_row: Record) -> tuple[type[Task], dict[str, str]] | None:
     """Return the kind of task that the names of a file's columns tell, and its settings; None where they do not."""
     if options.keys() & {"text", "label"}:
         return None
-    names = {name.strip().casefold(): name for name in reading.header("path", path)}
-    row = next(reading.rows("path", path, [], others=True))
-    for kind in kinds():
-        if (settings := kind.recognised(names, row.fields)) is not None:
-            wanted = kind.model_validate({"path": path, **settings}).columns()
-            present = columns.find("path", path, wanted)
-            named = {wanted[field].option.removeprefix("task."): name for field, name in present.items()}
-            return kind, {**named, **settings}
-    return None
+    names = {name.strip().casefold(): name for name in first_row}
+    recognised = {kind: kind.recognised(names, first_row) for kind in kinds()}
+    fitting = {kind: settings for kind, settings in recognised.items() if settings is not None}
+    if not fitting:
+        return None
+    (kind, settings), *others = fitting.items()
+    if others:
+        names_of_others = " or ".join(other.__name__ for other, _ in others)
+        say(f"new-task: the columns fit {kind.__name__}, which is taken, and {names_of_others} too")
+    wanted = kind.model_validate({"path": path, **settings}).columns()
+    present = columns.find("path", path, wanted, list(first_row))
+    named = {wanted[field].option.removeprefix("task."): name for field, name in present.items()}
+    return kind, {**named, **settings}
 
 
-def _by_values(path: str, options: Mapping[str, str]) -> tuple[type[Task], dict[str, str]]:
+def _by_values(path: str, options: Mapping[str, str], first_row: Record) -> tuple[type[Task], dict[str, str]]:
     """Return the kind of task that texts and labels look like, and the columns that hold them."""
     candidates = [kind for kind in kinds() if {"text", "label"} <= kind.model_fields.keys()]
-    known = [kind.model_validate({"path": path}).columns() for kind in candidates]
-    names = {field: {name for wanted in known for name in wanted[field].known} for field in ("text", "label")}
-    names |= {"text_pair": set[str]()} if "text_pair" in options else {}
-    found = columns.find(
-        "path", path, {field: Column(field, options.get(field), sorted(known)) for field, known in names.items()}
-    )
-    rows = [row.fields for row in reading.rows("path", path, [found["text"], found["label"]])]
-    texts, labels = ([fields[found[field]] for fields in rows] for field in ("text", "label"))
+    wanted = {}
+    for field in ("text", "label"):
+        known = {name for kind in candidates for name in kind.model_validate({"path": path}).columns()[field].known}
+        wanted[field] = Column(field, options.get(field), sorted(known))
+    if "text_pair" in options:
+        wanted["text_pair"] = Column("text_pair", options["text_pair"])
+    settings = columns.find("path", path, wanted, list(first_row))
+    rows = list(reading.rows("path", path, list(settings.values())))
+    texts, labels = ([row.fields[settings[field]] for row in rows] for field in ("text", "label"))
     kind = max(candidates, key=lambda candidate: candidate.certainty(texts, labels))
-    if not found.keys() <= kind.model_fields.keys():
-        raise UserError(f"new-task: text_pair={found['text_pair']}: rows of {kind.__name__} have no second text")
-    return kind, found
+    if not settings.keys() <= kind.model_fields.keys():
+        raise UserError(f"new-task: text_pair={settings['text_pair']}: rows of {kind.__name__} have no second text")
+    return kind, settings
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
@@ -114,25 +121,15 @@ def _yaml(task: Task, settings: dict[str, str], rows: Sequence[Row], unused: Seq
     lines = [
         f"# {len(rows):,} texts of {sum(words) / len(words):.0f} words on average, {max(words):,} at most.",
         "# finetune.max_length counts tokens, of which a word has one or more.",
-        f"# {_targets(task, rows)}",
         f"_target_: {type(task).__module__}.{type(task).__qualname__}",
         yaml.safe_dump({"path": str(task.path), **settings}, allow_unicode=True, sort_keys=False, width=1000).rstrip(),
     ]
-    if unused and "group" not in settings:
-        lines.append(f"# group: {unused[0]} # no value of this column on two sides; columns: {', '.join(unused)}")
-    lines.append("# train_samples: 100 # labelled rows to use, every class first; or shots: 10, of each class")
-    return "\n".join([*lines, ""])
-
-
-def _targets(task: Task, rows: Sequence[Row]) -> str:
-    """Describe the right answers: classes, numbers or texts."""
     counts = Counter(label for row in rows for label in task.labels_of(row))
     if counts:
         shown = ", ".join(f"{' '.join(label.split())} {count:,}" for label, count in counts.most_common(SHOWN_CLASSES))
         more = f" and {len(counts) - SHOWN_CLASSES} more" if len(counts) > SHOWN_CLASSES else ""
-        return f"{len(counts)} classes: {shown}{more}."
-    targets = [task.target(row) for row in rows]
-    if all(isinstance(target, float) for target in targets):
-        return f"Numbers from {min(targets):g} to {max(targets):g}, {sum(targets) / len(targets):.3g} on average."
-    words = [len(str(target).split()) for target in targets]
-    return f"Right answers of {sum(words) / len(words):.0f} words on average, {max(words):,} at most."
+        lines.insert(2, f"# {len(counts)} classes: {shown}{more}.")
+    if unused and "group" not in settings:
+        lines.append(f"# group: {unused[0]} # no value of this column on two sides; columns: {', '.join(unused)}")
+    lines.append("# train_samples: 100 # labelled rows to use, every class first; or shots: 10, of each class")
+    return "\n".join([*lines, ""])

@@ -6,105 +6,106 @@ import glob
 import lzma
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ulmfit_style.config.stages import Document
 from ulmfit_style.data import hub
-from ulmfit_style.data.encoding import COMPRESSIONS
-from ulmfit_style.data.formats import FORMATS, Record, Selection, nfc
+from ulmfit_style.data.formats import COMPRESSIONS, FORMATS, TEXT_COLUMN, Numbered, Record, nfc, open_file
 from ulmfit_style.errors import UserError, nearest, together
 from ulmfit_style.models import embedded
 from ulmfit_style.tasks.base import Row
 
-KINDS = tuple(FORMATS)
 SUPPORTED = f"(supported: {', '.join(ending[1:] for ending in FORMATS)})"
 
+ENCODINGS = ["utf_16", "cp1252", "cp949", "cp932", "gb18030", "big5", "cp1251"]
+"""What text that is not UTF-8 may be in: the encodings of Windows, which hold those that are older."""
 
-def rows(
-    option: str, reference: str, columns: Sequence[str], document: Document | None = None, *, others: bool = False
-) -> Iterator[Row]:
-    """Read a file's rows, one after another.
+Choose = Callable[[Sequence[str]], Mapping[str, str]]
+"""Returns the column of each field that is wanted, by the columns that a file has."""
+
+
+def read(option: str, reference: str, choose: Choose, document: Document | None = None) -> Iterator[tuple[Row, Record]]:
+    """Read a file's rows, one after another: the fields that are wanted, and the whole record.
 
     After a bad row no more are yielded: the rest of the file is only searched for other problems.
 
     Args:
         option: The config field that names the file, for error messages.
         reference: A path, `package:<file>` of an installed Python package, or `hub:<data set>/<file>` of the Hub.
-        columns: The columns that each row must have; `summary.outcome` is `outcome` within the column `summary`, where
-            no column has that name itself. The text of a txt or md file goes by the first of these names, whatever it
-            is.
+        choose: Asked once. `summary.outcome` is `outcome` within the column `summary`, where no column has that name
+            itself. The text of a txt or md file goes by the first of these names, whatever it is.
         document: What one row of a txt or md file is; by default a line of txt, and the whole of an md file.
-        others: Whether a row keeps its other columns; else they are left out.
 
     Raises:
         UserError: if the file is missing, broken, not UTF-8, or lacks a column; it says where, and what to do.
     """
     path = locate(option, reference)
-    wanted = [nfc(column) for column in columns]
+    names: dict[str, str] | None = None
     problems: list[str] = []
-    file_has_columns = False
-    for number, record in _records(option, path, Selection(wanted, others, document)):
+    for number, record in _records(option, path, document):
         if isinstance(record, str):
             problems.append(f"{path}:{number}: {record}")
             continue
-        fields = _with_inner(record, wanted)
-        missing = [_no_column(column, fields) for column in wanted if column not in fields]
-        if missing and not file_has_columns:  # so does every row
+        is_first = names is None
+        if names is None:
+            names = {field: nfc(name) for field, name in choose(list(record)).items()}
+            if FORMATS[kind(path)].document:
+                names |= dict.fromkeys(list(names)[:1], TEXT_COLUMN)
+        fields, missing = {}, []
+        for field, name in names.items():
+            try:
+                fields[field] = _value(record, name)
+            except KeyError:
+                missing.append(f"has no column '{name}'{nearest(name, record)} (columns: {', '.join(record)})")
+        if missing and is_first:  # so does every row
             raise UserError("\n".join(f"{option}={reference}: {problem}" for problem in missing))
-        file_has_columns = True
         problems += [f"{path}:{number}: {problem}" for problem in missing]
         if not problems:
-            yield Row(path.name, number, fields if others else {column: fields[column] for column in wanted})
+            yield Row(path.name, number, fields), record
     if problems:
         raise together(f"{option}={reference}", problems)
 
 
-def header(option: str, reference: str, inner: Sequence[str] = ()) -> list[str]:
-    """Return the names of a file's columns; of a jsonl file, those of its first good row.
+def rows(option: str, reference: str, columns: Sequence[str], document: Document | None = None) -> Iterator[Row]:
+    """Read columns of a file by their own names, as `read` does."""
+    names = {name: name for name in columns}
+    return (row for row, _ in read(option, reference, lambda _: names, document))
 
-    Args:
-        inner: Columns that may lie within others, to be among them.
+
+def first(option: str, reference: str) -> Record:
+    """Return the first row of a file.
 
     Raises:
         UserError: if the file is missing, empty, broken before its first row, or not UTF-8.
     """
-    path = locate(option, reference)
-    problems = []
-    for number, record in _records(option, path, Selection()):
-        if not isinstance(record, str):
-            return list(_with_inner(record, [nfc(column) for column in inner]))
-        problems.append(f"{path}:{number}: {record}")
-    raise together(f"{option}={reference}", problems or [f"{option}={reference}: holds no rows"])
+    for _, record in read(option, reference, lambda _: {}):
+        return record
+    raise UserError(f"{option}={reference}: holds no rows")
 
 
 def files(option: str, reference: str) -> tuple[list[str], Counter[str]]:
-    """Return the files that a reference means: itself, all of a folder and those within, or those of a glob, sorted.
+    """Return the files that a reference means: itself, all in a folder and those within, or those of a glob, sorted.
+
+    Hidden files are none of these.
 
     Returns:
-        The files, and the endings of those in the folder that are not read: hidden ones, and formats not known here.
+        The files, and the endings of those that are not read.
 
     Raises:
-        UserError: if there is no such file or folder, or no file in it that can be read.
+        UserError: if none of the files can be read.
     """
     path = Path(reference).expanduser()
-    if reference.startswith(("package:", hub.PREFIX)) or path.is_file():
+    if path.is_file() or not (path.is_dir() or glob.has_magic(reference)):
         return [reference], Counter()
-    if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.is_file())
-        readable = [file for file in inside if _holds_documents(file.relative_to(path))]
-        if not readable:
-            raise UserError(f"{option}={reference}: the folder has no file that can be read {SUPPORTED}")
-        skipped = Counter(file.suffix or file.name for file in inside if file not in set(readable))
-        return list(map(str, readable)), skipped
-    if glob.has_magic(reference):
-        pattern = str(path.relative_to(path.anchor))
-        matches = sorted(str(match) for match in Path(path.anchor).glob(pattern) if match.is_file())
-        if not matches:
-            raise UserError(f"{option}={reference}: no file matches")
-        return matches, Counter()
-    return [str(locate(option, reference))], Counter()  # which raises, for nothing is there
+    pattern = f"{glob.escape(str(path))}/**" if path.is_dir() else str(path)
+    # Not that of pathlib, which returns hidden files too.
+    matches = sorted(match for match in glob.glob(pattern, recursive=True) if Path(match).is_file())  # noqa: PTH207
+    readable = [match for match in matches if kind(match) in FORMATS and FORMATS[kind(match)].of_documents]
+    if not readable:
+        raise UserError(f"{option}={reference}: there is no file that can be read {SUPPORTED}")
+    return readable, Counter(Path(match).suffix for match in matches if match not in readable)
 
 
 def locate(option: str, reference: str) -> Path:
@@ -139,30 +140,31 @@ def kind(path: str | Path) -> str:
     return next((suffix for suffix in reversed(suffixes) if suffix not in COMPRESSIONS), "")
 
 
-def _holds_documents(path: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and kind(path) in FORMATS and FORMATS[kind(path)].of_documents
+def _value(record: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a column, or of one within another; KeyError where it is not there."""
+    outer, dot, inner = name.partition(".")
+    if name in record or not dot or not isinstance(record.get(outer), dict):
+        return record[name]
+    return _value(record[outer], inner)
 
 
-def _with_inner(fields: Mapping[str, Any], columns: Sequence[str]) -> Mapping[str, Any]:
-    """Return the fields, and those within them that columns ask for, or all within them where one is missing."""
-    dotted = [column for column in columns if "." in column and column not in fields]
-    inner, level = dict[str, Any](), fields
-    while dotted and level:
-        parts = [(name, part) for name, part in level.items() if isinstance(part, dict)]
-        level = {nfc(f"{name}.{key}"): value for name, part in parts for key, value in part.items()}
-        inner |= level
-    wanted = {column: inner[column] for column in dotted if column in inner}
-    return {**fields, **(wanted if len(wanted) == len(dotted) else inner)}
-
-
-def _no_column(column: str, fields: Iterable[str]) -> str:
-    names = list(fields)
-    return f"has no column '{column}'{nearest(column, names)} (columns: {', '.join(names)})"
-
-
-def _records(option: str, path: Path, selection: Selection) -> Iterator[Record]:
+def _records(option: str, path: Path, document: Document | None) -> Iterator[Numbered]:
     try:
-        yield from FORMATS[kind(path)].read(path, selection)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        yield from FORMATS[kind(path)].read(path, document)
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path) from error
+    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:  # of whatever library reads it
         raise UserError(f"{option}={path}: cannot be read ({error})") from error
+
+
+def _not_utf8(path: Path) -> UserError:
+    """Return the error that says where a file is not UTF-8, what it seems to be, and how to convert it."""
+    import charset_normalizer
+
+    with open_file(path, "rb") as file:
+        lines: list[bytes] = file.readlines()
+    wrong = next(index for index, line in enumerate(lines) if line.decode(errors="ignore").encode() != line)
+    guess = charset_normalizer.from_bytes(b"".join(lines[wrong:])[:100_000], cp_isolation=ENCODINGS).best()
+    encoding = guess.encoding.replace("_", "-") if guess else "<its encoding>"
+    looks = f"; it looks like {encoding}" if guess else ""
+    return UserError(f"{path}:{wrong + 1}: is not UTF-8{looks}; convert it with `iconv -f {encoding} -t UTF-8`")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-TOKENS_VERSION = 1
+TOKENS_VERSION = 2
 """Raised whenever other tokens would be made of the same text."""
 
 COLUMNS = ("input_ids", "words", "bytes")
@@ -38,14 +38,11 @@ class Chunks:
 
     def __init__(self, path: Path) -> None:
         import pyarrow
+        import pyarrow.compute
 
         self._path = path
-        reader = pyarrow.ipc.open_file(pyarrow.memory_map(str(path)))
-        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        self._ends = np.cumsum([batch.num_rows for batch in batches])
-        self._offsets = [batch["input_ids"].offsets.to_numpy() for batch in batches]
-        self._values = [{name: batch[name].values.to_numpy() for name in COLUMNS} for batch in batches]
-        self.lengths: Integers = np.concatenate([np.diff(offsets) for offsets in self._offsets])
+        self._table = pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
+        self.lengths: Integers = pyarrow.compute.list_value_length(self._table["input_ids"]).to_numpy()
         """The tokens of each row, special tokens included."""
 
     def __reduce__(self) -> tuple[type[Chunks], tuple[Path]]:
@@ -60,10 +57,7 @@ class Chunks:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        place = index - (int(self._ends[number - 1]) if number else 0)
-        start, end = self._offsets[number][place : place + 2]
-        return {"index": index, **{name: values[start:end] for name, values in self._values[number].items()}}
+        return {"index": index, **{name: self._table[name][index].values.to_numpy() for name in COLUMNS}}
 
 
 def load(
@@ -84,70 +78,45 @@ def load(
 
     if not tokenizer.is_fast:
         raise UserError(f"the tokenizer {type(tokenizer).__name__} has no tokenizer.json, and cannot tell words")
-    content = tokenizer.backend_tokenizer.to_str()
-    backend = Tokenizer.from_str(content)
-    backend.no_truncation()
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_padding()
+    backend.enable_truncation(max_length)
     determinants = {
         "version": TOKENS_VERSION,
         "documents": documents.identity,
         "tokenizer": hashlib.sha256(backend.to_str().encode()).hexdigest(),
-        "max_length": max_length,
     }
     artefact = Artefact("tokens", determinants, runs)
-    directory = artefact.make(partial(_tokenise, documents, backend, max_length), {"tokens": determinants})
+    directory = artefact.make(partial(_tokenise, documents, backend), {"tokens": determinants})
     return Chunks(directory / "train.arrow"), Chunks(directory / "heldout.arrow")
 
 
-def _tokenise(documents: Documents, backend: Tokenizer, max_length: int, directory: Path) -> None:
+def _tokenise(documents: Documents, backend: Tokenizer, directory: Path) -> None:
     if not processes.is_main():
         return
     with progress("tokenising documents", None) as steps:  # which may be lines or books
         for name, texts in (("train", documents.train), ("heldout", documents.heldout)):
-            _write(directory / f"{name}.arrow", texts, backend, max_length, steps.advance)
+            _write(directory / f"{name}.arrow", texts, backend, steps.advance)
 
 
-def _write(path: Path, texts: Texts, backend: Tokenizer, max_length: int, advance: Any) -> None:
+def _write(path: Path, texts: Texts, backend: Tokenizer, advance: Callable[[int], None]) -> None:
     import pyarrow
 
     schema = pyarrow.schema([(name, pyarrow.list_(pyarrow.int32())) for name in COLUMNS])
-    before, after = _special(backend)
-    size = max_length - len(before) - len(after)
     with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_file(sink, schema) as writer:
         for batch in texts.batches():
-            rows = [
-                (
-                    np.concatenate([before, ids[start : start + size], after]),
-                    np.pad(words[start : start + size], (len(before), len(after)), constant_values=-1),
-                    np.pad(lengths[start : start + size], (len(before), len(after))),
-                )
-                for text, encoding in zip(batch, backend.encode_batch(batch, add_special_tokens=False), strict=True)
-                for ids, words, lengths in [_arrays(text, encoding)]
-                for start in range(0, len(ids), size)
+            chunks = [
+                _row(text, chunk)
+                for text, encoding in zip(batch, backend.encode_batch(batch), strict=True)
+                for chunk in [encoding, *encoding.overflowing]
+                if 0 in chunk.special_tokens_mask  # a control character alone gives no token
             ]
-            if rows:
-                offsets = pyarrow.array(np.cumsum([0, *(len(row[0]) for row in rows)]), pyarrow.int32())
-                columns = [
-                    pyarrow.ListArray.from_arrays(offsets, np.concatenate(values).astype(np.int32))
-                    for values in zip(*rows, strict=True)
-                ]
-                writer.write_batch(pyarrow.record_batch(columns, schema=schema))
+            writer.write_batch(pyarrow.RecordBatch.from_pylist(chunks, schema=schema))
             advance(len(batch))
 
 
-def _special(backend: Tokenizer) -> tuple[list[int], list[int]]:
-    """Return the special tokens that the tokenizer puts before and after a text."""
-    encoding = backend.encode("a")
-    inner = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
-    return encoding.ids[: inner[0]], encoding.ids[inner[-1] + 1 :]
-
-
-def _arrays(text: str, encoding: Encoding) -> tuple[Integers, Integers, Integers]:
-    """Return the ids, the numbers of the words and the lengths in bytes of a text's tokens."""
-    words = [-1 if word is None else word for word in encoding.word_ids]
-    # How many bytes of UTF-8 stand before each character.
-    code = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    bytes_before = np.concatenate([[0], np.cumsum(1 + (code > 0x7F) + (code > 0x7FF) + (code > 0xFFFF))])
-    offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-    lengths = bytes_before[offsets[:, 1]] - bytes_before[offsets[:, 0]]
-    return np.array(encoding.ids, dtype=np.int32), np.array(words, dtype=np.int32), lengths
+def _row(text: str, chunk: Encoding) -> Mapping[str, Sequence[int]]:
+    """Return the ids, the numbers of the words and the lengths in bytes of the tokens of a part of a text."""
+    words = [-1 if word is None else word for word in chunk.word_ids]
+    lengths = [len(text[start:end].encode()) for start, end in chunk.offsets]
+    return {"input_ids": chunk.ids, "words": words, "bytes": lengths}

@@ -87,7 +87,7 @@ def _check(resolved: Resolved) -> None:
     stage.check(resolved, [stage.name])
     before = stage.starts_from(resolved)
     if before is not None:
-        require_finished(resolved, before, "lr_find", stage.instead)
+        require_finished(resolved, before, "lr_find")
 
 
 def _training_plan(resolved: Resolved) -> TrainingPlan:

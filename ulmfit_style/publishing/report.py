@@ -23,7 +23,7 @@ from ulmfit_style.results.finished import Run
 from ulmfit_style.results.html import Page, Section, Tile
 from ulmfit_style.results.model import Figure, Folded, Interval, Part, Prose, Table
 from ulmfit_style.tasks.base import Row
-from ulmfit_style.tasks.report_parts import Matrix, Scatter
+from ulmfit_style.tasks.interface import Matrix, Scatter
 
 MOST_ERRORS = 200
 """Wrong answers that a page shows."""
@@ -172,23 +172,20 @@ def _kinds(test: Answered) -> Iterator[Part]:
         elif len(shown.targets) <= MOST_NAMES:
             counts = (shown.targets, shown.predictions, shown.counts)
             yield Figure(f"matrix-{number}", f"{shown.title} (test rows)", figures.matrix, counts)
-    kinds = dict(task.groups(answers, targets))
     if None not in test.rows:
-        kinds["words of the text"] = [len(" ".join(task.texts(row)).split()) for row in test.rows if row is not None]
-    for number, (title, names) in enumerate(kinds.items(), start=1):
-        spans = dict(_by_kind(test, _in_ranges(names)))
+        words = [len(" ".join(task.texts(row)).split()) for row in test.rows if row is not None]
+        spans = dict(_by_kind(test, _in_ranges(words)))
         if len(spans) > 1:
-            yield Figure(f"groups-{number}", f"{task.metric} by {title}", figures.whiskers, (spans, task.metric))
+            title = f"{task.metric} by words of the text"
+            yield Figure("groups", title, figures.whiskers, (spans, task.metric))
 
 
-def _in_ranges(values: Sequence[str] | Sequence[int]) -> list[str]:
-    """Return names as they are, and numbers as the ranges that they are in."""
-    numbers = sorted(value for value in values if isinstance(value, int))
-    if not numbers:
-        return [str(value) for value in values]
+def _in_ranges(values: Sequence[int]) -> list[str]:
+    """Return the range of numbers that each number is in."""
+    numbers = sorted(values)
     ends = sorted({numbers[len(numbers) * part // PARTS] for part in range(PARTS)} | {numbers[-1] + 1})
     names = [f"{start} to {end - 1}" if start < end - 1 else f"{start}" for start, end in pairwise(ends)]
-    return [names[bisect_right(ends, int(value)) - 1] for value in values]
+    return [names[bisect_right(ends, value) - 1] for value in values]
 
 
 def _by_kind(test: Answered, names: Sequence[str]) -> Iterator[tuple[str, tuple[float, float, float]]]:

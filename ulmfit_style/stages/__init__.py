@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ulmfit_style import lineage
+from ulmfit_style.data import pins
 from ulmfit_style.lineage import Resolved, Stage
 from ulmfit_style.recipe import Config
 
@@ -23,6 +23,7 @@ STAGES = {
             makes="model with random weights",
             version=1,
             is_typed=False,
+            uses_ranks=False,
         ),
         Stage(
             "pretrain",
@@ -31,7 +32,6 @@ STAGES = {
             makes="pretrained model",
             version=2,
             starts_from=lambda resolved: "scratch",
-            uses_ranks=True,
         ),
         Stage(
             "references",
@@ -39,6 +39,7 @@ STAGES = {
             makes="scores of reference models",
             version=3,
             is_typed=False,
+            uses_ranks=False,
         ),
         Stage(
             "adapt",
@@ -47,8 +48,6 @@ STAGES = {
             makes="adapted model",
             version=4,
             starts_from=_start,
-            instead=", or start from random weights with pretrain=none adapt=none",
-            uses_ranks=True,
         ),
         Stage(
             "finetune",
@@ -57,8 +56,6 @@ STAGES = {
             makes="fine-tuned model",
             version=3,
             starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
-            instead=", or finetune the plain checkpoint with adapt=none",
-            uses_ranks=True,
         ),
         Stage(
             "evaluate",
@@ -67,8 +64,6 @@ STAGES = {
             makes="scores",
             version=1,
             starts_from=lambda resolved: "finetune" if resolved.config.evaluate.model is None else None,
-            instead=", or name another model: evaluate.model=<directory or Hub id>",
-            uses_ranks=True,
         ),
         Stage(
             "predict",
@@ -88,4 +83,4 @@ def resolve(config: Config) -> Resolved:
     Raises:
         UserError: if the Hub has no such checkpoint or file as the config names, or cannot be reached the first time.
     """
-    return lineage.resolve(config, STAGES)
+    return Resolved(pins.pinned(config), STAGES)

@@ -47,7 +47,9 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
             kinds = f"was trained on {type(trained_on).__name__}, and the task is {type(task).__name__}"
             raise UserError(f"evaluate.model={options.model}: {kinds}; choose the task that fits")
         classes = read_json(model.directory / METRICS)["train"]["classes"]
-    labelled.require_known(task, classes, rows)
+    names = ", ".join([*classes[:10], *(["..."] if len(classes) > 10 else [])])
+    problem = f"is one that the model does not know (it knows: {names})"
+    labelled.require_known(task, classes, rows, options.path or f"evaluate: the {split} rows", problem)
     determinants = {
         "model": model.identity,
         "task": {"kind": type(task).__name__, **task.determinants()},

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain, tee
 from pathlib import Path
@@ -18,6 +18,7 @@ from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, reading
+from ulmfit_style.data.formats import FORMATS, Record
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, require_finished, required_task
 from ulmfit_style.models import checkpoints
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 STDIN = "-"
 ENDINGS = (".jsonl", ".csv")
 
-Record = Mapping[str, Any]
-"""A row of the output, by the names of its columns."""
-
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check the options, before anything is trained or loaded.
@@ -44,7 +42,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if options.input is None:
         raise UserError(f"predict: what? Say predict.input=<a text, a file, or {STDIN} for standard input>")
     if _is_file(options.input):
-        reading.header("predict.input", options.input)
+        reading.first("predict.input", options.input)
     if options.pair is not None and (options.input == STDIN or _is_file(options.input)):
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
     if options.explain:
@@ -72,8 +70,7 @@ def find_model(resolved: Resolved) -> Path:
         return checkpoints.find_finetuned(named, "predict.model")
     if (linked := resolved.linked("finetune")) is not None:
         return linked
-    instead = ", or name another model: predict.model=<directory or Hub id>"
-    require_finished(resolved, "finetune", "predict", instead)
+    require_finished(resolved, "finetune", "predict")
     return resolved.artefact("finetune").directory
 
 
@@ -120,7 +117,7 @@ def run(resolved: Resolved) -> None:
 def _is_file(given: str) -> bool:
     """Tell a file from a text: there is one, or its ending says that there should be."""
     try:
-        named = given.startswith(("package:", "hub:")) or reading.kind(given) in reading.KINDS
+        named = given.startswith(("package:", "hub:")) or reading.kind(given) in FORMATS
         return named or Path(given).expanduser().is_file()
     except (OSError, RuntimeError):  # too long for a name, or it starts with ~
         return False
@@ -136,10 +133,8 @@ def _rows(task: Task, given: str, pair: str | None) -> Iterator[tuple[Row, Recor
                 raise UserError(f"predict.input={STDIN}: line {number:,} is not UTF-8; convert it by iconv") from error
             yield row, row.fields
     elif _is_file(given):
-        named = [column.name for column in task.inputs().values() if column.name is not None]
-        names = columns.find_inputs(task, reading.header("predict.input", given, named), f"predict.input={given}")
-        for row in reading.rows("predict.input", given, list(names.values()), others=True):
-            yield Row(row.file, row.number, {field: row.fields[name] for field, name in names.items()}), row.fields
+        source = f"predict.input={given}"
+        yield from reading.read("predict.input", given, lambda present: columns.find_inputs(task, present, source))
     else:
         row = task.row(given) if pair is None else task.row(given, pair)
         yield row, row.fields

@@ -17,8 +17,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from ulmfit_style.config.schema import Count, Section, Unhashed, spelled
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.metrics.intervals import Array, Points, first, interval
-from ulmfit_style.tasks.models import Architecture, ExplainedPart, Pipeline, Reference
-from ulmfit_style.tasks.report_parts import Groupings, ReportPart
+from ulmfit_style.tasks.interface import Architecture, ExplainedPart, Pipeline, Reference, ReportPart
 from ulmfit_style.tasks.splits import Splits
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 
@@ -84,8 +83,8 @@ class Task(Section, abc.ABC):
 
     # The data enter a fingerprint by the content of the rows that these options choose, not by the options.
     path: Annotated[Splits, Unhashed]
-    """The file of labelled rows (csv, tsv, jsonl, parquet, conll, or json in the form of SQuAD; also .gz, .bz2, .xz,
-    .zst), `package:<file>` of an installed Python package, or `hub:<data set>@<commit>/<file>` of the Hub (without a
+    """The file of labelled rows (csv, tsv, jsonl, parquet, conll, or json in the form of SQuAD; also .gz, .bz2,
+    .xz), `package:<file>` of an installed Python package, or `hub:<data set>@<commit>/<file>` of the Hub (without a
     commit it is the newest when first used, and stands in `pins.json` of the folder `runs`); it is split into train,
     validation and test. Or the files of splits that there are: task.path={train: a.csv, test: b.csv}; what is missing
     is made from train."""
@@ -135,19 +134,14 @@ class Task(Section, abc.ABC):
         """
         for name in options:
             if name not in self.answer_options:
-                known = f"(there are: {', '.join(self.answer_options)})" if self.answer_options else "(there are none)"
-                problem = "is no option that says how the model answers"
-                raise UserError(f"predict.task.{name}: {problem}{nearest(name, self.answer_options)} {known}")
+                known = f"{nearest(name, self.answer_options)} (there are: {', '.join(self.answer_options)})"
+                raise UserError(f"predict.task.{name}: is no option that says how the model answers{known}")
         try:
             return type(self).model_validate({**self.model_dump(), **options})
         except ValidationError as error:
             wrong = error.errors()[0]
-            problem = wrong["msg"].removeprefix("Input ")
-            raise UserError(f"predict.task.{wrong['loc'][-1]}={wrong['input']}: {problem}") from error
-
-    def streaming(self) -> Self:
-        """Return the task so that a single answer is printed while it is written; most tasks do not write."""
-        return self
+            problem = f"{wrong['loc'][-1]}={wrong['input']}: {wrong['msg'].removeprefix('Input ')}"
+            raise UserError(f"predict.task.{problem}") from error
 
     @abc.abstractmethod
     def auto_class(self, architecture: Architecture) -> str:
@@ -234,8 +228,9 @@ class Task(Section, abc.ABC):
         """
         names = list(self.inputs())
         if len(texts) != len(names):
-            expected = "one text" if len(names) == 1 else "a pair of texts"
-            raise UserError(f"this model answers {expected}; {len(texts)} texts were given")
+            fields = " and a ".join(names)
+            remedy = "predict.pair gives the second" if len(names) > 1 else "give one"
+            raise UserError(f"this model reads a {fields}, and was given {len(texts)} texts; {remedy}")
         return Row("text", 1, dict(zip(names, texts, strict=True)))
 
     def labels_of(self, row: Row) -> list[str]:
@@ -317,6 +312,11 @@ class Task(Section, abc.ABC):
         """
         return []
 
+    @property
+    def example(self) -> str:
+        """A question to the model, as one writes it in Python."""
+        return '"A text of your own."' if len(self.inputs()) == 1 else '("A text.", "Another one.")'
+
     def returned(self, answer: Answer) -> Any:
         """Return what `load(...)` returns of an answer; by default the whole."""
         return answer
@@ -373,19 +373,18 @@ class Task(Section, abc.ABC):
         """Return the target and the answer as people read them; `row` is None where it is not known."""
         return spelled(target), spelled(self.returned(answer))
 
-    def confidence(self, answer: Answer, target: Any) -> float | None:
-        """Return the probability of an answer, or of its surest wrong part; by default its `score`, or None."""
-        return answer.get("score")
-
     def calibration_pairs(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Return each probability that the model gives, and whether it is of something right."""
-        confidences = map(self.confidence, answers, targets)
-        pairs = zip(confidences, self.errors(answers, targets), strict=True)
-        return [(confidence, error <= 0) for confidence, error in pairs if confidence is not None]
+        """Return each probability that the model gives, and whether it is of something right; by default the `score`.
 
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Groupings:
-        """Return the groups of rows for which a report shows the metric; by default none."""
-        return {}
+        Empty for a task whose answers have no probabilities.
+        """
+        pairs = zip(answers, self.errors(answers, targets), strict=True)
+        return [(answer["score"], error <= 0) for answer, error in pairs if "score" in answer]
+
+    def confidence(self, answer: Answer, target: Any) -> float | None:
+        """Return how far a probability of an answer is from the truth at most; None where it has no probability."""
+        pairs = self.calibration_pairs([answer], [target])
+        return max((abs(probability - is_right) for probability, is_right in pairs), default=None)
 
     def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
         """Return what a report shows of answers beside their scores; by default nothing."""

@@ -12,9 +12,6 @@ from ulmfit_style.tasks import tagging
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.tagging import Entity, Range
 
-TYPE_KEYS = ("label", "entity_group", "type")
-"""What may hold the type of an entity; the second is what an answer has."""
-
 
 def is_words(row: Row) -> bool:
     """Tell whether a row's text is divided into words."""
@@ -39,12 +36,14 @@ def words_of(row: Row) -> list[Range]:
 
 
 def entity_of(span: Any) -> Entity:
-    """Return an entity of a file, {start: 0, end: 5, label: person} or [0, 5, person], in characters."""
+    """Return an entity of a file, in characters: [0, 5, person] or {start: 0, end: 5, label: person}.
+
+    The answer of a model has `entity_group` for `label`.
+    """
     if isinstance(span, dict):
-        kind = next((span[key] for key in TYPE_KEYS if span.get(key) is not None), "")
-        return Entity(str(kind).strip(), span["start"], span["end"])
-    start, end, kind = span
-    return Entity(str(kind).strip(), start, end)
+        span = (span["start"], span["end"], span.get("label") or span.get("entity_group") or "")
+    start, end, name = span
+    return Entity(str(name).strip(), start, end)
 
 
 def words_problem(words: Sequence[Any], tags: Sequence[str]) -> str | None:
@@ -61,22 +60,20 @@ def words_problem(words: Sequence[Any], tags: Sequence[str]) -> str | None:
         if tagging.TAG.fullmatch(tag) is None:
             shape = "O, or a letter and a type, as in B-person (BIO, IOBES or BILOU)"
             return f"word {number}, '{word}', has the tag '{tag}'; a tag is {shape}"
-    return "the tags are of two schemes, IOBES and BILOU" if tagging.mixed(tags) else None
+    return None
 
 
 def spans_problem(text: str, spans: Sequence[Any]) -> str | None:
     """Return what is wrong with the entities of a text."""
     entities = []
     for span in spans:
-        whole = {"start", "end"} <= set(span) if isinstance(span, dict) else len(span) == 3
-        entity = entity_of(span) if whole else Entity("", 0, 0)
+        is_whole = {"start", "end"} <= set(span) if isinstance(span, dict) else len(span) == 3
+        entity = entity_of(span) if is_whole else Entity("", 0, 0)
         if not isinstance(entity.start, int) or not isinstance(entity.end, int) or not entity.type:
             return f"{span} is no entity; write {{start: 0, end: 5, label: person}} or [0, 5, person]"
-        named = f"the entity {entity.start} to {entity.end} ('{entity.type}')"
-        if not 0 <= entity.start < entity.end <= len(text):
-            return f"{named} is not in the text, which has {len(text)} characters"
-        if not text[entity.start : entity.end].strip():
-            return f"{named} holds nothing but blanks"
+        if not 0 <= entity.start < entity.end <= len(text) or not text[entity.start : entity.end].strip():
+            where = f"{entity.start} to {entity.end} of the text, which has {len(text)} characters"
+            return f"the entity '{entity.type}' has no letters: it is {where}"
         entities.append(entity)
     for first, second in pairwise(sorted(entities, key=lambda entity: (entity.start, entity.end))):
         if second.start < first.end:

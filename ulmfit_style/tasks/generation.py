@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from ulmfit_style.config.schema import Count
 from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Row, Task
-from ulmfit_style.tasks.models import Architecture
-from ulmfit_style.tasks.report_parts import Groupings, ReportPart, Scatter
+from ulmfit_style.tasks.interface import Architecture
 from ulmfit_style.tasks.text import text_problem
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
-
 
 SLOT = "{text}"
 """Where the text stands in a prompt."""
@@ -67,8 +66,6 @@ class GenerationTask(Task, abc.ABC):
 
     _causal: bool = PrivateAttr(default=False)
     """Whether the model is a decoder alone; `for_architecture` says so."""
-    _streaming: bool = PrivateAttr(default=False)
-    """Whether tokens are printed as they come."""
 
     @field_validator("prompt")
     @classmethod
@@ -90,12 +87,6 @@ class GenerationTask(Task, abc.ABC):
     def for_architecture(self, architecture: Architecture) -> Self:
         task = self.model_copy()
         task._causal = architecture.kind == "decoder"
-        return task
-
-    def streaming(self) -> Self:
-        """Return the task so that a single answer is printed while it is written, token by token."""
-        task = self.model_copy()
-        task._streaming = True
         return task
 
     def positions_needed(self, max_length: int) -> int:
@@ -160,18 +151,27 @@ class GenerationTask(Task, abc.ABC):
         Blanks at the end of a prompt belong to the first word after it, as byte-level tokenizers have it. A text that
         is too long is cut at its end, and what the prompt has after it stays.
         """
-        before, _, after = (self.prompt or (self.default_prompt if self._causal else SLOT)).partition(SLOT)
-        text = before + self.source(row)
+        text, kept = self.prompted(row, tokenizer)
         if not self._causal:
-            return *_cut(tokenizer, max_length, text=text + after), ""
-        after, blanks = after.rstrip(" "), after[len(after.rstrip(" ")) :]
-        first = first_of(tokenizer)
-        ids, room = ids_of(tokenizer, text + after), max_length - len(first)
+            return *_cut(tokenizer, max_length, text=text + kept), ""
+        prompt = kept.rstrip(" ")
+        first = self.first_token(tokenizer)
+        ids, room = ids_of(tokenizer, text + prompt), max_length - len(first)
         long = len(ids) > room
         if long:
-            last = ids_of(tokenizer, after)
+            last = ids_of(tokenizer, prompt)
             ids = [*ids_of(tokenizer, text)[: max(0, room - len(last))], *last][-room:]
-        return [*first, *ids] or [end_of(tokenizer)], long, blanks
+        return [*first, *ids] or [end_of(tokenizer)], long, kept[len(prompt) :]
+
+    def prompted(self, row: Row, tokenizer: Tokenizer) -> tuple[str, str]:
+        """Return what is read in two parts: a decoder reads the second whole, where the first has to be cut."""
+        before, _, after = (self.prompt or (self.default_prompt if self._causal else SLOT)).partition(SLOT)
+        return before + self.source(row), after
+
+    def first_token(self, tokenizer: Tokenizer) -> list[int]:
+        """Return the token that a decoder reads first: what its tokenizer puts before every text, if anything."""
+        bos = tokenizer.bos_token_id
+        return [bos] if bos in tokenizer("")["input_ids"][:1] else []
 
     def written(self, row: Row, tokenizer: Tokenizer) -> str:
         """Return the right answer as it is learnt."""
@@ -221,8 +221,6 @@ class GenerationTask(Task, abc.ABC):
         """Return the logits of the tokens to learn, (tokens, vocabulary), these tokens, and the row of each."""
         from accelerate.utils import extract_model_from_parallel
 
-        from ulmfit_style.tasks.logits import logits_at
-
         if self._causal:
             # A model with positions of its own, such as GPT-2, counts them from the first column.
             ids, mask, labels = _aside(batch["attention_mask"], batch["input_ids"], batch["labels"], left=False)
@@ -243,27 +241,18 @@ class GenerationTask(Task, abc.ABC):
 
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Answer]:
         import torch
-        from transformers import TextStreamer
 
         ids, mask = batch["input_ids"], batch["attention_mask"]
         if self._causal:
             ids, mask = _aside(mask, ids, left=True)
-        streamer = None
-        if self._streaming and len(ids) == self.num_beams == 1:
-            # The first token of a decoder beside an encoder is no answer either.
-            streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         with torch.random.fork_rng(enabled=self.temperature > 0):
             if self.temperature:
                 torch.manual_seed(self.seed)
-            written = model.generate(  # type: ignore[operator]  # a model with such a head can
-                ids,
-                attention_mask=mask,
-                generation_config=self.settings(model, tokenizer),
-                streamer=streamer,
-            )
-        texts = tokenizer.batch_decode(
-            written[:, ids.shape[1] :] if self._causal else written, skip_special_tokens=True
-        )
+            settings = self.settings(model, tokenizer)
+            written = model.generate(ids, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
+        if self._causal:
+            written = written[:, ids.shape[1] :]
+        texts = tokenizer.batch_decode(written, skip_special_tokens=True)
         return [{self.answer_field: text.strip()} for text in texts]
 
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Any]) -> Answer:
@@ -276,7 +265,9 @@ class GenerationTask(Task, abc.ABC):
         `loss` is in nats a token, `perplexity` its exponential; `bits_per_byte` compares models of other tokenizers;
         `token_accuracy` is the share of the tokens that are the likeliest after the right ones before them.
         """
-        scores = self.text_scores(self.written_in(answers), targets) if self._has_texts(answers) else {}
+        scores = {}
+        if all(self.answer_field in answer for answer in answers):  # documents have a likelihood alone
+            scores = self.text_scores(self.written_in(answers), targets)
         if all("nats" in answer for answer in answers):
             nats, tokens, hits, size = (
                 sum(answer[name] for answer in answers) for name in ("nats", "tokens", "hits", "bytes")
@@ -287,20 +278,6 @@ class GenerationTask(Task, abc.ABC):
 
     def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         return str(target), str(answer.get(self.answer_field, ""))
-
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Groupings:
-        return {"words of the right text": [len(str(target).split()) for target in targets]}
-
-    def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
-        """Return the lengths in words: they show a model that writes too much, or stops too soon."""
-        if not self._has_texts(answers):
-            return []
-        lengths = ([len(text.split()) for text in side] for side in (targets, self.written_in(answers)))
-        return [Scatter("Words of what was written, beside those of the right text", *lengths)]
-
-    def _has_texts(self, answers: Sequence[Answer]) -> bool:
-        """Tell whether texts were written; documents are scored by their likelihood alone."""
-        return all(self.answer_field in answer for answer in answers)
 
     def written_in(self, answers: Sequence[Answer]) -> list[str]:
         """Return the texts of answers."""
@@ -322,16 +299,36 @@ class GenerationTask(Task, abc.ABC):
         return {**super().measure(answers, targets), "signatures": self.signatures()}
 
 
+@contextmanager
+def logits_at(model: Module, positions: Tensor) -> Iterator[None]:
+    """Let a language model compute logits at the chosen positions only: (chosen, vocabulary).
+
+    The vocabulary is by far the widest layer of a small model; masked language modelling needs one position in seven,
+    and padding needs none. The head works on each position by itself, so that the logits are those of the whole head.
+    `positions` is (batch, length), boolean.
+    """
+    import torch
+    from accelerate.utils import extract_model_from_parallel
+
+    inner = extract_model_from_parallel(model)
+
+    def select(module: Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        whole = isinstance(args[0], torch.Tensor) and args[0].shape[:2] == positions.shape and args[0].dim() == 3
+        return (args[0][positions], *args[1:]) if whole else None
+
+    heads = [child for child in inner.children() if child is not inner.base_model]
+    hooks = [head.register_forward_pre_hook(select) for head in heads]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the tokens of a text, without special ones around it."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
-
-
-def first_of(tokenizer: Tokenizer) -> list[int]:
-    """Return the token that the tokenizer puts before every text; none where it puts none."""
-    bos = tokenizer.bos_token_id
-    return [bos] if bos in tokenizer("")["input_ids"][:1] else []
 
 
 def end_of(tokenizer: Tokenizer) -> int:

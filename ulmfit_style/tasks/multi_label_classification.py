@@ -11,8 +11,7 @@ from pydantic import Field
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import Answer, Row, in_order
-from ulmfit_style.tasks.models import Reference
-from ulmfit_style.tasks.report_parts import Groupings
+from ulmfit_style.tasks.interface import Reference
 from ulmfit_style.tasks.text import LabelTask, Scores, plain
 from ulmfit_style.tasks.types import Tensor
 
@@ -77,12 +76,9 @@ class MultiLabelClassification(LabelTask):
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
 
-    def chosen(self, scores: Scores) -> list[str]:
-        return [label for label, score in scores.items() if score >= THRESHOLD]
-
     def answer_from(self, scores: Scores) -> Answer:
-        rounded = {label: round(score, 6) for label, score in scores.items()}
-        return {"labels": self.chosen(scores), "scores": rounded}
+        labels = [label for label, score in scores.items() if score >= THRESHOLD]
+        return {"labels": labels, "scores": {label: round(score, 6) for label, score in scores.items()}}
 
     def reference(self) -> Reference:
         return Reference("logistic regression", _one_regression_a_label)
@@ -102,19 +98,12 @@ class MultiLabelClassification(LabelTask):
     def in_words(self, row: Row | None, answer: Answer, target: Sequence[str]) -> tuple[str, str]:
         return ", ".join(target) or "none", ", ".join(answer["labels"]) or "none"
 
-    def confidence(self, answer: Answer, target: Sequence[str]) -> float | None:
-        wrong = set(answer["labels"]) ^ set(target)
-        return max((abs(answer["scores"][label] - (label in target)) for label in wrong), default=0)
-
     def calibration_pairs(
         self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]
     ) -> list[tuple[float, bool]]:
         """Return the probability of every label of every row."""
         pairs = zip(answers, targets, strict=True)
         return [(score, name in target) for answer, target in pairs for name, score in answer["scores"].items()]
-
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Groupings:
-        return {"right labels of a row": [str(len(target)) for target in targets]}
 
 
 def _one_regression_a_label(features: Any, targets: Sequence[Sequence[str]]) -> Callable[[Any], list[Answer]]:

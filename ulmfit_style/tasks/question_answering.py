@@ -1,23 +1,20 @@
-"""Extractive question answer_options: the stretch of a context that answers a question, or that there is none."""
+"""Extractive question answering: the stretch of a context that answers a question, or that there is none."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
 from pydantic import Field
 
 from ulmfit_style.config.schema import Count, Unhashed
-from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task
-from ulmfit_style.tasks.models import Architecture, Pipeline
-from ulmfit_style.tasks.report_parts import Groupings, Matrix, ReportPart
+from ulmfit_style.tasks.interface import Architecture, Pipeline
 from ulmfit_style.tasks.tagging import Range, trimmed
-from ulmfit_style.tasks.text import plain
+from ulmfit_style.tasks.text import plain, text_problem
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.windows import learnable, pieces_of, windows
 
@@ -33,9 +30,6 @@ ANSWERED, UNANSWERABLE = "answer", "no answer"
 WHOLE_NUMBER = re.compile(r"\d+(\.0)?")
 """The place of a character, also as pandas writes a column where some are missing."""
 
-LONGEST_QUESTION = 0.75
-"""The share of a window that a question may take."""
-
 
 @final
 class QuestionAnswering(Task):
@@ -43,7 +37,7 @@ class QuestionAnswering(Task):
 
     metric: ClassVar[str] = "f1"
     rankings: ClassVar[Sequence[str]] = ("exact_match",)
-    answer_options: ClassVar[Sequence[str]] = ("overlap", "n_best", "max_answer_length", "null_threshold")
+    answer_options: ClassVar[Sequence[str]] = ("overlap", "max_answer_length", "null_threshold")
     pipeline: ClassVar[Pipeline] = Pipeline("question-answering", exists=False)
 
     question: Annotated[str | None, Unhashed] = None
@@ -59,13 +53,11 @@ class QuestionAnswering(Task):
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
     """The share of the tokens of a context that a window of it has in common with the next one. What is longer than
     that is whole in no window, and cannot be told."""
-    n_best: Count = 1
-    """How many answers are told of a question; with more than one there are `candidates`, the likeliest first."""
     max_answer_length: Count = 30
     """The most tokens of an answer."""
     null_threshold: float = 0.0
-    """By how much the score of no answer, the sum of two logits, must exceed that of the best one for none to be told.
-    It is told only by models that were trained on questions without one."""
+    """By how much the score of no answer, the sum of two logits, must exceed that of the best answer for none to be
+    given. Only models that were trained on questions without an answer give none."""
 
     @property
     def long_texts(self) -> str:
@@ -96,29 +88,26 @@ class QuestionAnswering(Task):
 
     def row_problem(self, row: Row) -> str | None:
         for name in self.inputs():
-            if not isinstance(row.fields[name], str | None):
-                return f"the {name} is no text"
-            if not plain(row.fields[name]):
-                return f"the {name} is empty"
-        given, context = _given(row), row.fields["context"]
-        if given is None:
+            if (problem := text_problem(name, row.fields[name])) is not None:
+                return problem
+        answers, context = _answers(row), self.texts(row)[1]
+        if answers is None:
             shape = '{"text": ["Ada"], "answer_start": [0]}'
             return f"the answers are neither as {shape}, nor a text beside its answer_start"
-        for text, start in given:
+        for text, start in answers:
             if not isinstance(text, str) or not text.strip():
-                return f"an answer is {'empty' if isinstance(text, str) else 'no text'}"
-            if start < 0 or context[start : start + len(text)] != text:
-                there = [place for place in range(len(context)) if context.startswith(text, place)]
-                remedy = f"it stands at {', '.join(map(str, there[:5]))}" if there else "it is nowhere in the context"
-                stands = f", where '{context[start : start + len(text)]}' stands" if 0 <= start < len(context) else ""
-                return f"the answer '{text}' does not begin at character {start} of the context{stands}; {remedy}"
+                return "an answer is empty, or no text"
+            if not context.startswith(text, start):
+                place = context.find(text)
+                remedy = "it is nowhere in the context" if place < 0 else f"it begins at {place}"
+                return f"the answer '{text}' does not begin at character {start} of the context; {remedy}"
         return None
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
-        return None if any(map(_given, rows)) else "no question has an answer"
+        return None if any(map(_answers, rows)) else "no question has an answer"
 
     def remarks(self, rows: Sequence[Row]) -> list[str]:
-        count = sum(not _given(row) for row in rows)
+        count = sum(not _answers(row) for row in rows)
         return [f"{count:,} of {len(rows):,} questions have no answer in their context"] if count else []
 
     def texts(self, row: Row) -> list[str]:
@@ -131,17 +120,11 @@ class QuestionAnswering(Task):
 
     def target(self, row: Row) -> dict[str, Any]:
         """Return the right answers as data sets of the Hub have them; none where there is no answer."""
-        given = _given(row) or []
-        return {"text": [text for text, _ in given], "answer_start": [start for _, start in given]}
-
-    def row(self, *texts: str) -> Row:
-        if len(texts) != 2:
-            remedy = "give the context by predict.pair, a file with both columns, or in Python (question, context)"
-            raise UserError(f"this model answers a question by a context, not one text; {remedy}")
-        return Row("text", 1, dict(zip(self.inputs(), texts, strict=True)))
+        answers = _answers(row) or []
+        return {"text": [text for text, _ in answers], "answer_start": [start for _, start in answers]}
 
     def labels_of(self, row: Row) -> list[str]:
-        return [ANSWERED if _given(row) else UNANSWERABLE]
+        return [ANSWERED if _answers(row) else UNANSWERABLE]
 
     def strata(self, rows: Sequence[Row]) -> list[str]:
         return [""] * len(rows)  # articles and contexts stay whole, whatever their questions
@@ -155,15 +138,11 @@ class QuestionAnswering(Task):
 
     def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
         question, context = self.texts(row)
-        taken = len(tokenizer(question, add_special_tokens=False)["input_ids"])
-        if taken > LONGEST_QUESTION * max_length:
-            problem = f"the question has {taken} tokens, and leaves too few of finetune.max_length={max_length}"
-            raise UserError(f"{row.place}: {problem} for the context; shorten it, or train with a larger one")
-        features = windows(tokenizer, question, context, max_length=max_length, overlap=self.overlap)
+        features = windows(tokenizer, row, question, context, max_length=max_length, overlap=self.overlap)
         for feature in features:
             ids = feature["input_ids"]
             feature["none"] = ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0
-        return features if label2id is None else list(_taught(context, _given(row) or [], features))
+        return features if label2id is None else _labelled(context, _answers(row) or [], features)
 
     def loss(self, model: Module, batch: Batch) -> Tensor:
         from torch.nn.functional import cross_entropy
@@ -189,29 +168,17 @@ class QuestionAnswering(Task):
         context = self.texts(row)[1]
         pieces = pieces_of(context, features)
         scores = self._scores(pieces, features, outputs)
-        none = -np.inf
+        best, none = float(scores.max(initial=-np.inf)), -np.inf
         if any(may_be_none for *_, may_be_none in outputs):
             places = [feature["none"] for feature in features]
             none = min(float(start[at] + end[at]) for at, (start, end, _) in zip(places, outputs, strict=True))
-        spans: dict[Range, float] = {}
-        for place in np.argsort(-scores, axis=None, kind="stable"):
-            first, more = divmod(int(place), self.max_answer_length)
-            if len(spans) == self.n_best or scores[first, more] == -np.inf:
-                break
-            spans.setdefault((pieces[first][0], pieces[first + more][1]), float(scores[first, more]))
-        best = max(spans.values(), default=-np.inf)
         total = np.logaddexp(np.logaddexp.reduce(scores, axis=None), none)
-
-        def answer(span: Range, score: float) -> Answer:
-            start, end = span
-            probability = float(np.exp(score - total)) if score > -np.inf else 0.0
-            return {"answer": context[start:end], "score": round(probability, 6), "start": start, "end": end}
-
-        candidates = [*spans.items(), *([((0, 0), none)] if none > -np.inf or not spans else [])]
-        candidates.sort(key=lambda candidate: -candidate[1])
-        chosen = ((0, 0), none) if not spans or none > best + self.null_threshold else next(iter(spans.items()))
-        several = {"candidates": [answer(*candidate) for candidate in candidates[: self.n_best]]}
-        return {**answer(*chosen), **(several if self.n_best > 1 else {})}
+        score, start, end = none, 0, 0
+        if best > -np.inf and none <= best + self.null_threshold:
+            first, more = divmod(int(scores.argmax()), self.max_answer_length)
+            score, start, end = best, pieces[first][0], pieces[first + more][1]
+        probability = float(np.exp(score - total)) if score > -np.inf else 0.0
+        return {"answer": context[start:end], "score": round(probability, 6), "start": start, "end": end}
 
     def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
         from ulmfit_style.metrics import squad
@@ -231,20 +198,6 @@ class QuestionAnswering(Task):
     def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         return " / ".join(dict.fromkeys(target["text"])) or UNANSWERABLE, answer["answer"] or UNANSWERABLE
 
-    def groups(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Groupings:
-        lengths = [len(target["text"][0].split()) if target["text"] else 0 for target in targets]
-        return {f"words of the right answer{' (0: there is none)' if 0 in lengths else ''}": lengths}
-
-    def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
-        if all(target["text"] for target in targets):
-            return []
-        names = (ANSWERED, UNANSWERABLE)
-        pairs = Counter(
-            (bool(target["text"]), bool(answer["answer"])) for answer, target in zip(answers, targets, strict=True)
-        )
-        counts = [[pairs[target, answer] for answer in (True, False)] for target in (True, False)]
-        return [Matrix("Whether there is an answer", names, names, counts)]
-
     def _scores(self, pieces: Sequence[Range], features: Sequence[Feature], outputs: Sequence[Any]) -> Array:
         """Return the score of every stretch of tokens, (tokens, max_answer_length), by its first and its other tokens.
 
@@ -252,8 +205,8 @@ class QuestionAnswering(Task):
         """
         scores = np.full((len(pieces), self.max_answer_length), -np.inf)
         blank = np.array([start == end for start, end in pieces], dtype=bool)
-        for first, feature, (start, end, _) in zip(_firsts(features), features, outputs, strict=True):
-            inside = slice(*feature["inside"])
+        for feature, (start, end, _) in zip(features, outputs, strict=True):
+            first, inside = feature["first"], slice(*feature["inside"])
             count = inside.stop - inside.start
             starts, ends = (np.where(blank[first : first + count], -np.inf, logits[inside]) for logits in (start, end))
             for more in range(min(self.max_answer_length, count)):
@@ -262,8 +215,8 @@ class QuestionAnswering(Task):
         return scores
 
 
-def _given(row: Row) -> list[tuple[Any, int]] | None:
-    """Return the right answers of a row and where they begin; None where they have no form that is known."""
+def _answers(row: Row) -> list[tuple[Any, int]] | None:
+    """Return the right answers of a row and where they begin; None where they have no known form."""
     value: Any = row.fields["answer"]
     start: Any = row.fields.get("answer_start")
     if isinstance(value, dict):
@@ -278,32 +231,25 @@ def _given(row: Row) -> list[tuple[Any, int]] | None:
     return [(text, int(float(number))) for text, number in zip(texts, starts, strict=True)]
 
 
-def _firsts(features: Sequence[Feature]) -> Iterator[int]:
-    """Yield of each window which token of the context is its first."""
-    before = 0
-    for feature in features:
-        yield before - (feature["own"][0] - feature["inside"][0])
-        before += feature["own"][1] - feature["own"][0]
+def _labelled(context: str, answers: Sequence[tuple[str, int]], features: Sequence[Feature]) -> list[Feature]:
+    """Return the windows with the places of the first and last token of the first answer; "none" where it is not whole.
 
-
-def _taught(context: str, given: Sequence[tuple[str, int]], features: Sequence[Feature]) -> Iterator[Feature]:
-    """Yield the windows with the places of the first and last token of the first answer; "none" where it is not whole.
-
-    Nothing comes of a context that no window holds the answer of: all would say that there is none.
+    Nothing is learnt from a context that no window holds the answer of: all would say that there is none.
     """
     held: list[int] = []
-    for text, start in given[:1]:
-        first, last = trimmed(context, (start, start + len(text)))
+    for text, start in answers[:1]:
+        begin, end = trimmed(context, (start, start + len(text)))
         pieces = enumerate(pieces_of(context, features))
-        held = [place for place, piece in pieces if piece[0] < piece[1] and piece[0] < last and piece[1] > first]
+        held = [place for place, piece in pieces if piece[0] < piece[1] and piece[0] < end and piece[1] > begin]
+    nowhere = [[feature["none"]] * 2 for feature in features]
     labels = []
-    for first, feature in zip(_firsts(features), features, strict=True):
-        begin, end = feature["inside"]
-        whole = bool(held) and first <= held[0] and held[-1] < first + end - begin
-        labels.append([begin + place - first for place in (held[0], held[-1])] if whole else [feature["none"]] * 2)
-    if given and all(places == [feature["none"]] * 2 for places, feature in zip(labels, features, strict=True)):
-        return
-    yield from map(learnable, features, labels)
+    for feature, none in zip(features, nowhere, strict=True):
+        first, (begin, end) = feature["first"], feature["inside"]
+        is_whole = bool(held) and first <= held[0] and held[-1] < first + end - begin
+        labels.append([begin + place - first for place in (held[0], held[-1])] if is_whole else none)
+    if answers and labels == nowhere:
+        return []
+    return list(map(learnable, features, labels))
 
 
 def _sides(answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[list[str], list[list[str]]]:

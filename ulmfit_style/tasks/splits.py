@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import model_serializer, model_validator
 
 from ulmfit_style.config.schema import Section
-from ulmfit_style.errors import nearest
 
 
 class Splits(Section):
@@ -23,12 +22,6 @@ class Splits(Section):
     @model_validator(mode="before")
     @classmethod
     def _one_file(cls, value: Any) -> Any:
-        if not isinstance(value, (str, dict, Splits)):
-            raise ValueError("should be a file, or files by their splits: {train: a.csv, test: b.csv}")
-        for name in value if isinstance(value, dict) else ():
-            if name not in cls.model_fields:
-                known = f"(there are: {', '.join(cls.model_fields)})"
-                raise ValueError(f"there is no split '{name}'{nearest(name, cls.model_fields)} {known}")
         return {"train": value} if isinstance(value, str) else value
 
     @model_serializer

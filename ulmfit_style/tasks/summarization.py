@@ -11,7 +11,7 @@ from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.metrics.intervals import Points, interval
 from ulmfit_style.tasks.base import Answer, Column, Row
 from ulmfit_style.tasks.generation import GenerationTask
-from ulmfit_style.tasks.models import Pipeline
+from ulmfit_style.tasks.interface import Pipeline
 from ulmfit_style.tasks.text import plain
 
 DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "content", "body", "source", "본문", "문서")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import math
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -13,15 +12,14 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task
-from ulmfit_style.tasks.models import Architecture, ExplainedPart, Pipeline
+from ulmfit_style.tasks.interface import Architecture, ExplainedPart, Pipeline
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding
 
-
 Scores = Mapping[str, float]
-"""A number from 0 to 1 for each label."""
+"""The probability of each label."""
 
 TEXT_COLUMNS = (
     *("text", "review", "sentence", "content", "body", "document", "comment", "message", "tweet", "utterance"),
@@ -35,6 +33,7 @@ class TextTask(Task, abc.ABC):
 
     scores_whole_texts: ClassVar[bool] = True
     pipeline: ClassVar[Pipeline | None] = Pipeline("text-classification")
+    answer_options: ClassVar[Sequence[str]] = ("long_documents", "overlap")
     label_columns: ClassVar[Sequence[str]]
     """Names of columns that hold the right answer wherever they stand."""
 
@@ -57,12 +56,6 @@ class TextTask(Task, abc.ABC):
         if info.data.get("text_pair") and value != "head":
             raise ValueError("is for one text, and task.text_pair names a second; take head")
         return value
-
-    def determinants(self) -> dict[str, Any]:
-        """Return the fields that determine a result, without those of windows where none are made."""
-        unused = {"head": ("long_documents", "overlap", "window_scores"), "head_tail": ("overlap", "window_scores")}
-        without = unused.get(self.long_documents, ())
-        return {name: value for name, value in super().determinants().items() if name not in without}
 
     @property
     def long_texts(self) -> str:
@@ -141,6 +134,19 @@ class TextTask(Task, abc.ABC):
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of each row, (batch,), from logits (batch, outputs)."""
 
+    def explained_parts(
+        self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
+    ) -> list[ExplainedPart]:
+        """Return the outputs of the labels that were chosen, or all outputs where none are, each of every feature."""
+        chosen = list(names.values()) if self.label_field is None else answer[self.label_field]
+        labels = [chosen] if isinstance(chosen, str) else chosen
+        return [
+            ExplainedPart(name, feature, lambda logits, number=number: logits[:, number])  # type: ignore[misc]
+            for number, name in names.items()
+            if name in labels
+            for feature in range(len(features))
+        ]
+
 
 class LabelTask(TextTask, abc.ABC):
     """Rows of a text, or a pair of texts, and labels of a set: one, or several."""
@@ -149,11 +155,6 @@ class LabelTask(TextTask, abc.ABC):
     """What transformers calls the task; its pipelines go by that."""
     label_field: ClassVar[str]
     """Where an answer holds what is chosen: `label` or `labels`."""
-    answer_options: ClassVar[Sequence[str]] = ("long_documents", "overlap", "window_scores")
-
-    window_scores: Literal["mean", "max", "vote"] = "mean"
-    """How the windows of a text answer together. mean: by the mean of their probabilities; max: each label has its
-    highest; vote: each has the share of the windows that would choose it."""
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {
@@ -172,36 +173,15 @@ class LabelTask(TextTask, abc.ABC):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probabilities of the labels, from logits of the same shape, (batch, labels)."""
 
-    @abc.abstractmethod
-    def chosen(self, scores: Scores) -> list[str]:
-        """Return the labels that their probabilities choose."""
+    def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Scores]) -> Answer:
+        """Return the answer by the mean of the probabilities that the windows of the text give each label."""
+        return self.answer_from(
+            {label: sum(scores[label] for scores in outputs) / len(outputs) for label in outputs[0]}
+        )
 
     @abc.abstractmethod
     def answer_from(self, scores: Scores) -> Answer:
-        """Return the answer that scores give."""
-
-    def explained_parts(
-        self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
-    ) -> list[ExplainedPart]:
-        chosen = answer[self.label_field]
-        labels = [chosen] if isinstance(chosen, str) else chosen
-        return [
-            ExplainedPart(name, feature, lambda logits, number=number: logits[:, number])  # type: ignore[misc]
-            for number, name in names.items()
-            if name in labels
-            for feature in range(len(features))
-        ]
-
-    def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Scores]) -> Answer:
-        means = {label: sum(scores[label] for scores in outputs) / len(outputs) for label in outputs[0]}
-        if self.window_scores == "mean":
-            return self.answer_from(means)
-        if self.window_scores == "max":
-            return self.answer_from({label: max(scores[label] for scores in outputs) for label in means})
-        votes = Counter(label for scores in outputs for label in self.chosen(scores))
-        # In a tie the first wins, so that of the higher mean comes first.
-        by_mean = sorted(means, key=lambda label: -means[label])
-        return self.answer_from({label: votes[label] / len(outputs) for label in by_mean})
+        """Return the answer to a row from the probabilities of its labels: what is chosen, and what is told of them."""
 
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         from ulmfit_style.metrics import classification

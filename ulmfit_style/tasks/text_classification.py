@@ -7,21 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, final
 
-from pydantic import BeforeValidator
+from pydantic import Field
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import nearest
 from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import Answer, Row, in_order
-from ulmfit_style.tasks.models import Reference
-from ulmfit_style.tasks.report_parts import Listing, Matrix, ReportPart
+from ulmfit_style.tasks.interface import Listing, Matrix, Reference, ReportPart
 from ulmfit_style.tasks.text import LabelTask, Scores, plain
 from ulmfit_style.tasks.types import Tensor
 
-Labels = Annotated[
-    tuple[str, ...], BeforeValidator(lambda labels: tuple(map(plain, labels)) if isinstance(labels, list) else labels)
-]
-"""Names of classes; whole numbers are taken as their names."""
+Label = Annotated[str, Field(coerce_numbers_to_str=True)]
+"""The name of a class; a whole number is taken as its name."""
 
 FOLDS = 5
 """Parts of the training rows by which a reference's penalty is chosen; fewer where no class has so many rows."""
@@ -44,7 +41,7 @@ class TextClassification(LabelTask):
         *("라벨", "레이블", "분류", "감정", "별점"),
     )
 
-    labels: Annotated[Labels | None, Unhashed] = None
+    labels: Annotated[tuple[Label, ...] | None, Unhashed] = None
     """The classes to keep; rows of other classes are left out, and counted. null for all classes."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each class has the same share in the loss, however many of the used training rows it has."""
@@ -99,11 +96,8 @@ class TextClassification(LabelTask):
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(dim=-1)
 
-    def chosen(self, scores: Scores) -> list[str]:
-        return [max(scores, key=lambda label: scores[label])]
-
     def answer_from(self, scores: Scores) -> Answer:
-        (label,) = self.chosen(scores)
+        label = max(scores, key=lambda name: scores[name])
         return {"label": label, "score": round(scores[label], 6)}
 
     def reference(self) -> Reference:

@@ -11,8 +11,8 @@ from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row
-from ulmfit_style.tasks.generation import SLOT, GenerationTask, end_of, first_of, ids_of
-from ulmfit_style.tasks.models import Architecture
+from ulmfit_style.tasks.generation import GenerationTask, end_of, ids_of
+from ulmfit_style.tasks.interface import Architecture
 from ulmfit_style.tasks.text import TEXT_COLUMNS
 from ulmfit_style.tasks.types import Label2id, Tokenizer
 
@@ -105,17 +105,13 @@ class TextGeneration(GenerationTask):
             return self._pieces(row, tokenizer, max_length)
         return super().encode(row, tokenizer, max_length, label2id)
 
-    def read(self, row: Row, tokenizer: Tokenizer, max_length: int) -> tuple[list[int], bool, str]:
+    def prompted(self, row: Row, tokenizer: Tokenizer) -> tuple[str, str]:
         if self.form == "messages":
-            text, first = _rendered(tokenizer, _question(row), asking=True), list[int]()
-        elif not self._causal:
-            return super().read(row, tokenizer, max_length)
-        else:
-            text, first = (self.prompt or self.default_prompt).replace(SLOT, self.source(row)), first_of(tokenizer)
-        blanks = text[len(text.rstrip(" ")) :]
-        ids = ids_of(tokenizer, text.rstrip(" "))
-        room = max_length - len(first)
-        return [*first, *ids[-room:]] or [end_of(tokenizer)], len(ids) > room, blanks
+            return "", _rendered(tokenizer, _question(row), asking=True)
+        return "", "".join(super().prompted(row, tokenizer))  # what is to be completed is cut at its beginning
+
+    def first_token(self, tokenizer: Tokenizer) -> list[int]:
+        return [] if self.form == "messages" else super().first_token(tokenizer)  # a chat template has it
 
     def written(self, row: Row, tokenizer: Tokenizer) -> str:
         if self.form != "messages":
@@ -127,7 +123,7 @@ class TextGeneration(GenerationTask):
 
     def _pieces(self, row: Row, tokenizer: Tokenizer, max_length: int) -> list[Feature]:
         """Return a document in pieces, each from the last token of the one before: all but the first are learnt."""
-        ids = [*first_of(tokenizer), *ids_of(tokenizer, self.source(row)), end_of(tokenizer)]
+        ids = [*self.first_token(tokenizer), *ids_of(tokenizer, self.source(row)), end_of(tokenizer)]
         parts = [ids[start : start + max_length] for start in range(0, len(ids) - 1, max_length - 1)]
         unlearnt = len(str(tokenizer.decode(ids[:1], skip_special_tokens=True)).encode())
         sizes = [len(self.source(row).encode()) - unlearnt, *[0] * (len(parts) - 1)]

@@ -10,8 +10,7 @@ import numpy as np
 
 from ulmfit_style.metrics.intervals import Array, Points, divided
 from ulmfit_style.tasks.base import Answer, Feature, Row
-from ulmfit_style.tasks.models import ExplainedPart, Reference
-from ulmfit_style.tasks.report_parts import ReportPart, Scatter
+from ulmfit_style.tasks.interface import Reference, ReportPart, Scatter
 from ulmfit_style.tasks.text import TextTask, plain
 from ulmfit_style.tasks.types import Batch, Model, Tensor, Tokenizer
 
@@ -22,7 +21,6 @@ class TextRegression(TextTask):
 
     metric: ClassVar[str] = "pearson"
     rankings: ClassVar[Sequence[str]] = ("spearman",)
-    answer_options: ClassVar[Sequence[str]] = ("long_documents", "overlap")
     label_columns: ClassVar[Sequence[str]] = (
         *("score", "label", "rating", "stars", "target", "value", "similarity"),
         *("점수", "평점", "별점"),
@@ -76,11 +74,6 @@ class TextRegression(TextTask):
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[float]:
         values: list[float] = model(**batch).logits.float().squeeze(-1).tolist()
         return values
-
-    def explained_parts(
-        self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
-    ) -> list[ExplainedPart]:
-        return [ExplainedPart("value", feature, lambda logits: logits[:, 0]) for feature in range(len(features))]
 
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[float]) -> Answer:
         return {"value": round(sum(outputs) / len(outputs), 6)}

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from functools import partial
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, final
 
-import numpy as np
 from pydantic import Field
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.metrics.intervals import Array, Points, ratio
-from ulmfit_style.tasks import entity_answers, entity_rows, tagging
+from ulmfit_style.tasks import entity_rows, tagging
 from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row, Task
 from ulmfit_style.tasks.entity_rows import is_words, text_of, words_of
-from ulmfit_style.tasks.models import Architecture, ExplainedPart, Pipeline
-from ulmfit_style.tasks.report_parts import ReportPart
-from ulmfit_style.tasks.tagging import OUTSIDE, Entity, Range, Unit
+from ulmfit_style.tasks.interface import Architecture, ExplainedPart, Pipeline
+from ulmfit_style.tasks.tagging import OUTSIDE, Entity, Range
 from ulmfit_style.tasks.text import TEXT_COLUMNS
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.windows import learnable, pieces_of, windows
@@ -32,8 +32,8 @@ LABEL_COLUMNS = (
 NO_ENTITY = "no entity"
 """The class of a row without entities."""
 
-MOST_BROKEN = 0.1
-"""The share of the entities that may break the rules of IOBES before it is taken for a mixture of schemes."""
+Tag = tuple[str, float]
+"""The tag of a token, and its probability."""
 
 
 @final
@@ -56,10 +56,9 @@ class TokenClassification(Task):
     """The tags in the order of their numbers, where the file holds numbers: [O, B-person, I-person]."""
     subwords: Literal["first", "all"] = "first"
     """Which tokens of a word its tag is learnt on: the first, or all of them."""
-    aggregation: Literal["none", "simple", "first", "average", "max"] = "first"
-    """How the labels of tokens become entities, as in transformers. none: each token stands by itself; simple: tokens
-    that go on are one entity; first, average, max: a word has one tag, that of its first token, of the mean of its
-    tokens, or of the one that is surest. With subwords=first only `first` reads what was learnt."""
+    aggregation: Literal["first", "simple"] = "first"
+    """How the labels of tokens become entities, as in transformers. first: a word has the tag of its first token;
+    simple: there are no words, and tokens that go on are one entity, which is for subwords=all."""
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.25
     """The share of its tokens that a window of a long text has in common with the next one."""
 
@@ -102,24 +101,15 @@ class TokenClassification(Task):
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
         if not any(map(self._entities, rows)):
             return "no row has an entity; is task.label the column of the tags?"
-        tags = [self._tags(row) for row in rows if is_words(row)]
-        if tagging.mixed([tag for row_tags in tags for tag in row_tags]):
-            return "the tags are of two schemes: those of some rows are IOBES, those of others BILOU"
-        scheme, broken, count = tagging.repairs(tags)
-        if scheme in ("IOBES", "BILOU") and broken > MOST_BROKEN * count:
-            return f"the tags are of two schemes: {broken:,} of {count:,} entities are not whole as {scheme} has it"
         return None
 
     def remarks(self, rows: Sequence[Row]) -> list[str]:
         remarks = []
-        scheme, broken, count = tagging.repairs([self._tags(row) for row in rows if is_words(row)])
-        if broken:
-            how = "begin with I-, and are taken as if with B-" if scheme == "IOB2" else "are not whole, and are mended"
-            remarks.append(f"the tags are {scheme}, but {broken:,} of {count:,} entities {how}")
         texts = [row for row in rows if not is_words(row)]
-        given = [(row.fields["text"], entity_rows.entity_of(span)) for row in texts for span in row.fields["label"]]
-        spans = [(text, (entity.start, entity.end)) for text, entity in given]
-        blank = sum(tagging.trimmed(text, span) != span for text, span in spans)
+        spans = [(text_of(row), entity_rows.entity_of(span)) for row in texts for span in row.fields["label"]]
+        blank = sum(
+            text[entity.start : entity.end] != text[entity.start : entity.end].strip() for text, entity in spans
+        )
         if blank:
             remarks.append(f"{blank:,} of {len(spans):,} entities begin or end with a blank, which is left out")
         within = sum(entity_rows.entities_within_words(words_of(row), self._entities(row)) for row in texts)
@@ -139,8 +129,8 @@ class TokenClassification(Task):
         text = text_of(row)
         return {
             "entities": [
-                {"entity_group": one.type, "word": text[one.start : one.end], "start": one.start, "end": one.end}
-                for one in self._entities(row)
+                {"entity_group": kind, "word": text[start:end], "start": start, "end": end}
+                for kind, start, end in map(astuple, self._entities(row))
             ]
         }
 
@@ -157,12 +147,13 @@ class TokenClassification(Task):
         return {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": numbers}
 
     def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
-        features = windows(tokenizer, text_of(row), max_length=max_length, overlap=self.overlap)
+        features = windows(tokenizer, row, text_of(row), max_length=max_length, overlap=self.overlap)
         if label2id is None:
             return features
         labels = [[IGNORED] * len(feature["offsets"]) for feature in features]
         places = [(window, place) for window, feature in enumerate(features) for place in range(*feature["own"])]
-        for token, tag in self._learnt(row, pieces_of(text_of(row), features)):
+        tokens, pieces = _tagged_pieces(row, pieces_of(text_of(row), features), by_token=self.subwords == "all")
+        for token, tag in zip(tokens, tagging.tagged(pieces, self._entities(row)), strict=True):
             window, place = places[token]
             labels[window][place] = label2id[tag]
         return [
@@ -170,17 +161,6 @@ class TokenClassification(Task):
             for feature, window_labels in zip(features, labels, strict=True)
             if set(window_labels) != {IGNORED}  # a window within one word
         ]
-
-    def _learnt(self, row: Row, tokens: Sequence[Range]) -> list[tuple[int, str]]:
-        """Return which tokens have a tag to learn, and which tag."""
-        if self.subwords == "all":
-            places = [place for place, (start, end) in enumerate(tokens) if start < end]
-            pieces = [tokens[place] for place in places]
-        else:
-            words = words_of(row)
-            units = list(tagging.units(words, tokens))
-            places, pieces = [unit.tokens[0] for unit in units], [_range_of(unit, words) for unit in units]
-        return list(zip(places, tagging.tagged(pieces, self._entities(row)), strict=True))
 
     def loss(self, model: Module, batch: Batch) -> Tensor:
         from torch.nn.functional import cross_entropy
@@ -201,37 +181,20 @@ class TokenClassification(Task):
         return [(names, feature[mask]) for feature, mask in zip(probabilities, masks, strict=True)]
 
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Any]) -> Answer:
-        text, words = text_of(row), words_of(row)
-        tokens = pieces_of(text, features)
+        tokens = pieces_of(text_of(row), features)
         names: list[str] = outputs[0][0] if outputs else []
-        parts = [part[slice(*feature["own"])] for feature, (_, part) in zip(features, outputs, strict=True)]
-        probabilities: Array = np.concatenate(parts) if parts else np.zeros((0, 0))  # (tokens, outputs)
+        probabilities = [
+            token
+            for feature, (_, window) in zip(features, outputs, strict=True)
+            for token in window[slice(*feature["own"])]
+        ]
 
-        def tag(places: Sequence[int]) -> entity_answers.Tag:
-            """Return the tag of a word with tokens in these places, and its probability."""
-            of_tokens = probabilities[list(places)]
-            if self.aggregation == "average":
-                of_word = of_tokens.mean(axis=0)
-            else:
-                of_word = of_tokens[of_tokens.max(axis=1).argmax() if self.aggregation == "max" else 0]
-            return names[int(of_word.argmax())], float(of_word.max())
-
-        units = list(tagging.units(words, tokens))
-        pieces, tags = [_range_of(unit, words) for unit in units], [tag(unit.tokens) for unit in units]
-        answer: Answer = (
-            {"tags": entity_answers.tags_of_words(units, [name for name, _ in tags], len(words))}
-            if is_words(row)
-            else {}
-        )
-        if self.aggregation in ("none", "simple"):
-            places = [place for place, (start, end) in enumerate(tokens) if start < end]
-            pieces, tags = [tokens[place] for place in places], [tag([place]) for place in places]
-        return {
-            **answer,
-            "entities": (entity_answers.labelled_tokens if self.aggregation == "none" else entity_answers.grouped)(
-                text, pieces, tags
-            ),
-        }
+        tags = [(names[int(token.argmax())], float(token.max())) for token in probabilities]
+        places, pieces = _tagged_pieces(row, tokens, by_token=self.aggregation == "simple")
+        entities = _grouped(text_of(row), pieces, [tags[place] for place in places])
+        if not is_words(row):
+            return {"entities": entities}
+        return {"tags": _tags_of_words(words_of(row), tokens, tags), "entities": entities}
 
     def explained_parts(
         self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
@@ -239,8 +202,7 @@ class TokenClassification(Task):
         """Return each entity, read from the window that has its first token: the tags that its tokens have there."""
         parts = []
         for entity in answer["entities"]:
-            kind = entity.get("entity_group", entity.get("entity", "")[2:])
-            outputs = [number for number, name in names.items() if name[2:] == kind]
+            outputs = [number for number, name in names.items() if name[2:] == entity["entity_group"]]
             for number, feature in enumerate(features):
                 tokens = [(place, *feature["offsets"][place]) for place in range(*feature["own"])]
                 places = [
@@ -248,7 +210,7 @@ class TokenClassification(Task):
                 ]
                 if places:
                     read = partial(_highest_logits, places=places, outputs=outputs)
-                    parts.append(ExplainedPart(f"{kind}: {entity['word']}", number, read))
+                    parts.append(ExplainedPart(f"{entity['entity_group']}: {entity['word']}", number, read))
                     break
         return parts
 
@@ -259,7 +221,7 @@ class TokenClassification(Task):
     def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
         from ulmfit_style.metrics import entities
 
-        return entities.points(*entity_answers.both_tags(answers, targets))
+        return entities.points(*_both_tags(answers, targets))
 
     def of_means(self, means: Array) -> Array:
         return ratio(means)
@@ -267,52 +229,46 @@ class TokenClassification(Task):
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         from ulmfit_style.metrics import entities
 
-        return entities.scores(*entity_answers.both_tags(answers, targets))
+        return entities.scores(*_both_tags(answers, targets))
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
         from ulmfit_style.metrics import entities
 
-        return entities.intervals(*entity_answers.both_tags(answers, targets))
+        return entities.intervals(*_both_tags(answers, targets))
 
     def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
         from ulmfit_style.metrics import entities
 
-        return entities.report(*entity_answers.both_tags(answers, targets))
+        return entities.report(*_both_tags(answers, targets))
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Sequence[float]:
         """Return how many entities are missing, too many, or of another type."""
-        return [
-            len(set(entity_answers.lengths(answer)) ^ set(entity_answers.lengths(target)))
-            for answer, target in zip(answers, targets, strict=True)
-        ]
+        pairs = zip(answers, targets, strict=True)
+        return [len(set(_entities_of(answer)) ^ set(_entities_of(target))) for answer, target in pairs]
 
     def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
-        if target.get("tags") is None:
-            right = [(entity["entity_group"], entity["word"]) for entity in target["entities"]]
-        else:
-            words = [text_of(row)[start:end] for start, end in words_of(row)] if row is not None else []
-            right = [(one.type, " ".join(words[one.start : one.end])) for one in tagging.entities(target["tags"])]
-        predicted = [(entity.get("entity_group") or entity["entity"], entity["word"]) for entity in answer["entities"]]
-        sides = ("; ".join(f"{kind}: {word}".strip(": ") for kind, word in side) for side in (right, predicted))
-        target_words, answer_words = (side or NO_ENTITY for side in sides)
+        right = target.get("entities")
+        if right is None:
+            words = [""] * len(target["tags"]) if row is None else row.fields["text"]
+            right = [
+                {"entity_group": entity.type, "word": " ".join(words[entity.start : entity.end])}
+                for entity in tagging.entities(target["tags"])
+            ]
+        target_words, answer_words = (
+            "; ".join(f"{entity['entity_group']}: {entity['word']}".strip(": ") for entity in side) or NO_ENTITY
+            for side in (right, answer["entities"])
+        )
         return target_words, answer_words
 
-    def confidence(self, answer: Answer, target: Any) -> float | None:
-        pairs = self.calibration_pairs([answer], [target])
-        return max((score for score, is_right in pairs if not is_right), default=None)
-
     def calibration_pairs(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Return the probability of each entity; none where tokens stand by themselves."""
+        """Return the probability of each entity; of a row of words only where its tags mark the same number."""
         pairs = []
         for answer, target in zip(answers, targets, strict=True):
-            predicted, right = list(entity_answers.lengths(answer)), entity_answers.lengths(target)
+            predicted, right = _entities_of(answer), _entities_of(target)
             if len(predicted) == len(answer["entities"]):
                 scores = [entity["score"] for entity in answer["entities"]]
                 pairs += [(score, entity in right) for score, entity in zip(scores, predicted, strict=True)]
         return pairs
-
-    def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
-        return entity_answers.report_parts(answers, targets)
 
     def _tags(self, row: Row) -> list[str]:
         """Return the tags of a labelled row, by their names where they have numbers."""
@@ -338,5 +294,57 @@ def _highest_logits(logits: Tensor, places: Sequence[int], outputs: Sequence[int
     return logits[:, places][..., outputs].amax(dim=-1).sum(dim=-1)
 
 
-def _range_of(unit: Unit, words: Sequence[Range]) -> Range:
-    return words[unit.first][0], words[unit.last][1]
+def _tagged_pieces(row: Row, tokens: Sequence[Range], *, by_token: bool) -> tuple[list[int], list[Range]]:
+    """Return the places of the tokens that have a tag, and the part of the text that each tags: itself, or words."""
+    if by_token:
+        places = [place for place, (start, end) in enumerate(tokens) if start < end]
+        return places, [tokens[place] for place in places]
+    words = words_of(row)
+    units = tagging.units(words, tokens)
+    return [unit.token for unit in units], [(words[unit.first][0], words[unit.last][1]) for unit in units]
+
+
+def _tags_of_words(words: Sequence[Range], tokens: Sequence[Range], tags: Sequence[Tag]) -> list[str]:
+    """Return the tag of each word, that of its first token.
+
+    A word without tokens goes on with the entity around it, or is outside.
+    """
+    units = tagging.units(words, tokens)
+    of_units, of_words = [tags[unit.token][0] for unit in units], [OUTSIDE] * len(words)
+    for entity in tagging.entities(of_units):
+        first, last = units[entity.start].first, units[entity.end - 1].last
+        of_words[first : last + 1] = [of_units[entity.start], *[f"I-{entity.type}"] * (last - first)]
+    return of_words
+
+
+def _grouped(text: str, pieces: Sequence[Range], tags: Sequence[Tag]) -> list[dict[str, Any]]:
+    """Return the entities that words or tokens make together, each with the mean of their probabilities."""
+    entities = []
+    for entity in tagging.entities([tag for tag, _ in tags]):
+        scores = [score for _, score in tags[entity.start : entity.end]]
+        start, end = pieces[entity.start][0], pieces[entity.end - 1][1]
+        place = {"word": text[start:end], "start": start, "end": end}
+        entities.append({"entity_group": entity.type, "score": round(sum(scores) / len(scores), 6), **place})
+    return entities
+
+
+def _entities_of(side: Mapping[str, Any]) -> list[Entity]:
+    """Return the entities of an answer or a target: in words where it has tags, else in characters."""
+    if side.get("tags") is not None:
+        return tagging.entities(side["tags"])
+    return [Entity(entity["entity_group"], entity["start"], entity["end"]) for entity in side["entities"]]
+
+
+def _both_tags(answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the tags of answers and targets: of words, or of the stretches between the borders of all entities."""
+    predicted, right = [], []
+    for answer, target in zip(answers, targets, strict=True):
+        if target.get("tags") is not None:
+            sides = [list(answer["tags"]), list(target["tags"])]
+        else:
+            spans = _entities_of({"entities": answer["entities"]}), _entities_of(target)
+            borders = sorted({place for side in spans for entity in side for place in (entity.start, entity.end)})
+            sides = [tagging.tagged(list(pairwise(borders)), side) for side in spans]
+        predicted.append(sides[0])
+        right.append(sides[1])
+    return predicted, right

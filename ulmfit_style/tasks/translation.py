@@ -12,13 +12,12 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row
 from ulmfit_style.tasks.generation import GenerationTask
-from ulmfit_style.tasks.models import Pipeline
+from ulmfit_style.tasks.interface import Pipeline
 from ulmfit_style.tasks.text import plain, text_problem
 from ulmfit_style.tasks.types import Label2id, Model, Tokenizer
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
-
 
 BOTH = "translation"
 """The column that holds a text in all its languages: {"en": "A house.", "de": "Ein Haus."}."""
@@ -38,7 +37,7 @@ class Translation(GenerationTask):
     """The language of the translation, as the file has it."""
     codes: Annotated[tuple[str, ...], Field(min_length=2, max_length=2)] | None = None
     """What the tokenizer of a model of many languages calls the two: [en_XX, de_DE] (mBART), [eng_Latn, deu_Latn]
-    (NLLB); null: as the file does, or what begins like that."""
+    (NLLB); null: as the file does."""
     text: Annotated[str | None, Unhashed] = None
     """The column of the text; null: found by its name (the language, translation, source ...)."""
     translation: Annotated[str | None, Unhashed] = None
@@ -104,21 +103,13 @@ class Translation(GenerationTask):
         """
         if not hasattr(tokenizer, "src_lang"):
             return None
-        known = [str(token) for token in tokenizer.all_special_tokens]
-        source, target = (
-            self._code(language, known) for language in self.codes or (self.source_language, self.target_language)
-        )
+        source, target = self.codes or (self.source_language, self.target_language)
+        known = sorted(str(token) for token in tokenizer.all_special_tokens if "_" in str(token))
+        for language in (source, target):
+            if language not in known:
+                remedy = f"name both as it does ({', '.join(known[:5])} ...)"
+                raise UserError(f"task.codes: the model has no language '{language}'; {remedy}")
         return source, target
-
-    @staticmethod
-    def _code(language: str, known: Sequence[str]) -> str:
-        codes = [code for code in known if code == language] or [
-            code for code in known if code.startswith(f"{language}_")
-        ]
-        if len(codes) != 1:
-            some = ", ".join(sorted(code for code in known if "_" in code)[:5])
-            raise UserError(f"task.codes: the model has no language '{language}'; name both as it does ({some} ...)")
-        return codes[0]
 
     def baseline_answers(self, row: Row) -> dict[str, Answer]:
         return {"the text, not translated": {self.answer_field: self.source(row)}}

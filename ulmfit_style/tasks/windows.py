@@ -6,42 +6,48 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import Feature
+from ulmfit_style.tasks.base import Feature, Row
 from ulmfit_style.tasks.tagging import Range, trimmed
 from ulmfit_style.tasks.types import Tokenizer
 
-UNREAD = ("offsets", "texts", "inside", "own", "none")
+UNREAD = ("offsets", "texts", "first", "inside", "own", "none")
 """What a window has that the model does not read."""
 
 
-def windows(tokenizer: Tokenizer, *texts: str, max_length: int, overlap: float) -> list[Feature]:
-    """Encode a text, or the second of two after the first, in as many windows as it takes: none for an empty one.
+def windows(tokenizer: Tokenizer, row: Row, *texts: str, max_length: int, overlap: float) -> list[Feature]:
+    """Encode the text of a row, or the second of two after the first, in as many windows as it takes.
 
-    Each feature has what the model reads, and five fields that it does not. `offsets` tell where each token stands in
-    the text, (length,) pairs of characters, empty for special tokens and for what stands for a blank alone. `texts`
-    tell the number of the text that each is of, None for special tokens. `inside`, the first place and the place after
-    the last, are the tokens of the text; `own` are those among them that belong to this window alone: they stand
-    farther from its ends than from those of its neighbours. `long` tells whether there are several windows.
+    An empty text has none.
+
+    Each feature has what the model reads, and fields that it does not. `offsets` say where each token stands in the
+    text, (length,) pairs of characters, empty for special tokens and for what stands for a blank alone. `texts` are the
+    numbers of the texts that the tokens are of, None for special tokens. `inside`, the first place and the place after
+    the last, are the tokens of the text, and `first` is the number of the first of them in the whole text; `own` are
+    those that belong to this window alone: they stand farther from its ends than from those of its neighbours. `long`
+    says whether there are several windows.
 
     Args:
         max_length: Tokens of a window, special tokens and first text included.
         overlap: The share of the tokens of a window that the next one has too.
 
     Raises:
-        UserError: if the tokenizer does not tell where tokens stand, or there is no room for the text.
+        UserError: if the tokenizer does not tell where tokens stand, or leaves less than an eighth of a window.
     """
     if not tokenizer.is_fast:
         raise UserError(
             f"{type(tokenizer).__name__} does not tell where its tokens stand in a text; take another model"
         )
-    before = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts[:-1]]
-    room = max_length - tokenizer.num_special_tokens_to_add(pair=len(texts) > 1) - sum(before)
-    if room < 1:
-        raise UserError(f"finetune.max_length={max_length}: leaves no room for the text; raise it")
+    is_pair = len(texts) > 1
+    before = len(tokenizer(texts[0], add_special_tokens=False)["input_ids"]) if is_pair else 0
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=is_pair) - before
+    if room < max(1, max_length // 8):
+        problem = f"{max(0, room)} of finetune.max_length={max_length} tokens are left for the text"
+        remedy = f"shorten the question, which has {before}, or train with a larger one" if is_pair else "raise it"
+        raise UserError(f"{row.place}: only {problem}; {remedy}")
     shared = int(overlap * room)
     encoded = tokenizer(
         *texts,
-        truncation="only_second" if before else True,
+        truncation="only_second" if is_pair else True,
         max_length=max_length,
         stride=shared,
         return_overflowing_tokens=True,
@@ -57,12 +63,13 @@ def windows(tokenizer: Tokenizer, *texts: str, max_length: int, overlap: float) 
             # Metaspace puts one before the text that has no character of its own, and takes it from the next token.
             offsets[place] = (0, 0) if encoding.tokens[place] == "\u2581" else encoding.offsets[place]
         feature: Feature = {name: encoded[name][number] for name in tokenizer.model_input_names if name in encoded}
-        own, numbers = (inside[0], inside[-1] + 1), list(encoding.sequence_ids)
-        long = len(encoded.encodings or ()) > 1
-        features.append({**feature, "offsets": offsets, "texts": numbers, "inside": own, "own": own, "long": long})
+        feature |= {"offsets": offsets, "texts": list(encoding.sequence_ids), "first": 0}
+        feature |= dict.fromkeys(("inside", "own"), (inside[0], inside[-1] + 1))
+        features.append({**feature, "long": len(encoded.encodings or ()) > 1})
     if tokenizer.truncation_side == "left":
         features.reverse()
     for left, right in pairwise(features):
+        right["first"] = left["first"] + left["inside"][1] - left["inside"][0] - shared
         left["own"] = (left["own"][0], left["own"][1] - (shared - shared // 2))
         right["own"] = (right["own"][0] + shared // 2, right["own"][1])
     return features

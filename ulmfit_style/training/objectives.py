@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ulmfit_style import processes
 from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import IGNORED
-from ulmfit_style.tasks.logits import logits_at
+from ulmfit_style.tasks.generation import logits_at
 from ulmfit_style.training.batching import Rows
 from ulmfit_style.training.packing import attention_mask
 

@@ -1,4 +1,4 @@
-"""What a task says of its models, and has to know of them."""
+"""What tasks and their callers tell each other, as plain values."""
 
 from __future__ import annotations
 
@@ -47,3 +47,35 @@ class ExplainedPart:
     """The number of the feature that it was read from."""
     read: Callable[[Tensor], Tensor]
     """From the logits of that feature, (batch, ...), to the one number that stands for it, (batch,)."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Shown in a report: how many rows of each target have which prediction."""
+
+    title: str
+    targets: Sequence[str]
+    predictions: Sequence[str]
+    counts: Sequence[Sequence[int]]
+    """By `targets`, and in each by `predictions`."""
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Shown in a report: a predicted number beside the target of each row."""
+
+    title: str
+    targets: Sequence[float]
+    predictions: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Shown in a report: a table."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+ReportPart = Matrix | Scatter | Listing
