@@ -176,11 +176,6 @@ def test_python_takes_a_text_a_list_and_a_frame(model: Predictor):
         model(pandas.DataFrame({"review": ["x", None]}, index=[5, 7]))
 
 
-def test_a_device_that_is_not_there_is_refused(directory: Path):
-    with pytest.raises(UserError, match="device=gpu: cannot be used"):
-        load(directory, device="gpu")
-
-
 def test_an_adapted_language_model_answers_no_task(chain: Trained):
     with pytest.raises(UserError, match="lacks the head of TextClassification; name a model that `finetune` made"):
         load(chain.runs / "default/adapt")

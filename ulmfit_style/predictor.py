@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import tee
-from typing import TYPE_CHECKING, Any, final, overload
+from typing import TYPE_CHECKING, Any, final
 
 import transformers
 from accelerate import PartialState
@@ -60,16 +60,7 @@ class Predictor:
         if missing:
             kind = f"lacks the head of {type(self.task).__name__}"
             raise UserError(f"{option}={source}: {kind}; name a model that `finetune` made, not `adapt`")
-        try:
-            self.model.to(PartialState().device if device is None else device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"device={device}: cannot be used ({str(error).splitlines()[0]})") from error
-
-    @overload
-    def __call__(self, texts: Text) -> Any: ...
-
-    @overload
-    def __call__(self, texts: Sequence[Text] | DataFrame) -> list[Any]: ...
+        self.model.to(PartialState().device if device is None else device)
 
     def __call__(self, texts: Text | Sequence[Text] | DataFrame) -> Any:
         """Return the answer to a text, or one answer for each of several texts, or for each row of a DataFrame.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS = "model.safetensors"
-ENDINGS = (".safetensors", ".json", ".txt", ".model", ".spm", ".jinja")
-"""What a checkpoint's files end in: weights, configs, and what tokenizers read."""
+ENDINGS = (".safetensors", ".json", ".txt", ".model", ".spm", ".jinja", RECIPE)
+"""What a checkpoint's files end in: weights, configs, what tokenizers read, and how this package made it."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,8 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     if is_on_hub(model):
         # The Hub's cache names the folder of a snapshot by its commit.
         return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
-    digests = {
-        path.name: file_digest(path)
-        for path in sorted(directory.iterdir())
-        if path.suffix in ENDINGS and path.is_file()
-    }
+    files = sorted(path for path in directory.iterdir() if path.name.endswith(ENDINGS) and path.is_file())
+    digests = {path.name: file_digest(path) for path in files}
     _check_weights(model, directory / WEIGHTS, digests.get(WEIGHTS))
     return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
 
@@ -67,7 +64,7 @@ def find(model: Model, option: str = "model.checkpoint") -> Path:
         UserError: if there is no such checkpoint, or it has no weights in safetensors.
     """
     if is_on_hub(model):
-        directory = _from_hub(model, [*(f"*{ending}" for ending in ENDINGS), RECIPE], option)
+        directory = _from_hub(model, [f"*{ending}" for ending in ENDINGS], option)
     else:
         directory = _on_disk(str(model.checkpoint))
     if not (directory / "config.json").exists():
@@ -118,10 +115,8 @@ def finetuned(source: str, option: str) -> Checkpoint:
     Raises:
         UserError: as `find_finetuned`.
     """
-    directory = find_finetuned(source, option)
-    checkpoint = resolve(Model(checkpoint=source), option)
-    # Where a text is cut stands in the recipe alone.
-    return Checkpoint(directory, {**checkpoint.identity, "recipe": file_digest(directory / RECIPE)})
+    find_finetuned(source, option)
+    return resolve(Model(checkpoint=source), option)
 
 
 class LoadedModel(NamedTuple):
@@ -266,8 +261,8 @@ def _from_hub(model: Model, patterns: Sequence[str], option: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        name = str(model.checkpoint)
-        return Path(snapshot_download(name, revision=model.revision, allow_patterns=list(patterns)))
+        directory = snapshot_download(str(model.checkpoint), revision=model.revision, allow_patterns=list(patterns))
+        return Path(directory)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         problem = f"is no directory, and cannot be had from the Hub ({reason})"

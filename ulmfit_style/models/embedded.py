@@ -5,7 +5,7 @@ import importlib.util
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +38,7 @@ def install(arguments: Sequence[str] = ()) -> None:
     Raises:
         UserError: with pip's own last words.
     """
-    if all(map(_is_installed, _packages(REQUIREMENTS))):
+    if all(map(_is_installed, packages())):
         say("  models and data: already there")
     _install(REQUIREMENTS, f"{SETUP} again")
 
@@ -51,7 +51,7 @@ def _install(requirements: Path, command: str) -> None:
     Args:
         command: What to run again should it fail.
     """
-    missing = [package for package in _packages(requirements) if not _is_installed(package)]
+    missing = [package for package in packages(requirements) if not _is_installed(package)]
     if not missing:
         return
     for package in missing:
@@ -65,6 +65,12 @@ def _install(requirements: Path, command: str) -> None:
         raise UserError(f"{problem}\nsolve this (is the network up?), then run {command}")
 
 
+def packages(requirements: Path = REQUIREMENTS) -> list[Package]:
+    """Read a file of packages."""
+    lines = re.findall(r"^# (.*)\n([^#=\s]+)==(\S+)", requirements.read_text(encoding="utf-8"), re.MULTILINE)
+    return [Package(name, version, brings) for brings, name, version in lines]
+
+
 def cache() -> Path:
     """Return the folder in the Hub's cache for what all folders `runs` share, and make it."""
     from huggingface_hub import constants
@@ -72,16 +78,6 @@ def cache() -> Path:
     folder = Path(constants.HF_ASSETS_CACHE, "ulmfit-style")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def states() -> Iterator[str]:
-    """Say of each package whether it is installed."""
-    installers = {REQUIREMENTS: SETUP}
-    installers |= dict.fromkeys(sorted(ON_DEMAND.glob("*.txt")), "the first recipe that names it")
-    for requirements, installer in installers.items():
-        for package in _packages(requirements):
-            state = "installed" if _is_installed(package) else f"not installed; {installer} installs it"
-            yield f"{package.name} {package.version}: {state}"
 
 
 def locate(reference: str) -> Path:
@@ -112,12 +108,6 @@ def locate(reference: str) -> Path:
         f"{reference}: the Python package '{name}' is installed, but has no '{inside}'; "
         f"check the spelling, or let {SETUP} install the version that the shipped recipes use"
     )
-
-
-def _packages(requirements: Path) -> list[Package]:
-    """Read a file of packages."""
-    lines = re.findall(r"^# (.*)\n([^#=\s]+)==(\S+)", requirements.read_text(encoding="utf-8"), re.MULTILINE)
-    return [Package(name, version, brings) for brings, name, version in lines]
 
 
 def _is_installed(package: Package) -> bool:
