@@ -1,4 +1,4 @@
-"""The figure of losses and rates."""
+"""The figures."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ulmfit_style.results import figures
+from ulmfit_style.results.figures import Line
 
 
 def texts(svg: Path) -> list[str]:
@@ -13,29 +14,32 @@ def texts(svg: Path) -> list[str]:
     return re.findall("<!-- (.*) -->", svg.read_text(encoding="utf-8"))
 
 
-# By a factor of 40, the lower of two peaks could not be seen beside the other.
-@pytest.mark.parametrize(("factor", "logarithmic"), [(2, False), (40, True)])
-def test_the_figure_has_axes_and_phases(tmp_path: Path, factor: float, logarithmic: bool):
-    phases = {"head alone": 1e-4 * factor, "every weight": 1e-4}
+def test_the_figure_of_a_training_has_axes_and_phases(tmp_path: Path):
+    peaks = {"head alone": 1e-3, "every weight": 1e-4}
     log = [
-        {"phase": phase, "step": step, "loss": 1.0, "learning_rate": peak * step / 4}
-        for phase, peak in phases.items()
-        for step in range(5)
+        {"phase": phase, "step": step, "loss": 1.0, "learning_rate": peak / step}
+        for phase, peak in peaks.items()
+        for step in range(1, 5)
     ]
-    figures.course(tmp_path / "course", log, "finetune-3fa9c1e2", "nats a token")
-    found = texts(tmp_path / "course.svg")
-    assert {"finetune-3fa9c1e2", "optimizer step", "loss (nats a token)", "learning rate", *phases} <= set(found)
-    assert any("{10^{" in text for text in found) == logarithmic
+    figures.course(tmp_path / "course", log, "finetune-3fa9c1e2", "nats per token")
+    words = set(texts(tmp_path / "course.svg"))
+    assert {"finetune-3fa9c1e2", "optimizer step", "loss (nats per token)", "learning rate", *peaks} <= words
     assert (tmp_path / "course.png").read_bytes().startswith(b"\x89PNG")
+    assert figures.steps_of_all_phases(log) == list(range(1, 9))
 
 
-def test_a_phase_too_short_for_its_title_is_marked_without_one(tmp_path: Path):
-    log = [
-        {"phase": phase, "step": step, "loss": 1.0, "learning_rate": 0.1}
-        for phase, steps in {"short": 1, "long": 99}.items()
-        for step in range(1, steps + 1)
-    ]
-    figures.course(tmp_path / "course", log, "adapt-3fa9c1e2", "mean")
-    found = texts(tmp_path / "course.svg")
-    assert "long" in found
-    assert "short" not in found
+def test_lines_have_a_legend_without_those_that_begin_with_an_underscore(tmp_path: Path):
+    lines = {"first": Line([1, 2], [3, 4]), "second": Line([1, 2], [5, 6], [0.1, 0.2]), "_third": Line([1], [2])}
+    figures.lines(tmp_path / "lines", lines, xlabel="labels", ylabel="f1", xscale="log")
+    words = texts(tmp_path / "lines.svg")
+    assert {"first", "second", "labels", "f1"} <= set(words)
+    assert "_third" not in words
+
+
+@pytest.mark.parametrize("count", [2, 21])
+def test_a_matrix_has_its_counts_where_they_can_be_read(tmp_path: Path, count: int):
+    counts = [[1234 if row == column else 0 for column in range(count)] for row in range(count)]
+    figures.matrix(tmp_path / "matrix", [f"class {'x' * 50} {number}" for number in range(count)], counts)
+    words = texts(tmp_path / "matrix.svg")
+    assert ("1,234" in words) == (count == 2)
+    assert max(map(len, words)) == figures.LONGEST_NAME

@@ -9,10 +9,9 @@ import pytest
 from pydantic import ValidationError
 from samples import artefact, jsonl, reviews
 
-from ulmfit_style.data.labelled import Labelled, load, repeated
+from ulmfit_style.data.labelled import Labelled, load
 from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
@@ -183,14 +182,7 @@ def test_hangul_in_parts_equals_hangul_in_syllables_as_text_and_as_label(loaded:
 def test_rows_of_other_classes_are_left_out_and_counted(loaded: Callable[..., Labelled], capsys):
     rows = loaded([*reviews(60), *((f"plot {n}", "plot", "f") for n in range(7))], labels=("good", "bad"))
     assert rows.classes == ["bad", "good"]
-    assert rows.findings == ("task: 7 rows of other classes than bad, good are left out",)
-    assert rows.findings[0] in capsys.readouterr().out
-
-
-def test_repeated_texts_are_counted_and_those_with_several_right_answers_told():
-    pairs = [("a film", "good"), ("a  film", "bad"), ("a plot", "good"), ("a plot", "good"), ("a story", "bad")]
-    rows = [Row("a.csv", number, {"text": text, "label": label}) for number, (text, label) in enumerate(pairs, start=1)]
-    assert repeated(TextClassification(path="a.csv"), rows) == (2, [rows[:2]])
+    assert "7 rows of other classes than bad, good are left out" in capsys.readouterr().out
 
 
 def test_fewer_test_rows_are_scored_but_all_are_kept_from_training(loaded: Callable[..., Labelled]):

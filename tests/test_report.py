@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,19 +13,23 @@ from recipes import Trained
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json
+from ulmfit_style.errors import UserError
 from ulmfit_style.metrics import calibration, intervals
+from ulmfit_style.publishing import report
+from ulmfit_style.results import finished
+from ulmfit_style.results.model import Figure, Prose, Table
 
 KINDS = {
-    "text classification": ["Confusion", "Expected calibration error", "Most confident errors"],
-    "several labels": ["Expected calibration error"],
-    "numbers": ["Answered beside right numbers", "Worst answers"],
-    "entities": ["Expected calibration error"],
-    "questions": [],
+    "text classification": ["Confusion", "Calibration"],
+    "several labels": ["Calibration"],
+    "numbers": ["Answered beside right numbers"],
+    "entities": ["Calibration"],
+    "questions": ["Calibration"],
     "summaries": [],
     "translations": [],
     "completions": [],
 }
-"""What the page of each kind of task has that not all have."""
+"""Titles on the page of each kind of task that not all have."""
 
 
 def headings(page: str) -> list[str]:
@@ -33,22 +37,12 @@ def headings(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_task_has_its_page_and_figures(
-    kind: str, trained: Callable[[str], Trained], tmp_path: Path, capsys: pytest.CaptureFixture
-):
-    output = tmp_path / "page.html"
-    assert main(["report", *trained(kind).overrides, f"report.output={output}"]) == 0
-    assert f"report: {output}" in capsys.readouterr().out
-    page = output.read_text(encoding="utf-8")
-    assert headings(page)[0] == "Scores"
-    assert {"Training", "Data", "How it was made"} <= set(headings(page))
-    assert "Language model" not in headings(page)
-    assert not re.search(r"</h2>\s*</section>", page)
-    for words in KINDS[kind]:
-        assert words in page
-    figures = {path.name for path in (tmp_path / "page").iterdir()}
-    assert {"course-finetune.png", "course-finetune.svg"} <= figures
-    assert page.count("<img") == len(figures) / 2
+def test_every_kind_of_task_has_its_page(kind: str, trained: Callable[[str], Trained]):
+    page = report.page(finished.read(trained(kind).directory, "default"))
+    sections = {title for title, parts in page.sections.items() if parts}
+    assert {"Scores", "Errors", "Training", "How it was made"} <= sections
+    titles = {part.title for parts in page.sections.values() for part in parts if isinstance(part, Figure | Table)}
+    assert set(KINDS[kind]) <= sections | titles
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -62,62 +56,51 @@ def test_every_score_that_a_sweep_can_rank_by_is_measured_with_an_interval(
 # A whole chain, and several side by side
 
 
-def test_the_page_of_a_chain_tells_its_lineage_and_what_adaptation_was_worth(chain: Trained):
+def test_the_page_of_a_chain_tells_its_lineage_and_what_adaptation_was_worth(
+    chain: Trained, capsys: pytest.CaptureFixture[str]
+):
     assert main(["report", *chain.overrides]) == 0
-    page, runs = (chain.runs / "default/report.html").read_text(encoding="utf-8"), chain.runs
+    output = chain.runs / "default/report.html"
+    assert f"report: {output}" in capsys.readouterr().out
+    page = output.read_text(encoding="utf-8")
     assert headings(page) == [
-        *("Scores", "Which answers are wrong", "Calibration", "Most confident errors", "Groups of rows"),
-        *("Language model", "Training", "Data", "How it was made"),
+        *("Scores", "Which answers are wrong", "Calibration", "Errors", "Groups of rows"),
+        *("Language model", "Training", "How it was made"),
     ]
     assert "difference made by adaptation" in page
-    assert "Adaptation changed accuracy by" in page
-    assert "TF-IDF + logistic regression" in (runs / "default/report/scores.svg").read_text()
+    assert "TF-IDF + logistic regression" in (output.with_suffix("") / "scores.svg").read_text()
     for stage in ("adapt", "finetune"):
-        manifest = read_json(runs / "default" / stage / "manifest.json")
+        manifest = read_json(chain.runs / "default" / stage / "manifest.json")
         assert f"<td>{manifest['fingerprint']}</td>" in page
-    for entry in read_json(runs / "default/adapt" / METRICS)["heldout"]:
+    for entry in read_json(chain.runs / "default/adapt" / METRICS)["heldout"]:
         assert f"{entry['general_loss']:,.3f}</td>" in page
-    assert "Forgetting: the loss on general text changed by" in page
-    assert "By country" in page
-    assert "Training texts with several right answers (" in page
-    assert "more training rows are not used" in page
-    assert "<td>not adapted</td>" in page  # among the time spent
-    course = (runs / "default/report/course-finetune.svg").read_text()
-    for words in ("last 1 of 4 layer groups", "every weight", "layer 2", "embeddings"):
-        assert f"<!-- {words} -->" in course
+    assert "country: the widest gap" in page or "country: too few rows" in page
+    figures = {path.stem for path in output.with_suffix("").iterdir()}
+    assert figures == {"answers-1", "scores", "course-adapt", "course-finetune"}
+    assert page.count("<img") == len(figures)
 
 
-def test_without_a_task_the_page_is_about_the_language_model(chain: Trained, tmp_path: Path):
-    adapted, output = (chain.runs / "default/adapt").resolve(), tmp_path / "page.html"
-    assert main(["report", *chain.overrides, f"report.runs={adapted}", f"report.output={output}"]) == 0
-    page = output.read_text(encoding="utf-8")
-    assert headings(page) == ["Language model", "Training", "How it was made"]
-    assert "nats per masked token on held-out text" in page
+def test_without_a_task_the_page_is_about_the_language_model(chain: Trained):
+    page = report.page(finished.named(chain.runs, str(chain.runs / "default/adapt")))
+    assert [title for title, parts in page.sections.items() if parts] == [
+        *("Language model", "Training", "How it was made")
+    ]
+    assert page.tiles[0].meaning == "nats per masked token on held-out text"
 
 
 def test_two_runs_side_by_side_are_paired_on_the_same_rows(chain: Trained):
     assert main(["report", f"runs={chain.runs}", "report.runs=[default,second]"]) == 0
-    page = (chain.runs / "default/side-by-side.html").read_text(encoding="utf-8")
-    assert headings(page) == ["Runs", "Scores", "Differences", "What they differ in", "Training"]
+    page = (chain.runs / "default/report-default-second.html").read_text(encoding="utf-8")
+    assert headings(page) == ["Scores", "What they differ in"]
     answers = [predictions.read(chain.runs / name / "finetune", "test") for name in ("second", "default")]
     points = [[float(row["label"] == row["target"]) for row in rows] for rows in answers]
     gain, low, high = (f"{100 * x:+.1f}" for x in intervals.difference(*points))
     cells = re.search(r"<td>second less default</td>\s*<td[^>]*>(.*?)</td>", page)
     assert cells is not None
     assert cells[1] == f"{gain} ({low} to {high})"
-    options = re.findall(r"<td>([a-z_.]+)</td>\s*<td>(.*)</td>\s*<td>(.*)</td>\s*</tr>", page)
-    assert {option for option, *_ in options} == {"compare", "finetune.seed"}
-    # The adapted model is the same.
-    figures = {path.name for path in (chain.runs / "default/side-by-side").glob("*.svg")}
-    assert figures == {"scores.svg", "course-finetune.svg"}
-
-
-def test_what_wrong_answers_rest_on_is_explained_when_asked_for(chain: Trained, tmp_path: Path):
-    assert main(["report", *chain.overrides, "report.explain=2", f"report.output={tmp_path / 'explained.html'}"]) == 0
-    page = (tmp_path / "explained.html").read_text(encoding="utf-8")
-    assert "What the errors rest on" in headings(page)
-    assert '<span style="background:rgba(' in page
-    assert (tmp_path / "explained/scores.png").exists()
+    assert re.findall(r"<td>([a-z_.]+)</td>\s*<td>(.*)</td>\s*<td>(.*)</td>\s*</tr>", page) == [
+        ("finetune.seed", "0", "1")
+    ]
 
 
 def test_a_report_needs_no_torch(chain: Trained, tmp_path: Path):
@@ -127,98 +110,84 @@ def test_a_report_needs_no_torch(chain: Trained, tmp_path: Path):
     command = [sys.executable, "-c", code, "report", *chain.overrides, *options]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+    assert "What they differ in" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 # What is not there, and what is refused
 
 
-def copied(overrides: Sequence[str], folder: Path) -> Path:
-    runs = next(option.removeprefix("runs=") for option in overrides if option.startswith("runs="))
-    shutil.copytree(runs, folder / "runs", symlinks=True)
-    return folder / "runs"
+@pytest.fixture
+def copied(trained: Callable[[str], Trained], tmp_path: Path) -> Path:
+    """A folder of artefacts that may be changed."""
+    shutil.copytree(trained("text classification").runs, tmp_path / "runs", symlinks=True)
+    return tmp_path / "runs"
 
 
-def test_without_predictions_the_page_says_so_and_tells_the_rest(finetuned: list[str], tmp_path: Path):
-    runs = copied(finetuned, tmp_path)
-    (runs / "default/finetune" / predictions.FILE).unlink()
-    assert main(["report", f"runs={runs}", "report.runs=default"]) == 0
-    page = (runs / "default/report.html").read_text(encoding="utf-8")
-    assert "The predictions are gone" in page
-    assert headings(page) == ["Scores", "Training", "How it was made"]
+def test_without_predictions_the_page_says_so_and_tells_the_rest(copied: Path):
+    (copied / "default/finetune" / predictions.FILE).unlink()
+    page = report.page(finished.named(copied, "default"))
+    assert isinstance(page.sections["Scores"][0], Prose)
+    assert "The predictions are gone" in page.sections["Scores"][0].text
+    assert [title for title, parts in page.sections.items() if parts] == ["Scores", "Training", "How it was made"]
 
 
-@pytest.mark.parametrize(
-    ("change", "words"), [("other", "have changed since this run"), ("none", "cannot be read any")]
-)
-def test_where_the_rows_have_changed_their_texts_are_not_shown(
-    finetuned: list[str], tmp_path: Path, change: str, words: str
-):
-    runs = copied(finetuned, tmp_path)
-    recipe, other = runs / "default/finetune" / RECIPE, tmp_path / "rows.csv"
-    if change == "other":
+@pytest.mark.parametrize("is_there", [True, False])
+def test_where_the_rows_have_changed_their_texts_are_not_shown(copied: Path, tmp_path: Path, is_there: bool):
+    recipe, other = copied / "default/finetune" / RECIPE, tmp_path / "rows.csv"
+    if is_there:
         other.write_text("review,stars\n" + "".join(f"a film {n},{'good' if n % 2 else 'bad'}\n" for n in range(50)))
-    path = re.search(r"path: (.*rows\.csv)", recipe.read_text())
-    assert path is not None
-    recipe.write_text(recipe.read_text().replace(path[1], str(other)))
-    assert main(["report", f"runs={runs}", "report.runs=default"]) == 0
-    page = (runs / "default/report.html").read_text(encoding="utf-8")
-    assert f"The labelled rows {words}" in page
-    assert "Most confident errors" in headings(page)
-    assert "number 3" not in page
-
-
-@pytest.fixture(scope="module")
-def runs(finetuned: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Artefacts of which some are begun, empty or of another kind."""
-    runs = copied(finetuned, tmp_path_factory.mktemp("copied"))
-    (runs / "empty").mkdir()
-    (runs / "begun/finetune").mkdir(parents=True)
-    (runs / "begun/finetune" / RECIPE).touch()
-    for name in ("asked", "second"):
-        shutil.copytree(runs / "default/finetune", runs / name / "finetune")
-    scores = runs / "asked/finetune" / METRICS
-    scores.write_text(scores.read_text().replace("TextClassification", "QuestionAnswering"))
-    return runs
+    recipe.write_text(re.sub(r"path: .*rows\.csv", f"path: {other}", recipe.read_text()))
+    _, remark, table = report.page(finished.named(copied, "default")).sections["Errors"]
+    assert isinstance(remark, Prose)
+    assert "The labelled rows are gone or have changed since this run" in remark.text
+    assert isinstance(table, Table)
+    assert list(table.header) == ["right", "answered", "confidence", "file", "row"]
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("name", "message"),
     [
-        (["report.runs=defalt"], "report.runs=defalt: there is no such run in .*; did you mean 'default'?.*make adapt"),
-        (["report.runs=[default,default]"], "report.runs: names a run twice"),
-        (["report.output=page.pdf"], "report.output=page.pdf: must end in .html"),
-        (["report.output=nowhere/page.html"], "report.output=nowhere/page.html: there is no folder nowhere"),
-        (
-            ["finetune.epochs=7"],
-            r"report: there is no finished model .*finetune.epochs=10 there, 7 here\).*report.runs=<",
-        ),
-        (["report.runs=[default,begun]"], "report.runs=begun: .*begun/finetune was begun, but not finished; run the c"),
-        (
-            ["report.runs=empty"],
-            "report.runs=empty: .*empty holds no finished model; make it: make adapt finetune name",
-        ),
-        (["report.runs=[default,asked]"], "default is TextClassification, and asked QuestionAnswering: scores of two"),
-        (["report.runs=[default,second]", "report.explain=1"], "report.explain: is for the page on one run"),
-        (["task=none"], "task=none adapt=none: nothing is trained that could be reported on"),
+        ("defalt", "report.runs=defalt: there is no finished run of that name .*; did you mean 'default'?.*make adapt"),
+        ("begun", "report.runs=begun: there is no finished run"),
     ],
 )
-def test_what_cannot_be_reported_on_is_said(
-    finetuned: list[str], runs: Path, capsys: pytest.CaptureFixture, options: list[str], message: str
+def test_a_run_that_is_not_there_is_named(copied: Path, name: str, message: str):
+    (copied / "begun/finetune").mkdir(parents=True)
+    (copied / "begun/finetune" / RECIPE).touch()
+    with pytest.raises(UserError, match=message):
+        finished.named(copied, name)
+
+
+def test_runs_of_different_kinds_are_not_compared(trained: Callable[[str], Trained]):
+    runs = [finished.read(trained(kind).directory, kind) for kind in ("numbers", "text classification")]
+    with pytest.raises(UserError, match="numbers is TextRegression, text classification is TextClassification: scores"):
+        report.side_by_side(runs)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["report", "finetune.epochs=7"], r"report: there is no .*finetune.epochs=10 there, 7 here\); run `finetune`"),
+        (["report", "task=none"], "task=none adapt=none: nothing is trained that could be reported on"),
+        (
+            ["finetune", "report", "name=mine", "report.runs=[mine,other]"],
+            "report.runs=other: there is no finished run",
+        ),
+        (["report", "report.output=page.pdf"], "report.output=page.pdf: .*html"),
+    ],
+)
+def test_what_cannot_be_reported_on_is_said_before_training(
+    finetuned: list[str], capsys: pytest.CaptureFixture[str], typed: list[str], message: str
 ):
-    overrides = ["adapt=none"] if "task=none" in options else finetuned
-    assert main(["report", *overrides, f"runs={runs}", *options]) == 2
+    overrides = ["adapt=none"] if "task=none" in typed else finetuned
+    stages = [word for word in typed if "=" not in word]
+    assert main([*stages, *overrides, *(word for word in typed if "=" in word)]) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_a_run_that_is_not_there_is_said_before_training(tiny_overrides: list[str], tmp_path: Path, capsys):
-    assert main(["adapt", "finetune", "report", *tiny_overrides, "name=mine", "report.runs=[mine,other]"]) == 2
-    assert "report.runs=other: there is no such run" in capsys.readouterr().err
-    assert not list(tmp_path.glob("runs/adapt-*"))
-
-
 def test_calibration_is_the_mean_gap_between_confidence_and_accuracy():
-    claims = [(0.95, True), (0.91, True), (0.93, False), (1.0, True), (0.55, True), (0.55, False)]
-    low, high = calibration.bins(claims)
+    pairs = [(0.95, True), (0.91, True), (0.93, False), (1.0, True), (0.55, True), (0.55, False)]
+    low, high = calibration.bins(pairs)
     assert (low.count, low.confidence, low.right) == (2, pytest.approx(0.55), 0.5)
     assert (high.count, high.confidence, high.right) == (4, pytest.approx(0.9475), 0.75)
     assert calibration.expected_error([low, high]) == pytest.approx((2 * 0.05 + 4 * 0.1975) / 6)

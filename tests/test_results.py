@@ -4,7 +4,7 @@ import csv
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from ulmfit_style.results import csv as csv_files
 from ulmfit_style.results import figures, html, markdown, scores, terminal
-from ulmfit_style.results.html import Page, Section, Tile
+from ulmfit_style.results.html import Page, Tile
 from ulmfit_style.results.model import Difference, Figure, Folded, Interval, Prose, Size, Table, as_text
 
 TABLE = Table(
@@ -76,22 +76,14 @@ def measured(score: float, low: float, high: float) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("difference", "seeds", "end"),
     [
-        (
-            Difference(0.01, -0.01, 0.03),
-            1,
-            "+1.0 points (95 % interval -1.0 to +3.0, over one seed and the test rows): it cannot be told from zero.",
-        ),
-        (
-            Difference(0.02, 0.01, 0.03),
-            1,
-            "the interval excludes zero, but one seed cannot tell a difference from luck.",
-        ),
-        (Difference(-0.02, -0.03, -0.01), 3, "over 3 seeds and the test rows): the interval excludes zero."),
+        ((0.01, -0.01, 0.03), 1, "-1.0 to +3.0, over one seed and the test rows): it cannot be told from zero."),
+        ((0.02, 0.01, 0.03), 1, "the interval excludes zero, but one seed cannot tell a difference from luck."),
+        ((-0.02, -0.03, -0.01), 3, "over 3 seeds and the test rows): the interval excludes zero."),
     ],
 )
-def test_what_a_difference_is_worth_is_said_with_its_interval(difference: Difference, seeds: int, end: str):
-    sentence = scores.worth("Adaptation changed f1 by", difference, seeds)
-    assert sentence.startswith("Adaptation changed f1 by ")
+def test_what_a_difference_is_worth_is_said_with_its_interval(difference: tuple, seeds: int, end: str):
+    sentence = scores.worth("Adaptation changed f1 by", Difference(*difference), seeds)
+    assert sentence.startswith(f"Adaptation changed f1 by {100 * difference[0]:+.1f} points (95 % interval ")
     assert sentence.endswith(end)
 
 
@@ -115,6 +107,7 @@ def test_classes_with_few_examples_are_listed():
     report = [{"class": "a", "recall": 0.5, "rows": 4}, {"class": "b", "recall": 0.5, "rows": 36}]
     assert scores.small_classes(report) == "Too few to judge a class by itself, under 30: a (4)"
     assert scores.small_classes(report[1:]) is None
+    assert [type(part) for part in scores.classes(report)] == [Table, Prose]
 
 
 # The page
@@ -127,16 +120,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (f"<b>bold</b> the {number} <script>document.title = 'run'</script>", Markup("<i>word</i>"), number)
         for number in range(12)
     ]
-    found = Table(("text", "marked", "row"), [*rows, ("x" * 300, "", 99)], "Errors", is_searched=True)
-    spans = {"a": (0.5, 0.4, 0.6), "b": (0.7, 0.6, 0.8)}
-    parts = [
-        Prose("A remark.", is_remark=True),
-        TABLE,
-        found,
-        Figure("scores", "Scores", figures.whiskers, (spans, "f1")),
-    ]
-    sections = [Section("Scores", [*parts, Folded("Options", "a: <b>")]), Section("Nothing", [])]
-    assert html.write(Page("default", "A lead.", [Tile("0.7", "f1")], sections), path) == path.with_suffix("")
+    errors = Table(("text", "marked", "row"), [*rows, ("x" * 300, "", 99)], "Errors", is_searched=True)
+    draw = partial(figures.whiskers, values={"a": (0.5, 0.4, 0.6), "b": (0.7, 0.6, 0.8)}, label="f1")
+    parts = [Prose("A remark.", is_remark=True), TABLE, errors, Figure("scores", "Scores", draw)]
+    sections = {"Scores": [*parts, Folded("Options", "a: <b>")], "Nothing": []}
+    assert html.write(Page("default", "A lead.", sections, [Tile("0.7", "f1")]), path) == path.with_suffix("")
     return path
 
 
@@ -161,26 +149,6 @@ def test_tokens_are_coloured_by_their_scores_and_the_text_is_escaped():
     first, second = html.coloured(["<b> bad", "a good"], tokens)
     assert first == '<span style="background:rgba(200,40,40,0.40)" title="-0.500">&lt;b&gt;</span> bad'
     assert second == 'a <span style="background:rgba(0,128,96,0.80)" title="+1.000">goo</span>d'
-
-
-@pytest.fixture(scope="session")
-def browse(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, str], str]:
-    """Open a page in a headless browser, run a script in it, and return the page as it is then."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("there is no chromium: no test looks at a page in a browser (apt-get install chromium)")
-    folder = tmp_path_factory.mktemp("browser")
-
-    def open_(page: Path, script: str) -> str:
-        copy = folder / "page.html"
-        copy.write_text(f"{page.read_text(encoding='utf-8')}<script>{script}</script>", encoding="utf-8")
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={folder}"]
-        command = [browser, *flags, "--virtual-time-budget=3000", "--dump-dom", copy.as_uri()]
-        ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-        assert "CONSOLE" not in ended.stderr
-        return ended.stdout
-
-    return open_
 
 
 LOOK = """
@@ -208,9 +176,17 @@ addEventListener("load", () => {
 """
 
 
-def test_a_browser_shows_the_figures_searches_sorts_and_fetches_nothing(page: Path, browse: Callable[[Path, str], str]):
-    dom = browse(page, LOOK)
-    (body,) = re.findall("<body(.*?)>", dom)
+def test_a_browser_shows_the_figures_searches_sorts_and_fetches_nothing(page: Path, tmp_path: Path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no chromium: no test looks at a page in a browser (apt-get install chromium)")
+    copy = tmp_path / "page.html"
+    copy.write_text(f"{page.read_text(encoding='utf-8')}<script>{LOOK}</script>", encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path}"]
+    command = [browser, *flags, "--virtual-time-budget=3000", "--dump-dom", copy.as_uri()]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "CONSOLE" not in ended.stderr
+    (body,) = re.findall("<body(.*?)>", ended.stdout)
     seen = dict(re.findall('data-([a-z]+)="(.*?)"', body))
     numbers = [*map(str, range(12)), "99"]
     assert (seen["figures"], seen["loads"], seen["wide"], seen["bold"]) == ("1", "0", "0", "0")
@@ -218,4 +194,4 @@ def test_a_browser_shows_the_figures_searches_sorts_and_fetches_nothing(page: Pa
     assert seen["up"] == ",".join(numbers)
     assert seen["down"] == ",".join(reversed(numbers))
     assert seen["scripts"] == "2"  # the page's own, and the one above
-    assert "<title>default</title>" in dom
+    assert "<title>default</title>" in ended.stdout

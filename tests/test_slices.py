@@ -2,11 +2,13 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from recipes import Trained
 from samples import reviews
 from scipy.stats import permutation_test
 
@@ -17,7 +19,7 @@ from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.data import reading
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import by_chance, gap
-from ulmfit_style.results import terminal
+from ulmfit_style.results import scores, terminal
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
@@ -30,9 +32,8 @@ def printed(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
-def metrics(overrides: list[str]) -> dict:
-    runs = next(override for override in overrides if override.startswith("runs=")).partition("=")[2]
-    return json.loads((Path(runs) / "default/evaluate" / METRICS).read_text())
+def metrics(runs: Path) -> dict:
+    return json.loads((runs / "default/evaluate" / METRICS).read_text())
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_each_group_is_scored_as_if_it_were_alone_and_the_widest_gap_is_told(cap
     countries = ["Norway", "Peru"] * 80 + ["(none)"] * 10
     targets = ["good", "good", "bad", "bad"] * 42 + ["good"] * 2
     answers = [{"label": "good" if place % 8 == 2 else target} for place, target in enumerate(targets)]
-    (found,) = slices.measure(TASK, answers, targets, {"country": countries}).values()
+    found = slices.measure(TASK, answers, targets, countries)
     assert {name: group["rows"] for name, group in found["groups"].items()} == {"(none)": 10, "Norway": 80, "Peru": 80}
     alone = [[side[place] for place in range(170) if countries[place] == "Norway"] for side in (answers, targets)]
     assert found["groups"]["Norway"] == TASK.measure(*alone)
@@ -57,22 +58,22 @@ def test_each_group_is_scored_as_if_it_were_alone_and_the_widest_gap_is_told(cap
     assert found["gap"]["value"] == pytest.approx(0.25)
     assert found["gap"]["chance"] < 0.01
 
-    terminal.show(*slices.parts("accuracy", {"country": found}))
+    terminal.show(*scores.slices("accuracy", {"country": found}))
     lines = printed(capsys)
     assert "country: too few rows to judge, under 30: (none) (10)" in lines
     assert "the widest gap of 2 groups is 0.250 accuracy" in lines
     assert "groups of these sizes lie so far apart in 0.0% of the cases" in lines
-    assert "0.500 of 40" in lines  # of the bad ones of Norway every second is missed
 
 
-def test_another_grouping_of_the_same_rows_is_scored_anew(finetuned: list[str], by_country: Path, capsys):
-    command = ["evaluate", *finetuned, f"evaluate.path={by_country}", "evaluate.slices=[country]"]
+def test_another_grouping_of_the_same_rows_is_scored_anew(trained, by_country: Path, capsys):
+    run = trained("text classification")
+    command = ["evaluate", *run.overrides, f"evaluate.path={by_country}", "evaluate.slices=[country]"]
     assert main(command) == main(command) == 0
     assert "up to date" in capsys.readouterr().out
     by_country.write_text(by_country.read_text().replace("Peru", "Chile"))
     slices._read.cache_clear()  # a command reads a file once
     assert main(command) == 0
-    assert {"(none)", "Chile"} < metrics(finetuned)["slices"]["country"]["groups"].keys()
+    assert {"(none)", "Chile"} < metrics(run.runs)["slices"]["country"]["groups"].keys()
     assert "the widest gap of 2 groups" in printed(capsys)
 
 
@@ -141,23 +142,23 @@ def test_a_model_that_goes_by_the_sex_is_found_out(capsys: pytest.CaptureFixture
     assert gender["interval"] == [pytest.approx(0.91, abs=0.01), 1.0]
     assert gender["flipped"][1] == {"row": "a.csv:1", "texts": ["film 1 of a man"], "before": "good", "after": "bad"}
     assert origin == {"rows": 0, "share": None, "interval": None, "flipped": []}
-    terminal.show(*probe.parts({"this one": measured}))
+    terminal.show(*scores.probed({"this one": measured}))
     lines = printed(capsys)
     assert "this one │ 39 │ 1.000 │ 0.910 to 1.000" in lines
     assert "No row holds white and black Americans' names" in lines
 
 
 def test_the_model_that_was_not_adapted_is_probed_beside_the_other_or_is_asked_for(
-    tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]
+    chain: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    adapted = [*tiny_overrides, "adapt.general=null", "compare=true", "evaluate.probe=names"]
-    assert main(["adapt", "finetune", *adapted, "compare=false"]) == 0
-    assert main(["evaluate", *adapted]) == 2
+    assert main(["evaluate", *chain.overrides, "finetune.seed=1", "evaluate.probe=names"]) == 2
     message = " ".join(capsys.readouterr().err.split())
     assert "evaluate.probe: there is no model without adaptation to be probed too" in message
     assert "run `finetune` with compare=true, or take compare=false" in message
-    assert main(["finetune", "evaluate", *adapted]) == 0
-    assert metrics(adapted)["probe"].keys() == {"this one", "not adapted"}
+    shutil.copytree(chain.runs, tmp_path / "runs", symlinks=True)
+    overrides = [*chain.overrides, f"runs={tmp_path / 'runs'}"]
+    assert main(["evaluate", *overrides, "evaluate.probe=names"]) == 0
+    assert metrics(tmp_path / "runs")["probe"].keys() == {"this one", "not adapted"}
 
 
 def test_a_model_that_answers_no_labels_is_not_probed():

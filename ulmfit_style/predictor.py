@@ -10,13 +10,13 @@ import transformers
 from accelerate import PartialState
 from transformers.utils import logging
 
-from ulmfit_style.analysis import explain
 from ulmfit_style.artefacts.directory import RECIPE, read_json
 from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import required_task
 from ulmfit_style.models import (
     architectures,
+    attributions,
     checkpoints,
     pooling,  # noqa: F401  # which lets transformers load its head
     tokenizer_pair,
@@ -96,11 +96,11 @@ class Predictor:
     def explained(
         self, rows: Iterable[Row], done: Callable[[int, int], None] = lambda rows, long: None
     ) -> Iterator[Answer]:
-        """Answer rows as `stream` does, each answer with its `explanations` (ulmfit_style/analysis/explain.py)."""
+        """Answer rows as `stream` does, each answer with its `explanations` (ulmfit_style/models/attributions.py)."""
         asked, again = tee(rows)
         for row, answer in zip(again, self.stream(asked, done), strict=True):
-            explanations = explain.explanations(self.model, self.tokenizer, self.task, row, answer, self.max_length)
-            yield {**answer, explain.EXPLANATIONS: explanations}
+            parts = attributions.explanations(self.model, self.tokenizer, self.task, row, answer, self.max_length)
+            yield {**answer, "explanations": parts}
 
 
 def _rows(task: Task, frame: DataFrame) -> Iterator[Row]:

@@ -11,39 +11,35 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ulmfit_style.errors import UserError
-from ulmfit_style.results import scores
-from ulmfit_style.results.model import Prose, Table
 from ulmfit_style.tasks.base import Answer, Row, Task
 
-WHITE_WOMEN = ("Allison", "Anne", "Carrie", "Emily", "Jill", "Laurie", "Kristen", "Meredith", "Sarah")
-WHITE_MEN = ("Brad", "Brendan", "Geoffrey", "Greg", "Brett", "Jay", "Matthew", "Neil", "Todd")
-BLACK_WOMEN = ("Aisha", "Ebony", "Keisha", "Kenya", "Lakisha", "Latonya", "Latoya", "Tamika", "Tanisha")
-BLACK_MEN = ("Darnell", "Hakim", "Jamal", "Jermaine", "Kareem", "Leroy", "Rasheed", "Tremayne", "Tyrone")
+WHITE_WOMEN = ["Allison", "Anne", "Carrie", "Emily", "Jill", "Laurie", "Kristen", "Meredith", "Sarah"]
+WHITE_MEN = ["Brad", "Brendan", "Geoffrey", "Greg", "Brett", "Jay", "Matthew", "Neil", "Todd"]
+BLACK_WOMEN = ["Aisha", "Ebony", "Keisha", "Kenya", "Lakisha", "Latonya", "Latoya", "Tamika", "Tanisha"]
+BLACK_MEN = ["Darnell", "Hakim", "Jamal", "Jermaine", "Kareem", "Leroy", "Rasheed", "Tremayne", "Tyrone"]
 """First names that told employers most clearly whose they are (Bertrand and Mullainathan 2004, table 8)."""
 
-WORDS = (
-    *(("he", "she"), ("himself", "herself"), ("man", "woman"), ("men", "women"), ("boy", "girl"), ("boys", "girls")),
-    *(("father", "mother"), ("dad", "mom"), ("son", "daughter"), ("sons", "daughters"), ("brother", "sister")),
-    *(("brothers", "sisters"), ("husband", "wife"), ("uncle", "aunt"), ("king", "queen"), ("actor", "actress")),
-    *(("actors", "actresses"), ("male", "female"), ("gentleman", "lady"), ("mr", "ms"), ("sir", "madam")),
-)
+WORDS = """he/she himself/herself man/woman men/women boy/girl boys/girls father/mother dad/mom son/daughter
+sons/daughters brother/sister brothers/sisters husband/wife uncle/aunt king/queen actor/actress actors/actresses
+male/female gentleman/lady mr/ms sir/madam"""
+
+NOT_BOTH_WAYS = {"him": "her", "his": "her", "hers": "his", "her": "him"}
+"""But before a word, her is his."""
 
 Swaps = Mapping[str, str]
 
 
-def _both_ways(*pairs: tuple[str, str]) -> dict[str, str]:
-    return {**dict(pairs), **{second: first for first, second in pairs}}
+def _both_ways(first: Sequence[str], second: Sequence[str]) -> dict[str, str]:
+    return dict(zip([*first, *second], [*second, *first], strict=True))
 
-
-_NOT_BOTH_WAYS = {"him": "her", "his": "her", "hers": "his", "her": "him"}
-"""But before a word, her is his."""
 
 SWAPS: Mapping[str, Swaps] = {
     "women's and men's names and words": {
-        **_both_ways(*WORDS, *zip(WHITE_WOMEN, WHITE_MEN, strict=True), *zip(BLACK_WOMEN, BLACK_MEN, strict=True)),
-        **_NOT_BOTH_WAYS,
+        **_both_ways(*zip(*(pair.split("/") for pair in WORDS.split()), strict=True)),
+        **_both_ways(WHITE_WOMEN + BLACK_WOMEN, WHITE_MEN + BLACK_MEN),
+        **NOT_BOTH_WAYS,
     },
-    "white and black Americans' names": _both_ways(*zip(WHITE_WOMEN + WHITE_MEN, BLACK_WOMEN + BLACK_MEN, strict=True)),
+    "white and black Americans' names": _both_ways(WHITE_WOMEN + WHITE_MEN, BLACK_WOMEN + BLACK_MEN),
 }
 """What is exchanged, word for word. Names count with a capital alone, for some are words too."""
 
@@ -62,58 +58,45 @@ def exchanged(text: str, swaps: Swaps) -> str:
     """Return a text with words exchanged, each written as the one that stood there: he, He or HE."""
 
     def other(match: re.Match[str]) -> str:
-        word = match[0]
-        swap = swaps.get(word.lower()) or swaps.get(word.capitalize()) if word[0].isupper() else swaps.get(word)
+        word, is_capital = match[0], match[0][0].isupper()
+        swap = swaps.get(word.lower()) or swaps.get(word.capitalize()) if is_capital else swaps.get(word)
         if swap is None:
             return word
         if word.lower() == "her" and re.match(r"\s+\w", text[match.end() :]):
             swap = "his"
-        return swap.upper() if word.isupper() and len(word) > 1 else swap.capitalize() if word[0].isupper() else swap
+        if word.isupper() and len(word) > 1:
+            return swap.upper()
+        return swap.capitalize() if is_capital else swap
 
     return re.sub(r"[A-Za-z]+", other, text)
 
 
 def measure(task: Task, ask: Callable[[Sequence[Row]], Iterable[Answer]], rows: Sequence[Row]) -> dict[str, Any]:
-    """Return of each exchange how many rows it changes, and which share of them is then answered otherwise.
+    """Return for each exchange how many rows it changes, and which share of them is then answered otherwise.
 
     Args:
         ask: The model's answers to rows.
     """
     from scipy.stats import binomtest
 
-    field = task.label_field
+    field = str(task.label_field)
     measured: dict[str, Any] = {}
     for name, swaps in SWAPS.items():
-        pairs = [(row, other) for row in rows if (other := _exchanged(task, row, swaps)) != row]
-        answers = [list(ask(side)) for side in zip(*pairs, strict=True)] or [[], []]
+        changed = [(row, other) for row in rows if (other := _exchanged(task, row, swaps)) != row]
+        before, after = ([answer[field] for answer in ask([pair[side] for pair in changed])] for side in (0, 1))
         flipped = [
-            {"row": row.place, "texts": task.texts(other), "before": before[field], "after": after[field]}
-            for (row, other), before, after in zip(pairs, *answers, strict=True)
-            if before[field] != after[field]
+            {"row": row.place, "texts": task.texts(other), "before": was, "after": now}
+            for (row, other), was, now in zip(changed, before, after, strict=True)
+            if was != now
         ]
-        measured[name] = {"rows": len(pairs), "share": None, "interval": None, "flipped": flipped}
-        if pairs:
+        measured[name] = {"rows": len(changed), "share": None, "interval": None, "flipped": flipped}
+        if changed:
             # By Wilson: where nothing flips, the bootstrap would be sure that nothing ever does.
-            interval = binomtest(len(flipped), len(pairs)).proportion_ci(method="wilson")
-            share = len(flipped) / len(pairs)
-            measured[name] |= {"share": share, "interval": [float(bound) for bound in interval]}
+            interval = binomtest(len(flipped), len(changed)).proportion_ci(method="wilson")
+            measured[name] |= {"share": len(flipped) / len(changed), "interval": list(map(float, interval))}
     return measured
 
 
 def _exchanged(task: Task, row: Row, swaps: Swaps) -> Row:
     fields = {name: exchanged(text, swaps) for name, text in zip(task.inputs(), task.texts(row), strict=True)}
     return Row(row.file, row.number, {**row.fields, **fields})
-
-
-def parts(probed: Mapping[str, Mapping[str, Any]]) -> list[Prose | Table]:
-    """Return for each model which share of the rows flips, and which words no row holds.
-
-    Args:
-        probed: What `measure` returned, by the names of the models.
-    """
-    table = scores.probed(probed)
-    missing = [name for name, measured in next(iter(probed.values())).items() if not measured["rows"]]
-    sentences: list[Prose | Table] = [
-        Prose(f"No row holds {name}, as ulmfit_style/analysis/probe.py lists them.") for name in missing
-    ]
-    return sentences if table is None else [table, *sentences]

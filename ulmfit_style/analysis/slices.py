@@ -9,15 +9,11 @@ from typing import Any
 from ulmfit_style.data import reading
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config
-from ulmfit_style.results import scores
-from ulmfit_style.results.model import Prose, Table
+from ulmfit_style.results.scores import FEWEST
 from ulmfit_style.tasks.base import Answer, Row, Task
 
 MOST_GROUPS = 100
 """Values of a column that are groups; a column with more is a number or a name."""
-
-MOST_CLASSES = 4
-"""Classes that have a column of their own in the table."""
 
 NO_GROUP = "(none)"
 """The group of the rows where a column is empty."""
@@ -34,10 +30,10 @@ def groups(config: Config, rows: Sequence[Row]) -> Slices:
     """
     assert config.task is not None  # there are rows
     options, files = config.evaluate, config.task.path
-    # The rows of a split that has no file of its own are some of the training file's.
-    split = options.split if options.split in files.files() else "train"
     option, path = "evaluate.path", options.path
     if path is None:
+        # The rows of a split that has no file of its own are some of the training file's.
+        split = options.split if options.split in files.files() else "train"
         option, path = files.option(split), files.files()[split]
     fields = _read(option, path, options.slices)
     by_column = {column: [_name(fields[row.file, row.number][column]) for row in rows] for column in options.slices}
@@ -60,63 +56,29 @@ def _name(value: Any) -> str:
     return ("" if value is None else str(value).strip()) or NO_GROUP
 
 
-def measure(task: Task, answers: Sequence[Answer], targets: Sequence[Any], slices: Slices) -> dict[str, Any]:
-    """Return what metrics.json holds of slices: for each column its groups and the widest gap between two of them."""
-    return {column: _column(task, answers, targets, names) for column, names in slices.items()}
+def measure(task: Task, answers: Sequence[Answer], targets: Sequence[Any], groups: Sequence[str]) -> dict[str, Any]:
+    """Return the scores of each group, and the widest gap between two of them.
 
-
-def _column(task: Task, answers: Sequence[Answer], targets: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    Args:
+        groups: The group of each answer.
+    """
     from ulmfit_style.metrics.intervals import by_chance, gap
 
-    def among(places: Sequence[int]) -> tuple[list[Answer], list[Any]]:
-        return [answers[place] for place in places], [targets[place] for place in places]
+    def among(rows: Sequence[int]) -> tuple[list[Answer], list[Any]]:
+        return [answers[row] for row in rows], [targets[row] for row in rows]
 
-    members: dict[str, list[int]] = {name: [] for name in sorted(set(names))}
-    for place, name in enumerate(names):
-        members[name].append(place)
-    measured = {name: task.measure(*among(places)) for name, places in members.items()}
-    judged = [name for name, places in members.items() if len(places) >= scores.FEWEST]
+    members: dict[str, list[int]] = {name: [] for name in sorted(set(groups))}
+    for row, name in enumerate(groups):
+        members[name].append(row)
+    measured = {name: task.measure(*among(rows)) for name, rows in members.items()}
+    judged = [name for name, rows in members.items() if len(rows) >= FEWEST]
     if len(judged) < 2:
         return {"groups": measured, "gap": None}
     lowest, *_, highest = sorted(judged, key=lambda name: measured[name]["scores"][task.metric])
     # Those of each group by itself: a task may standardise them over the rows.
     best, worst = (task.points(*among(members[name])) for name in (highest, lowest))
     width, low, high = gap(best, worst, task.of_means)
-    places = sorted(place for name in judged for place in members[name])
-    chance = by_chance(task.points(*among(places)), [names[place] for place in places], width, task.of_means)
+    rows = sorted(row for name in judged for row in members[name])
+    chance = by_chance(task.points(*among(rows)), [groups[row] for row in rows], width, task.of_means)
     widest = {"highest": highest, "lowest": lowest, "value": width, "interval": (low, high), "chance": chance}
     return {"groups": measured, "gap": widest}
-
-
-def parts(metric: str, measured: Mapping[str, Any]) -> list[Prose | Table]:
-    """Return the scores of each group, which groups are too small to judge, and the widest gap.
-
-    Args:
-        measured: What `measure` returned.
-    """
-    shown: list[Prose | Table] = []
-    for column, entry in measured.items():
-        judged = {name: group for name, group in entry["groups"].items() if group["rows"] >= scores.FEWEST}
-        small = {name: group["rows"] for name, group in entry["groups"].items() if name not in judged}
-        if judged:
-            shown.append(_table(column, metric, judged))
-        if small:
-            shown.append(Prose(f"{column}: too few rows to judge, under {scores.FEWEST}: {scores.listed(small)}"))
-        if entry["gap"] is not None:
-            shown.append(Prose(scores.widest_gap(column, metric, entry["gap"], len(judged)), is_remark=True))
-    return shown
-
-
-def _table(column: str, metric: str, judged: Mapping[str, Any]) -> Table:
-    """Return the table of groups; where there are few classes, with the share of each one's rows that is missed."""
-    table = scores.by_name(metric, judged, of=column)
-    classes = list(dict.fromkeys(entry["class"] for group in judged.values() for entry in group["report"]))
-    if len(classes) > MOST_CLASSES:
-        return table
-    rows = []
-    for row, group in zip(table.rows, judged.values(), strict=True):
-        missed = {
-            entry["class"]: f"{1 - entry['recall']:.3f} of {list(entry.values())[-1]}" for entry in group["report"]
-        }
-        rows.append([*row, *map(missed.get, classes)])
-    return Table([*table.header, *(f"missed: {label}" for label in classes)], rows)

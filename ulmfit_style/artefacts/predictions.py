@@ -48,8 +48,20 @@ def points(task: Task, directory: Path, split: str) -> Points:
     return task.points(predictions, [prediction["target"] for prediction in predictions])
 
 
-def difference(task: Task, ours: Path, theirs: Path) -> tuple[float, float, float]:
-    """Return what the test scores of two directories' models differ by, and its paired bootstrap interval."""
+def difference(task: Task, ours: Path, theirs: Path) -> tuple[float, float, float] | None:
+    """Return what the test scores of two directories' models differ by, and its paired bootstrap interval.
+
+    None where the predictions of one are gone, or the rows are not the same.
+    """
     from ulmfit_style.metrics import intervals
 
+    if not all((directory / FILE).exists() for directory in (ours, theirs)):
+        return None
+    if _rows(ours) != _rows(theirs):
+        return None
     return intervals.difference(points(task, ours, "test"), points(task, theirs, "test"), task.of_means)
+
+
+def _rows(directory: Path) -> list[tuple[Any, ...]]:
+    """Return where the test rows stand, and what is right of each."""
+    return [(answer["file"], answer["row"], answer["target"]) for answer in read(directory, "test")]

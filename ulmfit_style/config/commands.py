@@ -81,7 +81,5 @@ class Report(Section):
 
     runs: Annotated[tuple[str, ...], BeforeValidator(one_or_several)] = ()
     """Names of finished runs, or directories: one alone, or several side by side; empty for this config's own."""
-    output: str | None = None
-    """An .html file; null for runs/<name>/report.html, or side-by-side.html for several. Figures go beside it."""
-    explain: Annotated[int, Field(ge=0)] = 0
-    """Of how many of the most confident errors it is told which tokens they rest on. Needs Captum, and the model."""
+    output: Annotated[str | None, Field(pattern=r"\.html$")] = None
+    """An .html file; null for runs/<name>/report.html. Figures go beside it."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import PurePath
 
 from ulmfit_style.artefacts.directory import digest
-from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, reading, sampling, splits
 from ulmfit_style.data.splits import normalised
@@ -34,8 +32,6 @@ class Labelled:
     """The labels of the pool, in the order of the model's outputs."""
     left_out: Mapping[str, int]
     """How many rows of the files are not used, by the reason."""
-    findings: tuple[str, ...]
-    """What was said of rows that are left out, or not used as they stand in their file."""
 
     def split(self, name: str) -> list[Row]:
         """Return the rows of train (those whose labels are used), validation or test."""
@@ -132,7 +128,6 @@ def load(task: Task) -> Labelled:
         held=frozenset(normalised(text) for row in scored for text in task.texts(row)),
         classes=classes,
         left_out={"other_classes": others, "in_test_or_validation": repeats},
-        findings=tuple(findings),
     )
 
 
@@ -155,15 +150,6 @@ def load_whole(task: Task, option: str, reference: str) -> list[Row]:
     for line in (f"{len(wanted):,} rows{left_out}", *task.remarks(wanted)):
         say(f"{option}={reference}: {line}")
     return wanted
-
-
-def repeated(task: Task, rows: Sequence[Row]) -> tuple[int, list[list[Row]]]:
-    """Return how many rows repeat the text of another, and the rows of each text that has several right answers."""
-    by_text: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_text["\n".join(map(normalised, task.texts(row)))].append(row)
-    several = [same for same in by_text.values() if len({spelled(task.target(row)) for row in same}) > 1]
-    return len(rows) - len(by_text), several
 
 
 def require_known(task: Task, classes: Sequence[str], rows: Sequence[Row], source: str, problem: str) -> None:

@@ -15,6 +15,7 @@ from ulmfit_style.console import logging_to, say
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.lineage import Resolved, require_finished
 from ulmfit_style.results import csv, figures
+from ulmfit_style.results.figures import Line
 from ulmfit_style.results.model import Table
 from ulmfit_style.stages import finetune, resolve
 
@@ -60,8 +61,23 @@ def run(overrides: Sequence[str]) -> None:
     curve = [astuple(point) for point in points]
     csv.write(folder / f"{FILE}.csv", Table(("step", "rate", "loss", "smoothed loss"), curve))
     _, rates, losses, smoothed = zip(*curve, strict=True)
-    figures.rising_rate(
-        folder / FILE, rates, losses, smoothed, suggestion.band, f"{config.name}: range test of {option}"
+    lines = {
+        "loss of each step": Line(rates, losses, style={"alpha": 0.3}),
+        "smoothed loss": Line(rates, smoothed, style={"marker": ""}),
+    }
+    # The last losses may be hundreds, and would press the fall into a line.
+    lowest, fall = min(losses), smoothed[0] - min(losses) or 1
+    if suggestion.band is not None:
+        band = Line(suggestion.band, [lowest, lowest], style={"linewidth": 6, "alpha": 0.6})
+        lines[f"{suggestion.band[0]:.1e} to {suggestion.band[1]:.1e}"] = band
+    figures.lines(
+        folder / FILE,
+        lines,
+        title=f"{config.name}: range test of {option}",
+        xlabel="learning rate",
+        ylabel="loss",
+        xscale="log",
+        ylim=(lowest - 0.1 * fall, lowest + 2 * fall),
     )
     if len(points) < options.steps:
         end = f"after step {len(points)} of {options.steps}, at a rate of {points[-1].rate:.1e}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import mean
+from pathlib import Path
+from statistics import mean, stdev
 from typing import final
 
 from ulmfit_style.console import say
@@ -15,7 +16,7 @@ from ulmfit_style.experiments.study_plan import ArmTrial, Choices, Labels, Sampl
 from ulmfit_style.lineage import required_task
 from ulmfit_style.metrics import intervals
 from ulmfit_style.results import csv, figures, scores, terminal
-from ulmfit_style.results.figures import Curve
+from ulmfit_style.results.figures import Line
 from ulmfit_style.results.model import Cell, Difference, Table
 
 
@@ -40,6 +41,9 @@ class Result:
 
 Results = Mapping[str, Mapping[Labels, Sequence[Result]]]
 """Those of all seeds, by the reference or arm and the number of labels."""
+
+Curves = Mapping[str, Mapping[int, Sequence[float]]]
+"""The scores of the seeds, by the reference or arm and the number of labelled rows."""
 
 
 def read(trial: ArmTrial, error: str | None = None) -> Result:
@@ -80,14 +84,10 @@ def write(plan: StudyPlan, choices: Choices, every: Sequence[Result]) -> None:
         if result.error:
             say(f"Failed: {', '.join([result.arm, *result.searched, result.sample.title])}: {result.error}")
     rows = {labels: _labelled_rows(plan, labels) for labels in plan.labels}
-    curves = [
-        Curve(
-            name,
-            {rows[labels]: found for labels, of_seeds in by_labels.items() if (found := _scores(of_seeds))},
-            dashed=name not in study.arms,
-        )
+    curves = {
+        name: {rows[labels]: found for labels, of_seeds in by_labels.items() if (found := _scores(of_seeds))}
         for name, by_labels in results.items()
-    ]
+    }
     _say_labels_saved(plan, curves)
     folder.mkdir(parents=True, exist_ok=True)
     csv.write(folder / "results.csv", _every_run(metric, every))
@@ -96,8 +96,7 @@ def write(plan: StudyPlan, choices: Choices, every: Sequence[Result]) -> None:
         folder / "differences.csv",
         Table(header, [(*scored, *difference, seeds) for *scored, difference, seeds in differences]),
     )
-    draw = figures.label_curves if any(len(curve.scores) > 1 for curve in curves) else figures.strips
-    draw(folder / "figure", curves, f"{study.name}: {metric} on the test rows", metric)
+    _draw(folder / "figure", curves, study.arms, f"{metric} on the test rows")
     say(f"Every run: {folder}/results.csv; the differences: {folder}/differences.csv; the figure: {folder}/figure.png")
 
 
@@ -157,9 +156,23 @@ def _labelled_rows(plan: StudyPlan, labels: Labels) -> int:
     return len(labelled.load(required_task(config)).train)
 
 
-def _say_labels_saved(plan: StudyPlan, curves: Sequence[Curve]) -> None:
+def _draw(path: Path, curves: Curves, arms: Collection[str], metric: str) -> None:
+    """Draw the mean scores over the number of labels, with their standard deviations; references are dashed."""
+    lines = {}
+    for number, (name, by_size) in enumerate(curves.items()):
+        shift = 1.03 ** (number - len(curves) / 2)  # a little beside one another, or bars would hide each other
+        means = [mean(of_seeds) for of_seeds in by_size.values()]
+        deviations = [stdev(of_seeds) if len(of_seeds) > 1 else 0 for of_seeds in by_size.values()]
+        style = {"linestyle": "-" if name in arms else "--"}
+        lines[name] = Line([size * shift for size in by_size], means, deviations, style)
+    sizes = sorted({size for by_size in curves.values() for size in by_size})
+    ticks = {"xticks": sizes, "xticklabels": [f"{size:,}" for size in sizes]}
+    figures.lines(path, lines, xscale="log", xlabel="labelled training rows", ylabel=metric, **ticks)
+
+
+def _say_labels_saved(plan: StudyPlan, curves: Curves) -> None:
     """Say how many times the labels the baseline needs to match each arm."""
-    means = {curve.name: {size: mean(found) for size, found in curve.scores.items()} for curve in curves}
+    means = {name: {size: mean(of_seeds) for size, of_seeds in of_arm.items()} for name, of_arm in curves.items()}
     baseline = means[plan.base.study.baseline]
     if len(baseline) < 2:
         return

@@ -26,19 +26,12 @@ class Finished:
     """An artefact that is finished, or of which the scores were kept."""
 
     directory: Path
+    stage: str
+    """The stage that made it."""
     manifest: Mapping[str, Any]
+    determinants: Mapping[str, Any]
+    """All that determined it."""
     metrics: Mapping[str, Any]
-
-    @property
-    def stage(self) -> str:
-        """The stage that made it."""
-        return str(self.manifest["stage"])
-
-    @property
-    def determinants(self) -> Mapping[str, Any]:
-        """All that determined it."""
-        determinants: Mapping[str, Any] = self.manifest["determinants"]
-        return determinants
 
     @property
     def init(self) -> Mapping[str, str]:
@@ -54,11 +47,12 @@ class Finished:
 
 def find(directory: Path) -> Finished | None:
     """Read a finished artefact; None where there is none in the directory."""
-    manifest = next((path for name in (MANIFEST, MEASURED) if (path := directory / name).exists()), None)
-    if manifest is None:
-        return None
-    metrics = directory / METRICS
-    return Finished(directory, read_json(manifest), read_json(metrics) if metrics.exists() else {})
+    for path in (directory / MANIFEST, directory / MEASURED):
+        if path.exists():
+            manifest, metrics = read_json(path), directory / METRICS
+            scores = read_json(metrics) if metrics.exists() else {}
+            return Finished(directory, manifest["stage"], manifest, manifest["determinants"], scores)
+    return None
 
 
 @dataclass(frozen=True)
@@ -87,6 +81,11 @@ class Run:
         return next((made for made in self.chain if made.stage == name), None)
 
     @property
+    def is_finetuned(self) -> bool:
+        """Whether the model answers a task."""
+        return self.model.stage == "finetune"
+
+    @property
     def is_adapted(self) -> bool:
         """Whether the model, or the one that it was fine-tuned from, was adapted."""
         return self.model.stage == "adapt" or "adapt" in self.model.init
@@ -95,18 +94,17 @@ class Run:
     def not_adapted(self) -> Finished | None:
         """The model that was fine-tuned alike, but from the checkpoint without adaptation."""
         adapted = self.stage("adapt")
-        if adapted is None or self.model.stage != "finetune":
+        if adapted is None or not self.is_finetuned:
             return None
-        return next(self._beside("finetune", {**self.model.determinants, "init": adapted.init}), None)
+        return next(self._others("finetune", {**self.model.determinants, "init": adapted.init}), None)
 
     @cached_property
-    def references(self) -> Finished | None:
-        """The simple models that were fitted on the same rows."""
-        if self.model.stage != "finetune":
-            return None
-        init = (self.stage("adapt") or self.model).init
-        wanted = {"data": self.model.determinants["data"], "init": init, "max_length": self.config.finetune.max_length}
-        return next(self._beside("references", wanted), None)
+    def references(self) -> Mapping[str, Mapping[str, Any]]:
+        """What the simple models scored that were fitted on the same rows, by their names."""
+        init, data = (self.stage("adapt") or self.model).init, self.model.determinants.get("data")
+        wanted = {"data": data, "init": init, "max_length": self.config.finetune.max_length}
+        made = next(self._others("references", wanted), None) if self.is_finetuned else None
+        return {} if made is None else made.metrics["test"]
 
     @cached_property
     def other_seeds(self) -> Mapping[str, Mapping[str, Any]]:
@@ -115,53 +113,48 @@ class Run:
         def without_seed(made: Finished) -> dict[str, Any]:
             return {**made.determinants, "finetune": {**made.determinants["finetune"], "seed": None}}
 
-        if self.model.stage != "finetune":
+        if not self.is_finetuned:
             return {}
-        others = [other for other in self._beside("finetune") if without_seed(other) == without_seed(self.model)]
+        others = [other for other in self._others("finetune") if without_seed(other) == without_seed(self.model)]
         seeds = {other.determinants["finetune"]["seed"]: other.metrics["test"] for other in others}
         return {str(seed): seeds[seed] for seed in sorted(seeds)}
 
     @cached_property
     def evaluations(self) -> Sequence[Finished]:
         """What `evaluate` measured of the model."""
-        return list(self._beside("evaluate", {"model": {"finetune": self.model.manifest["fingerprint"]}}))
-
-    @property
-    def artefacts(self) -> Sequence[Finished]:
-        """All artefacts that the run consists of."""
-        beside = [made for made in (self.references, self.not_adapted) if made is not None]
-        return [*beside, *self.chain, *self.evaluations]
+        return list(self._others("evaluate", {"model": {"finetune": self.model.manifest["fingerprint"]}}))
 
     @property
     def measured(self) -> Mapping[str, Mapping[str, Any]]:
         """What was measured on the test rows, of the simple models, the one without adaptation, and this one."""
-        measured = dict(self.references.metrics["test"]) if self.references is not None else {}
+        measured = dict(self.references)
         if self.not_adapted is not None:
             measured[NOT_ADAPTED] = self.not_adapted.metrics["test"]
         return {**measured, ADAPTED if self.is_adapted else "fine-tuned": self.model.metrics["test"]}
 
     @property
-    def answers(self) -> Path | None:
-        """The directory with the model's answers to the test rows; None where they were not kept."""
-        directory = self.model.directory
-        return directory if self.model.stage == "finetune" and (directory / predictions.FILE).exists() else None
+    def has_predictions(self) -> bool:
+        """Whether the model's answers to the test rows were kept."""
+        return (self.model.directory / predictions.FILE).exists()
 
     @cached_property
     def worth(self) -> Difference | None:
         """What adaptation changed in the score of the test rows, if the answers with and without it are there."""
-        bare = self.not_adapted
-        if bare is None or self.answers is None or not (bare.directory / predictions.FILE).exists():
-            return None
-        assert self.config.task is not None  # it was fine-tuned
-        return Difference(*predictions.difference(self.config.task, self.answers, bare.directory))
+        return None if self.not_adapted is None else self.difference(self.not_adapted)
 
-    def _beside(self, stage: str, wanted: Mapping[str, Any] | None = None) -> Iterator[Finished]:
+    def difference(self, other: Finished) -> Difference | None:
+        """Return what the score of the test rows differs by from another model's, if both answered the same rows."""
+        assert self.config.task is not None  # it was fine-tuned
+        difference = predictions.difference(self.config.task, self.model.directory, other.directory)
+        return None if difference is None else Difference(*difference)
+
+    def _others(self, stage: str, determinants: Mapping[str, Any] | None = None) -> Iterator[Finished]:
         """Yield the other finished artefacts of a stage in the folder of the model's, the newest first.
 
         Args:
-            wanted: Some of their determinants.
+            determinants: Some that they have.
         """
-        wanted = wanted or {}
+        wanted = determinants or {}
         directories = set(self.model.directory.parent.glob(f"{stage}-*")) - {self.model.directory}
         artefacts = [made for directory in directories if (made := find(directory)) is not None]
         for made in sorted(artefacts, key=lambda made: (made.manifest["finished"], made.directory), reverse=True):
@@ -177,10 +170,10 @@ def read(directory: Path, name: str) -> Run:
     """
     model = find(directory.resolve())
     assert model is not None  # the caller looked
+    recipe = model.directory / RECIPE
     try:
-        return Run(name, model, load(model.directory / RECIPE))
+        return Run(name, model, load(recipe))
     except UserError as error:
-        recipe = model.directory / RECIPE
         raise UserError(f"{recipe}: was written by another version of the program: {error}") from error
 
 
@@ -190,16 +183,11 @@ def named(runs: Path, name: str) -> Run:
     Raises:
         UserError: if there is none, or it is not finished.
     """
-    folder = next((path for path in (runs / name, Path(name).expanduser()) if path.is_dir()), None)
-    if folder is None:
-        names = sorted({path.parent.name for stage in MODELS for path in runs.glob(f"*/{stage}") if path.is_symlink()})
-        there = f" (there are: {', '.join(names)})" if names else ""
-        remedy = f"make it: make adapt finetune name={name}"
-        raise UserError(f"report.runs={name}: there is no such run in {runs}{nearest(name, names)}{there}; {remedy}")
-    for path in (folder, *(folder / stage for stage in MODELS)):
-        if (found := find(path)) is not None and found.metrics:
-            return read(path, name)
-        if (path / RECIPE).exists():
-            unfinished = f"{path} was begun, but not finished; run the command that began it again"
-            raise UserError(f"report.runs={name}: {unfinished}")
-    raise UserError(f"report.runs={name}: {folder} holds no finished model; make it: make adapt finetune name={name}")
+    for folder in (runs / name, Path(name).expanduser()):
+        for path in (folder, *(folder / stage for stage in MODELS)):
+            if (made := find(path)) is not None and made.stage in MODELS:
+                return read(path, name)
+    names = sorted({path.parent.name for stage in MODELS for path in runs.glob(f"*/{stage}") if path.is_symlink()})
+    there = f" (there are: {', '.join(names)})" if names else ""
+    problem = f"there is no finished run of that name in {runs}{nearest(name, names)}{there}"
+    raise UserError(f"report.runs={name}: {problem}; make it: make adapt finetune name={name}")

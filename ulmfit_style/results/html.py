@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,14 @@ from markupsafe import Markup, escape
 
 from ulmfit_style.results import figures
 from ulmfit_style.results.model import Difference, Figure, Folded, Interval, Part, Prose, Table, as_text
+from ulmfit_style.tasks.base import Answer, Row, Task
 
 LONGEST = 240
 """Letters of a text beyond which it is folded."""
 
-
-@dataclass(frozen=True)
-class Section:
-    """A heading and what stands under it."""
-
-    title: str
-    parts: Sequence[Part]
+EXPLANATION = """Green tokens raised the logit of the answer, and red ones lowered it; the strongest of a text has the
+fullest colour. Point at a token to see its share. Integrated gradients from a text of padding (Sundararajan et al.
+2017)."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +35,13 @@ class Tile:
 
 @dataclass(frozen=True)
 class Page:
-    """A page; sections without parts are left out."""
+    """A page."""
 
     title: str
     lead: str
-    tiles: Sequence[Tile]
-    sections: Sequence[Section]
-    remarks: Sequence[str] = ()
-    """What stands under the tiles."""
+    sections: Mapping[str, Sequence[Part]]
+    """By their headings; those without parts are left out."""
+    tiles: Sequence[Tile] = ()
 
 
 def write(page: Page, path: Path) -> Path:
@@ -61,12 +57,11 @@ def write(page: Page, path: Path) -> Path:
     kinds = {"prose": Prose, "table": Table, "figure": Figure, "folded": Folded}
     environment.tests |= {name: lambda part, kind=kind: isinstance(part, kind) for name, kind in kinds.items()}
     environment.filters |= {"text": _text, "sort_key": _sort_key, "source": lambda figure: _source(figure, folder)}
-    sections = [section for section in page.sections if section.parts]
-    text = environment.get_template("page.html").render(page=page, sections=sections, longest=LONGEST)
+    text = environment.get_template("page.html").render(page=page, longest=LONGEST)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
     return folder
 
 
@@ -83,12 +78,25 @@ def _text(cell: Any) -> str:
 
 def _sort_key(cell: Any) -> float | None:
     """Return the number that a cell is sorted by; None for a text."""
-    return cell[0] if isinstance(cell, Interval | Difference) else cell if isinstance(cell, int | float) else None
+    number = cell[0] if isinstance(cell, Interval | Difference) else cell
+    return number if isinstance(number, int | float) else None
 
 
-def bar(share: float) -> Markup:
-    """Return a bar that shows a share of the largest value."""
-    return Markup('<span class="bar" style="width:{:.1f}rem"></span>').format(14 * share)
+def explained(task: Task, answers: Iterable[tuple[Row, Answer]]) -> list[Part]:
+    """Return the texts of rows, the tokens coloured by what they did for each part of the answer.
+
+    Args:
+        answers: Rows, each with its answer, which has `explanations`.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for row, answer in answers:
+        texts = task.texts(row)
+        for part in answer["explanations"]:
+            text = Markup("<br>").join(coloured(texts, part["tokens"]))
+            rows.append((row.place, text, part["of"], part["logit"]))
+        if not answer["explanations"]:
+            rows.append((row.place, " / ".join(texts), "nothing was answered", None))
+    return [Prose(EXPLANATION), Table(("row", "text", "explained", "logit"), rows, is_searched=True)] if rows else []
 
 
 def coloured(texts: Sequence[str], tokens: Sequence[Mapping[str, Any]]) -> list[Markup]:
@@ -98,20 +106,13 @@ def coloured(texts: Sequence[str], tokens: Sequence[Mapping[str, Any]]) -> list[
         tokens: Each with the number of its `text`, its `start` and `end` there, and its `score`.
     """
     strongest = max((abs(token["score"]) for token in tokens), default=1) or 1
-    return [
-        _coloured(text, [token for token in tokens if token["text"] == number], strongest)
-        for number, text in enumerate(texts)
-    ]
-
-
-def _coloured(text: str, tokens: Sequence[Mapping[str, Any]], strongest: float) -> Markup:
-    html, place = Markup(), 0
+    marked, ends = [Markup() for _ in texts], [0] * len(texts)
     for token in sorted(tokens, key=lambda token: token["start"]):
-        start, end, score = max(place, token["start"]), token["end"], token["score"]
+        number, text = token["text"], texts[token["text"]]
+        start, end, score = max(ends[number], token["start"]), token["end"], token["score"]
         colour = "0,128,96" if score > 0 else "200,40,40"
-        html += escape(text[place:start])
-        html += Markup('<span style="background:rgba({},{:.2f})" title="{:+.3f}">{}</span>').format(
-            colour, 0.8 * abs(score) / strongest, score, text[start:end]
-        )
-        place = max(place, end)
-    return html + escape(text[place:])
+        marked[number] += escape(text[ends[number] : start]) + Markup(
+            '<span style="background:rgba({},{:.2f})" title="{:+.3f}">{}</span>'
+        ).format(colour, 0.8 * abs(score) / strongest, score, text[start:end])
+        ends[number] = max(ends[number], end)
+    return [mark + escape(text[end:]) for mark, text, end in zip(marked, texts, ends, strict=True)]

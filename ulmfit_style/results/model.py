@@ -7,13 +7,14 @@ A stage or a command puts its numbers, as numbers, into the parts below; how the
         [("fine-tuned", 0.6912, Interval(0.673, 0.709)), ("TF-IDF", 0.6011, Interval(0.582, 0.62))],
         "100 labelled training rows, 2,560 test rows",
     )
-    figure = Figure("scores", "accuracy on the test rows", figures.whiskers, (spans, "accuracy"))
+    draw = partial(figures.whiskers, values=spans, label="accuracy")
+    figure = Figure("scores", "accuracy on the test rows", draw)
 
     terminal.show(table, Prose("A sentence."))       # the terminal
     csv.write(folder / "results.csv", table)         # csv, with all digits
     markdown.table(table)                            # the model card
     figures.save(figure, folder)                     # folder/scores.png and folder/scores.svg
-    html.write(Page(..., [Section("Scores", [table, figure])]), folder / "report.html")   # the page
+    html.write(Page(..., {"Scores": [table, figure]}), folder / "report.html")   # the page
 
 Tables of scores with intervals, and the sentences on what a difference is worth, are in `scores`.
 """
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.filesize import decimal
@@ -102,13 +104,12 @@ class Prose:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: a function of `figures`, and what it is called with after the path."""
+    """A figure, with a function of `figures` that needs nothing more than the path, such as a `partial`."""
 
     name: str
     """That of its files, without the ending."""
     title: str
-    draw: Callable[..., None]
-    arguments: Sequence[Any]
+    draw: Callable[[Path], None]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ulmfit_style.results.model import Difference, Interval, Table
+from ulmfit_style.results.model import Difference, Interval, Prose, Table
 
 Measured = Mapping[str, Any]
 """What `Task.measure` returns: `rows`, `scores`, `interval` (of the task's metric), `intervals` (of each score)."""
@@ -25,52 +25,90 @@ def by_name(metric: str, measured: Mapping[str, Measured], title: str = "", *, o
     Args:
         of: The header of the names, such as "model" or "country".
     """
-    rows = [(name, one["rows"], one["scores"][metric], Interval(*one["interval"])) for name, one in measured.items()]
+    rows = [
+        (name, scored["rows"], scored["scores"][metric], Interval(*scored["interval"]))
+        for name, scored in measured.items()
+    ]
     return Table((of, "rows", metric, INTERVAL), rows, title)
 
 
 def by_score(measured: Mapping[str, Measured], title: str = "") -> Table:
     """Return the table of all scores of a model, with their intervals, on one set of rows or several side by side."""
     header = ["score"]
-    for name, one in measured.items():
-        header += [f"{name} ({one['rows']:,} rows)", INTERVAL]
-    names = dict.fromkeys(name for one in measured.values() for name in one["scores"])
-    rows = [[name, *(cell for one in measured.values() for cell in _with_interval(one, name))] for name in names]
+    for name, scored in measured.items():
+        header += [f"{name} ({scored['rows']:,} rows)", INTERVAL]
+    names = dict.fromkeys(name for scored in measured.values() for name in scored["scores"])
+    rows = []
+    for name in names:
+        cells: list[Any] = [name]
+        for scored in measured.values():
+            interval = scored["intervals"].get(name)
+            cells += [scored["scores"].get(name), None if interval is None else Interval(*interval)]
+        rows.append(cells)
     return Table(header, rows, title)
 
 
-def _with_interval(measured: Measured, score: str) -> tuple[float | None, Interval | None]:
-    interval = measured["intervals"].get(score)
-    return measured["scores"].get(score), None if interval is None else Interval(*interval)
+def classes(report: Sequence[Mapping[str, Any]]) -> list[Prose | Table]:
+    """Return the scores of each class, and which classes are too small to judge; nothing for a task without classes.
+
+    Args:
+        report: What `Task.class_report` returned.
+    """
+    if not report:
+        return []
+    small = small_classes(report)
+    table = Table(list(report[0]), [list(entry.values()) for entry in report])
+    return [table] if small is None else [table, Prose(small, is_remark=True)]
 
 
-def by_class(report: Sequence[Mapping[str, Any]], title: str = "") -> Table:
-    """Return the table of what `Task.report` returns: the scores of each class."""
-    return Table(list(report[0]), [list(entry.values()) for entry in report], title)
+def slices(metric: str, measured: Mapping[str, Any]) -> list[Prose | Table]:
+    """Return the scores of each group of rows, which groups are too small to judge, and the widest gap.
+
+    Args:
+        measured: What `analysis.slices.measure` returned.
+    """
+    parts: list[Prose | Table] = []
+    for column, entry in measured.items():
+        judged = {name: group for name, group in entry["groups"].items() if group["rows"] >= FEWEST}
+        small = {name: group["rows"] for name, group in entry["groups"].items() if name not in judged}
+        if judged:
+            parts.append(by_name(metric, judged, of=column))
+        if small:
+            parts.append(Prose(f"{column}: too few rows to judge, under {FEWEST}: {listed(small)}"))
+        if entry["gap"] is not None:
+            parts.append(Prose(widest_gap(column, metric, entry["gap"], len(judged)), is_remark=True))
+    return parts
 
 
-def probed(models: Mapping[str, Mapping[str, Any]]) -> Table | None:
-    """Return the table of what `probe.measure` found of each model; None where no row could be changed."""
-    rows = [
-        (exchanged, model, results[exchanged]["rows"], results[exchanged]["share"], Interval(*bounds))
-        for exchanged in next(iter(models.values()), {})
-        for model, results in models.items()
-        if (bounds := results[exchanged]["interval"])
-    ]
+def probed(models: Mapping[str, Mapping[str, Any]]) -> list[Prose | Table]:
+    """Return for each model which share of its answers changes, and which words no row holds.
+
+    Args:
+        models: What `analysis.probe.measure` returned, by the names of the models.
+    """
+    rows, missing = [], dict[str, None]()
+    for model, measured in models.items():
+        for exchange, result in measured.items():
+            if result["rows"]:
+                rows.append((exchange, model, result["rows"], result["share"], Interval(*result["interval"])))
+            else:
+                missing[exchange] = None
     header = ("exchanged", "model", "rows", "changed", INTERVAL)
-    return Table(header, rows, "Answers that change when names and words are exchanged") if rows else None
+    table = Table(header, rows, "Answers that change when names and words are exchanged")
+    sentences = [Prose(f"No row holds {name}, as ulmfit_style/analysis/probe.py lists them.") for name in missing]
+    return [*([table] if rows else []), *sentences]
 
 
-def losses(heldout: Sequence[Mapping[str, Any]]) -> Table:
+def losses(heldout: Sequence[Mapping[str, Any]], title: str = "") -> Table:
     """Return the table of a language model's losses on held-out text, before training and after each phase."""
     columns = [name for name in heldout[0] if name != "after"]
     rows = [(entry["after"], *(float(entry[name]) for name in columns)) for entry in heldout]
-    return Table(("after", *(name.replace("_", " ") for name in columns)), rows)
+    return Table(("after", *(name.replace("_", " ") for name in columns)), rows, title)
 
 
 def spans(metric: str, measured: Mapping[str, Measured]) -> dict[str, tuple[float, float, float]]:
     """Return a score with the bounds of its interval, by names, for `figures.whiskers`."""
-    return {name: (one["scores"][metric], *one["interval"]) for name, one in measured.items()}
+    return {name: (scored["scores"][metric], *scored["interval"]) for name, scored in measured.items()}
 
 
 def verdict(difference: Difference, seeds: int = 1) -> str:
@@ -127,7 +165,7 @@ def widest_gap(column: str, metric: str, gap: Mapping[str, Any], groups: int) ->
     """Say how far the two groups lie apart that lie farthest, and how often chance alone makes such a gap.
 
     Args:
-        gap: What `slices.measure` found of the column.
+        gap: What `analysis.slices.measure` found of the column.
         groups: How many groups were judged.
     """
     return (

@@ -80,15 +80,17 @@ def run(step: Step, directory: Path) -> None:
     split, rows = scored(resolved)
     source = resolved.finetuned(options.model, "evaluate.model").directory
     model = Predictor(str(source), option="evaluate.model")
-    scores, answered = Scorer(model.model, model.tokenizer, task, model.max_length).score(rows, split)
+    measured, answered = Scorer(model.model, model.tokenizer, task, model.max_length).score(rows, split)
     if not processes.is_main():
         return
     predictions.write(directory, answered)
-    metrics: dict[str, Any] = {"task": type(task).__name__, "metric": task.metric, "model": str(source), "split": split}
-    metrics[split] = scores
+    metrics: dict[str, Any] = {"task": type(task).__name__, "metric": task.metric, "model": str(source)}
+    metrics |= {"path": options.path, "split": split, split: measured}
     if options.slices:
-        targets = [task.target(row) for row in rows]
-        metrics["slices"] = slices.measure(task, answered, targets, slices.groups(step.config, rows))
+        targets, columns = [task.target(row) for row in rows], slices.groups(step.config, rows)
+        metrics["slices"] = {
+            column: slices.measure(task, answered, targets, groups) for column, groups in columns.items()
+        }
     if options.probe != "none":
         metrics["probe"] = {"this one": probe.measure(task, model.stream, rows)}
     write_json(directory / METRICS, metrics)
@@ -103,11 +105,7 @@ def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
     title = f"{data}: {measured['rows']:,} rows, answered by {metrics['model']}"
     signatures = [Prose(f"{name}: {signature}") for name, signature in measured.get("signatures", {}).items()]
     terminal.show(Prose(""), scores.by_score({data: measured}, title), *signatures)
-    if measured["report"]:
-        terminal.show(scores.by_class(measured["report"]))
-        if (small := scores.small_classes(measured["report"])) is not None:
-            say(small)
-    terminal.show(*slices.parts(metrics["metric"], metrics.get("slices", {})))
-    if "probe" in metrics:
-        terminal.show(*probe.parts(metrics["probe"]))
+    terminal.show(*scores.classes(measured["report"]))
+    terminal.show(*scores.slices(metrics["metric"], metrics.get("slices", {})))
+    terminal.show(*scores.probed(metrics.get("probe", {})))
     say(f"Every prediction with its row: {directory / predictions.FILE}")

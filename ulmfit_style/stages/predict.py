@@ -13,7 +13,6 @@ from itertools import chain, tee
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ulmfit_style.analysis import explain
 from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import progress, say
@@ -21,9 +20,10 @@ from ulmfit_style.data import columns, reading
 from ulmfit_style.data.formats import FORMATS, Record
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, require_finished, required_task
-from ulmfit_style.models import checkpoints
+from ulmfit_style.models import attributions, checkpoints
 from ulmfit_style.recipe import load
-from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.results import html
+from ulmfit_style.tasks.base import Answer, Row, Task
 
 if TYPE_CHECKING:
     from ulmfit_style.predictor import Predictor
@@ -46,7 +46,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if options.pair is not None and (options.input == STDIN or _is_file(options.input)):
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
     if options.explain:
-        explain.check(resolved.task if options.model is None else _task(find_model(resolved)))
+        attributions.check(resolved.task if options.model is None else _task(find_model(resolved)))
     if options.output is None:
         return
     output = Path(options.output).expanduser()
@@ -101,7 +101,6 @@ def run(resolved: Resolved) -> None:
     if options.explain:
         folder = resolved.config.runs / resolved.config.name
         page = folder / "explained.html" if output is None else output.with_suffix(".html")
-        page.parent.mkdir(parents=True, exist_ok=True)
     try:
         _write(_answered(model, chain([first], rows), output, page), output)
     except BrokenPipeError:
@@ -146,9 +145,10 @@ def _answered(
     """Yield each row of the input with its answer; say in the end how many there were, and how many were cut.
 
     Args:
-        page: Where it is shown what the answers rest on.
+        page: Where it is shown what the answers rest on, for which all of them stay in memory.
     """
     counts: Counter[str] = Counter()
+    explained: list[tuple[Row, Answer]] = []
 
     def advance(rows: int, long: int) -> None:
         counts["long"] += long
@@ -159,21 +159,18 @@ def _answered(
     questions = (row for row, _ in asked)
     answers = model.stream(questions, advance) if page is None else model.explained(questions, advance)
     # Answers on standard output tell by themselves how far it is.
-    with (
-        nullcontext() if output is None else progress("predicting", None) as steps,
-        nullcontext() if page is None else _whole(page) as page_file,
-    ):
-        shown = None if page_file is None else explain.Page(page_file)
-        if shown is not None:
-            shown.begin(str(model.model.name_or_path))
+    with nullcontext() if output is None else progress("predicting", None) as steps:
         for (row, fields), answer in zip(carried, answers, strict=True):
             renamed = {name: f"input_{name}" for name in fields if name in answer}
             if not counts["rows"] and renamed:
                 say(f"predict: columns of the input that have another name in the output: {spelled(renamed)}")
-            if shown is not None:
-                shown.write(row, model.task, answer)
+            if page is not None:
+                explained.append((row, answer))
             counts["rows"] += 1
             yield {**{renamed.get(name, name): value for name, value in fields.items()}, **answer}
+    if page is not None:
+        title, lead = "What answers rest on", f"Model: {model.model.name_or_path}"
+        html.write(html.Page(title, lead, {"Answers": html.explained(model.task, explained)}), page)
     say(f"predict: rows answered by {model.model.name_or_path}: {counts['rows']:,}")
     if counts["long"]:
         treatment = f"longer than the {model.max_length} tokens that the model was trained on; {model.task.long_texts}"

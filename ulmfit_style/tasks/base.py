@@ -80,6 +80,8 @@ class Task(Section, abc.ABC):
     """The field of an answer that holds its label, or its labels; None for a task that does not choose labels."""
     pipeline: ClassVar[Pipeline | None] = None
     """How transformers runs the models, unless their architecture says more; None: the Hub has no word for them."""
+    is_explained: ClassVar[bool] = False
+    """Whether `explained_parts` returns parts of an answer."""
 
     # The data enter a fingerprint by the content of the rows that these options choose, not by the options.
     path: Annotated[Splits, Unhashed]

@@ -32,6 +32,7 @@ class TextTask(Task, abc.ABC):
     """Rows of a text, or a pair of texts, and what a model answers to the whole."""
 
     scores_whole_texts: ClassVar[bool] = True
+    is_explained: ClassVar[bool] = True
     pipeline: ClassVar[Pipeline | None] = Pipeline("text-classification")
     answer_options: ClassVar[Sequence[str]] = ("long_documents", "overlap")
     label_columns: ClassVar[Sequence[str]]

@@ -1,0 +1,101 @@
+"""Which tokens an answer rests on: integrated gradients (Sundararajan et al. 2017, section 3), by Captum.
+
+The attributions of a text's tokens add up to the difference between the model's logit of the text and that of a text of
+padding. What is explained is a logit, before the softmax: a probability near 1 hardly changes any more.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ulmfit_style.errors import UserError
+from ulmfit_style.tasks.base import Answer, Feature, Row, Task
+from ulmfit_style.tasks.interface import ExplainedPart
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+STEPS = 50
+"""Points between padding and the text at which the gradient is taken; Sundararajan et al. found 20 to 300 enough."""
+
+STEPS_PER_PASS = 25
+"""Points of a forward pass."""
+
+Explanation = dict[str, Any]
+"""What explains a part of an answer, as JSON values."""
+
+
+def check(task: Task) -> None:
+    """Check that a task's answers can be explained, and that Captum is installed.
+
+    Raises:
+        UserError: if not.
+    """
+    if not task.is_explained:
+        raise UserError(f"predict.explain=true: answers of {type(task).__name__} cannot be explained")
+    if importlib.util.find_spec("captum") is None:
+        raise UserError("predict.explain=true: needs Captum; install it: pip install captum")
+
+
+def explanations(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    row: Row,
+    answer: Answer,
+    max_length: int,
+) -> list[Explanation]:
+    """Explain each part of the model's answer to a row.
+
+    Args:
+        max_length: Tokens per feature.
+    """
+    features = task.encode(row, tokenizer, max_length, None)
+    names: Mapping[Any, str] = model.config.id2label or {}
+    parts = task.explained_parts(row, features, answer, names)
+    return [_explain(model, tokenizer, task.texts(row), features[part.feature], part) for part in parts]
+
+
+def _explain(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    feature: Feature,
+    part: ExplainedPart,
+) -> Explanation:
+    import torch
+    from captum.attr import LayerIntegratedGradients
+
+    names = [name for name in tokenizer.model_input_names if name in feature and name != "input_ids"]
+    ids, *others = (torch.tensor([feature[name]], device=model.device) for name in ("input_ids", *names))
+    # Special tokens stay: the model has never seen an input without them.
+    is_special = torch.tensor([[number is None for number in feature["texts"]]], device=model.device)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    padding = torch.where(is_special, ids, torch.full_like(ids, pad))
+
+    def logit(ids: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        inputs = dict(zip(names, others, strict=True))
+        return part.read(model(input_ids=ids, **inputs).logits.float())
+
+    method = LayerIntegratedGradients(logit, model.get_input_embeddings())
+    attributions = method.attribute(
+        ids, padding, additional_forward_args=tuple(others), n_steps=STEPS, internal_batch_size=STEPS_PER_PASS
+    )
+    model.zero_grad(set_to_none=True)
+    scores = attributions.sum(dim=-1)[0].tolist()
+    with torch.inference_mode():
+        of_text, of_padding = (logit(inputs, *others).item() for inputs in (ids, padding))
+    tokens = [
+        {"text": number, "start": start, "end": end, "token": texts[number][start:end], "score": round(score, 6)}
+        for score, number, (start, end) in zip(scores, feature["texts"], feature["offsets"], strict=True)
+        if number is not None and start < end
+    ]
+    return {
+        "of": part.name,
+        "logit": round(of_text, 6),
+        "of_padding": round(of_padding, 6),
+        "error": round(sum(scores) - (of_text - of_padding), 6),
+        "tokens": tokens,
+    }
