@@ -105,7 +105,7 @@ def _own_cache(assets: Path) -> None:
 
 
 def made_from(file: Path) -> Checkpoint:
-    return resolve(Model(checkpoint=str(file)))
+    return resolve(Model(checkpoint=str(file)), "model.checkpoint")
 
 
 def test_a_file_becomes_the_model_that_it_was_written_from(write: Write, llama: LlamaForCausalLM):
@@ -161,12 +161,12 @@ def test_it_is_made_once_until_the_file_changes(write: Write, assets: Path, caps
 
 def test_a_file_that_is_not_there_is_told():
     with pytest.raises(UserError, match=r"^model\.checkpoint=no/such\.gguf: there is no such file"):
-        resolve(Model(checkpoint="no/such.gguf"))
+        resolve(Model(checkpoint="no/such.gguf"), "model.checkpoint")
 
 
 def test_other_weights_than_expected_are_refused(write: Write, assets: Path):
     with pytest.raises(UserError, match=r"model\.sha256=0000: .*tiny\.gguf has .*these are other weights"):
-        resolve(Model(checkpoint=str(write()), sha256="0000"))
+        resolve(Model(checkpoint=str(write()), sha256="0000"), "model.checkpoint")
     assert not assets.exists()
 
 
@@ -203,7 +203,7 @@ def test_a_gguf_file_is_adapted_and_fine_tuned(write: Write, tiny_overrides: lis
 @pytest.mark.slow
 def test_smollm2_is_sane():
     model = compose(["model=smollm2_135m"]).model
-    directory = resolve(model).directory
+    directory = resolve(model, "model.checkpoint").directory
     tokenizer = AutoTokenizer.from_pretrained(directory)
     assert len(tokenizer) == 49152
     assert tokenizer.decode(tokenizer(TEXT).input_ids) == TEXT

@@ -182,7 +182,7 @@ class Resolved:
     def start(self) -> Checkpoint:
         """What the recipe starts from: a checkpoint, a pretrained model, finished or not, or random weights."""
         if self.config.model.init == "pretrained":
-            return checkpoints.resolve(self.config.model)
+            return checkpoints.resolve(self.config.model, "model.checkpoint")
         return self._checkpoint_of("scratch" if self.config.pretrain is None else "pretrain")
 
     @cached_property
@@ -266,7 +266,7 @@ ACTS_THROUGH = {
     "split": (("evaluate",), "other rows were scored"),
     "rows": (("task", "evaluate"), "the rows have changed"),
     "slices": (("evaluate",), "the columns of evaluate.slices have changed"),
-    "probe": (("evaluate",), "the model that was not adapted has changed"),
+    "probe": (("evaluate",), "other words are exchanged"),
 }
 """Which sections of the config act through a determinant, and what to say if none of their options has changed. All
 other determinants are sections themselves."""

@@ -94,7 +94,9 @@ def _tokens_per_second(model: Model) -> float:
     if model.checkpoint is None:
         config = AutoConfig.for_model(**(model.architecture or {}))
     else:
-        config = AutoConfig.from_pretrained(checkpoints.resolve(model).directory, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(
+            checkpoints.resolve(model, "model.checkpoint").directory, trust_remote_code=False
+        )
     body = AutoModel.from_config(config).to(PartialState().device)
     ids = torch.full((16, 32), 5, device=body.device)
     taken = 0.0

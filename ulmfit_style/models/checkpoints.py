@@ -33,7 +33,7 @@ class Checkpoint:
 
 
 @cache
-def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
+def resolve(model: Model, option: str) -> Checkpoint:
     """Find a checkpoint's files, downloading them from the Hub where the config names a Hub id.
 
     Those of a GGUF file are made when it is first used.
@@ -57,7 +57,7 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
 
 
-def find(model: Model, option: str = "model.checkpoint") -> Path:
+def find(model: Model, option: str) -> Path:
     """Return the directory of a checkpoint, without reading what is in it.
 
     Raises:
@@ -225,7 +225,9 @@ def positions(model: Model) -> float:
     """Return the most tokens that an architecture reads, by its config and its tokenizer."""
     configs = [model.architecture or {}]
     if model.checkpoint is not None:
-        paths = [resolve(model).directory / name for name in ("config.json", "tokenizer_config.json")]
+        paths = [
+            resolve(model, "model.checkpoint").directory / name for name in ("config.json", "tokenizer_config.json")
+        ]
         configs = [read_json(path) for path in paths if path.exists()]
     # RoBERTa's config counts two positions that no text has; its tokenizer does not.
     names = ("max_position_embeddings", "n_positions", "model_max_length")

@@ -37,7 +37,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the model with random weights depends on."""
     model = resolved.config.model
     if model.checkpoint is not None:
-        return {"seed": model.seed, "like": checkpoints.resolve(model).identity}
+        return {"seed": model.seed, "like": checkpoints.resolve(model, "model.checkpoint").identity}
     assert model.tokenizer is not None  # the config was checked
     made_of = {"architecture": model.architecture, "tokenizer": model.tokenizer.determinants()}
     return {"seed": model.seed, "model": made_of, "corpus": resolved.pretraining_text.identity}
@@ -63,7 +63,7 @@ def run(step: Step, directory: Path) -> None:
     options = step.config.model
     auto_class = AUTO_CLASSES[objective("auto", checkpoints.model_type(options), "model.architecture")]
     if options.checkpoint is not None:
-        source = checkpoints.resolve(options).directory
+        source = checkpoints.resolve(options, "model.checkpoint").directory
         tokenizer = checkpoints.tokenizer(source)
         architecture = AutoConfig.from_pretrained(source, trust_remote_code=False)
     else:

@@ -21,7 +21,7 @@ def language_model(config: Config, stage: str, options: LanguageModelling) -> No
     """
     objective = architectures.objective(options.objective, checkpoints.model_type(config.model), f"{stage}.objective")
     if objective == "denoising" and config.model.checkpoint is not None:
-        directory = checkpoints.resolve(config.model).directory
+        directory = checkpoints.resolve(config.model, "model.checkpoint").directory
         checkpoints.sentinels(checkpoints.tokenizer(directory))
         if (directory / FOLDER).is_dir():
             problem = "writes with another tokenizer than it reads with, and has no text to restore"
