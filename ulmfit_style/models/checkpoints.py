@@ -221,13 +221,11 @@ def sentinels(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return ids
 
 
-def positions(model: Model) -> float:
+def positions(model: Model, option: str = "model.checkpoint") -> float:
     """Return the most tokens that an architecture reads, by its config and its tokenizer."""
     configs = [model.architecture or {}]
     if model.checkpoint is not None:
-        paths = [
-            resolve(model, "model.checkpoint").directory / name for name in ("config.json", "tokenizer_config.json")
-        ]
+        paths = [resolve(model, option).directory / name for name in ("config.json", "tokenizer_config.json")]
         configs = [read_json(path) for path in paths if path.exists()]
     # RoBERTa's config counts two positions that no text has; its tokenizer does not.
     names = ("max_position_embeddings", "n_positions", "model_max_length")
