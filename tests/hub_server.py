@@ -13,10 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import SHUT_RDWR
 from threading import Thread
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 Commits = list[tuple[str, dict[str, bytes]]]
-"""The message and all files of each commit of a branch, oldest first."""
+"""The message and all files of each commit, oldest first."""
 
 
 @dataclass
@@ -25,11 +25,6 @@ class Repo:
 
     private: bool
     commits: Commits = field(default_factory=lambda: [("Initial commit", {})])
-    """Those of main."""
-    branches: dict[str, Commits] = field(default_factory=dict)
-    """Those of other branches."""
-    tags: dict[str, str] = field(default_factory=dict)
-    """The commit of each tag."""
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -39,18 +34,12 @@ class Repo:
     def head(self) -> str:
         return _commit(self.commits)
 
-    def branch(self, name: str) -> Commits | None:
-        return self.commits if name == "main" else self.branches.get(name)
-
     def at(self, revision: str | None) -> tuple[str, dict[str, bytes]] | None:
-        """Return the commit that a branch, a tag or a commit names, and its files."""
-        revision = self.tags.get(revision or "", revision)
-        if (commits := self.branch(revision or "main")) is not None:
-            return _commit(commits), commits[-1][1]
-        for commits in (self.commits, *self.branches.values()):
-            for end in range(1, len(commits) + 1):
-                if _commit(commits[:end]) == revision:
-                    return revision, commits[end - 1][1]
+        """Return the commit that a revision names, and its files."""
+        for end in range(len(self.commits), 0, -1):
+            commit = _commit(self.commits[:end])
+            if revision in (commit, "main", None):
+                return commit, self.commits[end - 1][1]
         return None
 
 
@@ -148,6 +137,7 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         authorization = self.headers.get("Authorization")
         token = authorization.removeprefix("Bearer ") if authorization else None
+        self.account = self.server.accounts.get(token or "")
         address = urlsplit(self.path)
         path, self.lost = unquote(address.path), False
         fault = self.server.fault(f"{self.command} {path}")
@@ -158,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault is None:
             self.request_ = Request(self.command, path, token, self._body())
         self.server.requests.append(self.request_)
-        if token is not None and token not in self.server.accounts:
+        if token is not None and self.account is None:
             self._fail(401, "Invalid credentials in Authorization header")
         else:
             self._answer()
@@ -198,10 +188,6 @@ class Handler(BaseHTTPRequestHandler):
             self.rfile.readline()
         self.rfile.readline()
         return body
-
-    @property
-    def account(self) -> str | None:
-        return self.server.accounts.get(self.request_.token or "")
 
     # Answers
 
@@ -313,11 +299,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def commit(self, name: str, revision: str) -> None:
         repo = self._writable(name)
-        if not repo or self._found(repo, revision) is None:
+        if not repo:
             return
-        if (commits := repo.branch(revision)) is None:
-            self._fail(400, "Not a branch")
-            return
+        commits = repo.commits
         operations = [json.loads(line) for line in self.request_.body.splitlines()]
         parent = operations[0]["value"].get("parentCommit")
         if parent is not None and parent != _commit(commits):
@@ -336,35 +320,6 @@ class Handler(BaseHTTPRequestHandler):
         url = f"{self.server.url}/{name}/commit/{_commit(commits)}"
         self._json({"success": True, "commitOid": _commit(commits), "commitUrl": url})
 
-    def make_branch(self, name: str, branch: str) -> None:
-        if repo := self._writable(name):
-            repo.branches[branch] = [*repo.commits]
-            self._json({})
-
-    def make_tag(self, name: str, revision: str) -> None:
-        repo = self._writable(name)
-        if repo and (found := self._found(repo, revision)):
-            tag = json.loads(self.request_.body)["tag"]
-            if tag in repo.tags:
-                self._fail(409, "Tag reference exists already")
-            else:
-                repo.tags[tag] = found[0]
-                self._json({})
-
-    def refs(self, name: str) -> None:
-        if repo := self._readable(name):
-            branches = {"main": repo.head, **{branch: _commit(commits) for branch, commits in repo.branches.items()}}
-            listed = {"branches": (branches, "heads"), "tags": (repo.tags, "tags"), "converts": ({}, "")}
-            self._json(
-                {
-                    kind: [
-                        {"name": one, "ref": f"refs/{folder}/{one}", "targetCommit": commit}
-                        for one, commit in refs.items()
-                    ]
-                    for kind, (refs, folder) in listed.items()
-                }
-            )
-
     # Pulling
 
     def info(self, name: str, revision: str | None) -> None:
@@ -379,12 +334,6 @@ class Handler(BaseHTTPRequestHandler):
             self._fail(404, "There are no folders here", "EntryNotFound")
         elif repo and (found := self._found(repo, revision)):
             self._json([self._entry(path, content) for path, content in found[1].items()])
-
-    def paths_info(self, name: str, revision: str) -> None:
-        repo = self._readable(name)
-        if repo and (found := self._found(repo, revision)):
-            paths = parse_qs(self.request_.body.decode())["paths"]
-            self._json([self._entry(path, found[1][path]) for path in paths if path in found[1]])
 
     def _entry(self, path: str, content: bytes) -> dict[str, Any]:
         """Return how the Hub lists a file: with git's hash, a large one with its SHA-256 beside that of a pointer."""
@@ -436,9 +385,6 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", "/api/repos/create", Handler.create),
     ("GET", "/api/whoami-v2", Handler.whoami),
     ("POST", "/api/validate-yaml", Handler.validate_yaml),
-    ("GET", f"/api/models/{NAME}/refs", Handler.refs),
-    ("POST", f"/api/models/{NAME}/branch/(.+)", Handler.make_branch),
-    ("POST", f"/api/models/{NAME}/tag/(.+)", Handler.make_tag),
     ("POST", f"/api/models/{NAME}/preupload/(.+)", Handler.preupload),
     ("POST", rf"/{NAME}\.git/info/lfs/objects/batch", Handler.lfs_batch),
     ("PUT", "/lfs/([0-9a-f]{64})", Handler.lfs_put),
@@ -446,6 +392,5 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", f"/api/models/{NAME}/commit/(.+)", Handler.commit),
     ("GET", f"/api/(?:models|datasets)/{NAME}(?:/revision/(.+))?", Handler.info),
     ("GET", f"/api/(?:models|datasets)/{NAME}/tree/([^/]+)(?:/(.+))?", Handler.tree),
-    ("POST", f"/api/models/{NAME}/paths-info/([^/]+)", Handler.paths_info),
     ("GET HEAD", f"(?:/datasets)?/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
 ]

@@ -98,6 +98,11 @@ def test_a_plan_tells_each_step_and_does_nothing(made, compose_tiny, capsys, fol
     assert sorted(folder.rglob("*")) == before
 
 
+def test_a_plan_asks_for_nothing_that_only_a_push_needs(compose_tiny, capsys):
+    chain.preview(compose_tiny("compare=false"), ["adapt", "finetune", "push"])
+    assert capsys.readouterr().out.endswith("push: would upload the fine-tuned model to the Hub\n")
+
+
 def test_an_artefact_that_is_up_to_date_tells_what_is_other_now(made, compose_tiny, capsys):
     adapted = made()
     manifest = read_json(adapted.directory / MANIFEST)

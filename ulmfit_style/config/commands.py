@@ -45,10 +45,6 @@ class Predict(Section):
     """Other values for options of the model's task that say how it answers: predict.task.aggregation=simple"""
 
 
-Ref = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""The name of a branch or a tag."""
-
-
 class Push(Section):
     """Which model `push` publishes, and what its author has to say of it."""
 
@@ -66,10 +62,6 @@ class Hub(Section):
     """The repository: `name` (your own account) or `account/name`."""
     private: bool = True
     """Whether a newly made repository is private."""
-    revision: Ref | None = None
-    """The branch that is pushed to; it is made where it is not there. null: main."""
-    tag: Ref | None = None
-    """A tag for the pushed commit; it is made last, and never moved."""
     license: str | None = None
     """The licence of the model that is pushed, as the Hub spells it: mit. null: the card says that none was given."""
     dry_run: bool = False

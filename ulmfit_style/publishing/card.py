@@ -15,25 +15,15 @@ from ulmfit_style.data import hub
 from ulmfit_style.results import markdown, scores
 from ulmfit_style.results.finished import Run
 from ulmfit_style.results.model import Interval
+from ulmfit_style.tasks.interface import Pipeline
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 TEMPLATE = Path(__file__).with_name("card.md")
 
-PIPELINES = {
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForQuestionAnswering": "question-answering",
-    "ForMaskedLM": "fill-mask",
-    "ForCausalLM": "text-generation",
-}
-"""What the Hub calls a model, by the end of its class's name; mostly it is the transformers pipeline that runs it."""
-
-WRITING = {"Summarization": "summarization", "Translation": "translation"}
-"""What it calls an encoder-decoder, by the task; these have no pipeline any more in transformers 5."""
-
-WITHOUT_PIPELINE = ("question-answering", *WRITING.values())
+LANGUAGE_MODELS = {"ForMaskedLM": "fill-mask", "ForCausalLM": "text-generation"}
+"""What the Hub calls the models that predict tokens, by the end of their class's name."""
 
 
 def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
@@ -48,7 +38,8 @@ def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
     from jinja2 import Environment, StrictUndefined
 
     recipe, task = run.config, run.config.task
-    name, tag, adapted = repo.rpartition("/")[2], pipeline_tag(run), run.stage("adapt")
+    name, pipeline = repo.rpartition("/")[2], _pipeline(run)
+    tag = None if pipeline is None else pipeline.tag
     corpus = recipe.corpus.path or ()
     files = [*corpus, *(task.path.files().values() if task is not None else ())]
     datasets = dict.fromkeys(hub.parse("path", file).repository for file in files if file.startswith(hub.PREFIX))
@@ -74,13 +65,10 @@ def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
         tag=tag,
         notes=notes.strip(),
         run=run,
-        recipe=recipe,
-        model=run.model,
-        adapted=adapted,
+        adapted=run.stage("adapt"),
         hub_licence=licence,
-        architecture=_model_config(run)["architectures"][0],
-        call=pipeline_call(run, repo),
-        brings_code=_brings_code(run),
+        model_config=_model_config(run),
+        call=_call(run, repo),
         scores=scores,
         interval=Interval,
         command=_command(run),
@@ -95,24 +83,23 @@ def _model_config(run: Run) -> Mapping[str, Any]:
     return model_config
 
 
-def pipeline_tag(run: Run) -> str | None:
-    """Return what the Hub calls a model, or None for a head that it has no word for."""
-    architecture = str(_model_config(run)["architectures"][0])
-    tag = next((tag for ending, tag in PIPELINES.items() if architecture.endswith(ending)), None)
-    return tag or WRITING.get(type(run.config.task).__name__)
+def _pipeline(run: Run) -> Pipeline | None:
+    """Return how transformers runs the model; None for one that the Hub has no word for."""
+    for ending, tag in LANGUAGE_MODELS.items():
+        if _model_config(run)["architectures"][0].endswith(ending):
+            return Pipeline(tag)
+    task = run.config.task
+    return None if task is None or run.model.stage != "finetune" else task.pipeline
 
 
-def pipeline_call(run: Run, repo: str) -> str | None:
-    """Return what to type for the pipeline of the model in `repo`, or None for a head that no pipeline runs."""
-    tag = pipeline_tag(run)
-    options = ", trust_remote_code=True" if _brings_code(run) else ""
-    options += ', aggregation_strategy="first"' if tag == "token-classification" else ""  # or it would return tokens
-    return None if tag in (None, *WITHOUT_PIPELINE) else f'pipeline("{tag}", model="{repo}"{options})'
-
-
-def _brings_code(run: Run) -> bool:
-    """Return whether transformers needs a file of code that lies beside the weights."""
-    return "auto_map" in _model_config(run)
+def _call(run: Run, repo: str) -> str | None:
+    """Return what to type for the pipeline of the model in `repo`, or None where there is none."""
+    pipeline = _pipeline(run)
+    if pipeline is None or not pipeline.exists:
+        return None
+    options = "".join(f', {name}="{value}"' for name, value in pipeline.options.items())
+    options += ", trust_remote_code=True" if "auto_map" in _model_config(run) else ""
+    return f'pipeline("{pipeline.tag}", model="{repo}"{options})'
 
 
 def licence_of(licence: str | None, source: str) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -22,58 +19,35 @@ CARD = "README.md"
 
 WEIGHTS = "model*.safetensors"
 
-COPIED = (
-    WEIGHTS,
-    "model.safetensors.index.json",
-    "config.json",
-    "pooling.py",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "vocab.txt",
-    "vocab.json",
-    "*.spm",
+UPLOADED = (
+    *(CARD, RECIPE, METRICS),
+    *(WEIGHTS, "model.safetensors.index.json", "config.json", "generation_config.json", "pooling.py"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
+    *("vocab.txt", "vocab.json", "*.spm"),
 )
-WRITTEN = (CARD, RECIPE, METRICS)
-"""These two lists are all that is ever uploaded: what is taken as it is, and what is written for the Hub. Whatever else
-lies in a directory (rows of the user's text, logs, a library's pickles with a token in them) stays behind."""
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""The errors of a disk without room."""
+"""All that is ever uploaded; the first two are written for the Hub. Whatever else lies in a directory (rows of the
+user's text, logs, a library's pickles with a token in them) stays behind."""
 
 
 def fill(folder: Path, directory: Path, written: Mapping[str, str]) -> None:
-    """Put what goes to the Hub of a directory into an empty folder; files are linked where the disk can do so.
+    """Put what goes to the Hub of a directory into an empty folder, as links.
 
     Args:
-        written: The text of each file of `WRITTEN`.
-
-    Raises:
-        UserError: if the disk is full.
+        written: The texts that are written for the Hub, by the names of their files.
     """
-    try:
-        for path in sorted(directory.rglob("*")):
-            name = path.relative_to(directory).as_posix()
-            if path.is_file() and goes(name) and name not in WRITTEN:
-                (folder / name).parent.mkdir(exist_ok=True)
-                try:
-                    os.link(path, folder / name)
-                except OSError:
-                    shutil.copyfile(path, folder / name)
-        for name, text in written.items():
-            (folder / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise UserError(f"push: {error.strerror} ({folder.parent}); make room there, nothing was sent") from error
+    for path in directory.resolve().rglob("*"):
+        name = path.relative_to(directory.resolve()).as_posix()
+        if path.is_file() and goes(name) and name not in written:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).symlink_to(path)
+    for name, text in written.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def goes(name: str) -> bool:
     """Tell whether a file of this name is one that is uploaded."""
     name = name.removeprefix(f"{FOLDER}/")
-    return "/" not in name and any(fnmatch(name, pattern) for pattern in (*COPIED, *WRITTEN))
+    return "/" not in name and any(fnmatch(name, pattern) for pattern in UPLOADED)
 
 
 def files(folder: Path) -> list[str]:
@@ -114,25 +88,23 @@ def without_private_paths(recipe: Config) -> dict[str, Any]:
     values |= {"runs": "runs", "processes": None}
     values |= {name: {} for name in ("hub", "push", "evaluate", "predict", "report", "lr_find")}
     values["study"] = compose().study.model_dump(mode="json")
-    for section in ("corpus", "task", "pretrain"):
-        if values[section] and values[section]["path"]:
-            values[section]["path"] = _without_folders(values[section]["path"])
-    if values["adapt"] and values["adapt"]["general"]:
-        values["adapt"]["general"] = _without_folder(values["adapt"]["general"])
+    for section, option in (("corpus", "path"), ("task", "path"), ("pretrain", "path"), ("adapt", "general")):
+        if values[section]:
+            values[section][option] = _without_folders(values[section][option])
     for name in ("checkpoint", "decoder"):
         checkpoint = values["model"][name]
         if checkpoint is not None and (not hub.is_id(checkpoint) or Path(checkpoint).is_dir()):
-            values["model"][name] = _without_folder(checkpoint, mark="./")
+            values["model"][name] = _without_folders(checkpoint, mark="./")
     return values
 
 
-def _without_folders(paths: Any) -> Any:
-    """Return a path, or several in a list or by name, without their folders."""
-    if isinstance(paths, dict):
-        return {name: _without_folder(path) for name, path in paths.items()}
-    return [_without_folder(path) for path in paths] if isinstance(paths, list) else _without_folder(paths)
-
-
-def _without_folder(path: str, mark: str = "") -> str:
+def _without_folders(path: Any, mark: str = "") -> Any:
+    """Return a path without its folder, or each of several, in a list or by name."""
+    if isinstance(path, dict):
+        return {name: _without_folders(each) for name, each in path.items()}
+    if isinstance(path, list):
+        return [_without_folders(each) for each in path]
     # What a package or the Hub holds is in the same place for everyone.
-    return path if path.startswith(("package:", "hub:")) else mark + Path(path).name
+    if path is None or path.startswith(("package:", hub.PREFIX)):
+        return path
+    return mark + Path(path).name

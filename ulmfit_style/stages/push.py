@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
 
-from ulmfit_style.artefacts.directory import MANIFEST, METRICS, RECIPE
+from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, require_finished
 from ulmfit_style.publishing import card, export, upload
-from ulmfit_style.recipe import Config, from_recipe, load
+from ulmfit_style.recipe import Config, from_recipe
 from ulmfit_style.results import finished, terminal
-from ulmfit_style.results.finished import Run
 from ulmfit_style.results.model import Size, Table
 
 
@@ -42,88 +41,73 @@ def run(resolved: Resolved) -> None:
     """Upload the finished model of a config: by default the fine-tuned one, or without a task the adapted one.
 
     Raises:
-        UserError: if it is not finished; and as `upload_directory`.
+        UserError: if it is not finished; and as `publish`.
     """
     stage = resolved.config.push.stage or ("adapt" if resolved.config.task is None else "finetune")
     require_finished(resolved, stage, "push")
-    upload_directory(resolved.config, resolved.artefact(stage).directory)
+    publish(resolved.config, resolved.artefact(stage).directory)
 
 
-def upload_directory(config: Config, directory: Path) -> None:
+def publish(config: Config, directory: Path) -> None:
     """Upload the model of a finished directory to the repository `hub.repo`, or list what would be uploaded.
 
+    The directory is only read, and the repository changes in one commit or not at all.
+
     Raises:
-        UserError: for a directory that is not finished, a missing or refused token, secrets in what would go, a
-            repository that may not or should not be written to, and whatever goes wrong on the way. The directory is
-            only read, and the repository changes in one commit or not at all.
+        UserError: for a missing or refused token, secrets in what would go, a repository that may not or should not be
+            written to, and whatever goes wrong on the way.
     """
-    if not (directory / MANIFEST).exists():
-        stage = directory.name.partition("-")[0]
-        raise UserError(f"push: there is no finished model in {directory}; make it with the same options: make {stage}")
-    options, progress, repo = config.hub, upload.Progress(), str(config.hub.repo)
-    with TemporaryDirectory(dir=directory.parent, prefix=".push-") as scratch:
-        folder = Path(scratch)
+    options, repo = config.hub, str(config.hub.repo)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         if options.dry_run:
-            _export(folder, config, directory, repo if "/" in repo else f"your-account/{repo}", None)
-            card_path = directory.parent / config.name / "card.md"
-            card_path.parent.mkdir(exist_ok=True)
-            shutil.copyfile(folder / export.CARD, card_path)
-            say(f"push: would go to {repo}, {upload.visibility(options.private)} if it is new; nothing was sent")
-            say(f"push: read the card first: {card_path}")
+            _export(folder, config, directory, repo if "/" in repo else f"your-account/{repo}")
+            path = directory.parent / config.name / "card.md"
+            path.parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / export.CARD, path)
+            visibility = "private" if options.private else "public"
+            say(f"push: would go to {repo}, {visibility} if it is new; nothing was sent")
+            say(f"push: read the card first: {path}")
             return
         token = _token()
         api = upload.connect(token)
-        with upload.hub_errors_in_words(repo, directory, progress):
-            repo = repo if "/" in repo else f"{upload.patiently(api.whoami)['name']}/{repo}"
-        run = _export(folder, config, directory, repo, token)
-        with upload.hub_errors_in_words(repo, directory, progress):
-            commit = upload.send(api, repo, options, folder, f"Push {directory.name}", progress)
-            upload.require_arrived(api, repo, commit.oid, folder, progress)
-            if options.tag is not None:
-                upload.tag(api, repo, options.tag, commit.oid)
-        tagged = f", tagged {options.tag}" if options.tag else ""
+        if "/" not in repo:
+            repo = upload.patiently(lambda: api.get_full_repo_name(repo))
+        _export(folder, config, directory, repo, token)
+        message = f"Push {directory.name}"
+        commit = upload.patiently(lambda: upload.send(api, repo, folder, message, private=options.private))
         count = len(export.files(folder))
-        say(f"pushed: {commit.commit_url}{tagged}; the Hub lists its {count} files with the hashes of what was sent")
-        call = card.pipeline_call(run, repo)
-        if call is not None and options.revision is None:
-            say(f"try:  {call}, from transformers")
+        say(f"pushed: {commit.commit_url}; the Hub lists its {count} files with the hashes of what was sent")
 
 
-def _export(folder: Path, config: Config, directory: Path, repo: str, token: str | None) -> Run:
-    """Fill the folder that is uploaded, refuse secrets in it, list it, and return the run with the recipe in it."""
-    values = export.without_private_paths(load(directory / RECIPE))
+def _export(folder: Path, config: Config, directory: Path, repo: str, token: str | None = None) -> None:
+    """Fill the folder that is uploaded, refuse secrets in it, and list it."""
+    run = finished.read(directory, config.name)
+    values = export.without_private_paths(run.config)
     # Licences are what is known of them now.
-    licences = {"model": config.model, "corpus": config.corpus, "task": config.task}
-    for name, section in licences.items():
+    for name, section in {"model": config.model, "corpus": config.corpus, "task": config.task}.items():
         if values[name] is not None and section is not None:
             values[name]["license"] = section.license
-    model = finished.find(directory)
-    assert model is not None  # it was checked
-    run = Run(config.name, model, from_recipe(values))
+    run = replace(run, config=from_recipe(values))
     written = {
         export.CARD: card.write(repo, run, config.hub.license, _notes(config)),
         RECIPE: yaml.safe_dump(values, sort_keys=False),
-        METRICS: json.dumps(model.metrics, indent=2, ensure_ascii=False),
     }
     export.fill(folder, directory, written)
     export.require_no_secrets(folder, token)
     sizes = {name: Size((folder / name).stat().st_size) for name in export.files(folder)}
     footer = (f"{len(sizes)} files", Size(sum(sizes.values())))
     terminal.show(Table(("file", "size"), list(sizes.items()), f"push: from {directory}", footer))
-    behind = sorted(path.name for path in directory.iterdir() if not (folder / path.name).exists())
+    behind = sorted({path.name for path in directory.iterdir()} - {path.name for path in folder.iterdir()})
     say(f"push: stays behind: {', '.join(behind) or 'nothing'}")
-    return run
 
 
 def _notes(config: Config) -> str:
+    """Return the author's paragraphs."""
     path = config.push.notes
-    if path is None:
-        return ""
-    try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UserError(f"push.notes={path}: cannot be read ({reason}); name a Markdown file") from error
+    if path is not None and not Path(path).expanduser().is_file():
+        raise UserError(f"push.notes={path}: there is no such file; name a Markdown file")
+    return "" if path is None else Path(path).expanduser().read_text(encoding="utf-8", errors="replace")
 
 
 def _token() -> str:
@@ -131,13 +115,10 @@ def _token() -> str:
     from huggingface_hub import get_token
 
     token = get_token()
-    if not token:
+    if token is None:
         raise UserError(
             "push: there is no token; nothing was sent. Make one that may write, at "
             "https://huggingface.co/settings/tokens, and set HF_TOKEN to it in the environment, or log in with "
             "`hf auth login`"
         )
-    if not token.isascii() or not token.isprintable() or " " in token:
-        # The HTTP library would quote such a token in its error.
-        raise UserError("push: the token holds characters that no token has; nothing was sent. Copy it again")
     return token
