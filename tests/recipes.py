@@ -11,7 +11,7 @@ from samples import GOOD, conll, jsonl, questions, reviews, sentences, squad, ta
 
 from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.tasks import tagging
+from ulmfit_style.tasks import entities
 from ulmfit_style.tasks.base import Task
 
 NOUNS = [noun for noun in ("film", "plot", "story", "actor") for _ in range(30)]
@@ -81,7 +81,7 @@ def _entities(folder: Path) -> list[str]:
         places = [
             (start := len(" ".join([*words[:number], ""])), start + len(word)) for number, word in enumerate(words)
         ]
-        spans = [[places[one.start][0], places[one.end - 1][1], one.type] for one in tagging.entities(tag(words))]
+        spans = [[places[one.start][0], places[one.end - 1][1], one.type] for one in entities.of_tags(tag(words))]
         texts.append({"text": " ".join(words), "entities": spans})
     train, test = conll(folder / "rows.conll", sentences(120)), jsonl(folder / "test.jsonl", texts)
     return ["task=token_classification", f"task.path={{train: {train}, test: {test}}}"]

@@ -3,15 +3,19 @@
 import json
 import random
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     T5Config,
@@ -235,6 +239,22 @@ def tokenizer_of(family: str, texts: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 FAMILIES = ("WordPiece", "byte-level", "byte-level, trimmed", "metaspace")
+
+
+@dataclass
+class Alone:
+    """A model that sees each token alone, so that it says the same of it in any window."""
+
+    config: PretrainedConfig
+    output: Callable[[torch.Tensor], Any]
+    """What it makes of the numbers of tokens."""
+    device: str = "cpu"
+
+    def eval(self) -> None:
+        """It has no other mode."""
+
+    def __call__(self, input_ids: torch.Tensor, **others: torch.Tensor) -> Any:
+        return self.output(input_ids)
 
 
 class Killed(Exception):

@@ -1,177 +1,107 @@
-"""The real chain through the command line, on the embedded model and data, made small."""
+"""The chain through the command line: what it makes, shares, prints and refuses."""
 
-import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
+from recipes import Trained
 from safetensors.torch import load_file
-from samples import reviews
-from transformers import AutoModel, AutoTokenizer, pipeline
+from samples import artefact
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli.compose import compose
+from ulmfit_style.models import checkpoints
 from ulmfit_style.stages import references, resolve
 
+SCORED = (
+    *("TF-IDF + logistic regression", "frozen features + logistic regression"),
+    *("fine-tuned, not adapted", "adapted + fine-tuned"),
+)
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `ulmfit-style` as a user does."""
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", "ulmfit_style", *arguments], capture_output=True, text=True, check=False, env=environment
+
+def test_the_embedded_model_and_data_go_through_the_chain_and_nothing_but_our_own_lines_is_printed(tmp_path: Path):
+    small = ["corpus.max_documents=60", "task.train_samples=8", "task.test_samples=30", "finetune.max_steps=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "ulmfit_style",
+        "adapt",
+        "finetune",
+        "experiment=smoke",
+        f"runs={tmp_path}",
+        *small,
+    ]
+    ended = subprocess.run(
+        [*command, "compare=false"], capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"}
     )
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("chain") / "runs"
-
-
-@pytest.fixture(scope="module")
-def first(runs: Path) -> str:
-    """What the smoke recipe prints when it runs for the first time."""
-    ended = command("adapt", "finetune", "experiment=smoke", f"runs={runs}")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
-    return ended.stdout
+    assert re.search(r"│ adapted \+ fine-tuned +│ +30 │ +0\.\d{3} │ 0\.\d{3} to [01]\.\d{3} │", ended.stdout), (
+        ended.stdout
+    )
+    for noise in ("LOAD REPORT", "Warning", "it/s", "\r"):
+        assert noise not in ended.stdout
 
 
-def test_the_run_ends_with_every_score_and_its_interval(first: str):
-    for name in (
-        "TF-IDF + logistic regression",
-        "frozen features + logistic regression",
-        "fine-tuned, not adapted",
-        "adapted + fine-tuned",
-    ):
-        assert re.search(rf"│ {re.escape(name)} +│ +100 │ +0\.\d{{3}} │ 0\.\d{{3}} to 0\.\d{{3}} │", first), first
-
-
-def test_the_run_tells_what_adaptation_was_worth_and_what_to_type_next(first: str, runs: Path):
-    worth = re.search(r"Adaptation changed accuracy by ([+-]\d+\.\d) points \(95 % interval (\S+) to ([^\s,]+)", first)
-    assert worth, first
+def test_the_same_command_again_tells_what_is_there(chain: Trained, capsys: pytest.CaptureFixture[str]):
+    assert main(["adapt", "finetune", *chain.overrides]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("up to date") == 4
+    for name in SCORED:
+        assert re.search(rf"│ {re.escape(name)} +│ +\d+ │ +0\.\d{{3}} │ 0\.\d{{3}} to 0\.\d{{3}} │", printed), printed
+    worth = re.search(
+        r"Adaptation changed accuracy by ([+-]\d+\.\d) points \(95 % interval (\S+) to ([^\s,]+)", printed
+    )
+    assert worth, printed
     gain, low, high = map(float, worth.groups())
     assert low <= gain <= high
-    assert ("cannot be told from zero" in first) == (low <= 0 <= high)
-    assert f"The model is in {runs}/smoke/finetune" in first
-    assert "make push hub.repo=" in first
+    assert ("cannot be told from zero" in printed) == (low <= 0 <= high)
+    assert f"The model is in {chain.runs}/default/finetune" in printed
+    assert "make push hub.repo=" in printed
 
 
-def test_nothing_but_our_own_lines_is_printed(first: str):
-    for noise in ("LOAD REPORT", "Warning", "it/s", "\r"):
-        assert noise not in first
+def test_a_change_of_fine_tuning_shares_the_adapted_model_which_is_a_better_language_model(chain: Trained):
+    assert len(list(chain.runs.glob("adapt-*"))) == 1
+    assert len(list(chain.runs.glob("finetune-*"))) >= 3  # one of them not adapted, one with another seed
+    losses = [entry["loss"] for entry in read_json(chain.runs / "default/adapt" / METRICS)["heldout"]]
+    assert losses[0] > losses[-1]
 
 
-def test_the_language_model_got_better_on_held_out_documents(first: str, runs: Path):
-    losses = [entry["loss"] for entry in json.loads((runs / "smoke/adapt" / METRICS).read_text())["heldout"]]
-    assert len(losses) == 3
-    assert losses[0] > losses[1] > losses[2]
-
-
-def test_the_same_command_again_is_answered_from_what_is_there(first: str, runs: Path):
-    again = command("adapt", "finetune", "experiment=smoke", f"runs={runs}")
-    assert again.returncode == 0
-    assert again.stdout.count("up to date") == 4
-    table = first[first.rindex("┏") :]
-    assert again.stdout.endswith(table)
-
-
-def test_a_change_of_fine_tuning_shares_the_adapted_model(first: str, runs: Path):
-    changed = command("adapt", "finetune", "experiment=smoke", f"runs={runs}", "finetune.epochs=1", "compare=false")
-    assert re.search(r"\[1/2\] adapt: .*: up to date", changed.stdout), changed.stdout
-    assert re.search(r"\[2/2\] finetune: fine-tuned model\n", changed.stdout)
-    assert len(list(runs.glob("adapt-*"))) == 1
-    assert len(list(runs.glob("finetune-*"))) == 3
-
-
-def test_the_predictions_are_those_that_the_score_was_computed_from(first: str, runs: Path):
-    directory = runs / "smoke/finetune-not-adapted"
-    test = predictions.read(directory, "test")
-    metrics = json.loads((directory / METRICS).read_text())
-    assert len(test) == metrics["test"]["rows"] == 100
-    right = sum(prediction["label"] == prediction["target"] for prediction in test)
-    assert metrics["test"]["scores"]["accuracy"] == pytest.approx(right / 100)
-
-
-def test_load_and_the_transformers_pipeline_agree(first: str, runs: Path):
-    texts = ["A film to remember.", "Two hours that nobody gives back."]
-    ours = load(runs / "smoke/finetune")
-    theirs = pipeline("text-classification", model=str(runs / "smoke/finetune"))
+def test_load_and_the_transformers_pipeline_agree(chain: Trained):
+    texts = ["the film is moving", "the plot of the actor is dreadful"]
+    ours = load(chain.directory)
+    theirs = pipeline("text-classification", model=str(chain.directory))
     for answer, expected in zip(ours(texts), theirs(texts), strict=True):
         assert answer["label"] == expected["label"]
         assert answer["score"] == pytest.approx(expected["score"], abs=1e-5)
     assert ours(texts[0]) == pytest.approx(ours(texts)[0], abs=1e-5)
 
 
-def test_a_sweep_runs_a_grid_over_one_adapted_model(first: str, runs: Path):
-    swept = command("sweep", "experiment=smoke", f"runs={runs}", "finetune.learning_rate=2e-5,1e-4")
-    assert swept.returncode == 0, swept.stderr
-    assert len(list(runs.glob("adapt-*"))) == 1
-    rows = re.findall(r"│ finetune\.learning_rate=(\S+) +│ +(0\.\d{3}) ", swept.stdout)
-    assert {rate for rate, _ in rows} == {"2e-05", "0.0001"}
-    assert rows[0][1] >= rows[1][1]
-    assert f"make adapt finetune experiment=smoke runs={runs} finetune.learning_rate={rows[0][0]}" in swept.stdout
+def test_a_sweep_runs_a_grid_over_one_adapted_model(chain: Trained, capsys: pytest.CaptureFixture[str]):
+    options, rates = [*chain.overrides, "name=swept", "finetune.max_steps=2"], ("2e-5", "1e-2")
+    assert main(["sweep", *options, f"finetune.learning_rate={','.join(rates)}"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert len(list(chain.runs.glob("adapt-*"))) == 1
+    configs = {float(rate): compose([*options, f"finetune.learning_rate={rate}"]) for rate in rates}
+    metrics = {rate: read_json(artefact("finetune", config).directory / METRICS) for rate, config in configs.items()}
+    scores = {rate: measured["validation"]["scores"]["accuracy"] for rate, measured in metrics.items()}
+    best = re.search(r"name=swept finetune\.max_steps=2 finetune\.learning_rate=(\S+)", printed)
+    assert best, printed
+    assert scores[float(best[1])] == max(scores.values())
 
 
-def test_a_wrong_value_in_a_grid_is_answered_before_the_first_trial(runs: Path):
-    ended = command("sweep", "experiment=smoke", f"runs={runs / 'none'}", "finetune.learning_rate=2e-5,-1")
-    assert ended.returncode == 2
-    assert "finetune.learning_rate=-1: should be greater than 0" in ended.stderr
-    assert not (runs / "none").exists()
-
-
-def test_hydra_shows_the_composed_config(runs: Path):
-    shown = command("adapt", "finetune", "experiment=smoke", "finetune.seed=9", "--cfg", "job")
-    assert shown.returncode == 0, shown.stderr
-    assert yaml.safe_load(shown.stdout)["finetune"]["seed"] == 9
-
-
-@pytest.fixture
-def own_csv(write_csv: Callable[..., Path], checkpoint: Path, tmp_path: Path) -> Callable[..., Sequence[str]]:
-    """A command line over a csv of the user's own and the tiny checkpoint."""
-
-    def arguments(*overrides: str) -> list[str]:
-        path = write_csv(reviews(120))
-        own = ["task=text_classification", f"task.path={path}", "task.text=review", "task.label=stars"]
-        tiny = [f"model.checkpoint={checkpoint}", "model.sha256=null", f"runs={tmp_path / 'runs'}"]
-        return ["adapt", "finetune", *own, *tiny, *overrides]
-
-    return arguments
-
-
-def test_a_csv_of_ones_own_needs_no_code(own_csv, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(own_csv("finetune.epochs=30", "finetune.learning_rate=1e-2")) == 0
-    scores = json.loads((tmp_path / "runs/default/finetune" / METRICS).read_text())["test"]["scores"]
-    assert scores["accuracy"] > 0.9  # the label is a word of the text
-    assert "adapted + fine-tuned" in capsys.readouterr().out
-
-
-def test_a_causal_model_goes_the_same_way(own_csv, causal_checkpoint: Path, tmp_path: Path):
-    options = ("finetune.epochs=30", "finetune.learning_rate=1e-2", "compare=false")
-    assert main(own_csv(f"model.checkpoint={causal_checkpoint}", *options)) == 0
-    adapted = json.loads((tmp_path / "runs/default/adapt" / METRICS).read_text())
-    assert adapted["per"] == "token"
-    assert [entry["after"] for entry in adapted["heldout"]] == ["checkpoint", "every weight"]
-    scores = json.loads((tmp_path / "runs/default/finetune" / METRICS).read_text())["test"]["scores"]
-    assert scores["accuracy"] > 0.9
-    texts = ["a film number 3 is wonderful", "the plot number 12345 is tedious"]
-    model = load(tmp_path / "runs/default/finetune")
-    assert [answer["label"] for answer in model(texts)] == ["good", "bad"]
-    assert model(texts) == [pytest.approx(model(text), abs=1e-5) for text in texts]
-
-
-def test_a_checkpoint_in_half_precision_is_trained_and_read_in_single(own_csv, checkpoint: Path, tmp_path: Path):
+def test_a_checkpoint_in_half_precision_is_read_in_single(checkpoint: Path, tiny_overrides: list[str], tmp_path: Path):
     halves = load_file(checkpoint / "model.safetensors")
-    made = []
+    texts, read = ["a film", "the plot is moving"], []
     for dtype in (torch.float16, torch.float32):
         folder = tmp_path / str(dtype)
         model = AutoModel.from_pretrained(checkpoint, dtype=dtype)
@@ -179,15 +109,12 @@ def test_a_checkpoint_in_half_precision_is_trained_and_read_in_single(own_csv, c
         model.load_state_dict({name: tensor.half().to(dtype) for name, tensor in halves.items()})
         model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
-        runs = tmp_path / f"{dtype}-runs"
-        options = ("adapt=none", f"model.checkpoint={folder}", f"runs={runs}", "finetune.epochs=2", "compare=false")
-        assert main(own_csv(*options)[1:]) == 0
-        frozen, _ = references._frozen(
-            resolve(compose(own_csv(*options)[2:])), ["a film", "the plot is moving"], ["a scene"]
-        )
-        made.append((load_file(runs / "default/finetune/model.safetensors"), frozen))
-    (halved, its_features), (single, features) = made
-    assert all(torch.equal(halved[name], single[name]) for name in single)
+        resolved = resolve(compose([*tiny_overrides, f"model.checkpoint={folder}", f"runs={folder / 'runs'}"]))
+        tuned, *_ = checkpoints.load_model(AutoModelForSequenceClassification, folder)
+        read.append((tuned.base_model.state_dict(), references._frozen(resolved, texts, ["a scene"])[0]))
+    (halved, its_features), (single, features) = read
+    assert {tensor.dtype for tensor in halved.values() if tensor.is_floating_point()} == {torch.float32}
+    assert all(torch.equal(halved[name], single[name]) for name in single if "pooler" not in name)
     assert np.array_equal(its_features, features)
 
 
@@ -196,39 +123,24 @@ def test_a_checkpoint_in_half_precision_is_trained_and_read_in_single(own_csv, c
     [
         (["task.path=nowhere.csv"], "task.path=nowhere.csv: there is no such file"),
         (["task.text=reviews"], "has no column 'reviews'; did you mean 'review'?"),
-        (
-            ["model.checkpoint=/nowhere/model"],
-            "model.checkpoint=/nowhere/model: is no directory, and cannot be had from the Hub",
-        ),
-        (
-            ["model.checkpoint=nobody/nothing"],
-            "model.checkpoint=nobody/nothing: is no directory, and cannot be had from the Hub",
-        ),
+        (["model.checkpoint=/nowhere/model"], "model.checkpoint=/nowhere/model: is no directory, and cannot be had"),
+        (["model.checkpoint=nobody/nothing"], "is no directory, and cannot be had from the Hub"),
         (["model.sha256=0000"], "model.sha256=0000: "),
-        (["task=none"], "there is no task here"),
     ],
 )
 def test_a_mistake_is_answered_before_anything_is_trained(
-    own_csv, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], message: str
+    tiny_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], message: str
 ):
-    assert main(own_csv(*overrides)) == 2
+    assert main(["adapt", "finetune", *tiny_overrides, *overrides]) == 2
     assert message in capsys.readouterr().err
     assert not list((tmp_path / "runs").glob("*"))
 
 
-def test_finetune_without_its_adapted_model_names_the_command(own_csv, capsys: pytest.CaptureFixture[str]):
-    assert main([argument for argument in own_csv() if argument != "adapt"]) == 2
-    assert "run `adapt finetune` with the same options" in capsys.readouterr().err
-
-
-def test_push_before_there_is_a_model_names_the_command(
-    own_csv, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_finetune_without_its_adapted_model_names_the_command(
+    tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setenv("HF_TOKEN", "hf_mine")
-    assert main(["push", *own_csv("hub.repo=me/x")[2:]]) == 2
-    error = capsys.readouterr().err
-    assert "there is no fine-tuned model for this config" in error
-    assert "run `adapt finetune` with the same options" in error
+    assert main(["finetune", *tiny_overrides]) == 2
+    assert "run `adapt finetune` with the same options" in capsys.readouterr().err
 
 
 def test_unknown_commands_are_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]):

@@ -24,8 +24,6 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
-    MarianConfig,
-    MarianMTModel,
     MBart50Tokenizer,
     MBartConfig,
     MBartForConditionalGeneration,
@@ -51,6 +49,9 @@ from ulmfit_style.training.batching import collate
 from ulmfit_style.training.scoring import Scorer
 
 TASK = Summarization(path="-", max_target_length=12)
+LANGUAGES = Translation(
+    path="-", source_language="en", target_language="de", codes=("en_XX", "de_DE"), max_target_length=16
+)
 WHOLE = {"long": False, "long_target": False}
 
 
@@ -72,8 +73,6 @@ def seq2seq(name: str) -> PreTrainedModel:
         return T5ForConditionalGeneration(tiny_t5(tiny)).eval()
     if name == "Bart":
         return BartForConditionalGeneration(BartConfig(**sizes, **tokens, forced_eos_token_id=3)).eval()
-    if name == "Marian":
-        return MarianMTModel(MarianConfig(**sizes, **{**tokens, "decoder_start_token_id": 0})).eval()
     sides = BertConfig(**tiny), BertConfig(**tiny, is_decoder=True, add_cross_attention=True)
     config = EncoderDecoderConfig.from_encoder_decoder_configs(*sides)
     config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 2, 0, 3
@@ -229,8 +228,11 @@ def test_the_last_message_of_a_chat_is_learnt_in_the_template_of_the_tokenizer()
     [
         (chat("a", "b"), None),
         (chat("a"), "the last message is not the assistant's, so there is nothing to learn"),
-        (Row("a", 1, {"text": "a"}), "the messages are no list of them"),
-        (Row("a", 1, {"text": [{"role": "user"}]}), "message 1 is none; write {role: user, content: a text}"),
+        (Row("a", 1, {"text": "a"}), "the messages are not a list"),
+        (
+            Row("a", 1, {"text": [{"role": "user"}]}),
+            "message 1 lacks a role or a content; write {role: user, content: ...}",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_chat_is_said(row: Row, problem: str | None):
@@ -239,45 +241,34 @@ def test_what_is_wrong_with_a_chat_is_said(row: Row, problem: str | None):
 
 def test_a_broken_chat_that_is_asked_is_told_with_its_place():
     task = TextGeneration(path="-", form="messages").for_architecture(DECODER)
-    with pytest.raises(UserError, match=r"chats\.jsonl:4: message 1 is none"):
+    with pytest.raises(UserError, match=r"chats\.jsonl:4: message 1 lacks a role"):
         task.encode(Row("chats.jsonl", 4, {"text": ["hello"]}), tiny_tokenizer(), 48, None)
-    with pytest.raises(UserError, match=r"task\.form=messages: the model has no chat template; take one that has"):
+    with pytest.raises(UserError, match=r"task\.form=messages: the model has no chat template; choose one that has"):
         task.encode(chat("a", "b"), tiny_tokenizer(), 48, None)
 
 
 @pytest.mark.parametrize(
     ("task", "fields", "problem"),
     [
-        (TASK, {"text": "a b", "summary": " "}, "the summary is empty"),
-        (TASK, {"text": None, "summary": "a"}, "the text is empty"),
-        (TASK, {"text": ["a", 7], "summary": "a"}, "the text is a list, and no text"),
-        (TASK, {"text": ["", " "], "summary": "a"}, "the text is empty"),
-        (TASK, {"text": ["a.", "b."], "summary": ["a"]}, "the summary is a list, and no text"),
-        (
-            Translation(path="-", source_language="en", target_language="de"),
-            {"text": {"en": "a"}, "translation": {"en": "a", "fr": "b"}},
-            "the translation is not there in 'de' (there are: en, fr)",
-        ),
-        (
-            Translation(path="-", source_language="en", target_language="de"),
-            {"text": "a", "translation": {"de": ""}},
-            "the translation is empty",
-        ),
-        (
-            Translation(path="-", source_language="en", target_language="de"),
-            {"text": ["a"], "translation": "b"},
-            "the text is a list, and no text",
-        ),
+        (TASK, ("a b", " "), "the summary is empty"),
+        (TASK, (None, "a"), "the text is empty"),
+        (TASK, (["a", 7], "a"), "the text is a list, not a text"),
+        (TASK, (["", " "], "a"), "the text is empty"),
+        (TASK, (["a.", "b."], ["a"]), "the summary is a list, not a text"),
+        (LANGUAGES, ({"en": "a"}, {"en": "a", "fr": "b"}), "the translation is not there in 'de' (there are: en, fr)"),
+        (LANGUAGES, ("a", {"de": ""}), "the translation is empty"),
+        (LANGUAGES, (["a"], "b"), "the text is a list, not a text"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_said(task: GenerationTask, fields: dict, problem: str):
-    assert task.row_problem(Row("a", 1, fields)) == problem
+def test_what_is_wrong_with_a_row_is_said(task: GenerationTask, fields: tuple, problem: str):
+    names = (*task.inputs(), *task.targets())
+    assert task.row_problem(Row("a", 1, dict(zip(names, fields, strict=True)))) == problem
 
 
 # The loss
 
 
-@pytest.mark.parametrize("name", ["T5", "Bart", "Marian", "EncoderDecoder"])
+@pytest.mark.parametrize("name", ["T5", "Bart", "EncoderDecoder"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.filterwarnings("ignore:Version v4.12.0 introduces a better way:FutureWarning")  # its own loss is asked for
 def test_the_loss_of_an_encoder_decoder_is_the_sum_of_what_transformers_averages(name: str, smoothing: float):
@@ -396,9 +387,6 @@ def test_documents_have_no_prompt():
 # Languages
 
 
-LANGUAGES = Translation(
-    path="-", source_language="en", target_language="de", codes=("en_XX", "de_DE"), max_target_length=16
-)
 PAIR = Row("a", 1, {"text": {"en": "ab ba", "de": "ba"}, "translation": {"en": "ab ba", "de": "ba"}})
 
 
@@ -465,9 +453,7 @@ def test_documents_have_likelihoods_alone_and_translations_their_signatures(trai
 
 
 def test_documents_need_a_decoder():
-    with pytest.raises(
-        UserError, match=r"task\.form=documents: a model of type 't5' has an encoder, and goes on from no"
-    ):
+    with pytest.raises(UserError, match=r"task\.form=documents: a model of type 't5' has an encoder, and cannot"):
         TextGeneration(path="-", form="documents").for_architecture(ENCODER_DECODER)
 
 
@@ -475,8 +461,8 @@ def test_documents_need_a_decoder():
     ("options", "problem"),
     [
         ({"num_beams": 0}, "predict.task.num_beams=0: should be greater than or equal to 1"),
-        ({"prompt": "x"}, "predict.task.prompt: is no option that says how the model answers"),
-        ({"num_beam": 2}, "how the model answers; did you mean 'num_beams'? (there are: max_new_tokens, num_beams"),
+        ({"prompt": "x"}, "predict.task.prompt: cannot be changed after training"),
+        ({"num_beam": 2}, "after training; did you mean 'num_beams'? (what can be: max_new_tokens, num_beams"),
         (
             {"top_p": 0.5},
             "predict.task.top_p=0.5: Value error, nothing is drawn at temperature 0; give task.temp",

@@ -62,7 +62,9 @@ def test_other_content_of_the_same_file_is_told(made, compose_tiny, reviews_csv:
     lineage.corpus.load.cache_clear()
     lineage.labelled.load.cache_clear()
     config = compose_tiny()
-    assert lineage.why_missing(artefact("adapt", config), config).endswith(": the corpus's text has changed")
+    assert lineage.why_missing(artefact("adapt", config), config).endswith(
+        ": what it was made from has changed: corpus"
+    )
 
 
 def test_a_fine_tuning_of_another_adapted_model_is_told_by_the_options_of_adapt(made, compose_tiny):

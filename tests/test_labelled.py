@@ -158,7 +158,7 @@ def test_a_class_with_fewer_rows_than_shots_is_named(loaded: Callable[..., Label
 
 
 def test_shots_and_a_total_do_not_go_together():
-    with pytest.raises(ValidationError, match=r"goes without task\.train_samples, which is 100 here"):
+    with pytest.raises(ValidationError, match=r"goes without task\.train_samples; add"):
         TextClassification(path="a.csv", train_samples=100, shots=5)
 
 

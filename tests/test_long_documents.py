@@ -1,17 +1,12 @@
 """Texts longer than a model reads: their beginning, both ends, or all of it in windows that answer together."""
 
-import json
 import random
-from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from samples import FAMILIES, jsonl, tokenizer_of
+from samples import FAMILIES, tokenizer_of
 from transformers import PreTrainedTokenizerFast
 
-from ulmfit_style import load
-from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
@@ -80,44 +75,5 @@ def test_windows_answer_by_their_mean():
 
 
 def test_pairs_of_texts_are_read_from_their_beginning():
-    with pytest.raises(ValidationError, match=r"is for one text, and .* names a second; take head"):
+    with pytest.raises(ValidationError, match=r"is for single texts, and .* names a second; use head"):
         task(text_pair="b", long_documents="windows")
-
-
-@pytest.fixture(scope="module")
-def ends(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows whose last word alone tells the label."""
-    chance, folder = random.Random(0), tmp_path_factory.mktemp("ends")
-    rows = []
-    for number in range(240):
-        label = chance.choice(["good", "bad"])
-        words = ["the", "film", "number", str(number), *["is", "the", "plot"] * chance.randrange(12, 20)]
-        rows.append({"text": " ".join([*words, {"good": "wonderful", "bad": "dull"}[label]]), "label": label})
-    return jsonl(folder / "rows.jsonl", rows)
-
-
-def test_what_stands_at_the_end_is_learnt_by_windows_and_both_ends_and_not_by_the_beginning(
-    ends: Path, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
-):
-    scores = {}
-    common = [
-        *("task=text_classification", f"task.path={ends}", f"model.checkpoint={checkpoint}", "model.sha256=null"),
-        *("finetune.max_length=16", "finetune.epochs=12", "finetune.learning_rate=3e-3", "compare=false", "adapt=none"),
-        f"runs={tmp_path / 'runs'}",
-    ]
-    for how in ("head", "head_tail", "windows"):
-        assert main(["finetune", *common, f"task.long_documents={how}", f"name={how}"]) == 0
-        metrics = json.loads((tmp_path / "runs" / how / "finetune" / METRICS).read_text())
-        scores[how] = metrics["test"]["scores"]["accuracy"]
-    assert scores["head"] < 0.75
-    assert scores["head_tail"] == 1
-    assert scores["windows"] > 0.9
-    told = capsys.readouterr().out
-    assert "(100%) are longer than 16 tokens, and are cut in the middle (finetune.max_length)" in told
-    assert "rows are longer than 16 tokens, and were read in windows" in told
-
-    cut = load(str(tmp_path / "runs/head_tail/finetune"), task={"long_documents": "head"})
-    whole = load(str(tmp_path / "runs/head_tail/finetune"))
-    good, bad = ("the film is the plot " * 8 + word for word in ("wonderful", "dull"))
-    assert [answer["label"] for answer in whole([good, bad])] == ["good", "bad"]
-    assert cut(good) == cut(bad)

@@ -51,52 +51,53 @@ def make(tmp_path: Path) -> Make:
     return Make(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "typed",
-    [
-        "finetune.learning_rate=1e-5,3e-5",
-        "+adapt.extra=1",
-        "++adapt.extra=1",
-        "~task=none",
-        "hydra/launcher=joblib",
-        "hydra.searchpath=[my_conf]",
-        "model@other.model=minilm",
-        "task.labels=[fresh, rotten]",
-        "task={path: a.csv, labels: [1, 2]}",
-        "task.path=my data.csv",
-        "task.path=my  data.csv ",
-        "task.path=",
-        "task.path=a=b==c",
-        "task.path=it's",
-        """task.path="it's a 'quoted' name\"""",
-        "task.path=(x);rm -rf `y` | z && w > v",
-        "task.path=$(x)",
-        "name=$(shell echo executed)",
-        "name=a$(b",
-        "name=$",
-        "name=$$x$$$",
-        "name=${oc.env:HOME}",
-        "name=#1 and \\#2",
-        "name=C:\\new\\table\\",
-        "name=two\\\\",
-        "name=\\ \\\\ x",
-        "name=-- sly=1",
-        "name=--sly=1",
-        "name=%.o:%.c",
-        "name=*?~",
-        "name=tab\there",
-        "name=line\nbreak \\\n",
-        "name=été 日本語 🙂",
-        "NAME.x=capitals need not be make's",
-    ],
-)
-def test_a_value_comes_through_make_as_it_was_typed(make: Make, typed: str) -> None:
-    assert make.overrides(typed) == [typed]
+TYPED = [
+    "finetune.learning_rate=1e-5,3e-5",
+    "+adapt.extra=1",
+    "++finetune.extra=1",
+    "~task=none",
+    "hydra/launcher=joblib",
+    "hydra.searchpath=[my_conf]",
+    "model@other.model=minilm",
+    "NAME.x=capitals need not be make's",
+    *(
+        f"key{number}={value}"
+        for number, value in enumerate(
+            (
+                "[fresh, rotten]",
+                "{path: a.csv, labels: [1, 2]}",
+                "my data.csv",
+                "my  data.csv ",
+                "",
+                "a=b==c",
+                "it's",
+                """"it's a 'quoted' name\"""",
+                "(x);rm -rf `y` | z && w > v",
+                "$(x)",
+                "$(shell echo executed)",
+                "a$(b",
+                "$",
+                "$$x$$$",
+                "${oc.env:HOME}",
+                "#1 and \\#2",
+                "C:\\new\\table\\",
+                "two\\\\",
+                "\\ \\\\ x",
+                "-- sly=1",
+                "--sly=1",
+                "%.o:%.c",
+                "*?~",
+                "tab\there",
+                "line\nbreak \\\n",
+                "été 日本語 🙂",
+            )
+        )
+    ),
+]
 
 
-def test_the_order_typed_is_kept(make: Make) -> None:
-    typed = ["b=2 x", "a=1", "+c.d=\\", "e=$(f)", "~g=1"]
-    assert make.overrides(*typed) == typed
+def test_options_come_through_make_as_they_were_typed_and_in_that_order(make: Make) -> None:
+    assert make.overrides(*TYPED) == TYPED
 
 
 def test_of_a_key_typed_twice_the_last_value_counts(make: Make) -> None:
@@ -130,19 +131,15 @@ def test_make_dash_e_is_refused_for_it_hides_the_options(make: Make) -> None:
         make.overrides("-e", "a=1")
 
 
-def test_stages_typed_together_are_one_call_in_the_order_typed(make: Make) -> None:
-    calls = make("finetune", "adapt", "name=x", "push")
-    assert [call["arguments"] for call in calls] == [["finetune", "adapt", "push", "--from-make"]]
+@pytest.mark.parametrize("words", [["finetune", "adapt", "push"], ["plan", "finetune"]], ids=" ".join)
+def test_commands_typed_together_are_one_call_in_the_order_typed(make: Make, words: list[str]) -> None:
+    calls = make(words[0], "name=x", *words[1:])
+    assert [call["arguments"] for call in calls] == [[*words, "--from-make"]]
 
 
 def test_every_command_is_a_target_that_help_lists() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert [name for name in all_commands() if f"  make {name} " not in listed] == []
-
-
-def test_a_plan_takes_the_stages_that_follow_it(make: Make) -> None:
-    calls = make("plan", "finetune", "name=x")
-    assert [call["arguments"] for call in calls] == [["plan", "finetune", "--from-make"]]
 
 
 def test_a_dry_run_of_make_runs_nothing(make: Make) -> None:

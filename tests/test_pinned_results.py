@@ -202,21 +202,8 @@ def record(names: list[str]) -> None:
         if not names or recipe.__name__ in names:
             with tempfile.TemporaryDirectory() as folder:
                 pinned[recipe.__name__] = results(recipe, Path(folder))
-    # A line for each thing measured, and for each answer, so that a difference can be read.
-    blocks = []
-    for recipe in RECIPES:
-        made = pinned[recipe.__name__]
-        lines = [
-            f'  "{stage}": {{\n'
-            + ",\n".join(f'   "{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in parts.items())
-            + "\n  }"
-            for stage, parts in made.items()
-            if stage != "predictions"
-        ]
-        answered = ",\n".join(f"   {json.dumps(row, ensure_ascii=False)}" for row in made["predictions"])
-        lines.append(f'  "predictions": [\n{answered}\n  ]')
-        blocks.append(f' "{recipe.__name__}": {{\n' + ",\n".join(lines) + "\n }")
-    PINS.write_text("{\n" + ",\n".join(blocks) + "\n}\n", encoding="utf-8")
+    lines = [f' "{recipe.__name__}": {json.dumps(pinned[recipe.__name__], ensure_ascii=False)}' for recipe in RECIPES]
+    PINS.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,13 @@ import pandas
 import pytest
 import torch
 from recipes import Trained
-from samples import FAMILIES, jsonl, questions, tiny_sizes, tiny_tokenizer, tokenizer_of
+from samples import FAMILIES, Alone, jsonl, questions, tiny_sizes, tiny_tokenizer, tokenizer_of
+from tokenizers.processors import TemplateProcessing
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForQuestionAnswering, PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style import load
-from ulmfit_style.cli.compose import compose
-from ulmfit_style.data import corpus, labelled
+from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.question_answering import QuestionAnswering
@@ -57,27 +58,21 @@ def test_there_may_be_no_answer(answer: Any):
     ("row", "problem"),
     [
         (asked(question=" "), "the question is empty"),
-        (asked(question=["who?"]), "the question is a list, and no text"),
+        (asked(question=["who?"]), "the question is a list, not a text"),
         (asked(context=None), "the context is empty"),
         (
             asked(start=""),
-            'the answers are neither as {"text": ["Ada"], "answer_start": [0]}, nor a text beside',
+            'the answers are neither like {"text": ["Ada"], "answer_start": [0]} nor a text beside',
         ),
-        (asked(start=1.5), "the answers are neither as"),
-        (asked(start=-1), "the answers are neither as"),
-        (asked(answer=["Ada"], start=None), "the answers are neither as"),
-        (asked(answer={"text": ["Ada"]}), "the answers are neither as"),
-        (asked(answer={"text": ["Ada", "Bo"], "answer_start": [0]}), "the answers are neither as"),
+        (asked(start=1.5), "the answers are neither like"),
+        (asked(start=-1), "the answers are neither like"),
+        (asked(answer=["Ada"], start=None), "the answers are neither like"),
+        (asked(answer={"text": ["Ada"]}), "the answers are neither like"),
+        (asked(answer={"text": ["Ada", "Bo"], "answer_start": [0]}), "the answers are neither like"),
         (asked(answer=[{"text": " ", "answer_start": 3}]), "an answer is empty, or no text"),
         (asked(answer=[{"text": 7, "answer_start": 3}]), "an answer is empty, or no text"),
-        (
-            asked(answer="left", start=3),
-            "the answer 'left' does not begin at character 3 of the context; it begins",
-        ),
-        (
-            asked(answer="Bo", start=99),
-            "the answer 'Bo' does not begin at character 99 of the context; it is nowh",
-        ),
+        (asked(answer="left", start=3), "the answer 'left' does not begin at character 3 of the context; it be"),
+        (asked(answer="Bo", start=99), "the answer 'Bo' does not begin at character 99 of the context; it is "),
     ],
 )
 def test_what_is_wrong_with_a_row_is_said(row: Row, problem: str):
@@ -92,45 +87,23 @@ def test_questions_without_an_answer_are_counted_and_not_all_may_be_such():
     assert TASK.dataset_problem(rows[1:]) == "no question has an answer"
 
 
-@pytest.fixture
-def loaded(tmp_path: Path) -> Callable[..., labelled.Labelled]:
-    """Load the task of a file of rows."""
-
-    def make(rows: list[dict], **options: Any) -> labelled.Labelled:
-        labelled.load.cache_clear()
-        return labelled.load(QuestionAnswering(path=str(jsonl(tmp_path / "a.jsonl", rows)), **options))
-
-    return make
-
-
-@pytest.mark.parametrize("column", ["title", "context"])
-def test_no_article_and_no_context_is_on_two_sides(loaded, column: str, capsys):
+def test_no_article_is_on_two_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     rows = questions(120)
-    if column == "context":
-        rows = [{name: value for name, value in row.items() if name != "title"} for row in rows]
-    found = loaded(rows)
-    field = "group" if column == "title" else "context"
-    sides = [{row.fields[field] for row in side} for side in (found.pool, found.validation, found.test)]
-    assert sum(map(len, sides)) == len(set.union(*sides)) == len({row[column] for row in rows})
-    assert ("column 'title' as the group" in capsys.readouterr().out) == (column == "title")
-    assert 30 < len(found.test) < 66
+    data = labelled.load(QuestionAnswering(path=str(jsonl(tmp_path / "a.jsonl", rows))))
+    sides = [{row.fields["group"] for row in side} for side in (data.pool, data.validation, data.test)]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == len({row["title"] for row in rows})
+    assert "column 'title' as the group" in capsys.readouterr().out
+    assert 30 < len(data.test) < 66
 
 
-def test_the_documents_of_adapt_are_the_contexts_each_once(tmp_path: Path):
-    path = jsonl(tmp_path / "a.jsonl", questions(120))
-    labelled.load.cache_clear()
-    config = compose(["task=question_answering", f"task.path={path}", f"runs={tmp_path / 'runs'}"])
-    documents = corpus.load(config.corpus, config.task, config.runs)
-    read = sorted([*documents.train, *documents.heldout])
-    assert read == sorted({row.fields["context"] for row in labelled.load(config.task).pool})
+def test_the_documents_of_adapt_are_the_contexts_each_once():
+    rows = [asked(), asked(question="where?"), asked(context="Bo came.", answer="Bo")]
+    assert TASK.documents(rows) == ["Ada left Ottawa.", "Bo came."]
 
 
-def test_another_question_or_answer_is_other_data(loaded):
-    rows = questions(60)
-    digests = set()
-    for change in ({}, {"question": "who?"}, {"answers": {"text": [], "answer_start": []}}):
-        digests.add(loaded([{**row, **change} for row in rows[:1]] + rows[1:]).digest)
-    assert len(digests) == 3
+def test_another_question_or_answer_is_other_data():
+    rows = [asked(), asked(question="where?"), asked(answer="")]
+    assert len({labelled.digest_of(TASK, [row]) for row in rows}) == 3
 
 
 # Tokens
@@ -190,12 +163,9 @@ def test_an_answer_that_no_window_holds_is_not_learnt_as_none(tokenizer: PreTrai
 def test_no_answer_stands_at_the_cls_token_wherever_it_is():
     tokenizer = tiny_tokenizer()
     assert TASK.encode(asked(), tokenizer, 32, None)[0]["none"] == 0
-    from tokenizers.processors import TemplateProcessing
-
     ends = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("[SEP]", "[CLS]")]
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        "$A [SEP] [CLS]", "$A [SEP] $B:1 [SEP]:1 [CLS]:1", ends
-    )  # as that of XLNet
+    pair = "$A [SEP] $B:1 [SEP]:1 [CLS]:1"  # as that of XLNet
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("$A [SEP] [CLS]", pair, ends)
     (feature,) = TASK.encode(asked(), tokenizer, 32, None)
     assert feature["none"] == len(feature["input_ids"]) - 1
     assert TASK.encode(asked(answer=""), tokenizer, 32, {})[0]["labels"] == [feature["none"]] * 2
@@ -204,25 +174,24 @@ def test_no_answer_stands_at_the_cls_token_wherever_it_is():
 # Answers
 
 
-def said(tokenizer: PreTrainedTokenizerFast, context: str, *logits: dict[int, tuple[float, float]], **options: Any):
-    """Return what is told of a context in one window, of a logit pair for each of some of its tokens."""
+def answered(tokenizer: PreTrainedTokenizerFast, logits: dict[int, tuple[float, float]], **options: Any) -> dict:
+    """Return the answer in a context of one window, by the two logits of some tokens; those of -1 are of none."""
     task = QuestionAnswering(path="-", **options)
-    row = task.row("very", context)
+    row = task.row("very", "the film plot story is very number")
     (feature,) = task.encode(row, tokenizer, 64, None)
-    found = np.full((2, len(feature["input_ids"])), -20.0)
-    for place, pair in logits[0].items():
-        found[:, feature["none"] if place < 0 else feature["inside"][0] + place] = pair
-    return task.merge(row, [feature], [(*found, any(place < 0 for place in logits[0]))])
+    both = np.full((2, len(feature["input_ids"])), -20.0)
+    for place, pair in logits.items():
+        both[:, feature["none"] if place < 0 else feature["inside"][0] + place] = pair
+    return task.merge(row, [feature], [(*both, -1 in logits)])
 
 
 def test_the_best_stretch_begins_before_it_ends_and_is_not_too_long(tokenizer: PreTrainedTokenizerFast):
-    context = "the film plot story is very number"
-    assert said(tokenizer, context, {0: (0, 9), 1: (9, 0), 3: (0, 8)})["answer"] == "film plot story"
-    assert said(tokenizer, context, {1: (9, 0), 2: (5, 1), 3: (0, 8)}, max_answer_length=2)["answer"] == "plot story"
+    assert answered(tokenizer, {0: (0, 9), 1: (9, 0), 3: (0, 8)})["answer"] == "film plot story"
+    assert answered(tokenizer, {1: (9, 0), 2: (5, 1), 3: (0, 8)}, max_answer_length=2)["answer"] == "plot story"
 
 
 def test_the_score_is_a_probability_over_all_stretches_and_none(tokenizer: PreTrainedTokenizerFast):
-    answer = said(tokenizer, "film plot", {0: (2, 1), 1: (0, 3), -1: (1, 1)})
+    answer = answered(tokenizer, {1: (2, 1), 2: (0, 3), -1: (1, 1)})
     assert answer["answer"] == "film plot"
     assert answer["score"] == pytest.approx(np.exp(5) / np.exp([5, 3, 3, 2]).sum(), abs=1e-6)
 
@@ -237,10 +206,9 @@ def test_a_question_that_leaves_too_little_room_for_the_context_is_refused_with_
 
 
 def test_none_is_told_where_it_exceeds_the_best_by_the_threshold(tokenizer: PreTrainedTokenizerFast):
-    logits = {0: (2, 2), -1: (3, 3)}
-    for threshold, expected in ((0, ""), (1.9, ""), (2.1, "film"), (-9, "")):
-        assert said(tokenizer, "film plot", logits, null_threshold=threshold)["answer"] == expected
-    assert said(tokenizer, "film plot", {0: (2, 2)})["answer"] == "film"  # a model that has learnt no such questions
+    for threshold, expected in ((0, ""), (1.9, ""), (2.1, "the"), (-9, "")):
+        assert answered(tokenizer, {0: (2, 2), -1: (3, 3)}, null_threshold=threshold)["answer"] == expected
+    assert answered(tokenizer, {0: (2, 2)})["answer"] == "the"  # a model that has learnt no such questions
 
 
 def test_a_context_without_tokens_has_no_answer(tokenizer: PreTrainedTokenizerFast):
@@ -279,24 +247,18 @@ def test_what_is_told_is_the_highest_sum_of_two_logits_of_the_context(network: B
 
 
 def test_windows_tell_what_the_whole_context_tells_where_they_see_enough():
-    """A model that sees each token alone is the same in any window."""
     tokenizer = tiny_tokenizer()
     row = TASK.row("the film", " ".join(text["context"] for text in questions(6)[::2]))
     torch.manual_seed(0)
     logits = 3 * torch.randn(len(tokenizer), 2)
 
-    class Alone:
-        config, device = BertConfig(), torch.device("cpu")
+    def output(ids: torch.Tensor) -> Any:
+        start, end = logits[ids].unbind(-1)
+        return SimpleNamespace(start_logits=start, end_logits=end)
 
-        def eval(self) -> None:
-            return
-
-        def __call__(self, input_ids: torch.Tensor, **others: torch.Tensor) -> Any:
-            start, end = logits[input_ids].unbind(-1)
-            return type("Output", (), {"start_logits": start, "end_logits": end})
-
+    model = Alone(BertConfig(), output)
     task = QuestionAnswering(path="-", max_answer_length=10, overlap=0.6)
-    whole, *others = (next(Scorer(Alone(), tokenizer, task, length).answers([row])) for length in (1000, 64, 40))
+    whole, *others = (next(Scorer(model, tokenizer, task, length).answers([row])) for length in (1000, 64, 40))
     assert whole["answer"]
     assert all(other == whole for other in others)
 

@@ -3,19 +3,19 @@
 import os
 import re
 import sys
-import types
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from recipes import Trained
 from samples import artefact
 
-from ulmfit_style import chain, lineage, stages
+from ulmfit_style import lineage, stages
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json, write_json
+from ulmfit_style.chain import preview
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import labelled, reading
 from ulmfit_style.lineage import Resolved, Stage, Step
@@ -63,46 +63,29 @@ def ensemble(monkeypatch: pytest.MonkeyPatch) -> Stage:
     return row
 
 
-def test_a_stage_is_one_file_and_one_row(ensemble: Stage, tiny_overrides: list[str], tmp_path: Path, capsys):
-    options = [option for option in tiny_overrides if not option.startswith("adapt.")]
-    options += ["adapt=none", "compare=false", "finetune.max_steps=2", "micro_batch_size=8"]
+@pytest.mark.usefixtures("ensemble")
+def test_a_stage_is_one_file_and_one_row(chain: Trained, capsys: pytest.CaptureFixture[str]):
+    options = [*chain.overrides, "name=averaged"]
     assert main(["--help"]) == 0
     assert re.search(r"^  ensemble +average two fine-tuned models$", capsys.readouterr().out, re.MULTILINE)
-
-    assert main(["ensemble", *options]) == 2
+    assert main(["ensemble", *options, "finetune.epochs=1"]) == 2
     assert "ensemble: there is no fine-tuned model for this config" in capsys.readouterr().err
-    for seed in SEEDS:
-        assert main(["finetune", *options, f"finetune.seed={seed}"]) == 0
-    capsys.readouterr()
     assert main(["plan", "ensemble", *options]) == 0
     assert "[1/1] ensemble: ensemble: would run (" in capsys.readouterr().out
     assert main(["ensemble", *options]) == 0
     made = artefact("ensemble", compose(options))
     assert made.finished
     assert 0 <= read_json(made.directory / METRICS)["test"]["scores"]["accuracy"] <= 1
-    assert (tmp_path / "runs/default/ensemble").resolve() == made.directory.resolve()
+    assert (chain.runs / "averaged/ensemble").resolve() == made.directory.resolve()
     capsys.readouterr()
     assert main(["ensemble", *options]) == 0
     assert f"[1/1] ensemble: ensemble: up to date ({made.directory})" in capsys.readouterr().out
-    assert main(["runs", f"runs={tmp_path / 'runs'}"]) == 0
-    assert "default/ensemble" in re.sub(r"\s", "", capsys.readouterr().out)
-
-
-def test_every_stage_that_makes_an_artefact_says_what_it_depends_on_and_every_other_command_runs():
-    for stage in stages.STAGES.values():
-        assert isinstance(stage.module, types.ModuleType)
-        wanted = ("determinants", "run") if stage.version is not None else ("run",)
-        assert all(hasattr(stage.module, name) for name in wanted), stage.name
-        assert stage.help
-
-
-def test_what_make_lists_is_what_the_program_knows():
-    lines = dict(re.findall(r"^([a-z_-]+): +## (.*)$", Path("Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    assert {name for name, stage in stages.STAGES.items() if stage.is_typed} <= set(lines)
+    assert main(["runs", f"runs={chain.runs}"]) == 0
+    assert "averaged/ensemble" in re.sub(r"\s", "", capsys.readouterr().out)
 
 
 def test_a_plan_asks_for_nothing_that_a_command_without_an_artefact_needs(compose_tiny, capsys):
-    chain.preview(compose_tiny(), ["adapt", "predict", "push"])
+    preview(compose_tiny(), ["adapt", "predict", "push"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines[-3:]] == ["[1/1] adapt", "predict", "push"]
 
@@ -130,22 +113,19 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_a_command_reads_and_hashes_each_source_once(counted: Counter[str], tiny_overrides: list[str]):
-    assert main(["adapt", "finetune", *tiny_overrides]) == 0
+    assert main(["adapt", "finetune", *tiny_overrides, "adapt.epochs=0.1", "finetune.max_steps=1"]) == 0
     assert counted["read reviews.csv"] == 1
     assert counted["hash model.safetensors"] == 1
     assert counted["hash rows"] == 4  # of each split, and of the test rows that the references share
 
 
 def test_predict_reads_no_training_data_and_hashes_no_weights(
-    counted: Counter[str], tiny_overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    counted: Counter[str], chain: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    options = [*tiny_overrides, "adapt.epochs=0.1", "finetune.max_steps=1", "compare=false", "name=reviews"]
-    assert main(["adapt", "finetune", *options]) == 0
     monkeypatch.setattr(labelled, "load", lambda task: pytest.fail("the training data are read"))
-    counted.clear()
     output = [f"predict.output={tmp_path / 'answers.jsonl'}", "predict.input=a film"]
-    assert main(["predict", *options, *output]) == 0
-    assert main(["predict", f"predict.model={tmp_path / 'runs/reviews/finetune'}", f"runs={tmp_path}", *output]) == 0
+    assert main(["predict", *chain.overrides, *output]) == 0
+    assert main(["predict", f"predict.model={chain.directory}", f"runs={tmp_path}", *output]) == 0
     assert counted == {}
 
 
@@ -160,10 +140,6 @@ def test_a_row_that_is_edited_at_equal_size_and_time_is_noticed(tiny_overrides: 
     assert artefact("finetune", compose(tiny_overrides)).fingerprint != before
 
 
-def test_the_recipe_of_a_link_decides_whether_predict_takes_it(tiny_overrides: list[str], tmp_path: Path, capsys):
-    options = [*tiny_overrides, "adapt.epochs=0.1", "finetune.max_steps=1", "compare=false"]
-    assert main(["adapt", "finetune", *options]) == 0
-    recipe = yaml.safe_load((tmp_path / "runs/default/finetune/recipe.yaml").read_text())
-    assert recipe["finetune"]["max_steps"] == 1
-    assert main(["predict", *options, "finetune.seed=7", "predict.input=a film"]) == 2
+def test_the_recipe_of_a_link_decides_whether_predict_takes_it(chain: Trained, capsys: pytest.CaptureFixture[str]):
+    assert main(["predict", *chain.overrides, "finetune.seed=7", "predict.input=a film"]) == 2
     assert "predict: there is no fine-tuned model for this config" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 import pytest
 
-from ulmfit_style.tasks.tagging import Entity, Unit, entities, iob2, tagged, trimmed, units, words
+from ulmfit_style.tasks.entities import Entity, Unit, iob2, of_tags, tagged, units, words
+from ulmfit_style.tasks.windows import trimmed
 
 # One sentence in every scheme: a person of two words, another right after, a place of three, and a place of one.
 SCHEMES = {
@@ -14,7 +15,7 @@ SCHEMES = {
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_marks_the_same_entities(scheme: str):
     tags = SCHEMES[scheme].split()
-    assert entities(tags) == [Entity("p", 0, 2), Entity("p", 2, 3), Entity("l", 4, 7), Entity("l", 7, 8)]
+    assert of_tags(tags) == [Entity("p", 0, 2), Entity("p", 2, 3), Entity("l", 4, 7), Entity("l", 7, 8)]
     assert iob2(tags) == SCHEMES["IOB2"].split()
 
 

@@ -17,7 +17,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, pipeline, set
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import Row, Task
-from ulmfit_style.tasks.generation import GenerationTask
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -43,56 +42,9 @@ def tokenize(tokenizer: PreTrainedTokenizerFast) -> Callable[..., Any]:
     return partial(tokenizer, return_tensors="pt")
 
 
-@pytest.mark.parametrize("kind", TASKS)
-def test_every_kind_learns_from_rows_answers_them_and_is_scored(kind: str, model_for, tokenizer):
-    task, rows, model = TASKS[kind], labelled(kind), model_for(kind)
-    assert [task.row_problem(row) for row in rows] == [None] * len(rows)
-    assert task.dataset_problem(rows) is None
-    assert len(task.strata(rows)) == len(task.row_weights(rows)) == len(rows)
-
-    batch = collate(features(tokenizer, kind=kind), tokenizer)
-    loss, count = task.loss(model, batch), task.count(batch)
-    assert loss.shape == count.shape == ()
-    assert loss > 0
-    halves = [collate(features(tokenizer, kind=kind)[half], tokenizer) for half in (slice(0, 15), slice(15, None))]
-    assert sum(task.loss(model, half) for half in halves).item() == pytest.approx(loss.item(), rel=1e-5)
-    assert sum(task.count(half) for half in halves).item() == pytest.approx(count.item(), rel=1e-5)
-
-    found = Scorer(model, tokenizer, task, 32).outputs(rows)
-    targets = [task.target(row) for row in rows]
-    assert json.loads(json.dumps([found, targets])) == [found, targets]
-    scores = task.score(found, targets)
-    points = task.points(found, targets)
-    assert task.metric in scores
-    assert len(points) == len(rows)
-    assert of_points(task, points) == pytest.approx(scores[task.metric], abs=1e-9)
-    low, high = task.intervals(found, targets)[task.metric]
-    assert low <= scores[task.metric] <= high
-
-
 def of_points(task: Task, points: Points) -> float:
     """Return the score that the points make: their means over the rows, combined."""
     return float(task.of_means(np.mean(points, axis=0).reshape(-1)))
-
-
-@pytest.mark.parametrize("kind", TASKS)
-def test_right_answers_have_the_highest_score(kind: str):
-    task, rows = TASKS[kind], labelled(kind)
-    field = {"multi-label classification": "labels", "regression": "value"}.get(kind, "label")
-    targets = [task.target(row) for row in rows]
-    right = [target if isinstance(target, dict) else {field: target} for target in targets]
-    if kind == "question answering":
-        right = [{"answer": (target["text"] or [""])[0]} for target in targets]
-    elif isinstance(task, GenerationTask):
-        right = [{task.answer_field: target, "nats": 0.5, "tokens": 9, "hits": 9, "bytes": 9} for target in targets]
-    assert task.score(right, targets)[task.metric] == pytest.approx(1)
-    wrong = [*right[1:], right[0]]
-    if isinstance(task, GenerationTask):
-        wrong = [{**answer, "hits": 8} for answer in wrong]
-    elif "tags" in right[0]:
-        wrong = [{"tags": ["O", *tags["tags"][:-1]]} for tags in targets]
-    assert task.score(wrong, targets)[task.metric] < 1
-    assert of_points(task, task.points(wrong, targets)) == pytest.approx(task.score(wrong, targets)[task.metric])
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -250,7 +202,7 @@ def test_whole_numbers_are_labels_wherever_they_come_from():
         ("classification", {"text": None, "label": "a"}, "the text is empty"),
         ("classification", {"text": " \t", "label": "a"}, "the text is empty"),
         ("classification", {"text": float("nan"), "label": "a"}, "the text is empty"),
-        ("classification", {"text": ["a", "b"], "label": "a"}, "the text is a list, and no text"),
+        ("classification", {"text": ["a", "b"], "label": "a"}, "the text is a list, not a text"),
         ("classification", {"text": "a", "label": None}, "the label is empty"),
         ("classification", {"text": "a", "label": float("nan")}, "the label is empty"),
         ("classification", {"text": "a", "label": ["b"]}, "the label is a list; task=multi_label_classification takes"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas
 import pytest
 import torch
 from recipes import Trained
-from samples import FAMILIES, conll, sentences, tag, tiny_tokenizer, tokenizer_of
+from samples import FAMILIES, Alone, conll, sentences, tag, tiny_sizes, tiny_tokenizer, tokenizer_of
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast, pipeline, set_seed
 
@@ -63,18 +64,20 @@ def test_words_with_tags_and_texts_with_entities_are_right(row: Row):
         (of_words("", ""), "the text is empty"),
         (of_text("  "), "the text is empty"),
         (of_text(None), "the text is empty"),
-        (of_text(7), "the text is neither text nor words"),
         (of(["a", ""], ["O", "O"]), "word 2 is empty"),
         (of(["a", 7], ["O", "O"]), "word 2 is no text"),
         (of_words("Ada left", "person O"), "word 1, 'Ada', has the tag 'person'; a tag is O, or a letter and a type"),
         (of_words("Ada left", "B-p 0"), "word 2, 'left', has the number 0 for a tag, which task.tags does not name"),
-        (of("Ada", "B-p"), "the label is neither a list of tags nor one of entities"),
-        (of("Ada", ["B-p"]), "the text is not divided into words, and the label is a list of tags"),
-        (of(["Ada"], [[0, 3, "p"]]), "the text is words, and its entities are in characters"),
-        (of_text("Ada left", [0, 3]), "[0, 3] is no entity; write {start: 0, end: 5, label: person} or [0, 5, person]"),
-        (of_text("Ada left", {"start": 0, "end": 3}), "{'start': 0, 'end': 3} is no entity"),
-        (of_text("Ada left", {"start": 0, "label": "p"}), "{'start': 0, 'label': 'p'} is no entity"),
-        (of_text("Ada left", [0, "3", "p"]), "[0, '3', 'p'] is no entity"),
+        (of("Ada", "B-p"), "the label is neither a list of tags nor a list of entities"),
+        (of("Ada", ["B-p"]), "the label is a list of tags, but the text is not a list of words"),
+        (of(["Ada"], [[0, 3, "p"]]), "the text is a list of words, but the label is a list of entities in characters"),
+        (
+            of_text("Ada left", [0, 3]),
+            "[0, 3] is not an entity; write {start: 0, end: 5, label: person} or [0, 5,",
+        ),
+        (of_text("Ada left", {"start": 0, "end": 3}), "{'start': 0, 'end': 3} is not an entity"),
+        (of_text("Ada left", {"start": 0, "label": "p"}), "{'start': 0, 'label': 'p'} is not an entity"),
+        (of_text("Ada left", [0, "3", "p"]), "[0, '3', 'p'] is not an entity"),
         (of_text("Ada left", [4, 9, "p"]), "the entity 'p' has no letters: it is 4 to 9 of the text, which has 8"),
         (of_text("Ada left", [3, 4, "p"]), "the entity 'p' has no letters: it is 3 to 4 of the text"),
         (of_text("Ada left", [2, 8, "p"], [0, 3, "q"]), "the entities 0 to 3 and 2 to 8 overlap; a character can be"),
@@ -110,29 +113,18 @@ def test_a_file_without_entities_is_refused_and_borders_that_cannot_be_learnt_ar
     spans = [of_text("서울에서 왔다", [0, 2, "l"]), of_text("Ada left", [0, 4, "p"])]
     blank, cut = TASK.remarks(spans)
     assert blank == "1 of 2 entities begin or end with a blank, which is left out"
-    assert cut.startswith("1 of 2 entities begin or end within a word; they are learnt as whole words, and scored as")
+    assert cut.startswith("1 of 2 entities begin or end with a part of a word; they are learnt as whole words, and")
     assert "learnt by their tokens" in TokenClassification(path="-", subwords="all").remarks(spans)[1]
 
 
-@pytest.fixture
-def loaded(tmp_path: Path) -> Callable[..., labelled.Labelled]:
-    """Write sentences as a CoNLL file, and load the task that they make."""
-
-    def make(rows: list[list[str]] | None = None, **options: Any) -> labelled.Labelled:
-        labelled.load.cache_clear()
-        path = conll(tmp_path / "a.conll", sentences(120) if rows is None else rows)
-        return labelled.load(TokenClassification(path=str(path), **options))
-
-    return make
-
-
-def test_a_file_is_split_with_a_share_of_each_type_and_sampled_every_type_first(loaded):
-    plain = [["number", str(number)] for number in range(40)]
-    rows = loaded([*sentences(80), *plain])
-    assert rows.classes == CLASSES
-    assert sum(TASK.labels_of(row) == ["no entity"] for row in rows.test) == 8
-    few = loaded([*sentences(80), *plain], train_samples=2)
-    assert {label for row in few.train for label in TASK.labels_of(row)} == set(CLASSES)
+def test_a_file_is_split_with_a_share_of_each_type_and_sampled_every_type_first(tmp_path: Path):
+    rows = [*sentences(80), *(["number", str(number)] for number in range(40))]
+    path = str(conll(tmp_path / "a.conll", rows))
+    data = labelled.load(TokenClassification(path=path))
+    assert data.classes == CLASSES
+    assert sum(TASK.labels_of(row) == ["no entity"] for row in data.test) == 8
+    few = labelled.load(TokenClassification(path=path, train_samples=2)).train
+    assert {label for row in few for label in TASK.labels_of(row)} == set(CLASSES)
 
 
 def test_a_text_file_is_told_what_such_files_are_called(tmp_path: Path):
@@ -237,8 +229,6 @@ def test_tokens_of_a_word_that_disagree(aggregation: str, expected: list[tuple])
 @pytest.fixture(scope="module")
 def network() -> BertForTokenClassification:
     """A tiny untrained model that tells many tags, whatever the text."""
-    from samples import tiny_sizes
-
     set_seed(3)
     config = BertConfig(**tiny_sizes(tiny_tokenizer()), **TASK.head(CLASSES), initializer_range=0.6)
     return BertForTokenClassification(config).eval()
@@ -255,32 +245,20 @@ def test_the_transformers_pipeline_tells_the_same_entities(network: BertForToken
     ours = list(Scorer(network, tokenizer, task, 128).answers(map(task.row, texts)))
     assert sum(len(answer["entities"]) for answer in ours) > 40  # or the test would say little
     for text, answer in zip(texts, ours, strict=True):
-        found, expected = task.returned(answer), theirs(text)
-        for own, other in zip(found, expected, strict=True):
-            assert list(own) == list(other)
-            assert own["word"] == text[own["start"] : own["end"]]  # theirs is put together from tokens
-            for name in other.keys() - {"word", "score"}:
-                assert own[name] == other[name]
-            assert own["score"] == pytest.approx(other["score"], abs=1e-5)
+        for mine, other in zip(answer["entities"], theirs(text), strict=True):
+            assert list(mine) == list(other)
+            assert mine["word"] == text[mine["start"] : mine["end"]]  # theirs is put together from tokens
+            assert mine == {**other, "word": mine["word"], "score": pytest.approx(other["score"], abs=1e-5)}
 
 
 def test_windows_tell_what_the_whole_text_tells_where_they_see_enough(network: BertForTokenClassification):
-    """A model that sees each token alone is the same in any window."""
     tokenizer, words = tiny_tokenizer(), [word for words in sentences(9) for word in words]
     row = Row("a", 1, {"text": words})
     torch.manual_seed(0)
     tags = torch.rand(len(tokenizer), len(NAMES)).softmax(-1)
 
-    class Alone:
-        config, device = network.config, network.device
-
-        def eval(self) -> None:
-            return
-
-        def __call__(self, input_ids: torch.Tensor, **others: torch.Tensor) -> Any:
-            return type("Output", (), {"logits": tags[input_ids].log()})
-
-    whole, *others = (next(Scorer(Alone(), tokenizer, TASK, length).answers([row])) for length in (1000, 40, 13, 5))
+    model = Alone(network.config, lambda ids: SimpleNamespace(logits=tags[ids].log()))
+    whole, *others = (next(Scorer(model, tokenizer, TASK, length).answers([row])) for length in (1000, 40, 13, 5))
     assert len(whole["tags"]) == len(words)
     assert len(set(whole["tags"])) > 3
     assert all(other == whole for other in others)
@@ -324,7 +302,7 @@ def test_a_tokenizer_that_does_not_tell_where_its_tokens_stand_is_refused():
     class Slow:
         is_fast = False
 
-    with pytest.raises(UserError, match="Slow does not tell where its tokens stand in a text; take another model"):
+    with pytest.raises(UserError, match="Slow cannot say where its tokens stand in a text; choose"):
         TASK.encode(TASK.row("a"), Slow(), 32, None)
 
 

@@ -32,29 +32,19 @@ def run(installed: Path, folder: Path, *arguments: str) -> str:
     return ended.stdout
 
 
-def test_the_wheel_holds_every_config(installed: Path):
-    here = {path.relative_to(CONF) for path in CONF.rglob("*.yaml")}
-    there = {path.relative_to(installed / "ulmfit_style" / "conf") for path in installed.rglob("*.yaml")}
-    assert there == here
+def test_the_wheel_holds_every_file_that_is_read(installed: Path):
+    configs = {path.relative_to(CONF) for path in CONF.rglob("*.yaml")}
+    assert {path.relative_to(installed / "ulmfit_style/conf") for path in installed.rglob("*.yaml")} == configs
+    beside_code = [path for path in (ROOT / "ulmfit_style").rglob("*.*") if path.suffix in (".html", ".md", ".txt")]
+    assert [str(path) for path in beside_code if not (installed / path.relative_to(ROOT)).is_file()] == []
 
 
-def test_the_wheel_holds_the_page_of_a_report(installed: Path):
-    assert (installed / "ulmfit_style/results/page.html").is_file()
-
-
-def test_the_wheel_finds_its_configs_in_an_empty_folder(installed: Path, tmp_path: Path):
-    assert str(installed) in run(installed, tmp_path, "adapt", "--info", "searchpath")
-    config = yaml.safe_load(run(installed, tmp_path, "adapt", "--cfg", "job", "model=distilbert"))
-    assert config["model"]["checkpoint"] == "distilbert/distilbert-base-uncased"
-
-
-def test_the_wheel_takes_configs_of_the_users_own(installed: Path, tmp_path: Path):
+def test_the_wheel_finds_its_configs_in_another_folder_and_takes_the_users_own(installed: Path, tmp_path: Path):
     (tmp_path / "own" / "finetune").mkdir(parents=True)
     (tmp_path / "own" / "finetune" / "long.yaml").write_text("defaults: [plain]\nepochs: 99\n")
-    shown = run(installed, tmp_path, "finetune", "--config-dir", "own", "finetune=long", "--cfg", "job")
-    assert yaml.safe_load(shown)["finetune"]["epochs"] == 99
-
-
-def test_nothing_is_written_by_asking(installed: Path, tmp_path: Path):
+    options = ["--config-dir", "own", "finetune=long", "model=distilbert", "--cfg", "job"]
+    config = yaml.safe_load(run(installed, tmp_path, "finetune", *options))
+    assert config["finetune"]["epochs"] == 99
+    assert config["model"]["checkpoint"] == "distilbert/distilbert-base-uncased"
     run(installed, tmp_path, "runs")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]  # nothing is written by asking

@@ -29,7 +29,7 @@ from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.base import Row, Task
 
 MODEL_SECTIONS = ("model", "corpus", "pretrain", "adapt", "task", "finetune")
-"""The sections of a config that determine a fine-tuned model."""
+"""The sections of a config that determine a fine-tuned model, each after those that it builds on."""
 
 
 class Reporter(Protocol):
@@ -181,14 +181,20 @@ class Resolved:
     @cached_property
     def start(self) -> Checkpoint:
         """What the recipe starts from: a checkpoint, a pretrained model, finished or not, or random weights."""
-        if self.config.model.init == "pretrained":
-            return checkpoints.resolve(self.config.model, "model.checkpoint")
-        return self._checkpoint_of("scratch" if self.config.pretrain is None else "pretrain")
+        return self._input_of("adapt")
 
     @cached_property
     def init(self) -> Checkpoint:
         """What fine-tuning starts from: the adapted model, finished or not, or what it would have been made from."""
-        return self.start if self.config.adapt is None else self._checkpoint_of("adapt")
+        return self._input_of("finetune")
+
+    def _input_of(self, stage: str) -> Checkpoint:
+        before = self.stages[stage].starts_from(self)
+        return (
+            checkpoints.resolve(self.config.model, "model.checkpoint")
+            if before is None
+            else self._checkpoint_of(before)
+        )
 
     def linked(self, stage: str) -> Path | None:
         """Return the finished artefact that `runs/<name>/<stage>` links to, if it was made by the same options.
@@ -199,7 +205,7 @@ class Resolved:
         if not (link / MANIFEST).exists():
             return None
         recipe, made_by = self.config.recipe(), yaml.safe_load((link / RECIPE).read_text(encoding="utf-8"))
-        same = all(recipe[section] == made_by.get(section) for section in MODEL_SECTIONS)
+        same = all(recipe[section] == made_by.get(section) for section in _sections_of(stage))
         return link.resolve() if same else None
 
     def finetuned(self, named: str | None, option: str) -> Checkpoint:
@@ -252,24 +258,11 @@ def _makers(resolved: Resolved, stage: str) -> list[str]:
     return [*commands, stage] if resolved.stages[stage].is_typed else commands
 
 
-ACTS_THROUGH = {
-    "version": ((), "the program's results have changed since"),
-    "init": (("model", "pretrain", "corpus", "adapt"), "the checkpoint's files have changed"),
-    "like": (("model",), "the checkpoint's files have changed"),
-    "seed": (("model",), "the seed has changed"),
-    "corpus": (("corpus", "pretrain", "task"), "the corpus's text has changed"),
-    "general": (("adapt", "task"), "the general text has changed"),
-    "data": (("task",), "the labelled rows have changed"),
-    "watched": (("task",), "other rows are watched"),
-    "decoder": (("model", "finetune", "task"), "the decoder's files have changed"),
-    "model": ((*MODEL_SECTIONS, "evaluate"), "the model's files have changed"),
-    "split": (("evaluate",), "other rows were scored"),
-    "rows": (("task", "evaluate"), "the rows have changed"),
-    "slices": (("evaluate",), "the columns of evaluate.slices have changed"),
-    "probe": (("evaluate",), "other words are exchanged"),
-}
-"""Which sections of the config act through a determinant, and what to say if none of their options has changed. All
-other determinants are sections themselves."""
+def _sections_of(stage: str) -> tuple[str, ...]:
+    """Return the sections that determine the artefact of a stage."""
+    if stage in MODEL_SECTIONS:
+        return MODEL_SECTIONS[: MODEL_SECTIONS.index(stage) + 1]
+    return (*MODEL_SECTIONS, "evaluate")
 
 
 def why_missing(artefact: Artefact, config: Config) -> str:
@@ -320,21 +313,13 @@ def _nearest(artefact: Artefact, recipe: Mapping[str, Any]) -> tuple[Path, list[
     candidates = []
     for manifest in artefact.runs.glob(f"{artefact.stage}-*/{MANIFEST}"):
         other_recipe = yaml.safe_load((manifest.parent / RECIPE).read_text(encoding="utf-8"))
-        other = read_json(manifest)["determinants"]
-        differences = list(dict.fromkeys(_differences(other, artefact.determinants, other_recipe, recipe)))
+        sections = _sections_of(artefact.stage)
+        options = [line for key in sections for line in changes(other_recipe.get(key), recipe.get(key), key)]
+        this, other = artefact.determinants, read_json(manifest)["determinants"]
+        names = [name for name in {**this, **other} if this.get(name) != other.get(name)]
+        differences = options or [f"what it was made from has changed: {', '.join(names)}"]
         candidates.append((len(differences), -manifest.stat().st_mtime, manifest.parent, differences))
     return min(candidates)[2:] if candidates else None
-
-
-def _differences(
-    other: Mapping[str, Any], this: Mapping[str, Any], other_recipe: Mapping[str, Any], this_recipe: Mapping[str, Any]
-) -> Iterator[str]:
-    """Say what differs, by the options that act through the determinants that differ."""
-    for name in {**this, **other}:
-        if other.get(name) != this.get(name):
-            sections, otherwise = ACTS_THROUGH.get(name, ((name,), f"{name} has changed"))
-            options = [line for key in sections for line in changes(other_recipe.get(key), this_recipe.get(key), key)]
-            yield from options or [otherwise]
 
 
 def changes(other: Any, this: Any, key: str) -> Iterator[str]:

@@ -53,9 +53,9 @@ def run(job: Callable[[Config], Any], arguments: Sequence[str], search: Search |
     def task(values: DictConfig) -> Any:
         return job(from_omegaconf(values))  # which a sweeper is told
 
-    is_override = [not argument.startswith("-") and ("=" in argument or "~" in argument) for argument in arguments]
-    flags = [argument for argument, override in zip(arguments, is_override, strict=True) if not override]
-    overrides = [argument for argument, override in zip(arguments, is_override, strict=True) if override]
+    # A flag may be followed by a word: `--cfg job`.
+    overrides = [text for text in arguments if not text.startswith("-") and ("=" in text or "~" in text)]
+    flags = [text for text in arguments if text not in overrides]
     for point in grid(overrides):
         compose(point)
     if search is not None:

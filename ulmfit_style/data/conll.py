@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-from ulmfit_style.tasks.tagging import TAG
+from ulmfit_style.tasks.entities import TAG
 
 TOKENS, TAGS = "tokens", "tags"
 """What the first and the last column are called; those between them are column_2, column_3 and so on."""

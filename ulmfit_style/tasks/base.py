@@ -113,10 +113,8 @@ class Task(Section, abc.ABC):
     @field_validator("shots")
     @classmethod
     def _without_train_samples(cls, shots: int | None, info: ValidationInfo) -> int | None:
-        train_samples = info.data.get("train_samples")
-        if shots is not None and train_samples is not None:
-            remedy = "add task.train_samples=null"
-            raise ValueError(f"goes without task.train_samples, which is {train_samples} here; {remedy}")
+        if shots is not None and info.data.get("train_samples") is not None:
+            raise ValueError("goes without task.train_samples; add task.train_samples=null")
         return shots
 
     @property
@@ -136,8 +134,8 @@ class Task(Section, abc.ABC):
         """
         for name in options:
             if name not in self.answer_options:
-                known = f"{nearest(name, self.answer_options)} (there are: {', '.join(self.answer_options)})"
-                raise UserError(f"predict.task.{name}: is no option that says how the model answers{known}")
+                known = f"{nearest(name, self.answer_options)} (what can be: {', '.join(self.answer_options)})"
+                raise UserError(f"predict.task.{name}: cannot be changed after training{known}")
         try:
             return type(self).model_validate({**self.model_dump(), **options})
         except ValidationError as error:
@@ -176,9 +174,9 @@ class Task(Section, abc.ABC):
 
     @classmethod
     def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
-        """Return the options of this kind of task for a file, where the names of its columns tell that it is one.
+        """Return the options of this kind of task for a file whose columns have names of this kind; None for others.
 
-        `new-task` asks all kinds. None, where the names alone do not tell.
+        `new-task` asks all kinds.
 
         Args:
             columns: The names of the file's columns, by the same in lower case.
@@ -188,9 +186,9 @@ class Task(Section, abc.ABC):
 
     @classmethod
     def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
-        """Return how surely the values of the columns `text` and `label` are of this kind of task.
+        """Return how certain it is that the values of the columns `text` and `label` are of this kind of task.
 
-        `new-task` takes the surest kind: 0 is not at all, 1 is what anything may be, and 3 what nothing else can be.
+        `new-task` takes the most certain kind: 0 is impossible, 1 is what any file may be, 3 is what no other kind is.
         """
         return 0
 
@@ -314,11 +312,6 @@ class Task(Section, abc.ABC):
         """
         return []
 
-    @property
-    def example(self) -> str:
-        """A question to the model, as one writes it in Python."""
-        return '"A text of your own."' if len(self.inputs()) == 1 else '("A text.", "Another one.")'
-
     def returned(self, answer: Answer) -> Any:
         """Return what `load(...)` returns of an answer; by default the whole."""
         return answer
@@ -391,6 +384,17 @@ class Task(Section, abc.ABC):
     def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
         """Return what a report shows of answers beside their scores; by default nothing."""
         return []
+
+
+def named_outputs(names: Sequence[str]) -> dict[str, Any]:
+    """Return what the config of a model says of outputs that have names."""
+    numbers = {name: number for number, name in enumerate(names)}
+    return {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": numbers}
+
+
+def inputs_of(batch: Batch) -> dict[str, Tensor]:
+    """Return what the model reads of a batch that is learnt."""
+    return {name: tensor for name, tensor in batch.items() if name not in ("labels", "weight")}
 
 
 def in_order(labels: set[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """What the kinds of generation share: a text that is read, and a text that is written.
 
-An encoder-decoder reads the one and writes the other; a decoder alone goes on from the one to the other.
+An encoder-decoder reads the one and writes the other; a decoder continues the one with the other.
 """
 
 from __future__ import annotations
@@ -100,10 +100,6 @@ class GenerationTask(Task, abc.ABC):
     def source(self, row: Row) -> str:
         """Return the text that is read; empty where there is none."""
 
-    @abc.abstractmethod
-    def target(self, row: Row) -> str:
-        """Return the right answer of a row."""
-
     def row_problem(self, row: Row) -> str | None:
         problems = (text_problem(name, row.fields[name]) for name in (*self.inputs(), *self.targets()))
         return next(filter(None, problems), None)
@@ -119,7 +115,7 @@ class GenerationTask(Task, abc.ABC):
         model.generation_config = self.settings(model, tokenizer)
 
     def settings(self, model: Model, tokenizer: Tokenizer) -> GenerationConfig:
-        """Return how the model writes: the options, and the special tokens that its checkpoint tells."""
+        """Return how the model writes: the options, and the special tokens of its checkpoint."""
         from transformers import GenerationConfig
 
         kept = {name: getattr(model.generation_config, name) for name in KEPT}
@@ -175,7 +171,7 @@ class GenerationTask(Task, abc.ABC):
 
     def written(self, row: Row, tokenizer: Tokenizer) -> str:
         """Return the right answer as it is learnt."""
-        return self.target(row)
+        return str(self.target(row))
 
     def _learnt(self, text: str, tokenizer: Tokenizer, read: list[int]) -> Feature:
         """Return the part of a feature that the right answer is, after the tokens that are read."""
@@ -260,7 +256,7 @@ class GenerationTask(Task, abc.ABC):
         return answer
 
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
-        """Return the scores of the texts, and what the model makes of the right ones where that is told.
+        """Return the scores of the texts, and of the likelihoods of the right ones where the answers have them.
 
         `loss` is in nats a token, `perplexity` its exponential; `bits_per_byte` compares models of other tokenizers;
         `token_accuracy` is the share of the tokens that are the likeliest after the right ones before them.

@@ -1,4 +1,4 @@
-"""What tasks and their callers tell each other, as plain values."""
+"""The plain values that tasks and their callers exchange."""
 
 from __future__ import annotations
 

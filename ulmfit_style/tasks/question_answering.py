@@ -11,18 +11,17 @@ from pydantic import Field
 
 from ulmfit_style.config.schema import Count, Unhashed
 from ulmfit_style.metrics.intervals import Array, Points
-from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task
+from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task, inputs_of
 from ulmfit_style.tasks.interface import Architecture, Pipeline
-from ulmfit_style.tasks.tagging import Range, trimmed
 from ulmfit_style.tasks.text import plain, text_problem
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
-from ulmfit_style.tasks.windows import learnable, pieces_of, windows
+from ulmfit_style.tasks.windows import Range, learnable, pieces_of, trimmed, windows
 
 QUESTION_COLUMNS = ("question", "질문")
 CONTEXT_COLUMNS = ("context", "passage", "paragraph", "지문", "본문")
 ANSWER_COLUMNS = ("answers", "answer", "정답", "답변")
 START_COLUMNS = ("answer_start", "answer_starts")
-"""Names of columns that are surely what a row holds."""
+"""Names by which the columns of a row are found."""
 
 ANSWERED, UNANSWERABLE = "answer", "no answer"
 """The classes of questions."""
@@ -51,8 +50,8 @@ class QuestionAnswering(Task):
     """Where the answers are text alone, the column of the place of its first character in the context, from 0; null:
     found by its name (answer_start)."""
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
-    """The share of the tokens of a context that a window of it has in common with the next one. What is longer than
-    that is whole in no window, and cannot be told."""
+    """The share of the tokens of a context that a window of it has in common with the next one. An answer that is
+    longer than that may be whole in no window, and is then never given."""
     max_answer_length: Count = 30
     """The most tokens of an answer."""
     null_threshold: float = 0.0
@@ -93,7 +92,7 @@ class QuestionAnswering(Task):
         answers, context = _answers(row), self.texts(row)[1]
         if answers is None:
             shape = '{"text": ["Ada"], "answer_start": [0]}'
-            return f"the answers are neither as {shape}, nor a text beside its answer_start"
+            return f"the answers are neither like {shape} nor a text beside its answer_start"
         for text, start in answers:
             if not isinstance(text, str) or not text.strip():
                 return "an answer is empty, or no text"
@@ -147,8 +146,7 @@ class QuestionAnswering(Task):
     def loss(self, model: Module, batch: Batch) -> Tensor:
         from torch.nn.functional import cross_entropy
 
-        inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weight")}
-        output, padding = model(**inputs), batch["attention_mask"].eq(0)
+        output, padding = model(**inputs_of(batch)), batch["attention_mask"].eq(0)
         first = batch["attention_mask"].argmax(dim=1)  # where the padding is on the left, all places are shifted
         starts, ends = (
             # The padding is no choice, or the loss would depend on which rows share a batch.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from ulmfit_style.config.schema import Unhashed
-from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task
+from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task, inputs_of, named_outputs
 from ulmfit_style.tasks.interface import Architecture, ExplainedPart, Pipeline
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 
@@ -55,7 +55,7 @@ class TextTask(Task, abc.ABC):
     @classmethod
     def _of_one_text(cls, value: str, info: ValidationInfo) -> str:
         if info.data.get("text_pair") and value != "head":
-            raise ValueError("is for one text, and task.text_pair names a second; take head")
+            raise ValueError("is for single texts, and task.text_pair names a second; use head")
         return value
 
     @property
@@ -127,8 +127,7 @@ class TextTask(Task, abc.ABC):
         """Return the right answer as the loss takes it."""
 
     def loss(self, model: Module, batch: Batch) -> Tensor:
-        inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weight")}
-        losses = self.losses(model(**inputs).logits.float(), batch["labels"])
+        losses = self.losses(model(**inputs_of(batch)).logits.float(), batch["labels"])
         return (losses * batch.get("weight", 1)).sum()
 
     @abc.abstractmethod
@@ -158,12 +157,7 @@ class LabelTask(TextTask, abc.ABC):
     """Where an answer holds what is chosen: `label` or `labels`."""
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
-        return {
-            "problem_type": self.problem_type,
-            "num_labels": len(classes),
-            "id2label": dict(enumerate(classes)),
-            "label2id": {label: index for index, label in enumerate(classes)},
-        }
+        return {"problem_type": self.problem_type, **named_outputs(classes)}
 
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Scores]:
         names: Mapping[Any, str] = model.config.id2label or {}
@@ -182,7 +176,7 @@ class LabelTask(TextTask, abc.ABC):
 
     @abc.abstractmethod
     def answer_from(self, scores: Scores) -> Answer:
-        """Return the answer to a row from the probabilities of its labels: what is chosen, and what is told of them."""
+        """Return the answer to a row from the probabilities of its labels: what is chosen, and what is said of it."""
 
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         from ulmfit_style.metrics import classification
@@ -209,7 +203,7 @@ def _columns(encoded: BatchEncoding, tokenizer: Tokenizer) -> dict[str, list[Any
 def text_problem(name: str, value: Any) -> str | None:
     """Return what is wrong with a cell that should hold a text."""
     if isinstance(value, (list, dict)):
-        return f"the {name} is a {type(value).__name__}, and no text"
+        return f"the {name} is a {type(value).__name__}, not a text"
     return None if plain(value) else f"the {name} is empty"
 
 

@@ -1,4 +1,4 @@
-"""Text generation: a decoder goes on from a prompt, answers in a chat, or learns documents as they are."""
+"""Text generation: a decoder continues a prompt, answers in a chat, or learns documents as they are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = {
     "messages": ("messages", "conversation", "conversations"),
     "documents": TEXT_COLUMNS,
 }
-"""Names of columns that are surely what the model reads."""
+"""Names by which the column is found that the model reads."""
 
 COMPLETION_COLUMNS = ("completion", "answer", "response", "output", "target")
 
@@ -57,7 +57,7 @@ class TextGeneration(GenerationTask):
     def for_architecture(self, architecture: Architecture) -> Self:
         task = super().for_architecture(architecture)
         if not task._causal and self.form != "completions":
-            kind = f"a model of type '{architecture.model_type}' has an encoder, and goes on from no text"
+            kind = f"a model of type '{architecture.model_type}' has an encoder, and cannot continue a text"
             raise UserError(f"task.form={self.form}: {kind}; take a decoder, such as model=gpt2")
         return task
 
@@ -147,7 +147,7 @@ class TextGeneration(GenerationTask):
 def _rendered(tokenizer: Tokenizer, messages: Sequence[Any], *, asking: bool) -> str:
     """Return messages as the tokenizer's chat template has them, up to where the assistant begins if `asking`."""
     if tokenizer.chat_template is None:
-        raise UserError("task.form=messages: the model has no chat template; take one that has, or form=completions")
+        raise UserError("task.form=messages: the model has no chat template; choose one that has, or form=completions")
     return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asking))
 
 
@@ -166,8 +166,8 @@ def _question(row: Row) -> list[Any]:
 def _messages_problem(messages: Any) -> str | None:
     """Return what is wrong with the messages of a chat."""
     if not isinstance(messages, list) or not messages:
-        return "the messages are no list of them"
+        return "the messages are not a list"
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            return f"message {number} is none; write {{role: user, content: a text}}"
+            return f"message {number} lacks a role or a content; write {{role: user, content: ...}}"
     return None

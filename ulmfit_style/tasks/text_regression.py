@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from ulmfit_style.metrics.intervals import Array, Points, divided
-from ulmfit_style.tasks.base import Answer, Feature, Row
+from ulmfit_style.tasks.base import Answer, Feature, Row, named_outputs
 from ulmfit_style.tasks.interface import Reference, ReportPart, Scatter
 from ulmfit_style.tasks.text import TextTask, plain
 from ulmfit_style.tasks.types import Batch, Model, Tensor, Tokenizer
@@ -50,7 +50,7 @@ class TextRegression(TextTask):
         return float(plain(row.fields["label"]))
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
-        return {"problem_type": "regression", "num_labels": 1, "id2label": {0: "value"}, "label2id": {"value": 0}}
+        return {"problem_type": "regression", **named_outputs(["value"])}
 
     def prepare_model(self, model: Model, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
         # A fresh head answers about 0. It starts at the numbers' mean and with their spread instead, or the few steps

@@ -12,14 +12,13 @@ from pydantic import Field
 
 from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.metrics.intervals import Array, Points, ratio
-from ulmfit_style.tasks import entity_rows, tagging
-from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row, Task
-from ulmfit_style.tasks.entity_rows import is_words, text_of, words_of
+from ulmfit_style.tasks import entities
+from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row, Task, inputs_of, named_outputs
+from ulmfit_style.tasks.entities import OUTSIDE, Entity, is_words, text_of, words_of
 from ulmfit_style.tasks.interface import Architecture, ExplainedPart, Pipeline
-from ulmfit_style.tasks.tagging import OUTSIDE, Entity, Range
-from ulmfit_style.tasks.text import TEXT_COLUMNS
+from ulmfit_style.tasks.text import TEXT_COLUMNS, text_problem
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
-from ulmfit_style.tasks.windows import learnable, pieces_of, windows
+from ulmfit_style.tasks.windows import Range, learnable, pieces_of, trimmed, windows
 
 TOKEN_COLUMNS = ("tokens", "words")
 """Names of columns that hold the words of a text wherever they stand."""
@@ -86,18 +85,14 @@ class TokenClassification(Task):
     def row_problem(self, row: Row) -> str | None:
         text, label = row.fields["text"], row.fields["label"]
         if not isinstance(label, list):
-            return "the label is neither a list of tags nor one of entities"
+            return "the label is neither a list of tags nor a list of entities"
         in_characters = [isinstance(entry, (dict, list)) for entry in label]
         if is_words(row):
-            mixed = "the text is words, and its entities are in characters"
-            return mixed if any(in_characters) else entity_rows.words_problem(text, self._tags(row))
-        if not isinstance(text, str | None):
-            return "the text is neither text nor words"
-        if not text or not text.strip():
-            return "the text is empty"
+            mixed = "the text is a list of words, but the label is a list of entities in characters"
+            return mixed if any(in_characters) else entities.words_problem(text, self._tags(row))
         if not all(in_characters):
-            return "the text is not divided into words, and the label is a list of tags"
-        return entity_rows.spans_problem(text, label)
+            return "the label is a list of tags, but the text is not a list of words"
+        return text_problem("text", text) or entities.spans_problem(text_of(row), label)
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
         if not any(map(self._entities, rows)):
@@ -105,20 +100,15 @@ class TokenClassification(Task):
         return None
 
     def remarks(self, rows: Sequence[Row]) -> list[str]:
-        remarks = []
         texts = [row for row in rows if not is_words(row)]
-        spans = [(text_of(row), entity_rows.entity_of(span)) for row in texts for span in row.fields["label"]]
-        blank = sum(
-            text[entity.start : entity.end] != text[entity.start : entity.end].strip() for text, entity in spans
-        )
-        if blank:
-            remarks.append(f"{blank:,} of {len(spans):,} entities begin or end with a blank, which is left out")
-        within = sum(entity_rows.entities_within_words(words_of(row), self._entities(row)) for row in texts)
-        if within:
-            learnt = "as whole words" if self.subwords == "first" else "by their tokens"
-            how = f"learnt {learnt}, and scored as they are (task.subwords, task.aggregation)"
-            remarks.append(f"{within:,} of {len(spans):,} entities begin or end within a word; they are {how}")
-        return remarks
+        spans = [(text_of(row), entities.entity_of(span)) for row in texts for span in row.fields["label"]]
+        blank = sum(trimmed(text, (span.start, span.end)) != (span.start, span.end) for text, span in spans)
+        within = sum(entities.entities_within_words(words_of(row), self._entities(row)) for row in texts)
+        learnt = "as whole words" if self.subwords == "first" else "by their tokens"
+        how = f"they are learnt {learnt}, and scored as they are (task.subwords, task.aggregation)"
+        counts = {"a blank, which is left out": blank, f"a part of a word; {how}": within}
+        of_all = f"of {len(spans):,} entities begin or end with"
+        return [f"{count:,} {of_all} {what}" for what, count in counts.items() if count]
 
     def texts(self, row: Row) -> list[str]:
         return [text_of(row)]
@@ -126,7 +116,7 @@ class TokenClassification(Task):
     def target(self, row: Row) -> dict[str, Any]:
         """Return the tags of the words in IOB2, or the entities of the text."""
         if is_words(row):
-            return {"tags": tagging.iob2(self._tags(row))}
+            return {"tags": entities.iob2(self._tags(row))}
         text = text_of(row)
         return {
             "entities": [
@@ -144,8 +134,7 @@ class TokenClassification(Task):
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         # A type has both tags, whether or not the rows show them: entities of several words may come.
         names = [OUTSIDE, *(f"{letter}-{name}" for name in classes if name != NO_ENTITY for letter in "BI")]
-        numbers = {name: number for number, name in enumerate(names)}
-        return {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": numbers}
+        return named_outputs(names)
 
     def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
         features = windows(tokenizer, row, text_of(row), max_length=max_length, overlap=self.overlap)
@@ -154,7 +143,7 @@ class TokenClassification(Task):
         labels = [[IGNORED] * len(feature["offsets"]) for feature in features]
         places = [(window, place) for window, feature in enumerate(features) for place in range(*feature["own"])]
         tokens, pieces = _tagged_pieces(row, pieces_of(text_of(row), features), by_token=self.subwords == "all")
-        for token, tag in zip(tokens, tagging.tagged(pieces, self._entities(row)), strict=True):
+        for token, tag in zip(tokens, entities.tagged(pieces, self._entities(row)), strict=True):
             window, place = places[token]
             labels[window][place] = label2id[tag]
         return [
@@ -166,8 +155,7 @@ class TokenClassification(Task):
     def loss(self, model: Module, batch: Batch) -> Tensor:
         from torch.nn.functional import cross_entropy
 
-        inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weight")}
-        logits = model(**inputs).logits.float().transpose(1, 2)  # (batch, outputs, length)
+        logits = model(**inputs_of(batch)).logits.float().transpose(1, 2)  # (batch, outputs, length)
         losses = cross_entropy(logits, batch["labels"], ignore_index=IGNORED, reduction="none")
         return (losses.sum(dim=1) * batch.get("weight", 1)).sum()
 
@@ -192,10 +180,8 @@ class TokenClassification(Task):
 
         tags = [(names[int(token.argmax())], float(token.max())) for token in probabilities]
         places, pieces = _tagged_pieces(row, tokens, by_token=self.aggregation == "simple")
-        entities = _grouped(text_of(row), pieces, [tags[place] for place in places])
-        if not is_words(row):
-            return {"entities": entities}
-        return {"tags": _tags_of_words(words_of(row), tokens, tags), "entities": entities}
+        answer: Answer = {"entities": _grouped(text_of(row), pieces, [tags[place] for place in places])}
+        return {"tags": _tags_of_words(words_of(row), tokens, tags), **answer} if is_words(row) else answer
 
     def explained_parts(
         self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
@@ -220,27 +206,27 @@ class TokenClassification(Task):
         return answer["entities"]
 
     def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
-        from ulmfit_style.metrics import entities
+        from ulmfit_style.metrics import entities as scores
 
-        return entities.points(*_both_tags(answers, targets))
+        return scores.points(*_both_tags(answers, targets))
 
     def of_means(self, means: Array) -> Array:
         return ratio(means)
 
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
-        from ulmfit_style.metrics import entities
+        from ulmfit_style.metrics import entities as scores
 
-        return entities.scores(*_both_tags(answers, targets))
+        return scores.scores(*_both_tags(answers, targets))
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
-        from ulmfit_style.metrics import entities
+        from ulmfit_style.metrics import entities as scores
 
-        return entities.intervals(*_both_tags(answers, targets))
+        return scores.intervals(*_both_tags(answers, targets))
 
     def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
-        from ulmfit_style.metrics import entities
+        from ulmfit_style.metrics import entities as scores
 
-        return entities.report(*_both_tags(answers, targets))
+        return scores.report(*_both_tags(answers, targets))
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Sequence[float]:
         """Return how many entities are missing, too many, or of another type."""
@@ -253,7 +239,7 @@ class TokenClassification(Task):
             words = [""] * len(target["tags"]) if row is None else row.fields["text"]
             right = [
                 {"entity_group": entity.type, "word": " ".join(words[entity.start : entity.end])}
-                for entity in tagging.entities(target["tags"])
+                for entity in entities.of_tags(target["tags"])
             ]
         target_words, answer_words = (
             "; ".join(f"{entity['entity_group']}: {entity['word']}".strip(": ") for entity in side) or NO_ENTITY
@@ -283,11 +269,11 @@ class TokenClassification(Task):
             words = words_of(row)
             return [
                 Entity(entity.type, words[entity.start][0], words[entity.end - 1][1])
-                for entity in tagging.entities(self._tags(row))
+                for entity in entities.of_tags(self._tags(row))
             ]
-        text, spans = row.fields["text"], map(entity_rows.entity_of, row.fields["label"])
-        entities = [Entity(span.type, *tagging.trimmed(text, (span.start, span.end))) for span in spans]
-        return sorted(entities, key=lambda entity: entity.start)
+        text, spans = row.fields["text"], map(entities.entity_of, row.fields["label"])
+        inner = [Entity(span.type, *trimmed(text, (span.start, span.end))) for span in spans]
+        return sorted(inner, key=lambda entity: entity.start)
 
 
 def _highest_logits(logits: Tensor, places: Sequence[int], outputs: Sequence[int]) -> Tensor:
@@ -301,7 +287,7 @@ def _tagged_pieces(row: Row, tokens: Sequence[Range], *, by_token: bool) -> tupl
         places = [place for place, (start, end) in enumerate(tokens) if start < end]
         return places, [tokens[place] for place in places]
     words = words_of(row)
-    units = tagging.units(words, tokens)
+    units = entities.units(words, tokens)
     return [unit.token for unit in units], [(words[unit.first][0], words[unit.last][1]) for unit in units]
 
 
@@ -310,9 +296,9 @@ def _tags_of_words(words: Sequence[Range], tokens: Sequence[Range], tags: Sequen
 
     A word without tokens goes on with the entity around it, or is outside.
     """
-    units = tagging.units(words, tokens)
+    units = entities.units(words, tokens)
     of_units, of_words = [tags[unit.token][0] for unit in units], [OUTSIDE] * len(words)
-    for entity in tagging.entities(of_units):
+    for entity in entities.of_tags(of_units):
         first, last = units[entity.start].first, units[entity.end - 1].last
         of_words[first : last + 1] = [of_units[entity.start], *[f"I-{entity.type}"] * (last - first)]
     return of_words
@@ -320,19 +306,19 @@ def _tags_of_words(words: Sequence[Range], tokens: Sequence[Range], tags: Sequen
 
 def _grouped(text: str, pieces: Sequence[Range], tags: Sequence[Tag]) -> list[dict[str, Any]]:
     """Return the entities that words or tokens make together, each with the mean of their probabilities."""
-    entities = []
-    for entity in tagging.entities([tag for tag, _ in tags]):
+    grouped = []
+    for entity in entities.of_tags([tag for tag, _ in tags]):
         scores = [score for _, score in tags[entity.start : entity.end]]
         start, end = pieces[entity.start][0], pieces[entity.end - 1][1]
         place = {"word": text[start:end], "start": start, "end": end}
-        entities.append({"entity_group": entity.type, "score": round(sum(scores) / len(scores), 6), **place})
-    return entities
+        grouped.append({"entity_group": entity.type, "score": round(sum(scores) / len(scores), 6), **place})
+    return grouped
 
 
 def _entities_of(side: Mapping[str, Any]) -> list[Entity]:
     """Return the entities of an answer or a target: in words where it has tags, else in characters."""
     if side.get("tags") is not None:
-        return tagging.entities(side["tags"])
+        return entities.of_tags(side["tags"])
     return [Entity(entity["entity_group"], entity["start"], entity["end"]) for entity in side["entities"]]
 
 
@@ -345,7 +331,7 @@ def _both_tags(answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[list[
         else:
             spans = _entities_of({"entities": answer["entities"]}), _entities_of(target)
             borders = sorted({place for side in spans for entity in side for place in (entity.start, entity.end)})
-            sides = [tagging.tagged(list(pairwise(borders)), side) for side in spans]
+            sides = [entities.tagged(list(pairwise(borders)), side) for side in spans]
         predicted.append(sides[0])
         right.append(sides[1])
     return predicted, right

@@ -7,8 +7,10 @@ from itertools import pairwise
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Feature, Row
-from ulmfit_style.tasks.tagging import Range, trimmed
 from ulmfit_style.tasks.types import Tokenizer
+
+Range = tuple[int, int]
+"""Where something begins in a text and where it has ended, in characters."""
 
 UNREAD = ("offsets", "texts", "first", "inside", "own", "none")
 """What a window has that the model does not read."""
@@ -31,12 +33,11 @@ def windows(tokenizer: Tokenizer, row: Row, *texts: str, max_length: int, overla
         overlap: The share of the tokens of a window that the next one has too.
 
     Raises:
-        UserError: if the tokenizer does not tell where tokens stand, or leaves less than an eighth of a window.
+        UserError: if the tokenizer is slow, or the first text leaves less than an eighth of a window.
     """
     if not tokenizer.is_fast:
-        raise UserError(
-            f"{type(tokenizer).__name__} does not tell where its tokens stand in a text; take another model"
-        )
+        name = type(tokenizer).__name__
+        raise UserError(f"{name} cannot say where its tokens stand in a text; choose a model with a fast tokenizer")
     is_pair = len(texts) > 1
     before = len(tokenizer(texts[0], add_special_tokens=False)["input_ids"]) if is_pair else 0
     room = max_length - tokenizer.num_special_tokens_to_add(pair=is_pair) - before
@@ -73,6 +74,14 @@ def windows(tokenizer: Tokenizer, row: Row, *texts: str, max_length: int, overla
         left["own"] = (left["own"][0], left["own"][1] - (shared - shared // 2))
         right["own"] = (right["own"][0] + shared // 2, right["own"][1])
     return features
+
+
+def trimmed(text: str, piece: Range) -> Range:
+    """Return a range of a text without the blanks at its ends."""
+    start, end = piece
+    inner = text[start:end]
+    start += len(inner) - len(inner.lstrip())
+    return start, start + len(inner.strip())
 
 
 def pieces_of(text: str, features: Sequence[Feature]) -> list[Range]:
