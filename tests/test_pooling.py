@@ -24,6 +24,7 @@ from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.models.pooling import PooledForSequenceClassification
 from ulmfit_style.publishing import card
 from ulmfit_style.results import finished
+from ulmfit_style.results.finished import Run
 from ulmfit_style.stages import resolve
 from ulmfit_style.stages.finetune import pooled
 
@@ -202,6 +203,10 @@ def test_stock_transformers_gives_the_same_logits_when_it_may_run_the_file_and_e
         assert torch.equal(torch.tensor(ast.literal_eval(numbers)), ours)
 
 
+def card_of(directory: Path, overrides: list[str]) -> str:
+    return card.write("me/reviews", Run("reviews", finished.find(directory), compose(overrides)), None, "")
+
+
 def test_the_file_is_exported_and_the_card_says_that_it_is_run(
     artefact: Path, overrides: list[str], finetuned: list[str], capsys: pytest.CaptureFixture[str]
 ):
@@ -212,15 +217,15 @@ def test_the_file_is_exported_and_the_card_says_that_it_is_run(
     assert FILE not in behind
     assert str(compose(overrides).model.checkpoint) not in (artefact / "config.json").read_text()
     asks = "`trust_remote_code=True` lets it run `pooling.py` of this repository"
-    assert asks in card.write("me/reviews", finished.read(artefact, "reviews"), [], None, "")
-    default = (compose(finetuned).runs / "default/finetune").resolve()
+    assert asks in card_of(artefact, overrides)
+    default = compose(finetuned).runs / "default/finetune"
     assert not list(default.glob("*.py"))
-    assert "trust_remote_code" not in card.write("me/a", finished.read(default, "a"), [], None, "")
+    assert "trust_remote_code" not in card_of(default, finetuned)
 
 
 def test_an_encoder_decoder_is_refused_before_the_data_is_read(seq2seq_checkpoint: Path, tiny_overrides: list[str]):
     options = [f"model.checkpoint={seq2seq_checkpoint}", "task.path=nowhere.csv", "finetune.pooling=concat"]
     own = [override for override in tiny_overrides if not override.startswith("adapt.")]
-    message = r"finetune\.pooling=concat: a model of type 't5' is an encoder and a decoder.*finetune\.pooling=default"
+    message = r"finetune\.pooling=concat: pools one body, and a model of type 't5' is an encoder and a decoder"
     with pytest.raises(UserError, match=message):
         plan(resolve(compose([*own, *options, "adapt=none"])), ["finetune"])
