@@ -55,18 +55,14 @@ def test_a_row_has_two_texts_at_least_of_each_class_that_it_has_and_none_twice(
     assert len(seen) > 1
 
 
-def test_a_rare_class_is_as_likely_as_any_other_and_its_only_text_comes_twice(tokenizer: PreTrainedTokenizerFast):
+def test_the_only_text_of_a_class_comes_twice_and_draws_depend_on_seed_phase_epoch_and_row_alone(
+    tokenizer: PreTrainedTokenizerFast,
+):
     groups = grouped(tokenizer, [0] * 20 + [1] * 19 + [2])
-    for index in range(20):
-        drawn = [feature["number"] for feature in groups.draw((1, 0), index)]
-        assert drawn.count(39) in (2, 4)
-
-
-def test_what_is_drawn_depends_on_seed_phase_epoch_and_row_alone(tokenizer: PreTrainedTokenizerFast):
-    groups = grouped(tokenizer, [number % 7 for number in range(40)])
     other = ContrastiveDataset(groups.features, tokenizer, seed=4)
-    drawn = [[feature["number"] for feature in groups.draw(place, 0)] for place in ((1, 0), (1, 1), (2, 0))]
-    drawn += [[feature["number"] for feature in some.draw((1, 0), index)] for some, index in ((groups, 1), (other, 0))]
+    places = [(groups, (1, 0), 0), (groups, (1, 1), 0), (groups, (2, 0), 0), (groups, (1, 0), 1), (other, (1, 0), 0)]
+    drawn = [[feature["number"] for feature in rows.draw(epoch, index)] for rows, epoch, index in places]
+    assert all(numbers.count(39) in (2, 4) for numbers in drawn)
     assert len(set(map(tuple, drawn))) == len(drawn)
     assert [feature["number"] for feature in groups.draw((1, 0), 0)] == drawn[0]
 

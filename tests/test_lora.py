@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from samples import Killed, encoder_decoder, reviews, tiny_sizes, tiny_tokenizer
+from samples import Killed, artefact, encoder_decoder, reviews, tiny_sizes, tiny_tokenizer
 from tiny_run import finetune_options, killed_before, without_dropout
 from transformers import (
     AlbertConfig,
@@ -172,6 +172,19 @@ def test_a_killed_run_with_a_contrastive_phase_ends_with_the_same_best_state(
         with pytest.raises(Killed):
             run(killed_at, tmp_path / "killed")
     assert torch.equal(run(None, tmp_path / "killed"), whole)
+
+
+def test_the_adapters_options_are_in_the_fingerprint_where_there_are_any(compose_tiny: Callable[..., Config]):
+    def fingerprints(*options: str) -> tuple[str, str]:
+        config = compose_tiny(*options)
+        return artefact("adapt", config).fingerprint, artefact("finetune", config).fingerprint
+
+    plain = fingerprints()
+    assert fingerprints("finetune.lora_alpha=8") == plain  # there are none
+    ranked = fingerprints("finetune.lora_rank=4")
+    assert ranked[0] == plain[0]
+    assert len({plain[1], ranked[1], fingerprints("finetune.lora_rank=4", "finetune.lora_alpha=8")[1]}) == 3
+    assert fingerprints("adapt.lora_rank=4")[0] != plain[0]
 
 
 def test_without_peft_it_is_said_how_to_get_it_before_anything_is_made(

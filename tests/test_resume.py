@@ -144,10 +144,10 @@ def test_a_process_that_was_stopped_ends_in_the_same_way(tiny_overrides: list[st
     """The whole command: gradual unfreezing, and the state that is best on watched rows is kept."""
     recipe = [override for override in tiny_overrides if not override.startswith(("adapt.", "finetune.", "runs="))]
     recipe += ["adapt=none", "compare=false", "finetune=ulmfit", "finetune.learning_rate=1e-3"]
-    command = ["finetune", *recipe, "finetune.epochs=8", "finetune.patience=8", "save_minutes=0.002"]
+    command = ["finetune", *recipe, "finetune.epochs=30", "finetune.patience=30", "save_minutes=0.002"]
     stopped = [*command, f"runs={tmp_path / 'stopped'}"]
     process = subprocess.Popen([sys.executable, "-m", "ulmfit_style", *stopped], stderr=subprocess.PIPE, text=True)
-    while not list((tmp_path / "stopped").glob("finetune-*/checkpoints/phase-*/checkpoint-*/whole.json")):
+    while not list((tmp_path / "stopped").glob("finetune-*/checkpoints/phase-2/checkpoint-*/whole.json")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)

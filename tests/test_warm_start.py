@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import Killed, artefact, articles, reviews
+from samples import Killed, artefact, articles, jsonl, reviews
 from tiny_run import killed_before
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -27,11 +27,10 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.stages import Model
-from ulmfit_style.data import pins
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.layers import HEAD, layer_groups
 from ulmfit_style.stages import resolve
-from ulmfit_style.stages.finetune import _decoder_tokenizer, prepare
+from ulmfit_style.stages.finetune import prepare
 from ulmfit_style.training import checks, phases
 from ulmfit_style.training.warm_start import pair_tokenizers
 
@@ -65,7 +64,7 @@ def recipe(folder: Path, checkpoint: Path) -> Callable[..., list[str]]:
             "compare=false",
             "finetune.epochs=5",
             "finetune.learning_rate=3e-3",
-            "finetune.new_epochs=15",
+            "finetune.new_epochs=10",
             "finetune.new_learning_rate=1e-2",
             "finetune.max_length=32",
             *(override.format(folder=folder) for override in overrides),
@@ -107,7 +106,7 @@ def test_the_chain_adapts_the_encoder_first_and_both_parts_begin_with_what_it_le
     recipe: Callable[..., list[str]],
 ):
     overrides = recipe("model.decoder=same", "adapt.head_epochs=1", "adapt.learning_rate=1e-2", "adapt.general=null")
-    assert main(["adapt", "finetune", *overrides]) == 0
+    assert main(["adapt", *overrides]) == 0
     config = compose(overrides)
     plan, _ = prepare(resolve(config))
     adapted = artefact("adapt", config).directory
@@ -127,7 +126,7 @@ def test_what_is_new_is_trained_first_and_alone_and_every_parameter_is_in_one_gr
     names = {id(parameter): name for name, parameter in plan.model.named_parameters()}
     first, last = plan.phases
     assert (first.title, last.title) == ("what is new", "every weight")
-    assert (first.epochs, first.learning_rate) == (15, 1e-2)
+    assert (first.epochs, first.learning_rate) == (10, 1e-2)
     new = {names[id(parameter)] for parameter in first.thawed}
     assert any("crossattention" in name for name in new)
     assert not any(name.startswith("encoder.") for name in new)
@@ -159,23 +158,16 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(recipe: Callable[...,
 def test_a_new_tokenizer_is_made_of_the_right_answers_of_the_training_rows_alone(
     recipe: Callable[..., list[str]], tmp_path: Path
 ):
-    def written(split: str, word: str) -> str:
-        path = tmp_path / f"{split}.jsonl"
+    words = {"train": "zebra", "validation": "giraffe", "test": "walrus"}
+    for split, word in words.items():
         rows = [{"document": f"elephant {text} {split}", "summary": f"{word} {text}"} for text, _, _ in reviews(60)]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return f"{split}: {path}"
-
-    files = ", ".join(written(*pair) for pair in (("train", "zebra"), ("validation", "giraffe"), ("test", "walrus")))
-    config = compose(recipe("adapt=none", *SCRATCH, f"task.path={{{{{files}}}}}", f"runs={tmp_path}"))
-    _, tokenizer = prepare(resolve(config))
+        jsonl(tmp_path / f"{split}.jsonl", rows)
+    files = ", ".join(f"{split}: {tmp_path / split}.jsonl" for split in words)
+    overrides = recipe("adapt=none", *SCRATCH, f"task.path={{{{{files}}}}}", f"runs={tmp_path}")
+    _, tokenizer = prepare(resolve(compose(overrides)))
     vocabulary = tokenizer.target.get_vocab()  # type: ignore[attr-defined]  # it is a pair
     assert {"zebra", "Ġfilm"} <= set(vocabulary)
     assert not {word for word in vocabulary if word.strip("Ġ") in ("giraffe", "walrus", "elephant")}
-    fewer = config.model_copy(update={"task": config.task.model_copy(update={"train_samples": 20})})
-    assert _decoder_tokenizer(resolve(fewer)).fingerprint != _decoder_tokenizer(resolve(config)).fingerprint
-    other = config.finetune.model_copy(update={"seed": 7})
-    again = config.model_copy(update={"finetune": other})
-    assert _decoder_tokenizer(resolve(again)).fingerprint == _decoder_tokenizer(resolve(config)).fingerprint
 
 
 def test_a_decoder_and_its_first_phase_are_in_the_fingerprint_and_without_one_nothing_is(
@@ -259,20 +251,3 @@ def test_a_decoder_whose_texts_have_no_end_is_refused(recipe, folder: Path, toke
     message = f"model.decoder={endless}: its tokenizer has no token that ends a text"
     with pytest.raises(UserError, match=re.escape(message)):
         pair_tokenizers(Model(checkpoint="-", decoder=str(endless)), tokenizer, endless)
-
-
-def test_a_decoder_of_the_hub_is_pinned_to_the_commit_that_was_first_used(
-    recipe: Callable[..., list[str]], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    config = compose(recipe("adapt=none", "model.decoder=them/decoder", f"runs={tmp_path}"))
-    asked = []
-
-    def commit(model, option: str) -> str:
-        assert option == "model.decoder"
-        asked.append(model.checkpoint)
-        return "a" * 40
-
-    monkeypatch.setattr(pins.checkpoints, "commit", commit)
-    for _ in range(2):
-        assert pins.pinned(config).model.decoder_revision == "a" * 40
-    assert asked == ["them/decoder"]

@@ -1,7 +1,8 @@
 """The base of every config section: frozen, typed, and aware of which fields determine a result."""
 
 import json
-from typing import Annotated, Any, get_args, get_origin
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,21 +11,29 @@ class Unhashed:
     """Marks a field that is in no fingerprint: it cannot change a result, or it acts through hashed content."""
 
 
+@dataclass(frozen=True)
+class Needs:
+    """Marks a field that has no effect while another field of its section is 0, and then is in no fingerprint."""
+
+    field: str
+
+
 class Section(BaseModel):
     """A frozen group of options. The docstring under a field is its documentation, with its unit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
     def determinants(self) -> dict[str, Any]:
-        """Return the fields that determine a result and have not their default, as plain JSON values.
+        """Return the fields that determine a result and differ from their defaults, as plain JSON values.
 
         So a new option changes no fingerprint. A default that changes raises the version of the stage's results.
         """
-        left_out = {
-            name
-            for name, field in type(self).model_fields.items()
-            if Unhashed in field.metadata or getattr(self, name) == field.get_default(call_default_factory=True)
-        }
+        left_out = set()
+        for name, field in type(self).model_fields.items():
+            is_default = getattr(self, name) == field.get_default(call_default_factory=True)
+            is_idle = any(isinstance(mark, Needs) and not getattr(self, mark.field) for mark in field.metadata)
+            if is_default or is_idle or Unhashed in field.metadata:
+                left_out.add(name)
         return self.model_dump(mode="json", exclude=left_out)
 
 
@@ -51,9 +60,3 @@ def spelled(value: Any) -> str:
 def one_or_several(value: Any) -> Any:
     """Make a tuple of a single name."""
     return (value,) if isinstance(value, str) else value
-
-
-def classes_of(annotation: Any) -> list[type]:
-    """Return the classes among what a field takes: dict and Count of `dict[str, int] | Count | None`."""
-    kinds = [get_origin(kind) or kind for kind in (annotation, *get_args(annotation))]
-    return [kind for kind in kinds if isinstance(kind, type)]

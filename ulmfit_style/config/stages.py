@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ulmfit_style.config import trainer_options
-from ulmfit_style.config.schema import Count, Rate, Ratio, Section, Seed, Unhashed, one_or_several
+from ulmfit_style.config.schema import Count, Needs, Rate, Ratio, Section, Seed, Unhashed, one_or_several
 
 Document = Literal["line", "paragraph", "file"]
 """What one document of a txt or md file is."""
@@ -168,25 +167,15 @@ class Training(Section):
     """0: every weight is tuned. A number: each linear layer of the body gets a low-rank adapter of that rank, which is
     tuned in its place, for models too large to be tuned whole (Hu et al. 2021, section 4.1: LoRA). The head is tuned
     whole, and embeddings, biases and norms stay. In the end the adapters are merged into the weights. Needs peft."""
-    lora_alpha: Count = 16
+    lora_alpha: Annotated[Count, Needs("lora_rank")] = 16
     """What an adapter says is multiplied by this over its rank, so that another rank does not ask for another rate."""
     trainer: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Further fields of transformers' TrainingArguments: finetune.trainer.max_grad_norm=0.5"""
-
-    def determinants(self) -> dict[str, Any]:
-        """Return the fields that determine a result, without options of the Trainer that cannot change it."""
-        trainer = trainer_options.determining(self.trainer)
-        fields = {name: value for name, value in super().determinants().items() if name != "trainer"}
-        return {**fields, "trainer": trainer} if trainer else fields
 
 
 class LanguageModelling(Training):
     """Training a language model on unlabelled text."""
 
-    objective: Literal["auto", "mlm", "clm", "denoising"] = "auto"
-    """mlm: masked words are guessed (encoders); clm: the next token is (decoders); denoising: text with spans taken out
-    is restored (encoder-decoders): span corruption where the tokenizer has sentinels, `<extra_id_0>` (T5), else text
-    infilling (BART). auto: that of the architecture."""
     max_length: Annotated[int, Field(ge=16)]
     """Tokens a row, special tokens included: short documents share one, a longer one has several; none is dropped."""
     mask_probability: Annotated[float, Field(gt=0, lt=1)]
@@ -210,7 +199,7 @@ class Adapt(LanguageModelling):
 
     head_epochs: Annotated[float, Field(ge=0)]
     """Passes that train the language-model head alone, before the others, where the checkpoint lacks one."""
-    head_learning_rate: Rate
+    head_learning_rate: Annotated[Rate, Needs("head_epochs")]
     """Peak rate of those head passes."""
     general: Annotated[str | None, Unhashed]
     """General text, a file or a folder: half of its documents measure what the model forgets, the other half is what
@@ -249,12 +238,12 @@ class Finetune(Training):
     """Passes over the training rows before all others, in which every layer but the head learns to draw what the head
     reads of texts of one class together, and that of others apart (Khosla et al. 2020). For few labels, with
     `unfreeze=[1]` after it (Tunstall et al. 2022: SetFit). 0: none."""
-    contrast_learning_rate: Rate = 5e-5
+    contrast_learning_rate: Annotated[Rate, Needs("contrast_epochs")] = 5e-5
     """Peak rate of these passes."""
     new_epochs: Annotated[float, Field(ge=0)] = 1
     """Passes over the training rows before all others, in which what is new in an encoder-decoder of `model.decoder`
     learns alone: cross-attention, a head that the checkpoint lacked, and the whole of a decoder from scratch."""
-    new_learning_rate: Rate = 5e-4
+    new_learning_rate: Annotated[Rate, Needs("new_epochs")] = 5e-4
     """Peak rate of these passes."""
     patience: Count | None = None
     """null: the last state is kept, which is right with few labels. A number: rows are watched, the state after the
@@ -266,10 +255,4 @@ class Finetune(Training):
     def _has_what_is_contrasted(self) -> Finetune:
         if self.contrast_epochs and self.pooling == "default":
             raise ValueError("contrast_epochs needs a head that pools the tokens; give finetune.pooling=mean or concat")
-        return self
-
-    @model_validator(mode="after")
-    def _has_a_step_for_each_phase(self) -> Finetune:
-        if self.max_steps is not None and self.unfreeze != "chain_thaw" and self.max_steps < len(self.unfreeze):
-            raise ValueError(f"max_steps={self.max_steps} for the {len(self.unfreeze)} phases of unfreeze: give more")
         return self

@@ -7,14 +7,12 @@ from typing import Literal
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.interface import Architecture
 
-Objective = Literal["mlm", "clm", "denoising"]
-
 ENCODER_DECODER = "AutoModelForSeq2SeqLM"
 """The auto class of encoder-decoders."""
 
 
-def objective(name: str, model_type: str, option: str = "adapt.objective") -> Objective:
-    """Return the objective that an option names, or for `auto` that of the architecture.
+def objective(model_type: str) -> Literal["mlm", "clm", "denoising"]:
+    """Return what the models of an architecture learn on unlabelled text.
 
     Args:
         model_type: What a checkpoint's config.json calls its architecture, such as "bert".
@@ -22,18 +20,14 @@ def objective(name: str, model_type: str, option: str = "adapt.objective") -> Ob
     Raises:
         UserError: if the architecture has no head for it.
     """
-    supported: Objective | None = None
     if is_encoder_decoder(model_type):
-        supported = "denoising"  # BART has a head for masked words too, which is the same
-    elif has_head("AutoModelForMaskedLM", model_type):
-        supported = "mlm"
-    elif is_causal(model_type):
-        supported = "clm"
-    if supported is not None and name in ("auto", supported):
-        return supported
-    remedy = "leave it at auto" if supported else "choose another model, or adapt nothing: adapt=none"
-    able = supported or "none of mlm, clm and denoising"
-    raise UserError(f"{option}={name}: a model of type '{model_type}' has {able}; {remedy}")
+        return "denoising"  # BART has a head for masked words too, which is the same
+    if has_head("AutoModelForMaskedLM", model_type):
+        return "mlm"
+    if is_causal(model_type):
+        return "clm"
+    remedy = "choose another model, or adapt nothing: adapt=none"
+    raise UserError(f"adapt: a model of type '{model_type}' has no head for unlabelled text; {remedy}")
 
 
 def architecture(model_type: str) -> Architecture:

@@ -217,7 +217,7 @@ def sentinels(tokenizer: PreTrainedTokenizerBase) -> list[int]:
         ids.append(token)
     if not ids and tokenizer.mask_token_id is None:
         problem = "has neither sentinels (<extra_id_0>) nor a mask, so no text can be taken out to be restored"
-        raise UserError(f"adapt.objective=denoising: the tokenizer {problem}; choose another model, or adapt=none")
+        raise UserError(f"adapt: the tokenizer {problem}; choose another model, or adapt=none")
     return ids
 
 

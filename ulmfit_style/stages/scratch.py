@@ -61,7 +61,7 @@ def run(step: Step, directory: Path) -> None:
     from transformers import AutoConfig, set_seed
 
     options = step.config.model
-    auto_class = AUTO_CLASSES[objective("auto", checkpoints.model_type(options), "model.architecture")]
+    auto_class = AUTO_CLASSES[objective(checkpoints.model_type(options))]
     if options.checkpoint is not None:
         source = checkpoints.resolve(options, "model.checkpoint").directory
         tokenizer = checkpoints.tokenizer(source)

@@ -17,9 +17,9 @@ def language_model(config: Config, stage: str, options: LanguageModelling) -> No
     """Check a stage that trains a language model.
 
     Raises:
-        UserError: if the architecture has no head for the objective, or no room for the texts; or an option is wrong.
+        UserError: if the architecture has no head for unlabelled text, or no room for it; or an option is wrong.
     """
-    objective = architectures.objective(options.objective, checkpoints.model_type(config.model), f"{stage}.objective")
+    objective = architectures.objective(checkpoints.model_type(config.model))
     if objective == "denoising" and config.model.checkpoint is not None:
         directory = checkpoints.resolve(config.model, "model.checkpoint").directory
         checkpoints.sentinels(checkpoints.tokenizer(directory))

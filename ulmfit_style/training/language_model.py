@@ -116,12 +116,12 @@ def prepare(
 def choose_objective(
     options: LanguageModelling, model_type: str, tokenizer: PreTrainedTokenizerBase
 ) -> LanguageObjective:
-    """Return the objective that the config names, or for `auto` that of the architecture.
+    """Return the objective of an architecture.
 
     Raises:
         UserError: if the architecture has no head for it, or the tokenizer no token for what is taken out.
     """
-    name = architectures.objective(options.objective, model_type)
+    name = architectures.objective(model_type)
     if name == "clm":
         return CausalLM(tokenizer)
     if name == "denoising":

@@ -1,30 +1,32 @@
-"""Training as a short list of phases: which parameters are thawed, for how long, at which peak rate."""
+"""Training as a short list of phases: which parameters are thawed, for how long, at which peak rate.
+
+A stage decides which phases there are, with `unfreezing.phases` in `finetune`; `train_phase` decides what one does.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
 
 from ulmfit_style import processes
-from ulmfit_style.artefacts.directory import read_json, write_json
 from ulmfit_style.config.stages import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.layers import LayerGroups
 from ulmfit_style.training.batching import Rows, ShuffledDataset
 from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores, at_epoch_end, spread
 from ulmfit_style.training.objectives import Objective
-from ulmfit_style.training.resume import CheckpointKeeper, checkpoint_step, is_whole, newest_whole, seal
+from ulmfit_style.training.resume import CheckpointKeeper, newest_whole
 from ulmfit_style.training.schedule import rate_factors
 from ulmfit_style.training.trainer import Progress, Rates, RecipeTrainer, Reporting
 
@@ -77,6 +79,13 @@ class TrainingPlan:
     save_minutes: float = math.inf
     """Minutes between two checkpoints to resume from."""
 
+    def dataset(self, number: int) -> ShuffledDataset:
+        """Return the rows of a phase in its order; phases are numbered from 0."""
+        data, options = self.phases[number].data or self.data, self.options
+        micro, _ = processes.split(options.batch_size, self.micro_batch_size, data.texts_per_row)
+        batch_size = options.batch_size // data.texts_per_row
+        return ShuffledDataset(data.rows, batch_size, options.seed, number, micro * processes.count())
+
     def steps(self, number: int) -> int:
         """Return the optimizer steps of a phase; phases are numbered from 0."""
         phase = self.phases[number]
@@ -85,8 +94,7 @@ class TrainingPlan:
         return math.ceil(min(steps_per_epoch * phase.epochs, phase.max_steps))
 
 
-@dataclass(frozen=True)
-class PhaseResult:
+class PhaseResult(NamedTuple):
     """What a phase did."""
 
     title: str
@@ -106,8 +114,8 @@ def train(
 ) -> list[PhaseResult]:
     """Train the phases of a plan in place, each from the last weights of the one before, and return what each did.
 
-    A stage that was stopped resumes: finished phases are read back from `folder`, the unfinished one goes on from its
-    newest whole checkpoint, bit-identically.
+    A stage that was stopped resumes: each phase goes on from its newest whole checkpoint, bit-identically; that of a
+    finished phase is its end.
 
     Args:
         folder: Where checkpoints are kept until the stage is finished.
@@ -122,15 +130,6 @@ def train(
     steps = [plan.steps(number) for number in range(len(plan.phases))]
     results: list[PhaseResult] = []
     for number, phase in enumerate(plan.phases):
-        phase_folder = folder / f"phase-{number}"
-        done = phase_folder / "done"
-        if is_whole(done):
-            load_model(model, done / "model.safetensors", device=str(model.device))
-            results.append(PhaseResult(**read_json(done / "result.json")))
-            if best is not None:
-                best.load(done)
-            say(f"  {phase.title}: was done before")
-            continue
         before = results[-1].after if results else measure()
         steps_before = sum(result.log[-1]["step"] for result in results)
         reporting.begin(number, steps_before, is_last=number == len(plan.phases) - 1)
@@ -140,18 +139,10 @@ def train(
             callbacks.append(Monitor(log_measures, spread(options.measurements, steps[number])))
         if trial is not None:
             callbacks.append(trial.monitor(sum(steps[:number]), sum(steps)))
-        log = train_phase(plan, number, phase_folder, callbacks, best)
+        log = train_phase(plan, number, folder / f"phase-{number}", callbacks, best)
         results.append(PhaseResult(phase.title, before, measure(), log))
         changes = [_described(name, before[name], value) for name, value in results[-1].after.items()]
         say(f"  {phase.title}: {', '.join(changes) or 'done'}")
-        if processes.is_main():
-            done.mkdir(parents=True, exist_ok=True)
-            save_model(model, str(done / "model.safetensors"))
-            write_json(done / "result.json", asdict(results[-1]))
-            if best is not None:
-                best.save(done)
-            seal(done)
-        processes.wait()
     if best is not None:
         best.restore(model)
     return results
@@ -166,34 +157,63 @@ def train_phase(
 ) -> list[dict[str, Any]]:
     """Train one phase in place, from its newest whole checkpoint if there is one, and return its log.
 
-    `requires_grad` is set before the model is wrapped: frozen parameters get no gradient, no decay and no optimizer
-    state, and the backward pass ends at the lowest thawed layer (ULMFiT, section 3.3). The phase's number enters its
-    seed, or every phase would replay the same batches.
-
     Args:
         number: Which phase, from 0.
         folder: Where its checkpoints are kept.
     """
-    phase, options, steps = plan.phases[number], plan.options, plan.steps(number)
-    data = phase.data or plan.data
-    micro, passes = processes.split(options.batch_size, plan.micro_batch_size, data.texts_per_row)
-    batch_size = options.batch_size // data.texts_per_row
-    rows = ShuffledDataset(data.rows, batch_size, options.seed, number, micro * processes.count())
-    best = best if data is plan.data else None  # other data makes the model no better at the task
-    resumed = newest_whole(folder)
-    if resumed is not None:
-        say(f"  {phase.title}: goes on from {resumed}")
+    phase, steps = plan.phases[number], plan.steps(number)
+    best = best if phase.data is None else None  # other data makes the model no better at the task
     watching = []
     if best is not None:
         best.phase = phase.title
         watching = [Monitor(best.look, at_epoch_end)]
-        if resumed is not None:
+
+    # Where it goes on
+    resumed, steps_done = newest_whole(folder), 0
+    if resumed is not None:
+        say(f"  {phase.title}: goes on from {resumed}")
+        state = TrainerState.load_from_json(str(resumed / "trainer_state.json"))
+        steps_done = state.global_step
+        if best is not None:
             best.load(resumed)
-        if best.out_of_patience:  # the run was stopped between the end of this phase and its being marked as done
-            steps = best.curve[-1]["step"]
+        if steps_done == steps or (best is not None and best.out_of_patience):  # it was stopped after its end
+            plan.model.load_state_dict(load_file(resumed / "model.safetensors"), strict=False)
+            return _entries(state)
+
+    # Training
+    rows = plan.dataset(number)
+    keeper = CheckpointKeeper(phase.title, plan.save_minutes, best)
+    with progress(phase.title, steps, steps_done) as bar, keeper:
+        callbacks = [Progress(bar, rows, best), *watching, *callbacks, keeper]
+        trainer = _trainer(plan, number, rows, folder, callbacks)
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    plan.model.zero_grad(set_to_none=True)
+    return _entries(trainer.state)
+
+
+def _entries(state: TrainerState) -> list[dict[str, Any]]:
+    """Return the entries of the log that hold a loss."""
+    return [entry for entry in state.log_history if {"loss", "heldout_loss"} & set(entry)]
+
+
+def _trainer(
+    plan: TrainingPlan, number: int, rows: ShuffledDataset, folder: Path, callbacks: list[TrainerCallback]
+) -> RecipeTrainer:
+    """Return the trainer of a phase, whose parameters are thawed, and all others frozen.
+
+    `requires_grad` is set before the model is wrapped: frozen parameters get no gradient, no decay and no optimizer
+    state, and the backward pass ends at the lowest thawed layer (ULMFiT, section 3.3). The phase's number enters its
+    seed, or every phase would replay the same batches.
+
+    Raises:
+        UserError: if the batch cannot be split.
+    """
+    phase, options, steps = plan.phases[number], plan.options, plan.steps(number)
+    data = phase.data or plan.data
     plan.model.requires_grad_(False)
     for parameter in phase.thawed:
         parameter.requires_grad_(True)
+    micro, passes = processes.split(options.batch_size, plan.micro_batch_size, data.texts_per_row)
     on_gpu = torch.cuda.is_available()
     defaults = {
         "use_cpu": processes.count() > 1 and not on_gpu,  # or the processes would not find each other
@@ -203,38 +223,31 @@ def train_phase(
         "dataloader_pin_memory": on_gpu,
     }
     every_step = {} if phase.rates is None else {"logging_strategy": "steps", "logging_steps": 1}
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        learning_rate=phase.learning_rate,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=passes,
-        weight_decay=options.weight_decay,
-        seed=options.seed * 1000 + number,
-        train_sampling_strategy="sequential",  # the dataset brings its order along
-        save_strategy="no",  # `CheckpointKeeper` asks for it
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        logging_nan_inf_filter=False,
-        **{**defaults, **options.trainer, **every_step, "report_to": "none"},  # `Reporting` reports
+    return RecipeTrainer(
+        model=plan.model,
+        objective=data.objective,
+        rates=phase.rates or partial(rate_factors, options.schedule, options.warmup_ratio),
+        layer_groups=None if options.layer_decay == 1 else plan.layers,
+        layer_decay=options.layer_decay,
+        args=TrainingArguments(
+            output_dir=str(folder),
+            max_steps=steps,
+            learning_rate=phase.learning_rate,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=passes,
+            weight_decay=options.weight_decay,
+            seed=options.seed * 1000 + number,
+            train_sampling_strategy="sequential",  # the dataset brings its order along
+            save_strategy="no",  # `CheckpointKeeper` asks for it
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            logging_nan_inf_filter=False,
+            **{**defaults, **options.trainer, **every_step, "report_to": "none"},  # `Reporting` reports
+        ),
+        train_dataset=rows,
+        callbacks=callbacks,
+        collate=data.collate,
     )
-    steps_done = 0 if resumed is None else checkpoint_step(resumed)
-    keeper = CheckpointKeeper(phase.title, plan.save_minutes, best)
-    with progress(phase.title, steps, steps_done) as bar, keeper:
-        trainer = RecipeTrainer(
-            model=plan.model,
-            objective=data.objective,
-            rates=phase.rates or partial(rate_factors, options.schedule, options.warmup_ratio),
-            layer_groups=None if options.layer_decay == 1 else plan.layers,
-            layer_decay=options.layer_decay,
-            args=arguments,
-            train_dataset=rows,
-            collate=data.collate,
-            callbacks=[Progress(bar, rows, best), *watching, *callbacks, keeper],
-        )
-        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
-    plan.model.zero_grad(set_to_none=True)
-    return [entry for entry in trainer.state.log_history if {"loss", "heldout_loss"} & set(entry)]
 
 
 def say_precision(extras: Mapping[str, Any]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ulmfit_style.config.experiments import LrFind
 from ulmfit_style.training.phases import TrainingPlan, train, train_phase
@@ -23,8 +23,7 @@ DIVERGED = 4
 """How many times its lowest the smoothed loss is when a test stops, as in fastai."""
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """A step of a range test."""
 
     step: int
@@ -35,8 +34,7 @@ class Point:
     smoothed: float
 
 
-@dataclass(frozen=True)
-class Suggestion:
+class Suggestion(NamedTuple):
     """The answer of a range test."""
 
     band: tuple[float, float] | None
@@ -56,7 +54,7 @@ class LossCurve(TrainerCallback):
         self.points: list[Point] = []
         self._average = 0.0
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Add the loss of a step."""
         entry: Any = state.log_history[-1]
         if "loss" not in entry:

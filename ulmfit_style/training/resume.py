@@ -57,21 +57,16 @@ def is_whole(folder: Path) -> bool:
 
 def newest_whole(folder: Path) -> Path | None:
     """Return the newest whole checkpoint of a phase's folder, or None."""
-    return next((checkpoint for checkpoint in _newest_first(folder) if is_whole(checkpoint)), None)
+    return next(filter(is_whole, _newest_first(folder)), None)
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*"), key=checkpoint_step, reverse=True)
-
-
-def checkpoint_step(checkpoint: Path) -> int:
-    """Return the optimizer step after which a checkpoint was saved."""
-    return int(checkpoint.name.rpartition("-")[2])
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
 
 
 @final
 class CheckpointKeeper(TrainerCallback):
-    """Saves a checkpoint every few minutes, and before the run stops on Ctrl-C or SIGTERM.
+    """Saves a checkpoint every few minutes, at the end of the phase, and before the run stops on Ctrl-C or SIGTERM.
 
     The stock Trainer saves by steps, takes any folder for a checkpoint, rotates by file times before the new one is
     known to be whole, and on SIGTERM ends with exit code 0 (`test_resume.py` shows each of them answered).
@@ -102,10 +97,11 @@ class CheckpointKeeper(TrainerCallback):
         self.__exit__()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask for a checkpoint when one is due, in every process at the same step."""
-        if processes.count() > 1 and state.global_step % AGREED_STEPS:
+        """Ask for a checkpoint when one is due, and at the end of the phase, in every process at the same step."""
+        ends = control.should_training_stop
+        if processes.count() > 1 and state.global_step % AGREED_STEPS and not ends:
             return
-        due = time.monotonic() - self._saved >= self.seconds
+        due = ends or time.monotonic() - self._saved >= self.seconds
         self._stopping = processes.any_of(self._signal is not None)
         control.should_save = self._stopping or processes.from_main(due)
 

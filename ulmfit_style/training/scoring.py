@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,8 +24,6 @@ WINDOW = 2048
 
 BATCH = 64
 """Features in a forward pass."""
-
-T = TypeVar("T")
 
 Forward = Callable[[dict[str, torch.Tensor]], list[Any]]
 """Returns the output for each feature of a batch."""
@@ -103,12 +101,13 @@ class Scorer:
     ) -> Iterator[tuple[Row, Sequence[Feature], list[Any]]]:
         """Yield each row with its features and the output for each, computed in batches of features of like length."""
         self.model.eval()
-        for window in _batched(rows, WINDOW):
+        for window in _windows(rows):
             encoded = [self._task().encode(row, self.tokenizer, self.max_length, label2id) for row in window]
             outputs: list[list[Any]] = [[None] * len(features) for features in encoded]
             places = [(row, number) for row, features in enumerate(encoded) for number in range(len(features))]
             places.sort(key=lambda place: len(encoded[place[0]][place[1]]["input_ids"]))
-            for batch in _batched(places, BATCH):
+            for start in range(0, len(places), BATCH):
+                batch = places[start : start + BATCH]
                 features = [encoded[row][number] for row, number in batch]
                 tensors = collate(features, self.tokenizer)
                 tensors = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
@@ -119,8 +118,8 @@ class Scorer:
             yield from zip(window, encoded, outputs, strict=True)
 
 
-def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Do what `itertools.batched` does, which Python 3.11 lacks."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+def _windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield the rows in lists of `WINDOW`, as `itertools.batched` does from Python 3.12 on."""
+    iterator = iter(rows)
+    while window := list(islice(iterator, WINDOW)):
+        yield window

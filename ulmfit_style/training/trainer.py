@@ -13,15 +13,7 @@ from typing import Any, final
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import (
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations import get_reporting_integration_callbacks  # type: ignore[attr-defined]
 
 from ulmfit_style.console import ProgressReport
@@ -135,7 +127,7 @@ class Progress(TrainerCallback):
         """Give the rows the order and the masks of the epoch."""
         self.rows.start_epoch(int(state.epoch or 0))
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Note the loss.
 
         Raises:
@@ -149,7 +141,7 @@ class Progress(TrainerCallback):
             raise LossNotFinite(f"{self.bar.title}: the loss is {loss} at step {state.global_step}; {remedy}")
         self.loss = f"loss {loss:.3f}, "
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Advance the bar, and have the last step logged, whatever its number."""
         control.should_log |= state.global_step == state.max_steps
         self._trained += 1
@@ -189,7 +181,7 @@ class Reporting(TrainerCallback):
         """Begin the run; where it was begun by an earlier phase, the integrations go on with it."""
         self._forward("on_train_begin", args, state, control, **kwargs)
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Report what is logged, and the number of the phase, from 1."""
         kwargs["logs"] = {**kwargs["logs"], "phase": self.phase + 1}
         self._forward("on_log", args, state, control, **kwargs)
