@@ -111,7 +111,7 @@ def test_each_choice_of_model_and_rows_is_an_artefact_of_its_own(finetuned: list
         (
             ["evaluate.path=2.csv"],
             "review,stars\nx,fine\n",
-            "2.csv:2: has the label 'fine', which the model does not know",
+            "2.csv:2: the label 'fine' is one that the model does not know",
         ),
         (["evaluate.path=3.csv"], "review,stars\n,good\n", "3.csv:2: the text is empty"),
         (["evaluate.path=4.csv"], "review,stars\n", "holds no rows"),

@@ -23,9 +23,9 @@ from ulmfit_style.tasks.text_classification import TextClassification
 GOOD, BAD = "the film number 7 is wonderful", "a plot number 12 is dreadful"
 
 
-def directory(overrides: list[str]) -> str:
-    runs = next(override for override in overrides if override.startswith("runs=")).partition("=")[2]
-    return f"{runs}/default/finetune"
+@pytest.fixture
+def directory(trained: Callable[[str], Trained]) -> Path:
+    return trained("text classification").directory
 
 
 def explained(model: Predictor, *texts: str) -> list[dict]:
@@ -37,8 +37,8 @@ def complete(one: dict) -> bool:
     return abs(one["error"]) < 0.05 * max(1, abs(one["logit"] - one["of_padding"]))
 
 
-def test_the_shares_of_all_tokens_sum_up(finetuned: list[str]):
-    model = load(directory(finetuned))
+def test_the_shares_of_all_tokens_sum_up(directory: Path):
+    model = load(directory)
     parts = explained(model, GOOD, BAD)
     assert max(parts[0][0]["tokens"], key=lambda token: token["score"])["token"] == "wonderful"
     for (one,), text in zip(parts, (GOOD, BAD), strict=True):
@@ -57,8 +57,8 @@ def test_the_shares_sum_up_under_a_pooled_head_too(tiny: dict, tokenizer: PreTra
     assert complete(part)
 
 
-def test_each_window_of_a_long_text_is_explained_by_itself(finetuned: list[str]):
-    model = load(directory(finetuned), task={"long_documents": "windows", "overlap": 0})
+def test_each_window_of_a_long_text_is_explained_by_itself(directory: Path):
+    model = load(directory, task={"long_documents": "windows", "overlap": 0})
     text = " ".join([GOOD] * 12)
     (found,) = explained(model, text)
     assert len(found) > 1
@@ -77,11 +77,11 @@ def test_each_entity_is_explained(trained: Callable[[str], Trained]):
 
 
 def test_predict_writes_them_beside_the_answers_and_draws_a_page_that_opens_by_itself(
-    finetuned: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     rows = jsonl(tmp_path / "new.jsonl", [{"review": f"<b>& {GOOD}</b>"}, {"review": BAD}])
     out = tmp_path / "answers.jsonl"
-    command = ["predict", f"predict.model={directory(finetuned)}", f"predict.input={rows}", f"predict.output={out}"]
+    command = ["predict", f"predict.model={directory}", f"predict.input={rows}", f"predict.output={out}"]
     assert main([*command, "predict.explain=true"]) == 0
     answers = [json.loads(line) for line in out.read_text().splitlines()]
     assert [one["of"] for answer in answers for one in answer["explanations"]] == ["good", "bad"]
@@ -92,9 +92,9 @@ def test_predict_writes_them_beside_the_answers_and_draws_a_page_that_opens_by_i
 
 
 def test_without_a_file_of_answers_the_page_is_in_the_folder_of_the_recipe(
-    finetuned: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    command = ["predict", f"predict.model={directory(finetuned)}", f"predict.input={GOOD}", f"runs={tmp_path}"]
+    command = ["predict", f"predict.model={directory}", f"predict.input={GOOD}", f"runs={tmp_path}"]
     assert main([*command, "predict.explain=true"]) == 0
     assert "wonderful" in (tmp_path / "default/explained.html").read_text()
     assert json.loads(capsys.readouterr().out.splitlines()[0])["explanations"][0]["of"] == "good"

@@ -1,6 +1,5 @@
 """plan, runs and clean-runs, and what is said of an artefact that is not there."""
 
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,11 +10,10 @@ from filelock import FileLock
 from samples import artefact
 
 from ulmfit_style import chain, lineage
-from ulmfit_style.__main__ import main
 from ulmfit_style.analysis import inventory
 from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact, device, read_json, write_json
 from ulmfit_style.errors import UserError
-from ulmfit_style.recipe import Config, load
+from ulmfit_style.recipe import Config
 from ulmfit_style.stages import push, resolve
 
 
@@ -150,28 +148,6 @@ def test_a_plan_tells_a_run_that_was_stopped(made, compose_tiny, capsys):
     (adapted.directory / "manifest.json").unlink()
     chain.preview(compose_tiny(), ["adapt"])
     assert f"would run ({adapted.directory} was begun, but not finished)" in capsys.readouterr().out
-
-
-def test_a_plan_writes_the_recipe_that_it_checked(compose_tiny, tiny_overrides, tmp_path: Path, capsys):
-    path = tmp_path / "recipe.yaml"
-    assert main(["plan", "adapt", *tiny_overrides, f"write={path}"]) == 0
-    assert load(path) == compose_tiny()
-    assert load(path).processes is None  # as many as the launcher starts
-    assert capsys.readouterr().out.splitlines()[-1].endswith(f"-m ulmfit_style.launch {path} adapt")
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("reviews.csv", "cannot be written there (File exists)"),
-        ("none/a.yaml", "cannot be written there (No such file"),
-    ],
-)
-def test_a_recipe_is_not_written_over_a_file_or_into_a_folder_that_is_not_there(
-    compose_tiny, tmp_path: Path, name: str, message: str
-):
-    with pytest.raises(UserError, match=re.escape(f"write={tmp_path / name}: {message}")):
-        chain.preview(compose_tiny(), ["adapt"], tmp_path / name)
 
 
 def test_the_table_of_runs_tells_names_and_what_is_not_finished(made, folder: Path, capsys):

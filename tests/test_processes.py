@@ -76,7 +76,7 @@ def test_another_number_of_processes_than_the_recipe_wants_is_refused(
         (["recipe.yaml", "finetune", "push"], "say -m ulmfit_style.launch <recipe> and one or several of"),
         (
             ["nowhere.yaml", "adapt"],
-            "nowhere.yaml: there is no such file; `ulmfit-style plan adapt write=nowhere.yaml`",
+            "nowhere.yaml: there is no such file; `ulmfit-style adapt --cfg job >nowhere.yaml`",
         ),
     ],
 )

@@ -19,17 +19,13 @@ from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.data import reading
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import by_chance, gap
-from ulmfit_style.results import scores, terminal
+from ulmfit_style.results import scores
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
 
 GENDER, ORIGIN = SWAPS.values()
 TASK = TextClassification(path="-")
-
-
-def printed(capsys: pytest.CaptureFixture[str]) -> str:
-    return " ".join(capsys.readouterr().out.split())
 
 
 def metrics(runs: Path) -> dict:
@@ -58,11 +54,11 @@ def test_each_group_is_scored_as_if_it_were_alone_and_the_widest_gap_is_told(cap
     assert found["gap"]["value"] == pytest.approx(0.25)
     assert found["gap"]["chance"] < 0.01
 
-    terminal.show(*scores.slices("accuracy", {"country": found}))
-    lines = printed(capsys)
-    assert "country: too few rows to judge, under 30: (none) (10)" in lines
-    assert "the widest gap of 2 groups is 0.250 accuracy" in lines
-    assert "groups of these sizes lie so far apart in 0.0% of the cases" in lines
+    table, small, gap = scores.slices("accuracy", {"country": found})
+    assert [row[:3] for row in table.rows] == [("Norway", 80, 0.75), ("Peru", 80, 1.0)]
+    assert small.text == "country: too few rows to judge, under 30: (none) (10)"
+    assert "the widest gap of 2 groups is 0.250 accuracy" in gap.text
+    assert "groups of these sizes lie so far apart in 0.0% of the cases" in gap.text
 
 
 def test_another_grouping_of_the_same_rows_is_scored_anew(trained, by_country: Path, capsys):
@@ -74,7 +70,7 @@ def test_another_grouping_of_the_same_rows_is_scored_anew(trained, by_country: P
     slices._read.cache_clear()  # a command reads a file once
     assert main(command) == 0
     assert {"(none)", "Chile"} < metrics(run.runs)["slices"]["country"]["groups"].keys()
-    assert "the widest gap of 2 groups" in printed(capsys)
+    assert "the widest gap of 2 groups" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -129,7 +125,7 @@ def test_names_are_exchanged_for_names_of_the_same_sex():
     assert exchanged(exchanged("Emily and Tyrone", ORIGIN), ORIGIN) == "Emily and Tyrone"
 
 
-def test_a_model_that_goes_by_the_sex_is_found_out(capsys: pytest.CaptureFixture[str]):
+def test_a_model_that_goes_by_the_sex_is_found_out():
     def ask(rows: Sequence[Row]) -> Iterator[dict]:
         """Call a film good when a woman made it."""
         return ({"label": "good" if "woman" in row.fields["text"] else "bad"} for row in rows)
@@ -142,15 +138,11 @@ def test_a_model_that_goes_by_the_sex_is_found_out(capsys: pytest.CaptureFixture
     assert gender["interval"] == [pytest.approx(0.91, abs=0.01), 1.0]
     assert gender["flipped"][1] == {"row": "a.csv:1", "texts": ["film 1 of a man"], "before": "good", "after": "bad"}
     assert origin == {"rows": 0, "share": None, "interval": None, "flipped": []}
-    terminal.show(*scores.probed({"this one": measured}))
-    lines = printed(capsys)
-    assert "this one │ 39 │ 1.000 │ 0.910 to 1.000" in lines
-    assert "No row holds white and black Americans' names" in lines
+    (table,) = scores.probed({"this one": measured})
+    assert [row[1:4] for row in table.rows] == [("this one", 39, 1.0), ("this one", 0, None)]
 
 
-def test_the_model_that_was_not_adapted_is_probed_beside_the_other_or_is_asked_for(
-    chain: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_the_model_that_was_not_adapted_is_probed_too_or_is_asked_for(chain: Trained, tmp_path: Path, capsys):
     assert main(["evaluate", *chain.overrides, "finetune.seed=1", "evaluate.probe=names"]) == 2
     message = " ".join(capsys.readouterr().err.split())
     assert "evaluate.probe: there is no model without adaptation to be probed too" in message

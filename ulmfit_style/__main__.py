@@ -13,7 +13,6 @@ from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import NamedTuple
 
@@ -55,7 +54,7 @@ ALONE = {
     "setup": Command("models.embedded:install", "install the embedded model and data"),
 }
 
-PLAN = "before other commands: say what they would run, and why, and run nothing; write=recipe.yaml freezes it"
+PLAN = "before other commands: say what they would run, and why, and run nothing"
 
 CHAIN = ("adapt", "finetune")
 """What `plan` alone plans."""
@@ -127,13 +126,8 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     from ulmfit_style.cli.compose import compose
     from ulmfit_style.console import lines_on_stderr
 
-    if "plan" in words:
-        paths = [Path(argument.removeprefix("write=")) for argument in rest if argument.startswith("write=")]
-        rest = [argument for argument in rest if not argument.startswith("write=")]
-        stages = [word for word in words if word != "plan"] or CHAIN
-        job = partial(chain.preview, stages=stages, write=paths[-1] if paths else None)
-    else:
-        job = partial(chain.run, stages=words)
+    stages = [word for word in words if word != "plan"] or CHAIN
+    job = partial(chain.preview if "plan" in words else chain.run, stages=stages)
     # What `predict` prints is for programs to read.
     with lines_on_stderr() if "predict" in words else nullcontext():
         if any(argument.startswith("-") for argument in rest):

@@ -68,18 +68,14 @@ def plan(resolved: Resolved, stages: Sequence[str]) -> list[Step]:
     return steps
 
 
-def preview(config: Config, stages: Sequence[str], write: Path | None = None) -> None:
+def preview(config: Config, stages: Sequence[str]) -> None:
     """Say which steps of the stages would run, and why, without running them. The data is read and checked.
 
-    Args:
-        write: Where to keep the recipe for `ulmfit_style.launch`.
-
     Raises:
-        UserError: if something in the data or the options is wrong, or the recipe cannot be written there.
+        UserError: if something in the data or the options is wrong.
     """
     making = [name for name in stages if STAGES[name].version is not None]
-    resolved = resolve(config)
-    steps = plan(resolved, making)
+    steps = plan(resolve(config), making)
     for number, step in enumerate(steps, start=1):
         if step.artefact.finished:
             state = up_to_date(step)
@@ -89,21 +85,6 @@ def preview(config: Config, stages: Sequence[str], write: Path | None = None) ->
     for name in stages:
         if name not in making:
             say(f"{name}: would {STAGES[name].help.partition(':')[0]}")
-    if write is not None:
-        _write(resolved.config, making, write)
-
-
-def _write(config: Config, stages: Sequence[str], path: Path) -> None:
-    """Write the frozen recipe, and say how several machines run it."""
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            yaml.safe_dump(config.recipe(), file, sort_keys=False, allow_unicode=True)
-    except OSError as error:
-        raise UserError(f"write={path}: cannot be written there ({error.strerror}); choose another name") from error
-    say(f"wrote {path}. Every machine needs it, the same data, and one shared folder for runs={config.runs}. On each:")
-    machines = "--multi_gpu --num_machines 2 --num_processes <GPUs of all> --machine_rank <0 or 1>"
-    main = "--main_process_ip <address of 0> --main_process_port 29500"
-    say(f"  accelerate launch {machines} {main} -m ulmfit_style.launch {path} {' '.join(stages)}")
 
 
 def make(steps: Sequence[Step], config: Config, stages: Sequence[str]) -> None:

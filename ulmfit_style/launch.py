@@ -116,7 +116,7 @@ def _read(arguments: Sequence[str]) -> tuple[Config, Sequence[str]]:
     recipe, *stages = arguments
     if not Path(recipe).is_file():
         raise UserError(
-            f"{recipe}: there is no such file; `ulmfit-style plan {' '.join(stages)} write={recipe}` writes it"
+            f"{recipe}: there is no such file; `ulmfit-style {' '.join(stages)} --cfg job >{recipe}` writes it"
         )
     config = load(Path(recipe))
     if config.processes not in (None, processes.count()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from ulmfit_style.config import trainer_options
 from ulmfit_style.config.commands import Evaluate, Hub, Predict, Push, Report
 from ulmfit_style.config.experiments import LrFind, Study, Sweep
-from ulmfit_style.config.schema import Count, Section, classes_of, spelled
+from ulmfit_style.config.schema import Count, Section, spelled
 from ulmfit_style.config.stages import Adapt, Corpus, Finetune, Model, Pretrain
 from ulmfit_style.errors import ConfigError, nearest
 from ulmfit_style.tasks.base import Task
@@ -136,9 +136,9 @@ def section_of(name: str, task_class: type[Section]) -> type[Section] | None:
     """Return the section class that the top-level field `name` holds, if it holds one."""
     if name == "task":
         return task_class
-    field = Config.model_fields.get(name)
-    kinds = [] if field is None else classes_of(field.annotation)
-    return next((kind for kind in kinds if issubclass(kind, Section)), None)
+    annotation = Config.model_fields[name].annotation
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
 
 
 def options(task_class: type[Section]) -> dict[str, FieldInfo]:

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -60,9 +60,3 @@ def spelled(value: Any) -> str:
 def one_or_several(value: Any) -> Any:
     """Make a tuple of a single name."""
     return (value,) if isinstance(value, str) else value
-
-
-def classes_of(annotation: Any) -> list[type]:
-    """Return the classes among what a field takes: dict and Count of `dict[str, int] | Count | None`."""
-    kinds = [get_origin(kind) or kind for kind in (annotation, *get_args(annotation))]
-    return [kind for kind in kinds if isinstance(kind, type)]

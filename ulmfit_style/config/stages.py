@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ulmfit_style.config import trainer_options
 from ulmfit_style.config.schema import Count, Needs, Rate, Ratio, Section, Seed, Unhashed, one_or_several
 
 Document = Literal["line", "paragraph", "file"]
@@ -172,12 +171,6 @@ class Training(Section):
     """What an adapter says is multiplied by this over its rank, so that another rank does not ask for another rate."""
     trainer: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Further fields of transformers' TrainingArguments: finetune.trainer.max_grad_norm=0.5"""
-
-    def determinants(self) -> dict[str, Any]:
-        """Return the fields that determine a result, without options of the Trainer that cannot change it."""
-        trainer = trainer_options.determining(self.trainer)
-        fields = {name: value for name, value in super().determinants().items() if name != "trainer"}
-        return {**fields, "trainer": trainer} if trainer else fields
 
 
 class LanguageModelling(Training):

@@ -42,20 +42,6 @@ SET_BY_THE_STAGE = (
 )
 """Fields that the stage, its task or the launcher sets."""
 
-WITHOUT_EFFECT = (
-    *("dataloader_multiprocessing_context", "dataloader_num_workers", "dataloader_persistent_workers"),
-    *("dataloader_pin_memory", "dataloader_prefetch_factor", "skip_memory_metrics", "include_num_input_tokens_seen"),
-    *("log_*", "logging_*", "project", "report_to", "run_name", "trackio_*"),
-)
-"""Fields that cannot change a result, and so are in no fingerprint. All others are."""
-
-
-def determining(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that can change a result."""
-    return {
-        name: value for name, value in options.items() if not any(fnmatch(name, pattern) for pattern in WITHOUT_EFFECT)
-    }
-
 
 def problems(stage: str, options: Mapping[str, Any]) -> dict[str, str]:
     """Return what is wrong with the names and values of `<stage>.trainer`, by name."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 from ulmfit_style.artefacts import predictions
@@ -23,7 +24,7 @@ from ulmfit_style.results.finished import Run
 from ulmfit_style.results.html import Page, Tile
 from ulmfit_style.results.model import Figure, Folded, Interval, Part, Prose, Table
 from ulmfit_style.tasks.base import Row, Task
-from ulmfit_style.tasks.interface import Matrix, ReportPart, Scatter
+from ulmfit_style.tasks.interface import Confusion, Scatter
 
 MOST_ERRORS = 200
 """Wrong answers that a page shows."""
@@ -31,17 +32,23 @@ MOST_ERRORS = 200
 MOST_CLASSES = 40
 """Classes that a confusion matrix can hold."""
 
+MOST_CONFUSED = 20
+"""Pairs of classes that are listed."""
+
 PAST = {"pretrain": "pretrained", "adapt": "adapted", "finetune": "fine-tuned"}
 
 
 def page(run: Run) -> Page:
     """Return the page on a run."""
     sections: dict[str, Iterator[Part]] = {"Scores": _scores(run)}
-    if (test := _answered(run)) is not None:
+    task = run.config.task
+    if task is not None and run.has_predictions:
+        answers = predictions.read(run.model.directory, "test")
+        targets = [answer["target"] for answer in answers]
         sections |= {
-            "Which answers are wrong": _answers(test),
-            "Calibration": _calibration(test),
-            "Errors": _errors(test),
+            "Which answers are wrong": _wrong(task.which_are_wrong(answers, targets)),
+            "Calibration": _calibration(task.calibration_pairs(answers, targets)),
+            "Errors": _errors(run, task, answers, task.errors(answers, targets)),
         }
     sections |= {
         "Groups of rows": _groups(run),
@@ -66,46 +73,6 @@ def side_by_side(runs: Sequence[Run]) -> Page:
     sections: dict[str, list[Part]] = {"Scores": list(_differences(runs)), "What they differ in": [_options(runs)]}
     tiles = [replace(_headline(run), meaning=f"{run.name}: {_headline(run).meaning}") for run in runs]
     return Page(" / ".join(kinds), f"{len(runs)} runs side by side.", sections, tiles)
-
-
-@dataclass(frozen=True)
-class Answered:
-    """The test rows of a run, with what the model answered."""
-
-    task: Task
-    answers: Sequence[Prediction]
-    rows: Mapping[tuple[str, int], Row]
-    """The rows by their places; none where the data are not what they were."""
-
-    @property
-    def targets(self) -> list[Any]:
-        """What is right of each row."""
-        return [answer["target"] for answer in self.answers]
-
-    @cached_property
-    def wrong(self) -> Sequence[Prediction]:
-        """The wrong answers, the most confident first; the worst first where none has a confidence."""
-        errors = self.task.errors(self.answers, self.targets)
-        wrong = [(answer, error) for answer, error in zip(self.answers, errors, strict=True) if error > 0]
-        wrong.sort(key=lambda pair: (self.confidence(pair[0]) or 0, pair[1]), reverse=True)
-        return [answer for answer, _ in wrong]
-
-    def confidence(self, answer: Prediction) -> float | None:
-        """Return the probability that the model gave an answer; None if it has none."""
-        return self.task.confidence(answer, answer["target"])
-
-
-def _answered(run: Run) -> Answered | None:
-    """Return the test rows of a run with the answers; None where there are no predictions."""
-    task = run.config.task
-    if task is None or not run.has_predictions:
-        return None
-    answers, rows = predictions.read(run.model.directory, "test"), {}
-    with suppress(UserError), muted():  # they may be gone
-        data = labelled.load(task)
-        if data.digest == run.model.determinants["data"]:
-            rows = {(row.file, row.number): row for row in data.test}
-    return Answered(task, answers, rows)
 
 
 def _headline(run: Run) -> Tile:
@@ -151,30 +118,29 @@ def _scores(run: Run) -> Iterator[Part]:
     yield from scores.classes(metrics["test"]["report"])
 
 
-def _answers(test: Answered) -> Iterator[Part]:
-    for number, part in enumerate(test.task.report_parts(test.answers, test.targets), start=1):
-        if not isinstance(part, Matrix) or len(part.targets) <= MOST_CLASSES:
-            yield _part(f"answers-{number}", part)
+def _wrong(part: Confusion | Scatter | None) -> Iterator[Part]:
+    if isinstance(part, Scatter):
+        ends = [min(*part.targets, *part.predictions), max(*part.targets, *part.predictions)]
+        lines = {
+            "_equal": Line(ends, ends, style={"linestyle": "--", "marker": "", "color": "grey"}),
+            "_rows": Line(part.targets, part.predictions, style={"linestyle": "", "marker": "o", "alpha": 0.35}),
+        }
+        draw = partial(figures.lines, lines=lines, xlabel="right", ylabel="answered")
+        yield Figure("scatter", "Answered beside right numbers", draw)
+    elif part is not None:
+        names = part.classes
+        if len(names) <= MOST_CLASSES:
+            yield Figure("confusion", "Confusion", partial(figures.matrix, classes=names, counts=part.counts))
+        pairs = [(right, answered) for right in range(len(names)) for answered in range(len(names))]
+        confused = [(names[a], names[b], part.counts[a][b]) for a, b in pairs if a != b and part.counts[a][b]]
+        ranked = sorted(confused, key=lambda row: -row[2])[:MOST_CONFUSED]
+        if ranked:
+            yield Table(("right", "answered", "rows"), ranked, "Classes most often taken for another")
 
 
-def _part(name: str, part: ReportPart) -> Part:
-    """Return what a task tells in plain values as a figure or a table."""
-    if isinstance(part, Matrix):
-        return Figure(name, part.title, partial(figures.matrix, classes=part.targets, counts=part.counts))
-    if not isinstance(part, Scatter):
-        return Table(part.header, part.rows, part.title)
-    ends = [min(*part.targets, *part.predictions), max(*part.targets, *part.predictions)]
-    lines = {
-        "_equal": Line(ends, ends, style={"linestyle": "--", "marker": "", "color": "grey"}),
-        "_rows": Line(part.targets, part.predictions, style={"linestyle": "", "marker": "o", "alpha": 0.35}),
-    }
-    return Figure(name, part.title, partial(figures.lines, lines=lines, xlabel="right", ylabel="answered"))
-
-
-def _calibration(test: Answered) -> Iterator[Part]:
+def _calibration(pairs: Sequence[tuple[float, bool]]) -> Iterator[Part]:
     from ulmfit_style.metrics import calibration
 
-    pairs = test.task.calibration_pairs(test.answers, test.targets)
     if not pairs:
         return
     bins = calibration.bins(pairs)
@@ -187,22 +153,31 @@ def _calibration(test: Answered) -> Iterator[Part]:
     yield Table(("mean probability", "share that is right", "answers"), rows)
 
 
-def _errors(test: Answered) -> Iterator[Part]:
-    wrong = f"{len(test.wrong):,} of {len(test.answers):,} test rows are not answered quite right"
-    shown = test.wrong[:MOST_ERRORS]
-    has_confidence = any(test.confidence(answer) is not None for answer in shown)
-    order = "most confident" if has_confidence else "worst"
-    yield Prose(f"{wrong}; the {order} {len(shown)} are shown.")
-    if not test.rows:
+def _errors(run: Run, task: Task, answers: Sequence[Prediction], errors: Sequence[float]) -> Iterator[Part]:
+    """Show the wrong answers, the most confident first, or the worst where answers have no probability."""
+    test_rows = _test_rows(run, task)
+    if not test_rows:
         yield Prose("The labelled rows are gone or have changed since this run, so their texts are not shown.")
-    header = [*(test.task.inputs() if test.rows else ()), "right", "answered", "confidence", "file", "row"]
-    rows = []
-    for answer in shown:
-        row = test.rows.get((answer["file"], answer["row"]))
-        texts = [] if row is None else test.task.texts(row)
-        words = test.task.in_words(row, answer, answer["target"])
-        rows.append([*texts, *words, test.confidence(answer), answer["file"], answer["row"]])
-    yield Table(header, rows, is_searched=True)
+    ranked = []
+    for answer, error in zip(answers, errors, strict=True):
+        if error > 0:
+            row, confidence = test_rows.get((answer["file"], answer["row"])), task.confidence(answer, answer["target"])
+            texts = [] if row is None else task.texts(row)
+            cells = [*texts, *task.in_words(row, answer, answer["target"]), confidence, answer["file"], answer["row"]]
+            ranked.append((confidence or 0, error, cells))
+    ranked.sort(key=lambda entry: entry[:2], reverse=True)
+    yield Prose(f"{len(ranked):,} of {len(answers):,} test rows are not answered quite right; the surest are first.")
+    header = [*(task.inputs() if test_rows else ()), "right", "answered", "confidence", "file", "row"]
+    yield Table(header, [cells for *_, cells in ranked[:MOST_ERRORS]], is_searched=True)
+
+
+def _test_rows(run: Run, task: Task) -> dict[tuple[str, int], Row]:
+    """Return the test rows by their places; none where they are gone, or not what they were."""
+    with suppress(UserError), muted():
+        data = labelled.load(task)
+        if data.digest == run.model.determinants["data"]:
+            return {(row.file, row.number): row for row in data.test}
+    return {}
 
 
 def _groups(run: Run) -> Iterator[Part]:
@@ -220,10 +195,22 @@ def _language_model(run: Run) -> Iterator[Part]:
 
 def _training(run: Run) -> Iterator[Part]:
     for made in run.chain:
-        if len(log := made.losses) > 1:
-            unit = f"nats per {made.metrics['per']}" if "per" in made.metrics else "mean"
-            draw = partial(figures.course, log=log, title=made.directory.name, unit=unit)
-            yield Figure(f"course-{made.stage}", f"Loss and learning rate of {made.stage}, over all phases", draw)
+        if log := made.losses:
+            unit = f"loss (nats per {made.metrics['per']})" if "per" in made.metrics else "loss"
+            for name, label in (("loss", unit), ("learning_rate", "learning rate")):
+                draw = partial(figures.lines, lines=_by_phase(log, name), xlabel="optimizer step", ylabel=label)
+                yield Figure(f"{name}-{made.stage}", f"{made.stage}: {label}", draw)
+
+
+def _by_phase(log: Sequence[Mapping[str, Any]], name: str) -> dict[str, Line]:
+    """Return what was logged in each phase, over the optimizer steps of all phases: each counts its own."""
+    lines, before = {}, 0
+    for phase, group in groupby(log, lambda entry: str(entry["phase"])):
+        entries = list(group)
+        steps = [before + entry["step"] for entry in entries]
+        lines[phase] = Line(steps, [entry[name] for entry in entries])
+        before = steps[-1]
+    return lines
 
 
 def _origin(run: Run) -> Iterator[Part]:

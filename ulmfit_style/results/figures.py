@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,9 +28,6 @@ MOST_NUMBERS = 20
 
 LONGEST_NAME = 40
 """Letters of a name beside an axis."""
-
-LogEntry = Mapping[str, Any]
-"""An entry of the log in metrics.json that has a loss; each phase counts its own steps."""
 
 
 @dataclass(frozen=True)
@@ -97,39 +93,6 @@ def matrix(path: Path, classes: Sequence[str], counts: Sequence[Sequence[int]]) 
         axes.set(xlabel="answered", ylabel="right")
 
 
-def course(path: Path, log: Sequence[LogEntry], title: str, unit: str) -> None:
-    """Draw the loss, and below it the learning rate, over the optimizer steps of all phases.
-
-    Args:
-        unit: That of the loss.
-    """
-    steps, starts = steps_of_all_phases(log), dict[str, int]()
-    for step, entry in zip(steps, log, strict=True):
-        starts.setdefault(entry["phase"], step)
-    with _axes(path, (9, 6), rows=2) as (above, below):
-        above.figure.suptitle(title)
-        above.plot(steps, [entry["loss"] for entry in log], ".-", color=COLOURS[0], markersize=4)
-        above.set(ylabel=f"loss ({unit})")
-        below.plot(steps, [entry["learning_rate"] for entry in log], ".-", color=COLOURS[0], markersize=4)
-        below.set(xlabel="optimizer step", ylabel="learning rate", yscale="log" if len(starts) > 1 else "linear")
-        # A phase is marked where it begins; titles lean, because phases may be short.
-        for axes in (above, below):
-            for start in starts.values():
-                axes.axvline(start, color="grey", linestyle=":", zorder=0)
-        top = above.secondary_xaxis("top")
-        top.set_xticks(list(starts.values()), list(starts), rotation=15, ha="left", size="small")
-
-
-def steps_of_all_phases(log: Sequence[LogEntry]) -> list[int]:
-    """Return the optimizer step of each entry, counted over all phases."""
-    before, steps = 0, []
-    for entry, following in itertools.zip_longest(log, log[1:], fillvalue=log[-1]):
-        steps.append(before + entry["step"])
-        if following["phase"] != entry["phase"]:
-            before = steps[-1]
-    return steps
-
-
 def plotted(path: Path, plot: Callable[[], object]) -> None:
     """Keep what a library draws by pyplot, without a screen."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
@@ -155,26 +118,24 @@ def _shortened(name: str) -> str:
 
 
 @contextmanager
-def _axes(path: Path, size: tuple[float, float], rows: int = 1) -> Iterator[Any]:
-    """Give the axes of a figure, or those of each row; it is written when the block ends."""
+def _axes(path: Path, size: tuple[float, float]) -> Iterator[Any]:
+    """Give the axes of a figure, which is written when the block ends."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # Not pyplot: that keeps figures, and asks for a screen.
     from matplotlib.figure import Figure as MatplotlibFigure
 
     figure = MatplotlibFigure(figsize=size, layout="constrained")
-    yield figure.subplots(rows, sharex=True)
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-        if not axes.images:
-            axes.grid(alpha=0.25)
-        if len(axes.get_legend_handles_labels()[0]) > 1:
-            axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    axes = figure.subplots()
+    yield axes
+    axes.spines[["top", "right"]].set_visible(False)
+    if not axes.images:
+        axes.grid(alpha=0.25)
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     _save(figure, path)
 
 
 def _save(figure: MatplotlibFigure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "svg"):
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.{ending}")
-        figure.savefig(unfinished, dpi=150)
-        unfinished.replace(path.with_suffix(f".{ending}"))
+        figure.savefig(path.with_suffix(f".{ending}"), dpi=150)

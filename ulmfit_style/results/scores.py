@@ -80,23 +80,19 @@ def slices(metric: str, measured: Mapping[str, Any]) -> list[Prose | Table]:
     return parts
 
 
-def probed(models: Mapping[str, Mapping[str, Any]]) -> list[Prose | Table]:
-    """Return for each model which share of its answers changes, and which words no row holds.
+def probed(models: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Return for each model how many rows have words that are exchanged, and which share of its answers changes.
 
     Args:
         models: What `analysis.probe.measure` returned, by the names of the models.
     """
-    rows, missing = [], dict[str, None]()
-    for model, measured in models.items():
-        for exchange, result in measured.items():
-            if result["rows"]:
-                rows.append((exchange, model, result["rows"], result["share"], Interval(*result["interval"])))
-            else:
-                missing[exchange] = None
-    header = ("exchanged", "model", "rows", "changed", INTERVAL)
-    table = Table(header, rows, "Answers that change when names and words are exchanged")
-    sentences = [Prose(f"No row holds {name}, as ulmfit_style/analysis/probe.py lists them.") for name in missing]
-    return [*([table] if rows else []), *sentences]
+    rows = []
+    for model, exchanges in models.items():
+        for name, result in exchanges.items():
+            interval = result["interval"]
+            rows.append((name, model, result["rows"], result["share"], Interval(*interval) if interval else None))
+    header = ("exchanged", "model", "rows with such words", "changed", INTERVAL)
+    return [Table(header, rows, "Answers that change when names and words are exchanged")] if rows else []
 
 
 def losses(heldout: Sequence[Mapping[str, Any]], title: str = "") -> Table:

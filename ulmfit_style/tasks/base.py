@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from ulmfit_style.config.schema import Count, Section, Unhashed, spelled
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.metrics.intervals import Array, Points, first, interval
-from ulmfit_style.tasks.interface import Architecture, ExplainedPart, Pipeline, Reference, ReportPart
+from ulmfit_style.tasks.interface import Architecture, Confusion, ExplainedPart, Pipeline, Reference, Scatter
 from ulmfit_style.tasks.splits import Splits
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 
@@ -381,9 +381,9 @@ class Task(Section, abc.ABC):
         pairs = self.calibration_pairs([answer], [target])
         return max((abs(probability - is_right) for probability, is_right in pairs), default=None)
 
-    def report_parts(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[ReportPart]:
+    def which_are_wrong(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Confusion | Scatter | None:
         """Return what a report shows of answers beside their scores; by default nothing."""
-        return []
+        return None
 
 
 def named_outputs(names: Sequence[str]) -> dict[str, Any]:

@@ -50,32 +50,17 @@ class ExplainedPart:
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """Shown in a report: how many rows of each target have which prediction."""
+class Confusion:
+    """Shown in a report: how many rows of each class have which prediction."""
 
-    title: str
-    targets: Sequence[str]
-    predictions: Sequence[str]
+    classes: Sequence[str]
     counts: Sequence[Sequence[int]]
-    """By `targets`, and in each by `predictions`."""
+    """By the right class, and in each by the predicted one."""
 
 
 @dataclass(frozen=True)
 class Scatter:
     """Shown in a report: a predicted number beside the target of each row."""
 
-    title: str
     targets: Sequence[float]
     predictions: Sequence[float]
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Shown in a report: a table."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-
-
-ReportPart = Matrix | Scatter | Listing

@@ -13,7 +13,7 @@ from ulmfit_style.config.schema import Unhashed
 from ulmfit_style.errors import nearest
 from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import Answer, Row, in_order
-from ulmfit_style.tasks.interface import Listing, Matrix, Reference, ReportPart
+from ulmfit_style.tasks.interface import Confusion, Reference
 from ulmfit_style.tasks.text import LabelTask, Scores, plain
 from ulmfit_style.tasks.types import Tensor
 
@@ -22,9 +22,6 @@ Label = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 FOLDS = 5
 """Parts of the training rows by which a reference's penalty is chosen; fewer where no class has so many rows."""
-
-MOST_CONFUSED = 20
-"""Pairs of classes that are listed as confused."""
 
 
 @final
@@ -109,16 +106,10 @@ class TextClassification(LabelTask):
     def in_words(self, row: Row | None, answer: Answer, target: str) -> tuple[str, str]:
         return target, answer["label"]
 
-    def report_parts(self, answers: Sequence[Answer], targets: Sequence[str]) -> list[ReportPart]:
+    def which_are_wrong(self, answers: Sequence[Answer], targets: Sequence[str]) -> Confusion:
         pairs = Counter((target, answer["label"]) for answer, target in zip(answers, targets, strict=True))
         names = in_order({name for pair in pairs for name in pair})
-        counts = [[pairs[target, answer] for answer in names] for target in names]
-        parts: list[ReportPart] = [Matrix("Confusion", names, names, counts)]
-        confused = [(*pair, count) for pair, count in pairs.most_common() if len(set(pair)) == 2]
-        if len(names) > 2 and confused:
-            title = "Classes most often taken for another"
-            parts.append(Listing(title, ("right", "answered", "rows"), confused[:MOST_CONFUSED]))
-        return parts
+        return Confusion(names, [[pairs[target, answer] for answer in names] for target in names])
 
 
 def _logistic_regression(features: Any, targets: Sequence[str]) -> Callable[[Any], list[Answer]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ulmfit_style.metrics.intervals import Array, Points, divided
 from ulmfit_style.tasks.base import Answer, Feature, Row, named_outputs
-from ulmfit_style.tasks.interface import Reference, ReportPart, Scatter
+from ulmfit_style.tasks.interface import Reference, Scatter
 from ulmfit_style.tasks.text import TextTask, plain
 from ulmfit_style.tasks.types import Batch, Model, Tensor, Tokenizer
 
@@ -109,8 +109,8 @@ class TextRegression(TextTask):
     def in_words(self, row: Row | None, answer: Answer, target: float) -> tuple[str, str]:
         return f"{target:g}", f"{answer['value']:.3g}"
 
-    def report_parts(self, answers: Sequence[Answer], targets: Sequence[float]) -> list[ReportPart]:
-        return [Scatter("Answered beside right numbers", targets, _values(answers))]
+    def which_are_wrong(self, answers: Sequence[Answer], targets: Sequence[float]) -> Scatter:
+        return Scatter(targets, _values(answers))
 
 
 def _values(answers: Sequence[Answer]) -> list[float]:
