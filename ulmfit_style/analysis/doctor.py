@@ -58,8 +58,10 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "disk", f"{decimal(shutil.disk_usage(Path.cwd()).free)} free here"
     yield "Hub", _hub()
     yield "HF_TOKEN", "set" if os.environ.get("HF_TOKEN") else "not set"
-    for state in embedded.states():
-        yield "embedded", state
+    names = [package.name for package in embedded.packages()]
+    installed = versions(names)
+    for name in names:
+        yield "embedded", f"{name} {installed[name]}"
 
 
 def _hub() -> str:
