@@ -10,6 +10,7 @@ Its 250 steps take minutes for each seed and number of labels. Needs `pip instal
 import sys
 import tempfile
 import time
+from itertools import product
 from statistics import mean, stdev
 
 from datasets import Dataset
@@ -59,11 +60,9 @@ def main(overrides: list[str]) -> None:
     if not isinstance(task, TextClassification) or task.text_pair is not None:
         raise UserError("SetFit learns the classes of single texts: give a text_classification task without text_pair")
     runs = []
-    for sample in plan.samples(plan.base.study.seeds):
+    for seed, labels in product(plan.base.study.seeds, plan.labels):
         started = time.monotonic()
-        runs.append(
-            (sample.labels, sample.seed, score(resolve(plan.at(plan.base, sample))), time.monotonic() - started)
-        )
+        runs.append((labels, seed, score(resolve(plan.at(plan.base, labels, seed))), time.monotonic() - started))
     for labels in plan.labels:
         scores = [run[2] for run in runs if run[0] == labels]
         spread = f" +- {stdev(scores):.3f}" if len(scores) > 1 else ""

@@ -101,7 +101,7 @@ def test_the_labels_that_are_watched_are_of_those_that_are_given(metrics_of: Cal
     shown = capsys.readouterr().out
     assert "  16 labelled rows, of which" in shown
     assert "  4 others are watched: the state that scores best on them is kept (finetune.patience)" in shown
-    assert f"  kept: the state of '{kept['phase']}' after epoch {kept['epoch']:g} of " in shown
+    assert f"  kept: the state of '{kept['phase']}' after epoch {kept['epoch']:g} (" in shown
 
 
 def test_where_all_labels_are_used_validation_is_watched_and_scored_alike(metrics_of: Callable[..., dict]):

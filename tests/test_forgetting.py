@@ -1,6 +1,5 @@
 """What adapt forgets of general text, and how it is kept from forgetting."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from ulmfit_style import lineage
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli.compose import compose
+from ulmfit_style.errors import ConfigError
 from ulmfit_style.training.batching import EncodedDataset, MixedDataset
 
 ENCODER = "{model_type: bert, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64}"
@@ -76,18 +76,12 @@ def test_the_drift_of_each_layer_group_is_told(adapt: Callable[..., dict], capsy
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (
-            ["adapt.general=null", "adapt.replay_ratio=0.1"],
-            "needs general text; give adapt.general=<file>",
-        ),
-        (["adapt.general=nothing.txt"], "adapt.general=nothing.txt: there is no such file"),
+        (["adapt.general=null", "adapt.replay_ratio=0.1"], "needs general text; give adapt.general=<file>"),
     ],
 )
-def test_what_cannot_be_measured_is_told(
-    options: list[str], option: list[str], message: str, capsys: pytest.CaptureFixture
-):
-    assert main(["pretrain", "adapt", *options, *option]) == 2
-    assert message in capsys.readouterr().err
+def test_what_cannot_be_measured_is_told(options: list[str], option: list[str], message: str):
+    with pytest.raises(ConfigError, match=message):
+        compose([*options, *option])
 
 
 def test_the_general_text_that_ships_is_small_and_whole_sentences():
@@ -102,4 +96,4 @@ def test_rows_that_are_mixed_in_come_again_with_indices_of_their_own():
     mixed = MixedDataset(own, others, 0.4)
     assert mixed.lengths.tolist() == [0, 1, 2, 3, 4, 5, 9, 9, 9, 9]
     assert [mixed[place]["index"] for place in range(len(mixed))] == list(range(10))
-    assert json.dumps(mixed[9]["input_ids"]) == json.dumps([2] * 9)
+    assert mixed[9]["input_ids"] == [2] * 9

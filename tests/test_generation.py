@@ -185,8 +185,8 @@ def test_all_tokens_of_a_document_but_the_first_are_learnt_once_however_long_it_
 
 
 TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} [SEP] {% endfor %}"
-    "{% if add_generation_prompt %}actor {% endif %}"
+    "{% for message in messages %}{{ {'user': 'plot', 'assistant': 'actor'}[message['role']] }} "
+    "{{ message['content'] }} [SEP] {% endfor %}{% if add_generation_prompt %}actor {% endif %}"
 )
 
 
@@ -197,30 +197,22 @@ def chat(*contents: str) -> Row:
 
 
 def test_the_last_message_of_a_chat_is_learnt_in_the_template_of_the_tokenizer():
-    tokenizer, task = (
-        tiny_tokenizer(),
-        TextGeneration(path="-", form="messages").for_architecture(DECODER),
-    )
-    tokenizer.chat_template = TEMPLATE.replace(
-        "message['role']", "{'user': 'plot', 'assistant': 'actor'}[message['role']]"
-    )
+    tokenizer, task = tiny_tokenizer(), TextGeneration(path="-", form="messages").for_architecture(DECODER)
+    tokenizer.chat_template, tokenizer.eos_token = TEMPLATE, "[SEP]"
+
+    def words(row: Row, length: int, label2id: dict | None = None) -> str:
+        (feature,) = task.encode(row, tokenizer, length, label2id)
+        return " ".join(tokenizer.convert_ids_to_tokens(feature["input_ids"]))
+
     row = chat("the film", "wonderful", "the story", "tedious scene")
-    tokenizer.eos_token = "[SEP]"
+    talk = "plot the film [SEP] actor wonderful [SEP] plot the story [SEP] actor"
+    assert words(row, 48) == talk
+    assert words(row, 48, {}) == f"{talk} tedious scene [SEP]"
     (feature,) = task.encode(row, tokenizer, 48, {})
-    words = tokenizer.convert_ids_to_tokens(feature["input_ids"])
-    talk = ["plot the film", "actor wonderful", "plot the story", "actor tedious scene"]
-    assert words == f"{' [SEP] '.join(talk)} [SEP]".split()
     assert [label != IGNORED for label in feature["labels"]] == [False] * 12 + [True] * 3
-    (asked,) = task.encode(row, tokenizer, 48, None)
-    assert asked["input_ids"] == feature["input_ids"][:12]
-    assert task.encode(task.row("the film"), tokenizer, 48, None)[0]["input_ids"] == tokenizer.convert_tokens_to_ids(
-        ["plot", "the", "film", "[SEP]", "actor"]
-    )
+    assert words(task.row("the film"), 48) == "plot the film [SEP] actor"
     assert task.target(row) == "tedious scene"
-    # Of a chat that is too long, the beginning is left out.
-    (short,) = task.encode(row, tokenizer, 5, None)
-    assert tokenizer.convert_ids_to_tokens(short["input_ids"]) == ["plot", "the", "story", "[SEP]", "actor"]
-    assert short["long"]
+    assert words(row, 5) == "plot the story [SEP] actor"  # of a chat that is too long, the beginning is left out
 
 
 @pytest.mark.parametrize(
@@ -425,7 +417,9 @@ def test_a_tokenizer_whose_package_is_not_installed_is_told(monkeypatch: pytest.
         raise ImportError("MarianTokenizer requires the SentencePiece library but it was not found")
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", missing)
-    with pytest.raises(UserError, match="its tokenizer needs sentencepiece; pip install sentencepiece"):
+    with pytest.raises(
+        UserError, match="its tokenizer needs a package that is not installed: MarianTokenizer requires"
+    ):
         checkpoints.tokenizer(tmp_path)
 
 

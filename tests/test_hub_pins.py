@@ -13,7 +13,6 @@ from ulmfit_style.artefacts.directory import write_json
 from ulmfit_style.data import corpus, labelled, pins
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints
-from ulmfit_style.recipe import Config
 from ulmfit_style.stages import resolve
 
 MODEL, DATA = "them/tiny", "them/reviews"
@@ -108,16 +107,17 @@ OPTIONS = {
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_that_names_a_file_of_the_hub_is_pinned(compose_tiny, option: str):
-    def naming(file: str) -> Config:
-        return compose_tiny(*(override.format(file) for override in OPTIONS[option]))
-
-    config = naming(f"hub:{DATA}/data/all.csv")
+    config = compose_tiny(*(override.format(f"hub:{DATA}/data/all.csv") for override in OPTIONS[option]))
     config.runs.mkdir()
     write_json(config.runs / pins.PINS, {f"hub:{DATA}": "b" * 40})
-    assert f"hub:{DATA}/data" not in str(pins.pinned(config).recipe())
-    assert f"hub:{DATA}@{'b' * 40}/data/all.csv" in str(pins.pinned(config).recipe())
-    with pytest.raises(UserError, match=rf"^{option}=hub:nonsense: write hub:<account>/<name>/<file>"):
-        pins.pinned(naming("hub:nonsense"))
+    recipe = str(pins.pinned(config).recipe())
+    assert f"hub:{DATA}/data" not in recipe
+    assert f"hub:{DATA}@{'b' * 40}/data/all.csv" in recipe
+
+
+def test_a_reference_of_another_form_is_refused(compose_tiny):
+    with pytest.raises(UserError, match=r"^task.path.test=hub:nonsense: write hub:<account>/<name>/<file>"):
+        pins.pinned(compose_tiny("task.path={train: a.csv, test: hub:nonsense}"))
 
 
 def test_the_checkpoint_and_the_decoder_are_pinned_in_the_recipe(compose_tiny):

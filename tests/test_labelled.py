@@ -1,5 +1,4 @@
 import csv
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -9,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 from samples import artefact, jsonl, reviews
 
+from ulmfit_style.data.columns import find_inputs
 from ulmfit_style.data.labelled import Labelled, load
 from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError
@@ -107,17 +107,6 @@ def test_the_same_rows_have_one_digest_in_one_file_or_under_other_names(split_fi
     assert task.determinants() == other.determinants()
 
 
-def test_a_row_edited_at_equal_size_and_time_is_noticed(write_csv):
-    path = write_csv(reviews(60))
-    task, times = TextClassification(path=str(path), text="review", label="stars"), path.stat()
-    before = load(task).digest
-    path.write_bytes(path.read_bytes().replace(b"film number", b"plot number"))
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert path.stat().st_size == times.st_size
-    load.cache_clear()  # as a new command does
-    assert load(task).digest != before
-
-
 def test_what_is_asked_and_what_is_answered_enter_the_digest(tmp_path: Path):
     def digest(pair: str, label: object) -> str:
         load.cache_clear()
@@ -136,19 +125,12 @@ def test_class_weights_enter_the_fingerprint_and_names_of_columns_do_not():
     assert MultiLabelClassification(path="a.csv", label_separator=";").determinants() == {}
 
 
-def test_a_larger_sample_holds_the_smaller_one_and_every_class(loaded: Callable[..., Labelled]):
-    small, large = (loaded(train_samples=count, sample_seed=2) for count in (2, 30))
-    assert labels(small.train) == {"good": 1, "bad": 1}
-    assert set(texts(small.train)) < set(texts(large.train))
-    assert set(texts(large.train)) <= set(texts(large.pool)) == set(texts(small.pool))
-    assert set(texts(loaded(train_samples=30, sample_seed=3).train)) != set(texts(large.train))
-
-
-def test_shots_are_so_many_rows_of_each_class_and_fewer_are_among_more(loaded: Callable[..., Labelled]):
-    few, more = (loaded(shots=count, sample_seed=2) for count in (3, 8))
-    assert labels(few.train) == {"good": 3, "bad": 3}
-    assert labels(more.train) == {"good": 8, "bad": 8}
-    assert set(texts(few.train)) < set(texts(more.train))
+@pytest.mark.parametrize(("option", "few", "many", "each"), [("train_samples", 2, 30, 1), ("shots", 3, 8, 3)])
+def test_a_larger_sample_holds_the_smaller_one_and_so_many_of_each_class(loaded, option, few, many, each):
+    small, large = (loaded(sample_seed=2, **{option: size}) for size in (few, many))
+    assert labels(small.train) == {"good": each, "bad": each}
+    assert set(texts(small.train)) < set(texts(large.train)) <= set(texts(large.pool))
+    assert set(texts(loaded(sample_seed=3, **{option: many}).train)) != set(texts(large.train))
 
 
 def test_a_class_with_fewer_rows_than_shots_is_named(loaded: Callable[..., Labelled], capsys):
@@ -208,6 +190,11 @@ def test_columns_that_are_named_are_not_looked_for(write_csv, capsys: pytest.Cap
     task = TextClassification(path=str(path), text="content", label="label", test_ratio=0.3)
     assert texts(load(task).pool)[0].startswith("film")
     assert "using column" not in capsys.readouterr().out
+
+
+def test_a_column_to_be_answered_may_lie_within_another():
+    task = TextClassification(path="a.jsonl", text="review.body")
+    assert find_inputs(task, ["id", "review"], "a.jsonl") == {"text": "review.body"}
 
 
 @pytest.mark.parametrize(
@@ -313,7 +300,7 @@ def test_where_all_labels_are_used_the_validation_rows_are_watched(loaded: Calla
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        (reviews(60), {"shots": 2}, r"20% of the 4 labelled rows are watched, and that is none; use more rows, or "),
+        (reviews(60), {"shots": 2}, r"20% of the 4 labelled rows are watched, and these are too few to divide; use "),
         (
             [*(("the same", "other", "f") for _ in range(9)), *reviews(60)],
             {"shots": 9, "validation_ratio": 0.05, "test_ratio": 0.05},

@@ -1,23 +1,19 @@
 """Low-rank adapters: what learns, that a plain checkpoint is saved with the same answers, and what is refused."""
 
 import importlib.util
-import json
 import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from samples import Killed, artefact, articles, encoder_decoder, reviews, tiny_sizes, tiny_tokenizer
+from samples import Killed, artefact, encoder_decoder, reviews, tiny_sizes, tiny_tokenizer
 from tiny_run import finetune_options, killed_before, without_dropout
 from transformers import (
     AlbertConfig,
     AlbertForMaskedLM,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     GPT2Config,
@@ -33,11 +29,10 @@ from transformers import (
 
 from ulmfit_style import lineage
 from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts.directory import METRICS
-from ulmfit_style.cli.compose import compose
+from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.config.stages import Finetune
 from ulmfit_style.data import labelled
-from ulmfit_style.errors import ConfigError, UserError
+from ulmfit_style.errors import UserError
 from ulmfit_style.models.layers import EMBEDDINGS, HEAD, layer_groups
 from ulmfit_style.models.lora import add_adapters, merge
 from ulmfit_style.recipe import Config
@@ -93,8 +88,8 @@ def test_the_merged_model_is_a_plain_checkpoint_with_the_same_logits(kind: str, 
     began = logits(model)
     layers = add_adapters(model, layer_groups(model, ()), options)
     assert torch.equal(logits(model), began)
-    for own in layers.values():
-        for parameter in own:
+    for parameters in layers.values():
+        for parameter in parameters:
             torch.nn.init.normal_(parameter, std=0.1)
     adapted = logits(model)
     assert not torch.allclose(adapted, began, atol=1e-2)
@@ -102,11 +97,12 @@ def test_the_merged_model_is_a_plain_checkpoint_with_the_same_logits(kind: str, 
     assert list(model.state_dict()) == names
     model.save_pretrained(tmp_path)
     assert not (tmp_path / "adapter_config.json").exists()
-    loaded, found = type(model).from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(found.values())
+    loaded, loading = type(model).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(loading.values())
     assert torch.allclose(logits(loaded.eval()), adapted, atol=1e-5)
     kept = {name for name, weights in loaded.named_parameters() if torch.equal(weights, before[name])}
-    titles = {id(parameter): title for title, own in layer_groups(loaded, ()).items() for parameter in own}
+    groups = layer_groups(loaded, ())
+    titles = {id(parameter): title for title, parameters in groups.items() for parameter in parameters}
     for name, parameter in loaded.named_parameters():
         title = titles[id(parameter)]
         matrix = parameter.ndim == 2 and "relative_attention_bias" not in name
@@ -120,24 +116,16 @@ def test_a_body_without_linear_layers_is_refused(tokenizer: PreTrainedTokenizerF
         add_adapters(model, layer_groups(model, ()), options)
 
 
-def run_of(overrides: list[str], stage: str) -> tuple[Path, dict[str, Any]]:
-    """Return what a stage made, and what it measured."""
-    directory = artefact(stage, compose(overrides)).directory
-    return directory, json.loads((directory / METRICS).read_text())
-
-
-def test_the_chain_hands_on_plain_checkpoints(tiny_overrides: list[str], checkpoint: Path, capsys):
-    overrides = [*tiny_overrides, *BOTH, "compare=false", "finetune.epochs=20", "task.train_samples=80"]
-    assert main(["adapt", "finetune", "evaluate", *overrides]) == 0
-    told = re.findall(r"LoRA: (\S+) M of (\S+) M parameters are trained", capsys.readouterr().out)
-    assert [float(whole) > 3 * float(trained) for trained, whole in told] == [True, True]
-    adapted, measured = run_of(overrides, "adapt")
+def test_the_chain_hands_on_plain_checkpoints(tiny_overrides: list[str], checkpoint: Path, tmp_path: Path, capsys):
+    assert main(["adapt", "finetune", *tiny_overrides, *BOTH, "compare=false", "adapt.general=null"]) == 0
+    counts = re.findall(r"LoRA: (\S+) M of (\S+) M parameters are trained", capsys.readouterr().out)
+    assert [float(whole) > 3 * float(trained) for trained, whole in counts] == [True, True]
+    adapted, tuned = (tmp_path / "runs/default" / stage for stage in ("adapt", "finetune"))
+    measured = read_json(adapted / METRICS)
     assert [entry["after"] for entry in measured["heldout"]] == ["untrained head", "new head", ADAPTERS]
     assert measured["heldout"][2]["loss"] < measured["heldout"][1]["loss"] < measured["heldout"][0]["loss"]
     assert measured["drift"]["embeddings"] == 0
     assert min(measured["drift"][title] for title in ("layer 1", "layer 2", "head")) > 0.01
-    tuned, scored = run_of(overrides, "finetune")
-    assert scored["test"]["scores"]["accuracy"] > 0.9
     before, between, after = (load_file(folder / "model.safetensors") for folder in (checkpoint, adapted, tuned))
     for name, weights in before.items():
         same = "embeddings" in name or weights.ndim == 1
@@ -147,9 +135,6 @@ def test_the_chain_hands_on_plain_checkpoints(tiny_overrides: list[str], checkpo
     for folder in (adapted, tuned):
         assert not list(folder.glob("adapter*"))
         assert "lora" not in (folder / "config.json").read_text()
-    _, found = AutoModelForSequenceClassification.from_pretrained(tuned, output_loading_info=True)
-    assert not any(found.values())
-    assert run_of(overrides, "evaluate")[1]["test"]["scores"] == pytest.approx(scored["test"]["scores"])
 
 
 def test_phases_thaw_the_adapters_of_their_layer_groups(tokenizer: PreTrainedTokenizerFast, options: Finetune):
@@ -168,7 +153,7 @@ def test_phases_thaw_the_adapters_of_their_layer_groups(tokenizer: PreTrainedTok
 def test_a_killed_run_with_a_contrastive_phase_ends_with_the_same_best_state(
     compose_tiny: Callable[..., Config], tmp_path: Path
 ):
-    options = ("finetune.epochs=3", "finetune.batch_size=8", "finetune.learning_rate=1e-2", "finetune.unfreeze=[1,all]")
+    options = ("finetune.epochs=1", "finetune.batch_size=8", "finetune.learning_rate=1e-2", "finetune.unfreeze=[1,all]")
     options += ("finetune.lora_rank=4", "finetune.patience=5", "save_minutes=1e-9")
     config = compose_tiny(*options, "finetune.pooling=mean", "finetune.contrast_epochs=1")
     config = config.model_copy(update={"adapt": None})
@@ -187,40 +172,6 @@ def test_a_killed_run_with_a_contrastive_phase_ends_with_the_same_best_state(
         with pytest.raises(Killed):
             run(killed_at, tmp_path / "killed")
     assert torch.equal(run(None, tmp_path / "killed"), whole)
-
-
-def test_a_causal_model_is_adapted_and_classifies(tiny_overrides: list[str], causal_checkpoint: Path):
-    own = [f"model.checkpoint={causal_checkpoint}", "compare=false", "finetune.epochs=20", "task.train_samples=80"]
-    overrides = [*tiny_overrides, *BOTH, *own]
-    assert main(["adapt", "finetune", *overrides]) == 0
-    before, after = (entry["loss"] for entry in run_of(overrides, "adapt")[1]["heldout"])
-    assert after < before
-    assert run_of(overrides, "finetune")[1]["test"]["scores"]["accuracy"] > 0.9
-
-
-def test_what_is_new_in_an_encoder_decoder_is_trained_whole(checkpoint: Path, tmp_path: Path):
-    overrides = [
-        "task=summarization",
-        f"task.path={articles(tmp_path / 'articles.jsonl')}",
-        "task.max_target_length=16",
-        f"model.checkpoint={checkpoint}",
-        "model.sha256=null",
-        "model.decoder=same",
-        f"runs={tmp_path / 'runs'}",
-        "compare=false",
-        "adapt=none",
-        "finetune.epochs=1",
-        "finetune.lora_rank=4",
-    ]
-    plan, _ = finetune.prepare(resolve(compose(overrides)))
-    thawed = {id(parameter) for parameter in plan.phases[1].thawed}
-    learns = [name for name, parameter in plan.model.named_parameters() if id(parameter) in thawed]
-    assert any("crossattention" in name for name in learns)
-    for name in learns:
-        assert ("lora_" in name) != ("crossattention" in name or "cls.predictions" in name), name
-    assert main(["finetune", *overrides]) == 0
-    _, found = AutoModelForSeq2SeqLM.from_pretrained(run_of(overrides, "finetune")[0], output_loading_info=True)
-    assert not any(found.values())
 
 
 def test_the_adapters_options_are_in_the_fingerprint_where_there_are_any(compose_tiny: Callable[..., Config]):
@@ -244,18 +195,3 @@ def test_without_peft_it_is_said_how_to_get_it_before_anything_is_made(
     assert main(["adapt", "finetune", *tiny_overrides, "finetune.lora_rank=8"]) == 2
     assert "finetune.lora_rank=8: needs peft; install it: pip install peft" in capsys.readouterr().err
     assert not list((tmp_path / "runs").glob("adapt-*"))
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("adapt.lora_rank=-1", "adapt.lora_rank=-1: should be greater than or equal to 0"),
-        ("finetune.lora_alpha=0", "finetune.lora_alpha=0: should be greater than or equal to 1"),
-        ("pretrain.lora_rank=8", "pretrain.lora_rank=8: should be 0"),
-    ],
-)
-def test_numbers_that_mean_nothing_are_refused(override: str, message: str):
-    with pytest.raises(ConfigError) as caught:
-        compose(["model=mini_bert", override])
-    (problem,) = caught.value.problems
-    assert problem.startswith(message)

@@ -39,7 +39,7 @@ def test_a_csv_becomes_a_task_with_comments_on_what_is_in_it(reviews_csv: Path, 
     assert "using column 'review' as the text and column 'stars' as the label" in out
     assert "ulmfit-style adapt finetune --config-dir conf task=mine" in out
     assert lines[0] == "# 120 texts of 6 words on average, 6 at most."
-    assert lines[2] == "# 2 classes: bad 60, good 60."
+    assert lines[2] == "# 2 classes: bad 60, good 60"
     assert any(line.endswith("columns: film") for line in lines)
     assert task == TextClassification(path="reviews.csv", text="review", label="stars")
 
@@ -62,7 +62,7 @@ def test_lists_make_several_labels_fractions_a_number_and_all_else_classes(label
 def test_words_and_texts_with_entities_make_a_task_of_tokens():
     conll(Path("a.conll"), sentences(120))
     task, lines = made("path=a.conll")
-    assert lines[2] == "# 2 classes: quality 120, thing 120."
+    assert lines[2] == "# 2 classes: quality 120, thing 120"
     assert task == TokenClassification(path="a.conll", text="tokens", label="tags")
     Path("conf/task/mine.yaml").unlink()
     jsonl(Path("b.jsonl"), [{"text": f"Ada {n}", "entities": [[0, 3, "person"]] * (n % 2)} for n in range(120)])
@@ -73,7 +73,7 @@ def test_questions_make_a_task_of_their_own_whatever_the_file():
     squad(Path("a.json"), questions(60))
     fields = {"question": "question", "context": "context", "answers": "answers", "group": "title"}
     task, lines = made("path=a.json")
-    assert lines[2] == "# 2 classes: answer 100, no answer 20."
+    assert lines[2] == "# 2 classes: answer 100, no answer 20"
     assert task == QuestionAnswering(path="a.json", **fields)
     Path("conf/task/mine.yaml").unlink()
     rows = [{"질문": "누가", "본문": f"{n} Ada", "answer": "Ada", "answer_start": len(str(n)) + 1} for n in range(60)]

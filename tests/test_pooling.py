@@ -1,8 +1,6 @@
 """The heads that pool all tokens: what they read, and who can read them."""
 
 import ast
-import json
-import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +11,7 @@ from typing import Literal
 import pytest
 import torch
 import transformers
-from exact import TASKS, features, labelled
-from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
@@ -27,12 +24,9 @@ from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.models.pooling import PooledForSequenceClassification
 from ulmfit_style.publishing import card
 from ulmfit_style.results import finished
+from ulmfit_style.results.finished import Run
 from ulmfit_style.stages import resolve
 from ulmfit_style.stages.finetune import pooled
-from ulmfit_style.tasks.base import Row
-from ulmfit_style.tasks.text import TextTask
-from ulmfit_style.training.batching import collate
-from ulmfit_style.training.scoring import Scorer
 
 FILE = "pooling.py"
 HEAD = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
@@ -82,11 +76,11 @@ def make(saved: Callable[[str, str], Path]) -> Make:
 def test_the_body_has_the_weights_of_its_checkpoint_whatever_head_that_has(name: str, kind: str, saved):
     class_name = kind.format(name) if "{}" in kind else BODIES[name][1]
     source = saved(name, class_name)
-    wanted = getattr(transformers, class_name).from_pretrained(source).base_model.state_dict()
+    expected = getattr(transformers, class_name).from_pretrained(source).base_model.state_dict()
     model, missing = pooled(source, "concat", HEAD)
-    found = model.body.state_dict()
-    assert set(found) == {weight for weight in wanted if not weight.startswith("pooler.")}
-    assert all(torch.equal(found[weight], wanted[weight]) for weight in found)
+    weights = model.body.state_dict()
+    assert set(weights) == {name for name in expected if not name.startswith("pooler.")}
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
     assert not missing & {parameter for parameter, _ in model.named_parameters()}
     assert model.body.config._attn_implementation == "sdpa"  # as without this head
 
@@ -99,20 +93,19 @@ def test_the_head_reads_all_tokens_is_the_last_layer_group_and_every_parameter_i
     model, missing = make(name, pooling=pooling)
     ids = torch.tensor([[5, 6, 7, 8]])
     hidden = model.body(ids).last_hidden_state[0]
-    one = hidden[-1 if name in CAUSAL else 0]
-    mean = hidden.mean(dim=0)
-    read = mean if pooling == "mean" else torch.cat([one, hidden.max(dim=0).values, mean])
+    summary, mean = hidden[-1 if name in CAUSAL else 0], hidden.mean(dim=0)
+    read = mean if pooling == "mean" else torch.cat([summary, hidden.max(dim=0).values, mean])
     logits = model(ids).logits
     assert torch.allclose(logits[0], model.head(read), atol=1e-6)
     logits.sum().backward()
-    assert [weight for weight, parameter in model.named_parameters() if parameter.grad is None] == []
-    found = layer_groups(model, missing)
-    assert list(found) == ["embeddings", "layer 1", "layer 2", "head"]
-    parts = [id(parameter) for group in found.values() for parameter in group]
-    assert sorted(parts) == sorted(id(parameter) for parameter in model.parameters())
-    assert {id(parameter) for parameter in found["head"]} == {id(parameter) for parameter in model.head.parameters()}
-    assert id(model.get_input_embeddings().weight) in map(id, found["embeddings"])
-    assert pooling == "concat" or [parameter.shape for parameter in found["head"]] == [(3, 16), (3,)]
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    groups = layer_groups(model, missing)
+    assert list(groups) == ["embeddings", "layer 1", "layer 2", "head"]
+    held = [id(parameter) for group in groups.values() for parameter in group]
+    assert sorted(held) == sorted(map(id, model.parameters()))
+    assert list(map(id, groups["head"])) == list(map(id, model.head.parameters()))
+    assert id(model.get_input_embeddings().weight) in map(id, groups["embeddings"])
+    assert pooling == "concat" or [parameter.shape for parameter in groups["head"]] == [(3, 16), (3,)]
 
 
 @pytest.mark.parametrize("pooling", ["concat", "mean"])
@@ -135,83 +128,38 @@ def test_padding_changes_no_logits_and_an_empty_text_has_an_answer_too(
     assert torch.allclose(logits[:1], model(ids[:1]).logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in TASKS if isinstance(TASKS[kind], TextTask)])
-def test_every_kind_learns_from_rows_and_answers_them(kind: str, make: Make, tokenizer: PreTrainedTokenizerFast):
-    task, rows = TASKS[kind], labelled(kind)
-    model, _ = make("Bert", task.head(task.classes(rows)))
-    task.prepare_model(model, tokenizer, rows)
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    batch = collate(features(tokenizer, kind=kind), tokenizer)
-    losses = []
-    for _ in range(40):
-        loss = task.loss(model, batch) / task.count(batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] / 2
-    found = list(Scorer(model, tokenizer, task, 64).answers(rows))
-    assert task.score(found, [task.target(row) for row in rows])[task.metric] > 0.8
-
-
-def test_a_head_for_numbers_starts_at_their_mean(make: Make, tokenizer: PreTrainedTokenizerFast):
-    task = TASKS["regression"]
-    rows = [Row("reviews", 1, {"text": "a", "label": 1000}), Row("reviews", 2, {"text": "b", "label": 1010})]
-    model, _ = make("Bert", task.head([]))
-    task.prepare_model(model, tokenizer, rows)
-    assert model.head[-1].bias.item() == 1005
-    assert all(abs(answer["value"] - 1005) < 50 for answer in Scorer(model, tokenizer, task, 16).answers(rows))
-
-
 def test_labels_give_the_loss_that_transformers_has_for_a_kind(make: Make):
     model, _ = make("Bert", {**HEAD, "problem_type": "single_label_classification"})
     ids, labels = torch.tensor([[5, 6], [7, 8]]), torch.tensor([0, 2])
-    found = model(ids, labels=labels, output_hidden_states=True)
-    assert found.loss.item() == pytest.approx(torch.nn.functional.cross_entropy(found.logits, labels).item())
-    assert len(found.hidden_states) == 3
+    output = model(ids, labels=labels, output_hidden_states=True)
+    assert output.loss.item() == pytest.approx(torch.nn.functional.cross_entropy(output.logits, labels).item())
+    assert len(output.hidden_states) == 3
 
 
 # The artefact
 
 
 @pytest.fixture(scope="module")
-def finetuned_concat(finetuned: list[str]) -> list[str]:
+def overrides(finetuned: list[str]) -> list[str]:
     """The overrides of a recipe with this head, that `finetune` has run, thawing layer by layer at their own rates."""
-    overrides = [*finetuned, "name=concat", "finetune.pooling=concat", "finetune.layer_decay=1.1"]
-    overrides += ["finetune.unfreeze=[1, 2, all]"]
+    rates = ["finetune.pooling=concat", "finetune.layer_decay=1.1", "finetune.unfreeze=[1, 2, all]"]
+    overrides = [*finetuned, "name=concat", *rates]
     assert main(["finetune", *overrides]) == 0
     return overrides
 
 
 @pytest.fixture(scope="module")
-def artefact(finetuned_concat: list[str]) -> Path:
-    return compose(finetuned_concat).runs / "concat/finetune"
+def artefact(overrides: list[str]) -> Path:
+    return compose(overrides).runs / "concat/finetune"
 
 
-def stock(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a program in a process that has transformers alone."""
-    code = f"import sys\nsys.modules['ulmfit_style'] = None  # cannot be imported\n{program}"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-
-
-def test_a_model_is_fine_tuned_saved_scored_and_answers(
-    artefact: Path, finetuned_concat: list[str], capsys: pytest.CaptureFixture[str]
+def test_a_model_is_fine_tuned_and_ours_reads_it_without_running_the_copy_that_lies_beside_it(
+    artefact: Path, tmp_path: Path
 ):
-    metrics = read_json(artefact / METRICS)
-    assert metrics["validation"]["scores"]["accuracy"] > 0.7  # a fifth of the good reviews are called bad
-    assert main(["evaluate", *finetuned_concat, "evaluate.split=validation"]) == 0
-    scored = read_json(compose(finetuned_concat).runs / "concat/evaluate" / METRICS)
-    assert scored["validation"]["scores"] == metrics["validation"]["scores"]
-    capsys.readouterr()
-    assert main(["predict", *finetuned_concat, "predict.input=a wonderful film"]) == 0
-    assert json.loads(capsys.readouterr().out)["label"] in ("bad", "good")
-
-
-def test_ours_reads_it_without_running_the_copy_that_lies_beside_it(artefact: Path, tmp_path: Path):
+    # A fifth of the good reviews are called bad.
+    assert read_json(artefact / METRICS)["validation"]["scores"]["accuracy"] > 0.7
     expected = load(artefact, device="cpu")(TEXTS)
-    copy = tmp_path / "copy"
-    shutil.copytree(artefact, copy)
+    copy = shutil.copytree(artefact, tmp_path / "copy")
     assert (copy / FILE).read_text() == Path(pooling.__file__).read_text()
     assert read_json(copy / "config.json")["auto_map"] == {
         "AutoConfig": "pooling.PooledConfig",
@@ -224,14 +172,13 @@ def test_ours_reads_it_without_running_the_copy_that_lies_beside_it(artefact: Pa
 
 
 STOCK = """
-import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
-for auto_class in (AutoModel, AutoModelForSequenceClassification):
-    for trust in ({}, {"trust_remote_code": False}):
-        try:
-            auto_class.from_pretrained(sys.argv[1], **trust)
-        except ValueError as error:
-            print("REFUSED", " ".join(str(error).split()))
+import sys
+sys.modules["ulmfit_style"] = None  # cannot be imported
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+try:
+    AutoModelForSequenceClassification.from_pretrained(sys.argv[1], trust_remote_code=False)
+except ValueError as error:
+    print("REFUSED", " ".join(str(error).split()))
 for directory in sys.argv[1:3]:
     tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
     model = AutoModelForSequenceClassification.from_pretrained(directory, trust_remote_code=True).eval()
@@ -245,82 +192,40 @@ def test_stock_transformers_gives_the_same_logits_when_it_may_run_the_file_and_e
     mean, _ = make("Bert", pooling="mean")
     mean.save_pretrained(tmp_path / "mean")
     tokenizer.save_pretrained(tmp_path / "mean")
-    done = stock(STOCK, artefact, tmp_path / "mean", *TEXTS)
-    assert done.returncode == 0, done.stderr
-    asked, *logits = done.stdout.split("LOGITS ")
+    command = [sys.executable, "-c", STOCK, str(artefact), str(tmp_path / "mean"), *TEXTS]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert ended.returncode == 0, ended.stderr
+    refusal, *logits = ended.stdout.split("LOGITS ")
+    assert "pass the argument `trust_remote_code=True`" in refusal
     for model, numbers in zip((load(artefact, device="cpu").model, mean), logits, strict=True):
         with torch.inference_mode():
             ours = model.eval()(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
         assert torch.equal(torch.tensor(ast.literal_eval(numbers)), ours)
-    _, *refusals = asked.split("REFUSED")  # which may stand behind a question to the terminal
-    assert len(refusals) == 4
-    for refusal in refusals:
-        assert "contains custom code which must be executed to correctly load the model" in refusal
-        assert "pass the argument `trust_remote_code=True`" in refusal
 
 
-def test_under_a_stock_name_transformers_would_put_a_random_head_in_its_place_and_go_on(make: Make, tmp_path: Path):
-    # Why this head has a model_type of its own. When this fails, transformers refuses what lacks the head.
-    model, _ = make("Bert")
-    config = transformers.BertConfig(**{**model.config.body.to_dict(), **HEAD})
-    weights = {name.replace("body.", "bert."): weight for name, weight in model.state_dict().items()}
-    BertForSequenceClassification(config).save_pretrained(tmp_path, state_dict=weights)
-    loaded, told = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
-    assert type(loaded) is BertForSequenceClassification
-    assert {"classifier.weight", "classifier.bias"} <= set(told["missing_keys"])
+def card_of(directory: Path, overrides: list[str]) -> str:
+    return card.write("me/reviews", Run("reviews", finished.find(directory), compose(overrides)), None, "")
 
 
-def test_the_default_head_is_the_architectures_own_and_brings_no_code(finetuned: list[str]):
-    directory = compose(finetuned).runs / "default/finetune"
-    assert read_json(directory / "config.json")["architectures"] == ["BertForSequenceClassification"]
-    assert not list(directory.glob("*.py"))
-
-
-# The Hub
-
-
-def test_the_file_is_exported_and_no_path_of_this_disk(
-    artefact: Path, finetuned_concat: list[str], capsys: pytest.CaptureFixture[str]
+def test_the_file_is_exported_and_the_card_says_that_it_is_run(
+    artefact: Path, overrides: list[str], finetuned: list[str], capsys: pytest.CaptureFixture[str]
 ):
     capsys.readouterr()
-    assert main(["push", *finetuned_concat, "hub.repo=me/reviews", "hub.dry_run=true"]) == 0
+    assert main(["push", *overrides, "hub.repo=me/reviews", "hub.dry_run=true"]) == 0
     listed, behind = capsys.readouterr().out.split("stays behind:")
     assert FILE in listed
     assert FILE not in behind
-    assert str(compose(finetuned_concat).model.checkpoint) not in (artefact / "config.json").read_text()
+    assert str(compose(overrides).model.checkpoint) not in (artefact / "config.json").read_text()
+    asks = "`trust_remote_code=True` lets it run `pooling.py` of this repository"
+    assert asks in card_of(artefact, overrides)
+    default = compose(finetuned).runs / "default/finetune"
+    assert not list(default.glob("*.py"))
+    assert "trust_remote_code" not in card_of(default, finetuned)
 
 
-def test_the_card_tells_that_code_is_run_and_its_example_runs(artefact: Path, finetuned_concat: list[str]):
-    text = card.write("me/reviews", finished.read(artefact, "reviews"), [], None, "")
-    assert "`trust_remote_code=True` lets it run `pooling.py` of this repository" in text
-    assert "pipeline_tag: text-classification" in text
-    example = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0].replace("me/reviews", str(artefact))
-    done = stock(example)
-    assert done.returncode == 0, done.stderr
-    (told,) = ast.literal_eval(done.stdout)
-    assert load(artefact, device="cpu")("A text of your own.")["label"] == told["label"]
-
-
-def test_the_card_of_another_model_asks_for_no_trust(finetuned: list[str]):
-    directory = (compose(finetuned).runs / "default/finetune").resolve()
-    text = card.write("me/a", finished.read(directory, "a"), [], None, "")
-    assert "trust_remote_code" not in text
-
-
-# At the door
-
-
-def test_an_encoder_decoder_is_refused_before_the_data_is_read(checkpoint: Path, tiny_overrides, tmp_path: Path):
-    shutil.copytree(checkpoint, tmp_path / "t5")
-    config = {**read_json(checkpoint / "config.json"), "model_type": "t5"}
-    (tmp_path / "t5/config.json").write_text(json.dumps(config))
-    options = [f"model.checkpoint={tmp_path / 't5'}", "task.path=nowhere.csv", "finetune.pooling=concat"]
+def test_an_encoder_decoder_is_refused_before_the_data_is_read(seq2seq_checkpoint: Path, tiny_overrides: list[str]):
+    options = [f"model.checkpoint={seq2seq_checkpoint}", "task.path=nowhere.csv", "finetune.pooling=concat"]
     own = [override for override in tiny_overrides if not override.startswith("adapt.")]
-    message = r"finetune\.pooling=concat: a model of type 't5' is an encoder and a decoder.*finetune\.pooling=default"
+    message = r"finetune\.pooling=concat: pools one body, and a model of type 't5' is an encoder and a decoder"
     with pytest.raises(UserError, match=message):
         plan(resolve(compose([*own, *options, "adapt=none"])), ["finetune"])
-
-
-def test_pooling_is_in_the_fingerprint(compose_tiny):
-    default, concat = (compose_tiny(f"finetune.pooling={name}").finetune for name in ("default", "concat"))
-    assert default.determinants() != concat.determinants()

@@ -128,7 +128,6 @@ def test_a_pretrained_model_is_not_pretrained(capsys: pytest.CaptureFixture[str]
     [
         (["adapt"], r"there is no pretrained model for this config .* run `pretrain adapt`"),
         (["adapt", "finetune", "pretrain=none"], "there is no language model to adapt"),
-        (["pretrain", "model.tokenizer.vocab_size=5000"], r"vocab_size=5000: the text to train on makes \d+ tokens"),
         (["pretrain", "pretrain.max_length=5000"], r"tokens to train on do not fill a row of 5000; give more text"),
         (["pretrain", "+model.architecture.hidden_sizes=8"], "has no such field; did you mean 'hidden_size'"),
         (["pretrain", "model.architecture.num_attention_heads=3"], "model.architecture: cannot be built"),

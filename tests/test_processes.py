@@ -29,7 +29,7 @@ def test_one_command_runs_the_chain_in_two_processes_which_share_the_rows_that_a
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "2 processes train together" in ended.stdout
-    assert ended.stdout.count("[4/5] finetune: the task") == 1  # the main process alone speaks
+    assert ended.stdout.count("[4/5] finetune: fine-tuned model") == 1  # the main process alone speaks
     model = tmp_path / "runs/default/finetune"
     assert json.loads((model / MANIFEST).read_text())["processes"] == 2
     assert not (model / "checkpoints").exists()

@@ -18,7 +18,7 @@ from ulmfit_style.analysis.probe import SWAPS, exchanged
 from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.data import reading
 from ulmfit_style.errors import UserError
-from ulmfit_style.metrics.intervals import by_chance, gap
+from ulmfit_style.metrics.intervals import by_chance, difference
 from ulmfit_style.results import scores
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -89,7 +89,7 @@ def test_a_column_of_no_groups_is_refused(compose_tiny, by_country: Path, column
 def test_the_gap_has_the_interval_of_two_independent_means():
     random = np.random.default_rng(0)
     ours, theirs = random.normal(1, 1, 400).tolist(), random.normal(0, 1, 400).tolist()
-    value, low, high = gap(ours, theirs)
+    value, low, high = difference(ours, theirs, is_paired=False)
     width = 1.96 * np.sqrt((np.var(ours) + np.var(theirs)) / 400)
     assert (value - low, high - value) == (pytest.approx(width, rel=0.1), pytest.approx(width, rel=0.1))
 
@@ -142,15 +142,10 @@ def test_a_model_that_goes_by_the_sex_is_found_out():
     assert [row[1:4] for row in table.rows] == [("this one", 39, 1.0), ("this one", 0, None)]
 
 
-def test_the_model_that_was_not_adapted_is_probed_too_or_is_asked_for(chain: Trained, tmp_path: Path, capsys):
-    assert main(["evaluate", *chain.overrides, "finetune.seed=1", "evaluate.probe=names"]) == 2
-    message = " ".join(capsys.readouterr().err.split())
-    assert "evaluate.probe: there is no model without adaptation to be probed too" in message
-    assert "run `finetune` with compare=true, or take compare=false" in message
+def test_the_probe_asks_the_model_that_is_scored(chain: Trained, tmp_path: Path):
     shutil.copytree(chain.runs, tmp_path / "runs", symlinks=True)
-    overrides = [*chain.overrides, f"runs={tmp_path / 'runs'}"]
-    assert main(["evaluate", *overrides, "evaluate.probe=names"]) == 0
-    assert metrics(tmp_path / "runs")["probe"].keys() == {"this one", "not adapted"}
+    assert main(["evaluate", *chain.overrides, f"runs={tmp_path / 'runs'}", "evaluate.probe=names"]) == 0
+    assert metrics(tmp_path / "runs")["probe"].keys() == {"this one"}
 
 
 def test_a_model_that_answers_no_labels_is_not_probed():

@@ -104,8 +104,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(module, name, counting)
 
-    count(reading, "rows", lambda option, reference, *rest: f"read {Path(reference).name}")
-    count(labelled, "_content", lambda task, rows: "hash rows")
+    count(reading, "read", lambda option, reference, *rest: f"read {Path(reference).name}")
+    count(labelled, "digest_of", lambda task, rows: "hash rows")
     count(checkpoints, "file_digest", lambda path: f"hash {path.name}")
     for cached in (labelled.load, lineage.corpus.load, checkpoints.resolve):
         cached.cache_clear()

@@ -207,7 +207,7 @@ def check(overrides: list[str]) -> None:
         ),
         (
             ["model.decoder={folder}/nowhere/at/all"],
-            "model.decoder={folder}/nowhere/at/all: is neither",
+            "model.decoder={folder}/nowhere/at/all: is no directory, and cannot",
         ),
         (
             ["task.max_target_length=100", "model.decoder={folder}/gpt2"],

@@ -190,7 +190,11 @@ class Resolved:
 
     def _input_of(self, stage: str) -> Checkpoint:
         before = self.stages[stage].starts_from(self)
-        return checkpoints.resolve(self.config.model) if before is None else self._checkpoint_of(before)
+        return (
+            checkpoints.resolve(self.config.model, "model.checkpoint")
+            if before is None
+            else self._checkpoint_of(before)
+        )
 
     def linked(self, stage: str) -> Path | None:
         """Return the finished artefact that `runs/<name>/<stage>` links to, if it was made by the same options.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import tee
-from typing import TYPE_CHECKING, Any, final, overload
+from typing import TYPE_CHECKING, Any, final
 
 import transformers
 from accelerate import PartialState
@@ -14,8 +14,13 @@ from ulmfit_style.artefacts.directory import RECIPE, read_json
 from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import required_task
-from ulmfit_style.models import architectures, attributions, checkpoints, tokenizer_pair
-from ulmfit_style.models.pooling import PooledForSequenceClassification
+from ulmfit_style.models import (
+    architectures,
+    attributions,
+    checkpoints,
+    pooling,  # noqa: F401  # which lets transformers load its head
+    tokenizer_pair,
+)
 from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.training.scoring import Scorer
@@ -49,27 +54,13 @@ class Predictor:
         self.task = required_task(config).with_answer_options(task or {})
         self.max_length = config.finetune.max_length
         self.tokenizer = tokenizer_pair.read(directory)
-        model_config = read_json(directory / "config.json")
-        auto_class, head = (
-            self.task.auto_class(architectures.architecture(model_config["model_type"])),
-            model_config["architectures"][0],
-        )
-        own = head == PooledForSequenceClassification.__name__
-        if not own and not architectures.is_loaded_by(auto_class, head):
-            raise UserError(f"{option}={source}: is a {head}, and lacks a task's head; was it made by `adapt`?")
-        self.model = getattr(transformers, auto_class).from_pretrained(
-            directory, use_safetensors=True, trust_remote_code=False
-        )
-        try:
-            self.model.to(PartialState().device if device is None else device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"device={device}: cannot be used ({str(error).splitlines()[0]})") from error
-
-    @overload
-    def __call__(self, texts: Text) -> Any: ...
-
-    @overload
-    def __call__(self, texts: Sequence[Text] | DataFrame) -> list[Any]: ...
+        model_type = read_json(directory / "config.json")["model_type"]
+        auto_class = self.task.auto_class(architectures.architecture(model_type))
+        self.model, missing, _ = checkpoints.load_model(getattr(transformers, auto_class), directory)
+        if missing:
+            kind = f"lacks the head of {type(self.task).__name__}"
+            raise UserError(f"{option}={source}: {kind}; name a model that `finetune` made, not `adapt`")
+        self.model.to(PartialState().device if device is None else device)
 
     def __call__(self, texts: Text | Sequence[Text] | DataFrame) -> Any:
         """Return the answer to a text, or one answer for each of several texts, or for each row of a DataFrame.
@@ -86,9 +77,11 @@ class Predictor:
 
         if isinstance(texts, str) or (isinstance(texts, tuple) and len(self.task.inputs()) == 2):
             return self([texts])[0]
-        rows = (self.task.row(*([text] if isinstance(text, str) else text)) for text in texts)
-        asked = _rows(self.task, texts) if isinstance(texts, DataFrame) else rows
-        return list(map(self.task.returned, self.stream(asked)))
+        if isinstance(texts, DataFrame):
+            rows = _rows(self.task, texts)
+        else:
+            rows = (self.task.row(*([text] if isinstance(text, str) else text)) for text in texts)
+        return list(map(self.task.returned, self.stream(rows)))
 
     def stream(
         self, rows: Iterable[Row], done: Callable[[int, int], None] = lambda rows, long: None

@@ -72,10 +72,7 @@ class Config(Section):
         return self.model_copy(update={"task": task, "finetune": self.finetune.model_copy(update={"seed": seed})})
 
     def recipe(self) -> dict[str, Any]:
-        """Return the config as plain values, from which `from_recipe` makes an equal one, but for the sweep.
-
-        That makes no artefact, and the URL of its storage may hold a password.
-        """
+        """Return the config as plain values, from which `from_recipe` makes an equal one, but for the sweep."""
         values = self.model_dump(mode="json", exclude={"sweep"})
         if self.task is not None:
             target = type(self.task)

@@ -60,8 +60,8 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "package index", _package_index()
     yield "Hub", _hub()
     yield "HF_TOKEN", "set" if os.environ.get("HF_TOKEN") else "not set"
-    for state in embedded.states():
-        yield "embedded", state
+    for package in embedded.packages():
+        yield "embedded", f"{package.name} {_version(package.name)}"
 
 
 def _package_index() -> str:

@@ -62,7 +62,7 @@ def measure(task: Task, answers: Sequence[Answer], targets: Sequence[Any], group
     Args:
         groups: The group of each answer.
     """
-    from ulmfit_style.metrics.intervals import by_chance, gap
+    from ulmfit_style.metrics.intervals import by_chance, difference
 
     def among(rows: Sequence[int]) -> tuple[list[Answer], list[Any]]:
         return [answers[row] for row in rows], [targets[row] for row in rows]
@@ -77,7 +77,7 @@ def measure(task: Task, answers: Sequence[Answer], targets: Sequence[Any], group
     lowest, *_, highest = sorted(judged, key=lambda name: measured[name]["scores"][task.metric])
     # Those of each group by itself: a task may standardise them over the rows.
     best, worst = (task.points(*among(members[name])) for name in (highest, lowest))
-    width, low, high = gap(best, worst, task.of_means)
+    width, low, high = difference(best, worst, task.of_means, is_paired=False)
     rows = sorted(row for name in judged for row in members[name])
     chance = by_chance(task.points(*among(rows)), [groups[row] for row in rows], width, task.of_means)
     widest = {"highest": highest, "lowest": lowest, "value": width, "interval": (low, high), "chance": chance}

@@ -124,6 +124,12 @@ class Dimension(Section):
             for key, wanted in self.when.items()
         )
 
+    def contains(self, value: Any) -> bool:
+        """Tell whether a value lies in it."""
+        if self.low is None or self.high is None:
+            return value in (self.choices or ())
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
     @property
     def extremes(self) -> list[Any]:
         """The ends of a range, or all choices."""
@@ -135,23 +141,16 @@ class Dimension(Section):
         return all(isinstance(number, int) for number in (self.low, self.high, 1 if self.step is None else self.step))
 
 
-def _mapping(key: str) -> BeforeValidator:
-    """Return a validator that takes one name for a mapping which has nothing but it."""
-
-    def mapped(value: Any) -> Any:
-        mapping = {key: value} if isinstance(value, str) else value
-        if isinstance(mapping, dict) and not isinstance(mapping.get(key), str):
-            raise ValueError(f"needs {key}: {{{key}: ...}}")
-        return mapping
-
-    return BeforeValidator(mapped)
+def _mapping(value: Any) -> Any:
+    """Return a mapping for a name alone."""
+    mapping = {"name": value} if isinstance(value, str) else value
+    if isinstance(mapping, dict) and not isinstance(mapping.get("name"), str):
+        raise ValueError("needs name: {name: ...}")
+    return mapping
 
 
-Named = Annotated[dict[str, Any], _mapping("name")]
+Named = Annotated[dict[str, Any], BeforeValidator(_mapping)]
 """A name of Optuna's, or a mapping of a name and options."""
-
-Database = Annotated[dict[str, Any], _mapping("url")]
-"""The URL of a database, or a mapping of a URL and options."""
 
 
 class Sweep(Section):
@@ -167,8 +166,8 @@ class Sweep(Section):
     what it takes: {name: TPE, n_startup_trials: 20}. A seed would have every worker draw the same."""
     pruner: Annotated[Named, Field(default_factory=lambda: {"name": "median"})]
     """What stops a bad trial early. none: nothing. median: it is worse than half of the others were at that point, from
-    the sixth trial on; asha and hyperband: it is not among the best half, at 1, 2, 4, ... measurements (Li et al.
-    2018). Or another one of Optuna's, without its last word; or a mapping: {name: median, n_startup_trials: 10}."""
+    the sixth trial on. asha (Li et al. 2018), hyperband or another one of Optuna's, without its last word; or a
+    mapping: {name: asha, reduction_factor: 2}."""
     measurements: Count = 4
     """Times that a model is scored on the validation rows, evenly spread, the last time at its end: where a trial may
     be stopped."""
@@ -183,11 +182,6 @@ class Sweep(Section):
     """Failed trials that are put up with; with one more the sweep stops."""
     parallel: Count = 1
     """Trials that a worker gives to Hydra's launcher together: for hydra/launcher=joblib or submitit_slurm."""
-    storage: Database | None = None
-    """Where the trials are kept: null for journal.log in runs/<name>-sweep, or the URL of a database that many machines
-    share, postgresql://user@host/name. Its password is better in ~/.pgpass. Or a mapping of the url and what Optuna's
-    RDBStorage takes: {url: ..., heartbeat_interval: 30} for the seconds between two signs of life of a trial, 60 unless
-    given; after three without one it is taken for dead."""
     keep_weights: Literal["best", "all", "none"] = "best"
     """Which fine-tuned models stay on the disk: those of the best trial, all, or none. Scores and predictions do."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -18,7 +19,7 @@ from ulmfit_style.artefacts.directory import Artefact, digest, file_digest
 from ulmfit_style.config.stages import Corpus
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
-from ulmfit_style.data.labelled import Labelled
+from ulmfit_style.data.formats import FORMATS
 from ulmfit_style.data.splits import normalised, position
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row, Task
@@ -40,15 +41,12 @@ TABLE = "documents.arrow"
 AT_ONCE = 2**20
 """Characters of text that are in memory at once, but for a longer document."""
 
-Places = np.ndarray[Any, np.dtype[np.int64]]
-Keys = np.ndarray[Any, np.dtype[np.uint64]]
-
 
 @final
 class Texts(Sequence[str]):
     """Some documents of a table, in its order."""
 
-    def __init__(self, column: pyarrow.ChunkedArray, places: Places) -> None:
+    def __init__(self, column: pyarrow.ChunkedArray, places: np.ndarray[Any, np.dtype[np.int64]]) -> None:
         self._column, self._places = column, places
 
     def __len__(self) -> int:
@@ -98,11 +96,12 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
     if corpus.path is not None:
         table, text_identity, source = _of_files(corpus, corpus.path, runs, option)
     elif rows is not None:
-        table, text_identity = _of_task(rows)
+        texts = rows.task.documents(rows.pool)
+        table, text_identity = _hashed(texts), digest(texts)
         source = f"the training split of {rows.task.path}"
     else:
         raise UserError(f"{option}=null: there is no task whose text could be read; give {option}=<file>")
-    keys: Keys = table["key"].to_numpy()
+    keys: np.ndarray[Any, np.dtype[np.uint64]] = table["key"].to_numpy()
     is_empty = keys == _key("")
     if is_empty.any():
         say(f"{title}: {is_empty.sum():,} empty documents are left out")
@@ -134,15 +133,6 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
     return Documents(Texts(table["text"], train), Texts(table["text"], heldout), identity, int(is_held.sum()))
 
 
-def _of_task(rows: Labelled) -> tuple[pyarrow.Table, Any]:
-    """Return the texts of a task's training split, which are in memory anyway, and what stands for them."""
-    import pyarrow
-
-    documents, sink = rows.task.documents(rows.pool), pyarrow.BufferOutputStream()
-    _write(sink, documents)
-    return pyarrow.ipc.open_file(sink.getvalue()).read_all(), digest(documents)
-
-
 def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str) -> tuple[pyarrow.Table, Any, str]:
     """Return the documents of files, folders and globs, what stands for them, and where they come from, in words."""
     import pyarrow
@@ -154,7 +144,8 @@ def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str
         if skipped:
             kinds = ", ".join(sorted(skipped))
             say(f"{option}: {skipped.total():,} files in {reference} are of other types, and are skipped ({kinds})")
-    units = sorted({unit for file in files if (unit := reading.unit(file, corpus.document)) is not None})
+    formats = [FORMATS[reading.kind(file)] for file in files]
+    units = sorted({corpus.document or format.document for format in formats if format.document})
     determinants = {
         "version": READING_VERSION,
         "files": [[reading.kind(file), file_digest(path)] for file, path in files.items()],
@@ -175,15 +166,15 @@ def _gather(corpus: Corpus, files: Sequence[str], option: str, directory: Path) 
     """Read files into a table in a directory."""
     import pyarrow
 
-    with pyarrow.OSFile(str(directory / TABLE), "wb") as sink, progress("reading documents", None) as steps:
-
-        def texts() -> Iterator[str]:
-            for file in files:
-                for row in reading.rows(option, file, [corpus.text], corpus.document):
-                    steps.advance()
-                    yield _text(row, corpus.text)
-
-        _write(sink, texts())
+    rows = chain.from_iterable(reading.rows(option, file, [corpus.text], corpus.document) for file in files)
+    with (
+        pyarrow.OSFile(str(directory / TABLE), "wb") as sink,
+        pyarrow.ipc.new_file(sink, _hashed([]).schema) as writer,
+        progress("reading documents", None) as steps,
+    ):
+        for texts in _batched(_text(row, corpus.text) for row in rows):
+            writer.write_batch(_hashed(texts))
+            steps.advance(len(texts))
 
 
 def _text(row: Row, column: str) -> str:
@@ -199,15 +190,12 @@ def _text(row: Row, column: str) -> str:
     return "" if text is None else str(text)
 
 
-def _write(sink: Any, texts: Iterable[str]) -> None:
-    """Write documents to an Arrow file, each with the hash of what makes it equal to others."""
+def _hashed(texts: Sequence[str]) -> pyarrow.RecordBatch:
+    """Return documents, each with the hash of what makes it equal to others."""
     import pyarrow
 
     schema = pyarrow.schema([("text", pyarrow.large_string()), ("key", pyarrow.uint64())])
-    with pyarrow.ipc.new_file(sink, schema) as writer:
-        for batch in _batched(texts):
-            keys = [_key(normalised(text)) for text in batch]
-            writer.write_batch(pyarrow.record_batch([batch, keys], schema=schema))
+    return pyarrow.record_batch([list(texts), [_key(normalised(text)) for text in texts]], schema=schema)
 
 
 def _key(text: str) -> int:

@@ -54,17 +54,13 @@ class Labelled:
     @cached_property
     def digest(self) -> str:
         """The digest of all that training and scoring read."""
-        rows = [_content(self.task, rows) for rows in (self.train, self.validation, self.test)]
-        return digest([*rows, self.classes])
+        splits = (self.train, self.validation, self.test)
+        return digest([*(digest_of(self.task, rows) for rows in splits), self.classes])
 
 
 def digest_of(task: Task, rows: Sequence[Row]) -> str:
     """Return the digest of what scoring reads of rows."""
-    return digest(_content(task, rows))
-
-
-def _content(task: Task, rows: Sequence[Row]) -> list[list[object]]:
-    return [[*task.texts(row), task.target(row)] for row in rows]
+    return digest([[*task.texts(row), task.target(row)] for row in rows])
 
 
 @cache

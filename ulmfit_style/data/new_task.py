@@ -23,7 +23,7 @@ from ulmfit_style.tasks.base import Column, Row, Task
 OPTIONS = ("path", "name", "text", "text_pair", "label")
 FOLDER = Path("conf/task")
 SHOWN_CLASSES = 20
-"""How many classes are listed before the rest is counted."""
+"""How many classes are listed, from the most frequent down."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -126,9 +126,8 @@ def _yaml(task: Task, settings: dict[str, str], rows: Sequence[Row], unused: Seq
     ]
     counts = Counter(label for row in rows for label in task.labels_of(row))
     if counts:
-        shown = ", ".join(f"{' '.join(label.split())} {count:,}" for label, count in counts.most_common(SHOWN_CLASSES))
-        more = f" and {len(counts) - SHOWN_CLASSES} more" if len(counts) > SHOWN_CLASSES else ""
-        lines.insert(2, f"# {len(counts)} classes: {shown}{more}.")
+        most = [f"{' '.join(label.split())} {count:,}" for label, count in counts.most_common(SHOWN_CLASSES)]
+        lines.insert(2, f"# {len(counts)} classes: {', '.join(most)}{', ...' if len(counts) > len(most) else ''}")
     if unused and "group" not in settings:
         lines.append(f"# group: {unused[0]} # no value of this column on two sides; columns: {', '.join(unused)}")
     lines.append("# train_samples: 100 # labelled rows to use, every class first; or shots: 10, of each class")

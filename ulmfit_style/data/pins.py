@@ -76,13 +76,11 @@ def _reference(runs: Path, option: str, reference: str) -> str:
 def _commit(runs: Path, option: str, name: str, newest: Callable[[], str]) -> str:
     """Return the commit that a name is pinned to; the first time it is the newest."""
     path = runs / PINS
-    if path.exists() and name in (pins := read_json(path)):
-        return str(pins[name])
-    commit = newest()
     runs.mkdir(parents=True, exist_ok=True)
     with lock_of(path):
-        pins = read_json(path) if path.exists() else {}
+        pins: dict[str, str] = read_json(path) if path.exists() else {}
         if name not in pins:
-            say(f"{option}={name}: pinned to its commit {commit[:8]} ({path})")
-            write_json(path, pins := {**pins, name: commit})
-    return str(pins[name])
+            pins[name] = newest()
+            say(f"{option}={name}: pinned to its commit {pins[name][:8]} ({path})")
+            write_json(path, pins)
+    return pins[name]

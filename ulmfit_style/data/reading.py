@@ -42,6 +42,7 @@ def read(option: str, reference: str, choose: Choose, document: Document | None 
         UserError: if the file is missing, broken, not UTF-8, or lacks a column; it says where, and what to do.
     """
     path = locate(option, reference)
+    is_running_text = FORMATS[kind(path)].document is not None
     names: dict[str, str] | None = None
     problems: list[str] = []
     for number, record in _records(option, path, document):
@@ -51,7 +52,7 @@ def read(option: str, reference: str, choose: Choose, document: Document | None 
         is_first = names is None
         if names is None:
             names = {field: nfc(name) for field, name in choose(list(record)).items()}
-            if FORMATS[kind(path)].document:
+            if is_running_text:
                 names |= dict.fromkeys(list(names)[:1], TEXT_COLUMN)
         fields, missing = {}, []
         for field, name in names.items():
@@ -126,12 +127,6 @@ def locate(option: str, reference: str) -> Path:
     if kind(path) not in FORMATS:
         raise UserError(f"{option}={reference}: files of type '{kind(path)}' cannot be read {SUPPORTED}")
     return path
-
-
-def unit(path: str | Path, document: Document | None = None) -> Document | None:
-    """Return what one row of a txt or md file is, where `document` is what the user chose; None for other files."""
-    default = FORMATS[kind(path)].document
-    return default and (document or default)
 
 
 def kind(path: str | Path) -> str:

@@ -60,12 +60,9 @@ def watch(task: Task, sampled: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     trained_labels = {label for row in trained for label in task.labels_of(row)}
     lost = sorted({label for row in watched for label in task.labels_of(row)} - trained_labels)
     if not watched or not trained or lost:
-        kind = f" of '{lost[0]}'" if lost else ""
-        lack = f"no row{kind} is left to train on" if watched else "that is none"
-        raise UserError(
-            f"finetune.patience: {WATCHED_RATIO:.0%} of the {len(sampled):,} labelled rows are watched, and {lack}; "
-            "use more rows, or finetune.patience=null"
-        )
+        lack = f"no row of '{lost[0]}' is left to train on" if lost else "these are too few to divide"
+        problem = f"{WATCHED_RATIO:.0%} of the {len(sampled):,} labelled rows are watched, and {lack}"
+        raise UserError(f"finetune.patience: {problem}; use more rows, or finetune.patience=null")
     return trained, watched
 
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
 from typing import Any
 
-from optuna.trial import BaseTrial, FixedTrial
+import optuna
 
 from ulmfit_style.cli.compose import chosen, compose
-from ulmfit_style.cli.overrides import checked
 from ulmfit_style.config.experiments import Dimension
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.errors import ConfigError, UserError
-from ulmfit_style.recipe import Config, from_recipe
+from ulmfit_style.lineage import MODEL_SECTIONS
+from ulmfit_style.recipe import Config
 
 Values = dict[str, Any]
 """The values of the dimensions that count in a trial; a list is spelled out, for Optuna knows no other choices."""
 
 Space = Mapping[str, Dimension]
-
-RESERVED = {"name", "runs", "sweep", "study", "lr_find", "predict", "hub", "evaluate", "compare", "processes", "hydra"}
-"""What changes nothing of a trial, or all of the sweep."""
 
 
 def overrides(values: Values) -> list[str]:
@@ -30,30 +25,29 @@ def overrides(values: Values) -> list[str]:
     return [f"{key}={spelled(value)}" for key, value in values.items()]
 
 
-def check(config: Config, typed: Sequence[str], space: Space, check_trial: Callable[[Config], object]) -> None:
+def check(typed: Sequence[str], space: Space, check_trial: Callable[[Config], object]) -> None:
     """Check that each dimension is an option, and that the ends of its range or its choices fit schema, model and data.
 
     Args:
-        typed: The overrides that the config was composed from.
+        typed: The overrides of the sweep.
         check_trial: Checks a trial's model and data.
 
     Raises:
         ConfigError: naming all that is wrong.
     """
-    problems = [f"{key}: is not for a sweep to choose" for key in space if key.partition(".")[0] in RESERVED]
+    problems = [f"{key}: is not for a sweep to choose" for key in space if key.split(".")[0] not in MODEL_SECTIONS]
     if not problems:
-        checked([*typed, *overrides({key: dimension.extremes[0] for key, dimension in space.items()})])
         for key, dimension in space.items():
             for value in dimension.extremes:
                 try:
-                    check_trial(_with(config, typed, {**_above(space, key), key: value}))
+                    check_trial(compose([*typed, *overrides({**_above(space, key), key: value})]))
                 except UserError as error:
                     problems += error.problems if isinstance(error, ConfigError) else [str(error)]
     if problems:
         raise ConfigError([f"sweep.space: {problem}" for problem in dict.fromkeys(problems)])
 
 
-def draw(trial: BaseTrial, space: Space) -> Values:
+def draw(trial: optuna.Trial, space: Space) -> Values:
     """Let Optuna choose the dimensions of a trial, from the top down."""
     values: Values = {}
     for key, dimension in space.items():
@@ -68,25 +62,24 @@ def of_recipe(config: Config, typed: Sequence[str], space: Space) -> Values:
     Raises:
         UserError: if it lies outside.
     """
-    recipe, groups = config.recipe(), chosen(typed)
-    values: Values = {}
+    recipe, groups, values = config.recipe(), chosen(typed), Values()
     for key, dimension in space.items():
         if not dimension.counts(values):
             continue
-        value = reduce(_item, key.split("."), recipe) if "." in key else groups.get(key)
-        try:
-            with warnings.catch_warnings(action="error"):  # Optuna's, that a value is out of the range
-                values[key] = _suggest(FixedTrial({key: _choice(value)}), key, dimension)
-        except (UserWarning, ValueError) as error:
+        value: Any = groups if key in groups else recipe
+        for name in key.split("."):
+            value = value.get(name)
+        if not dimension.contains(value):
             remedy = f"widen it, or type {key}=<a value in it>"
             raise UserError(
                 f"sweep.space: {key}: the recipe's {spelled(value)} lies outside, and the recipe is the first trial, "
                 f"which the others are held against; {remedy}"
-            ) from error
+            )
+        values[key] = _choice(value)
     return values
 
 
-def _suggest(trial: BaseTrial, key: str, dimension: Dimension) -> Any:
+def _suggest(trial: optuna.Trial, key: str, dimension: Dimension) -> Any:
     low, high, step, log = dimension.low, dimension.high, dimension.step, dimension.log
     if low is None or high is None:
         return trial.suggest_categorical(key, [_choice(value) for value in dimension.choices or ()])
@@ -106,19 +99,3 @@ def _above(space: Space, key: str) -> Values:
     for other, wanted in space[key].when.items():
         values |= {**_above(space, other), other: wanted[0] if isinstance(wanted, list | tuple) else wanted}
     return values
-
-
-def _with(config: Config, typed: Sequence[str], values: Values) -> Config:
-    """Return the recipe with other values; where the last is a single option it is not composed, which takes long."""
-    if "." not in list(values)[-1]:
-        return compose([*typed, *overrides(values)])
-    recipe = config.recipe()
-    for key, value in values.items():
-        *sections, name = key.split(".")
-        if sections:
-            reduce(lambda section, inner: section.setdefault(inner, {}), sections, recipe)[name] = value
-    return from_recipe(recipe)
-
-
-def _item(section: Any, name: str) -> Any:
-    return section.get(name) if isinstance(section, dict) else None

@@ -12,9 +12,8 @@ from ulmfit_style import chain
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import muted, say
-from ulmfit_style.data import labelled, pins
+from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
-from ulmfit_style.experiments.trials import Trial
 from ulmfit_style.lineage import required_task
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import resolve
@@ -26,37 +25,29 @@ Searched = tuple[str, ...]
 """One combination of the overrides that `study.search` tries; empty where nothing is searched."""
 
 Choices = Mapping[tuple[str, Labels], Searched]
-"""What the search chose for each arm at each number of labels."""
+"""What the search chose for each arm at each number of labels; nothing without a search."""
 
 
 @final
 @dataclass(frozen=True)
-class Sample:
-    """The labelled rows that one seed draws."""
+class Run:
+    """One run of a study: an arm, or reference models, on the labelled rows that a seed draws."""
 
+    arm: str
     labels: Labels
     seed: int
+    searched: Searched = ()
 
     @property
     def title(self) -> str:
-        """What the rows are called in a line."""
-        return f"{'' if self.labels is None else f'{self.labels} labels, '}seed {self.seed}"
+        """The run in messages: `adapted, 100 labels, seed 0`."""
+        labels = [] if self.labels is None else [f"{self.labels} labels"]
+        return ", ".join([self.arm, *self.searched, *labels, f"seed {self.seed}"])
 
-    def link(self, *names: str) -> str:
-        """Return the name of a link to what was made of the rows."""
-        parts = [*names, "" if self.labels is None else str(self.labels), f"seed-{self.seed}"]
-        return "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-") for part in parts if part)
-
-
-@final
-@dataclass(frozen=True)
-class ArmTrial:
-    """The trial of an arm on one sample."""
-
-    arm: str
-    searched: Searched
-    sample: Sample
-    trial: Trial
+    @property
+    def link(self) -> str:
+        """The name of the link to what it made: `adapted-100-seed-0`."""
+        return re.sub(r"[^A-Za-z0-9.]+", "-", self.title.replace(" labels", "")).strip("-")
 
 
 @final
@@ -72,42 +63,35 @@ class StudyPlan:
 
     @property
     def folder(self) -> str:
-        """What the folder of links, tables and figures under `runs` is called."""
+        """The name of the folder of links, tables and figures under `runs`."""
         return f"{self.base.name}-{self.base.study.name}"
 
-    def samples(self, seeds: Iterable[int]) -> list[Sample]:
-        """Return the samples of some seeds at every number of labels."""
-        return [Sample(labels, seed) for seed, labels in product(seeds, self.labels)]
-
-    def search(self) -> list[ArmTrial]:
-        """Return the trials by which each arm's combination is chosen; none where there is no choice."""
+    def search(self) -> list[Run]:
+        """Return the runs by which each arm's combination is chosen; none where there is no choice."""
         if len(self.combinations) < 2:
             return []
-        samples = self.samples(self.base.study.search_seeds)
-        return [self.trial(*point) for point in product(samples, self.base.study.arms, self.combinations)]
+        study = self.base.study
+        axes = product(study.search_seeds, self.labels, study.arms, self.combinations)
+        return [Run(arm, labels, seed, searched) for seed, labels, arm, searched in axes]
 
-    def reported(self, choices: Choices) -> list[ArmTrial]:
-        """Return the trials that are reported: whole rounds over all arms, for a stopped study to compare them all.
+    def reported(self, choices: Choices) -> list[Run]:
+        """Return the runs that are reported: whole rounds over all arms, for a stopped study to compare them all."""
+        axes = product(self.base.study.seeds, self.labels, self.base.study.arms)
+        only = self.combinations[0]
+        return [Run(arm, labels, seed, choices.get((arm, labels), only)) for seed, labels, arm in axes]
 
-        Args:
-            choices: What the search chose.
-        """
-        pairs = product(self.samples(self.base.study.seeds), self.base.study.arms)
-        return [self.trial(sample, arm, choices[arm, sample.labels]) for sample, arm in pairs]
+    def recipe(self, run: Run) -> Config:
+        """Return the recipe of a run."""
+        return self.at(self.arms[run.arm, run.searched], run.labels, run.seed)
 
-    def trial(self, sample: Sample, arm: str, searched: Searched) -> ArmTrial:
-        """Return one trial."""
-        resolved, names = resolve(self.at(self.arms[arm, searched], sample)), (arm, *searched)
-        return ArmTrial(arm, searched, sample, Trial(resolved, ", ".join([*names, sample.title]), sample.link(*names)))
-
-    def at(self, config: Config, sample: Sample) -> Config:
-        """Return a recipe on a sample."""
+    def at(self, recipe: Config, labels: Labels, seed: int) -> Config:
+        """Return a recipe with a number of labels and a seed."""
         size: dict[str, Labels] = {}
-        if sample.labels is not None:
+        if labels is not None:
             kind = "shots" if self.base.study.per_class else "train_samples"
-            size = {"train_samples": None, "shots": None, kind: None if sample.labels == "all" else sample.labels}
-        task = required_task(config).model_copy(update=size)
-        return config.model_copy(update={"task": task, "compare": False, "name": self.folder}).seeded(sample.seed)
+            size = {"train_samples": None, "shots": None, kind: None if labels == "all" else labels}
+        task = required_task(recipe).model_copy(update=size)
+        return recipe.model_copy(update={"task": task, "compare": False, "name": self.folder}).seeded(seed)
 
 
 def plan(overrides: Sequence[str]) -> StudyPlan:
@@ -123,8 +107,7 @@ def plan(overrides: Sequence[str]) -> StudyPlan:
     arms = {}
     for (arm, options), searched in product(base.study.arms.items(), combinations):
         try:
-            whole = [*_concerning(common, options), *options, *_concerning(searched, options)]
-            arms[arm, searched] = pins.pinned(compose(whole))
+            arms[arm, searched] = compose([*_concerning(common, options), *options, *_concerning(searched, options)])
         except UserError as error:
             raise UserError(f"study.arms: {arm}: {error}") from error
     made = StudyPlan(base, arms, _possible_labels(base), combinations)
@@ -145,29 +128,25 @@ def _possible_labels(base: Config) -> list[Labels]:
     study = base.study
     if study.labels is None:
         return [None]
-    whole = labelled.load(required_task(base).unsampled())
+    rows = labelled.load(required_task(base).unsampled())
     possible: list[Labels] = []
+    there = f"there are {len(rows.classes)} classes and {len(rows.pool):,} training rows"
     for labels in study.labels:
-        if not isinstance(labels, int) or study.per_class:
+        if study.per_class or labels == "all" or len(rows.classes) <= int(labels) <= len(rows.pool):
             possible.append(labels)
-        elif labels < len(whole.classes):
-            say(f"study: {labels} labels are left out: there are {len(whole.classes)} classes")
-        elif labels > len(whole.pool):
-            say(f"study: {labels} labels are left out: there are {len(whole.pool):,} training rows")
         else:
-            possible.append(labels)
+            say(f"study: {labels} labels are left out; {there}")
     if not possible:
-        raise UserError(f"study.labels={spelled(list(study.labels))}: the task has rows for none of them")
+        raise UserError(f"study.labels: none of these numbers is possible; {there}")
     return possible
 
 
-def _check(made: StudyPlan) -> None:
+def _check(study: StudyPlan) -> None:
     """Check each arm's data and model, that all are scored on the same rows, and that no two are the same."""
-    first_sample = Sample(made.labels[0], made.base.study.seeds[0])
     arms_by_fingerprint: dict[str, str] = {}
     arms_by_test_rows: dict[str, str] = {}
-    for (arm, searched), config in made.arms.items():
-        resolved = resolve(made.at(config, first_sample))
+    for (arm, searched), config in study.arms.items():
+        resolved = resolve(study.at(config, study.labels[0], study.base.study.seeds[0]))
         with muted():
             chain.plan(resolved, chain.TRIAL)
         other = arms_by_fingerprint.setdefault(resolved.artefact("finetune").fingerprint, arm)

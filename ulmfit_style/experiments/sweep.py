@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
-from statistics import mean
 
 from optuna.trial import TrialState
 
 from ulmfit_style import chain
+from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli import flags
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.cli.flags import Launch
 from ulmfit_style.cli.overrides import grid
-from ulmfit_style.console import duration, muted, say
+from ulmfit_style.console import muted, say
 from ulmfit_style.errors import Pruned, UserError
-from ulmfit_style.experiments import search_space, sweep_report, trial_queue, trial_storage
-from ulmfit_style.experiments.trial_queue import Outcome, TrialQueue
-from ulmfit_style.experiments.trial_storage import TrialReporter
-from ulmfit_style.experiments.trials import Trial
+from ulmfit_style.experiments import search_space, sweep_report, trial_queue, trials
+from ulmfit_style.experiments.trial_queue import Outcome, TrialQueue, TrialReporter
 from ulmfit_style.recipe import Config
 from ulmfit_style.results import terminal
 from ulmfit_style.results.model import Interval, Table
@@ -31,7 +28,7 @@ NUMBER = "ULMFIT_STYLE_TRIAL_NUMBER"
 
 
 def run(overrides: Sequence[str]) -> None:
-    """Search the space, or go on with it, and print what was found; without one, run the grid that was typed.
+    """Search the space, or go on with it, and print the results; without a space, run the grid that was typed.
 
     Raises:
         UserError: if anything is wrong, before a trial starts; or if too many trials failed.
@@ -50,13 +47,10 @@ def run(overrides: Sequence[str]) -> None:
 
     with muted():
         check(config)
-        search_space.check(config, overrides, sweep.space, check)
-    try:
-        queue = TrialQueue(resolve(config), sweep, overrides)
-        flags.run(_train, ["--multirun", *overrides], partial(_search, queue))
-        sweep_report.run(overrides)
-    except trial_storage.CONNECTION_ERRORS as error:
-        raise trial_storage.unreachable(sweep, error) from error
+        search_space.check(overrides, sweep.space, check)
+    queue = TrialQueue(config, sweep, overrides)
+    flags.run(_train, ["--multirun", *overrides], partial(_search, queue))
+    sweep_report.run(overrides)
 
 
 def _search(queue: TrialQueue, overrides: Sequence[str], launch: Launch) -> None:
@@ -68,21 +62,21 @@ def _search(queue: TrialQueue, overrides: Sequence[str], launch: Launch) -> None
     Raises:
         UserError: if too many trials failed.
     """
-    sweep, begun = queue.sweep, len(trial_queue.begun(queue.study))
-    bounds = [] if sweep.trials is None else [f"{sweep.trials} trials"]
-    bounds += [] if sweep.max_hours is None else [f"{sweep.max_hours:g} hours of this worker"]
-    budget = f"{' or '.join(bounds)}{f', {begun} of them begun before' if begun else ''}"
-    say(f"sweep: {queue.folder.name}: {len(sweep.space)} dimensions, {budget}", style="bold")
-    while trials := queue.take():
-        jobs = [
-            [*overrides, *map(_laid_over, trial.user_attrs["options"]), f"+hydra.job.env_set.{NUMBER}='{trial.number}'"]
-            for trial in trials
-        ]
-        for trial in trials:
+    before = len(trial_queue.begun(queue.study))
+    say(f"sweep: {queue.folder.name}: {len(queue.sweep.space)} dimensions, {before} trials begun before", style="bold")
+    while taken := queue.take():
+        jobs = []
+        for trial in taken:
             say(f"trial {trial.number}: {trial_queue.options_of(queue.study.trials[trial.number])}")
-        with queue.alive(trials):
-            returned = launch(jobs, trials[0].number)
-        for trial, job in zip(trials, returned, strict=True):
+            # An option that no YAML spells out is taken with `++`, which a choice of a group is not.
+            options = [f"++{text}" if "." in text.partition("=")[0] else text for text in trial.user_attrs["options"]]
+            jobs.append([*overrides, *options, f"+hydra.job.env_set.{NUMBER}='{trial.number}'"])
+        try:
+            returned = launch(jobs, taken[0].number)
+        except BaseException:
+            queue.put_back(taken)
+            raise
+        for trial, job in zip(taken, returned, strict=True):
             try:
                 outcome = job.return_value
             except Exception as error:  # whatever a launcher's process died of
@@ -91,6 +85,48 @@ def _search(queue: TrialQueue, overrides: Sequence[str], launch: Launch) -> None
             say(_progress(queue, trial.number))
     if running := trial_queue.count(queue.study)[TrialState.RUNNING]:
         say(f"sweep: other processes still run {running}; `make sweep-report` shows them when they are done")
+
+
+def _train(config: Config) -> Outcome:
+    """Train the models of a trial, one for each seed, in whichever process the launcher chose."""
+    if (sweep := config.sweep) is None:
+        raise UserError("sweep=none: this is a job of a search")
+    recipe, number, metric = _recipe(config), int(os.environ[NUMBER]), trial_queue.ranked_by(config)
+    outcome, folder = Outcome(TrialState.COMPLETE), config.runs / recipe.name
+    try:
+        for seed in sweep.seeds:
+            resolved = resolve(recipe.seeded(seed))
+            reporter = TrialReporter(sweep, folder, number, metric, sweep.measurements, tuple(outcome.scores))
+            error = trials.make(resolved, f"trial-{number}-seed-{seed}", reporter)
+            if error is not None:
+                outcome.state, outcome.error = TrialState.FAIL, error
+                break
+            model = resolved.artefact("finetune").directory
+            measured = read_json(model / METRICS)["validation"]
+            outcome.scores.append(measured["scores"][metric])
+            outcome.intervals.append(measured["intervals"][metric])
+            outcome.artefacts.append(model.name)
+            if reporter.report(sweep.measurements, outcome.scores[-1]):
+                raise Pruned
+    except Pruned:
+        outcome.state = TrialState.PRUNED
+    return outcome
+
+
+def _recipe(config: Config) -> Config:
+    """Return the recipe that a trial makes."""
+    return config.model_copy(update={"name": trial_queue.folder_name(config), "compare": False, "sweep": None})
+
+
+def _progress(queue: TrialQueue, number: int) -> str:
+    """Return the line on a trial that ended: `[5 of 6] trial 5: accuracy 0.620; best so far 0.655 (trial 0)`."""
+    trial, counts = queue.study.trials[number], trial_queue.count(queue.study)
+    ended = counts.total() - counts[TrialState.RUNNING]
+    of = "" if queue.sweep.trials is None else f" of {queue.sweep.trials}"
+    ending = {TrialState.PRUNED: "stopped early, at ", TrialState.FAIL: "failed"}.get(trial.state, "")
+    score = "" if trial.value is None else f"{trial_queue.ranked_by(queue.config)} {trial.value:.3f}"
+    best = [f"; best so far {best.value:.3f} (trial {best.number})" for best in trial_queue.ranked(queue.study)[:1]]
+    return f"[{ended}{of}] trial {number}: {ending}{score}{''.join(best)}"
 
 
 def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None:
@@ -110,73 +146,14 @@ def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None
     # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
     rows = []
     for point in points:
-        trial = Trial(resolve(compose([without_comparison, *point])), "", "")
-        metric = trial.resolved.task.metric
-        measured, swept = trial.measured("validation"), " ".join(option for option in point if option not in overrides)
+        resolved = resolve(compose([without_comparison, *point]))
+        metric, model = resolved.task.metric, resolved.artefact("finetune").directory
+        measured, swept = read_json(model / METRICS)["validation"], [text for text in point if text not in overrides]
         score, interval = measured["scores"][metric], Interval(*measured["interval"])
-        rows.append((swept, score, interval, str(trial.artefact.directory), " ".join(point)))
+        rows.append((" ".join(swept), score, interval, str(model), " ".join(point)))
     rows.sort(key=lambda row: -row[1])
     header = ("trial", f"validation {metric}", "95 % interval", "artefact")
     title = f"{len(points)} trials, best first by the validation rows"
     say()
     terminal.show(Table(header, [row[:-1] for row in rows], title))
     say(f"The best one on the test rows, beside the references: make adapt finetune {rows[0][-1]}")
-
-
-def _laid_over(option: str) -> str:
-    """Return an option so that Hydra takes it where no YAML spells it out; a group's choice is as it was."""
-    return f"++{option}" if "." in option.partition("=")[0] else option
-
-
-def _recipe(config: Config) -> Config:
-    """Return the recipe that a trial makes."""
-    return config.model_copy(update={"name": trial_queue.folder_name(config), "compare": False, "sweep": None})
-
-
-def _train(config: Config) -> Outcome:
-    """Train the models of a trial, one for each seed, in whichever process the launcher chose."""
-    if (sweep := config.sweep) is None:
-        raise UserError("sweep=none: this is a job of a search")
-    recipe, number, metric = _recipe(config), int(os.environ[NUMBER]), trial_queue.ranked_by(config)
-    outcome = Outcome(TrialState.COMPLETE)
-    for seed in sweep.seeds:
-        trial = Trial(resolve(recipe.seeded(seed)), f"trial {number}", f"trial-{number}-seed-{seed}")
-        reporter = TrialReporter(sweep, config.runs / recipe.name, number, metric, sweep.measurements, outcome.scores)
-        try:
-            error = trial.make(reporter)
-        except Pruned:
-            return replace(outcome, state=TrialState.PRUNED)
-        if error is not None:
-            return replace(outcome, state=TrialState.FAIL, error=error)
-        measured = trial.measured("validation")
-        outcome = replace(
-            outcome,
-            scores=[*outcome.scores, measured["scores"][metric]],
-            intervals=[*outcome.intervals, measured["intervals"][metric]],
-            artefacts=[*outcome.artefacts, trial.artefact.directory.name],
-        )
-        if reporter.report(sweep.measurements, measured["scores"][metric]):
-            return replace(outcome, state=TrialState.PRUNED)
-    return outcome
-
-
-def _progress(queue: TrialQueue, number: int) -> str:
-    """Return the line on a trial that ended, and on all of them."""
-    sweep, trial, counts = queue.sweep, queue.study.trials[number], trial_queue.count(queue.study)
-    running, ranked = counts[TrialState.RUNNING], trial_queue.ranked(queue.study)
-    of = "" if sweep.trials is None else f" of {sweep.trials}"
-    ending = {TrialState.PRUNED: "stopped early, at ", TrialState.FAIL: "failed"}.get(trial.state, "")
-    score = "" if trial.value is None else f"{trial_queue.ranked_by(queue.resolved.config)} {trial.value:.3f}"
-    parts = [
-        f"[{counts.total() - running}{of}] trial {number}: {ending}{score}",
-        f"done {counts[TrialState.COMPLETE]}, running {running}, stopped early {counts[TrialState.PRUNED]}, "
-        f"failed {counts[TrialState.FAIL]}",
-    ]
-    parts += [f"best so far {best.value:.3f} (trial {best.number})" for best in ranked[:1]]
-    seconds_left = [] if queue.hours_left is None else [3600 * queue.hours_left]
-    seconds = [other.duration.total_seconds() for other in ranked if other.duration is not None]
-    if sweep.trials is not None and seconds:
-        together = max(running, sweep.parallel)
-        seconds_left.append((sweep.trials - counts.total() + running) * mean(seconds) / together)
-    parts += [f"about {duration(min(seconds_left))} left"] if any(seconds_left) else []
-    return "; ".join(parts)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import mean
-from typing import Any
 
 import optuna
 import yaml
@@ -14,18 +12,17 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from ulmfit_style import lineage
-from ulmfit_style.artefacts import predictions
 from ulmfit_style.cli import CONF
 from ulmfit_style.cli.compose import compose, experiment
 from ulmfit_style.cli.overrides import SEARCH_PATH
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.experiments import trial_queue, trial_storage
+from ulmfit_style.experiments import trial_queue, trials
 from ulmfit_style.experiments.trial_queue import folder_name, options_of, ranked_by
 from ulmfit_style.metrics import intervals
 from ulmfit_style.recipe import Config
 from ulmfit_style.results import figures, scores, terminal
-from ulmfit_style.results.model import Difference, Interval, Table
+from ulmfit_style.results.model import Interval, Table
 
 FOLDER = Path("conf/experiment")
 """Where the winner is written, in the working directory."""
@@ -41,100 +38,69 @@ FEWEST = 3
 
 
 def run(overrides: Sequence[str]) -> None:
-    """Print what a sweep has found so far, also while it runs.
+    """Print the results of a sweep so far, draw them, and write its winner down.
 
     Raises:
-        UserError: if there is no sweep of that name, or its storage cannot be opened.
+        UserError: if there is no sweep of that name.
     """
     config = compose(overrides)
     folder = config.runs / folder_name(config)
-    missing = f"sweep-report: there is no sweep {folder.name} in {{}}; make sweep sweep=finetune begins one"
-    is_in_journal = config.sweep is None or config.sweep.storage is None
-    if is_in_journal and not (folder / trial_storage.JOURNAL).exists():
-        raise UserError(missing.format(config.runs))
-    storage = trial_storage.open_storage(config.sweep, folder)
-    with trial_storage.quiet():
-        try:
-            study = optuna.load_study(study_name=folder.name, storage=storage)
-        except KeyError as error:
-            raise UserError(missing.format("that storage")) from error
-        _report(study, folder)
+    if not (folder / trial_queue.JOURNAL).exists():
+        begin = "make sweep sweep=finetune begins one"
+        raise UserError(f"sweep-report: there is no sweep {folder.name} in {config.runs}; {begin}")
+    with trial_queue.quiet():
+        _report(optuna.load_study(study_name=folder.name, storage=trial_queue.open_journal(folder)), folder)
 
 
 def _report(study: Study, folder: Path) -> None:
-    """Print what a study has found, draw it, and write its winner down."""
     overrides: list[str] = study.user_attrs["overrides"]
-    config = compose(overrides)
-    ranked, counts = trial_queue.ranked(study), trial_queue.count(study)
-    done, pruned, failed = (counts[state] for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
-    say()
-    say(
-        f"{folder.name}: {done} trials done, {pruned} stopped early, {failed} failed, "
-        f"{counts[TrialState.RUNNING]} running"
+    config, ranked, counts = compose(overrides), trial_queue.ranked(study), trial_queue.count(study)
+    done, pruned, failed, running = (
+        counts[state] for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
     )
-    for trial in trial_queue.failed(study):
-        say(f"Failed: trial {trial.number} ({options_of(trial)}): {trial_queue.error_of(trial)}")
+    say()
+    say(f"{folder.name}: {done} trials done, {pruned} stopped early, {failed} failed, {running} running")
+    for trial, error in trial_queue.failures(study):
+        say(f"Failed: trial {trial.number} ({options_of(trial)}): {error}")
     if not ranked:
         return
     terminal.show(_table(ranked[:SHOWN], ranked_by(config)))
     if len(ranked) >= FEWEST:
         shares = optuna.importance.get_param_importances(study)
-        told = ", ".join(f"{key} {share:.2f}" for key, share in shares.items())
-        say(f"What mattered (Optuna's importances): {told}.")
-        _draw(study, folder, [key for key in shares if shares[key]][:MOST_SLICES])
+        listed = ", ".join(f"{key} {share:.2f}" for key, share in shares.items())
+        say(f"What mattered (Optuna's importances): {listed}.")
+        _draw(study, folder, list(shares)[:MOST_SLICES])
     for sentence in _comparison(config, ranked, folder.parent):
         say(sentence)
     _write(overrides, config, ranked[0])
 
 
-def _seeds(count: int) -> str:
-    return f"{count} seeds" if count > 1 else "one seed"
-
-
-def _table(trials: Sequence[FrozenTrial], metric: str) -> Table:
+def _table(ranked: Sequence[FrozenTrial], metric: str) -> Table:
     """Return the score of each trial: with the spread over its seeds, or with the interval of its one model."""
-    seeds = len(trials[0].user_attrs["scores"])
+    seeds = len(ranked[0].user_attrs["scores"])
     rows = []
-    for trial in trials:
-        of_seeds = trial.user_attrs["scores"]
-        spread: list[Any] = [Interval(*trial.user_attrs["intervals"][0])]
-        if seeds > 1:
-            spread = [intervals.spread(of_seeds), " ".join(f"{score:.3f}" for score in of_seeds)]
-        rows.append((trial.number, trial.values[0], *spread, options_of(trial)))
-    spreads = ("sd", "of each") if seeds > 1 else (scores.INTERVAL,)
-    title = f"the best by the validation rows, over {_seeds(seeds)}"
-    return Table(("trial", f"validation {metric}", *spreads, "options"), rows, title)
+    for trial in ranked:
+        interval, spread = Interval(*trial.user_attrs["intervals"][0]), intervals.spread(trial.user_attrs["scores"])
+        rows.append((trial.number, trial.values[0], interval if seeds == 1 else spread, options_of(trial)))
+    title = f"the best by the validation rows, over {'one seed' if seeds == 1 else f'{seeds} seeds'}"
+    return Table(("trial", f"validation {metric}", scores.INTERVAL if seeds == 1 else "sd", "options"), rows, title)
 
 
 def _comparison(config: Config, ranked: Sequence[FrozenTrial], runs: Path) -> list[str]:
-    """Say whether the best trial can be told from the recipe as it was."""
+    """Say whether the best trial can be told from the recipe as it was, by the task's own metric."""
     best, recipe = ranked[0], next((trial for trial in ranked if "default" in trial.user_attrs), None)
     if recipe is None:
         return ["The recipe as it was has no score yet, so it cannot be told whether the best trial is better."]
     if best.number == recipe.number:
         return ["No trial scored higher than the recipe as it was: keep it."]
-    task, metric = lineage.required_task(config), ranked_by(config)
-    if metric != task.metric:
-        lowest = mean(low for low, _ in best.user_attrs["intervals"])
-        highest = mean(high for _, high in recipe.user_attrs["intervals"])
-        overlap = "overlap: keep the recipe, or give more seeds or validation rows"
-        apart = "do not overlap" if lowest > highest else overlap
-        return [f"The intervals of {metric}, of trial {best.number} and of the recipe as it was, {apart}."]
-    models = [[runs / name for name in trial.user_attrs["artefacts"]] for trial in (best, recipe)]
-    for path in (directory / predictions.FILE for directories in models for directory in directories):
-        if not path.exists():
-            return [f"Whether it is better than the recipe as it was can be told where {path} is: on another machine."]
-    best_points, recipe_points = (
-        [predictions.points(task, model, "validation") for model in directories] for directories in models
-    )
-    difference = Difference(
-        best.values[0] - recipe.values[0], *intervals.over_seeds(best_points, recipe_points, task.of_means)
-    )
+    task = lineage.required_task(config)
+    models, baseline = ([runs / name for name in trial.user_attrs["artefacts"]] for trial in (best, recipe))
+    difference = trials.difference(task, models, baseline, "validation")
     advice = "So it is within the noise of the recipe: keep that, or give more seeds (sweep.seeds) or validation rows."
     if difference.is_clear:
         advice = "The best of many trials was lucky as well: its score on the test rows is the fair one."
-    better = f"Trial {best.number} differs from the recipe as it was by"
-    return [scores.worth(better, difference, len(best_points), "validation rows"), advice]
+    better = f"Trial {best.number} differs in {task.metric} from the recipe as it was by"
+    return [scores.worth(better, difference, len(models), "validation rows"), advice]
 
 
 def _draw(study: Study, folder: Path, sliced: Sequence[str]) -> None:
@@ -144,7 +110,7 @@ def _draw(study: Study, folder: Path, sliced: Sequence[str]) -> None:
     plotted: dict[str, Callable[[Study], object]] = {
         "history": plots.plot_optimization_history,
         "importances": plots.plot_param_importances,
-        "slices": partial(plots.plot_slice, params=list(sliced) or None),
+        "slices": partial(plots.plot_slice, params=list(sliced)),
         "curves": plots.plot_intermediate_values,
     }
     for name, plot in plotted.items():

@@ -1,20 +1,24 @@
-"""The queue of a sweep: which trials are next, which ones lost their process, and what became of each."""
+"""The trials of a sweep in Optuna's journal: which are next, which lost their process, and what became of each."""
 
 from __future__ import annotations
 
+import math
+import os
 import time
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import mean
-from threading import Event, Thread
 from typing import Any, final
 
 import optuna
 from filelock import FileLock, Timeout
 from optuna import Study
-from optuna.storages import RDBStorage
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from ulmfit_style import lineage
@@ -22,33 +26,95 @@ from ulmfit_style.config.experiments import Sweep
 from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError, nearest
-from ulmfit_style.experiments import search_space, trial_storage
+from ulmfit_style.experiments import search_space
 from ulmfit_style.experiments.trials import discard
-from ulmfit_style.lineage import Resolved
+from ulmfit_style.lineage import MODEL_SECTIONS
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import resolve
 
+JOURNAL = "journal.log"
+"""The trials, within the folder of a sweep."""
+
+SHORT_NAMES = {"none": "nop", "asha": "successivehalving"}
+"""Names of pruners that are not Optuna's."""
+
 DIED = "its process died, twice"
-"""Why a trial failed that died when it was run again."""
+"""Why a trial failed that gives no other reason."""
 
 
 @final
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """What became of a trial: `COMPLETE`, `PRUNED` or `FAIL`."""
 
     state: TrialState
-    scores: Sequence[float] = ()
+    scores: list[float] = field(default_factory=list)
     """That of each seed, on the validation rows."""
-    intervals: Sequence[Sequence[float]] = ()
+    intervals: list[Sequence[float]] = field(default_factory=list)
     """The 95 % interval of each, over these rows."""
-    artefacts: Sequence[str] = ()
+    artefacts: list[str] = field(default_factory=list)
     """The directory's name of the fine-tuned model of each seed."""
     error: str = ""
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out Optuna's warnings that something is experimental, and send what else it says to the log of the run."""
+    optuna.logging.disable_default_handler()
+    optuna.logging.enable_propagation()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def open_journal(folder: Path) -> JournalStorage:
+    """Open the journal of a sweep, or begin it."""
+    return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+
+
+def trial_id(journal: JournalStorage, study: str, number: int) -> int:
+    """Return what a journal calls the trial of a number."""
+    return journal.get_trial_id_from_study_id_trial_number(journal.get_study_id_from_name(study), number)
+
+
+def drop_cut_line(journal: Path) -> None:
+    """Take an unfinished last line off a journal, as a loss of power leaves it: Optuna would write on in that line."""
+    lock = JournalFileSymlinkLock(str(journal))
+    lock.acquire()
+    try:
+        lines, newline, rest = journal.read_bytes().rpartition(b"\n")
+        if rest:
+            os.truncate(journal, len(lines + newline))
+            say(f"{journal}: its last line was cut short and is dropped; what it recorded happens again")
+    finally:
+        lock.release()
+
+
+def of_optuna(kind: str, chosen: Mapping[str, Any]) -> Any:
+    """Make the sampler or the pruner that a mapping names; its other values are what Optuna's class takes.
+
+    Args:
+        kind: `sampler` or `pruner`.
+
+    Raises:
+        UserError: if there is none of that name, or it does not take its options.
+    """
+    module, ending = getattr(optuna, f"{kind}s"), kind.capitalize()
+    classes = {name.removesuffix(ending).lower(): name for name in module.__all__ if name.endswith(ending)}
+    options = dict(chosen)
+    name = options.pop("name").lower()
+    name = SHORT_NAMES.get(name, name)
+    if name not in classes:
+        raise UserError(f"sweep.{kind}={chosen['name']}: Optuna has no such {kind}{nearest(name, classes)}")
+    try:
+        with quiet():
+            return getattr(module, classes[name])(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"sweep.{kind}={spelled(dict(chosen))}: {error}") from error
+
+
 def folder_name(config: Config) -> str:
-    """Return what the folder of a sweep under `runs`, and its study in a storage, is called."""
+    """Return the name of a sweep's folder under `runs`, and of its study in the journal."""
     return f"{config.name}-sweep"
 
 
@@ -67,10 +133,8 @@ def ranked_by(config: Config) -> str:
 
 
 def begun(study: Study) -> list[FrozenTrial]:
-    """Return the trials that count towards `sweep.trials`: not those that were run again."""
-    trials = study.get_trials(deepcopy=False)
-    repeated = {trial.user_attrs.get("again") for trial in trials}
-    return [trial for trial in trials if trial.state != TrialState.WAITING and trial.number not in repeated]
+    """Return the trials that count towards `sweep.trials`: not those that wait to be run, or to be run again."""
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
 
 
 def ranked(study: Study) -> list[FrozenTrial]:
@@ -78,9 +142,10 @@ def ranked(study: Study) -> list[FrozenTrial]:
     return sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: -trial.values[0])
 
 
-def failed(study: Study) -> list[FrozenTrial]:
-    """Return the trials that failed."""
-    return [trial for trial in begun(study) if trial.state == TrialState.FAIL]
+def failures(study: Study) -> list[tuple[FrozenTrial, str]]:
+    """Return the trials that failed, and why."""
+    failed = study.get_trials(states=(TrialState.FAIL,))
+    return [(trial, trial.user_attrs.get("error", DIED)) for trial in failed]
 
 
 def count(study: Study) -> Counter[TrialState]:
@@ -94,36 +159,6 @@ def options_of(trial: FrozenTrial) -> str:
     return ("the recipe: " if "default" in trial.user_attrs else "") + " ".join(search_space.overrides(shown))
 
 
-def error_of(trial: FrozenTrial) -> str:
-    """Return why a trial failed."""
-    return str(trial.user_attrs.get("error") or DIED)
-
-
-def run_again(study: Study, trial: FrozenTrial, deaths: int = 1) -> None:
-    """Put a trial that has ended without a result into the queue, with what it reported; but not one that died twice.
-
-    Optuna's `RetryHeartbeatStaleTrialCallback` would do, but counts a stop by Ctrl-C as a death.
-
-    Args:
-        deaths: How many deaths this was: none where a signal stopped it.
-    """
-    total = deaths + trial.user_attrs.get("deaths", 0)
-    if deaths:
-        say(f"trial {trial.number}: its process died{'; it is run again' if total == 1 else ''}")
-    if total > 1:
-        return
-    study.add_trial(
-        optuna.create_trial(
-            state=TrialState.WAITING,
-            params=trial.params,
-            distributions=trial.distributions,
-            intermediate_values=trial.intermediate_values,
-            system_attrs=trial.system_attrs,  # of the first trial, its values
-            user_attrs={**trial.user_attrs, "deaths": total, "again": trial.number},
-        )
-    )
-
-
 @final
 class TrialQueue:
     """A process's view of the study of a sweep, which is opened, or begun with the recipe as its first trial.
@@ -132,44 +167,39 @@ class TrialQueue:
         overrides: Those of the sweep.
 
     Raises:
-        UserError: if the study is one of another recipe or space, or its storage cannot be opened.
+        UserError: if the study is one of another recipe or space, or its journal cannot be read.
     """
 
-    def __init__(self, resolved: Resolved, sweep: Sweep, overrides: Sequence[str]) -> None:
-        config = resolved.config
-        self.resolved, self.sweep, self.folder = resolved, sweep, config.runs / folder_name(config)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        recipe, settings = search_space.of_recipe(config, overrides, sweep.space), self._settings()
-        self.storage = trial_storage.open_storage(sweep, self.folder, run_again)
-        self._began, self._space_is_exhausted = time.monotonic(), False
+    def __init__(self, config: Config, sweep: Sweep, overrides: Sequence[str]) -> None:
+        self.config, self.sweep, self.folder = config, sweep, config.runs / folder_name(config)
+        self._deadline = time.monotonic() + 3600 * (math.inf if sweep.max_hours is None else sweep.max_hours)
+        self._space_is_exhausted = False
         self._locks: dict[int, FileLock] = {}
-        """Those that show other processes which trials this one runs, by their numbers."""
+        """Those of the trials that this process runs, by their numbers."""
+        sampler, pruner = of_optuna("sampler", sweep.sampler), of_optuna("pruner", sweep.pruner)
+        recipe, settings = search_space.of_recipe(config, overrides, sweep.space), self._settings()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.journal = open_journal(self.folder)
+        drop_cut_line(self.folder / JOURNAL)
         with self._alone():
             self.study = optuna.create_study(
                 study_name=self.folder.name,
-                storage=self.storage,
-                sampler=trial_storage.sampler(sweep),
-                pruner=trial_storage.pruner(sweep),
+                storage=self.journal,
+                sampler=sampler,
+                pruner=pruner,
                 direction="maximize",
                 load_if_exists=True,
             )
             if (before := self.study.user_attrs.get("settings")) is None:
+                self.study.enqueue_trial(recipe, user_attrs={"default": True}, skip_if_exists=True)
                 self.study.set_user_attr("overrides", list(overrides))
                 self.study.set_user_attr("settings", settings)
-                self.study.enqueue_trial(recipe, user_attrs={"default": True}, skip_if_exists=True)
                 return
         changes = [change for name in settings for change in lineage.changes(before[name], settings[name], name)]
         if changes:
             other = "there is a sweep of that name, and what it compares is not what you ask for"
             remedy = "begin a new one with name=<another name>, or take these back"
             raise UserError("\n  - ".join([f"name={config.name}: {other}; {remedy}:", *changes]))
-
-    @property
-    def hours_left(self) -> float | None:
-        """Hours in which this process may begin trials; None without a bound."""
-        if self.sweep.max_hours is None:
-            return None
-        return max(0.0, self.sweep.max_hours - (time.monotonic() - self._began) / 3600)
 
     def take(self) -> list[optuna.Trial]:
         """Return the trials that this process is to run now; none where all are done, running or out of time.
@@ -180,11 +210,11 @@ class TrialQueue:
         sweep = self.sweep
         with self._alone():
             self._requeue_dead()
-            if len(failures := failed(self.study)) > sweep.max_failures:
-                many = f"{len(failures)} trials failed, more than sweep.max_failures={sweep.max_failures}"
-                last = f"the last one, trial {failures[-1].number}: {error_of(failures[-1])}"
-                raise UserError(f"sweep: {many}; {last}")
-            if self._space_is_exhausted or self.hours_left == 0:
+            if len(failed := failures(self.study)) > sweep.max_failures:
+                trial, error = failed[-1]
+                many = f"{len(failed)} trials failed, more than sweep.max_failures={sweep.max_failures}"
+                raise UserError(f"sweep: {many}; the last one, trial {trial.number}: {error}")
+            if self._space_is_exhausted or time.monotonic() >= self._deadline:
                 return []
             left = sweep.parallel if sweep.trials is None else sweep.trials - len(begun(self.study))
             try:
@@ -192,94 +222,107 @@ class TrialQueue:
             except ImportError as error:
                 raise UserError(f"sweep.sampler={sweep.sampler['name']}: {error}") from error
 
-    @contextmanager
-    def alive(self, trials: Sequence[optuna.Trial]) -> Iterator[None]:
-        """Give signs of life of trials while the block runs; if a signal ends it, they run again: they did not die."""
-        stop = Event()
-
-        def beat() -> None:
-            while isinstance(self.storage, RDBStorage) and not stop.wait(self.storage.get_heartbeat_interval()):
-                with suppress(*trial_storage.CONNECTION_ERRORS):  # the next one may come through
-                    for trial in trials:
-                        self._beat(trial.number)
-
-        thread = Thread(target=beat, daemon=True)
-        thread.start()
-        try:
-            yield
-        except BaseException:
-            with self._alone():
-                for trial in trials:
-                    self._tell(trial.number, TrialState.FAIL)
-                    run_again(self.study, self.study.trials[trial.number], deaths=0)
-            raise
-        finally:
-            stop.set()
-            thread.join()
+    def put_back(self, trials: Sequence[optuna.Trial]) -> None:
+        """Let trials wait again that a signal stopped: their processes did not die."""
+        with self._alone():
+            for trial in trials:
+                self._wait_again(trial.number, died=False)
+                self._locks.pop(trial.number).release()
 
     def finish(self, trial: optuna.Trial, outcome: Outcome) -> None:
-        """Record what became of a trial, unless it was taken for dead, and discard weights that are not kept."""
+        """Record what became of a trial, and discard weights that are not kept."""
         with self._alone():
-            if not self.study.trials[trial.number].state.is_finished():
-                for name, value in asdict(outcome).items():
-                    trial.set_user_attr(name, value)
-                score = mean(outcome.scores) if outcome.state == TrialState.COMPLETE else None
-                self._tell(trial.number, outcome.state, score)
+            for name, value in asdict(outcome).items():
+                trial.set_user_attr(name, value)
+            score = mean(outcome.scores) if outcome.state == TrialState.COMPLETE else None
+            self._tell(trial.number, outcome.state, score)
             self._locks.pop(trial.number).release()
-            (self.folder / f".trial-{trial.number}.lock").unlink(missing_ok=True)
             made, best = (
-                [self.resolved.config.runs / name for other in trials for name in other.user_attrs.get("artefacts", [])]
+                [self.config.runs / name for other in trials for name in other.user_attrs.get("artefacts", [])]
                 for trials in (self.study.trials, ranked(self.study)[:1])
             )
             discard(self.sweep.keep_weights, made, best, self.folder.name)
 
     def _settings(self) -> dict[str, Any]:
         """Return all that makes trials comparable."""
-        config = self.resolved.config.seeded(self.sweep.seeds[0])
-        compared = self.sweep.model_dump(mode="json", include={"space", "metric", "seeds", "measurements"})
-        compared["space"] = {key: spelled(dimension) for key, dimension in compared["space"].items()}
-        sections = {
-            name: getattr(config, name) for name in ("task", "model", "corpus", "pretrain", "adapt", "finetune")
+        config = self.config.seeded(self.sweep.seeds[0])
+        sections = {name: getattr(config, name) for name in MODEL_SECTIONS}
+        return {
+            "sweep": self.sweep.model_dump(mode="json", include={"space", "metric", "seeds", "measurements"}),
+            **{name: None if section is None else section.determinants() for name, section in sections.items()},
+            "the labelled rows, digest": resolve(config).rows.digest[:8],
         }
-        options = {name: None if section is None else section.determinants() for name, section in sections.items()}
-        return {"sweep": compared, **options, "the labelled rows, digest": resolve(config).rows.digest[:8]}
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Let no other process of this folder look at the study and change it meanwhile."""
-        with trial_storage.quiet(), FileLock(self.folder / ".study.lock"):
+        with quiet(), FileLock(self.folder / ".study.lock"):
             yield
 
     def _ask(self) -> optuna.Trial:
-        """Take a waiting trial, or draw a new one, and show that it lives."""
+        """Take a waiting trial, or draw a new one, and lock it to show that it lives."""
         trial = self.study.ask()
         self._locks[trial.number] = self._lock(trial.number)
         self._locks[trial.number].acquire()
-        self._beat(trial.number)
         trial.set_user_attr("options", search_space.overrides(search_space.draw(trial, self.sweep.space)))
         return trial
-
-    def _beat(self, number: int) -> None:
-        """Give a sign of life of a trial in a database."""
-        if isinstance(self.storage, RDBStorage):
-            self.storage.record_heartbeat(trial_storage.trial_id(self.storage, self.study.study_name, number))
 
     def _lock(self, number: int) -> FileLock:
         """Return the lock of a trial, which the system frees when the process that holds it ends, however it ends."""
         return FileLock(self.folder / f".trial-{number}.lock")
 
     def _requeue_dead(self) -> None:
-        """Mark the trials whose process died as failed, and have them run again."""
-        if isinstance(self.storage, RDBStorage):
-            optuna.storages.fail_stale_trials(self.study)
-            return
+        """Let trials whose process died wait again, once."""
         for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
             with suppress(Timeout), self._lock(trial.number).acquire(blocking=False):
-                self._tell(trial.number, TrialState.FAIL)
-                run_again(self.study, trial)
+                say(f"trial {trial.number}: its process died")
+                if "died" in trial.user_attrs:
+                    self._tell(trial.number, TrialState.FAIL)
+                else:
+                    self._wait_again(trial.number, died=True)
+
+    def _wait_again(self, number: int, *, died: bool) -> None:
+        """Let a trial wait to be run again, with what it reported so far."""
+        trial = trial_id(self.journal, self.folder.name, number)
+        if died:
+            self.journal.set_trial_user_attr(trial, "died", True)
+        self.journal.set_trial_state_values(trial, TrialState.WAITING)
 
     def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
         try:
             self.study.tell(number, value, state)
         except RuntimeError:  # BruteForce, which has tried all there is, stops a loop of Optuna's own; it was told
             self._space_is_exhausted = True
+
+
+@final
+@dataclass
+class TrialReporter:
+    """Reports the scores of a trial while it is trained, from whichever process trains it."""
+
+    sweep: Sweep
+    folder: Path
+    """That of the sweep; its name is that of the study in the journal."""
+    number: int
+    """The trial's."""
+    metric: str
+    """The score that is reported."""
+    measurements: int
+    """How many scores a model has, with that of its end."""
+    earlier_scores: Sequence[float]
+    """Those of the models of its earlier seeds."""
+
+    def report(self, measurement: int, score: float) -> bool:
+        """Report a score, and return whether the trial is to be stopped.
+
+        What is kept is the mean of the earlier seeds' scores and this one, at a step that counts the measurements over
+        all seeds: so the trials are compared at equal steps.
+        """
+        step = len(self.earlier_scores) * self.measurements + measurement
+        name, journal, pruner = self.folder.name, open_journal(self.folder), of_optuna("pruner", self.sweep.pruner)
+        with quiet():
+            study = optuna.load_study(study_name=name, storage=journal, pruner=pruner)
+            trial = optuna.Trial(study, trial_id(journal, name, self.number))
+            trial.report(mean([*self.earlier_scores, score]), step)
+            is_last = step == self.measurements * len(self.sweep.seeds)  # stopped there, it would save nothing
+            return not is_last and trial.should_prune()

@@ -2,63 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, final
+from statistics import mean
+from typing import Literal
 
 from ulmfit_style import chain
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, Artefact, discard_weights, read_json
+from ulmfit_style.artefacts.directory import MANIFEST, METRICS, discard_weights, read_json
 from ulmfit_style.errors import Pruned
 from ulmfit_style.lineage import Reporter, Resolved
-from ulmfit_style.metrics.intervals import Points
+from ulmfit_style.metrics import intervals
+from ulmfit_style.results.model import Difference
+from ulmfit_style.tasks.base import Task
 
 
-@final
-@dataclass(frozen=True)
-class Trial:
-    """One fine-tuned model of many."""
+def make(resolved: Resolved, link: str, reporter: Reporter | None = None) -> str | None:
+    """Make a fine-tuned model, unless its scores are there, and link it; return what went wrong, if anything did.
 
-    resolved: Resolved
-    """Its recipe; `name` is that of the folder of links."""
-    title: str
-    link: str
-    """The name of the link to the model."""
+    Args:
+        link: The name of the link in `runs/<name>/`.
 
-    @property
-    def artefact(self) -> Artefact:
-        """The model, made or not."""
-        return self.resolved.artefact("finetune")
+    Raises:
+        Pruned: if the reporter stopped it.
+    """
+    model = resolved.artefact("finetune")
+    if not model.measured:
+        if (error := chain.attempt(resolved.config, link, reporter)) is not None:
+            return error
+        if not model.measured:
+            raise Pruned  # in processes of its own
+    model.link(resolved.config.name, link)
+    return None
 
-    def make(self, reporter: Reporter | None = None) -> str | None:
-        """Make the model, unless its scores are there, and link it; return what went wrong, if anything did.
 
-        Raises:
-            Pruned: if the reporter stopped it.
-        """
-        if not self.artefact.measured:
-            if (error := chain.attempt(self.resolved.config, self.title, reporter)) is not None:
-                return error
-            if not self.artefact.measured:
-                raise Pruned  # in processes of its own
-        self.artefact.link(self.resolved.config.name, self.link)
-        return None
+def difference(task: Task, models: Sequence[Path], baseline: Sequence[Path], split: str) -> Difference:
+    """Return by how much two mean scores over the same seeds differ, with its paired interval over seeds and rows.
 
-    def measured(self, split: str) -> dict[str, Any]:
-        """Return what was measured on the validation or the test rows."""
-        measured: dict[str, Any] = read_json(self.artefact.directory / METRICS)[split]
-        return measured
-
-    def points(self, split: str) -> Points:
-        """Return each row's part of the score."""
-        return predictions.points(self.resolved.task, self.artefact.directory, split)
-
-    @property
-    def seconds(self) -> float:
-        """How long it took to make the model."""
-        manifest = read_json(self.artefact.directory / (MANIFEST if self.artefact.finished else MEASURED))
-        return float(manifest["seconds"])
+    Args:
+        models: The directory of the one model for each seed.
+        baseline: Those of the other.
+        split: The rows that are scored: validation or test.
+    """
+    means, points = [], []
+    for directories in (models, baseline):
+        measured = [read_json(directory / METRICS)[split] for directory in directories]
+        means.append(mean(scored["scores"][task.metric] for scored in measured))
+        points.append([predictions.points(task, directory, split) for directory in directories])
+    return Difference(means[0] - means[1], *intervals.over_seeds(points[0], points[1], task.of_means))
 
 
 def discard(keep: Literal["best", "all", "none"], made: Iterable[Path], best: Iterable[Path], folder: str) -> None:

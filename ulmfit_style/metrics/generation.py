@@ -5,6 +5,7 @@ All are shares: times 100 they are what papers print.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -15,7 +16,6 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
-from sacrebleu.metrics.helpers import extract_all_char_ngrams
 
 from ulmfit_style.metrics.intervals import Array, divided
 
@@ -23,10 +23,11 @@ ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 ROUGE_SIGNATURE = f"fmeasure|stem:no|words:all scripts, lower case|split:lines|version:{version('rouge-score')}"
 
-ORDER, BETA = CHRF.CHAR_ORDER, CHRF.BETA
-
 BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "th": "char", "lo": "char", "km": "char", "my": "char"}
 """sacrebleu's tokenizers of languages that put no blanks between words, without a dictionary; all others have 13a."""
+
+EACH_A_WORD = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+"""Kana and Chinese characters."""
 
 
 @final
@@ -38,23 +39,16 @@ class Words(Tokenizer):
 
     def tokenize(self, text: str) -> list[str]:
         """Return the words of a text."""
-        plain = unicodedata.normalize("NFKC", text).lower()
-        return "".join(f" {sign} " if _alone(sign) else sign if _inside(sign) else " " for sign in plain).split()
-
-
-def _inside(sign: str) -> bool:
-    return unicodedata.category(sign)[0] in "LMN"
-
-
-def _alone(sign: str) -> bool:
-    return unicodedata.name(sign, "").startswith(("CJK", "HIRAGANA", "KATAKANA")) and _inside(sign)
+        signs = unicodedata.normalize("NFKC", text).lower()
+        words = "".join(sign if unicodedata.category(sign)[0] in "LMN" else " " for sign in signs)
+        return EACH_A_WORD.sub(r" \g<0> ", words).split()
 
 
 def rouge(predictions: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
     """Return the F-measure of each row, of ROUGE-1, -2, -L and -Lsum (Lin 2004)."""
     scorer = RougeScorer(ROUGES, tokenizer=Words())
-    found = [scorer.score(right, ours) for ours, right in zip(predictions, references, strict=True)]
-    return {name: [float(scores[name].fmeasure) for scores in found] for name in ROUGES}
+    rows = [scorer.score(right, ours) for ours, right in zip(predictions, references, strict=True)]
+    return {name: [float(row[name].fmeasure) for row in rows] for name in ROUGES}
 
 
 def translation(
@@ -72,20 +66,14 @@ def translation(
 
 def chrf_points(predictions: Sequence[str], references: Sequence[str]) -> list[list[float]]:
     """Return what chrF sums over the rows: of each order of n-grams those of the model, the right ones, and both's."""
-    return [
-        [
-            float(count)
-            for mine, theirs in zip(*(extract_all_char_ngrams(text, ORDER) for text in (ours, right)), strict=True)
-            # Where the right text is too short for an order, the model's own n-grams do not count.
-            for count in (mine.total() if theirs else 0, theirs.total(), (mine & theirs).total())
-        ]
-        for ours, right in zip(predictions, references, strict=True)
-    ]
+    # As sacrebleu itself does for its intervals; it has no public name.
+    statistics: list[list[float]] = CHRF()._extract_corpus_statistics(predictions, [references])
+    return statistics
 
 
 def chrf_of_means(means: Array) -> Array:
     """Return chrF from the means of its points: (..., numbers) to (...)."""
-    ours, right, both = np.moveaxis(means.reshape(*means.shape[:-1], ORDER, 3), -1, 0)
+    ours, right, both = np.moveaxis(means.reshape(*means.shape[:-1], -1, 3), -1, 0)
     orders = ((ours > 0) & (right > 0)).sum(axis=-1).astype(float)
     precision, recall = (divided(divided(both, side).sum(axis=-1), orders) for side in (ours, right))
-    return divided((1 + BETA**2) * precision * recall, BETA**2 * precision + recall)
+    return divided((1 + CHRF.BETA**2) * precision * recall, CHRF.BETA**2 * precision + recall)

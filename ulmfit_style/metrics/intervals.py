@@ -72,20 +72,23 @@ def intervals_of_sums(
     return {name: percentiles(values) for name, values in scores(resampled).items()}
 
 
-def difference(points: Points, baseline: Points, score: Combine = first) -> tuple[float, float, float]:
-    """Return by how much the scores of two models on the same rows differ, and its paired bootstrap interval.
+def difference(
+    points: Points, others: Points, score: Combine = first, *, is_paired: bool = True
+) -> tuple[float, float, float]:
+    """Return by how much two scores differ, and the bootstrap interval of that.
+
+    Args:
+        is_paired: Whether the points are of the same rows (of two models), so that the same are drawn of both; else
+            they are of two different sets of rows.
 
     Raises:
-        ValueError: if the two do not have the same number of rows.
+        ValueError: if pairs do not have the same number of rows.
     """
-    if len(points) != len(baseline):
-        raise ValueError(f"{len(points)} and {len(baseline)} rows cannot be paired")
-    return _difference(points, baseline, score, seed=0)  # the same draws for both
-
-
-def gap(points: Points, others: Points, score: Combine = first) -> tuple[float, float, float]:
-    """Return by how much the scores of a model on two different sets of rows differ, and its bootstrap interval."""
-    return _difference(points, others, score, seed=1)
+    ours, theirs = _rows(points), _rows(others)
+    if is_paired and len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} and {len(theirs)} rows cannot be paired")
+    differences = _resampled(ours, score) - _resampled(theirs, score, seed=0 if is_paired else 1)
+    return float(score(ours.mean(axis=0)) - score(theirs.mean(axis=0))), *percentiles(differences)
 
 
 def by_chance(points: Points, groups: Sequence[str], widest: float, score: Combine = first) -> float:
@@ -166,13 +169,6 @@ def _rows(points: Points) -> Array:
 def _resampled(rows: Array, score: Combine, seed: int = 0) -> Array:
     """Return the score of each resample, (resamples,)."""
     return np.concatenate([score(rows[drawn].mean(axis=1)) for drawn in draws(len(rows), seed)])
-
-
-def _difference(points: Points, others: Points, score: Combine, seed: int) -> tuple[float, float, float]:
-    """Return the difference of two scores and its interval; `seed` draws the rows of the other, 0 those of the one."""
-    ours, theirs = _rows(points), _rows(others)
-    differences = _resampled(ours, score) - _resampled(theirs, score, seed)
-    return float(score(ours.mean(axis=0)) - score(theirs.mean(axis=0))), *percentiles(differences)
 
 
 def _slices(width: int) -> Iterator[int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
 from typing import Literal
 
 from ulmfit_style.errors import UserError
@@ -42,8 +40,8 @@ def architecture(model_type: str) -> Architecture:
 def is_causal(model_type: str) -> bool:
     """Tell whether the models of an architecture read from left to right."""
     # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
-    others = has_head("AutoModelForMaskedLM", model_type) or is_encoder_decoder(model_type)
-    return has_head("AutoModelForCausalLM", model_type) and not others
+    is_encoder = has_head("AutoModelForMaskedLM", model_type)
+    return has_head("AutoModelForCausalLM", model_type) and not is_encoder and not is_encoder_decoder(model_type)
 
 
 def is_encoder_decoder(model_type: str) -> bool:
@@ -53,29 +51,15 @@ def is_encoder_decoder(model_type: str) -> bool:
 
 def has_head(auto_class: str, model_type: str) -> bool:
     """Tell whether a transformers auto class, such as AutoModelForMaskedLM, loads models of an architecture."""
-    return model_type in _classes(auto_class)
+    from transformers.models.auto import modeling_auto
+
+    return model_type in getattr(modeling_auto, auto_class)._model_mapping._model_mapping
 
 
 def can_cross_attend(model_type: str) -> bool:
     """Tell whether the models of an architecture can be decoders with cross-attention, in an encoder-decoder of two."""
-    if not has_head("AutoModelForCausalLM", model_type) or is_encoder_decoder(model_type):
-        return False
-    from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    model_class = AutoModelForCausalLM._model_mapping[CONFIG_MAPPING[model_type]]
-    # No attribute of a class says so: the code of those that can reads this option of the config.
-    return "add_cross_attention" in inspect.getsource(sys.modules[model_class.__module__])
-
-
-def is_loaded_by(auto_class: str, architecture: str) -> bool:
-    """Tell whether an auto class loads the models of a class, such as BertForMaskedLM, with the head that they have."""
-    return architecture in _classes(auto_class).values()
-
-
-def _classes(auto_class: str) -> dict[str, str]:
-    """Return the names of the classes that an auto class loads, by architecture."""
-    from transformers.models.auto import modeling_auto
-
-    classes: dict[str, str] = getattr(modeling_auto, auto_class)._model_mapping._model_mapping
-    return classes
+    if not has_head("AutoModelForCausalLM", model_type) or is_encoder_decoder(model_type):
+        return False
+    return hasattr(CONFIG_MAPPING[model_type], "add_cross_attention")

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ulmfit_style.artefacts.directory import METRICS, RECIPE, digest, file_digest, read_json
+from ulmfit_style.artefacts.directory import RECIPE, digest, file_digest, read_json
 from ulmfit_style.config.stages import Model
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import gguf
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS = "model.safetensors"
-ENDINGS = (".safetensors", ".json", ".txt", ".model", ".spm", ".jinja")
-"""What a checkpoint's files end in: weights, configs, and what tokenizers read."""
+ENDINGS = (".safetensors", ".json", ".txt", ".model", ".spm", ".jinja", RECIPE)
+"""What a checkpoint's files end in: weights, configs, what tokenizers read, and how this package made it."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Checkpoint:
 
 
 @cache
-def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
+def resolve(model: Model, option: str) -> Checkpoint:
     """Find a checkpoint's files, downloading them from the Hub where the config names a Hub id.
 
     Those of a GGUF file are made when it is first used.
@@ -44,37 +44,29 @@ def resolve(model: Model, option: str = "model.checkpoint") -> Checkpoint:
     Raises:
         UserError: if there is no such checkpoint, or its weights are not those that `model.sha256` expects.
     """
-    directory = find(model, option)
     assert model.checkpoint is not None  # random weights have none
     if is_gguf(model.checkpoint):
-        return _of_gguf(model, directory, option)
+        return _of_gguf(model, model.checkpoint, option)
+    directory = find(model, option)
     if is_on_hub(model):
         # The Hub's cache names the folder of a snapshot by its commit.
         return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
-    digests = {
-        path.name: file_digest(path)
-        for path in sorted(directory.iterdir())
-        if path.suffix in ENDINGS and path.is_file()
-    }
+    files = sorted(path for path in directory.iterdir() if path.name.endswith(ENDINGS) and path.is_file())
+    digests = {path.name: file_digest(path) for path in files}
     _check_weights(model, directory / WEIGHTS, digests.get(WEIGHTS))
     return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
 
 
-def find(model: Model, option: str = "model.checkpoint") -> Path:
-    """Return the directory of a checkpoint, or its GGUF file, without reading what is in it.
+def find(model: Model, option: str) -> Path:
+    """Return the directory of a checkpoint, without reading what is in it.
 
     Raises:
-        UserError: if there is no such checkpoint.
+        UserError: if there is no such checkpoint, or it has no weights in safetensors.
     """
-    assert model.checkpoint is not None  # random weights have none
     if is_on_hub(model):
-        directory = _from_hub(model, [*(f"*{ending}" for ending in ENDINGS), RECIPE], option)
-    elif model.checkpoint.startswith("package:"):
-        directory = locate(model.checkpoint)
+        directory = _from_hub(model, [f"*{ending}" for ending in ENDINGS], option)
     else:
-        directory = Path(model.checkpoint).expanduser()
-    if is_gguf(model.checkpoint):
-        return directory
+        directory = _on_disk(str(model.checkpoint))
     if not (directory / "config.json").exists():
         raise UserError(f"{option}={model.checkpoint}: holds no config.json")
     if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
@@ -82,15 +74,15 @@ def find(model: Model, option: str = "model.checkpoint") -> Path:
     return directory
 
 
-def folder(model: Model, option: str = "model.checkpoint") -> Path:
-    """Return the directory of a checkpoint's config; that of a GGUF file is made with its weights."""
-    return resolve(model, option).directory if is_gguf(str(model.checkpoint)) else find(model, option)
+def _on_disk(name: str) -> Path:
+    return locate(name) if name.startswith("package:") else Path(name).expanduser()
 
 
-def _of_gguf(model: Model, file: Path, option: str) -> Checkpoint:
+def _of_gguf(model: Model, name: str, option: str) -> Checkpoint:
     """Return what is made of a GGUF file."""
+    file = _on_disk(name)
     if not file.is_file():
-        raise UserError(f"{option}={model.checkpoint}: there is no such file")
+        raise UserError(f"{option}={name}: there is no such file")
     sha256 = file_digest(file)
     _check_weights(model, file, sha256)
     made = gguf.checkpoint(file, sha256)
@@ -111,8 +103,6 @@ def find_finetuned(source: str, option: str) -> Path:
     Raises:
         UserError: if there is no such model, or it was not made by `finetune`.
     """
-    if is_gguf(source):
-        raise UserError(f"{option}={source}: is a GGUF file, so it was not made by `finetune`")
     directory = find(Model(checkpoint=source), option)
     if not (directory / RECIPE).exists():
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
@@ -125,10 +115,8 @@ def finetuned(source: str, option: str) -> Checkpoint:
     Raises:
         UserError: as `find_finetuned`.
     """
-    directory = find_finetuned(source, option)
-    checkpoint = resolve(Model(checkpoint=source), option)
-    # Where a text is cut stands in the recipe alone.
-    return Checkpoint(directory, {**checkpoint.identity, "recipe": file_digest(directory / RECIPE)})
+    find_finetuned(source, option)
+    return resolve(Model(checkpoint=source), option)
 
 
 class LoadedModel(NamedTuple):
@@ -195,8 +183,8 @@ def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except ImportError as error:
-        needed = next((name for name in ("sentencepiece", "protobuf") if name in str(error).lower()), "a package")
-        raise UserError(f"{directory}: its tokenizer needs {needed}; pip install {needed}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{directory}: its tokenizer needs a package that is not installed: {reason}") from error
 
 
 def model_type(model: Model, option: str = "model.checkpoint") -> str:
@@ -210,10 +198,10 @@ def model_type(model: Model, option: str = "model.checkpoint") -> str:
     """
     if model.architecture is not None:
         return str(model.architecture["model_type"])
-    name = read_json(folder(model, option) / "config.json").get("model_type")
-    if name is None:
+    config = read_json(resolve(model, option).directory / "config.json")
+    if "model_type" not in config:
         raise UserError(f"{option}={model.checkpoint}: its config.json has no model_type")
-    return str(name)
+    return str(config["model_type"])
 
 
 def sentinels(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -233,20 +221,15 @@ def sentinels(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return ids
 
 
-def positions(model: Model) -> float:
+def positions(model: Model, option: str = "model.checkpoint") -> float:
     """Return the most tokens that an architecture reads, by its config and its tokenizer."""
     configs = [model.architecture or {}]
     if model.checkpoint is not None:
-        paths = (folder(model) / name for name in ("config.json", "tokenizer_config.json"))
+        paths = [resolve(model, option).directory / name for name in ("config.json", "tokenizer_config.json")]
         configs = [read_json(path) for path in paths if path.exists()]
     # RoBERTa's config counts two positions that no text has; its tokenizer does not.
     names = ("max_position_embeddings", "n_positions", "model_max_length")
     return min((values[name] for values in configs for name in names if values.get(name)), default=math.inf)
-
-
-def classes(checkpoint: Checkpoint) -> list[str]:
-    """Return the classes of a fine-tuned model."""
-    return list(read_json(checkpoint.directory / METRICS)["train"]["classes"])
 
 
 def is_on_hub(model: Model) -> bool:
@@ -278,11 +261,9 @@ def _from_hub(model: Model, patterns: Sequence[str], option: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        name = str(model.checkpoint)
-        return Path(snapshot_download(name, revision=model.revision, allow_patterns=list(patterns)))
-    except HFValidationError as error:
-        raise UserError(f"{option}={model.checkpoint}: is neither a directory nor a Hub id") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        directory = snapshot_download(str(model.checkpoint), revision=model.revision, allow_patterns=list(patterns))
+        return Path(directory)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         problem = f"is no directory, and cannot be had from the Hub ({reason})"
         raise UserError(f"{option}={model.checkpoint}: {problem}") from error

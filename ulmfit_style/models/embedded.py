@@ -1,19 +1,17 @@
 """Models and data that come as Python packages, so that the shipped recipes need no Hub."""
 
-import base64
 import importlib
 import importlib.util
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, PackagePath, files, version
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock
 
-from ulmfit_style.artefacts.directory import file_digest
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 
@@ -37,33 +35,40 @@ class Package(NamedTuple):
 def install(arguments: Sequence[str] = ()) -> None:
     """Install the embedded packages into the environment of the running interpreter.
 
-    Their hashes are checked; their dependencies are left out, for only their files are used.
-
     Raises:
         UserError: with pip's own last words.
     """
-    if not _install(REQUIREMENTS, f"{SETUP} again"):
+    if all(map(_is_installed, packages())):
         say("  models and data: already there")
+    _install(REQUIREMENTS, f"{SETUP} again")
 
 
-def _install(requirements: Path, command: str) -> bool:
-    """Install what is missing of a file of packages, and tell whether anything was.
+def _install(requirements: Path, command: str) -> None:
+    """Install what is missing of a file of packages.
+
+    Their hashes are checked; their dependencies are left out, for only their files are used.
 
     Args:
         command: What to run again should it fail.
     """
-    missing = [package for package in _packages(requirements) if not _is_installed(package)]
+    missing = [package for package in packages(requirements) if not _is_installed(package)]
+    if not missing:
+        return
     for package in missing:
         say(f"  {package.name} {package.version}: {package.brings} to download")
-    if missing:
-        pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        options = ["--no-deps", "--require-hashes", "--requirement", str(requirements)]
-        ended = subprocess.run([*pip, "install", *options], capture_output=True, text=True, check=False)
-        if ended.returncode != 0:
-            last = "".join(f"  {line}\n" for line in ended.stderr.strip().splitlines()[-5:])
-            problem = f"pip could not install the packages of models and data:\n{last}"
-            raise UserError(f"{problem}solve this (is the network up?), then run {command}")
-    return bool(missing)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    options = ["--no-deps", "--require-hashes", "--requirement", str(requirements)]
+    ended = subprocess.run([*pip, "install", *options], capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        last_lines = "\n  ".join(ended.stderr.strip().splitlines()[-5:])
+        problem = f"pip could not install the packages of models and data:\n  {last_lines}"
+        raise UserError(f"{problem}\nsolve this (is the network up?), then run {command}")
+
+
+def packages(requirements: Path = REQUIREMENTS) -> list[Package]:
+    """Read a file of packages."""
+    lines = re.findall(r"^# (.*)\n([^#=\s]+)==(\S+)", requirements.read_text(encoding="utf-8"), re.MULTILINE)
+    return [Package(name, version, brings) for brings, name, version in lines]
 
 
 def cache() -> Path:
@@ -73,24 +78,6 @@ def cache() -> Path:
     folder = Path(constants.HF_ASSETS_CACHE, "ulmfit-style")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def states() -> Iterator[str]:
-    """Say of each package whether it is installed, and whether its files are still those that were installed."""
-    installers = {
-        REQUIREMENTS: SETUP,
-        **dict.fromkeys(sorted(ON_DEMAND.glob("*.txt")), "the first recipe that names it"),
-    }
-    for package, installer in ((package, installers[path]) for path in installers for package in _packages(path)):
-        if not _is_installed(package):
-            yield f"{package.name} {package.version}: not installed; {installer} installs it"
-            continue
-        packed = [file for file in files(package.name) or [] if file.hash is not None]
-        changed = [str(file) for file in packed if _is_changed(file)]
-        state = (
-            f"changed since it was installed: {', '.join(changed)}" if changed else f"{len(packed)} files, unchanged"
-        )
-        yield f"{package.name} {package.version}: {state}"
 
 
 def locate(reference: str) -> Path:
@@ -123,23 +110,8 @@ def locate(reference: str) -> Path:
     )
 
 
-def _packages(requirements: Path) -> list[Package]:
-    """Read a file of packages."""
-    found = re.findall(r"^# (.*)\n([^#=\s]+)==(\S+)", requirements.read_text(encoding="utf-8"), re.MULTILINE)
-    return [Package(name, pinned, brings) for brings, name, pinned in found]
-
-
 def _is_installed(package: Package) -> bool:
     try:
         return version(package.name) == package.version
     except PackageNotFoundError:
         return False
-
-
-def _is_changed(file: PackagePath) -> bool:
-    """Tell whether a file is gone, or has another SHA-256 than pip recorded."""
-    path = Path(str(file.locate()))
-    if not path.exists() or file.hash is None:
-        return True
-    recorded = base64.urlsafe_b64decode(file.hash.value + "=")
-    return recorded.hex() != file_digest(path)

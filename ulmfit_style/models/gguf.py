@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import redirect_stderr
 from functools import partial
 from pathlib import Path
@@ -34,9 +33,8 @@ def checkpoint(file: Path, sha256: str) -> Artefact:
     artefact = Artefact("gguf", {"version": VERSION, "gguf": sha256}, cache())
     if not artefact.finished:
         say(f"{file.name}: read into a checkpoint, once; one of 135M parameters takes about a minute")
-        started = time.monotonic()
         artefact.make(partial(_convert, file), {"gguf": file.name}, alone=True)
-        say(f"  done in {time.monotonic() - started:.0f} s: {artefact.directory}")
+        say(f"  done: {artefact.directory}")
     return artefact
 
 
@@ -49,54 +47,55 @@ def _convert(file: Path, directory: Path) -> None:
 
 
 def _read(file: Path) -> tuple[Any, PreTrainedTokenizerFast]:
-    """Return the model of a file and its tokenizer."""
+    """Return the model of a file and its tokenizer.
+
+    Raises:
+        UserError: if transformers cannot read the file, or would read another model than it holds.
+    """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
     from transformers.integrations.gguf.reader import read_gguf_metadata
 
-    auto: Any = AutoModelForCausalLM
+    auto_class: Any = AutoModelForCausalLM
+    settings: Any = {"gguf_file": file.name}
     try:
         metadata, tensors = read_gguf_metadata(str(file))
-        tokenizer = _tokenizer(file, metadata)
-        quantised, loading = auto.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
+        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(file.parent, **settings)
+        quantised, loading = auto_class.from_pretrained(
+            file.parent, dtype=torch.float32, output_loading_info=True, **settings
         )
-    except UserError:
-        raise
     except Exception as error:  # whichever of its readers it is, and whatever it raises
         problem = f"transformers cannot read it ({type(error).__name__}: {error})"
         raise UserError(f"{file}: {problem}; {INSTEAD}") from error
+    _mend_splitting(tokenizer, metadata, file)
     count, missing = len(list(quantised.parameters())), len(loading["missing_keys"])
     if missing or len(tensors) != count:
         # What is left out of Llama 3.1, say, is how its positions are scaled: it would be another model.
         problem = f"holds {len(tensors)} tensors, and the {type(quantised).__name__} of transformers {count}"
-        raise UserError(f"{file}: {problem}, of which {missing} are not found in it; {INSTEAD}")
+        raise UserError(f"{file}: {problem}, of which {missing} are not in the file; {INSTEAD}")
     # transformers does not save a model that it read from such a file, only one that was given its weights.
     del quantised.config.quantization_config
-    model = auto.from_config(quantised.config)
+    model = auto_class.from_config(quantised.config)
     model.load_state_dict(quantised.state_dict())
     tokenizer.model_max_length = model.config.max_position_embeddings
     return model, tokenizer
 
 
-def _tokenizer(file: Path, metadata: dict[str, Any]) -> PreTrainedTokenizerFast:
-    """Return the tokenizer of a file.
+def _mend_splitting(tokenizer: PreTrainedTokenizerFast, metadata: dict[str, Any], file: Path) -> None:
+    """Let a tokenizer split text as it was split when its tokens were learned.
 
     Raises:
-        UserError: if its tokens were learned on text that was split in a way which transformers does not know.
+        UserError: if it was split in a way that transformers does not know.
     """
     from tokenizers import pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
-    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name)
-    split = metadata.get("tokenizer.ggml.pre")
-    if metadata["tokenizer.ggml.model"] == "gpt2" and split not in {"gpt-2", *GGUF_PRE_TOKENIZER_SPLITS}:
-        # transformers would split as GPT-2 does, without a word.
-        if split != "smollm":
-            problem = f"its tokenizer splits text in the way '{split}', which transformers does not know"
-            raise UserError(f"{file}: {problem}; {INSTEAD}")
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
-    return tokenizer
+    splitting = metadata.get("tokenizer.ggml.pre")
+    if metadata["tokenizer.ggml.model"] != "gpt2" or splitting in {"gpt-2", *GGUF_PRE_TOKENIZER_SPLITS}:
+        return
+    # transformers would split as GPT-2 does, without a word.
+    if splitting != "smollm":
+        problem = f"its tokenizer splits text in the way '{splitting}', which transformers does not know"
+        raise UserError(f"{file}: {problem}; {INSTEAD}")
+    digits, bytes_ = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_])

@@ -35,15 +35,15 @@ def layer_groups(model: PreTrainedModel, missing: Collection[str]) -> LayerGroup
     titles = [EMBEDDINGS]
     for body in bodies:
         layers = _layers(body)
-        numbered = [f"layer {len(titles) + number}" for number in range(len(layers))]
-        pairs = zip(numbered, layers, strict=True)
-        inside = {id(parameter): title for title, layer in pairs for parameter in layer.parameters()}
+        inside: dict[int, str] = {}
+        for number, layer in enumerate(layers, start=len(titles)):
+            inside |= {id(parameter): f"layer {number}" for parameter in layer.parameters()}
         looked_up = {id(module.weight) for module in body.modules() if isinstance(module, nn.Embedding)} - set(inside)
         title = EMBEDDINGS
         for parameter in body.parameters():
             title = inside.get(id(parameter), title)
             title_of.setdefault(id(parameter), EMBEDDINGS if id(parameter) in looked_up else title)
-        titles += numbered
+        titles += dict.fromkeys(inside.values())
     groups: dict[str, list[nn.Parameter]] = {title: [] for title in [*titles, HEAD]}
     for name, parameter in model.named_parameters():
         groups[HEAD if name in missing else title_of.get(id(parameter), HEAD)].append(parameter)

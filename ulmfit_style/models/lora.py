@@ -37,12 +37,11 @@ def add_adapters(model: PreTrainedModel, layers: LayerGroups, options: Training)
         return layers
     from peft import LoraConfig, inject_adapter_in_model
 
-    body = {title: parameters for title, parameters in layers.items() if title not in (EMBEDDINGS, HEAD)}
-    title_of = {id(parameter): title for title, parameters in body.items() for parameter in parameters}
+    title_of = {id(parameter): title for title, parameters in layers.items() for parameter in parameters}
     titles = {
         name: title_of[id(module.weight)]
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and id(module.weight) in title_of
+        if isinstance(module, nn.Linear | Conv1D) and title_of[id(module.weight)] not in (EMBEDDINGS, HEAD)
     }
     if not titles:
         raise UserError(f"lora_rank={options.lora_rank}: no layer of the model is linear; take lora_rank=0")

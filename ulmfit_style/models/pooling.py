@@ -79,13 +79,13 @@ class PooledForSequenceClassification(PreTrainedModel):
         **inputs: Any,
     ) -> SequenceClassifierOutput:
         """Return logits (batch, labels) of tokens (batch, length); masked ones have no part in them."""
-        found = self.body(input_ids=input_ids, attention_mask=attention_mask, **inputs)
-        logits = self.head(self._pooled(found.last_hidden_state, attention_mask))
+        outputs = self.body(input_ids=input_ids, attention_mask=attention_mask, **inputs)
+        logits = self.head(self._pooled(outputs.last_hidden_state, attention_mask))
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
         return SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=found.get("hidden_states"), attentions=found.get("attentions")
+            loss=loss, logits=logits, hidden_states=outputs.get("hidden_states"), attentions=outputs.get("attentions")
         )
 
     def _pooled(self, hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
@@ -96,10 +96,10 @@ class PooledForSequenceClassification(PreTrainedModel):
         mean = hidden.masked_fill(masked, 0).sum(1) / mask.sum(1, keepdim=True).to(hidden.dtype)
         if self.config.pooling == "mean":
             return mean
-        places = torch.arange(mask.shape[1], device=mask.device)
-        summary = mask.argmax(1) if self.config.summary_token == "first" else (mask * places).argmax(1)
-        one = hidden[torch.arange(len(hidden), device=hidden.device), summary]
-        return torch.cat([one, hidden.masked_fill(masked, -torch.inf).amax(1), mean], dim=-1)
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        place = mask.argmax(1) if self.config.summary_token == "first" else (mask * positions).argmax(1)
+        summary = hidden[torch.arange(len(hidden), device=hidden.device), place]
+        return torch.cat([summary, hidden.masked_fill(masked, -torch.inf).amax(1), mean], dim=-1)
 
 
 # So that a saved model names this file, which is copied beside it; and that whoever imports this module needs no copy.

@@ -23,6 +23,7 @@ from ulmfit_style.results.figures import Line
 from ulmfit_style.results.finished import Run
 from ulmfit_style.results.html import Page, Tile
 from ulmfit_style.results.model import Figure, Folded, Interval, Part, Prose, Table
+from ulmfit_style.results.scores import Measured
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.interface import Confusion, Scatter
 
@@ -108,14 +109,18 @@ def _scores(run: Run) -> Iterator[Part]:
     if not run.has_predictions:
         missing = run.model.directory / predictions.FILE
         yield Prose(f"The predictions are gone ({missing}), and with them all that is computed from them.")
-    metric, spans = metrics["metric"], scores.spans(metrics["metric"], run.measured)
-    if len(spans) > 1:
-        title = f"{metric} on the same test rows, with 95 % intervals"
-        yield Figure("scores", title, partial(figures.whiskers, values=spans, label=metric))
+    if len(run.measured) > 1:
+        yield _whiskers(metrics["metric"], run.measured)
     splits = {"test": metrics["test"], "validation": metrics["validation"]}
     splits |= {made.metrics["path"]: made.metrics["all"] for made in run.evaluations if "all" in made.metrics}
     yield scores.by_score(splits)
     yield from scores.classes(metrics["test"]["report"])
+
+
+def _whiskers(metric: str, measured: Mapping[str, Measured]) -> Figure:
+    values = {name: (scored["scores"][metric], *scored["interval"]) for name, scored in measured.items()}
+    title = f"{metric} on the test rows, with 95 % intervals"
+    return Figure("scores", title, partial(figures.whiskers, values=values, label=metric))
 
 
 def _wrong(part: Confusion | Scatter | None) -> Iterator[Part]:
@@ -131,10 +136,14 @@ def _wrong(part: Confusion | Scatter | None) -> Iterator[Part]:
         names = part.classes
         if len(names) <= MOST_CLASSES:
             yield Figure("confusion", "Confusion", partial(figures.matrix, classes=names, counts=part.counts))
-        pairs = [(right, answered) for right in range(len(names)) for answered in range(len(names))]
-        confused = [(names[a], names[b], part.counts[a][b]) for a, b in pairs if a != b and part.counts[a][b]]
-        ranked = sorted(confused, key=lambda row: -row[2])[:MOST_CONFUSED]
-        if ranked:
+        confused = [
+            (right, answered, count)
+            for right, counts in zip(names, part.counts, strict=True)
+            for answered, count in zip(names, counts, strict=True)
+            if right != answered and count
+        ]
+        if confused:
+            ranked = sorted(confused, key=lambda row: -row[2])[:MOST_CONFUSED]
             yield Table(("right", "answered", "rows"), ranked, "Classes most often taken for another")
 
 
@@ -166,7 +175,8 @@ def _errors(run: Run, task: Task, answers: Sequence[Prediction], errors: Sequenc
             cells = [*texts, *task.in_words(row, answer, answer["target"]), confidence, answer["file"], answer["row"]]
             ranked.append((confidence or 0, error, cells))
     ranked.sort(key=lambda entry: entry[:2], reverse=True)
-    yield Prose(f"{len(ranked):,} of {len(answers):,} test rows are not answered quite right; the surest are first.")
+    wrong = f"{len(ranked):,} of {len(answers):,} test rows are not answered quite right"
+    yield Prose(f"{wrong}; the most confident answers, or else the worst, come first.")
     header = [*(task.inputs() if test_rows else ()), "right", "answered", "confidence", "file", "row"]
     yield Table(header, [cells for *_, cells in ranked[:MOST_ERRORS]], is_searched=True)
 
@@ -233,8 +243,7 @@ def _differences(runs: Sequence[Run]) -> Iterator[Part]:
     if task is None or not first.is_finetuned:
         return
     tests = {run.name: run.model.metrics["test"] for run in runs}
-    draw = partial(figures.whiskers, values=scores.spans(task.metric, tests), label=task.metric)
-    yield Figure("scores", f"{task.metric} on the test rows, with 95 % intervals", draw)
+    yield _whiskers(task.metric, tests)
     yield scores.by_score(tests)
     rows = []
     for other in others:

@@ -49,7 +49,7 @@ def lines(path: Path, lines: Mapping[str, Line], **axes_options: Any) -> None:
         lines: By their names, which are left out of the legend where they begin with `_`.
         axes_options: Arguments of matplotlib's `Axes.set`, such as `xlabel`.
     """
-    with _axes(path, (8, 4.5)) as axes:
+    with _axes(path, (8, 4)) as axes:
         for number, (name, line) in enumerate(lines.items()):
             usual = {
                 "color": COLOURS[number % len(COLOURS)],

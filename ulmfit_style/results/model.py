@@ -84,8 +84,6 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     title: str = ""
-    footer: Sequence[Cell] = ()
-    """A last row with sums."""
     is_searched: bool = False
     """Whether a box on the page searches the rows."""
 

@@ -91,7 +91,7 @@ def probed(models: Mapping[str, Mapping[str, Any]]) -> list[Table]:
         for name, result in exchanges.items():
             interval = result["interval"]
             rows.append((name, model, result["rows"], result["share"], Interval(*interval) if interval else None))
-    header = ("exchanged", "model", "rows with such words", "changed", INTERVAL)
+    header = ("exchanged", "model", "rows", "changed", INTERVAL)
     return [Table(header, rows, "Answers that change when names and words are exchanged")] if rows else []
 
 
@@ -100,11 +100,6 @@ def losses(heldout: Sequence[Mapping[str, Any]], title: str = "") -> Table:
     columns = [name for name in heldout[0] if name != "after"]
     rows = [(entry["after"], *(float(entry[name]) for name in columns)) for entry in heldout]
     return Table(("after", *(name.replace("_", " ") for name in columns)), rows, title)
-
-
-def spans(metric: str, measured: Mapping[str, Measured]) -> dict[str, tuple[float, float, float]]:
-    """Return a score with the bounds of its interval, by names, for `figures.whiskers`."""
-    return {name: (scored["scores"][metric], *scored["interval"]) for name, scored in measured.items()}
 
 
 def verdict(difference: Difference, seeds: int = 1) -> str:

@@ -19,10 +19,9 @@ def show(*parts: Prose | Table) -> None:
 
 
 def _table(table: Table) -> RichTable:
-    rich = RichTable(title=escape(table.title) or None, title_justify="left", show_footer=bool(table.footer))
+    rich = RichTable(title=escape(table.title) or None, title_justify="left")
     for column, name in enumerate(table.header):
-        footer = escape(as_text(table.footer[column])) if table.footer else ""
-        rich.add_column(escape(name), footer, justify="right" if table.is_number(column) else "left", overflow="fold")
+        rich.add_column(escape(name), justify="right" if table.is_number(column) else "left", overflow="fold")
     for row in table.rows:
         rich.add_row(*(escape(as_text(cell)) for cell in row))
     return rich

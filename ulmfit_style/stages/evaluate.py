@@ -9,12 +9,11 @@ from typing import Any
 from ulmfit_style import processes
 from ulmfit_style.analysis import probe, slices
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import METRICS, RECIPE, Artefact, digest, read_json, write_json
+from ulmfit_style.artefacts.directory import METRICS, RECIPE, digest, read_json, write_json
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
-from ulmfit_style.lineage import Resolved, Stage, Step, required_task, why_missing
-from ulmfit_style.models import checkpoints
+from ulmfit_style.lineage import Resolved, Step, required_task
 from ulmfit_style.recipe import load
 from ulmfit_style.results import scores, terminal
 from ulmfit_style.results.model import Prose
@@ -40,40 +39,28 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     task, options = resolved.task, resolved.config.evaluate
     model = resolved.finetuned(options.model, "evaluate.model")
     split, rows = scored(resolved)
-    if options.model is not None:
+    if options.model is None:
+        classes = resolved.rows.classes
+    else:
         trained_on = required_task(load(model.directory / RECIPE))
         if type(trained_on) is not type(task):
             kinds = f"was trained on {type(trained_on).__name__}, and the task is {type(task).__name__}"
             raise UserError(f"evaluate.model={options.model}: {kinds}; choose the task that fits")
-    classes = resolved.rows.classes if options.model is None else checkpoints.classes(model)
+        classes = read_json(model.directory / METRICS)["train"]["classes"]
     names = ", ".join([*classes[:10], *(["..."] if len(classes) > 10 else [])])
     problem = f"is one that the model does not know (it knows: {names})"
     labelled.require_known(task, classes, rows, options.path or f"evaluate: the {split} rows", problem)
-    found = {
+    determinants = {
         "model": model.identity,
         "task": {"kind": type(task).__name__, **task.determinants()},
         "split": split,
         "rows": labelled.digest_of(task, rows),
     }
     if options.slices:
-        found["slices"] = digest(slices.groups(resolved.config, rows))
+        determinants["slices"] = digest(slices.groups(resolved.config, rows))
     if options.probe != "none":
-        bare = not_adapted(resolved)
-        found["probe"] = {options.probe: None if bare is None else bare.fingerprint}
-    return found
-
-
-def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the step, with a title that names the rows.
-
-    Raises:
-        UserError: if the model without adaptation is to be probed too, and is not there.
-    """
-    options, bare = resolved.config.evaluate, not_adapted(resolved)
-    if options.probe != "none" and bare is not None and not bare.finished and "finetune" not in stages:
-        problem = f"there is no model without adaptation to be probed too ({why_missing(bare, resolved.config)})"
-        raise UserError(f"evaluate.probe: {problem}; run `finetune` with compare=true, or take compare=false")
-    return [Step(stage, resolved, f"evaluate: {options.path or f'the {options.split} rows'}")]
+        determinants["probe"] = options.probe
+    return determinants
 
 
 def scored(resolved: Resolved) -> tuple[str, list[Row]]:
@@ -84,14 +71,6 @@ def scored(resolved: Resolved) -> tuple[str, list[Row]]:
     return options.split, resolved.rows.split(options.split)
 
 
-def not_adapted(resolved: Resolved) -> Artefact | None:
-    """Return the model that `compare` fine-tunes without adaptation, to be probed too; None if there is none."""
-    config = resolved.config
-    if config.evaluate.model is not None or config.adapt is None or not config.compare:
-        return None
-    return resolved.variant(adapt=None).artefact("finetune")
-
-
 def run(step: Step, directory: Path) -> None:
     """Score the model."""
     from ulmfit_style.predictor import Predictor
@@ -100,20 +79,20 @@ def run(step: Step, directory: Path) -> None:
     resolved, task, options = step.resolved, step.resolved.task, step.config.evaluate
     split, rows = scored(resolved)
     source = resolved.finetuned(options.model, "evaluate.model").directory
-    tuned = Predictor(str(source), option="evaluate.model")
-    measured, found = Scorer(tuned.model, tuned.tokenizer, task, tuned.max_length).score(rows, split)
+    model = Predictor(str(source), option="evaluate.model")
+    measured, answered = Scorer(model.model, model.tokenizer, task, model.max_length).score(rows, split)
     if not processes.is_main():
         return
-    predictions.write(directory, found)
-    metrics: dict[str, Any] = {"task": type(task).__name__, "metric": task.metric, "model": str(source), "split": split}
-    metrics |= {"path": options.path, split: measured}
+    predictions.write(directory, answered)
+    metrics: dict[str, Any] = {"task": type(task).__name__, "metric": task.metric, "model": str(source)}
+    metrics |= {"path": options.path, "split": split, split: measured}
     if options.slices:
         targets, columns = [task.target(row) for row in rows], slices.groups(step.config, rows)
-        metrics["slices"] = {column: slices.measure(task, found, targets, groups) for column, groups in columns.items()}
+        metrics["slices"] = {
+            column: slices.measure(task, answered, targets, groups) for column, groups in columns.items()
+        }
     if options.probe != "none":
-        bare = not_adapted(resolved)
-        models = {"this one": tuned} | ({} if bare is None else {"not adapted": Predictor(str(bare.directory))})
-        metrics["probe"] = {name: probe.measure(task, model.stream, rows) for name, model in models.items()}
+        metrics["probe"] = {"this one": probe.measure(task, model.stream, rows)}
     write_json(directory / METRICS, metrics)
 
 

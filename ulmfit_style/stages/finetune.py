@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from ulmfit_style import processes
 from ulmfit_style.analysis import comparison
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, Artefact, write_json
+from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, Artefact, read_json, write_json
 from ulmfit_style.config.stages import GROUP, Finetune
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
-from ulmfit_style.lineage import Resolved, Stage, Step
+from ulmfit_style.lineage import Resolved, Step
 from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
-from ulmfit_style.models.architectures import is_causal
+from ulmfit_style.models.checkpoints import Checkpoint
+from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.training import checks
 
 if TYPE_CHECKING:
@@ -45,59 +46,71 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
 def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the fine-tuned model depends on."""
     config, task = resolved.config, resolved.task
-    found = {
+    determinants = {
         "init": resolved.init.identity,
         "task": {"kind": type(task).__name__, **task.determinants()},
         "data": resolved.rows.digest,
         "finetune": config.finetune.determinants(),
     }
     if config.model.decoder is not None:
-        found["decoder"] = _decoder(resolved)
+        determinants["decoder"] = _decoder(resolved).identity
     if config.finetune.patience is not None:
-        found["watched"] = labelled.digest_of(task, resolved.rows.watched[1])
-    return found
+        determinants["watched"] = labelled.digest_of(task, resolved.rows.watched[1])
+    return determinants
 
 
-def _decoder(resolved: Resolved) -> dict[str, Any]:
-    """Return what determines the decoder that an encoder is given, as JSON values."""
-    model = resolved.config.model
-    checkpoint = model.decoder_checkpoint()
-    if checkpoint is not None:
-        return {"decoder": checkpoints.resolve(checkpoint, "model.decoder").identity}
-    if model.decoder == "same":
-        return {"decoder": "same"}
-    tokenizer = _decoder_tokenizer(resolved).fingerprint
-    return {"decoder": "scratch", "layers": model.decoder_layers, "tokenizer": tokenizer}
+def run(step: Step, directory: Path) -> None:
+    """Fine-tune the model, and score it on the validation and test rows."""
+    from ulmfit_style.models.lora import merge
+    from ulmfit_style.training.monitoring import BestState, TrialScores
+    from ulmfit_style.training.phases import train
+    from ulmfit_style.training.scoring import Scorer
 
+    rows, task, options = step.resolved.rows, step.resolved.task, step.config.finetune
+    plan, tokenizer = prepare(step.resolved)
+    scorer = Scorer(plan.model, tokenizer, task, options.max_length)
 
-def _decoder_tokenizer(resolved: Resolved) -> Artefact:
-    """Return the artefact of a new decoder's tokenizer."""
-    determinants = {
-        "version": DECODER_TOKENIZER_VERSION,
-        "tokenizer": resolved.config.model.decoder_tokenizer.determinants(),
-        "data": labelled.digest_of(resolved.task, resolved.trained_rows),
+    # Train
+    best, trial = None, None
+    if options.patience is not None:
+        watched = rows.watched[1]
+        say(f"  {len(watched):,} others are watched: the state that scores best on them is kept (finetune.patience)")
+        best = BestState(task.metric, partial(scorer.metric, watched), options.patience)
+    if (reporter := step.reporter) is not None:
+        score = partial(scorer.metric, rows.validation, reporter.metric)
+        trial = TrialScores(score, reporter.report, reporter.measurements)
+    results = train(plan, directory / CHECKPOINTS, best=best, trial=trial)
+    if options.lora_rank:
+        merge(plan.model)
+
+    # Score
+    scores, answered = {}, []
+    for split in ("validation", "test"):
+        scores[split], split_predictions = scorer.score(rows.split(split), split)
+        answered += split_predictions
+
+    # Finish
+    if not processes.is_main():
+        return
+    plan.model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    predictions.write(directory, answered)
+    metrics: dict[str, Any] = {
+        "task": type(task).__name__,
+        "metric": task.metric,
+        "train": {"rows": len(rows.train), "of": len(rows.pool), "classes": rows.classes, "left_out": rows.left_out},
+        **scores,
+        "log": [{"phase": result.title, **entry} for result in results for entry in result.log],
     }
-    return Artefact("decoder_tokenizer", determinants, resolved.config.runs)
-
-
-def _decoder_directory(resolved: Resolved) -> Path | None:
-    """Return the directory of the decoder's checkpoint, or of its new tokenizer; None where it is the encoder's own."""
-    from ulmfit_style.training import warm_start
-
-    model = resolved.config.model
-    checkpoint = model.decoder_checkpoint()
-    if checkpoint is not None:
-        return checkpoints.resolve(checkpoint, "model.decoder").directory
-    if model.decoder != "scratch":
-        return None
-    targets = [str(resolved.task.target(row)) for row in resolved.trained_rows]
-    learn = partial(warm_start.learn_tokenizer, model.decoder_tokenizer, targets)
-    return _decoder_tokenizer(resolved).make(learn, resolved.config.recipe())
-
-
-def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the step."""
-    return [Step(stage, resolved, "finetune: the task")]
+    if best is not None:
+        kept = best.kept
+        score_there = f"{task.metric} {kept[task.metric]:.3f} on the watched rows"
+        say(f"  kept: the state of '{kept['phase']}' after epoch {kept['epoch']:g} ({score_there})")
+        metrics["kept"] = {**kept, "rows": len(watched)}
+        order = [phase.title for phase in plan.phases]
+        log = [*metrics["log"], *best.curve]
+        metrics["log"] = sorted(log, key=lambda entry: (order.index(entry["phase"]), entry["step"]))
+    write_json(directory / METRICS, metrics)
 
 
 def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -108,43 +121,36 @@ def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
 def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
     """Return the model with a new head and all that it is trained on, and its tokenizer."""
     import transformers
-    from transformers import AutoConfig, set_seed
+    from transformers import set_seed
 
     from ulmfit_style.models.layers import HEAD, layer_groups
     from ulmfit_style.models.lora import add_adapters
     from ulmfit_style.training import unfreezing, warm_start
-    from ulmfit_style.training.batching import EncodedDataset, collate
+    from ulmfit_style.training.batching import collate
     from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
 
-    config, task = resolved.config, resolved.task
-    options, source = config.finetune, resolved.init.directory
-    model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
+    config, options, trained_rows = resolved.config, resolved.config.finetune, resolved.trained_rows
+    source = resolved.init.directory
+    architecture = architectures.architecture(read_json(source / "config.json")["model_type"])
+    task = resolved.task.for_architecture(architecture)
+    head = task.head(resolved.rows.classes)
 
-    # Data
-    rows, trained = resolved.rows, resolved.trained_rows
-    task = task.for_architecture(architectures.architecture(model_type))
-    head = task.head(rows.classes)
+    # Tokenizer
     tokenizer = tokenizer_pair.read(source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     pair = None
     if config.model.decoder is not None:
-        decoder = _decoder_directory(resolved)
+        decoder = _decoder(resolved).directory
+        if config.model.decoder == "scratch":
+            targets = [str(task.target(row)) for row in trained_rows]
+            learn = partial(warm_start.learn_tokenizer, config.model.decoder_tokenizer, targets)
+            _decoder_tokenizer(resolved).make(learn, config.recipe())
         pair = warm_start.pair_tokenizers(config.model, tokenizer, decoder)
         tokenizer = pair.as_one()
-    encoded = [task.encode(row, tokenizer, options.max_length, head.get("label2id", {})) for row in trained]
-    features = EncodedDataset(
-        {**feature, "weight": weight * feature.get("weight", 1)}
-        for parts, weight in zip(encoded, task.row_weights(trained), strict=True)
-        for feature in parts
-    )
-    long = sum(any(feature["long"] for feature in parts) for parts in encoded)
-    longer = f"{long:,} ({long / len(trained):.0%}) are longer than {options.max_length} tokens, and are"
-    say(f"  {len(trained):,} labelled rows, of which {longer} {task.long_texts} (finetune.max_length)")
-    if empty := sum(not parts for parts in encoded):
-        say(f"  {empty:,} of them are left out: nothing of them can be learnt in so few tokens")
-    if cut := sum(any(feature.get("long_target") for feature in parts) for parts in encoded):
-        say(f"  {cut:,} right answers are longer than there is room for, and are cut (task.max_target_length)")
+
+    # Rows
+    features = _encoded(task, trained_rows, tokenizer, options.max_length, head)
 
     # Model
     set_seed(options.seed)
@@ -152,11 +158,11 @@ def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
         model, missing = warm_start.encoder_decoder(config.model, source, decoder, pair, task.positions_needed(0))
     elif options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
-        auto_class = getattr(transformers, task.auto_class(architectures.architecture(model_type)))
+        auto_class = getattr(transformers, task.auto_class(architecture))
         model, missing, _ = checkpoints.load_model(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
         model, missing = pooled(source, options.pooling, head)
-    task.prepare_model(model, tokenizer, trained)
+    task.prepare_model(model, tokenizer, trained_rows)
 
     # Phases
     layers = add_adapters(model, layer_groups(model, missing), options)
@@ -170,65 +176,46 @@ def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
     return plan, tokenizer
 
 
-def run(step: Step, directory: Path) -> None:
-    """Fine-tune the model, and score it on the validation and test rows."""
-    from ulmfit_style.models.lora import merge
-    from ulmfit_style.training.monitoring import BestState, TrialScores
-    from ulmfit_style.training.phases import train
-    from ulmfit_style.training.scoring import Scorer
+def _decoder(resolved: Resolved) -> Checkpoint:
+    """Return the checkpoint that an encoder's decoder is made from; of one from scratch, its tokenizer alone."""
+    model = resolved.config.model
+    if model.decoder == "same":
+        return resolved.init
+    if (named := model.decoder_checkpoint()) is not None:
+        return checkpoints.resolve(named, "model.decoder")
+    tokenizer = _decoder_tokenizer(resolved)
+    return Checkpoint(tokenizer.directory, {"layers": model.decoder_layers, "tokenizer": tokenizer.fingerprint})
 
-    resolved, task, options = step.resolved, step.resolved.task, step.config.finetune
-    rows = resolved.rows
-    plan, tokenizer = prepare(resolved)
-    model = plan.model
-    scorer = Scorer(model, tokenizer, task, options.max_length)
 
-    # Train
-    best, watched = None, []
-    if options.patience is not None:
-        watched = resolved.rows.watched[1]
-        say(f"  {len(watched):,} others are watched: the state that scores best on them is kept (finetune.patience)")
-        best = BestState(task.metric, partial(scorer.metric, watched), options.patience)
-    trial, reporter = None, step.reporter
-    if reporter is not None:
-        score = partial(scorer.metric, rows.validation, reporter.metric)
-        trial = TrialScores(score, reporter.report, reporter.measurements)
-    results = train(plan, directory / CHECKPOINTS, best=best, trial=trial)
-    if options.lora_rank:
-        merge(model)
-    if best is not None:
-        kept = best.kept
-        last = [entry for entry in best.curve if entry["phase"] == kept["phase"]][-1]
-        score_there = f"{task.metric} {kept[task.metric]:.3f} on the watched rows"
-        told = f" of '{kept['phase']}'" if len(plan.phases) > 1 else ""
-        say(f"  kept: the state{told} after epoch {kept['epoch']:g} of {last['epoch']:g} ({score_there})")
-
-    # Score
-    scores, found = {}, []
-    for split in ("validation", "test"):
-        scores[split], answered = scorer.score(rows.split(split), split)
-        found += answered
-
-    # Finish
-    if not processes.is_main():
-        return
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    predictions.write(directory, found)
-    metrics: dict[str, Any] = {
-        "task": type(task).__name__,
-        "metric": task.metric,
-        "train": {"rows": len(rows.train), "of": len(rows.pool), "classes": rows.classes, "left_out": rows.left_out},
-        **scores,
-        "log": [{"phase": result.title, **entry} for result in results for entry in result.log],
+def _decoder_tokenizer(resolved: Resolved) -> Artefact:
+    """Return the artefact of the tokenizer of a decoder from scratch."""
+    determinants = {
+        "version": DECODER_TOKENIZER_VERSION,
+        "tokenizer": resolved.config.model.decoder_tokenizer.determinants(),
+        "data": labelled.digest_of(resolved.task, resolved.trained_rows),
     }
-    if best is not None:
-        metrics["kept"] = {**best.kept, "rows": len(watched)}
-        order = [phase.title for phase in plan.phases]
-        metrics["log"] = sorted(
-            [*metrics["log"], *best.curve], key=lambda entry: (order.index(entry["phase"]), entry["step"])
-        )
-    write_json(directory / METRICS, metrics)
+    return Artefact("decoder_tokenizer", determinants, resolved.config.runs)
+
+
+def _encoded(
+    task: Task, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int, head: Mapping[str, Any]
+) -> EncodedDataset:
+    """Return the features of the rows to be trained on, and say how many rows are cut or left out."""
+    from ulmfit_style.training.batching import EncodedDataset
+
+    encoded = [task.encode(row, tokenizer, max_length, head.get("label2id", {})) for row in rows]
+    long = sum(any(feature["long"] for feature in features) for features in encoded)
+    longer = f"{long:,} ({long / len(rows):.0%}) are longer than {max_length} tokens, and are {task.long_texts}"
+    say(f"  {len(rows):,} labelled rows, of which {longer} (finetune.max_length)")
+    if empty := sum(not features for features in encoded):
+        say(f"  {empty:,} of them are left out: nothing of them can be learnt in so few tokens")
+    if cut := sum(any(feature.get("long_target") for feature in features) for features in encoded):
+        say(f"  {cut:,} right answers are longer than there is room for, and are cut (task.max_target_length)")
+    return EncodedDataset(
+        {**feature, "weight": weight * feature.get("weight", 1)}
+        for features, weight in zip(encoded, task.row_weights(rows), strict=True)
+        for feature in features
+    )
 
 
 def pooled(
@@ -246,12 +233,8 @@ def pooled(
 
     body, missing, _ = checkpoints.load_model(AutoModel, source)
     body.config.name_or_path = ""  # a path of this disk, which would be saved
-    config = PooledConfig(
-        body=body.config.to_dict(),
-        pooling=pooling,
-        summary_token="last" if is_causal(body.config.model_type) else "first",
-        **head,
-    )
+    summary_token: Literal["first", "last"] = "last" if architectures.is_causal(body.config.model_type) else "first"
+    config = PooledConfig(body=body.config.to_dict(), pooling=pooling, summary_token=summary_token, **head)
     return PooledForSequenceClassification(config, body), {f"body.{name}" for name in missing}
 
 
@@ -264,6 +247,6 @@ def _contrast(
     from ulmfit_style.training.phases import Phase, TrainingData
 
     rows = ContrastiveDataset(features, tokenizer, options.seed)
-    body = [parameter for group, own in layers.items() if group != HEAD for parameter in own]
+    body = [parameter for title, parameters in layers.items() if title != HEAD for parameter in parameters]
     data = TrainingData(ContrastiveObjective(), rows, rows.collate, GROUP)
     return Phase("contrast", body, options.contrast_epochs, options.contrast_learning_rate, data=data)

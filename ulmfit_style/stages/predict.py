@@ -6,20 +6,22 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain, tee
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from ulmfit_style.artefacts.directory import RECIPE
+from ulmfit_style.config.schema import spelled
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, reading
 from ulmfit_style.data.formats import FORMATS, Record
 from ulmfit_style.errors import UserError
 from ulmfit_style.lineage import Resolved, require_finished, required_task
 from ulmfit_style.models import attributions, checkpoints
-from ulmfit_style.recipe import Config, load
+from ulmfit_style.recipe import load
 from ulmfit_style.results import html
 from ulmfit_style.tasks.base import Answer, Row, Task
 
@@ -41,20 +43,18 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         raise UserError(f"predict: what? Say predict.input=<a text, a file, or {STDIN} for standard input>")
     if _is_file(options.input):
         reading.first("predict.input", options.input)
-    if options.pair is not None and not _is_text(options.input):
+    if options.pair is not None and (options.input == STDIN or _is_file(options.input)):
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
     if options.explain:
         attributions.check(resolved.task if options.model is None else _task(find_model(resolved)))
     if options.output is None:
         return
-    source, output = Path(options.input).expanduser(), Path(options.output).expanduser()
+    output = Path(options.output).expanduser()
     if output.suffix not in ENDINGS:
         raise UserError(f"predict.output={options.output}: must end in {' or '.join(ENDINGS)}")
-    if not output.parent.is_dir():
-        raise UserError(f"predict.output={options.output}: there is no folder {output.parent}")
-    if output.is_dir():
-        raise UserError(f"predict.output={options.output}: is a folder; name a file")
-    if output.exists() and _is_file(options.input) and source.exists() and output.samefile(source):
+    if not os.access(output.parent, os.W_OK):
+        raise UserError(f"predict.output={options.output}: there is no folder {output.parent} that can be written to")
+    if _is_file(options.input) and output.resolve() == Path(options.input).expanduser().resolve():
         raise UserError(f"predict.output={options.output}: is the input; choose another name")
 
 
@@ -87,38 +87,30 @@ def run(resolved: Resolved) -> None:
     Raises:
         UserError: if there is no model, or something in the input or the options is wrong.
     """
-    config, source = resolved.config, find_model(resolved)
-    given, output = str(config.predict.input), config.predict.output
-    task = _task(source).with_answer_options(config.predict.task)
-    rows = _rows(task, given, config.predict.pair)
+    options, source = resolved.config.predict, find_model(resolved)
+    rows = _rows(_task(source), str(options.input), options.pair)
     first = next(rows, None)
     if first is None:
-        raise UserError(f"predict.input={given}: holds no rows")
-    page = _page(config)
-    try:
-        with _writer(output) as write:
-            from ulmfit_style.predictor import Predictor
+        raise UserError(f"predict.input={options.input}: holds no rows")
 
-            model = Predictor(str(source), task=config.predict.task, option="predict.model")
-            count = _answer(model, chain([first], rows), write, output, page)
+    from ulmfit_style.predictor import Predictor  # not before the mistakes that can be told without torch
+
+    model = Predictor(str(source), task=options.task, option="predict.model")
+    output = None if options.output is None else Path(options.output).expanduser()
+    page = None
+    if options.explain:
+        folder = resolved.config.runs / resolved.config.name
+        page = folder / "explained.html" if output is None else output.with_suffix(".html")
+    try:
+        _write(_answered(model, chain([first], rows), output, page), output)
     except BrokenPipeError:
         # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    say(f"predict: rows answered by {source}: {count:,}{f', in {output}' if output else ''}")
+    if output is not None:
+        say(f"predict: the answers: {output}")
     if page is not None:
         say(f"predict: what the answers rest on: {page}")
-
-
-def _page(config: Config) -> Path | None:
-    """Return where the page goes that explains the answers, if they are to be explained."""
-    if not config.predict.explain:
-        return None
-    if config.predict.output is not None:
-        return Path(config.predict.output).expanduser().with_suffix(".html")
-    folder = config.runs / config.name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / "explained.html"
 
 
 def _is_file(given: str) -> bool:
@@ -128,11 +120,6 @@ def _is_file(given: str) -> bool:
         return named or Path(given).expanduser().is_file()
     except (OSError, RuntimeError):  # too long for a name, or it starts with ~
         return False
-
-
-def _is_text(given: str) -> bool:
-    """Tell a text that is to be answered from what holds some."""
-    return given != STDIN and not _is_file(given)
 
 
 def _rows(task: Task, given: str, pair: str | None) -> Iterator[tuple[Row, Record]]:
@@ -152,118 +139,85 @@ def _rows(task: Task, given: str, pair: str | None) -> Iterator[tuple[Row, Recor
         yield row, row.fields
 
 
-def _answer(
-    model: Predictor,
-    rows: Iterator[tuple[Row, Record]],
-    write: Callable[[Record], None],
-    output: str | None,
-    page: Path | None,
-) -> int:
-    """Write the answers to rows, and what they rest on to a page if there is one; return how many answers there are."""
-    count = longer = empty = 0
+def _answered(
+    model: Predictor, rows: Iterator[tuple[Row, Record]], output: Path | None, page: Path | None
+) -> Iterator[Record]:
+    """Yield each row of the input with its answer; say in the end how many there were, and how many were cut.
+
+    Args:
+        page: Where it is shown what the answers rest on, for which all of them stay in memory.
+    """
+    counts: Counter[str] = Counter()
     explained: list[tuple[Row, Answer]] = []
 
-    def done(rows: int, long: int) -> None:
-        nonlocal longer
-        longer += long
+    def advance(rows: int, long: int) -> None:
+        counts["long"] += long
         if steps is not None:
             steps.advance(rows)
 
     asked, carried = tee(rows)  # which holds the rows between the two: a window of them
+    questions = (row for row, _ in asked)
+    answers = model.stream(questions, advance) if page is None else model.explained(questions, advance)
     # Answers on standard output tell by themselves how far it is.
-    with progress("predicting", None) if output else nullcontext() as steps:
-        questions = (row for row, _ in asked)
-        answers = model.stream(questions, done) if page is None else model.explained(questions, done)
+    with nullcontext() if output is None else progress("predicting", None) as steps:
         for (row, fields), answer in zip(carried, answers, strict=True):
-            if not count:
-                _say_renamed(fields, answer)
-            write({**{_renamed(name, answer): value for name, value in fields.items()}, **answer})
+            renamed = {name: f"input_{name}" for name in fields if name in answer}
+            if not counts["rows"] and renamed:
+                say(f"predict: columns of the input that have another name in the output: {spelled(renamed)}")
             if page is not None:
                 explained.append((row, answer))
-            count += 1
-            empty += not all(text.strip() for text in model.task.texts(row))
+            counts["rows"] += 1
+            yield {**{renamed.get(name, name): value for name, value in fields.items()}, **answer}
     if page is not None:
-        title, source = "What answers rest on", f"Model: {model.model.name_or_path}"
-        html.write(html.Page(title, source, {"Answers": html.explained(model.task, explained)}), page)
-    if longer:
-        told = f"longer than the {model.max_length} tokens that the model was trained on; {model.task.long_texts}"
-        say(f"predict: {longer:,} rows are {told}")
-    if empty:
-        say(f"predict: {empty:,} rows have an empty text; what is answered to them says nothing")
-    return count
+        title, lead = "What answers rest on", f"Model: {model.model.name_or_path}"
+        html.write(html.Page(title, lead, {"Answers": html.explained(model.task, explained)}), page)
+    say(f"predict: rows answered by {model.model.name_or_path}: {counts['rows']:,}")
+    if counts["long"]:
+        treatment = f"longer than the {model.max_length} tokens that the model was trained on; {model.task.long_texts}"
+        say(f"predict: {counts['long']:,} rows are {treatment}")
 
 
-def _renamed(name: str, answer: Answer) -> str:
-    """Return what a column of the input is called in the output, where the answer may have one of the same name."""
-    return f"input_{name}" if name in answer else name
-
-
-def _say_renamed(fields: Record, answer: Answer) -> None:
-    for name in fields:
-        if name in answer:
-            say(f"predict: the input's own column '{name}' is '{_renamed(name, answer)}' in the output")
-
-
-@contextmanager
-def _writer(output: str | None) -> Iterator[Callable[[Record], None]]:
-    """Open the output, and return what writes a record to it."""
+def _write(records: Iterator[Record], output: Path | None) -> None:
+    """Write records to a file, or as JSON lines to standard output."""
     if output is None:
-        yield _jsonl(sys.stdout)
+        _write_jsonl(records, sys.stdout)
         sys.stdout.flush()
         return
-    path = Path(output).expanduser()
-    with _fresh(path, f"predict.output={output}") as file:
-        yield _csv(file, output) if path.suffix == ".csv" else _jsonl(file)
+    with _whole(output) as file:
+        write = _write_csv if output.suffix == ".csv" else _write_jsonl
+        write(records, file)
 
 
 @contextmanager
-def _fresh(path: Path, name: str) -> Iterator[IO[str]]:
-    """Open a file that is there whole in the end, or not at all.
-
-    Raises:
-        UserError: if it cannot be written, with the name that the user knows it by.
-    """
+def _whole(path: Path) -> Iterator[IO[str]]:
+    """Open a file that is there whole in the end, or not at all."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        file = fresh.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise UserError(f"{name}: cannot be written ({error.strerror})") from error
-    try:
-        with file:
+        with fresh.open("w", encoding="utf-8", newline="") as file:
             yield file
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
 
 
-def _jsonl(file: IO[str]) -> Callable[[Record], None]:
-    def write(record: Record) -> None:
-        # Dates and the like, which a parquet file may hold, become text.
-        file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
-
-    return write
+def _write_jsonl(records: Iterable[Record], file: IO[str]) -> None:
+    for record in records:
+        file.write(_json(record) + "\n")
 
 
-def _csv(file: IO[str], output: str) -> Callable[[Record], None]:
-    """Return what writes records under the header that the first one gives; lists and groups become JSON."""
-    writer: csv.DictWriter[str] | None = None
+def _write_csv(records: Iterator[Record], file: IO[str]) -> None:
+    """Write records under the header that the first one gives; lists and groups become JSON."""
+    first = next(records)
+    writer = csv.DictWriter(file, list(first))
+    writer.writeheader()
+    for record in chain([first], records):
+        if new := [name for name in record if name not in first]:
+            problem = f"the column '{new[0]}' is in a later row of the input, and not in the first"
+            raise UserError(f"predict.output: {problem}; csv needs the same in each, so write .jsonl")
+        cells = {name: _json(value) if isinstance(value, list | dict) else value for name, value in record.items()}
+        writer.writerow(cells)
 
-    def write(record: Record) -> None:
-        nonlocal writer
-        if writer is None:
-            writer = csv.DictWriter(file, list(record))
-            writer.writeheader()
-        new = [name for name in record if name not in writer.fieldnames]
-        if new:
-            raise UserError(
-                f"predict.output={output}: the column '{new[0]}' is in a later row of the input, and not in the first; "
-                "csv needs the same in each, so write .jsonl"
-            )
-        writer.writerow(
-            {
-                name: json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
-                for name, value in record.items()
-            }
-        )
 
-    return write
+def _json(value: Any) -> str:
+    # Dates and the like, which a parquet file may hold, become text.
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.lineage import Resolved, Stage, Step
+from ulmfit_style.lineage import Resolved, Step
 from ulmfit_style.training import checks
 
 
@@ -35,11 +35,6 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
         "corpus": resolved.pretraining_text.identity,
         "pretrain": resolved.config.pretrain.determinants(),
     }
-
-
-def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the step, with a title that names the model."""
-    return [Step(stage, resolved, f"pretrain: {resolved.config.model.title()} learns the general text")]
 
 
 def conclude(resolved: Resolved, stages: Sequence[str]) -> None:

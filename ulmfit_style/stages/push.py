@@ -96,8 +96,8 @@ def _export(folder: Path, config: Config, directory: Path, repo: str, token: str
     export.fill(folder, directory, written)
     export.require_no_secrets(folder, token)
     sizes = {name: Size((folder / name).stat().st_size) for name in export.files(folder)}
-    footer = (f"{len(sizes)} files", Size(sum(sizes.values())))
-    terminal.show(Table(("file", "size"), list(sizes.items()), f"push: from {directory}", footer))
+    rows = [*sizes.items(), (f"{len(sizes)} files", Size(sum(sizes.values())))]
+    terminal.show(Table(("file", "size"), rows, f"push: from {directory}"))
     behind = sorted({path.name for path in directory.iterdir()} - {path.name for path in folder.iterdir()})
     say(f"push: stays behind: {', '.join(behind) or 'nothing'}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,9 @@ from ulmfit_style.artefacts.directory import METRICS, Artefact, write_json
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled
 from ulmfit_style.lineage import Resolved, Stage, Step
+from ulmfit_style.models import checkpoints
 
 FEATURES = "features.npy"
-
-Featurise = Callable[[Sequence[str], Sequence[str]], tuple[Any, Any]]
-"""Features of the training texts, and of unseen ones."""
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
@@ -42,33 +40,26 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
 
 
 def run(step: Step, directory: Path) -> None:
-    """Fit and score the reference models."""
+    """Score the answers that need no training, then fit and score the reference models."""
     resolved, task = step.resolved, step.resolved.task
     model, rows = task.reference(), resolved.rows
-    right = [task.target(row) for row in rows.test]
-    simple = [task.baseline_answers(row) for row in rows.test]
-    found = {name: task.measure([own[name] for own in simple], right) for name in simple[0]}
-    for name, measured in found.items():
-        _say(name, task.metric, measured)
+    untrained = [task.baseline_answers(row) for row in rows.test]
+    answers = {name: [row_answers[name] for row_answers in untrained] for name in untrained[0]}
     if model is None:
         say("  there are no simple models to be trained for this kind of task")
-        write_json(directory / METRICS, {"metric": task.metric, "test": found})
-        return
-    texts, unseen = ([" ".join(task.texts(row)) for row in split] for split in (rows.train, rows.test))
-    targets = [task.target(row) for row in rows.train]
-    kinds: dict[str, Featurise] = {"TF-IDF": _tfidf, "frozen features": partial(_frozen, resolved)}
-    for kind, featurise in kinds.items():
-        name = f"{kind} + {model.name}"
-        features, of_unseen = featurise(texts, unseen)
-        answers = model.fit(features, targets)(of_unseen)
-        found[name] = task.measure(answers, right)
-        _say(name, task.metric, found[name])
-    write_json(directory / METRICS, {"metric": task.metric, "test": found})
-
-
-def _say(name: str, metric: str, measured: Mapping[str, Any]) -> None:
-    low, high = measured["interval"]
-    say(f"  {name}: {metric} {measured['scores'][metric]:.3f} (95 % interval {low:.3f} to {high:.3f})")
+    else:
+        texts, unseen = ([" ".join(task.texts(row)) for row in split] for split in (rows.train, rows.test))
+        targets = [task.target(row) for row in rows.train]
+        for name, featurise in (("TF-IDF", _tfidf), ("frozen features", partial(_frozen, resolved))):
+            features, features_of_unseen = featurise(texts, unseen)
+            answers[f"{name} + {model.name}"] = model.fit(features, targets)(features_of_unseen)
+    right = [task.target(row) for row in rows.test]
+    measured = {name: task.measure(given, right) for name, given in answers.items()}
+    for name, scores in measured.items():
+        low, high = scores["interval"]
+        score = scores["scores"][task.metric]
+        say(f"  {name}: {task.metric} {score:.3f} (95 % interval {low:.3f} to {high:.3f})")
+    write_json(directory / METRICS, {"metric": task.metric, "test": measured})
 
 
 def _tfidf(texts: Sequence[str], unseen: Sequence[str]) -> tuple[Any, Any]:
@@ -84,13 +75,11 @@ def _frozen(resolved: Resolved, texts: Sequence[str], unseen: Sequence[str]) -> 
 
     They are standardised by those of `texts`.
     """
-    import torch
     from sklearn.preprocessing import StandardScaler
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     source, config = resolved.start.directory, resolved.config
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    body = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False).eval()
+    body, tokenizer = checkpoints.load_model(AutoModel, source).model.eval(), checkpoints.tokenizer(source)
     features = partial(_features, body, tokenizer, config.finetune.max_length)
     # The references of all samples of labels share the features of the test rows.
     test_digest = labelled.digest_of(resolved.task, resolved.rows.test)
@@ -107,14 +96,13 @@ def _features(body: Any, tokenizer: Any, max_length: int, texts: Sequence[str], 
 
     body.to(PartialState().device)
     encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
-    order = sorted(range(len(texts)), key=lambda index: len(encoded[index]))
+    order = sorted(range(len(texts)), key=lambda place: len(encoded[place]))
     features = np.zeros((len(texts), body.config.hidden_size), dtype=np.float32)
     with torch.inference_mode(), progress("frozen features", len(texts)) as steps:
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            batch = tokenizer.pad({"input_ids": [encoded[place] for place in places]}, return_tensors="pt").to(
-                body.device
-            )
+            padded = tokenizer.pad({"input_ids": [encoded[place] for place in places]}, return_tensors="pt")
+            batch = padded.to(body.device)
             hidden = body(**batch).last_hidden_state
             mask = batch["attention_mask"].unsqueeze(-1)
             features[places] = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()

@@ -11,7 +11,7 @@ from ulmfit_style.data.new_tokenizer import DECODER, learn
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.lineage import Resolved, Stage, Step
 from ulmfit_style.models import checkpoints
-from ulmfit_style.models.architectures import ENCODER_DECODER, has_head, is_encoder_decoder
+from ulmfit_style.models.architectures import ENCODER_DECODER, is_encoder_decoder, objective
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,12 +29,15 @@ ENCODER = {
 
 DECODER_HEAD = "AutoModelForCausalLM"
 
+AUTO_CLASSES = {"mlm": "AutoModelForMaskedLM", "clm": DECODER_HEAD, "denoising": ENCODER_DECODER}
+"""What loads the language model of an objective."""
+
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the model with random weights depends on."""
     model = resolved.config.model
     if model.checkpoint is not None:
-        return {"seed": model.seed, "like": checkpoints.resolve(model).identity}
+        return {"seed": model.seed, "like": checkpoints.resolve(model, "model.checkpoint").identity}
     assert model.tokenizer is not None  # the config was checked
     made_of = {"architecture": model.architecture, "tokenizer": model.tokenizer.determinants()}
     return {"seed": model.seed, "model": made_of, "corpus": resolved.pretraining_text.identity}
@@ -52,41 +55,30 @@ def run(step: Step, directory: Path) -> None:
     """Make the model and its tokenizer.
 
     Raises:
-        UserError: if the architecture cannot be built, or the text makes too few tokens.
+        UserError: if the architecture cannot be built.
     """
     import transformers
-    from transformers import AutoConfig, AutoTokenizer, set_seed
+    from transformers import AutoConfig, set_seed
 
-    model = step.config.model
-    tokenizer: PreTrainedTokenizerBase
-    if model.checkpoint is not None:
-        source = checkpoints.resolve(model).directory
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    options = step.config.model
+    auto_class = AUTO_CLASSES[objective(checkpoints.model_type(options))]
+    if options.checkpoint is not None:
+        source = checkpoints.resolve(options, "model.checkpoint").directory
+        tokenizer = checkpoints.tokenizer(source)
         architecture = AutoConfig.from_pretrained(source, trust_remote_code=False)
     else:
-        assert model.tokenizer is not None  # the config was checked
-        masked = _head((model.architecture or {})["model_type"]) != DECODER_HEAD
-        texts, special = step.resolved.pretraining_text.train, ENCODER if masked else DECODER
-        learnt = learn(model.tokenizer, "model.tokenizer", texts.batches(), len(texts), special)
-        if (made := learnt.get_vocab_size()) < model.tokenizer.vocab_size:
-            problem = f"the text to train on makes {made:,} tokens; ask for fewer, or give more text"
-            raise UserError(f"model.tokenizer.vocab_size={model.tokenizer.vocab_size}: {problem}")
-        tokenizer, architecture = _fit(learnt, model.architecture or {}, masked=masked)
-    set_seed(model.seed)
+        assert options.tokenizer is not None  # the config was checked
+        texts, special = step.resolved.pretraining_text.train, DECODER if auto_class == DECODER_HEAD else ENCODER
+        learnt = learn(options.tokenizer, "model.tokenizer", texts.batches(), len(texts), special)
+        tokenizer, architecture = _fit(learnt, options.architecture or {}, masked=auto_class != DECODER_HEAD)
+    set_seed(options.seed)
     try:
-        fresh = getattr(transformers, _head(architecture.model_type)).from_config(architecture)
+        model = getattr(transformers, auto_class).from_config(architecture)
     except (ValueError, TypeError) as error:
         raise UserError(f"model.architecture: cannot be built ({error})") from error
-    say(f"  {fresh.num_parameters():,} parameters with random weights, {len(tokenizer):,} tokens")
-    fresh.save_pretrained(directory)
+    say(f"  {model.num_parameters():,} parameters with random weights, {len(tokenizer):,} tokens")
+    model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-
-
-def _head(model_type: str) -> str:
-    """Return the auto class of an architecture's language model."""
-    if is_encoder_decoder(model_type):
-        return ENCODER_DECODER
-    return "AutoModelForMaskedLM" if has_head("AutoModelForMaskedLM", model_type) else DECODER_HEAD
 
 
 def _fit(
@@ -101,21 +93,26 @@ def _fit(
     from transformers import AutoConfig, PreTrainedTokenizerFast
     from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-    there = AutoConfig.for_model(options["model_type"]).to_dict()
-    wrong = [name for name in options if name not in there]
-    if wrong:
-        lines = [f"model.architecture.{name}: a {options['model_type']} has no such field" for name in wrong]
-        raise UserError("\n".join(line + nearest(name, there) for line, name in zip(lines, wrong, strict=True)))
+    model_type = options["model_type"]
+    fields = AutoConfig.for_model(model_type).to_dict()
+    problems = [
+        f"model.architecture.{name}: a {model_type} has no such field{nearest(name, fields)}"
+        for name in options
+        if name not in fields
+    ]
+    if problems:
+        raise UserError("\n".join(problems))
+    inputs = ["input_ids", *(["token_type_ids"] if fields.get("type_vocab_size", 0) > 1 else []), "attention_mask"]
+    special = {**DECODER, "bos_token": DECODER["eos_token"], "pad_token": DECODER["eos_token"]}
     if masked:
+        special = ENCODER
         ends = [(token, learnt.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
         learnt.post_processor = TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", ends)
-    names = ["input_ids", *(["token_type_ids"] if there.get("type_vocab_size", 0) > 1 else []), "attention_mask"]
-    special = ENCODER if masked else {**DECODER, "bos_token": DECODER["eos_token"], "pad_token": DECODER["eos_token"]}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=learnt, model_input_names=names, **special)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=learnt, model_input_names=inputs, **special)
     numbers = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
-    if is_encoder_decoder(options["model_type"]):
-        by_end = ("eos_token_id", "forced_eos_token_id", "decoder_start_token_id")
-        numbers |= {"bos_token_id": tokenizer.cls_token_id, **dict.fromkeys(by_end, tokenizer.sep_token_id)}
+    if is_encoder_decoder(model_type):
+        ends_with = ("eos_token_id", "forced_eos_token_id", "decoder_start_token_id")
+        numbers |= {"bos_token_id": tokenizer.cls_token_id, **dict.fromkeys(ends_with, tokenizer.sep_token_id)}
     architecture = AutoConfig.for_model(**{**options, **numbers, "vocab_size": len(tokenizer)})
     # T5 counts distances, and has no positions that could run out.
     tokenizer.model_max_length = architecture.to_dict().get("max_position_embeddings", VERY_LARGE_INTEGER)

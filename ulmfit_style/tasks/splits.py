@@ -22,6 +22,8 @@ class Splits(Section):
     @model_validator(mode="before")
     @classmethod
     def _one_file(cls, value: Any) -> Any:
+        if not isinstance(value, (str, dict, Splits)):
+            raise ValueError("should be a file, or files by their splits: {train: a.csv, test: b.csv}")
         return {"train": value} if isinstance(value, str) else value
 
     @model_serializer

@@ -21,7 +21,7 @@ def language_model(config: Config, stage: str, options: LanguageModelling) -> No
     """
     objective = architectures.objective(checkpoints.model_type(config.model))
     if objective == "denoising" and config.model.checkpoint is not None:
-        directory = checkpoints.folder(config.model)
+        directory = checkpoints.resolve(config.model, "model.checkpoint").directory
         checkpoints.sentinels(checkpoints.tokenizer(directory))
         if (directory / FOLDER).is_dir():
             problem = "writes with another tokenizer than it reads with, and has no text to restore"
@@ -88,6 +88,6 @@ def _check_decoder(config: Config, task: Task, model_type: str, auto_class: str)
     if not architectures.can_cross_attend(decoder_type):
         problem = f"a model of type '{decoder_type}' has no cross-attention, so it cannot be a decoder"
         raise UserError(f"{option}: {problem}; name another checkpoint, or take model.decoder=scratch")
-    written, positions = task.positions_needed(0), checkpoints.positions(checkpoint)
+    written, positions = task.positions_needed(0), checkpoints.positions(checkpoint, "model.decoder")
     if written > positions:
         raise UserError(f"{option}: writes {positions:,} tokens at most, and task.max_target_length={written}")

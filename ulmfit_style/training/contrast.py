@@ -65,11 +65,11 @@ class ContrastiveDataset:
         random = np.random.default_rng([self.seed, *phase_epoch, index])
         classes = random.permutation(len(self._members))[: GROUP // 2]
         counts = np.bincount(np.arange(GROUP // 2) % len(classes)) * 2
-        return [
-            self.features[member]
-            for label, count in zip(classes, counts, strict=True)
-            for member in random.permutation(np.resize(random.permutation(self._members[label]), count))
-        ]
+        drawn: list[Feature] = []
+        for label, count in zip(classes, counts, strict=True):
+            members = np.resize(random.permutation(self._members[label]), count)
+            drawn += [self.features[member] for member in random.permutation(members)]
+        return drawn
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Draw the texts of rows, and pad them: tensors (rows, texts, length), and `labels` (rows, texts)."""

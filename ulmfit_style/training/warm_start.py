@@ -32,16 +32,16 @@ POSITIONS = 512
 """The most tokens that a decoder from scratch generates, unless `task.max_target_length` asks for more."""
 
 
-def pair_tokenizers(options: Model, source: PreTrainedTokenizerBase, decoder: Path | None) -> TokenizerPair:
+def pair_tokenizers(options: Model, source: PreTrainedTokenizerBase, decoder: Path) -> TokenizerPair:
     """Return the encoder's tokenizer with the decoder's, which ends a text and puts nothing before it.
 
     Args:
-        decoder: The directory of the decoder's tokenizer; None where it is the encoder's.
+        decoder: The directory of the decoder's tokenizer.
 
     Raises:
         UserError: if the decoder's tokenizer has no token that ends a text.
     """
-    target = source if decoder is None else checkpoints.tokenizer(decoder)
+    target = checkpoints.tokenizer(decoder)
     end = target.eos_token or target.sep_token
     if end is None or not target.is_fast:
         problem = "has no token that ends a text" if target.is_fast else "has no tokenizer.json"
@@ -63,13 +63,13 @@ def learn_tokenizer(options: DecoderTokenizer, targets: Sequence[str], directory
 
 
 def encoder_decoder(
-    options: Model, source: Path, decoder: Path | None, tokenizer: TokenizerPair, length: int
+    options: Model, source: Path, decoder: Path, tokenizer: TokenizerPair, length: int
 ) -> tuple[PreTrainedModel, set[str]]:
     """Return the encoder-decoder, and the names of its new parameters.
 
     Args:
         source: The directory of the encoder's checkpoint.
-        decoder: The directory of the decoder's checkpoint; None where it is the encoder's.
+        decoder: The directory of the decoder's checkpoint; not read where its weights are random.
         length: The most tokens that are generated.
     """
     target = tokenizer.target
@@ -77,11 +77,9 @@ def encoder_decoder(
     if options.decoder == "scratch":
         decoder_model, decoder_missing = _untrained_decoder(options, encoder, target, length)
     else:
-        config = AutoConfig.from_pretrained(decoder or source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(decoder, trust_remote_code=False)
         config.is_decoder = config.add_cross_attention = True
-        decoder_model, decoder_missing, _ = checkpoints.load_model(
-            AutoModelForCausalLM, decoder or source, config=config
-        )
+        decoder_model, decoder_missing, _ = checkpoints.load_model(AutoModelForCausalLM, decoder, config=config)
     for part in (encoder, decoder_model):
         part.config.name_or_path = ""  # a path of this disk, which would be saved
     model = EncoderDecoderModel(encoder=encoder, decoder=decoder_model)
