@@ -13,37 +13,38 @@ import pytest
 import yaml
 from samples import reviews
 
-from ulmfit_style import processes
+from ulmfit_style import launch, processes
 from ulmfit_style.__main__ import main as run
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST
 from ulmfit_style.cli.compose import compose
+from ulmfit_style.errors import UserError
 from ulmfit_style.launch import main
 
 
 def test_one_command_runs_the_chain_in_two_processes_which_share_the_rows_that_are_scored(
     tiny_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    stages = ["adapt", "finetune", "evaluate"]
-    command = [sys.executable, "-m", "ulmfit_style", *stages, *tiny_overrides, "processes=2"]
+    stages, options = ["adapt", "finetune", "evaluate"], [*tiny_overrides, "compare=false", "adapt.general=null"]
+    command = [sys.executable, "-m", "ulmfit_style", *stages, *options, "processes=2"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "2 processes train together" in ended.stdout
-    assert ended.stdout.count("[4/5] finetune: fine-tuned model") == 1  # the main process alone speaks
+    assert ended.stdout.count("[2/3] finetune: fine-tuned model") == 1  # the main process alone speaks
     model = tmp_path / "runs/default/finetune"
     assert json.loads((model / MANIFEST).read_text())["processes"] == 2
     assert not (model / "checkpoints").exists()
 
     # The number of processes is in no fingerprint: one process finds the same artefacts.
-    assert run([*stages, *tiny_overrides, "processes=1"]) == 0
+    assert run([*stages, *options, "processes=1"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("up to date") == 5
-    # It is said of what was trained, and not of the references and the scores.
-    assert shown.count("\n  made with processes=2 (here 1)\n") == 3
+    assert shown.count("up to date") == 3
+    # It is said of what was trained, and not of the scores.
+    assert shown.count("\n  made with processes=2 (here 1)\n") == 2
 
     # One process finds the same scores.
     alone = [f"runs={tmp_path / 'alone'}", f"evaluate.model={model}", "processes=1"]
-    assert run(["evaluate", *tiny_overrides, *alone]) == 0
+    assert run(["evaluate", *options, *alone]) == 0
     shared, whole = (predictions.read(next(tmp_path.glob(f"{runs}/evaluate-*")), "test") for runs in ("runs", "alone"))
     assert len(whole) > 20
     for one, other in zip(shared, whole, strict=True):
@@ -51,33 +52,17 @@ def test_one_command_runs_the_chain_in_two_processes_which_share_the_rows_that_a
         assert {**one, "score": 0, "scores": 0} == {**other, "score": 0, "scores": 0}
 
 
-def test_a_batch_that_processes_cannot_share_is_refused_before_they_are_started(
-    tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]
-):
-    assert run(["adapt", "finetune", *tiny_overrides, "processes=2", "adapt.batch_size=3"]) == 2
-    message = "adapt.batch_size=3: cannot be split into 1 texts for each of 2 processes"
-    assert capsys.readouterr().err.count(message) == 1
-
-
-def test_another_number_of_processes_than_the_recipe_wants_is_refused(
-    recipe_of_two: Path, capsys: pytest.CaptureFixture[str]
-):
-    assert main([str(recipe_of_two), "adapt", "finetune"]) == 2
-    assert f"processes=2: there are 1; start as many, or put null in {recipe_of_two}" in capsys.readouterr().err
+def test_a_batch_that_processes_cannot_share_is_refused():
+    with pytest.raises(UserError, match="batch_size=3: cannot be split into 1 texts for each of 2 processes"):
+        processes.split(3, None, among=2)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["recipe.yaml"],
-            "say -m ulmfit_style.launch <recipe> and one or several of pretrain, adapt, finetune, evaluate",
-        ),
+        (["recipe.yaml"], "say -m ulmfit_style.launch <recipe> and one or several of pretrain, adapt, finetune, eval"),
         (["recipe.yaml", "finetune", "push"], "say -m ulmfit_style.launch <recipe> and one or several of"),
-        (
-            ["nowhere.yaml", "adapt"],
-            "nowhere.yaml: there is no such file; `ulmfit-style adapt --cfg job >nowhere.yaml`",
-        ),
+        (["no.yaml", "adapt"], "no.yaml: there is no such file; `ulmfit-style adapt --cfg job >no.yaml` writes it"),
     ],
 )
 def test_a_wrong_launch_is_told_what_to_say(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str):
@@ -85,11 +70,50 @@ def test_a_wrong_launch_is_told_what_to_say(capsys: pytest.CaptureFixture[str], 
     assert message in capsys.readouterr().err
 
 
+def test_another_number_of_processes_than_the_recipe_wants_is_refused(recipe: Path, capsys):
+    recipe.write_text(yaml.safe_dump({**yaml.safe_load(recipe.read_text()), "processes": 2}))
+    assert main([str(recipe), "adapt", "finetune"]) == 2
+    assert f"processes=2: there are 1; start as many, or put null in {recipe}" in capsys.readouterr().err
+
+
 @pytest.fixture
-def recipe_of_two(tiny_overrides: list[str], tmp_path: Path) -> Path:
+def recipe(tiny_overrides: list[str], tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(compose([*tiny_overrides, "processes=2"]).recipe()))
+    path.write_text(yaml.safe_dump(compose(tiny_overrides).recipe()))
     return path
+
+
+OTHER = "machine 1 (b)"
+
+
+@pytest.mark.parametrize(
+    ("problem", "determinants", "message"),
+    [
+        ("task.path=a.csv: there is no such file", {}, "task.path=a.csv: there is no such file"),
+        (
+            None,
+            {("adapt: the model learns", "corpus"): "other"},
+            r"differs from machine 0 \(\S+\) in corpus; give them",
+        ),
+    ],
+)
+def test_what_is_wrong_on_one_machine_is_told_on_all_before_anything_is_made(
+    recipe: Path, tmp_path: Path, monkeypatch, capsys, problem: str | None, determinants: dict, message: str
+):
+    def plans(plan: tuple) -> list[tuple]:
+        return [plan, (OTHER, problem and f"{OTHER}: {problem}", {**plan[2], **determinants})]
+
+    monkeypatch.setattr(processes, "from_all", plans)
+    assert main([str(recipe), "adapt"]) == 2
+    assert re.search(rf"machine 1 \(b\): {message}", capsys.readouterr().err)
+    assert not list((tmp_path / "runs").glob("adapt-*"))
+
+
+def test_machines_need_one_folder_of_artefacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(processes, "from_all", lambda seen: [seen, (OTHER, False)])
+    with pytest.raises(UserError, match=r"machine 1 \(b\) does not see there what machine 0 \(\S+\) writes"):
+        launch._require_shared(tmp_path / "runs")
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_one_process_agrees_with_itself_and_imports_nothing(monkeypatch: pytest.MonkeyPatch):
@@ -152,17 +176,6 @@ def machines(tmp_path: Path, tiny_overrides: list[str]) -> Machines:
     return Machines(tmp_path, tiny_overrides)
 
 
-def test_what_is_missing_on_one_machine_is_told_on_both_before_anything_is_made(machines: Machines):
-    (machines.folders[1] / "reviews.csv").unlink()
-    for code, output, errors in machines.run("adapt", "finetune"):
-        assert code == 1
-        assert re.search(r"ulmfit-style: machine 1 \(\S+\): task.path=reviews.csv: there is no such file", errors), (
-            errors
-        )
-        assert output == ""
-    assert not machines.runs.exists()
-
-
 @pytest.mark.slow
 def test_two_machines_run_the_chain_together(machines: Machines):
     first, second = machines.run("adapt", "finetune")
@@ -174,28 +187,6 @@ def test_two_machines_run_the_chain_together(machines: Machines):
     assert second[1] == ""
     assert "ulmfit-style:" not in second[2]
     assert json.loads((machines.runs / "default/finetune" / MANIFEST).read_text())["processes"] == 2
-
-
-@pytest.mark.slow
-def test_two_machines_with_other_data_are_told_so(machines: Machines):
-    write_reviews(machines.folders[1] / "reviews.csv", 118)
-    for code, _, errors in machines.run("adapt"):
-        assert code == 1
-        assert re.search(
-            r"machine 1 \(\S+\): differs from machine 0 \(\S+\) in corpus; give them the same files", errors
-        )
-    assert not machines.runs.exists()
-
-
-@pytest.mark.slow
-def test_two_machines_need_one_folder_of_artefacts(machines: Machines, tiny_overrides: list[str]):
-    machines.recipe(*tiny_overrides, "runs=runs")
-    for code, _, errors in machines.run("adapt"):
-        assert code == 1
-        assert re.search(r"runs=runs: machine 1 \(\S+\) does not see there what machine 0 \(\S+\) writes", errors), (
-            errors
-        )
-    assert list((machines.folders[0] / "runs").iterdir()) == []
 
 
 @pytest.mark.slow

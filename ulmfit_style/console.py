@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ulmfit_style import processes
@@ -39,28 +39,23 @@ def show(table: Table) -> None:
 class ProgressReport:
     """Shows how far a loop has come: by a live bar on a terminal, elsewhere by a line now and then."""
 
-    def __init__(self, title: str, total: int | None, done: int, bar: Progress | None) -> None:
-        self.title, self.total, self.done = title, total, done
-        self._done_before = done
-        self._bar = bar
-        self._task = bar.add_task(title, total=total, completed=done, notes="") if bar else None
-        self._started = self._last_line = time.monotonic()
+    def __init__(self, title: str, bar: Progress, task: TaskID) -> None:
+        self.title = title
+        self._bar, self._task = bar, task
+        self._last_line = time.monotonic()
 
     def advance(self, count: int = 1, notes: str = "") -> None:
         """Count `count` more steps as done; `notes` (loss, rate) stands beside the bar."""
-        self.done += count
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=count, notes=notes)
-            return
+        self._bar.update(self._task, advance=count, notes=notes)
         now = time.monotonic()
-        if now - self._last_line < PLAIN_INTERVAL:
+        if OUT.is_terminal or now - self._last_line < PLAIN_INTERVAL:
             return
         self._last_line = now
-        if self.total is None:
-            say(f"  {self.title}: {self.done:,}")
-        elif self.done < self.total:
-            left = (now - self._started) / (self.done - self._done_before) * (self.total - self.done)
-            say(f"  {self.title}: {self.done}/{self.total}, {_clock(left)} left{', ' + notes if notes else ''}")
+        task = self._bar.tasks[self._task]
+        parts = [f"{task.completed:,.0f}" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}"]
+        if task.time_remaining:
+            parts.append(f"{duration(task.time_remaining)} left")
+        say(f"  {self.title}: {', '.join([*parts, notes] if notes else parts)}")
 
 
 @contextmanager
@@ -69,9 +64,6 @@ def progress(title: str, total: int | None, done: int = 0) -> Iterator[ProgressR
 
     `total` is None where nobody knows how many steps there will be.
     """
-    if not OUT.is_terminal:
-        yield ProgressReport(title, total, done, None)
-        return
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(bar_width=30),
@@ -79,20 +71,19 @@ def progress(title: str, total: int | None, done: int = 0) -> Iterator[ProgressR
         TimeRemainingColumn(),
         TextColumn("{task.fields[notes]}"),
     )
-    with Progress(*columns, console=OUT, transient=True) as bar:
-        yield ProgressReport(title, total, done, bar)
+    with Progress(*columns, console=OUT, transient=True, disable=not OUT.is_terminal) as bar:
+        yield ProgressReport(title, bar, bar.add_task(title, total=total, completed=done, notes=""))
 
 
 @contextmanager
 def muted() -> Iterator[None]:
     """Print nothing while the block runs, and let processes that it starts print nothing either."""
-    before, OUT.quiet = OUT.quiet, True
-    outermost = MUTED not in os.environ
-    os.environ[MUTED] = "1"
+    was_quiet, outermost = OUT.quiet, MUTED not in os.environ
+    OUT.quiet, os.environ[MUTED] = True, "1"
     try:
         yield
     finally:
-        OUT.quiet = before
+        OUT.quiet = was_quiet
         if outermost:
             del os.environ[MUTED]
 
@@ -113,7 +104,7 @@ def logging_to(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
-    before = root.level
+    level = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
@@ -122,13 +113,9 @@ def logging_to(path: Path) -> Iterator[None]:
             yield
     finally:
         logging.captureWarnings(False)
-        root.setLevel(before)
+        root.setLevel(level)
         root.removeHandler(handler)
         handler.close()
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def duration(seconds: float) -> str:

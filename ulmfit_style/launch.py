@@ -14,12 +14,12 @@ from uuid import uuid4
 from ulmfit_style import chain, processes
 from ulmfit_style.console import muted, say
 from ulmfit_style.errors import Interrupted, Pruned, UserError
-from ulmfit_style.lineage import Reporter, Resolved, Step
-from ulmfit_style.recipe import Config, load
+from ulmfit_style.lineage import Resolved, Step
+from ulmfit_style.recipe import load
 from ulmfit_style.stages import STAGES, resolve
 
 Determinants = dict[tuple[str, str], Any]
-"""All that determines the artefacts of a plan, by role and name."""
+"""All that determines the artefacts of a plan, by step and name."""
 
 MAKING = [name for name, stage in STAGES.items() if stage.is_typed and stage.version is not None]
 """The stages that make an artefact, which several processes can do together."""
@@ -41,12 +41,12 @@ def main(arguments: Sequence[str]) -> int:
     """
     try:
         processes.join()
-        resolved, stages, steps = _agreed(arguments)
+        resolved, steps = _agreed(arguments)
         _require_shared(resolved.config.runs)
         chain.make_here(steps, resolved.config.name)
         processes.leave()
         if processes.is_main() and not processes.is_started():
-            chain.conclude(resolved, stages)
+            chain.conclude(resolved, arguments[1:])
     except (UserError, Interrupted) as error:
         if not processes.is_main():
             time.sleep(SPEAKING_SECONDS)
@@ -62,68 +62,58 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _agreed(arguments: Sequence[str]) -> tuple[Resolved, Sequence[str], list[Step]]:
-    """Read the recipe and plan it, in every process.
+def _agreed(arguments: Sequence[str]) -> tuple[Resolved, list[Step]]:
+    """Plan the recipe, in every process.
 
     Raises:
         UserError: in all of them, if something is wrong in one, or they would not make the same.
     """
-    problem, determinants = None, Determinants()
+    machine, problem, determinants = processes.machine(), None, Determinants()
     try:
-        config, stages = _read(arguments)
-        with muted():
-            resolved = resolve(config)
-            steps = [replace(step, reporter=_reporter(arguments[0])) for step in chain.plan(resolved, stages)]
-        determinants["", "stages"] = stages
+        resolved, steps = _plan(arguments)
+        determinants["", "stages"] = arguments[1:]
         for step in steps:
             determinants |= {(step.title, name): value for name, value in step.artefact.determinants.items()}
     except UserError as error:
-        problem = str(error)
-    found = processes.from_all((processes.machine(), problem, determinants))
-    if problem is not None and all(other == problem for _, other, _ in found):
-        raise UserError(problem)
-    problems = [f"{machine}: {problem}" for machine, problem, _ in found if problem is not None]
-    problems = problems or [
-        f"{machine}: differs from {found[0][0]} in {names}; give them the same files, stages and version of the program"
-        for machine, _, theirs in found
-        if (names := _differing(found[0][2], theirs))
-    ]
+        problem = f"{machine}: {error}"
+    plans = processes.from_all((machine, problem, determinants))
+    problems = [problem for _, problem, _ in plans if problem is not None]
+    if not problems:
+        first_machine, _, expected = plans[0]
+        for machine, _, found in plans:
+            differing = [key[1] for key in {**expected, **found} if expected.get(key) != found.get(key)]
+            if differing:
+                names = ", ".join(dict.fromkeys(differing))
+                remedy = "give them the same files, stages and version of the program"
+                problems.append(f"{machine}: differs from {first_machine} in {names}; {remedy}")
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
-    machines = dict.fromkeys(machine for machine, _, _ in found)
+    machines = dict.fromkeys(machine for machine, _, _ in plans)
     where = f" on {', '.join(machines)}" if len(machines) > 1 else ""
-    say(f"{len(found)} processes train together{where}" if len(found) > 1 else "one process trains by itself")
-    return resolved, stages, steps
+    say(f"{len(plans)} processes train together{where}" if len(plans) > 1 else "one process trains by itself")
+    return resolved, steps
 
 
-def _reporter(recipe: str) -> Reporter | None:
-    """Return who is told the scores of a trial, where the recipe is that of one."""
-    path = Path(recipe).with_name(chain.REPORTER)
-    reporter: Reporter | None = pickle.loads(path.read_bytes()) if path.exists() else None
-    return reporter
-
-
-def _differing(ours: Determinants, theirs: Determinants) -> str:
-    """Name the determinants that are not the same, over all artefacts."""
-    keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
-    return ", ".join(dict.fromkeys(name for _, name in keys))
-
-
-def _read(arguments: Sequence[str]) -> tuple[Config, Sequence[str]]:
-    """Read the recipe, and check that the stages and the processes are what it takes."""
-    if len(arguments) < 2 or not set(arguments[1:]) <= set(MAKING):
+def _plan(arguments: Sequence[str]) -> tuple[Resolved, list[Step]]:
+    """Read the recipe, check that the stages and the processes are what it takes, and plan it."""
+    recipe, *stages = arguments or [""]
+    if not stages or not set(stages) <= set(MAKING):
         raise UserError(f"say -m ulmfit_style.launch <recipe> and one or several of {', '.join(MAKING)}")
-    recipe, *stages = arguments
-    if not Path(recipe).is_file():
-        raise UserError(
-            f"{recipe}: there is no such file; `ulmfit-style {' '.join(stages)} --cfg job >{recipe}` writes it"
-        )
-    config = load(Path(recipe))
+    path = Path(recipe)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; `ulmfit-style {' '.join(stages)} --cfg job >{path}` writes it")
+    config = load(path)
     if config.processes not in (None, processes.count()):
         raise UserError(
-            f"processes={config.processes}: there are {processes.count()}; start as many, or put null in {recipe}"
+            f"processes={config.processes}: there are {processes.count()}; start as many, or put null in {path}"
         )
-    return config, stages
+    with muted():
+        resolved = resolve(config)
+        steps = chain.plan(resolved, stages)
+    reporter = path.with_name(chain.REPORTER)
+    if reporter.exists():  # the recipe is that of a trial
+        steps = [replace(step, reporter=pickle.loads(reporter.read_bytes())) for step in steps]
+    return resolved, steps
 
 
 def _require_shared(runs: Path) -> None:
@@ -136,25 +126,18 @@ def _require_shared(runs: Path) -> None:
     if processes.is_main():
         runs.mkdir(parents=True, exist_ok=True)
         mark.touch()
-    found = processes.from_all((processes.machine(), _appears(mark)))
+    end = time.monotonic() + SHARING_SECONDS
+    while not mark.exists() and time.monotonic() < end:
+        time.sleep(0.5)
+    seen_by = processes.from_all((processes.machine(), mark.exists()))
     if processes.is_main():
         mark.unlink()
-    blind = dict.fromkeys(machine for machine, seen in found if not seen)
+    blind = dict.fromkeys(machine for machine, sees in seen_by if not sees)
     if blind:
         raise UserError(
-            f"runs={runs}: {', '.join(blind)} does not see there what {found[0][0]} writes; all machines need one "
+            f"runs={runs}: {', '.join(blind)} does not see there what {seen_by[0][0]} writes; all machines need one "
             "shared folder, by the same path"
         )
-
-
-def _appears(path: Path) -> bool:
-    """Wait for a file that another machine wrote."""
-    end = time.monotonic() + SHARING_SECONDS
-    while not path.exists():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.5)
-    return True
 
 
 if __name__ == "__main__":

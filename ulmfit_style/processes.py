@@ -173,9 +173,13 @@ def share(items: Sequence[T]) -> Sequence[T]:
     return items[int(os.environ.get("RANK", "0")) :: count()]
 
 
-def joined(own: Sequence[T]) -> list[T]:
-    """Return, in every process, what all of them made of their shares, in the order of the items."""
-    shares = from_all(list(own))
+def joined(results: Sequence[T]) -> list[T]:
+    """Return, in every process, what all of them made of their shares, in the order of the items.
+
+    Args:
+        results: What this process made of its share.
+    """
+    shares = from_all(list(results))
     return [shares[place % len(shares)][place // len(shares)] for place in range(sum(map(len, shares)))]
 
 

@@ -8,23 +8,19 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import suppress
 from pathlib import Path
 
 from rich.filesize import decimal
 
 from ulmfit_style.analysis import two_processes
+from ulmfit_style.artefacts.directory import LIBRARIES, device, versions
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import embedded
 
-PACKAGES = (
-    *("ulmfit-style", "torch", "transformers", "accelerate", "tokenizers", "huggingface_hub"),
-    *("hydra-core", "pydantic", "scikit-learn", "numpy", "pyarrow"),
-)
+PACKAGES = (*LIBRARIES, "huggingface_hub", "hydra-core", "pydantic", "numpy", "pyarrow")
 
 TIMEOUT_SECONDS = 5
 
@@ -48,75 +44,31 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _facts() -> Iterator[tuple[str, str]]:
-    yield "python", f"{platform.python_version()} ({platform.python_implementation()})"
     yield "system", platform.platform()
-    for name in PACKAGES:
-        yield name, _version(name)
-    yield "cores", _cores()
-    yield "memory", _memory()
-    for device in _devices():
-        yield "device", device
+    yield from versions(PACKAGES).items()
+    yield "cores", str(os.cpu_count())
+    yield "memory", decimal(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(ImportError):
+        import torch
+
+        for number in range(torch.cuda.device_count()):
+            gpu = torch.cuda.get_device_properties(number)
+            yield f"cuda:{number}", f"{gpu.name}, {decimal(gpu.total_memory)}"
+    yield "device", device() or "torch cannot be imported"
     yield "disk", f"{decimal(shutil.disk_usage(Path.cwd()).free)} free here"
-    yield "package index", _package_index()
     yield "Hub", _hub()
     yield "HF_TOKEN", "set" if os.environ.get("HF_TOKEN") else "not set"
-    for package in embedded.packages():
-        yield "embedded", f"{package.name} {_version(package.name)}"
-
-
-def _package_index() -> str:
-    """Ask pip, for it knows which index the user has, and how to reach it."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries=0", f"--timeout={TIMEOUT_SECONDS}"]
-    try:
-        subprocess.run([*pip, "index", "versions", "pip"], capture_output=True, timeout=30, check=True)
-    except subprocess.SubprocessError:
-        return "does not answer"
-    return "answers"
+    names = [package.name for package in embedded.packages()]
+    installed = versions(names)
+    for name in names:
+        yield "embedded", f"{name} {installed[name]}"
 
 
 def _hub() -> str:
     from huggingface_hub import constants, get_session
 
-    if constants.HF_HUB_OFFLINE:
-        return f"{constants.ENDPOINT}: not asked (HF_HUB_OFFLINE)"
     try:
         get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
     except Exception as error:  # whichever HTTP library it is, and whatever it raises
         return f"{constants.ENDPOINT}: does not answer ({type(error).__name__})"
     return f"{constants.ENDPOINT}: answers"
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _cores() -> str:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{os.cpu_count()}, {usable} of them usable"
-
-
-def _memory() -> str:
-    try:
-        return decimal(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (ValueError, OSError):
-        return "unknown"
-
-
-def _devices() -> Iterator[str]:
-    """Yield what torch computes on."""
-    try:
-        import torch
-    except ImportError:
-        yield "torch is not installed"
-        return
-    for number in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(number)
-        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
-        yield f"cuda:{number} {properties.name}, {decimal(properties.total_memory)}, {bf16}"
-    if torch.backends.mps.is_available():
-        yield "mps"
-    elif not torch.cuda.is_available():
-        yield f"cpu alone, {torch.get_num_threads()} threads"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shutil
-import time
-from calendar import timegm
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import Timeout
 
-from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, RECIPE, lock_of, read_json
+from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, RECIPE, lock_of
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.console import say
-from ulmfit_style.results import terminal
+from ulmfit_style.errors import UserError
+from ulmfit_style.results import finished, terminal
+from ulmfit_style.results.finished import Finished
 from ulmfit_style.results.model import Size, Table
 
 
@@ -24,39 +25,30 @@ class Entry:
     """An artefact's directory as it stands on the disk."""
 
     directory: Path
-    finished: str | None
-    """When, in UTC, as the manifest has it; None for one that is not finished."""
-    has_weights: bool
-    """Whether a study kept all of it, and not its scores alone."""
+    made: Finished | None
+    """None for one that is not finished."""
     being_made: bool
     """Whether a process holds its lock."""
-    size: int
-    """Bytes."""
-    names: tuple[str, ...]
+    names: Sequence[str]
     """The links to it, such as `default/finetune`."""
-    sources: tuple[Path, ...]
-    """The artefacts that it was made from."""
 
     @property
-    def when(self) -> str:
-        """When it was finished, by the clock of this machine."""
-        if self.finished is None:
+    def state(self) -> str:
+        """When it was finished, by the clock of this machine; else what it is."""
+        if self.made is None:
             return "being made" if self.being_made else "unfinished"
-        seconds = timegm(time.strptime(self.finished, "%Y-%m-%dT%H:%M:%SZ"))
-        scores = "" if self.has_weights else " (scores)"
-        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) + scores
+        scores = "" if (self.directory / MANIFEST).exists() else " (scores)"
+        return f"{datetime.fromisoformat(self.made.manifest['finished']).astimezone():%Y-%m-%d %H:%M}{scores}"
 
 
 def runs(overrides: Sequence[str]) -> None:
     """Print a table of the artefacts in the folder `runs`, the newest last."""
     folder = compose(overrides).runs
     entries = _entries(folder)
-    if not entries:
+    if entries:
+        _show(f"{len(entries)} artefacts in {folder}", entries)
+    else:
         say(f"There is nothing in {folder} yet; make adapt finetune makes something.")
-        return
-    terminal.show(
-        _table(f"{len(entries)} artefacts in {folder}, {Size(sum(entry.size for entry in entries))}", entries)
-    )
 
 
 def clean(arguments: Sequence[str]) -> None:
@@ -64,83 +56,68 @@ def clean(arguments: Sequence[str]) -> None:
 
     Needed is what a link in `runs/<name>/` points to, and what that was made from. A name points to its last artefact
     alone, so what goes may be the hours of an earlier one: that is why the list comes first, and `yes=true` is a second
-    command. An unfinished artefact goes, unless a run is making it; a run that was stopped could have gone on from it.
+    command. An unfinished artefact goes too; a run that was stopped could have gone on from it.
+
+    Raises:
+        UserError: while an artefact is being made: what it is made from stands nowhere yet.
     """
     folder = compose([argument for argument in arguments if argument != "yes=true"]).runs
     entries = _entries(folder)
-    unneeded = _unneeded(entries)
-    busy = [entry for entry in entries if entry.being_made]
+    busy = [str(entry.directory) for entry in entries if entry.being_made]
     if busy:
-        say(f"{', '.join(str(entry.directory) for entry in busy)}: being made, so whatever it may need stays")
+        raise UserError(f"clean-runs: {', '.join(busy)}: a run is making it; try again when it is finished")
+    needed = _needed(entries)
+    unneeded = [entry for entry in entries if entry.directory not in needed]
     if not unneeded:
         say(f"There is nothing to remove in {folder}: every artefact has a name, or is needed by one that has.")
         return
-    size = Size(sum(entry.size for entry in unneeded))
-    terminal.show(_table(f"{len(unneeded)} of {len(entries)} artefacts in {folder} have no name: {size}", unneeded))
+    _show(f"{len(unneeded)} of {len(entries)} artefacts in {folder} have no name", unneeded)
     if "yes=true" not in arguments:
         say("Nothing was removed. To remove these: make clean-runs yes=true")
         return
     for entry in unneeded:
-        try:
-            with lock_of(entry.directory).acquire(blocking=False):
-                # Without its manifest, what is left of it is not taken for a whole one.
-                for name in (MANIFEST, MEASURED):
-                    (entry.directory / name).unlink(missing_ok=True)
-                shutil.rmtree(entry.directory)
-        except Timeout:
-            say(f"{entry.directory}: a run has begun to make it; it stays")
-        else:
-            say(f"removed {entry.directory}")
+        with lock_of(entry.directory):
+            # Without its manifest, what is left of it is not taken for a whole one.
+            for name in (MANIFEST, MEASURED):
+                (entry.directory / name).unlink(missing_ok=True)
+            shutil.rmtree(entry.directory)
+        say(f"removed {entry.directory}")
 
 
-def _unneeded(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries that no link points to, directly or through what was made from them."""
-    sources = {entry.directory: entry.sources for entry in entries}
+def _needed(entries: Sequence[Entry]) -> set[Path]:
+    """Return the directories that links point to, and those that these were made from."""
+    made = {entry.directory: entry.made for entry in entries if entry.made is not None}
     needed: set[Path] = set()
-    reached = [entry.directory for entry in entries if entry.names or entry.being_made]
+    reached = [entry.directory for entry in entries if entry.names]
     while reached:
         directory = reached.pop()
-        if directory not in needed:
-            needed.add(directory)
-            reached += sources.get(directory, ())
-    # What is being made has no manifest yet that tells what it is made from.
-    busy = any(entry.being_made for entry in entries)
-    return [entry for entry in entries if entry.directory not in needed and not (busy and entry.finished)]
+        if directory not in needed and directory in made:
+            reached += _sources(directory.parent, made[directory].determinants)
+        needed.add(directory)
+    return needed
+
+
+def _sources(folder: Path, determinants: Mapping[str, Any]) -> Iterator[Path]:
+    """Return the artefacts that determinants name: `{"adapt": "3fa9c1e2"}`, on whichever level."""
+    for key, value in determinants.items():
+        if isinstance(value, Mapping):
+            yield from _sources(folder, value)
+        elif isinstance(value, str):
+            yield folder / f"{key}-{value}"
 
 
 def _entries(folder: Path) -> list[Entry]:
     """Return all artefacts of a folder, in the order in which they were begun."""
-    directories = [recipe.parent for recipe in folder.glob(f"*-*/{RECIPE}") if not recipe.parent.is_symlink()]
     names: dict[Path, list[str]] = {}
     for link in sorted(folder.glob("*/*")):
         if link.is_symlink():
             names.setdefault(link.resolve(), []).append(str(link.relative_to(folder)))
     entries = []
-    for directory in sorted(directories, key=lambda directory: (directory / RECIPE).stat().st_mtime):
-        found = [directory / name for name in (MANIFEST, MEASURED) if (directory / name).exists()]
-        whole = bool(found)
-        manifest: dict[str, Any] = read_json(found[0]) if whole else {}
-        entries.append(
-            Entry(
-                directory,
-                manifest.get("finished"),
-                (directory / MANIFEST).exists(),
-                not whole and _is_locked(directory),
-                sum(path.lstat().st_size for path in directory.rglob("*")),
-                tuple(names.get(directory.resolve(), ())),
-                tuple(_sources(folder, manifest.get("determinants", {}))),
-            )
-        )
+    for recipe in sorted(folder.glob(f"*-*/{RECIPE}"), key=lambda recipe: recipe.stat().st_mtime):
+        directory, made = recipe.parent, finished.find(recipe.parent)
+        is_locked = made is None and _is_locked(directory)
+        entries.append(Entry(directory, made, is_locked, names.get(directory.resolve(), ())))
     return entries
-
-
-def _sources(folder: Path, determinants: dict[str, Any]) -> Iterator[Path]:
-    """Return the artefacts that determinants name: `{"adapt": "3fa9c1e2"}`, on whichever level."""
-    for key, value in determinants.items():
-        if isinstance(value, dict):
-            yield from _sources(folder, value)
-        elif isinstance(value, str) and (folder / f"{key}-{value}").is_dir():
-            yield folder / f"{key}-{value}"
 
 
 def _is_locked(directory: Path) -> bool:
@@ -151,9 +128,11 @@ def _is_locked(directory: Path) -> bool:
         return True
 
 
-def _table(title: str, entries: Sequence[Entry]) -> Table:
+def _show(title: str, entries: Sequence[Entry]) -> None:
+    sizes = [Size(sum(path.lstat().st_size for path in entry.directory.rglob("*"))) for entry in entries]
     rows = [
-        (*entry.directory.name.rsplit("-", 1), entry.when, Size(entry.size), ", ".join(entry.names))
-        for entry in entries
+        (*entry.directory.name.rsplit("-", 1), entry.state, size, ", ".join(entry.names))
+        for entry, size in zip(entries, sizes, strict=True)
     ]
-    return Table(("stage", "fingerprint", "finished", "size", "names"), rows, title)
+    header = ("stage", "fingerprint", "finished", "size", "names")
+    terminal.show(Table(header, rows, f"{title}: {Size(sum(sizes))}"))

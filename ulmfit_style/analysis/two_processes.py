@@ -1,25 +1,20 @@
 """Whether two processes on this machine train as one does: a tiny model, a few plain SGD steps.
 
-`python -m ulmfit_style.analysis.two_processes` prints the largest difference of a weight. With a folder as its argument
-it is one of the processes that train, and leaves its weights there.
+`python -m ulmfit_style.analysis.two_processes <folder>` is one of the processes, and leaves its weights in the folder.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from ulmfit_style import processes
 from ulmfit_style.errors import UserError
 
 MODULE = "ulmfit_style.analysis.two_processes"
-
-COMMAND = (sys.executable, "-m", MODULE)
 
 TOLERANCE = 1e-6
 """By how much weights may differ at most: sums are rounded in another order."""
@@ -30,43 +25,32 @@ STEPS, BATCH_SIZE = 5, 8
 
 
 def compared() -> str:
-    """Say in one line whether they agree. All is done in other processes, so that a crash does not end this one."""
-    ended = subprocess.run(COMMAND, capture_output=True, text=True, check=False)
-    if ended.returncode != 0:
-        how = f"did not end within {TIMEOUT_SECONDS} seconds" if ended.returncode == -signal.SIGALRM else "failed"
-        return f"{how}: `python -m {MODULE}` shows more; train with processes=1"
-    difference = float(ended.stdout)
+    """Train in one process and in two, and say in a line whether the weights are the same."""
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # two processes cannot share a GPU
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for count in (1, 2):
+                processes.start(count, MODULE, [folder])
+        except UserError as error:
+            return f"failed ({error}); train with processes=1"
+        single, *ranks = (torch.load(Path(folder) / name) for name in ("0-of-1", "0-of-2", "1-of-2"))
+    return verdict((torch.stack(ranks) - single).abs().max().item())
+
+
+def verdict(difference: float) -> str:
+    """Say what the largest difference of a weight tells."""
     if difference <= TOLERANCE:
         return f"agree with one to {difference:.0e}"
     rounding = f"rounding explains {TOLERANCE:.0e}"
     return f"differ from one by {difference:.0e}, and {rounding}; train with processes=1, and report it"
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Train in one process and in two and print the largest difference; or be one of these. Return the exit code."""
-    signal.alarm(TIMEOUT_SECONDS)  # whatever hangs, in whichever library, ends here
-    if arguments:
-        _train(Path(arguments[0]))
-        return 0
-    import torch
-
-    if torch.cuda.device_count() < 2:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # two processes cannot share a GPU
-    with tempfile.TemporaryDirectory() as folder:
-        if subprocess.run([*COMMAND, folder], check=False).returncode != 0:
-            return 1
-        try:
-            processes.start(2, MODULE, [folder])
-        except UserError as error:
-            print(error, file=sys.stderr)
-            return 1
-        single, *ranks = (torch.load(Path(folder) / name) for name in ("single", "0", "1"))
-    print((torch.stack(ranks) - single).abs().max().item())
-    return 0
-
-
-def _train(folder: Path) -> None:
+def train(folder: Path) -> None:
     """Train on rows of unequal weights, and save the weights of the model in the folder."""
+    signal.alarm(TIMEOUT_SECONDS)  # whatever hangs, in whichever library, ends here
     processes.see_one_gpu()
     processes.join()
     import torch
@@ -104,9 +88,10 @@ def _train(folder: Path) -> None:
     )
     trainer.train()
     weights = torch.cat([parameter.detach().cpu().flatten() for parameter in model.parameters()])
-    torch.save(weights, folder / os.environ.get("RANK", "single"))
+    torch.save(weights, folder / f"{os.environ['RANK']}-of-{processes.count()}")
     processes.leave()
 
 
 if __name__ == "__main__":
-    processes.end(main(sys.argv[1:]))
+    train(Path(sys.argv[1]))
+    processes.end(0)

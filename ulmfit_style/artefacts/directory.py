@@ -12,12 +12,12 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -25,8 +25,6 @@ from filelock import FileLock, Timeout
 from ulmfit_style import processes
 from ulmfit_style.console import logging_to, say
 from ulmfit_style.errors import Pruned, UserError
-
-T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 MEASURED = "measured.json"
@@ -92,37 +90,43 @@ class Artefact:
         Args:
             alone: Whether this process makes it by itself; else several come here together, and the main one writes.
         """
-        writes, agreed = alone or processes.is_main(), _same if alone else processes.from_main
-        wait = _go_on if alone else processes.wait
+        is_writer = alone or processes.is_main()
         self.runs.mkdir(parents=True, exist_ok=True)
-        with self._lock() if writes else nullcontext():
-            if agreed(self.finished):
+        with self._lock() if is_writer else nullcontext():
+            if self.finished if alone else processes.from_main(self.finished):
                 return self.directory
-            if writes:
+            if is_writer:
                 self.directory.mkdir(exist_ok=True)
                 (self.directory / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
-            wait()
+            if not alone:
+                processes.wait()
             started = time.time()
-            with logging_to(self.directory / LOG), self._removed_if_refused() if writes else nullcontext():
+            with logging_to(self.directory / LOG), self._removed_if_refused() if is_writer else nullcontext():
                 build(self.directory)
-            wait()
-            if writes:
-                shutil.rmtree(self.directory / CHECKPOINTS, ignore_errors=True)
-                manifest = {
-                    "stage": self.stage,
-                    "fingerprint": self.fingerprint,
-                    "determinants": self.determinants,
-                    "seconds": round(time.time() - started, 1),
-                    "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                    "processes": processes.count(),
-                    "device": device(),
-                    "versions": versions(),
-                    "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-                }
-                write_json(self.directory / MANIFEST, manifest)
-                (self.directory / MEASURED).unlink(missing_ok=True)
-            wait()
+            if not alone:
+                processes.wait()
+            if is_writer:
+                self._finish(time.time() - started)
+            if not alone:
+                processes.wait()
         return self.directory
+
+    def _finish(self, seconds: float) -> None:
+        """Remove what a stopped run would go on from, and write the manifest."""
+        shutil.rmtree(self.directory / CHECKPOINTS, ignore_errors=True)
+        manifest = {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "determinants": self.determinants,
+            "seconds": round(seconds, 1),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "processes": processes.count(),
+            "device": device(),
+            "versions": versions(),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        }
+        write_json(self.directory / MANIFEST, manifest)
+        (self.directory / MEASURED).unlink(missing_ok=True)
 
     @contextmanager
     def _removed_if_refused(self) -> Iterator[None]:
@@ -132,11 +136,8 @@ class Artefact:
         """
         try:
             yield
-        except Pruned:
-            shutil.rmtree(self.directory, ignore_errors=True)
-            raise
-        except UserError:
-            if not (self.directory / CHECKPOINTS).exists():
+        except (Pruned, UserError) as error:
+            if isinstance(error, Pruned) or not (self.directory / CHECKPOINTS).exists():
                 shutil.rmtree(self.directory, ignore_errors=True)
             raise
 
@@ -178,14 +179,6 @@ def discard_weights(directory: Path, folder: str) -> None:
             path.unlink()
 
 
-def _same(value: T) -> T:
-    return value
-
-
-def _go_on() -> None:
-    return
-
-
 def lock_of(directory: Path) -> FileLock:
     """Return the lock that is held while an artefact's directory is being made."""
     return FileLock(directory.with_name(f".{directory.name}.lock"))
@@ -216,12 +209,12 @@ def device() -> str | None:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python, the program and the libraries."""
-    found = {"python": platform.python_version()}
-    for name in ("ulmfit-style", *LIBRARIES):
+def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
+    """Return the versions of Python, the program and libraries."""
+    installed = {"python": platform.python_version()}
+    for name in ("ulmfit-style", *libraries):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
