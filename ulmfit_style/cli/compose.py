@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from ulmfit_style.cli.overrides import check, initialized, origin, parse
+from ulmfit_style.cli.overrides import initialized, origin, parse, validate
 from ulmfit_style.errors import ConfigError
 from ulmfit_style.recipe import Config, from_recipe
 
@@ -23,7 +23,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     from hydra import compose as hydra_compose
 
     with initialized():
-        accepted, problems = check(overrides)
+        accepted, problems = validate(overrides)
         try:
             config = from_omegaconf(hydra_compose("config", overrides=accepted), origin(accepted))
         except ConfigError as error:
@@ -52,7 +52,7 @@ def chosen(overrides: Sequence[str]) -> dict[str, str | None]:
     from hydra import compose as hydra_compose
 
     with initialized():
-        values = hydra_compose("config", overrides=check(overrides)[0], return_hydra_config=True)
+        values = hydra_compose("config", overrides=validate(overrides)[0], return_hydra_config=True)
     return {str(group): choice for group, choice in values.hydra.runtime.choices.items()}
 
 

@@ -79,13 +79,13 @@ def checked(overrides: Sequence[str]) -> list[str]:
         ConfigError: naming each that cannot be parsed, chooses what there is not, or sets what was switched off.
     """
     with initialized():
-        accepted, problems = check(overrides)
+        accepted, problems = validate(overrides)
     if problems:
         raise ConfigError(problems)
     return accepted
 
 
-def check(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the overrides that Hydra can compose, as it takes them, and what is wrong with the others.
 
     An option may be set whether or not a YAML spells it out, so `++` is put before each. Hydra must be initialised.
