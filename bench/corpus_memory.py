@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from ulmfit_style.config.stages import Corpus
+from ulmfit_style.config.training import Corpus
 from ulmfit_style.data import corpus, tokens
 from ulmfit_style.models.embedded import locate
 from ulmfit_style.training.packing import PackedDataset

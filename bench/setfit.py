@@ -18,10 +18,10 @@ from setfit import SetFitModel, Trainer, TrainingArguments
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import study_plan
-from ulmfit_style.lineage import Resolved
+from ulmfit_style.resolved import Resolved
 from ulmfit_style.results import csv
-from ulmfit_style.results.model import Table
-from ulmfit_style.stages import resolve
+from ulmfit_style.results.parts import Table
+from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.text_classification import TextClassification
 
 PAIRS = 16

@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from ulmfit_style.cli import CONF
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.config.schema import Section, spelled
+from ulmfit_style.config.section import Section, spelled
 from ulmfit_style.recipe import Config, section_of, task_class_of
 from ulmfit_style.tasks.base import Task
 

@@ -39,13 +39,13 @@ from transformers import (
     set_seed,
 )
 
-from ulmfit_style import processes
+from ulmfit_style.compute import processes
 from ulmfit_style.models.checkpoints import sentinels
 from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.models.lora import add_adapters
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.tasks.base import Row, Task
-from ulmfit_style.tasks.generation import GenerationTask
+from ulmfit_style.tasks.base_generation import GenerationTask
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.question_answering import QuestionAnswering
 from ulmfit_style.tasks.summarization import Summarization
@@ -57,7 +57,8 @@ from ulmfit_style.tasks.translation import Translation
 from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset, collate
 from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
 from ulmfit_style.training.denoising import Denoising
-from ulmfit_style.training.objectives import CausalLM, MaskedLM
+from ulmfit_style.training.masking import MaskedLM
+from ulmfit_style.training.objectives import CausalLM
 from ulmfit_style.training.trainer import RecipeTrainer
 
 TASK = TextClassification(path="-")

@@ -27,9 +27,9 @@ from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.data.tokens import Chunks
 from ulmfit_style.recipe import Config
-from ulmfit_style.stages import resolve
-from ulmfit_style.tasks.interface import Architecture
-from ulmfit_style.tasks.text import TextTask
+from ulmfit_style.stages.table import resolve
+from ulmfit_style.tasks.base_text import TextTask
+from ulmfit_style.tasks.values import Architecture
 from ulmfit_style.training.batching import EncodedDataset
 
 WORDS = "the film plot story is very number wonderful moving dreadful tedious actor scene"

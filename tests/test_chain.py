@@ -20,7 +20,8 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.models import checkpoints
-from ulmfit_style.stages import references, resolve
+from ulmfit_style.stages import references
+from ulmfit_style.stages.table import resolve
 
 SCORED = (
     *("TF-IDF + logistic regression", "frozen features + logistic regression"),
@@ -133,7 +134,7 @@ def test_a_mistake_is_answered_before_anything_is_trained(
 ):
     assert main(["adapt", "finetune", *tiny_overrides, *overrides]) == 2
     assert message in capsys.readouterr().err
-    assert not list((tmp_path / "runs").glob("*"))
+    assert not list((tmp_path / "runs").glob("[!.]*"))
 
 
 def test_finetune_without_its_adapted_model_names_the_command(

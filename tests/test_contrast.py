@@ -14,10 +14,11 @@ from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.config.stages import GROUP
+from ulmfit_style.config.training import GROUP
 from ulmfit_style.errors import ConfigError, UserError
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
-from ulmfit_style.stages import finetune, resolve
+from ulmfit_style.stages import finetune
+from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training import checks
 from ulmfit_style.training.contrast import TEMPERATURE, ContrastiveDataset, ContrastiveObjective

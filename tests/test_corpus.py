@@ -5,7 +5,7 @@ import pytest
 from samples import jsonl, reviews
 
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.config.stages import Corpus
+from ulmfit_style.config.training import Corpus
 from ulmfit_style.data import corpus, labelled, splits
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from samples import artefact, jsonl, reviews
 
-from ulmfit_style import lineage
+import ulmfit_style
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli.compose import compose
@@ -85,7 +85,7 @@ def test_what_cannot_be_measured_is_told(options: list[str], option: list[str], 
 
 
 def test_the_general_text_that_ships_is_small_and_whole_sentences():
-    text = (Path(lineage.__file__).parent / "general" / "state_of_the_union.txt").read_text(encoding="utf-8")
+    text = (Path(ulmfit_style.__file__).parent / "general" / "state_of_the_union.txt").read_text(encoding="utf-8")
     assert len(text.encode()) < 200_000
     assert all(line.endswith((".", "!", "?", '"', ")")) for line in text.splitlines())
 

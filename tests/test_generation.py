@@ -41,7 +41,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import IGNORED, Row
-from ulmfit_style.tasks.generation import GenerationTask
+from ulmfit_style.tasks.base_generation import GenerationTask
 from ulmfit_style.tasks.summarization import Summarization
 from ulmfit_style.tasks.text_generation import TextGeneration
 from ulmfit_style.tasks.translation import Translation

@@ -20,7 +20,7 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKEN
 from ulmfit_style.__main__ import main
 from ulmfit_style.cli import CONF
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.config.stages import Model
+from ulmfit_style.config.training import Model
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.checkpoints import Checkpoint, resolve
 

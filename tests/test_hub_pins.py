@@ -13,7 +13,7 @@ from ulmfit_style.artefacts.directory import write_json
 from ulmfit_style.data import corpus, labelled, pins
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints
-from ulmfit_style.stages import resolve
+from ulmfit_style.stages.table import resolve
 
 MODEL, DATA = "them/tiny", "them/reviews"
 

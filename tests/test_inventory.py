@@ -9,12 +9,16 @@ import pytest
 from filelock import FileLock
 from samples import artefact
 
-from ulmfit_style import chain, lineage
+from ulmfit_style import chain
 from ulmfit_style.analysis import inventory
-from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact, device, read_json, write_json
+from ulmfit_style.artefacts.differences import why_missing
+from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact, read_json, write_json
+from ulmfit_style.compute.devices import device
+from ulmfit_style.data import corpus, labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config
-from ulmfit_style.stages import push, resolve
+from ulmfit_style.stages import push
+from ulmfit_style.stages.table import resolve
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def test_what_is_missing_is_told_with_the_nearest_and_the_options_that_differ(ma
     near = made("adapt.epochs=7")
     config = compose_tiny("adapt.epochs=2")
     wanted = artefact("adapt", config)
-    assert lineage.why_missing(wanted, config) == (
+    assert why_missing(wanted, config.recipe()) == (
         f"{wanted.directory} is not there; the nearest is {near.directory}: adapt.epochs=7 there, 2 here"
     )
 
@@ -50,17 +54,17 @@ def test_what_is_missing_is_told_with_the_nearest_and_the_options_that_differ(ma
 def test_options_that_act_through_the_data_are_told_as_they_are_typed(made, compose_tiny):
     made("corpus.max_documents=60")
     config = compose_tiny("corpus.max_documents=50")
-    assert "corpus.max_documents=60 there, 50 here" in lineage.why_missing(artefact("adapt", config), config)
+    assert "corpus.max_documents=60 there, 50 here" in why_missing(artefact("adapt", config), config.recipe())
 
 
 def test_other_content_of_the_same_file_is_told(made, compose_tiny, reviews_csv: Path):
     made()
     with reviews_csv.open("a") as file:
         file.writelines(f"the actor was {word} and moving,good,x{word}\n" for word in "abcdefghijklmnopqrst")
-    lineage.corpus.load.cache_clear()
-    lineage.labelled.load.cache_clear()
+    corpus.load.cache_clear()
+    labelled.load.cache_clear()
     config = compose_tiny()
-    assert lineage.why_missing(artefact("adapt", config), config).endswith(
+    assert why_missing(artefact("adapt", config), config.recipe()).endswith(
         ": what it was made from has changed: corpus"
     )
 
@@ -68,16 +72,16 @@ def test_other_content_of_the_same_file_is_told(made, compose_tiny, reviews_csv:
 def test_a_fine_tuning_of_another_adapted_model_is_told_by_the_options_of_adapt(made, compose_tiny):
     made("adapt.epochs=3", stage="finetune")
     config = compose_tiny()
-    assert lineage.why_missing(artefact("finetune", config), config).endswith(": adapt.epochs=3 there, 1 here")
+    assert why_missing(artefact("finetune", config), config.recipe()).endswith(": adapt.epochs=3 there, 1 here")
     config = compose_tiny("finetune.seed=1").model_copy(update={"adapt": None})
-    assert lineage.why_missing(artefact("finetune", config), config).endswith(
+    assert why_missing(artefact("finetune", config), config.recipe()).endswith(
         ": adapt=none here, finetune.seed=0 there, 1 here"
     )
 
 
 def test_where_there_is_nothing_nothing_is_near(compose_tiny):
     wanted = artefact("adapt", compose_tiny())
-    assert lineage.why_missing(wanted, compose_tiny()) == f"{wanted.directory} is not there"
+    assert why_missing(wanted, compose_tiny().recipe()) == f"{wanted.directory} is not there"
 
 
 def test_finetune_and_push_name_the_command_and_the_nearest(made, compose_tiny):

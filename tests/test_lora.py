@@ -27,16 +27,16 @@ from transformers import (
     set_seed,
 )
 
-from ulmfit_style import lineage
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
-from ulmfit_style.config.stages import Finetune
+from ulmfit_style.config.training import Finetune
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.layers import EMBEDDINGS, HEAD, layer_groups
 from ulmfit_style.models.lora import add_adapters, merge
 from ulmfit_style.recipe import Config
-from ulmfit_style.stages import finetune, resolve
+from ulmfit_style.stages import finetune
+from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training import unfreezing
 from ulmfit_style.training.monitoring import BestState
@@ -157,7 +157,7 @@ def test_a_killed_run_with_a_contrastive_phase_ends_with_the_same_best_state(
     options += ("finetune.lora_rank=4", "finetune.patience=5", "save_minutes=1e-9")
     config = compose_tiny(*options, "finetune.pooling=mean", "finetune.contrast_epochs=1")
     config = config.model_copy(update={"adapt": None})
-    task = lineage.required_task(config)
+    task = config.require_task()
 
     def run(killed_at: int | None, folder: Path) -> torch.Tensor:
         plan, tokenizer = finetune.prepare(resolve(config))

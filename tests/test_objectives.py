@@ -15,10 +15,11 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.data.tokens import Chunks
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.checkpoints import sentinels
-from ulmfit_style.tasks.generation import logits_at
+from ulmfit_style.tasks.base_generation import logits_at
 from ulmfit_style.training.denoising import Denoising, _spans
 from ulmfit_style.training.language_model import choose_objective
-from ulmfit_style.training.objectives import IGNORED, CausalLM, MaskedLM
+from ulmfit_style.training.masking import MaskedLM
+from ulmfit_style.training.objectives import IGNORED, CausalLM
 
 DOCUMENTS = [
     "the film is wonderful",

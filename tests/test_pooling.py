@@ -25,8 +25,8 @@ from ulmfit_style.models.pooling import PooledForSequenceClassification
 from ulmfit_style.publishing import card
 from ulmfit_style.results import finished
 from ulmfit_style.results.finished import Run
-from ulmfit_style.stages import resolve
 from ulmfit_style.stages.finetune import pooled
+from ulmfit_style.stages.table import resolve
 
 FILE = "pooling.py"
 HEAD = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}

@@ -13,11 +13,12 @@ import pytest
 import yaml
 from samples import reviews
 
-from ulmfit_style import launch, processes
+from ulmfit_style import launch
 from ulmfit_style.__main__ import main as run
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST
 from ulmfit_style.cli.compose import compose
+from ulmfit_style.compute import processes
 from ulmfit_style.errors import UserError
 from ulmfit_style.launch import main
 

@@ -28,11 +28,11 @@ from tests.hub_server import Hub, Repo, serve
 from ulmfit_style.artefacts.directory import write_json
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
-from ulmfit_style.publishing import secrets, upload
+from ulmfit_style.publishing import hub_commit, secrets
 from ulmfit_style.publishing.export import without_private_paths
 from ulmfit_style.recipe import Config, from_recipe, load
 from ulmfit_style.stages import push as stage
-from ulmfit_style.stages import resolve
+from ulmfit_style.stages.table import resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of the Hub's client
 
@@ -97,8 +97,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         monkeypatch.setattr(constants, name, str(tmp_path / name))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # it would send large files by another protocol
-    monkeypatch.setattr(upload, "WAITS", (0.2, 0.2, 0.2))
-    monkeypatch.setattr(upload, "SILENCE_SECONDS", 5)
+    monkeypatch.setattr(hub_commit, "WAITS", (0.2, 0.2, 0.2))
+    monkeypatch.setattr(hub_commit, "SILENCE_SECONDS", 5)
     monkeypatch.setenv("HF_TOKEN", "hf_mine")
     with serve() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)

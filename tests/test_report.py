@@ -15,9 +15,9 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics import calibration, intervals
-from ulmfit_style.publishing import report
+from ulmfit_style.publishing import report_page
 from ulmfit_style.results import finished
-from ulmfit_style.results.model import Figure, Prose, Table
+from ulmfit_style.results.parts import Figure, Prose, Table
 
 KINDS = {
     "text classification": ["Confusion", "Calibration"],
@@ -38,7 +38,7 @@ def headings(page: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_task_has_its_page(kind: str, trained: Callable[[str], Trained]):
-    page = report.page(finished.read(trained(kind).directory, "default"))
+    page = report_page.page(finished.read(trained(kind).directory, "default"))
     sections = {title for title, parts in page.sections.items() if parts}
     assert {"Scores", "Errors", "Training", "How it was made"} <= sections
     titles = {part.title for parts in page.sections.values() for part in parts if isinstance(part, Figure | Table)}
@@ -82,7 +82,7 @@ def test_the_page_of_a_chain_tells_its_lineage_and_what_adaptation_was_worth(
 
 
 def test_without_a_task_the_page_is_about_the_language_model(chain: Trained):
-    page = report.page(finished.named(chain.runs, str(chain.runs / "default/adapt")))
+    page = report_page.page(finished.named(chain.runs, str(chain.runs / "default/adapt")))
     assert [title for title, parts in page.sections.items() if parts] == [
         *("Language model", "Training", "How it was made")
     ]
@@ -106,7 +106,7 @@ def test_two_runs_side_by_side_are_paired_on_the_same_rows(chain: Trained):
 
 def test_steps_are_counted_over_all_phases():
     log = [{"phase": phase, "step": step, "loss": step / 2} for phase in ("head", "all") for step in (2, 4)]
-    head, whole = report._by_phase(log, "loss").values()
+    head, whole = report_page._by_phase(log, "loss").values()
     assert (head.x, whole.x, whole.y) == ([2, 4], [6, 8], [1, 2])
 
 
@@ -132,7 +132,7 @@ def copied(trained: Callable[[str], Trained], tmp_path: Path) -> Path:
 
 def test_without_predictions_the_page_says_so_and_tells_the_rest(copied: Path):
     (copied / "default/finetune" / predictions.FILE).unlink()
-    page = report.page(finished.named(copied, "default"))
+    page = report_page.page(finished.named(copied, "default"))
     assert isinstance(page.sections["Scores"][0], Prose)
     assert "The predictions are gone" in page.sections["Scores"][0].text
     assert not {"Which answers are wrong", "Calibration", "Errors"} & set(page.sections)
@@ -145,7 +145,7 @@ def test_where_the_rows_have_changed_their_texts_are_not_shown(copied: Path, tmp
     if is_there:
         other.write_text("review,stars\n" + "".join(f"a film {n},{'good' if n % 2 else 'bad'}\n" for n in range(50)))
     recipe.write_text(re.sub(r"path: .*rows\.csv", f"path: {other}", recipe.read_text()))
-    remark, _, table = report.page(finished.named(copied, "default")).sections["Errors"]
+    remark, _, table = report_page.page(finished.named(copied, "default")).sections["Errors"]
     assert isinstance(remark, Prose)
     assert "The labelled rows are gone or have changed since this run" in remark.text
     assert isinstance(table, Table)
@@ -169,7 +169,7 @@ def test_a_run_that_is_not_there_is_named(copied: Path, name: str, message: str)
 def test_runs_of_different_kinds_are_not_compared(trained: Callable[[str], Trained]):
     runs = [finished.read(trained(kind).directory, kind) for kind in ("numbers", "text classification")]
     with pytest.raises(UserError, match="numbers is TextRegression, text classification is TextClassification: scores"):
-        report.side_by_side(runs)
+        report_page.side_by_side(runs)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from ulmfit_style.results import csv as csv_files
 from ulmfit_style.results import figures, html, markdown, scores, terminal
 from ulmfit_style.results.html import Page, Tile
-from ulmfit_style.results.model import Difference, Figure, Folded, Interval, Prose, Size, Table, as_text
+from ulmfit_style.results.parts import Difference, Figure, Folded, Interval, Prose, Size, Table, as_text
 
 TABLE = Table(
     ("model", "rows", "accuracy", "95 % interval"),
@@ -113,7 +113,7 @@ def test_classes_with_few_examples_are_listed():
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("page") / "page.html"
+    path = tmp_path_factory.mktemp("page") / "template.html"
     rows = [
         (f"<b>bold</b> the {number} <script>document.title = 'run'</script>", Markup("<i>word</i>"), number)
         for number in range(12)
@@ -178,7 +178,7 @@ def test_a_browser_shows_the_figures_searches_sorts_and_fetches_nothing(page: Pa
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("there is no chromium: no test looks at a page in a browser (apt-get install chromium)")
-    copy = tmp_path / "page.html"
+    copy = tmp_path / "template.html"
     copy.write_text(f"{page.read_text(encoding='utf-8')}<script>{LOOK}</script>", encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path}"]
     command = [browser, *flags, "--virtual-time-budget=3000", "--dump-dom", copy.as_uri()]

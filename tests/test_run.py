@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ulmfit_style.artefacts.directory import CHECKPOINTS, MANIFEST, Artefact, device, digest, write_json
+from ulmfit_style.artefacts.directory import CHECKPOINTS, MANIFEST, Artefact, write_json
+from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.cli.compose import compose
+from ulmfit_style.compute.devices import device
 
 
 def artefact(runs: Path, **determinants: object) -> Artefact:

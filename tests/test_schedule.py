@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from ulmfit_style.config.stages import Schedule
+from ulmfit_style.config.training import Schedule
 from ulmfit_style.training.schedule import SHAPES, peak_position, rate_factor, rate_factors
 
 

@@ -12,15 +12,15 @@ import torch
 from recipes import Trained
 from samples import artefact
 
-from ulmfit_style import lineage, stages
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json, write_json
 from ulmfit_style.chain import preview
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.data import labelled, reading
-from ulmfit_style.lineage import Resolved, Stage, Step
+from ulmfit_style.data import corpus, labelled, reading
 from ulmfit_style.models import checkpoints
 from ulmfit_style.predictor import Predictor
+from ulmfit_style.resolved import Resolved, Stage, Step
+from ulmfit_style.stages import table
 
 SEEDS = (0, 1)
 
@@ -59,7 +59,7 @@ def ensemble(monkeypatch: pytest.MonkeyPatch) -> Stage:
         starts_from=lambda resolved: "finetune",
     )
     monkeypatch.setitem(sys.modules, "ulmfit_style.stages.ensemble", sys.modules[__name__])
-    monkeypatch.setitem(stages.STAGES, row.name, row)
+    monkeypatch.setitem(table.STAGES, row.name, row)
     return row
 
 
@@ -107,7 +107,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     count(reading, "read", lambda option, reference, *rest: f"read {Path(reference).name}")
     count(labelled, "digest_of", lambda task, rows: "hash rows")
     count(checkpoints, "file_digest", lambda path: f"hash {path.name}")
-    for cached in (labelled.load, lineage.corpus.load, checkpoints.resolve):
+    for cached in (labelled.load, corpus.load, checkpoints.resolve):
         cached.cache_clear()
     return counts
 
@@ -135,7 +135,7 @@ def test_a_row_that_is_edited_at_equal_size_and_time_is_noticed(tiny_overrides: 
     reviews_csv.write_bytes(reviews_csv.read_bytes().replace(b"wonderful", b"wonderfux", 1))
     os.utime(reviews_csv, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert reviews_csv.stat().st_size == stat.st_size
-    for cached in (labelled.load, lineage.corpus.load):
+    for cached in (labelled.load, corpus.load):
         cached.cache_clear()
     assert artefact("finetune", compose(tiny_overrides)).fingerprint != before
 

@@ -19,7 +19,7 @@ from ulmfit_style.experiments.study import best_of_search
 from ulmfit_style.experiments.study_plan import Run
 from ulmfit_style.experiments.study_report import Result
 from ulmfit_style.metrics.intervals import interval, over_seeds
-from ulmfit_style.stages import resolve
+from ulmfit_style.stages.table import resolve
 
 STUDY = """
 name: tiny

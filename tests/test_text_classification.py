@@ -17,8 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, pipeline, set
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.tasks.base_text import TextTask
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
-from ulmfit_style.tasks.text import TextTask
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training.batching import collate
 from ulmfit_style.training.scoring import Scorer

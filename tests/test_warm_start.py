@@ -26,11 +26,11 @@ from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.config.stages import Model
+from ulmfit_style.config.training import Model
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.layers import HEAD, layer_groups
-from ulmfit_style.stages import resolve
 from ulmfit_style.stages.finetune import prepare
+from ulmfit_style.stages.table import resolve
 from ulmfit_style.training import checks, phases
 from ulmfit_style.training.warm_start import pair_tokenizers
 

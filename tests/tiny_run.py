@@ -17,8 +17,8 @@ import torch
 from samples import Killed, good_or_bad, tiny_sizes
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
 
-from ulmfit_style import processes
-from ulmfit_style.config.stages import Finetune
+from ulmfit_style.compute import processes
+from ulmfit_style.config.training import Finetune
 from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training.batching import collate

@@ -5,9 +5,9 @@ from pathlib import Path
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, write_json
 from ulmfit_style.errors import Pruned
-from ulmfit_style.lineage import Reporter
 from ulmfit_style.recipe import Config
-from ulmfit_style.stages import resolve
+from ulmfit_style.resolved import Reporter
+from ulmfit_style.stages.table import resolve
 
 FAILING = 0.07
 """The weight decay with which a trial fails."""

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str]) -> None:
     from ulmfit_style.cli import flags, help
     from ulmfit_style.cli.makeflags import overrides_from_make
-    from ulmfit_style.stages import STAGES
+    from ulmfit_style.stages.table import STAGES
 
     parser = ArgumentParser("ulmfit-style", add_help=False, allow_abbrev=False)
     parser.add_argument("-h", "--help", action="store_true")
@@ -113,7 +113,7 @@ def _main(arguments: Sequence[str]) -> None:
 
 def all_commands() -> dict[str, str]:
     """Return the line of help of each command, by its name: the stages, `plan`, and those that go alone."""
-    from ulmfit_style.stages import STAGES
+    from ulmfit_style.stages.table import STAGES
 
     stages = {name: stage.help for name, stage in STAGES.items() if stage.is_typed}
     return {**stages, "plan": PLAN, **{name: command.help for name, command in ALONE.items()}}

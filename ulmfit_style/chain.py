@@ -13,13 +13,14 @@ from pathlib import Path
 
 import yaml
 
-from ulmfit_style import lineage, processes
+from ulmfit_style.artefacts.differences import environment_changes, why_missing
 from ulmfit_style.artefacts.directory import LOG, RECIPE
+from ulmfit_style.compute import devices, processes
 from ulmfit_style.console import logging_to, muted, say
 from ulmfit_style.errors import Pruned, UserError
-from ulmfit_style.lineage import Reporter, Resolved, Step
 from ulmfit_style.recipe import Config
-from ulmfit_style.stages import STAGES, resolve
+from ulmfit_style.resolved import Reporter, Resolved, Step, require_finished
+from ulmfit_style.stages.table import STAGES, resolve
 
 TRIAL = ("adapt", "finetune")
 """The stages of one of many runs that are compared: a trial of a study or of a sweep."""
@@ -64,7 +65,7 @@ def plan(resolved: Resolved, stages: Sequence[str]) -> list[Step]:
         before = step.stage.starts_from(step.resolved)
         if step.artefact.finished or before is None or step.resolved.artefact(before).directory in planned:
             continue
-        lineage.require_finished(step.resolved, before, step.stage.name)
+        require_finished(step.resolved, before, step.stage.name)
     return steps
 
 
@@ -80,7 +81,7 @@ def preview(config: Config, stages: Sequence[str]) -> None:
         if step.artefact.finished:
             state = up_to_date(step)
         else:
-            state = f"would run ({lineage.why_missing(step.artefact, step.config)})"
+            state = f"would run ({why_missing(step.artefact, step.config.recipe())})"
         say(f"[{number}/{len(steps)}] {step.title}: {state}")
     for name in stages:
         if name not in making:
@@ -172,7 +173,7 @@ def _start(steps: Sequence[Step], config: Config, stages: Sequence[str], count: 
 
 def up_to_date(step: Step) -> str:
     """Say where a finished artefact is, and in a second line what it was made with that is other now, if anything."""
-    differently = lineage.made_with(step.artefact, step.config)
+    differently = environment_changes(step.artefact, step.config.processes, step.config.micro_batch_size)
     return f"up to date ({step.artefact.directory})" + (f"\n  {differently}" if differently else "")
 
 
@@ -185,7 +186,7 @@ def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
 
 def prepare() -> None:
     """Load the libraries, on one GPU where there are several, and send what they say to the log of the run."""
-    processes.see_one_gpu()
+    devices.see_one_gpu()
     from transformers.utils import logging as library_logging
 
     library_logging.disable_progress_bar()

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ulmfit_style import processes
+from ulmfit_style.compute import processes
 
 MUTED = "ULMFIT_STYLE_MUTED"
 """An environment variable: processes that have it print nothing."""

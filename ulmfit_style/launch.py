@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ulmfit_style import chain, processes
+from ulmfit_style import chain
+from ulmfit_style.compute import processes
 from ulmfit_style.console import muted, say
 from ulmfit_style.errors import Interrupted, Pruned, UserError
-from ulmfit_style.lineage import Resolved, Step
 from ulmfit_style.recipe import load
-from ulmfit_style.stages import STAGES, resolve
+from ulmfit_style.resolved import Resolved, Step
+from ulmfit_style.stages.table import STAGES, resolve
 
 Determinants = dict[tuple[str, str], Any]
 """All that determines the artefacts of a plan, by step and name."""

@@ -13,7 +13,6 @@ from transformers.utils import logging
 from ulmfit_style.artefacts.directory import RECIPE, read_json
 from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
-from ulmfit_style.lineage import required_task
 from ulmfit_style.models import (
     architectures,
     attributions,
@@ -51,7 +50,7 @@ class Predictor:
         logging.disable_progress_bar()
         directory = checkpoints.find_finetuned(source, option)
         config = load(directory / RECIPE)
-        self.task = required_task(config).with_answer_options(task or {})
+        self.task = config.require_task().with_answer_options(task or {})
         self.max_length = config.finetune.max_length
         self.tokenizer = tokenizer_pair.read(directory)
         model_type = read_json(directory / "config.json")["model_type"]

@@ -18,9 +18,9 @@ from pydantic_core import ErrorDetails
 from ulmfit_style.config import trainer_options
 from ulmfit_style.config.commands import Evaluate, Hub, Predict, Push, Report
 from ulmfit_style.config.experiments import LrFind, Study, Sweep
-from ulmfit_style.config.schema import Count, Section, spelled
-from ulmfit_style.config.stages import Adapt, Corpus, Finetune, Model, Pretrain
-from ulmfit_style.errors import ConfigError, nearest
+from ulmfit_style.config.section import Count, Section, spelled
+from ulmfit_style.config.training import Adapt, Corpus, Finetune, Model, Pretrain
+from ulmfit_style.errors import ConfigError, UserError, nearest
 from ulmfit_style.tasks.base import Task
 
 
@@ -70,6 +70,18 @@ class Config(Section):
         """Return the recipe with another seed of the labelled rows and of `finetune`."""
         task = None if self.task is None else self.task.model_copy(update={"sample_seed": seed})
         return self.model_copy(update={"task": task, "finetune": self.finetune.model_copy(update={"seed": seed})})
+
+    def require_task(self) -> Task:
+        """Return the task.
+
+        Raises:
+            UserError: if there is none.
+        """
+        if self.task is None:
+            raise UserError(
+                "task=none: there is nothing to fine-tune on; choose a task, for example task=rotten_tomatoes"
+            )
+        return self.task
 
     def recipe(self) -> dict[str, Any]:
         """Return the config as plain values, from which `from_recipe` makes an equal one, but for the sweep."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ulmfit_style.console import say
-from ulmfit_style.lineage import Resolved
+from ulmfit_style.resolved import Resolved
 from ulmfit_style.results import finished, scores, terminal
 from ulmfit_style.results.finished import ADAPTED, NOT_ADAPTED
-from ulmfit_style.results.model import Prose
+from ulmfit_style.results.parts import Prose
 
 FEW = 50
 """Labelled rows of a class, on average, up to which a contrastive phase scored higher wherever it was measured

@@ -15,7 +15,8 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from ulmfit_style.analysis import two_processes
-from ulmfit_style.artefacts.directory import LIBRARIES, device, versions
+from ulmfit_style.artefacts.directory import LIBRARIES, versions
+from ulmfit_style.compute.devices import device
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import embedded

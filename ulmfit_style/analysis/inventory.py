@@ -17,7 +17,7 @@ from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.results import finished, terminal
 from ulmfit_style.results.finished import Finished
-from ulmfit_style.results.model import Size, Table
+from ulmfit_style.results.parts import Size, Table
 
 
 @dataclass(frozen=True)

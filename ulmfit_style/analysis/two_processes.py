@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ulmfit_style import processes
+from ulmfit_style.compute import devices, processes
 from ulmfit_style.errors import UserError
 
 MODULE = "ulmfit_style.analysis.two_processes"
@@ -51,7 +51,7 @@ def verdict(difference: float) -> str:
 def train(folder: Path) -> None:
     """Train on rows of unequal weights, and save the weights of the model in the folder."""
     signal.alarm(TIMEOUT_SECONDS)  # whatever hangs, in whichever library, ends here
-    processes.see_one_gpu()
+    devices.see_one_gpu()
     processes.join()
     import torch
     from transformers import LlamaConfig, LlamaForSequenceClassification, TrainingArguments, set_seed

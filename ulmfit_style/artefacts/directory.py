@@ -5,12 +5,10 @@ A finished directory is named by the fingerprint of all that determined it, and 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,7 +20,9 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from ulmfit_style import processes
+from ulmfit_style.artefacts.fingerprint import fingerprint
+from ulmfit_style.compute import processes
+from ulmfit_style.compute.devices import device
 from ulmfit_style.console import logging_to, say
 from ulmfit_style.errors import Pruned, UserError
 
@@ -39,18 +39,6 @@ LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "scikit-learn"
 """What a result may depend on though it is in no fingerprint."""
 
 
-def digest(value: Any) -> str:
-    """Return the SHA-256, in hex, of any JSON value."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256, in hex, of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @dataclass(frozen=True)
 class Artefact:
     """One stage's directory, finished or still to be made."""
@@ -62,8 +50,8 @@ class Artefact:
 
     @property
     def fingerprint(self) -> str:
-        """The first 8 hex digits of the determinants' SHA-256."""
-        return digest({"stage": self.stage, **self.determinants})[:8]
+        """The digits that stand for all that determines the result."""
+        return fingerprint(self.stage, self.determinants)
 
     @property
     def directory(self) -> Path:
@@ -197,16 +185,6 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def device() -> str | None:
-    """Return what this process computes on, and in bf16 or not unless told otherwise; None before torch is imported."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return None
-    if torch.cuda.is_available():
-        return f"cuda {torch.cuda.get_device_name()}, {'bf16' if torch.cuda.is_bf16_supported() else 'fp32'}"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:

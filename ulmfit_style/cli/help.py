@@ -7,7 +7,7 @@ from typing import Any
 
 from ulmfit_style.cli import CONF
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.config.schema import Section, spelled
+from ulmfit_style.config.section import Section, spelled
 from ulmfit_style.console import say
 
 USAGE = """usage: ulmfit-style COMMAND [COMMAND ...] [key=value ...] [flags]

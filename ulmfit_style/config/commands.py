@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ulmfit_style.config.schema import Section, one_or_several
+from ulmfit_style.config.section import Section, one_or_several
 
 
 class Evaluate(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from ulmfit_style.config.schema import Count, Rate, Section, Seed
+from ulmfit_style.config.section import Count, Rate, Section, Seed
 from ulmfit_style.errors import nearest
 
 

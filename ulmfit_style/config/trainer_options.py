@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ulmfit_style.config.schema import spelled
+from ulmfit_style.config.section import spelled
 from ulmfit_style.errors import nearest
 
 OURS = {

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from ulmfit_style.artefacts.directory import Artefact, digest, file_digest
-from ulmfit_style.config.stages import Corpus
+from ulmfit_style.artefacts.directory import Artefact
+from ulmfit_style.artefacts.fingerprint import digest, file_digest
+from ulmfit_style.config.training import Corpus
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
 from ulmfit_style.data.formats import FORMATS

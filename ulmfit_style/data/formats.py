@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ulmfit_style.config.stages import Document
+from ulmfit_style.config.training import Document
 from ulmfit_style.data import conll, squad
 
 Record = Mapping[str, Any]

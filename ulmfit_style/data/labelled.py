@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import PurePath
 
-from ulmfit_style.artefacts.directory import digest
+from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, reading, sampling, splits
 from ulmfit_style.data.splits import normalised

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ulmfit_style.config.stages import NewTokenizer
+from ulmfit_style.config.training import NewTokenizer
 from ulmfit_style.errors import UserError
 
 if TYPE_CHECKING:

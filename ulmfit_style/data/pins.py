@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.artefacts.directory import lock_of, read_json, write_json
-from ulmfit_style.config.schema import Section
-from ulmfit_style.config.stages import Model
+from ulmfit_style.config.section import Section
+from ulmfit_style.config.training import Model
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import Config
-from ulmfit_style.tasks.splits import Splits
+from ulmfit_style.tasks.files import Splits
 
 PINS = "pins.json"
 """Within `runs`: the commit of each Hub id of a model, and of each `hub:<account>/<name>` of a data set."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style.config.stages import Document
+from ulmfit_style.config.training import Document
 from ulmfit_style.data import hub
 from ulmfit_style.data.formats import COMPRESSIONS, FORMATS, TEXT_COLUMN, Numbered, Record, nfc, open_file
 from ulmfit_style.errors import UserError, nearest, together

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from ulmfit_style import processes
 from ulmfit_style.artefacts.directory import Artefact
+from ulmfit_style.compute import processes
 from ulmfit_style.console import progress
 from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.errors import UserError

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from ulmfit_style import chain
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.config.stages import Adapt, Finetune
+from ulmfit_style.config.training import Adapt, Finetune
 from ulmfit_style.console import logging_to, say
 from ulmfit_style.errors import Interrupted, UserError
-from ulmfit_style.lineage import require_finished
+from ulmfit_style.resolved import require_finished
 from ulmfit_style.results import csv, figures
 from ulmfit_style.results.figures import Line
-from ulmfit_style.results.model import Table
-from ulmfit_style.stages import finetune, resolve
+from ulmfit_style.results.parts import Table
+from ulmfit_style.stages import finetune
+from ulmfit_style.stages.table import resolve
 
 FILE = "lr_find"
 """The name of the curve, the figure and the log in `runs/<name>/`, without the ending."""

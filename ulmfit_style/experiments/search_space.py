@@ -9,9 +9,8 @@ import optuna
 
 from ulmfit_style.cli.compose import chosen, compose
 from ulmfit_style.config.experiments import Dimension
-from ulmfit_style.config.schema import spelled
+from ulmfit_style.config.section import MODEL_SECTIONS, spelled
 from ulmfit_style.errors import ConfigError, UserError
-from ulmfit_style.lineage import MODEL_SECTIONS
 from ulmfit_style.recipe import Config
 
 Values = dict[str, Any]

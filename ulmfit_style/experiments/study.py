@@ -20,8 +20,8 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import study_plan, study_report, trials
 from ulmfit_style.experiments.study_plan import Choices, Labels, Run, Searched, StudyPlan
 from ulmfit_style.experiments.study_report import Result
-from ulmfit_style.lineage import Step
-from ulmfit_style.stages import STAGES, resolve
+from ulmfit_style.resolved import Step
+from ulmfit_style.stages.table import STAGES, resolve
 
 
 def run(overrides: Sequence[str]) -> None:

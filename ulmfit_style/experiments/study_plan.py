@@ -10,13 +10,12 @@ from typing import final
 
 from ulmfit_style import chain
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.config.schema import spelled
+from ulmfit_style.config.section import spelled
 from ulmfit_style.console import muted, say
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
-from ulmfit_style.lineage import required_task
 from ulmfit_style.recipe import Config
-from ulmfit_style.stages import resolve
+from ulmfit_style.stages.table import resolve
 
 Labels = int | str | None
 """A number of labelled rows, `all` of them, or None for what the task says."""
@@ -90,7 +89,7 @@ class StudyPlan:
         if labels is not None:
             kind = "shots" if self.base.study.per_class else "train_samples"
             size = {"train_samples": None, "shots": None, kind: None if labels == "all" else labels}
-        task = required_task(recipe).model_copy(update=size)
+        task = recipe.require_task().model_copy(update=size)
         return recipe.model_copy(update={"task": task, "compare": False, "name": self.folder}).seeded(seed)
 
 
@@ -128,7 +127,7 @@ def _possible_labels(base: Config) -> list[Labels]:
     study = base.study
     if study.labels is None:
         return [None]
-    rows = labelled.load(required_task(base).unsampled())
+    rows = labelled.load(base.require_task().unsampled())
     possible: list[Labels] = []
     there = f"there are {len(rows.classes)} classes and {len(rows.pool):,} training rows"
     for labels in study.labels:

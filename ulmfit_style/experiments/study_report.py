@@ -13,11 +13,10 @@ from ulmfit_style.config.experiments import Study
 from ulmfit_style.console import say
 from ulmfit_style.experiments import trials
 from ulmfit_style.experiments.study_plan import Choices, Run, StudyPlan
-from ulmfit_style.lineage import required_task
 from ulmfit_style.metrics import intervals
 from ulmfit_style.results import csv, figures, scores, terminal
 from ulmfit_style.results.figures import Line
-from ulmfit_style.results.model import Table
+from ulmfit_style.results.parts import Table
 
 
 @final
@@ -43,7 +42,7 @@ def write(plan: StudyPlan, choices: Choices, results: Sequence[Result]) -> None:
         choices: What the search chose.
         results: Those of the references first.
     """
-    study, task, folder = plan.base.study, required_task(plan.base), plan.base.runs / plan.folder
+    study, task, folder = plan.base.study, plan.base.require_task(), plan.base.runs / plan.folder
     differences = []
     for labels in plan.labels:
         by_name: dict[str, list[Result]] = {}

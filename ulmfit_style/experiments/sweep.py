@@ -20,8 +20,8 @@ from ulmfit_style.experiments import search_space, sweep_report, trial_queue, tr
 from ulmfit_style.experiments.trial_queue import Outcome, TrialQueue, TrialReporter
 from ulmfit_style.recipe import Config
 from ulmfit_style.results import terminal
-from ulmfit_style.results.model import Interval, Table
-from ulmfit_style.stages import resolve
+from ulmfit_style.results.parts import Interval, Table
+from ulmfit_style.stages.table import resolve
 
 NUMBER = "ULMFIT_STYLE_TRIAL_NUMBER"
 """Set in the environment of a job by Hydra: which trial it is."""

@@ -11,7 +11,6 @@ import yaml
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from ulmfit_style import lineage
 from ulmfit_style.cli import CONF
 from ulmfit_style.cli.compose import compose, experiment
 from ulmfit_style.cli.overrides import SEARCH_PATH
@@ -22,7 +21,7 @@ from ulmfit_style.experiments.trial_queue import folder_name, options_of, ranked
 from ulmfit_style.metrics import intervals
 from ulmfit_style.recipe import Config
 from ulmfit_style.results import figures, scores, terminal
-from ulmfit_style.results.model import Interval, Table
+from ulmfit_style.results.parts import Interval, Table
 
 FOLDER = Path("conf/experiment")
 """Where the winner is written, in the working directory."""
@@ -93,7 +92,7 @@ def _comparison(config: Config, ranked: Sequence[FrozenTrial], runs: Path) -> li
         return ["The recipe as it was has no score yet, so it cannot be told whether the best trial is better."]
     if best.number == recipe.number:
         return ["No trial scored higher than the recipe as it was: keep it."]
-    task = lineage.required_task(config)
+    task = config.require_task()
     models, baseline = ([runs / name for name in trial.user_attrs["artefacts"]] for trial in (best, recipe))
     difference = trials.difference(task, models, baseline, "validation")
     advice = "So it is within the noise of the recipe: keep that, or give more seeds (sweep.seeds) or validation rows."

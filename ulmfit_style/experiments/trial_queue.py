@@ -21,16 +21,15 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from ulmfit_style import lineage
+from ulmfit_style.artefacts.differences import changes as changes_of
 from ulmfit_style.config.experiments import Sweep
-from ulmfit_style.config.schema import spelled
+from ulmfit_style.config.section import MODEL_SECTIONS, spelled
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.experiments import search_space
 from ulmfit_style.experiments.trials import discard
-from ulmfit_style.lineage import MODEL_SECTIONS
 from ulmfit_style.recipe import Config
-from ulmfit_style.stages import resolve
+from ulmfit_style.stages.table import resolve
 
 JOURNAL = "journal.log"
 """The trials, within the folder of a sweep."""
@@ -124,7 +123,7 @@ def ranked_by(config: Config) -> str:
     Raises:
         UserError: if it is none of the task's scores that are better when higher.
     """
-    task, metric = lineage.required_task(config), config.sweep.metric if config.sweep else None
+    task, metric = config.require_task(), config.sweep.metric if config.sweep else None
     rankings = (task.metric, *task.rankings)
     if metric not in (None, *rankings):
         kind = f"{type(task).__name__} ranks by {', '.join(rankings)}"
@@ -195,7 +194,7 @@ class TrialQueue:
                 self.study.set_user_attr("overrides", list(overrides))
                 self.study.set_user_attr("settings", settings)
                 return
-        changes = [change for name in settings for change in lineage.changes(before[name], settings[name], name)]
+        changes = [change for name in settings for change in changes_of(before[name], settings[name], name)]
         if changes:
             other = "there is a sweep of that name, and what it compares is not what you ask for"
             remedy = "begin a new one with name=<another name>, or take these back"

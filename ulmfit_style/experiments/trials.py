@@ -11,9 +11,9 @@ from ulmfit_style import chain
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST, METRICS, discard_weights, read_json
 from ulmfit_style.errors import Pruned
-from ulmfit_style.lineage import Reporter, Resolved
 from ulmfit_style.metrics import intervals
-from ulmfit_style.results.model import Difference
+from ulmfit_style.resolved import Reporter, Resolved
+from ulmfit_style.results.parts import Difference
 from ulmfit_style.tasks.base import Task
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.interface import Architecture
+from ulmfit_style.tasks.values import Architecture
 
 ENCODER_DECODER = "AutoModelForSeq2SeqLM"
 """The auto class of encoder-decoders."""

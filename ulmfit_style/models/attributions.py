@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
-from ulmfit_style.tasks.interface import ExplainedPart
+from ulmfit_style.tasks.values import ExplainedPart
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -9,8 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ulmfit_style.artefacts.directory import RECIPE, digest, file_digest, read_json
-from ulmfit_style.config.stages import Model
+from ulmfit_style.artefacts.directory import RECIPE, read_json
+from ulmfit_style.artefacts.fingerprint import digest, file_digest
+from ulmfit_style.config.training import Model
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import gguf
 from ulmfit_style.models.embedded import locate

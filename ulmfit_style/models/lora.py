@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from ulmfit_style.config.stages import Training
+from ulmfit_style.config.training import Training
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.layers import EMBEDDINGS, HEAD, LayerGroups

@@ -9,13 +9,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ulmfit_style.artefacts.directory import RECIPE, read_json
-from ulmfit_style.config.schema import spelled
+from ulmfit_style.config.section import spelled
 from ulmfit_style.console import duration
 from ulmfit_style.data import hub
 from ulmfit_style.results import markdown, scores
 from ulmfit_style.results.finished import Run
-from ulmfit_style.results.model import Interval
-from ulmfit_style.tasks.interface import Pipeline
+from ulmfit_style.results.parts import Interval
+from ulmfit_style.tasks.values import Pipeline
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from ulmfit_style.results.model import Table
+from ulmfit_style.results.parts import Table
 
 
 def write(path: Path, table: Table) -> None:

@@ -12,7 +12,7 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, read_json
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.recipe import Config, load
-from ulmfit_style.results.model import Difference
+from ulmfit_style.results.parts import Difference
 
 MODELS = ("finetune", "adapt", "pretrain")
 """The stages that make a model, the last one of a chain first."""

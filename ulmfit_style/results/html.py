@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from ulmfit_style.results import figures
-from ulmfit_style.results.model import Difference, Figure, Folded, Interval, Part, Prose, Table, as_text
+from ulmfit_style.results.parts import Difference, Figure, Folded, Interval, Part, Prose, Table, as_text
 from ulmfit_style.tasks.base import Answer, Row, Task
 
 LONGEST = 240
@@ -57,7 +57,7 @@ def write(page: Page, path: Path) -> Path:
     kinds = {"prose": Prose, "table": Table, "figure": Figure, "folded": Folded}
     environment.tests |= {name: lambda part, kind=kind: isinstance(part, kind) for name, kind in kinds.items()}
     environment.filters |= {"text": _text, "sort_key": _sort_key, "source": lambda figure: _source(figure, folder)}
-    text = environment.get_template("page.html").render(page=page, longest=LONGEST)
+    text = environment.get_template("template.html").render(page=page, longest=LONGEST)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(text, encoding="utf-8")

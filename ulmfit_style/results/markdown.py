@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ulmfit_style.results.model import Cell, Table, as_text
+from ulmfit_style.results.parts import Cell, Table, as_text
 
 
 def table(table: Table) -> str:

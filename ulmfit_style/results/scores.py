@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ulmfit_style.results.model import Difference, Interval, Prose, Table
+from ulmfit_style.results.parts import Difference, Interval, Prose, Table
 
 Measured = Mapping[str, Any]
 """What `Task.measure` returns: `rows`, `scores`, `interval` (of the task's metric), `intervals` (of each score)."""

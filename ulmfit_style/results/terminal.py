@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from ulmfit_style import console
-from ulmfit_style.results.model import Prose, Table, as_text
+from ulmfit_style.results.parts import Prose, Table, as_text
 
 
 def show(*parts: Prose | Table) -> None:

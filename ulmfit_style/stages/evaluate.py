@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style import processes
 from ulmfit_style.analysis import probe, slices
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import METRICS, RECIPE, digest, read_json, write_json
+from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json, write_json
+from ulmfit_style.artefacts.fingerprint import digest
+from ulmfit_style.compute import processes
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
-from ulmfit_style.lineage import Resolved, Step, required_task
 from ulmfit_style.recipe import load
+from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.results import scores, terminal
-from ulmfit_style.results.model import Prose
+from ulmfit_style.results.parts import Prose
 from ulmfit_style.tasks.base import Row
 
 
@@ -42,7 +43,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     if options.model is None:
         classes = resolved.rows.classes
     else:
-        trained_on = required_task(load(model.directory / RECIPE))
+        trained_on = load(model.directory / RECIPE).require_task()
         if type(trained_on) is not type(task):
             kinds = f"was trained on {type(trained_on).__name__}, and the task is {type(task).__name__}"
             raise UserError(f"evaluate.model={options.model}: {kinds}; choose the task that fits")

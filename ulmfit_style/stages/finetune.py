@@ -7,16 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ulmfit_style import processes
 from ulmfit_style.analysis import comparison
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, Artefact, read_json, write_json
-from ulmfit_style.config.stages import GROUP, Finetune
+from ulmfit_style.compute import processes
+from ulmfit_style.config.training import GROUP, Finetune
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
-from ulmfit_style.lineage import Resolved, Step
 from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.checkpoints import Checkpoint
+from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.training import checks
 

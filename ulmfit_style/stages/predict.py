@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ulmfit_style.artefacts.directory import RECIPE
-from ulmfit_style.config.schema import spelled
+from ulmfit_style.config.section import spelled
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, reading
 from ulmfit_style.data.formats import FORMATS, Record
 from ulmfit_style.errors import UserError
-from ulmfit_style.lineage import Resolved, require_finished, required_task
 from ulmfit_style.models import attributions, checkpoints
 from ulmfit_style.recipe import load
+from ulmfit_style.resolved import Resolved, require_finished
 from ulmfit_style.results import html
 from ulmfit_style.tasks.base import Answer, Row, Task
 
@@ -76,7 +76,7 @@ def find_model(resolved: Resolved) -> Path:
 
 def _task(directory: Path) -> Task:
     """Return the task that a fine-tuned model was trained on."""
-    return required_task(load(directory / RECIPE))
+    return load(directory / RECIPE).require_task()
 
 
 def run(resolved: Resolved) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.lineage import Resolved, Step
+from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.training import checks
 
 

@@ -14,11 +14,11 @@ from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
-from ulmfit_style.lineage import Resolved, require_finished
-from ulmfit_style.publishing import card, export, upload
+from ulmfit_style.publishing import card, export, hub_commit
 from ulmfit_style.recipe import Config, from_recipe
+from ulmfit_style.resolved import Resolved, require_finished
 from ulmfit_style.results import finished, terminal
-from ulmfit_style.results.model import Size, Table
+from ulmfit_style.results.parts import Size, Table
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -70,12 +70,12 @@ def publish(config: Config, directory: Path) -> None:
             say(f"push: read the card first: {path}")
             return
         token = _token()
-        api = upload.connect(token)
+        api = hub_commit.connect(token)
         if "/" not in repo:
-            repo = upload.patiently(lambda: api.get_full_repo_name(repo))
+            repo = hub_commit.patiently(lambda: api.get_full_repo_name(repo))
         _export(folder, config, directory, repo, token)
         message = f"Push {directory.name}"
-        commit = upload.patiently(lambda: upload.send(api, repo, folder, message, private=options.private))
+        commit = hub_commit.patiently(lambda: hub_commit.send(api, repo, folder, message, private=options.private))
         count = len(export.files(folder))
         say(f"pushed: {commit.commit_url}; the Hub lists its {count} files with the hashes of what was sent")
 

@@ -12,8 +12,8 @@ import numpy as np
 from ulmfit_style.artefacts.directory import METRICS, Artefact, write_json
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled
-from ulmfit_style.lineage import Resolved, Stage, Step
 from ulmfit_style.models import checkpoints
+from ulmfit_style.resolved import Resolved, Stage, Step
 
 FEATURES = "features.npy"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.lineage import Resolved, require_finished
-from ulmfit_style.publishing import report
+from ulmfit_style.publishing import report_page
+from ulmfit_style.resolved import Resolved, require_finished
 from ulmfit_style.results import finished, html
 from ulmfit_style.results.finished import MODELS, Run
 
@@ -28,7 +28,7 @@ def run(resolved: Resolved) -> None:
     """Write the page, and its figures beside it."""
     config, names = resolved.config, resolved.config.report.runs
     runs = [finished.named(config.runs, name) for name in names] or [_last_model(resolved)]
-    page = report.page(runs[0]) if len(runs) == 1 else report.side_by_side(runs)
+    page = report_page.page(runs[0]) if len(runs) == 1 else report_page.side_by_side(runs)
     output = config.runs / config.name / f"{'-'.join(['report', *(Path(name).name for name in names)])}.html"
     if config.report.output is not None:
         output = Path(config.report.output).expanduser()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ulmfit_style.console import say
 from ulmfit_style.data.new_tokenizer import DECODER, learn
 from ulmfit_style.errors import UserError, nearest
-from ulmfit_style.lineage import Resolved, Stage, Step
 from ulmfit_style.models import checkpoints
 from ulmfit_style.models.architectures import ENCODER_DECODER, is_encoder_decoder, objective
+from ulmfit_style.resolved import Resolved, Stage, Step
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

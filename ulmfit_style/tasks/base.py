@@ -14,12 +14,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from ulmfit_style.config.schema import Count, Section, Unhashed, spelled
+from ulmfit_style.config.section import Count, Section, Unhashed, spelled
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.metrics.intervals import Array, Points, first, interval
-from ulmfit_style.tasks.interface import Architecture, Confusion, ExplainedPart, Pipeline, Reference, Scatter
-from ulmfit_style.tasks.splits import Splits
+from ulmfit_style.tasks.files import Splits
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
+from ulmfit_style.tasks.values import Architecture, Confusion, ExplainedPart, Pipeline, Reference, Scatter
 
 Feature = dict[str, Any]
 """What a model reads: one encoded text, or one window of a longer one."""

@@ -8,12 +8,12 @@ from typing import Annotated, Any, ClassVar, final
 
 from pydantic import Field
 
-from ulmfit_style.config.schema import Unhashed
+from ulmfit_style.config.section import Unhashed
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import Answer, Row, in_order
-from ulmfit_style.tasks.interface import Reference
-from ulmfit_style.tasks.text import LabelTask, Scores, plain
+from ulmfit_style.tasks.base_text import LabelTask, Scores, plain
 from ulmfit_style.tasks.types import Tensor
+from ulmfit_style.tasks.values import Reference
 
 THRESHOLD = 0.5
 """The probability from which on a label is given."""

@@ -9,12 +9,12 @@ from typing import Annotated, Any, ClassVar, final
 import numpy as np
 from pydantic import Field
 
-from ulmfit_style.config.schema import Count, Unhashed
+from ulmfit_style.config.section import Count, Unhashed
 from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task, inputs_of
-from ulmfit_style.tasks.interface import Architecture, Pipeline
-from ulmfit_style.tasks.text import plain, text_problem
+from ulmfit_style.tasks.base_text import plain, text_problem
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
+from ulmfit_style.tasks.values import Architecture, Pipeline
 from ulmfit_style.tasks.windows import Range, learnable, pieces_of, trimmed, windows
 
 QUESTION_COLUMNS = ("question", "질문")

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, final
 
-from ulmfit_style.config.schema import Unhashed
+from ulmfit_style.config.section import Unhashed
 from ulmfit_style.metrics.intervals import Points, interval
 from ulmfit_style.tasks.base import Answer, Column, Row
-from ulmfit_style.tasks.generation import GenerationTask
-from ulmfit_style.tasks.interface import Pipeline
-from ulmfit_style.tasks.text import plain
+from ulmfit_style.tasks.base_generation import GenerationTask
+from ulmfit_style.tasks.base_text import plain
+from ulmfit_style.tasks.values import Pipeline
 
 DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "content", "body", "source", "본문", "문서")
 SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "synopsis", "tldr", "target", "요약")

@@ -9,13 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal, final
 
 from pydantic import Field
 
-from ulmfit_style.config.schema import Unhashed
+from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import nearest
 from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import Answer, Row, in_order
-from ulmfit_style.tasks.interface import Confusion, Reference
-from ulmfit_style.tasks.text import LabelTask, Scores, plain
+from ulmfit_style.tasks.base_text import LabelTask, Scores, plain
 from ulmfit_style.tasks.types import Tensor
+from ulmfit_style.tasks.values import Confusion, Reference
 
 Label = Annotated[str, Field(coerce_numbers_to_str=True)]
 """The name of a class; a whole number is taken as its name."""

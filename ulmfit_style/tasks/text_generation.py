@@ -7,14 +7,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self, final
 
 from pydantic import ValidationInfo, field_validator
 
-from ulmfit_style.config.schema import Unhashed
+from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row
-from ulmfit_style.tasks.generation import GenerationTask, end_of, ids_of
-from ulmfit_style.tasks.interface import Architecture
-from ulmfit_style.tasks.text import TEXT_COLUMNS
+from ulmfit_style.tasks.base_generation import GenerationTask, end_of, ids_of
+from ulmfit_style.tasks.base_text import TEXT_COLUMNS
 from ulmfit_style.tasks.types import Label2id, Tokenizer
+from ulmfit_style.tasks.values import Architecture
 
 COLUMNS = {
     "completions": ("prompt", "question", "instruction", "input"),

@@ -10,9 +10,9 @@ import numpy as np
 
 from ulmfit_style.metrics.intervals import Array, Points, divided
 from ulmfit_style.tasks.base import Answer, Feature, Row, named_outputs
-from ulmfit_style.tasks.interface import Reference, Scatter
-from ulmfit_style.tasks.text import TextTask, plain
+from ulmfit_style.tasks.base_text import TextTask, plain
 from ulmfit_style.tasks.types import Batch, Model, Tensor, Tokenizer
+from ulmfit_style.tasks.values import Reference, Scatter
 
 
 @final

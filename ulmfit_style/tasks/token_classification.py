@@ -10,14 +10,14 @@ from typing import Annotated, Any, ClassVar, Literal, final
 
 from pydantic import Field
 
-from ulmfit_style.config.schema import Unhashed
+from ulmfit_style.config.section import Unhashed
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks import entities
 from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row, Task, inputs_of, named_outputs
+from ulmfit_style.tasks.base_text import TEXT_COLUMNS, text_problem
 from ulmfit_style.tasks.entities import OUTSIDE, Entity, is_words, text_of, words_of
-from ulmfit_style.tasks.interface import Architecture, ExplainedPart, Pipeline
-from ulmfit_style.tasks.text import TEXT_COLUMNS, text_problem
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
+from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
 from ulmfit_style.tasks.windows import Range, learnable, pieces_of, trimmed, windows
 
 TOKEN_COLUMNS = ("tokens", "words")

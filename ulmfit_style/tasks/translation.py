@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
 from pydantic import Field
 
-from ulmfit_style.config.schema import Unhashed
+from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row
-from ulmfit_style.tasks.generation import GenerationTask
-from ulmfit_style.tasks.interface import Pipeline
-from ulmfit_style.tasks.text import plain, text_problem
+from ulmfit_style.tasks.base_generation import GenerationTask
+from ulmfit_style.tasks.base_text import plain, text_problem
 from ulmfit_style.tasks.types import Label2id, Model, Tokenizer
+from ulmfit_style.tasks.values import Pipeline
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig

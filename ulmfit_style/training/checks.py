@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 
-from ulmfit_style import processes
-from ulmfit_style.config.stages import GROUP, Finetune, LanguageModelling
+from ulmfit_style.compute import processes
+from ulmfit_style.config.training import GROUP, Finetune, LanguageModelling
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.models.tokenizer_pair import FOLDER

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
-from ulmfit_style.config.stages import GROUP
+from ulmfit_style.config.training import GROUP
 from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import Feature
 from ulmfit_style.training.batching import collate

@@ -9,9 +9,9 @@ from typing import Any
 import transformers
 from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
-from ulmfit_style import processes
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, write_json
-from ulmfit_style.config.stages import Adapt, LanguageModelling, Pretrain
+from ulmfit_style.compute import processes
+from ulmfit_style.config.training import Adapt, LanguageModelling, Pretrain
 from ulmfit_style.console import say
 from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents
@@ -22,7 +22,8 @@ from ulmfit_style.models.lora import add_adapters, full_phase_title, merge
 from ulmfit_style.recipe import Config
 from ulmfit_style.training.batching import MixedDataset, Rows
 from ulmfit_style.training.denoising import Denoising
-from ulmfit_style.training.objectives import CausalLM, LanguageObjective, MaskedLM
+from ulmfit_style.training.masking import MaskedLM
+from ulmfit_style.training.objectives import CausalLM, LanguageObjective
 from ulmfit_style.training.packing import PackedDataset, first_position
 from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan, train
 

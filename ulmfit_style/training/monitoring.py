@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ulmfit_style import processes
 from ulmfit_style.artefacts.directory import read_json, write_json
+from ulmfit_style.compute import processes
 from ulmfit_style.errors import Pruned
 
 CURVE = "best.json"

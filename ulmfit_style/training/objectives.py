@@ -1,4 +1,4 @@
-"""What a language model learns on unlabelled text: to predict masked words or the next token.
+"""What the trainer minimises, and what a language model learns on unlabelled text.
 
 Logits are computed at the predicted positions only.
 """
@@ -9,7 +9,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Protocol, final
 
 import numpy as np
@@ -19,10 +18,10 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ulmfit_style import processes
+from ulmfit_style.compute import processes
 from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import IGNORED
-from ulmfit_style.tasks.generation import logits_at
+from ulmfit_style.tasks.base_generation import logits_at
 from ulmfit_style.training.batching import Rows
 from ulmfit_style.training.packing import attention_mask
 
@@ -136,54 +135,6 @@ class LanguageObjective(ABC):
             "perplexity": math.exp(total / count),
             "bits_per_byte": total / math.log(2) / size_in_bytes,
         }
-
-
-@final
-@dataclass(frozen=True)
-class MaskedLM(LanguageObjective):
-    """Predicts masked whole words (BERT, section 3.1)."""
-
-    auto_class: ClassVar[str] = "AutoModelForMaskedLM"
-    per: ClassVar[str] = "masked token"
-    causal: ClassVar[bool | None] = False
-
-    tokenizer: PreTrainedTokenizerBase
-    mask_probability: float
-    seed: int
-
-    @cached_property
-    def _ordinary(self) -> Integers:
-        """The tokens that may stand in for others: no padding, which some architectures do not count as a position."""
-        return np.setdiff1d(np.arange(len(self.tokenizer), dtype=np.int32), self.tokenizer.all_special_ids)
-
-    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """Mask rows and pad them to the longest."""
-        masked = (self.mask(row["input_ids"], row["words"], row["phase_epoch"], row["index"]) for row in rows)
-        inputs, labels = zip(*masked, strict=True)
-        return self.padded(rows, inputs, labels)
-
-    def mask(self, ids: Integers, words: Integers, phase_epoch: PhaseEpoch, index: int) -> tuple[Integers, Integers]:
-        """Mask whole words: of their tokens 80 % become [MASK], 10 % a random token, 10 % stay (BERT, section 3.1).
-
-        A pure function of (seed, phase and epoch, index): workers, processes and a resumed run see the same masks.
-        Words are the tokenizer's own: offsets give wrong ones with byte-level BPE and SentencePiece. -1 is no word.
-
-        Returns:
-            The masked ids and the labels, both (length,); a label is -100 where nothing is predicted.
-        """
-        random = np.random.default_rng([self.seed, *phase_epoch, index])
-        inputs, labels = np.array(ids), np.full(len(ids), IGNORED)
-        candidates = np.unique(words[words >= 0])
-        if not len(candidates):
-            return inputs, labels
-        count = max(1, round(self.mask_probability * len(candidates)))
-        chosen = np.isin(words, random.choice(candidates, size=count, replace=False))
-        labels[chosen] = inputs[chosen]
-        draw = random.random(len(ids))
-        inputs[chosen & (draw < 0.8)] = self.tokenizer.mask_token_id
-        swapped = chosen & (draw >= 0.8) & (draw < 0.9)
-        inputs[swapped] = random.choice(self._ordinary, size=len(ids))[swapped]
-        return inputs, labels
 
 
 @final

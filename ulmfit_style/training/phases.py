@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
 
-from ulmfit_style import processes
-from ulmfit_style.config.stages import Finetune, LanguageModelling
+from ulmfit_style.compute import devices, processes
+from ulmfit_style.config.training import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.layers import LayerGroups
 from ulmfit_style.training.batching import Rows, ShuffledDataset
@@ -125,7 +125,8 @@ def train(
     """
     model, options = plan.model, plan.options
     model.to(PartialState().device)
-    say_precision(options.trainer)
+    if warning := devices.precision_warning(options.trainer):
+        say(f"  {warning}")
     reporting = Reporting(options.trainer.get("report_to", "none"), folder.parent)
     steps = [plan.steps(number) for number in range(len(plan.phases))]
     results: list[PhaseResult] = []
@@ -248,12 +249,6 @@ def _trainer(
         callbacks=callbacks,
         collate=data.collate,
     )
-
-
-def say_precision(extras: Mapping[str, Any]) -> None:
-    """Say that training falls back to single precision, where a GPU has no bf16 and the user did not choose."""
-    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported() and "bf16" not in extras:
-        say("  this GPU has no bf16: training runs in single precision")
 
 
 def _log_measures(title: str, measure: Callable[[], dict[str, float]], state: TrainerState, model: nn.Module) -> bool:

@@ -12,8 +12,9 @@ from typing import Any, final
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ulmfit_style import processes
-from ulmfit_style.artefacts.directory import file_digest, read_json, write_json
+from ulmfit_style.artefacts.directory import read_json, write_json
+from ulmfit_style.artefacts.fingerprint import file_digest
+from ulmfit_style.compute import processes
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.training.monitoring import BestState
 

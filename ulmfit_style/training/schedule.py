@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
-from ulmfit_style.config.stages import Schedule
+from ulmfit_style.config.training import Schedule
 
 RATIO = 32
 """How many times smaller the lowest rate of the slanted schedule is than its peak (ULMFiT, section 3.2)."""

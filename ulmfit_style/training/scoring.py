@@ -11,9 +11,9 @@ from typing import Any, final
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ulmfit_style import processes
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.predictions import Prediction
+from ulmfit_style.compute import processes
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sys
 
-from ulmfit_style.config.schema import spelled
-from ulmfit_style.config.stages import Finetune
+from ulmfit_style.config.section import spelled
+from ulmfit_style.config.training import Finetune
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.layers import LayerGroups
 from ulmfit_style.models.lora import full_phase_title

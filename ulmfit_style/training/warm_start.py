@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ulmfit_style import processes
+from ulmfit_style.compute import processes
 from ulmfit_style.console import say
 from ulmfit_style.data.new_tokenizer import DECODER, learn
 from ulmfit_style.errors import UserError
@@ -26,7 +26,7 @@ from ulmfit_style.models.tokenizer_pair import TokenizerPair
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ulmfit_style.config.stages import DecoderTokenizer, Model
+    from ulmfit_style.config.training import DecoderTokenizer, Model
 
 POSITIONS = 512
 """The most tokens that a decoder from scratch generates, unless `task.max_target_length` asks for more."""

@@ -12,20 +12,19 @@ from typing import Any
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.artefacts.predictions import Prediction
-from ulmfit_style.config.schema import spelled
+from ulmfit_style.config.section import MODEL_SECTIONS, spelled
 from ulmfit_style.console import duration, muted
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
-from ulmfit_style.lineage import MODEL_SECTIONS
 from ulmfit_style.recipe import options
 from ulmfit_style.results import figures, scores
 from ulmfit_style.results.figures import Line
 from ulmfit_style.results.finished import Run
 from ulmfit_style.results.html import Page, Tile
-from ulmfit_style.results.model import Figure, Folded, Interval, Part, Prose, Table
+from ulmfit_style.results.parts import Figure, Folded, Interval, Part, Prose, Table
 from ulmfit_style.results.scores import Measured
 from ulmfit_style.tasks.base import Row, Task
-from ulmfit_style.tasks.interface import Confusion, Scatter
+from ulmfit_style.tasks.values import Confusion, Scatter
 
 MOST_ERRORS = 200
 """Wrong answers that a page shows."""

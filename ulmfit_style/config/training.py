@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ulmfit_style.config.schema import Count, Needs, Rate, Ratio, Section, Seed, Unhashed, one_or_several
+from ulmfit_style.config.section import Count, Needs, Rate, Ratio, Section, Seed, Unhashed, one_or_several
 
 Document = Literal["line", "paragraph", "file"]
 """What one document of a txt or md file is."""

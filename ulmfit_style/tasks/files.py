@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import model_serializer, model_validator
 
-from ulmfit_style.config.schema import Section
+from ulmfit_style.config.section import Section
 
 
 class Splits(Section):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from ulmfit_style.config.schema import Unhashed
+from ulmfit_style.config.section import Unhashed
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task, inputs_of, named_outputs
-from ulmfit_style.tasks.interface import Architecture, ExplainedPart, Pipeline
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
+from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding

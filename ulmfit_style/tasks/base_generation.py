@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
-from ulmfit_style.config.schema import Count
+from ulmfit_style.config.section import Count
 from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Row, Task
-from ulmfit_style.tasks.interface import Architecture
-from ulmfit_style.tasks.text import text_problem
+from ulmfit_style.tasks.base_text import text_problem
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
+from ulmfit_style.tasks.values import Architecture
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig

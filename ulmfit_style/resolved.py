@@ -5,7 +5,7 @@ A command resolves its config once: what it reads is read and hashed when first 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import yaml
 
-from ulmfit_style import processes
-from ulmfit_style.artefacts.directory import LIBRARIES, MANIFEST, RECIPE, Artefact, device, read_json, versions
-from ulmfit_style.config.schema import spelled
-from ulmfit_style.config.stages import Corpus
+from ulmfit_style.artefacts.differences import why_missing
+from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact
+from ulmfit_style.config.section import sections_of
+from ulmfit_style.config.training import Corpus
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.data.labelled import Labelled
@@ -27,9 +27,6 @@ from ulmfit_style.models import checkpoints
 from ulmfit_style.models.checkpoints import Checkpoint
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.base import Row, Task
-
-MODEL_SECTIONS = ("model", "corpus", "pretrain", "adapt", "task", "finetune")
-"""The sections of a config that determine a fine-tuned model, each after those that it builds on."""
 
 
 class Reporter(Protocol):
@@ -143,7 +140,7 @@ class Resolved:
         Raises:
             UserError: if the config has none.
         """
-        return required_task(self.config)
+        return self.config.require_task()
 
     @cached_property
     def rows(self) -> Labelled:
@@ -205,7 +202,7 @@ class Resolved:
         if not (link / MANIFEST).exists():
             return None
         recipe, made_by = self.config.recipe(), yaml.safe_load((link / RECIPE).read_text(encoding="utf-8"))
-        same = all(recipe[section] == made_by.get(section) for section in _sections_of(stage))
+        same = all(recipe[section] == made_by.get(section) for section in sections_of(stage))
         return link.resolve() if same else None
 
     def finetuned(self, named: str | None, option: str) -> Checkpoint:
@@ -219,17 +216,6 @@ class Resolved:
     def _checkpoint_of(self, stage: str) -> Checkpoint:
         artefact = self.artefact(stage)
         return Checkpoint(artefact.directory, {stage: artefact.fingerprint})
-
-
-def required_task(config: Config) -> Task:
-    """Return the task.
-
-    Raises:
-        UserError: if the config has none.
-    """
-    if config.task is None:
-        raise UserError("task=none: there is nothing to fine-tune on; choose a task, for example task=rotten_tomatoes")
-    return config.task
 
 
 def require_finished(resolved: Resolved, stage: str, command: str) -> None:
@@ -246,7 +232,7 @@ def require_finished(resolved: Resolved, stage: str, command: str) -> None:
     commands = [*_makers(resolved, stage), *([command] if makes_more else [])] or ["finetune"]
     raise UserError(
         f"{command}: there is no {resolved.stages[stage].makes} for this config "
-        f"({why_missing(artefact, resolved.config)}); run `{' '.join(commands)}` with the same options"
+        f"({why_missing(artefact, resolved.config.recipe())}); run `{' '.join(commands)}` with the same options"
     )
 
 
@@ -256,78 +242,3 @@ def _makers(resolved: Resolved, stage: str) -> list[str]:
     missing = before is not None and not resolved.artefact(before).finished
     commands = _makers(resolved, before) if before is not None and missing else []
     return [*commands, stage] if resolved.stages[stage].is_typed else commands
-
-
-def _sections_of(stage: str) -> tuple[str, ...]:
-    """Return the sections that determine the artefact of a stage."""
-    if stage in MODEL_SECTIONS:
-        return MODEL_SECTIONS[: MODEL_SECTIONS.index(stage) + 1]
-    return (*MODEL_SECTIONS, "evaluate")
-
-
-def why_missing(artefact: Artefact, config: Config) -> str:
-    """Say why an artefact is not there: it was not finished, or made with other options, or nothing like it was made.
-
-    Args:
-        config: The config that means this artefact.
-    """
-    if artefact.measured:
-        return f"{artefact.directory} holds its scores, but a study did not keep its weights (study.keep_weights)"
-    if artefact.directory.exists():
-        return f"{artefact.directory} was begun, but not finished"
-    nearest = _nearest(artefact, config.recipe())
-    if nearest is None:
-        return f"{artefact.directory} is not there"
-    directory, differences = nearest
-    return f"{artefact.directory} is not there; the nearest is {directory}: {', '.join(differences)}"
-
-
-def made_with(artefact: Artefact, config: Config) -> str | None:
-    """Say what an artefact was made with that is other now, and in no fingerprint; None where nothing is known to be.
-
-    The device, and a number of processes that nobody gave, are compared where torch is imported anyway.
-    """
-    manifest, versions_now, device_now = read_json(artefact.directory / MANIFEST), versions(), device()
-    pairs: list[tuple[str, Any, Any]] = [
-        (f"{name} ", manifest["versions"][name], versions_now[name]) for name in LIBRARIES
-    ]
-    if device_now is not None and manifest["device"] is not None:
-        pairs.append(("", manifest["device"], device_now))
-    if artefact.stage in ("adapt", "finetune"):
-        count = config.processes or (manifest["processes"] if device_now is None else processes.count())
-        recipe = yaml.safe_load((artefact.directory / RECIPE).read_text(encoding="utf-8"))
-        pairs.append(("processes=", manifest["processes"], count))
-        pairs.append(("micro_batch_size=", recipe["micro_batch_size"], config.micro_batch_size))
-    differences = [f"{name}{spelled(then)} (here {spelled(now)})" for name, then, now in pairs if then != now]
-    return f"made with {', '.join(differences)}" if differences else None
-
-
-def _nearest(artefact: Artefact, recipe: Mapping[str, Any]) -> tuple[Path, list[str]] | None:
-    """Return the finished artefact of the same stage with the fewest differences, and these, in words.
-
-    Of equally near ones it is the newest.
-
-    Args:
-        recipe: The recipe of the config that means `artefact`, to compare with those of the others.
-    """
-    candidates = []
-    for manifest in artefact.runs.glob(f"{artefact.stage}-*/{MANIFEST}"):
-        other_recipe = yaml.safe_load((manifest.parent / RECIPE).read_text(encoding="utf-8"))
-        sections = _sections_of(artefact.stage)
-        options = [line for key in sections for line in changes(other_recipe.get(key), recipe.get(key), key)]
-        this, other = artefact.determinants, read_json(manifest)["determinants"]
-        names = [name for name in {**this, **other} if this.get(name) != other.get(name)]
-        differences = options or [f"what it was made from has changed: {', '.join(names)}"]
-        candidates.append((len(differences), -manifest.stat().st_mtime, manifest.parent, differences))
-    return min(candidates)[2:] if candidates else None
-
-
-def changes(other: Any, this: Any, key: str) -> Iterator[str]:
-    """Compare two values of recipes, all the way down, and say what differs."""
-    if isinstance(other, dict) and isinstance(this, dict):
-        for name in {**this, **other}:
-            yield from changes(other.get(name), this.get(name), f"{key}.{name}")
-    elif isinstance(other, dict) or isinstance(this, dict):
-        yield f"{key}=none there" if other is None else f"{key}=none here"
-    elif other != this:
-        yield f"{key}={spelled(other)} there, {spelled(this)} here"

@@ -96,13 +96,6 @@ def machine() -> str:
     return f"machine {os.environ.get('GROUP_RANK', '0')} ({platform.node()})"
 
 
-def see_one_gpu() -> None:
-    """Hide all GPUs but the first where one process trains: the Trainer would split every batch over them."""
-    if count() == 1:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.partition(",")[0]
-
-
 def join() -> None:
     """Join the other processes, by NCCL on GPUs and by Gloo without.
 

@@ -6,6 +6,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MODEL_SECTIONS = ("model", "corpus", "pretrain", "adapt", "task", "finetune")
+"""The sections of a config that determine a fine-tuned model, each after those that it builds on."""
+
+
+def sections_of(stage: str) -> tuple[str, ...]:
+    """Return the sections whose options determine the artefact of a stage."""
+    if stage in MODEL_SECTIONS:
+        return MODEL_SECTIONS[: MODEL_SECTIONS.index(stage) + 1]
+    return (*MODEL_SECTIONS, "evaluate")
+
 
 class Unhashed:
     """Marks a field that is in no fingerprint: it cannot change a result, or it acts through hashed content."""

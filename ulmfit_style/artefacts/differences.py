@@ -1,0 +1,86 @@
+"""What differs between the artefact of a config and others, in the words of its options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ulmfit_style.artefacts.directory import LIBRARIES, MANIFEST, RECIPE, Artefact, read_json, versions
+from ulmfit_style.compute import processes
+from ulmfit_style.compute.devices import device
+from ulmfit_style.config.section import sections_of, spelled
+
+
+def why_missing(artefact: Artefact, recipe: Mapping[str, Any]) -> str:
+    """Say why an artefact is not there: it was not finished, or made with other options, or nothing like it was made.
+
+    Args:
+        recipe: The recipe of its config.
+    """
+    if artefact.measured:
+        return f"{artefact.directory} holds its scores, but a study did not keep its weights (study.keep_weights)"
+    if artefact.directory.exists():
+        return f"{artefact.directory} was begun, but not finished"
+    nearest = _nearest(artefact, recipe)
+    if nearest is None:
+        return f"{artefact.directory} is not there"
+    directory, differences = nearest
+    return f"{artefact.directory} is not there; the nearest is {directory}: {', '.join(differences)}"
+
+
+def environment_changes(artefact: Artefact, process_count: int | None, micro_batch_size: int | None) -> str | None:
+    """Say how libraries, device or processes differ from those that a finished artefact was made with, or return None.
+
+    The device, and a number of processes that nobody gave, are compared only if torch is imported anyway.
+
+    Args:
+        process_count: The number of processes that the user asks for; None for one on each GPU.
+        micro_batch_size: That of the config.
+    """
+    manifest, versions_now, device_now = read_json(artefact.directory / MANIFEST), versions(), device()
+    pairs: list[tuple[str, Any, Any]] = [
+        (f"{name} ", manifest["versions"][name], versions_now[name]) for name in LIBRARIES
+    ]
+    if device_now is not None and manifest["device"] is not None:
+        pairs.append(("", manifest["device"], device_now))
+    if artefact.stage in ("pretrain", "adapt", "finetune"):
+        processes_now = process_count or (manifest["processes"] if device_now is None else processes.count())
+        recipe = yaml.safe_load((artefact.directory / RECIPE).read_text(encoding="utf-8"))
+        pairs.append(("processes=", manifest["processes"], processes_now))
+        pairs.append(("micro_batch_size=", recipe["micro_batch_size"], micro_batch_size))
+    differences = [f"{name}{spelled(then)} (here {spelled(now)})" for name, then, now in pairs if then != now]
+    return f"made with {', '.join(differences)}" if differences else None
+
+
+def _nearest(artefact: Artefact, recipe: Mapping[str, Any]) -> tuple[Path, list[str]] | None:
+    """Return the finished artefact of the same stage with the fewest differences, and these, in words.
+
+    Of equally near ones it is the newest.
+
+    Args:
+        recipe: The recipe of the config that means `artefact`, to compare with those of the others.
+    """
+    candidates = []
+    for manifest in artefact.runs.glob(f"{artefact.stage}-*/{MANIFEST}"):
+        other_recipe = yaml.safe_load((manifest.parent / RECIPE).read_text(encoding="utf-8"))
+        sections = sections_of(artefact.stage)
+        options = [line for key in sections for line in changes(other_recipe.get(key), recipe.get(key), key)]
+        this, other = artefact.determinants, read_json(manifest)["determinants"]
+        names = [name for name in {**this, **other} if this.get(name) != other.get(name)]
+        differences = options or [f"what it was made from has changed: {', '.join(names)}"]
+        candidates.append((len(differences), -manifest.stat().st_mtime, manifest.parent, differences))
+    return min(candidates)[2:] if candidates else None
+
+
+def changes(other: Any, this: Any, key: str) -> Iterator[str]:
+    """Compare two values of recipes, all the way down, and say what differs."""
+    if isinstance(other, dict) and isinstance(this, dict):
+        for name in {**this, **other}:
+            yield from changes(other.get(name), this.get(name), f"{key}.{name}")
+    elif isinstance(other, dict) or isinstance(this, dict):
+        yield f"{key}=none there" if other is None else f"{key}=none here"
+    elif other != this:
+        yield f"{key}={spelled(other)} there, {spelled(this)} here"

@@ -1,0 +1,29 @@
+"""Fingerprints: an artefact is named by a hash of all that determines it.
+
+What that is, each stage says in its `determinants`, and each section of the config by its fields (`config/section.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def fingerprint(stage: str, determinants: Mapping[str, Any]) -> str:
+    """Return the first 8 hex digits of the SHA-256 of what determines an artefact."""
+    return digest({"stage": stage, **determinants})[:8]
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256, in hex, of any JSON value."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256, in hex, of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""What a command computes with: its processes and their devices."""

@@ -1,0 +1,40 @@
+"""What this process computes on, and in which precision."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ulmfit_style.compute import processes
+
+
+def device() -> str | None:
+    """Return what this process computes on, and in bf16 or not unless told otherwise; None before torch is imported."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    if torch.cuda.is_available():
+        return f"cuda {torch.cuda.get_device_name()}, {'bf16' if torch.cuda.is_bf16_supported() else 'fp32'}"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def see_one_gpu() -> None:
+    """Hide all GPUs but the first where one process trains: the Trainer would split every batch over them."""
+    if processes.count() == 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.partition(",")[0]
+
+
+def precision_warning(trainer_options: Mapping[str, Any]) -> str | None:
+    """Return a warning that training falls back to single precision: the GPU has no bf16, and the user did not choose.
+
+    Args:
+        trainer_options: The `trainer` options of the stage.
+    """
+    import torch
+
+    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported() and "bf16" not in trainer_options:
+        return "this GPU has no bf16: training runs in single precision"
+    return None

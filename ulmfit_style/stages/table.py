@@ -1,0 +1,86 @@
+"""The table of stages: everything that lists stages reads it."""
+
+from __future__ import annotations
+
+from ulmfit_style.data import pins
+from ulmfit_style.recipe import Config
+from ulmfit_style.resolved import Resolved, Stage
+
+
+def _start(resolved: Resolved) -> str | None:
+    """Return what a recipe with random weights starts from."""
+    if resolved.config.model.init == "pretrained":
+        return None
+    return "scratch" if resolved.config.pretrain is None else "pretrain"
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "scratch",
+            "make a model with random weights",
+            makes="model with random weights",
+            version=1,
+            is_typed=False,
+            uses_ranks=False,
+        ),
+        Stage(
+            "pretrain",
+            "train a language model from random weights on general text: model=mini_bert pretrain.path=<folder>",
+            reads=("model", "corpus", "pretrain"),
+            makes="pretrained model",
+            version=2,
+            starts_from=lambda resolved: "scratch",
+        ),
+        Stage(
+            "references",
+            "fit simple models on the same rows",
+            makes="scores of reference models",
+            version=3,
+            is_typed=False,
+            uses_ranks=False,
+        ),
+        Stage(
+            "adapt",
+            "continue the checkpoint's pretraining on your unlabelled text",
+            reads=("model", "corpus", "adapt"),
+            makes="adapted model",
+            version=4,
+            starts_from=_start,
+        ),
+        Stage(
+            "finetune",
+            "train on the labelled rows, score the test rows, say what adaptation was worth",
+            reads=("task", "finetune"),
+            makes="fine-tuned model",
+            version=3,
+            starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
+        ),
+        Stage(
+            "evaluate",
+            "score a finished model: evaluate.split=validation, evaluate.path=<file>, evaluate.model=<directory>",
+            reads=("task", "evaluate"),
+            makes="scores",
+            version=1,
+            starts_from=lambda resolved: "finetune" if resolved.config.evaluate.model is None else None,
+        ),
+        Stage(
+            "predict",
+            "answer texts: predict.input=<text, file, or - for standard input> predict.output=<.jsonl, .csv>",
+            reads=("predict",),
+        ),
+        Stage("report", "write an HTML page on the run, or side by side on report.runs=[a,b]", reads=("report",)),
+        Stage("push", "upload the fine-tuned model to the Hub: hub.repo=<name>", reads=("hub", "push")),
+    )
+}
+"""The stages by name, in the order in which a chain runs them."""
+
+
+def resolve(config: Config) -> Resolved:
+    """Return a config with all that it reads, and the artefacts that it means.
+
+    Raises:
+        UserError: if the Hub has no such checkpoint or file as the config names, or cannot be reached the first time.
+    """
+    return Resolved(pins.pinned(config), STAGES)
