@@ -14,7 +14,7 @@ from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.config.training import GROUP
+from ulmfit_style.config.training import CONTRAST_GROUP_SIZE
 from ulmfit_style.errors import ConfigError, UserError
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.stages import finetune
@@ -50,9 +50,9 @@ def test_a_row_has_two_texts_at_least_of_each_class_that_it_has_and_none_twice(
     for index in range(len(groups)):
         drawn = groups.draw((1, 0), index)
         assert sorted(Counter(feature["labels"] for feature in drawn).values()) == shares
-        assert len({feature["number"] for feature in drawn}) == GROUP
+        assert len({feature["number"] for feature in drawn}) == CONTRAST_GROUP_SIZE
         seen |= {feature["labels"] for feature in drawn}
-    assert len(groups) == math.ceil(40 / GROUP)
+    assert len(groups) == math.ceil(40 / CONTRAST_GROUP_SIZE)
     assert len(seen) > 1
 
 
@@ -80,15 +80,15 @@ def test_the_loss_is_that_of_the_paper(tokenizer: PreTrainedTokenizerFast, model
         labels = [feature["labels"] for feature in drawn]
         for anchor, label in enumerate(labels):
             # Khosla et al. 2020, eq. 2: L_out of one anchor.
-            others = [place for place in range(GROUP) if place != anchor]
+            others = [place for place in range(CONTRAST_GROUP_SIZE) if place != anchor]
             near = {place: cosine_similarity(read[anchor], read[place], dim=0) / TEMPERATURE for place in others}
             whole = torch.stack(list(near.values())).exp().sum().log()
             positive = [near[place] - whole for place in others if labels[place] == label]
-            expected += float(-sum(positive) / len(positive)) / GROUP
+            expected += float(-sum(positive) / len(positive)) / CONTRAST_GROUP_SIZE
     found = ContrastiveObjective().loss(model, batch)
     assert found.item() == pytest.approx(expected, rel=1e-5)
     assert ContrastiveObjective().count(batch) == 2
-    assert batch["labels"].shape == (2, GROUP)
+    assert batch["labels"].shape == (2, CONTRAST_GROUP_SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -147,4 +147,4 @@ def test_what_cannot_be_contrasted_is_refused(options: list[str], message: str, 
     config = compose(["task=text_classification", "finetune.batch_size=8", *overrides])
     assert config.task is not None
     with pytest.raises(UserError, match=message):
-        checks.classifier(config, config.task)
+        checks.finetune(config, config.task)

@@ -78,7 +78,7 @@ def test_another_file_is_scored_whole_and_a_model_can_be_named(
             "2.csv:2: the label 'fine' is one that the model does not know",
         ),
         (["evaluate.model=nowhere/at/all"], "", "evaluate.model=nowhere/at/all: is no directory, and cannot be had"),
-        (["finetune.seed=9"], "", "finetune.seed=0 there, 9 here); run `finetune evaluate` with the same options"),
+        (["finetune.seed=9"], "", "finetune.seed=0 instead of 9); run `finetune evaluate` with the same options"),
         (
             ["task=text_regression", "task.path=3.csv", "evaluate.model={model}"],
             "review,stars\n" + "".join(f"film {number},{number}\n" for number in range(60)),

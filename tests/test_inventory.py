@@ -47,14 +47,14 @@ def test_what_is_missing_is_told_with_the_nearest_and_the_options_that_differ(ma
     config = compose_tiny("adapt.epochs=2")
     wanted = artefact("adapt", config)
     assert why_missing(wanted, config.recipe()) == (
-        f"{wanted.directory} is not there; the nearest is {near.directory}: adapt.epochs=7 there, 2 here"
+        f"{wanted.directory} is not there; the nearest is {near.directory}: adapt.epochs=7 instead of 2"
     )
 
 
 def test_options_that_act_through_the_data_are_told_as_they_are_typed(made, compose_tiny):
     made("corpus.max_documents=60")
     config = compose_tiny("corpus.max_documents=50")
-    assert "corpus.max_documents=60 there, 50 here" in why_missing(artefact("adapt", config), config.recipe())
+    assert "corpus.max_documents=60 instead of 50" in why_missing(artefact("adapt", config), config.recipe())
 
 
 def test_other_content_of_the_same_file_is_told(made, compose_tiny, reviews_csv: Path):
@@ -72,10 +72,10 @@ def test_other_content_of_the_same_file_is_told(made, compose_tiny, reviews_csv:
 def test_a_fine_tuning_of_another_adapted_model_is_told_by_the_options_of_adapt(made, compose_tiny):
     made("adapt.epochs=3", stage="finetune")
     config = compose_tiny()
-    assert why_missing(artefact("finetune", config), config.recipe()).endswith(": adapt.epochs=3 there, 1 here")
+    assert why_missing(artefact("finetune", config), config.recipe()).endswith(": adapt.epochs=3 instead of 1")
     config = compose_tiny("finetune.seed=1").model_copy(update={"adapt": None})
     assert why_missing(artefact("finetune", config), config.recipe()).endswith(
-        ": adapt=none here, finetune.seed=0 there, 1 here"
+        ": adapt is not none, finetune.seed=0 instead of 1"
     )
 
 
@@ -86,7 +86,7 @@ def test_where_there_is_nothing_nothing_is_near(compose_tiny):
 
 def test_finetune_and_push_name_the_command_and_the_nearest(made, compose_tiny):
     made("adapt.epochs=7")
-    with pytest.raises(UserError, match=r"adapt\.epochs=7 there, 1 here\); run `adapt finetune`"):
+    with pytest.raises(UserError, match=r"adapt\.epochs=7 instead of 1\); run `adapt finetune`"):
         chain.plan(resolve(compose_tiny()), ["finetune"])
     with pytest.raises(UserError, match=r"no fine-tuned model .*; run `adapt finetune` with the same options"):
         push.run(resolve(compose_tiny()))

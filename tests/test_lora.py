@@ -142,7 +142,7 @@ def test_phases_thaw_the_adapters_of_their_layer_groups(tokenizer: PreTrainedTok
     layers = add_adapters(model, layer_groups(model, ()), options)
     assert list(layers) == ["layer 1", "layer 2", "head"]
     chained = options.model_copy(update={"unfreeze": "chain_thaw"})
-    planned = {phase.title: phase.thawed for phase in unfreezing.phases(chained, layers, 20)}
+    planned = {phase.title: phase.trainable for phase in unfreezing.phases(chained, layers, 20)}
     assert list(planned) == ["head alone", "layer 1 alone", "layer 2 alone", ADAPTERS]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for title in ("layer 1 alone", "layer 2 alone"):

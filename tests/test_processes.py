@@ -61,8 +61,11 @@ def test_a_batch_that_processes_cannot_share_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["recipe.yaml"], "say -m ulmfit_style.launch <recipe> and one or several of pretrain, adapt, finetune, eval"),
-        (["recipe.yaml", "finetune", "push"], "say -m ulmfit_style.launch <recipe> and one or several of"),
+        (
+            ["recipe.yaml"],
+            "usage: -m ulmfit_style.launch <recipe> and one or several of pretrain, adapt, finetune, eval",
+        ),
+        (["recipe.yaml", "finetune", "push"], "usage: -m ulmfit_style.launch <recipe> and one or several of"),
         (["no.yaml", "adapt"], "no.yaml: there is no such file; `ulmfit-style adapt --cfg job >no.yaml` writes it"),
     ],
 )
@@ -203,7 +206,7 @@ def test_when_a_machine_dies_the_other_ends_and_both_go_on_from_the_newest_check
     _, errors = first.communicate(timeout=60)
     second.communicate(timeout=60)
     assert first.returncode == 1
-    assert "another process ended, or the network to it did; the same command goes on from the newest" in errors
+    assert "another process ended, or the network to it did; the same command resumes from the newest" in errors
     assert "[rank0]" not in errors
 
     (code, output, errors), _ = machines.run("adapt")

@@ -175,7 +175,7 @@ def test_runs_of_different_kinds_are_not_compared(trained: Callable[[str], Train
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (["report", "finetune.epochs=7"], r"report: there is no .*finetune.epochs=10 there, 7 here\); run `finetune`"),
+        (["report", "finetune.epochs=7"], r"report: there is no .*finetune.epochs=10 instead of 7\); run `finetune`"),
         (["report", "task=none"], "task=none adapt=none: nothing is trained that could be reported on"),
         (
             ["finetune", "report", "name=mine", "report.runs=[mine,other]"],

@@ -54,7 +54,7 @@ def ensemble(monkeypatch: pytest.MonkeyPatch) -> Stage:
     row = Stage(
         "ensemble",
         "average two fine-tuned models",
-        makes="ensemble",
+        noun="ensemble",
         version=1,
         starts_from=lambda resolved: "finetune",
     )

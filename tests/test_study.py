@@ -73,7 +73,7 @@ def runs(tmp_path: Path) -> Path:
 @pytest.fixture
 def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make trials in no time."""
-    monkeypatch.setattr(chain, "attempt", trial_stub.attempt)
+    monkeypatch.setattr(chain, "make_trial", trial_stub.make_trial)
 
 
 def test_a_study_trains_arms_on_the_same_rows_beside_the_references(
@@ -147,7 +147,7 @@ def test_weights_that_were_not_kept_are_missed_by_name_and_a_link_from_elsewhere
     overrides = with_study(STUDY, "study.labels=null", "study.keep_weights=none")
     alone = [*(option for option in overrides if not option.startswith("adapt.")), *SAMPLE]
     model = resolve(compose(alone)).artefact("finetune")
-    assert trial_stub.attempt(compose(alone), "") is None
+    assert trial_stub.make_trial(compose(alone), "") is None
     model.link("mine", "finetune")
     assert main(["study", *overrides]) == 0
     assert [path.parent for path in runs.glob("finetune-*/model.safetensors")] == [model.directory]

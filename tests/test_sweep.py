@@ -88,7 +88,7 @@ def trials(folder: Path) -> Trials:
 @pytest.fixture
 def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make trials in no time."""
-    monkeypatch.setattr(chain, "attempt", trial_stub.attempt)
+    monkeypatch.setattr(chain, "make_trial", trial_stub.make_trial)
 
 
 def study(folder: Path) -> optuna.Study:
@@ -151,9 +151,9 @@ def test_a_sweep_that_compares_something_else_wants_another_name(queue: Queue):
         queue("finetune.max_length=64", space={"finetune.weight_decay": [0.01]}, seeds=[0, 1])
     for difference in (
         "name=default: there is a sweep of that name",
-        "sweep.space.finetune.weight_decay.choices=[0.01, 0.02, 0.03, 0.04] there, [0.01] here",
-        "sweep.seeds=[0] there, [0, 1] here",
-        "finetune.max_length=128 there, 64 here",
+        "sweep.space.finetune.weight_decay.choices=[0.01, 0.02, 0.03, 0.04] instead of [0.01]",
+        "sweep.seeds=[0] instead of [0, 1]",
+        "finetune.max_length=128 instead of 64",
     ):
         assert difference in str(caught.value)
     queue("name=other", space={"finetune.weight_decay": [0.01]})
@@ -211,7 +211,7 @@ def test_a_failed_trial_is_recorded_and_a_stopped_one_goes_on_ranked_by_another_
     text = "space:\n  finetune.weight_decay: [0.01, 0.07]\n  finetune.new_epochs: [1] # which no YAML spells out\n"
     overrides = sweep(f"{text}sampler: BruteForce\ntrials: 2\nmetric: matthews\n")
     with monkeypatch.context() as patch:
-        patch.setattr(chain, "attempt", Mock(side_effect=Interrupted(signal.SIGINT, "stopped")))
+        patch.setattr(chain, "make_trial", Mock(side_effect=Interrupted(signal.SIGINT, "stopped")))
         assert main(["sweep", *overrides]) == 128 + signal.SIGINT
     assert states(trials()) == ["WAITING"]
     assert main(["sweep", *overrides]) == 0

@@ -51,7 +51,7 @@ def of_points(task: Task, points: Points) -> float:
 def test_the_points_of_drawn_rows_make_the_score_of_these_rows(kind: str, model_for, tokenizer):
     task, rows = TASKS[kind], labelled(kind)
     found, targets = Scorer(model_for(kind), tokenizer, task, 32).outputs(rows), [task.target(row) for row in rows]
-    points = np.array(task.points(found, targets), dtype=float).reshape(len(rows), -1)
+    points = np.array(task.row_scores(found, targets), dtype=float).reshape(len(rows), -1)
     for drawn in np.random.default_rng(0).integers(len(rows), size=(5, len(rows))):
         expected = task.score([found[place] for place in drawn], [targets[place] for place in drawn])
         assert of_points(task, points[drawn]) == pytest.approx(expected[task.metric], abs=1e-6)
@@ -205,7 +205,7 @@ def test_whole_numbers_are_labels_wherever_they_come_from():
         ("classification", {"text": ["a", "b"], "label": "a"}, "the text is a list, not a text"),
         ("classification", {"text": "a", "label": None}, "the label is empty"),
         ("classification", {"text": "a", "label": float("nan")}, "the label is empty"),
-        ("classification", {"text": "a", "label": ["b"]}, "use task=multi_label_classification"),
+        ("classification", {"text": "a", "label": ["b"]}, "the label is a list or mapping; for several"),
         ("classification", {"text": "a", "label": {"b": 1}}, "the label is a list or mapping"),
         ("multi-label classification", {"text": "a", "label": ["b", None]}, "one of the labels is empty"),
         ("multi-label classification", {"text": "a", "label": {"b": 1}}, "the labels are neither a list nor text"),

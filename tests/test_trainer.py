@@ -63,7 +63,7 @@ def moved(run: TinyRun, start: TinyRun) -> dict[str, float]:
 def test_frozen_parameters_stay_and_the_rates_are_those_that_the_thawed_ones_move_by(make):
     run = make("run")
     options = {"schedule": "constant", "layer_decay": 10}
-    run.run({"thawed": GROUPS[1:], "learning_rate": 1e-4, "epochs": 0.1}, **options)
+    run.run({"trainable": GROUPS[1:], "learning_rate": 1e-4, "epochs": 0.1}, **options)
     distance = moved(run, make("start"))
     assert distance["embeddings"] == 0
     # Adam's first step, the only one here, is of the rate's size, whatever the gradient is.

@@ -24,7 +24,7 @@ def planned(rows: int = 20, **options) -> dict[str, tuple[list[str], int]]:
     epoch = -(-rows // 5)
     return {
         phase.title: (
-            [titles[id(parameter)] for parameter in phase.thawed],
+            [titles[id(parameter)] for parameter in phase.trainable],
             math.ceil(min(phase.epochs * epoch, phase.max_steps)),
         )
         for phase in phases(finetune_options(batch_size=5, epochs=3, **options), LAYERS, rows)

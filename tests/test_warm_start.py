@@ -127,7 +127,7 @@ def test_what_is_new_is_trained_first_and_alone_and_every_parameter_is_in_one_gr
     first, last = plan.phases
     assert (first.title, last.title) == ("what is new", "every weight")
     assert (first.epochs, first.learning_rate) == (10, 1e-2)
-    new = {names[id(parameter)] for parameter in first.thawed}
+    new = {names[id(parameter)] for parameter in first.trainable}
     assert any("crossattention" in name for name in new)
     assert not any(name.startswith("encoder.") for name in new)
     whole = "scratch" in decoder[0]
@@ -186,7 +186,7 @@ def test_a_decoder_and_its_first_phase_are_in_the_fingerprint_and_without_one_no
 def check(overrides: list[str]) -> None:
     config = compose(overrides)
     assert config.task is not None
-    checks.classifier(config, config.task)
+    checks.finetune(config, config.task)
 
 
 @pytest.mark.parametrize(

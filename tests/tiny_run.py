@@ -29,7 +29,7 @@ TASK = TextClassification(path="-", text="review", label="stars")
 
 
 GROUPS = ("embeddings", "layer 1", "layer 2", "head")
-DEFAULT: Sequence[dict[str, Any]] = ({"title": "head", "thawed": ["head"], "learning_rate": 1e-2}, {})
+DEFAULT: Sequence[dict[str, Any]] = ({"title": "head", "trainable": ["head"], "learning_rate": 1e-2}, {})
 
 
 def finetune_options(**changes: Any) -> Finetune:
@@ -109,9 +109,9 @@ class TinyRun:
         return train(plan, self.folder, measure, self.best)
 
     def phase(
-        self, thawed: Sequence[str] = GROUPS, title: str = "all", learning_rate: float = 1e-3, **options
+        self, trainable: Sequence[str] = GROUPS, title: str = "all", learning_rate: float = 1e-3, **options
     ) -> Phase:
-        parameters = [parameter for group in thawed for parameter in self.layers[group]]
+        parameters = [parameter for group in trainable for parameter in self.layers[group]]
         return Phase(title, parameters, learning_rate=learning_rate, **options)
 
     def weights(self) -> torch.Tensor:

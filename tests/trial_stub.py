@@ -13,7 +13,7 @@ FAILING = 0.07
 """The weight decay with which a trial fails."""
 
 
-def attempt(config: Config, title: str, reporter: Reporter | None = None) -> str | None:
+def make_trial(config: Config, title: str, reporter: Reporter | None = None) -> str | None:
     """Answer some rows right, the more the higher the rate is, and other ones for every model."""
     if config.finetune.weight_decay == FAILING:
         return "the loss is nan"

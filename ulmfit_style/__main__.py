@@ -26,7 +26,7 @@ class Command(NamedTuple):
     """What runs it, given the arguments that follow it."""
     help: str
     """What it does, in a line."""
-    reads: tuple[str, ...] = ()
+    help_sections: tuple[str, ...] = ()
     """The sections of the config whose options it takes."""
 
 
@@ -103,7 +103,7 @@ def _main(arguments: Sequence[str]) -> None:
     if not words:
         help.overview(commands)
     elif ours.help:
-        sections = [section for word in words if word != "plan" for section in (ALONE | STAGES)[word].reads]
+        sections = [section for word in words if word != "plan" for section in (ALONE | STAGES)[word].help_sections]
         help.options({word: commands[word] for word in words}, sections, rest)
     elif words[0] in ALONE:
         resolve_name(f"ulmfit_style.{ALONE[words[0]].function}")(rest)
@@ -115,7 +115,7 @@ def all_commands() -> dict[str, str]:
     """Return the line of help of each command, by its name: the stages, `plan`, and those that go alone."""
     from ulmfit_style.stages.table import STAGES
 
-    stages = {name: stage.help for name, stage in STAGES.items() if stage.is_typed}
+    stages = {name: stage.help for name, stage in STAGES.items() if stage.is_command}
     return {**stages, "plan": PLAN, **{name: command.help for name, command in ALONE.items()}}
 
 

@@ -1,4 +1,4 @@
-"""The chain: which artefacts the stages of a config make, in which order; it makes them, and says what came of them."""
+"""Plan the stages of a config, make the artefacts that are missing, and report the outcome."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from ulmfit_style.recipe import Config
 from ulmfit_style.resolved import Reporter, Resolved, Step, require_finished
 from ulmfit_style.stages.table import STAGES, resolve
 
-TRIAL = ("adapt", "finetune")
+TRIAL_STAGES = ("adapt", "finetune")
 """The stages of one of many runs that are compared: a trial of a study or of a sweep."""
 
 REPORTER = "reporter.pickle"
-"""Beside the recipe that processes read: who is told the scores of a trial."""
+"""The file beside the recipe of several processes that holds the reporter of a trial."""
 
 
 def run(config: Config, stages: Sequence[str]) -> None:
-    """Run the stages, in as many processes as the config wants, and say what came of it.
+    """Run the stages, in as many processes as the config wants, and print the results.
 
     Raises:
         UserError: if something in the data or the options is wrong.
@@ -39,9 +39,9 @@ def run(config: Config, stages: Sequence[str]) -> None:
     resolved = resolve(config)
     steps = plan(resolved, stages)
     make(steps, resolved.config, stages)
-    conclude(resolved, stages)
+    summarise(resolved, stages)
     for name in stages:
-        if STAGES[name].version is None:
+        if not STAGES[name].makes_artefact:
             STAGES[name].module.run(resolved)
 
 
@@ -51,31 +51,31 @@ def plan(resolved: Resolved, stages: Sequence[str]) -> list[Step]:
     Raises:
         UserError: if something in the data or the options is wrong, or what a stage starts from is not there.
     """
-    # What was made by these options needs no check, nor the libraries for it, unless something else has changed.
-    linked = {name for name in stages if resolved.linked(name) is not None}
+    # Skip the checks, and their imports, for stages whose linked artefact was made with these options.
+    unchanged = {name for name in stages if resolved.unchanged(name) is not None}
     for name in stages:
-        if name not in linked:
+        if name not in unchanged:
             resolved.stages[name].check(resolved, stages)
     steps = [step for stage in resolved.stages.values() for step in stage.steps(resolved, stages)]
     for step in steps:
-        if step.stage.name in linked and not step.artefact.finished:
+        if step.stage.name in unchanged and not step.artefact.finished:
             step.stage.check(step.resolved, stages)
     planned = {step.artefact.directory for step in steps}
     for step in steps:
-        before = step.stage.starts_from(step.resolved)
-        if step.artefact.finished or before is None or step.resolved.artefact(before).directory in planned:
+        parent = step.stage.starts_from(step.resolved)
+        if step.artefact.finished or parent is None or step.resolved.artefact(parent).directory in planned:
             continue
-        require_finished(step.resolved, before, step.stage.name)
+        require_finished(step.resolved, parent, step.stage.name)
     return steps
 
 
 def preview(config: Config, stages: Sequence[str]) -> None:
-    """Say which steps of the stages would run, and why, without running them. The data is read and checked.
+    """Print which steps of the stages would run, and why, without running them. The data is read and checked.
 
     Raises:
         UserError: if something in the data or the options is wrong.
     """
-    making = [name for name in stages if STAGES[name].version is not None]
+    making = [name for name in stages if STAGES[name].makes_artefact]
     steps = plan(resolve(config), making)
     for number, step in enumerate(steps, start=1):
         if step.artefact.finished:
@@ -90,52 +90,53 @@ def preview(config: Config, stages: Sequence[str]) -> None:
 
 def make(steps: Sequence[Step], config: Config, stages: Sequence[str]) -> None:
     """Make the artefacts of the steps, but for those that are up to date, in as many processes as the config wants."""
-    if all(step.artefact.finished for step in steps) or (count := _processes(config)) == 1:
-        make_here(steps, config.name)
+    count = 1 if all(step.artefact.finished for step in steps) else _process_count(config)
+    if count == 1:
+        make_in_this_process(steps, config.name)
     else:
-        _start(steps, config, stages, count)
+        _make_in_processes(steps, config, stages, count)
 
 
-def make_here(steps: Sequence[Step], name: str) -> None:
+def make_in_this_process(steps: Sequence[Step], name: str) -> None:
     """Make and link the artefacts of the steps in this process, or in all that train together."""
     if not all(step.artefact.finished for step in steps):
-        prepare()
+        quiet_libraries()
     for number, step in enumerate(steps, start=1):
         if processes.from_main(step.artefact.finished):
             say(f"[{number}/{len(steps)}] {step.title}: {up_to_date(step)}")
         else:
             say(f"[{number}/{len(steps)}] {step.title}", style="bold")
             started = time.monotonic()
-            step.artefact.make(partial(_fill, step), step.config.recipe())
+            step.artefact.make(partial(_run_step, step), step.config.recipe())
             say(f"  done in {time.monotonic() - started:.0f} s: {step.artefact.directory}")
         if processes.is_main():
-            step.artefact.link(name, step.role or step.stage.name)
+            step.artefact.link(name, step.link_name or step.stage.name)
 
 
-def _fill(step: Step, directory: Path) -> None:
-    """Run a stage; where processes do not share its work, in the main one."""
-    if step.stage.uses_ranks or processes.is_main():
+def _run_step(step: Step, directory: Path) -> None:
+    """Run a stage: in every process if they share its work, else in the main one."""
+    if step.stage.is_distributed or processes.is_main():
         step.stage.module.run(step, directory)
 
 
-def attempt(config: Config, title: str, reporter: Reporter | None = None) -> str | None:
-    """Make the artefacts of one trial among many, quietly but for what all share; return what went wrong, if anything.
+def make_trial(config: Config, title: str, reporter: Reporter | None = None) -> str | None:
+    """Make the artefacts of one trial; return its error message, or None. Only shared steps print progress.
 
     Args:
         reporter: Who is told the scores of the model while it is trained.
 
     Raises:
-        Pruned: if it was stopped early; no other error, but for what stops all of them.
+        Pruned: if the trial was stopped early. Interrupts propagate; other exceptions are logged and returned.
     """
     try:
         resolved = resolve(config)
-        steps = plan(resolved, TRIAL)
+        steps = plan(resolved, TRIAL_STAGES)
         shared = [step for step in steps if step.stage.name != "finetune"]
         if not all(step.artefact.finished for step in shared):
-            # What all share may take hours, and is worth watching.
+            # Shared steps may take hours, so they print progress.
             make(shared, resolved.config, ["adapt"])
         with muted():
-            make([replace(step, reporter=reporter) for step in steps], resolved.config, TRIAL)
+            make([replace(step, reporter=reporter) for step in steps], resolved.config, TRIAL_STAGES)
     except Pruned:
         raise
     except Exception as error:  # whatever a library raises: the other trials can still be made
@@ -149,7 +150,7 @@ def attempt(config: Config, title: str, reporter: Reporter | None = None) -> str
     return None
 
 
-def _processes(config: Config) -> int:
+def _process_count(config: Config) -> int:
     """Return how many processes train: as many as the config wants, or one on each visible GPU."""
     if config.processes is not None:
         return config.processes
@@ -158,34 +159,34 @@ def _processes(config: Config) -> int:
     return max(1, torch.cuda.device_count())
 
 
-def _start(steps: Sequence[Step], config: Config, stages: Sequence[str], count: int) -> None:
+def _make_in_processes(steps: Sequence[Step], config: Config, stages: Sequence[str], count: int) -> None:
     """Let processes on this machine do the stages, from a frozen recipe: Hydra never runs in them."""
     with tempfile.TemporaryDirectory() as folder:
-        recipe = Path(folder) / RECIPE
+        recipe_file = Path(folder) / RECIPE
         frozen = config.model_copy(update={"processes": count}).recipe()
-        recipe.write_text(yaml.safe_dump(frozen), encoding="utf-8")
+        recipe_file.write_text(yaml.safe_dump(frozen), encoding="utf-8")
         reporter = next((step.reporter for step in steps if step.reporter is not None), None)
         if reporter is not None:
             (Path(folder) / REPORTER).write_bytes(pickle.dumps(reporter))
-        making = [name for name in stages if STAGES[name].version is not None]
-        processes.start(count, "ulmfit_style.launch", [str(recipe), *making])
+        making = [name for name in stages if STAGES[name].makes_artefact]
+        processes.start(count, "ulmfit_style.launch", [str(recipe_file), *making])
 
 
 def up_to_date(step: Step) -> str:
-    """Say where a finished artefact is, and in a second line what it was made with that is other now, if anything."""
+    """Return where a finished artefact is, and what has changed since it was made (versions, device, processes)."""
     differently = environment_changes(step.artefact, step.config.processes, step.config.micro_batch_size)
     return f"up to date ({step.artefact.directory})" + (f"\n  {differently}" if differently else "")
 
 
-def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
-    """Say what came of the stages, and what to type next."""
+def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
+    """Print the results of the stages, and the next command."""
     for name in stages:
-        if hasattr(STAGES[name].module, "conclude"):
-            STAGES[name].module.conclude(resolved, stages)
+        if hasattr(STAGES[name].module, "summarise"):
+            STAGES[name].module.summarise(resolved, stages)
 
 
-def prepare() -> None:
-    """Load the libraries, on one GPU where there are several, and send what they say to the log of the run."""
+def quiet_libraries() -> None:
+    """Import the libraries, on one GPU if there are several, and send their messages to the log of the run."""
     devices.see_one_gpu()
     from transformers.utils import logging as library_logging
 

@@ -1,4 +1,4 @@
-"""What each of several processes runs that train together, on one machine or on several: a frozen recipe."""
+"""Run a frozen recipe in one of several processes that train together, on one machine or on several."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ulmfit_style.stages.table import STAGES, resolve
 Determinants = dict[tuple[str, str], Any]
 """All that determines the artefacts of a plan, by step and name."""
 
-MAKING = [name for name, stage in STAGES.items() if stage.is_typed and stage.version is not None]
+MAKING = [name for name, stage in STAGES.items() if stage.is_command and stage.makes_artefact]
 """The stages that make an artefact, which several processes can do together."""
 
 SPEAKING_SECONDS = 3
@@ -31,7 +31,7 @@ SPEAKING_SECONDS = 3
 SHARING_SECONDS = 40
 """How long a network file system may take to show a file to another machine; NFS looks every 30 seconds."""
 
-LOST = "another process ended, or the network to it did; the same command goes on from the newest checkpoint"
+LOST = "another process ended, or the network to it did; the same command resumes from the newest checkpoint"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,10 +44,10 @@ def main(arguments: Sequence[str]) -> int:
         processes.join()
         resolved, steps = _agreed(arguments)
         _require_shared(resolved.config.runs)
-        chain.make_here(steps, resolved.config.name)
+        chain.make_in_this_process(steps, resolved.config.name)
         processes.leave()
         if processes.is_main() and not processes.is_started():
-            chain.conclude(resolved, arguments[1:])
+            chain.summarise(resolved, arguments[1:])
     except (UserError, Interrupted) as error:
         if not processes.is_main():
             time.sleep(SPEAKING_SECONDS)
@@ -97,10 +97,10 @@ def _agreed(arguments: Sequence[str]) -> tuple[Resolved, list[Step]]:
 
 def _plan(arguments: Sequence[str]) -> tuple[Resolved, list[Step]]:
     """Read the recipe, check that the stages and the processes are what it takes, and plan it."""
-    recipe, *stages = arguments or [""]
+    recipe_file, *stages = arguments or [""]
     if not stages or not set(stages) <= set(MAKING):
-        raise UserError(f"say -m ulmfit_style.launch <recipe> and one or several of {', '.join(MAKING)}")
-    path = Path(recipe)
+        raise UserError(f"usage: -m ulmfit_style.launch <recipe> and one or several of {', '.join(MAKING)}")
+    path = Path(recipe_file)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; `ulmfit-style {' '.join(stages)} --cfg job >{path}` writes it")
     config = load(path)

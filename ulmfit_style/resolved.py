@@ -1,4 +1,4 @@
-"""What each stage of a config is made from, and so which artefact it means.
+"""Stages, steps, and a config resolved to its data and artefacts.
 
 A command resolves its config once: what it reads is read and hashed when first asked for, and not again.
 """
@@ -30,7 +30,7 @@ from ulmfit_style.tasks.base import Row, Task
 
 
 class Reporter(Protocol):
-    """Who is told the scores of a model while it is trained, where it is a trial of a sweep. It can be pickled."""
+    """Takes the scores of a model while it is trained, if it is a trial of a sweep. It can be pickled."""
 
     metric: str
     """The score of the validation rows that is reported."""
@@ -38,7 +38,7 @@ class Reporter(Protocol):
     """How many times, the last one at the end of the training."""
 
     def report(self, measurement: int, score: float) -> bool:
-        """Take a score, and return whether the training shall stop; the first measurement is number 1."""
+        """Take a score, and return whether the training should stop; the first measurement is number 1."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Stage:
 
     The module of a stage that makes an artefact has `determinants(resolved)`, which returns what the result depends on
     as JSON values, and `run(step, directory)`, which fills the directory. It may have `steps(stage, resolved, stages)`,
-    if a plan takes other steps of it than one when it is typed, and `conclude(resolved, stages)`, which prints the
+    if a plan takes other steps of it than one when it is a command, and `summarise(resolved, stages)`, which prints the
     results after all steps. The module of a command without an artefact has `run(resolved)`. Both may have
     `check(resolved, stages)`, which refuses wrong options before the data is read.
     """
@@ -55,18 +55,18 @@ class Stage:
     name: str
     help: str
     """What the command does, in a line."""
-    reads: tuple[str, ...] = ()
+    help_sections: tuple[str, ...] = ()
     """The sections of the config whose options `--help` lists with the command."""
-    makes: str = ""
+    noun: str = ""
     """What the artefact is, for messages: `fine-tuned model`."""
     version: int | None = None
     """The version of its results: raised whenever it would make something else of the same config. None: it makes no
     artefact."""
     starts_from: Callable[[Resolved], str | None] = lambda resolved: None
     """The stage whose artefact it starts from, by the config; None for the plain checkpoint."""
-    is_typed: bool = True
+    is_command: bool = True
     """Whether it is a command; else a plan takes it where others need it."""
-    uses_ranks: bool = True
+    is_distributed: bool = True
     """Whether several processes work on it together; else the main one does."""
 
     @property
@@ -74,18 +74,23 @@ class Stage:
         """The stage's module, imported when it is first needed."""
         return import_module(f"ulmfit_style.stages.{self.name.replace('-', '_')}")
 
+    @property
+    def makes_artefact(self) -> bool:
+        """Whether it fills a directory; else it is a command on what others made."""
+        return self.version is not None
+
     def check(self, resolved: Resolved, stages: Sequence[str]) -> None:
         """Refuse wrong options, before the data is read."""
         if hasattr(self.module, "check"):
             self.module.check(resolved, stages)
 
     def steps(self, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-        """Return the steps that it has in a plan of the stages that were typed."""
-        if self.version is None or (self.is_typed and self.name not in stages):
+        """Return the steps that it has in a plan of the stages that were asked for."""
+        if not self.makes_artefact or (self.is_command and self.name not in stages):
             return []
         if hasattr(self.module, "steps"):
             return list(self.module.steps(self, resolved, stages))
-        return [Step(self, resolved, f"{self.name}: {self.makes}")]
+        return [Step(self, resolved, f"{self.name}: {self.noun}")]
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,8 @@ class Step:
     stage: Stage
     resolved: Resolved
     title: str
-    role: str = ""
-    """What the artefact is called in `runs/<name>/`; empty for the name of the stage."""
+    link_name: str = ""
+    """The name of its link in `runs/<name>/`; empty for the name of the stage."""
     reporter: Reporter | None = None
 
     @property
@@ -111,7 +116,7 @@ class Step:
 
 
 class Resolved:
-    """A config, with all that it reads and the artefacts that it means.
+    """A config with its data sources and the artefacts of its stages.
 
     Args:
         config: The config, in which what is named on the Hub has a commit.
@@ -149,7 +154,7 @@ class Resolved:
         return labelled.load(self.task)
 
     @property
-    def trained_rows(self) -> list[Row]:
+    def training_rows(self) -> list[Row]:
         """The labelled rows that `finetune` trains on."""
         return self.rows.train if self.config.finetune.patience is None else self.rows.watched[0]
 
@@ -177,24 +182,22 @@ class Resolved:
         return corpus.load(source, self.config.task, self.config.runs, option)
 
     @cached_property
-    def start(self) -> Checkpoint:
+    def adapt_source(self) -> Checkpoint:
         """What the recipe starts from: a checkpoint, a pretrained model, finished or not, or random weights."""
         return self._input_of("adapt")
 
     @cached_property
-    def init(self) -> Checkpoint:
+    def finetune_source(self) -> Checkpoint:
         """What fine-tuning starts from: the adapted model, finished or not, or what it would have been made from."""
         return self._input_of("finetune")
 
     def _input_of(self, stage: str) -> Checkpoint:
-        before = self.stages[stage].starts_from(self)
-        return (
-            checkpoints.resolve(self.config.model, "model.checkpoint")
-            if before is None
-            else self._checkpoint_of(before)
-        )
+        parent = self.stages[stage].starts_from(self)
+        if parent is None:
+            return checkpoints.resolve(self.config.model, "model.checkpoint")
+        return self._checkpoint_of(parent)
 
-    def linked(self, stage: str) -> Path | None:
+    def unchanged(self, stage: str) -> Path | None:
         """Return the finished artefact that `runs/<name>/<stage>` links to, if it was made by the same options.
 
         Nothing but its recipe is read.
@@ -228,18 +231,18 @@ def require_finished(resolved: Resolved, stage: str, command: str) -> None:
     artefact, asking = resolved.artefact(stage), resolved.stages.get(command)
     if artefact.finished:
         return
-    makes_more = asking is not None and asking.version is not None
+    makes_more = asking is not None and asking.makes_artefact
     # Random weights are made by the way, when something is trained from them.
     commands = [*_makers(resolved, stage), *([command] if makes_more else [])] or ["finetune"]
     raise UserError(
-        f"{command}: there is no {resolved.stages[stage].makes} for this config "
+        f"{command}: there is no {resolved.stages[stage].noun} for this config "
         f"({why_missing(artefact, resolved.config.recipe())}); run `{' '.join(commands)}` with the same options"
     )
 
 
 def _makers(resolved: Resolved, stage: str) -> list[str]:
     """Return the commands that make the artefact of a stage, and of what it starts from where that is missing."""
-    before = resolved.stages[stage].starts_from(resolved)
-    missing = before is not None and not resolved.artefact(before).finished
-    commands = _makers(resolved, before) if before is not None and missing else []
-    return [*commands, stage] if resolved.stages[stage].is_typed else commands
+    parent = resolved.stages[stage].starts_from(resolved)
+    is_missing = parent is not None and not resolved.artefact(parent).finished
+    commands = _makers(resolved, parent) if parent is not None and is_missing else []
+    return [*commands, stage] if resolved.stages[stage].is_command else commands

@@ -11,7 +11,7 @@ FEW = 50
 (docs/measured.md)."""
 
 
-def conclude(resolved: Resolved) -> None:
+def summarise(resolved: Resolved) -> None:
     """Print the scores, the worth of adaptation, the language model's losses, and what to type next."""
     config, task = resolved.config, resolved.task
     run = finished.read(resolved.artefact("finetune").directory, config.name)

@@ -74,9 +74,9 @@ def measure(task: Task, answers: Sequence[Answer], targets: Sequence[Any], group
         return {"groups": measured, "gap": None}
     lowest, *_, highest = sorted(judged, key=lambda name: measured[name]["scores"][task.metric])
     # Those of each group by itself: a task may standardise them over the rows.
-    best, worst = (task.points(*among(members[name])) for name in (highest, lowest))
+    best, worst = (task.row_scores(*among(members[name])) for name in (highest, lowest))
     width, low, high = difference(best, worst, task.of_means, is_paired=False)
     rows = sorted(row for name in judged for row in members[name])
-    chance = by_chance(task.points(*among(rows)), [groups[row] for row in rows], width, task.of_means)
+    chance = by_chance(task.row_scores(*among(rows)), [groups[row] for row in rows], width, task.of_means)
     widest = {"highest": highest, "lowest": lowest, "value": width, "interval": (low, high), "chance": chance}
     return {"groups": measured, "gap": widest}

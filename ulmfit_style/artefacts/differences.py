@@ -15,7 +15,7 @@ from ulmfit_style.config.section import sections_of, spelled
 
 
 def why_missing(artefact: Artefact, recipe: Mapping[str, Any]) -> str:
-    """Say why an artefact is not there: it was not finished, or made with other options, or nothing like it was made.
+    """Return why an artefact is not there: not finished, made with other options, or nothing like it was made.
 
     Args:
         recipe: The recipe of its config.
@@ -32,7 +32,7 @@ def why_missing(artefact: Artefact, recipe: Mapping[str, Any]) -> str:
 
 
 def environment_changes(artefact: Artefact, process_count: int | None, micro_batch_size: int | None) -> str | None:
-    """Say how libraries, device or processes differ from those that a finished artefact was made with, or return None.
+    """Return how libraries, device or processes differ from those that made a finished artefact; None if they do not.
 
     The device, and a number of processes that nobody gave, are compared only if torch is imported anyway.
 
@@ -61,7 +61,7 @@ def _nearest(artefact: Artefact, recipe: Mapping[str, Any]) -> tuple[Path, list[
     Of equally near ones it is the newest.
 
     Args:
-        recipe: The recipe of the config that means `artefact`, to compare with those of the others.
+        recipe: The recipe of the config of `artefact`, to compare with those of the others.
     """
     candidates = []
     for manifest in artefact.runs.glob(f"{artefact.stage}-*/{MANIFEST}"):
@@ -76,11 +76,11 @@ def _nearest(artefact: Artefact, recipe: Mapping[str, Any]) -> tuple[Path, list[
 
 
 def changes(other: Any, this: Any, key: str) -> Iterator[str]:
-    """Compare two values of recipes, all the way down, and say what differs."""
+    """Compare two values of recipes, all the way down, and yield how the other one differs."""
     if isinstance(other, dict) and isinstance(this, dict):
         for name in {**this, **other}:
             yield from changes(other.get(name), this.get(name), f"{key}.{name}")
     elif isinstance(other, dict) or isinstance(this, dict):
-        yield f"{key}=none there" if other is None else f"{key}=none here"
+        yield f"{key}=none" if other is None else f"{key} is not none"
     elif other != this:
-        yield f"{key}={spelled(other)} there, {spelled(this)} here"
+        yield f"{key}={spelled(other)} instead of {spelled(this)}"

@@ -42,10 +42,10 @@ def read(directory: Path, split: str) -> list[Prediction]:
     return predictions
 
 
-def points(task: Task, directory: Path, split: str) -> Points:
+def row_scores(task: Task, directory: Path, split: str) -> Points:
     """Return each row's part of the score of a split."""
     predictions = read(directory, split)
-    return task.points(predictions, [prediction["target"] for prediction in predictions])
+    return task.row_scores(predictions, [prediction["target"] for prediction in predictions])
 
 
 def difference(task: Task, ours: Path, theirs: Path) -> tuple[float, float, float] | None:
@@ -59,7 +59,7 @@ def difference(task: Task, ours: Path, theirs: Path) -> tuple[float, float, floa
         return None
     if _rows(ours) != _rows(theirs):
         return None
-    return intervals.difference(points(task, ours, "test"), points(task, theirs, "test"), task.of_means)
+    return intervals.difference(row_scores(task, ours, "test"), row_scores(task, theirs, "test"), task.of_means)
 
 
 def _rows(directory: Path) -> list[tuple[Any, ...]]:

@@ -16,21 +16,21 @@ Document = Literal["line", "paragraph", "file"]
 Schedule = Literal["linear", "slanted", "cosine", "one_cycle", "constant"]
 """How the learning rate falls after its warm-up."""
 
-GROUP = 8
+CONTRAST_GROUP_SIZE = 8
 """Texts that the contrastive phase compares with one another: two each of four classes, or more of fewer classes."""
 
 
 def _rising(value: Any) -> Any:
     if value == "chain_thaw":
         return value
-    thawed = value if isinstance(value, list | tuple) else (value,)
-    numbers = [0, *(math.inf if number == "all" else number for number in thawed)]
+    trainable = value if isinstance(value, list | tuple) else (value,)
+    numbers = [0, *(math.inf if number == "all" else number for number in trainable)]
     known = all(isinstance(number, int) or number == math.inf for number in numbers)
-    if not thawed or not known or any(low >= high for low, high in pairwise(numbers)):
+    if not trainable or not known or any(low >= high for low, high in pairwise(numbers)):
         raise ValueError(
             "should be rising numbers of layer groups from 1 on, the last of which may be all; or chain_thaw"
         )
-    return thawed
+    return trainable
 
 
 class NewTokenizer(Section):
@@ -142,7 +142,7 @@ class Training(Section):
     """What every training stage takes."""
 
     epochs: Annotated[float, Field(gt=0)]
-    """Passes over the rows with every weight thawed, or with all that `finetune.unfreeze` thaws in the end."""
+    """Passes over the rows with every weight trainable, or with all that `finetune.unfreeze` thaws in the end."""
     learning_rate: Rate
     """Peak rate of these passes, and of each phase of `finetune`."""
     warmup_ratio: Ratio

@@ -73,7 +73,7 @@ def load(task: Task) -> Labelled:
         return replace(whole, task=task, train=sampling.sample(task, whole.pool, whole.classes))
     files = task.path.files()
     rows = {split: _rows(task.path.option(split), path, task.columns()) for split, path in files.items()}
-    wanted = {split: [row for row in rows[split] if task.wanted(row)] for split in files}
+    wanted = {split: [row for row in rows[split] if task.keeps(row)] for split in files}
     _require_right(task, f"task.path={task.path}", [row for split in wanted.values() for row in split])
     problem = task.dataset_problem(rows["train"])
     if problem is not None:
@@ -136,7 +136,7 @@ def load_whole(task: Task, option: str, reference: str) -> list[Row]:
         UserError: listing what is wrong with the rows, each with its place.
     """
     rows = _rows(option, reference, {**task.inputs(), **task.targets()})
-    wanted = [row for row in rows if task.wanted(row)]
+    wanted = [row for row in rows if task.keeps(row)]
     _require_right(task, f"{option}={reference}", wanted)
     if not wanted:
         raise UserError(f"{option}={reference}: none of its {len(rows):,} rows is of the classes of task.labels")

@@ -92,7 +92,7 @@ def _by_values(path: str, options: Mapping[str, str], first_row: Record) -> tupl
     settings = columns.find("path", path, wanted, list(first_row))
     rows = list(reading.rows("path", path, list(settings.values())))
     texts, labels = ([row.fields[settings[field]] for row in rows] for field in ("text", "label"))
-    kind = max(candidates, key=lambda candidate: candidate.certainty(texts, labels))
+    kind = max(candidates, key=lambda candidate: candidate.match_score(texts, labels))
     if not settings.keys() <= kind.model_fields.keys():
         raise UserError(f"new-task: text_pair={settings['text_pair']}: rows of {kind.__name__} have no second text")
     return kind, settings

@@ -37,7 +37,7 @@ def run(overrides: Sequence[str]) -> None:
     if (before := stage.starts_from(resolved)) is not None:
         require_finished(resolved, before, "lr_find")
     say(f"lr_find: {option} rises from {options.lowest:g} to {options.highest:g}", style="bold")
-    chain.prepare()
+    chain.quiet_libraries()
     from ulmfit_style.training import language_model
     from ulmfit_style.training.rate_range import range_test, suggest
 
@@ -45,7 +45,7 @@ def run(overrides: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as discarded, logging_to(folder / f"{FILE}.log"):
         trained: Adapt | Finetune = config.finetune
         if options.stage == "adapt" and config.adapt is not None:
-            trained, start = config.adapt, resolved.start.directory
+            trained, start = config.adapt, resolved.adapt_source.directory
             plan = language_model.prepare(config, config.adapt, start, resolved.corpus, resolved.general_text).plan
         else:
             plan = finetune.prepare(resolved)[0]

@@ -99,7 +99,7 @@ def _references(plan: StudyPlan) -> Iterator[Result]:
         run, resolved = Run("reference models", labels, seed), resolve(plan.at(plan.base, labels, seed))
         step = Step(STAGES["references"], resolved, run.title, run.link)
         with muted() if step.artefact.finished else nullcontext():
-            chain.make_here([step], plan.folder)
+            chain.make_in_this_process([step], plan.folder)
         metrics = read_json(step.artefact.directory / METRICS)
         for name, measured in metrics["test"].items():
             score = measured["scores"][metrics["metric"]]

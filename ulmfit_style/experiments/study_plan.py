@@ -147,7 +147,7 @@ def _check(study: StudyPlan) -> None:
     for (arm, searched), config in study.arms.items():
         resolved = resolve(study.at(config, study.labels[0], study.base.study.seeds[0]))
         with muted():
-            chain.plan(resolved, chain.TRIAL)
+            chain.plan(resolved, chain.TRIAL_STAGES)
         other = arms_by_fingerprint.setdefault(resolved.artefact("finetune").fingerprint, arm)
         if other != arm:
             where = f" at {' '.join(searched)}" if searched else ""

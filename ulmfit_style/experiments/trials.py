@@ -28,7 +28,7 @@ def make(resolved: Resolved, link: str, reporter: Reporter | None = None) -> str
     """
     model = resolved.artefact("finetune")
     if not model.measured:
-        if (error := chain.attempt(resolved.config, link, reporter)) is not None:
+        if (error := chain.make_trial(resolved.config, link, reporter)) is not None:
             return error
         if not model.measured:
             raise Pruned  # in processes of its own
@@ -48,7 +48,7 @@ def difference(task: Task, models: Sequence[Path], baseline: Sequence[Path], spl
     for directories in (models, baseline):
         measured = [read_json(directory / METRICS)[split] for directory in directories]
         means.append(mean(scored["scores"][task.metric] for scored in measured))
-        points.append([predictions.points(task, directory, split) for directory in directories])
+        points.append([predictions.row_scores(task, directory, split) for directory in directories])
     return Difference(means[0] - means[1], *intervals.over_seeds(points[0], points[1], task.of_means))
 
 

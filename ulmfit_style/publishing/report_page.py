@@ -46,7 +46,7 @@ def page(run: Run) -> Page:
         answers = predictions.read(run.model.directory, "test")
         targets = [answer["target"] for answer in answers]
         sections |= {
-            "Which answers are wrong": _wrong(task.which_are_wrong(answers, targets)),
+            "Which answers are wrong": _wrong(task.error_chart(answers, targets)),
             "Calibration": _calibration(task.calibration_pairs(answers, targets)),
             "Errors": _errors(run, task, answers, task.errors(answers, targets)),
         }
@@ -171,7 +171,7 @@ def _errors(run: Run, task: Task, answers: Sequence[Prediction], errors: Sequenc
         if error > 0:
             row, confidence = test_rows.get((answer["file"], answer["row"])), task.confidence(answer, answer["target"])
             texts = [] if row is None else task.texts(row)
-            cells = [*texts, *task.in_words(row, answer, answer["target"]), confidence, answer["file"], answer["row"]]
+            cells = [*texts, *task.display(row, answer, answer["target"]), confidence, answer["file"], answer["row"]]
             ranked.append((confidence or 0, error, cells))
     ranked.sort(key=lambda entry: entry[:2], reverse=True)
     wrong = f"{len(ranked):,} of {len(answers):,} test rows are not answered quite right"

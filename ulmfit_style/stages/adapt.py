@@ -33,7 +33,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     assert resolved.config.adapt is not None  # it was checked
     general = resolved.general_text
     return {
-        "init": resolved.start.identity,
+        "init": resolved.adapt_source.identity,
         "corpus": resolved.corpus.identity,
         "adapt": resolved.config.adapt.determinants(),
         **({} if general is None else {"general": general.identity}),
@@ -47,7 +47,7 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
     return [Step(stage, resolved, f"adapt: {resolved.config.model.title()} learns the corpus")]
 
 
-def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
+def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     """Say what to type next."""
     if resolved.config.task is not None and "finetune" not in stages:
         say("Next: make finetune, with the same options")
@@ -59,6 +59,6 @@ def run(step: Step, directory: Path) -> None:
 
     config, resolved = step.config, step.resolved
     assert config.adapt is not None  # it was checked
-    source = resolved.start.directory
+    source = resolved.adapt_source.directory
     prepared = prepare(config, config.adapt, source, resolved.corpus, resolved.general_text)
     train_language_model(prepared, source, resolved.corpus, directory)

@@ -97,7 +97,7 @@ def run(step: Step, directory: Path) -> None:
     write_json(directory / METRICS, metrics)
 
 
-def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
+def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     """Print the scores of the finished artefact, each with its interval, and those of each class."""
     config, directory = resolved.config, resolved.artefact("evaluate").directory
     metrics = read_json(directory / METRICS)

@@ -11,7 +11,7 @@ from ulmfit_style.analysis import comparison
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, Artefact, read_json, write_json
 from ulmfit_style.compute import processes
-from ulmfit_style.config.training import GROUP, Finetune
+from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
 from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
@@ -39,14 +39,14 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     Raises:
         UserError: if no task is set, or this model cannot be fine-tuned on it.
     """
-    checks.classifier(resolved.config, resolved.task)
+    checks.finetune(resolved.config, resolved.task)
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the fine-tuned model depends on."""
     config, task = resolved.config, resolved.task
     determinants = {
-        "init": resolved.init.identity,
+        "init": resolved.finetune_source.identity,
         "task": {"kind": type(task).__name__, **task.determinants()},
         "data": resolved.rows.digest,
         "finetune": config.finetune.determinants(),
@@ -112,9 +112,9 @@ def run(step: Step, directory: Path) -> None:
     write_json(directory / METRICS, metrics)
 
 
-def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
+def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     """Print the scores beside those of the references, and say what adaptation was worth."""
-    comparison.conclude(resolved)
+    comparison.summarise(resolved)
 
 
 def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
@@ -128,8 +128,8 @@ def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
     from ulmfit_style.training.batching import collate
     from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
 
-    config, options, trained_rows = resolved.config, resolved.config.finetune, resolved.trained_rows
-    source = resolved.init.directory
+    config, options, training_rows = resolved.config, resolved.config.finetune, resolved.training_rows
+    source = resolved.finetune_source.directory
     architecture = architectures.architecture(read_json(source / "config.json")["model_type"])
     task = resolved.task.for_architecture(architecture)
     head = task.head(resolved.rows.classes)
@@ -142,14 +142,14 @@ def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
     if config.model.decoder is not None:
         decoder = _decoder(resolved).directory
         if config.model.decoder == "scratch":
-            targets = [str(task.target(row)) for row in trained_rows]
+            targets = [str(task.target(row)) for row in training_rows]
             learn = partial(warm_start.learn_tokenizer, config.model.decoder_tokenizer, targets)
             _decoder_tokenizer(resolved).make(learn, config.recipe())
         pair = warm_start.pair_tokenizers(config.model, tokenizer, decoder)
         tokenizer = pair.as_one()
 
     # Rows
-    features = _encoded(task, trained_rows, tokenizer, options.max_length, head)
+    features = _encoded(task, training_rows, tokenizer, options.max_length, head)
 
     # Model
     set_seed(options.seed)
@@ -161,7 +161,7 @@ def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
         model, missing, _ = checkpoints.load_model(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
         model, missing = pooled(source, options.pooling, head)
-    task.prepare_model(model, tokenizer, trained_rows)
+    task.prepare_model(model, tokenizer, training_rows)
 
     # Phases
     layers = add_adapters(model, layer_groups(model, missing), options)
@@ -179,7 +179,7 @@ def _decoder(resolved: Resolved) -> Checkpoint:
     """Return the checkpoint that an encoder's decoder is made from; of one from scratch, its tokenizer alone."""
     model = resolved.config.model
     if model.decoder == "same":
-        return resolved.init
+        return resolved.finetune_source
     if (named := model.decoder_checkpoint()) is not None:
         return checkpoints.resolve(named, "model.decoder")
     tokenizer = _decoder_tokenizer(resolved)
@@ -191,7 +191,7 @@ def _decoder_tokenizer(resolved: Resolved) -> Artefact:
     determinants = {
         "version": DECODER_TOKENIZER_VERSION,
         "tokenizer": resolved.config.model.decoder_tokenizer.determinants(),
-        "data": labelled.digest_of(resolved.task, resolved.trained_rows),
+        "data": labelled.digest_of(resolved.task, resolved.training_rows),
     }
     return Artefact("decoder_tokenizer", determinants, resolved.config.runs)
 
@@ -247,5 +247,5 @@ def _contrast(
 
     rows = ContrastiveDataset(features, tokenizer, options.seed)
     body = [parameter for title, parameters in layers.items() if title != HEAD for parameter in parameters]
-    data = TrainingData(ContrastiveObjective(), rows, rows.collate, GROUP)
+    data = TrainingData(ContrastiveObjective(), rows, rows.collate, CONTRAST_GROUP_SIZE)
     return Phase("contrast", body, options.contrast_epochs, options.contrast_learning_rate, data=data)

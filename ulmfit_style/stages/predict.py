@@ -68,8 +68,8 @@ def find_model(resolved: Resolved) -> Path:
     """
     if (named := resolved.config.predict.model) is not None:
         return checkpoints.find_finetuned(named, "predict.model")
-    if (linked := resolved.linked("finetune")) is not None:
-        return linked
+    if (directory := resolved.unchanged("finetune")) is not None:
+        return directory
     require_finished(resolved, "finetune", "predict")
     return resolved.artefact("finetune").directory
 

@@ -37,7 +37,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     }
 
 
-def conclude(resolved: Resolved, stages: Sequence[str]) -> None:
+def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     """Say what to type next."""
     if resolved.config.task is not None and not {"adapt", "finetune"} & set(stages):
         say("Next: make adapt finetune, with the same options")

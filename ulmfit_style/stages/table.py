@@ -20,65 +20,67 @@ STAGES = {
         Stage(
             "scratch",
             "make a model with random weights",
-            makes="model with random weights",
+            noun="model with random weights",
             version=1,
-            is_typed=False,
-            uses_ranks=False,
+            is_command=False,
+            is_distributed=False,
         ),
         Stage(
             "pretrain",
             "train a language model from random weights on general text: model=mini_bert pretrain.path=<folder>",
-            reads=("model", "corpus", "pretrain"),
-            makes="pretrained model",
+            help_sections=("model", "corpus", "pretrain"),
+            noun="pretrained model",
             version=2,
             starts_from=lambda resolved: "scratch",
         ),
         Stage(
             "references",
             "fit simple models on the same rows",
-            makes="scores of reference models",
+            noun="scores of reference models",
             version=3,
-            is_typed=False,
-            uses_ranks=False,
+            is_command=False,
+            is_distributed=False,
         ),
         Stage(
             "adapt",
             "continue the checkpoint's pretraining on your unlabelled text",
-            reads=("model", "corpus", "adapt"),
-            makes="adapted model",
+            help_sections=("model", "corpus", "adapt"),
+            noun="adapted model",
             version=4,
             starts_from=_start,
         ),
         Stage(
             "finetune",
             "train on the labelled rows, score the test rows, say what adaptation was worth",
-            reads=("task", "finetune"),
-            makes="fine-tuned model",
+            help_sections=("task", "finetune"),
+            noun="fine-tuned model",
             version=3,
             starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
         ),
         Stage(
             "evaluate",
             "score a finished model: evaluate.split=validation, evaluate.path=<file>, evaluate.model=<directory>",
-            reads=("task", "evaluate"),
-            makes="scores",
+            help_sections=("task", "evaluate"),
+            noun="scores",
             version=1,
             starts_from=lambda resolved: "finetune" if resolved.config.evaluate.model is None else None,
         ),
         Stage(
             "predict",
             "answer texts: predict.input=<text, file, or - for standard input> predict.output=<.jsonl, .csv>",
-            reads=("predict",),
+            help_sections=("predict",),
         ),
-        Stage("report", "write an HTML page on the run, or side by side on report.runs=[a,b]", reads=("report",)),
-        Stage("push", "upload the fine-tuned model to the Hub: hub.repo=<name>", reads=("hub", "push")),
+        Stage(
+            "report", "write an HTML page on the run, or side by side on report.runs=[a,b]", help_sections=("report",)
+        ),
+        Stage("push", "upload the fine-tuned model to the Hub: hub.repo=<name>", help_sections=("hub", "push")),
     )
 }
 """The stages by name, in the order in which a chain runs them."""
 
 
 def resolve(config: Config) -> Resolved:
-    """Return a config with all that it reads, and the artefacts that it means.
+    """Return a config with its data sources and the artefacts of its stages.
 
     Raises:
         UserError: if the Hub has no such checkpoint or file as the config names, or cannot be reached the first time.

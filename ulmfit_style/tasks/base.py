@@ -185,14 +185,14 @@ class Task(Section, abc.ABC):
         return None
 
     @classmethod
-    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+    def match_score(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
         """Return how certain it is that the values of the columns `text` and `label` are of this kind of task.
 
         `new-task` takes the most certain kind: 0 is impossible, 1 is what any file may be, 3 is what no other kind is.
         """
         return 0
 
-    def wanted(self, row: Row) -> bool:
+    def keeps(self, row: Row) -> bool:
         """Return whether a row of the file belongs to the task."""
         return True
 
@@ -325,7 +325,7 @@ class Task(Section, abc.ABC):
         return None
 
     @abc.abstractmethod
-    def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
+    def row_scores(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
         """Return each row's part of `metric`: a number, or several of whose means over the rows `of_means` makes it."""
 
     def of_means(self, means: Array) -> Array:
@@ -338,7 +338,7 @@ class Task(Section, abc.ABC):
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
         """Return the 95 % bootstrap interval of each score; by default of `metric` alone, by its points."""
-        return {self.metric: interval(self.points(answers, targets), self.of_means)}
+        return {self.metric: interval(self.row_scores(answers, targets), self.of_means)}
 
     def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
         """Return the scores of each `class`, `recall` among them, and in the last column how many examples it has.
@@ -360,11 +360,11 @@ class Task(Section, abc.ABC):
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Sequence[float]:
         """Return how wrong each answer is: 0 where it is right; by default 1 less the `metric` of the row alone."""
-        points = np.asarray(self.points(answers, targets), dtype=float).reshape(len(targets), -1)
+        points = np.asarray(self.row_scores(answers, targets), dtype=float).reshape(len(targets), -1)
         errors: list[float] = (1 - self.of_means(points)).tolist()
         return errors
 
-    def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
+    def display(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         """Return the target and the answer as people read them; `row` is None where it is not known."""
         return spelled(target), spelled(self.returned(answer))
 
@@ -381,7 +381,7 @@ class Task(Section, abc.ABC):
         pairs = self.calibration_pairs([answer], [target])
         return max((abs(probability - is_right) for probability, is_right in pairs), default=None)
 
-    def which_are_wrong(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Confusion | Scatter | None:
+    def error_chart(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Confusion | Scatter | None:
         """Return what a report shows of answers beside their scores; by default nothing."""
         return None
 

@@ -272,7 +272,7 @@ class GenerationTask(Task, abc.ABC):
             scores |= {"bits_per_byte": nats / math.log(2) / size, "token_accuracy": hits / tokens}
         return scores
 
-    def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
+    def display(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         return str(target), str(answer.get(self.answer_field, ""))
 
     def written_in(self, answers: Sequence[Answer]) -> list[str]:

@@ -99,7 +99,7 @@ class TextTask(Task, abc.ABC):
             pieces = self._pieces(columns["texts"], max_length)
         shared: Feature = {"long": long}
         if label2id is not None:
-            shared |= {"labels": self.encoded(self.target(row), label2id), "weight": 1 / len(pieces)}
+            shared |= {"labels": self.encode_target(self.target(row), label2id), "weight": 1 / len(pieces)}
             columns = {name: columns[name] for name in tokenizer.model_input_names if name in columns}
         return [
             {name: [column[place] for place in piece] for name, column in columns.items()} | shared for piece in pieces
@@ -123,7 +123,7 @@ class TextTask(Task, abc.ABC):
         return [sorted([*special, *piece]) for piece in pieces]
 
     @abc.abstractmethod
-    def encoded(self, target: Any, label2id: Label2id) -> Any:
+    def encode_target(self, target: Any, label2id: Label2id) -> Any:
         """Return the right answer as the loss takes it."""
 
     def loss(self, model: Module, batch: Batch) -> Tensor:
@@ -204,10 +204,10 @@ def text_problem(name: str, value: Any) -> str | None:
     """Return what is wrong with a cell that should hold a text."""
     if isinstance(value, (list, dict)):
         return f"the {name} is a {type(value).__name__}, not a text"
-    return None if plain(value) else f"the {name} is empty"
+    return None if clean_text(value) else f"the {name} is empty"
 
 
-def plain(value: Any) -> str:
+def clean_text(value: Any) -> str:
     """Return a cell as text: NFC, without blanks around it; empty where it is missing."""
     missing = value is None or (isinstance(value, float) and math.isnan(value))
     return "" if missing else unicodedata.normalize("NFC", str(value)).strip()

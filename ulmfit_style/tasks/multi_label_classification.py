@@ -9,7 +9,7 @@ from pydantic import Field
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import Answer, Row, in_order
-from ulmfit_style.tasks.base_text import LabelTask, Scores, plain
+from ulmfit_style.tasks.base_text import LabelTask, Scores, clean_text
 from ulmfit_style.tasks.types import Tensor
 from ulmfit_style.tasks.values import Reference
 
@@ -34,13 +34,13 @@ class MultiLabelClassification(LabelTask):
     """What stands between labels where they are no list: drama|comedy. An empty cell is a text without labels."""
 
     @classmethod
-    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+    def match_score(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
         return 2 if any(isinstance(label, list) for label in labels) else 0
 
     def label_problem(self, row: Row) -> str | None:
         labels = row.fields["label"]
         if isinstance(labels, list):
-            return None if all(map(plain, labels)) else "one of the labels is empty"
+            return None if all(map(clean_text, labels)) else "one of the labels is empty"
         return "the labels are neither a list nor text" if isinstance(labels, dict) else None
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
@@ -56,13 +56,13 @@ class MultiLabelClassification(LabelTask):
 
     def target(self, row: Row) -> list[str]:
         labels = row.fields["label"]
-        parts = labels if isinstance(labels, list) else plain(labels).split(self.label_separator)
-        return in_order({plain(part) for part in parts} - {""})
+        parts = labels if isinstance(labels, list) else clean_text(labels).split(self.label_separator)
+        return in_order({clean_text(part) for part in parts} - {""})
 
     def labels_of(self, row: Row) -> list[str]:
         return self.target(row)
 
-    def encoded(self, target: Sequence[str], label2id: Mapping[str, int]) -> list[float]:
+    def encode_target(self, target: Sequence[str], label2id: Mapping[str, int]) -> list[float]:
         return [float(label in target) for label in label2id]
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class MultiLabelClassification(LabelTask):
     def reference(self) -> Reference:
         return Reference("logistic regression", _one_regression_a_label)
 
-    def points(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Points:
+    def row_scores(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Points:
         """Return the two sums that the micro F1 is the ratio of."""
         pairs = [(set(answer["labels"]), set(target)) for answer, target in zip(answers, targets, strict=True)]
         return [(2 * len(labels & target), len(labels) + len(target)) for labels, target in pairs]
@@ -93,7 +93,7 @@ class MultiLabelClassification(LabelTask):
         """Return how many labels are missing or too many."""
         return [len(set(answer["labels"]) ^ set(target)) for answer, target in zip(answers, targets, strict=True)]
 
-    def in_words(self, row: Row | None, answer: Answer, target: Sequence[str]) -> tuple[str, str]:
+    def display(self, row: Row | None, answer: Answer, target: Sequence[str]) -> tuple[str, str]:
         return ", ".join(target) or "none", ", ".join(answer["labels"]) or "none"
 
     def calibration_pairs(

@@ -10,7 +10,7 @@ from pydantic import Field
 from ulmfit_style.config.section import Count, Unhashed
 from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task, inputs_of
-from ulmfit_style.tasks.base_text import plain, text_problem
+from ulmfit_style.tasks.base_text import clean_text, text_problem
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, Pipeline
 from ulmfit_style.tasks.windows import Range, learnable, pieces_of, trimmed, windows
@@ -176,7 +176,7 @@ class QuestionAnswering(Task):
         probability = float(np.exp(score - total)) if score > -np.inf else 0.0
         return {"answer": context[start:end], "score": round(probability, 6), "start": start, "end": end}
 
-    def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
+    def row_scores(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
         from ulmfit_style.metrics import squad
 
         return squad.points(*_sides(answers, targets))
@@ -191,7 +191,7 @@ class QuestionAnswering(Task):
 
         return squad.intervals(*_sides(answers, targets))
 
-    def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
+    def display(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         return " / ".join(dict.fromkeys(target["text"])) or UNANSWERABLE, answer["answer"] or UNANSWERABLE
 
     def _scores(self, pieces: Sequence[Range], features: Sequence[Feature], outputs: Sequence[Any]) -> Array:
@@ -219,7 +219,7 @@ def _answers(row: Row) -> list[tuple[Any, int]] | None:
         value, start = value.get("text"), value.get("answer_start")
     elif isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
         value, start = [answer.get("text") for answer in value], [answer.get("answer_start") for answer in value]
-    elif not isinstance(value, list) and not plain(value):
+    elif not isinstance(value, list) and not clean_text(value):
         return []
     texts, starts = (cell if isinstance(cell, list) else [cell] for cell in (value, start))
     if len(texts) != len(starts) or not all(WHOLE_NUMBER.fullmatch(str(number)) for number in starts):

@@ -9,7 +9,7 @@ from ulmfit_style.config.section import Unhashed
 from ulmfit_style.metrics.intervals import Points, interval
 from ulmfit_style.tasks.base import Answer, Column, Row
 from ulmfit_style.tasks.base_generation import GenerationTask
-from ulmfit_style.tasks.base_text import plain
+from ulmfit_style.tasks.base_text import clean_text
 from ulmfit_style.tasks.values import Pipeline
 
 DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "content", "body", "source", "본문", "문서")
@@ -54,16 +54,16 @@ class Summarization(GenerationTask):
 
     def source(self, row: Row) -> str:
         text = row.fields["text"]
-        return plain(" ".join(text) if isinstance(text, list) else text)
+        return clean_text(" ".join(text) if isinstance(text, list) else text)
 
     def target(self, row: Row) -> str:
-        return plain(row.fields["summary"])
+        return clean_text(row.fields["summary"])
 
     def baseline_answers(self, row: Row) -> dict[str, Answer]:
         sentences = SENTENCE_END.split(self.source(row))
         return {name: {self.answer_field: " ".join(sentences[:count])} for name, count in LEADS.items()}
 
-    def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
+    def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         from ulmfit_style.metrics import generation
 
         return generation.rouge(self.written_in(answers), targets)[self.metric]

@@ -13,7 +13,7 @@ from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import nearest
 from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import Answer, Row, in_order
-from ulmfit_style.tasks.base_text import LabelTask, Scores, plain
+from ulmfit_style.tasks.base_text import LabelTask, Scores, clean_text
 from ulmfit_style.tasks.types import Tensor
 from ulmfit_style.tasks.values import Confusion, Reference
 
@@ -44,10 +44,10 @@ class TextClassification(LabelTask):
     """`balanced`: each class has the same share in the loss, however many of the used training rows it has."""
 
     @classmethod
-    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+    def match_score(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
         return 1
 
-    def wanted(self, row: Row) -> bool:
+    def keeps(self, row: Row) -> bool:
         return self.labels is None or self.target(row) in self.labels
 
     def label_problem(self, row: Row) -> str | None:
@@ -60,7 +60,7 @@ class TextClassification(LabelTask):
         for label in self.labels or ():
             if label not in labels:
                 return f"no row has the label '{label}' of task.labels{nearest(label, labels)}"
-        counts = Counter(self.target(row) for row in rows if self.wanted(row))
+        counts = Counter(self.target(row) for row in rows if self.keeps(row))
         if len(counts) == 1:
             return f"every row has the label '{next(iter(counts))}'; two classes are needed"
         if len(counts) > max(2, len(rows) // 2):
@@ -71,7 +71,7 @@ class TextClassification(LabelTask):
         return None
 
     def target(self, row: Row) -> str:
-        return plain(row.fields["label"])
+        return clean_text(row.fields["label"])
 
     def labels_of(self, row: Row) -> list[str]:
         return [self.target(row)]
@@ -82,7 +82,7 @@ class TextClassification(LabelTask):
         counts = Counter(map(self.target, rows))
         return [len(rows) / (len(counts) * counts[self.target(row)]) for row in rows]
 
-    def encoded(self, target: str, label2id: Mapping[str, int]) -> int:
+    def encode_target(self, target: str, label2id: Mapping[str, int]) -> int:
         return label2id[target]
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -100,13 +100,13 @@ class TextClassification(LabelTask):
     def reference(self) -> Reference:
         return Reference("logistic regression", _logistic_regression)
 
-    def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
+    def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         return [float(answer["label"] == target) for answer, target in zip(answers, targets, strict=True)]
 
-    def in_words(self, row: Row | None, answer: Answer, target: str) -> tuple[str, str]:
+    def display(self, row: Row | None, answer: Answer, target: str) -> tuple[str, str]:
         return target, answer["label"]
 
-    def which_are_wrong(self, answers: Sequence[Answer], targets: Sequence[str]) -> Confusion:
+    def error_chart(self, answers: Sequence[Answer], targets: Sequence[str]) -> Confusion:
         pairs = Counter((target, answer["label"]) for answer, target in zip(answers, targets, strict=True))
         names = in_order({name for pair in pairs for name in pair})
         return Confusion(names, [[pairs[target, answer] for answer in names] for target in names])

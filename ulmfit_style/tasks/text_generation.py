@@ -135,7 +135,7 @@ class TextGeneration(GenerationTask):
         same = [text.split() == target.split() for text, target in zip(written, targets, strict=True)]
         return {"exact_match": sum(same) / len(same), **super().text_scores(written, targets)}
 
-    def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
+    def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         return [(answer["hits"], answer["tokens"]) for answer in answers]
 
     def of_means(self, means: Array) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ulmfit_style.metrics.intervals import Array, Points, divided
 from ulmfit_style.tasks.base import Answer, Feature, Row, named_outputs
-from ulmfit_style.tasks.base_text import TextTask, plain
+from ulmfit_style.tasks.base_text import TextTask, clean_text
 from ulmfit_style.tasks.types import Batch, Model, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Reference, Scatter
 
@@ -25,19 +25,19 @@ class TextRegression(TextTask):
     )
 
     @classmethod
-    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+    def match_score(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
         try:
-            numbers = [float(plain(label)) for label in labels]
+            numbers = [float(clean_text(label)) for label in labels]
         except ValueError:
             return 0
         return 2 if all(map(math.isfinite, numbers)) and any(number % 1 for number in numbers) else 0
 
     def label_problem(self, row: Row) -> str | None:
         try:
-            number = float(plain(row.fields["label"]))
+            number = float(clean_text(row.fields["label"]))
         except ValueError:
             number = math.nan
-        return None if math.isfinite(number) else f"the label '{plain(row.fields['label'])}' is not a number"
+        return None if math.isfinite(number) else f"the label '{clean_text(row.fields['label'])}' is not a number"
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
         if len(set(map(self.target, rows))) == 1:
@@ -45,7 +45,7 @@ class TextRegression(TextTask):
         return None
 
     def target(self, row: Row) -> float:
-        return float(plain(row.fields["label"]))
+        return float(clean_text(row.fields["label"]))
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {"problem_type": "regression", **named_outputs(["value"])}
@@ -63,7 +63,7 @@ class TextRegression(TextTask):
             if output.bias is not None:
                 output.bias.fill_(float(np.mean(numbers)))
 
-    def encoded(self, target: float, label2id: Mapping[str, int]) -> float:
+    def encode_target(self, target: float, label2id: Mapping[str, int]) -> float:
         return target
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class TextRegression(TextTask):
     def reference(self) -> Reference:
         return Reference("ridge regression", _ridge_regression)
 
-    def points(self, answers: Sequence[Answer], targets: Sequence[float]) -> Points:
+    def row_scores(self, answers: Sequence[Answer], targets: Sequence[float]) -> Points:
         """Return the moments of both numbers, standardised: their products would drown in those of large numbers."""
         value, target = _standardised(_values(answers)), _standardised(targets)
         moments: list[list[float]] = np.stack([value, target, value * target, value**2, target**2], axis=1).tolist()
@@ -104,10 +104,10 @@ class TextRegression(TextTask):
         """Return by how much each number is off."""
         return [abs(value - target) for value, target in zip(_values(answers), targets, strict=True)]
 
-    def in_words(self, row: Row | None, answer: Answer, target: float) -> tuple[str, str]:
+    def display(self, row: Row | None, answer: Answer, target: float) -> tuple[str, str]:
         return f"{target:g}", f"{answer['value']:.3g}"
 
-    def which_are_wrong(self, answers: Sequence[Answer], targets: Sequence[float]) -> Scatter:
+    def error_chart(self, answers: Sequence[Answer], targets: Sequence[float]) -> Scatter:
         return Scatter(targets, _values(answers))
 
 

@@ -71,7 +71,7 @@ class TokenClassification(Task):
         return {"text": Column("task.text", self.text, (*TOKEN_COLUMNS, *TEXT_COLUMNS))}
 
     @classmethod
-    def certainty(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
+    def match_score(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
         entries = (entry for label in labels if isinstance(label, list) for entry in label)
         words = any(isinstance(text, list) for text in texts)
         return 3 if words or any(isinstance(entry, (dict, list)) for entry in entries) else 0
@@ -203,7 +203,7 @@ class TokenClassification(Task):
         """Return the entities of a text."""
         return answer["entities"]
 
-    def points(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
+    def row_scores(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
         from ulmfit_style.metrics import entities as scores
 
         return scores.points(*_both_tags(answers, targets))
@@ -231,7 +231,7 @@ class TokenClassification(Task):
         pairs = zip(answers, targets, strict=True)
         return [len(set(_entities_of(answer)) ^ set(_entities_of(target))) for answer, target in pairs]
 
-    def in_words(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
+    def display(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         right = target.get("entities")
         if right is None:
             words = [""] * len(target["tags"]) if row is None else row.fields["text"]

@@ -12,7 +12,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row
 from ulmfit_style.tasks.base_generation import GenerationTask
-from ulmfit_style.tasks.base_text import plain, text_problem
+from ulmfit_style.tasks.base_text import clean_text, text_problem
 from ulmfit_style.tasks.types import Label2id, Model, Tokenizer
 from ulmfit_style.tasks.values import Pipeline
 
@@ -124,7 +124,7 @@ class Translation(GenerationTask):
 
         return generation.translation(["-"], ["-"], self.target_language)[1]
 
-    def points(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
+    def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         from ulmfit_style.metrics import generation
 
         return generation.chrf_points(self.written_in(answers), targets)
@@ -137,4 +137,4 @@ class Translation(GenerationTask):
 
 def _in(language: str, value: Any) -> str:
     """Return a text, or that of a language where there are several."""
-    return plain(value.get(language) if isinstance(value, dict) else value)
+    return clean_text(value.get(language) if isinstance(value, dict) else value)

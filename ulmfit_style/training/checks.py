@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from ulmfit_style.compute import processes
-from ulmfit_style.config.training import GROUP, Finetune, LanguageModelling
+from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune, LanguageModelling
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.models.tokenizer_pair import FOLDER
@@ -29,7 +29,7 @@ def language_model(config: Config, stage: str, options: LanguageModelling) -> No
     _check_options(config, stage, options, options.max_length)
 
 
-def classifier(config: Config, task: Task) -> None:
+def finetune(config: Config, task: Task) -> None:
     """Check `finetune`.
 
     Raises:
@@ -60,7 +60,7 @@ def classifier(config: Config, task: Task) -> None:
 
 def _check_options(config: Config, stage: str, options: LanguageModelling | Finetune, positions_needed: int) -> None:
     """Check that the processes can share the batches evenly, that LoRA's library is there, and that texts have room."""
-    for texts in (1, GROUP) if isinstance(options, Finetune) and options.contrast_epochs else (1,):
+    for texts in (1, CONTRAST_GROUP_SIZE) if isinstance(options, Finetune) and options.contrast_epochs else (1,):
         try:
             processes.split(options.batch_size, config.micro_batch_size, texts, config.processes)
         except UserError as error:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
-from ulmfit_style.config.training import GROUP
+from ulmfit_style.config.training import CONTRAST_GROUP_SIZE
 from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import Feature
 from ulmfit_style.training.batching import collate
@@ -48,10 +48,10 @@ class ContrastiveDataset:
     def lengths(self) -> Integers:
         """The tokens of each row: all the same, because the texts are not drawn yet."""
         mean = np.mean([len(feature["input_ids"]) for feature in self.features])
-        return np.full(len(self), round(GROUP * mean), dtype=np.int32)
+        return np.full(len(self), round(CONTRAST_GROUP_SIZE * mean), dtype=np.int32)
 
     def __len__(self) -> int:
-        return math.ceil(len(self.features) / GROUP)
+        return math.ceil(len(self.features) / CONTRAST_GROUP_SIZE)
 
     def __getitem__(self, index: int, /) -> Mapping[str, Any]:
         return {"index": index}
@@ -63,8 +63,8 @@ class ContrastiveDataset:
         which dropout tells apart (Gao et al. 2021, section 3).
         """
         random = np.random.default_rng([self.seed, *phase_epoch, index])
-        classes = random.permutation(len(self._members))[: GROUP // 2]
-        counts = np.bincount(np.arange(GROUP // 2) % len(classes)) * 2
+        classes = random.permutation(len(self._members))[: CONTRAST_GROUP_SIZE // 2]
+        counts = np.bincount(np.arange(CONTRAST_GROUP_SIZE // 2) % len(classes)) * 2
         drawn: list[Feature] = []
         for label, count in zip(classes, counts, strict=True):
             members = np.resize(random.permutation(self._members[label]), count)
@@ -74,7 +74,10 @@ class ContrastiveDataset:
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Draw the texts of rows, and pad them: tensors (rows, texts, length), and `labels` (rows, texts)."""
         drawn = [feature for row in rows for feature in self.draw(row["phase_epoch"], row["index"])]
-        return {name: tensor.unflatten(0, (-1, GROUP)) for name, tensor in collate(drawn, self.tokenizer).items()}
+        return {
+            name: tensor.unflatten(0, (-1, CONTRAST_GROUP_SIZE))
+            for name, tensor in collate(drawn, self.tokenizer).items()
+        }
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ class ContrastiveObjective:
             model(**inputs)
         finally:
             hook.remove()
-        features = normalize(pooled[0].float(), dim=-1).unflatten(0, (-1, GROUP))
-        itself = torch.eye(GROUP, dtype=torch.bool, device=features.device)
+        features = normalize(pooled[0].float(), dim=-1).unflatten(0, (-1, CONTRAST_GROUP_SIZE))
+        itself = torch.eye(CONTRAST_GROUP_SIZE, dtype=torch.bool, device=features.device)
         similarity = (features @ features.mT / TEMPERATURE).masked_fill(itself, -torch.inf)
         alike = (batch["labels"][:, None] == batch["labels"][..., None]) & ~itself
         losses: torch.Tensor = -similarity.log_softmax(dim=-1).masked_fill(~alike, 0).sum(-1) / alike.sum(-1)

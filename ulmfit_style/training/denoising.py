@@ -39,7 +39,7 @@ class Denoising(LanguageObjective):
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Take spans out of rows, and pad these and their targets to the longest of each."""
         inputs, labels, sizes = zip(*map(self.corrupt, rows), strict=True)
-        return self.padded([{"bytes": size} for size in sizes], inputs, labels)
+        return self.pad([{"bytes": size} for size in sizes], inputs, labels)
 
     def corrupt(self, row: Mapping[str, Any]) -> tuple[Integers, Integers, Integers]:
         """Take spans of tokens, or of words where there are no sentinels, out of a row.

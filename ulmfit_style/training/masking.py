@@ -29,7 +29,7 @@ class MaskedLM(LanguageObjective):
     seed: int
 
     @cached_property
-    def _ordinary(self) -> Integers:
+    def _replacement_ids(self) -> Integers:
         """The tokens that may stand in for others: no padding, which some architectures do not count as a position."""
         return np.setdiff1d(np.arange(len(self.tokenizer), dtype=np.int32), self.tokenizer.all_special_ids)
 
@@ -37,7 +37,7 @@ class MaskedLM(LanguageObjective):
         """Mask rows and pad them to the longest."""
         masked = (self.mask(row["input_ids"], row["words"], row["phase_epoch"], row["index"]) for row in rows)
         inputs, labels = zip(*masked, strict=True)
-        return self.padded(rows, inputs, labels)
+        return self.pad(rows, inputs, labels)
 
     def mask(self, ids: Integers, words: Integers, phase_epoch: PhaseEpoch, index: int) -> tuple[Integers, Integers]:
         """Mask whole words: of their tokens 80 % become [MASK], 10 % a random token, 10 % stay (BERT, section 3.1).
@@ -59,5 +59,5 @@ class MaskedLM(LanguageObjective):
         draw = random.random(len(ids))
         inputs[chosen & (draw < 0.8)] = self.tokenizer.mask_token_id
         swapped = chosen & (draw >= 0.8) & (draw < 0.9)
-        inputs[swapped] = random.choice(self._ordinary, size=len(ids))[swapped]
+        inputs[swapped] = random.choice(self._replacement_ids, size=len(ids))[swapped]
         return inputs, labels

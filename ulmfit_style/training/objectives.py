@@ -27,7 +27,7 @@ from ulmfit_style.training.packing import attention_mask
 
 Batch = dict[str, torch.Tensor]
 
-MOST_MEASURED = 1000
+MAX_MEASURED_ROWS = 1000
 """Rows that are enough to measure a language model."""
 
 PhaseEpoch = tuple[int, int]
@@ -85,7 +85,7 @@ class LanguageObjective(ABC):
         """Return the number of predicted tokens."""
         return batch["labels"].ne(IGNORED).sum()
 
-    def padded(self, rows: Sequence[Any], inputs: Sequence[Integers], labels: Sequence[Integers]) -> Batch:
+    def pad(self, rows: Sequence[Any], inputs: Sequence[Integers], labels: Sequence[Integers]) -> Batch:
         """Pad rows on the right to the longest, and return tensors (batch, length)."""
         # A causal model's tokenizer may have no padding token; any will do, because nothing attends to it.
         columns = {
@@ -99,9 +99,9 @@ class LanguageObjective(ABC):
             columns["documents"] = [row["documents"] for row in rows], -1
             columns["positions"] = [row["positions"] for row in rows], 0
         tensors = {}
-        for name, (values, filling) in columns.items():
+        for name, (values, fill_value) in columns.items():
             unpadded = [torch.from_numpy(np.array(value, np.int64)) for value in values]
-            tensors[name] = pad_sequence(unpadded, batch_first=True, padding_value=filling)
+            tensors[name] = pad_sequence(unpadded, batch_first=True, padding_value=fill_value)
         return tensors
 
     @torch.inference_mode()
@@ -119,7 +119,7 @@ class LanguageObjective(ABC):
             comparable between tokenizers, but not between objectives.
         """
         model.eval()
-        measured = np.unique(np.linspace(0, len(rows) - 1, MOST_MEASURED).round().astype(int))
+        measured = np.unique(np.linspace(0, len(rows) - 1, MAX_MEASURED_ROWS).round().astype(int))
         indices = processes.share(measured[np.argsort(-rows.lengths[measured], kind="stable")].tolist())
         sums = np.zeros(3)  # loss, predicted tokens, bytes
         while indices:
@@ -151,7 +151,7 @@ class CausalLM(LanguageObjective):
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Pad rows to the longest; a label stands at the position that predicts it, one before its token's own."""
         labels = [self._next(row) for row in rows]
-        batch = self.padded(rows, [row["input_ids"] for row in rows], labels)
+        batch = self.pad(rows, [row["input_ids"] for row in rows], labels)
         batch["bytes"] = batch["bytes"].roll(-1, dims=1)
         return batch
 

@@ -1,4 +1,4 @@
-"""Training as a short list of phases: which parameters are thawed, for how long, at which peak rate.
+"""Training as a short list of phases: which parameters are trainable, for how long, at which peak rate.
 
 A stage decides which phases there are, with `unfreezing.phases` in `finetune`; `train_phase` decides what one does.
 """
@@ -47,10 +47,10 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Phase:
-    """One Trainer run over one set of thawed parameters, with a whole schedule of its own."""
+    """One Trainer run over one set of trainable parameters, with a whole schedule of its own."""
 
     title: str
-    thawed: Sequence[nn.Parameter]
+    trainable: Sequence[nn.Parameter]
     """What is trained; the rest is frozen."""
     epochs: float
     learning_rate: float
@@ -142,7 +142,7 @@ def train(
             callbacks.append(trial.monitor(sum(steps[:number]), sum(steps)))
         log = train_phase(plan, number, folder / f"phase-{number}", callbacks, best)
         results.append(PhaseResult(phase.title, before, measure(), log))
-        changes = [_described(name, before[name], value) for name, value in results[-1].after.items()]
+        changes = [_format_measure(name, before[name], value) for name, value in results[-1].after.items()]
         say(f"  {phase.title}: {', '.join(changes) or 'done'}")
     if best is not None:
         best.restore(model)
@@ -180,7 +180,7 @@ def train_phase(
             best.load(resumed)
         if steps_done == steps or (best is not None and best.out_of_patience):  # it was stopped after its end
             plan.model.load_state_dict(load_file(resumed / "model.safetensors"), strict=False)
-            return _entries(state)
+            return _loss_entries(state)
 
     # Training
     rows = plan.dataset(number)
@@ -190,10 +190,10 @@ def train_phase(
         trainer = _trainer(plan, number, rows, folder, callbacks)
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     plan.model.zero_grad(set_to_none=True)
-    return _entries(trainer.state)
+    return _loss_entries(trainer.state)
 
 
-def _entries(state: TrainerState) -> list[dict[str, Any]]:
+def _loss_entries(state: TrainerState) -> list[dict[str, Any]]:
     """Return the entries of the log that hold a loss."""
     return [entry for entry in state.log_history if {"loss", "heldout_loss"} & set(entry)]
 
@@ -201,10 +201,10 @@ def _entries(state: TrainerState) -> list[dict[str, Any]]:
 def _trainer(
     plan: TrainingPlan, number: int, rows: ShuffledDataset, folder: Path, callbacks: list[TrainerCallback]
 ) -> RecipeTrainer:
-    """Return the trainer of a phase, whose parameters are thawed, and all others frozen.
+    """Return the trainer of a phase, whose parameters are trainable, and all others frozen.
 
     `requires_grad` is set before the model is wrapped: frozen parameters get no gradient, no decay and no optimizer
-    state, and the backward pass ends at the lowest thawed layer (ULMFiT, section 3.3). The phase's number enters its
+    state, and the backward pass ends at the lowest trainable layer (ULMFiT, section 3.3). The phase's number enters its
     seed, or every phase would draw the same dropout masks.
 
     Raises:
@@ -213,7 +213,7 @@ def _trainer(
     phase, options, steps = plan.phases[number], plan.options, plan.steps(number)
     data = phase.data or plan.data
     plan.model.requires_grad_(False)
-    for parameter in phase.thawed:
+    for parameter in phase.trainable:
         parameter.requires_grad_(True)
     micro, passes = processes.split(options.batch_size, plan.micro_batch_size, data.texts_per_row)
     on_gpu = torch.cuda.is_available()
@@ -256,12 +256,12 @@ def _log_measures(title: str, measure: Callable[[], dict[str, float]], state: Tr
     """Measure the model in the middle of a phase, and log the measures; training goes on in any case."""
     measures = measure()
     state.log_history.append({"step": state.global_step, **{f"heldout_{key}": measures[key] for key in measures}})
-    shown = ", ".join(_described(name, value) for name, value in measures.items())
+    shown = ", ".join(_format_measure(name, value) for name, value in measures.items())
     say(f"  {title}: at step {state.global_step:,} of {state.max_steps:,}: {shown}")
     return False
 
 
-def _described(name: str, *values: float) -> str:
+def _format_measure(name: str, *values: float) -> str:
     """Return a measure and its values, one after another, as a sentence has them."""
     numbers = [f"{value:.3f}" if value < 1000 else f"{value:,.0f}" for value in values]
     return f"{name.replace('_', ' ')} {' -> '.join(numbers)}"

@@ -14,7 +14,7 @@ from ulmfit_style.training.phases import Phase
 
 
 def phases(options: Finetune, layers: LayerGroups, rows: int) -> list[Phase]:
-    """Return what is thawed in which order: one pass over the rows each, and the last one `epochs` passes.
+    """Return what is trainable in which order: one pass over the rows each, and the last one `epochs` passes.
 
     `max_steps` bounds all of them together, so that recipes of one phase and of several compare; none before the last
     takes more than an equal share.
@@ -26,23 +26,23 @@ def phases(options: Finetune, layers: LayerGroups, rows: int) -> list[Phase]:
     every_group = (full_phase_title(options), names)
     if options.unfreeze == "chain_thaw":
         *lower, head = names
-        thawed = [*((f"{name} alone", [name]) for name in (head, *lower)), every_group]
+        trainable = [*((f"{name} alone", [name]) for name in (head, *lower)), every_group]
     else:
-        thawed = [
+        trainable = [
             every_group if number == "all" else (f"last {number} of {len(names)} layer groups", names[-number:])
             for number in options.unfreeze
         ]
         if any(number != "all" and number > len(names) for number in options.unfreeze):
             groups = f"the model has {len(names)} layer groups ({', '.join(names)})"
             raise UserError(f"{unfreeze}: {groups}; give smaller numbers, or all")
-    if options.max_steps is not None and options.max_steps < len(thawed):
-        remedy = f"{unfreeze} has {len(thawed)} phases; give at least as many steps"
+    if options.max_steps is not None and options.max_steps < len(trainable):
+        remedy = f"{unfreeze} has {len(trainable)} phases; give at least as many steps"
         raise UserError(f"finetune.max_steps={options.max_steps}: {remedy}")
-    most_steps, before_last = options.max_steps or sys.maxsize, len(thawed) - 1
-    share = min(math.ceil(rows / options.batch_size), most_steps // len(thawed))
+    most_steps, before_last = options.max_steps or sys.maxsize, len(trainable) - 1
+    share = min(math.ceil(rows / options.batch_size), most_steps // len(trainable))
     epochs = [*[1.0] * before_last, options.epochs]
     bounds = [*[share] * before_last, most_steps - share * before_last]
     return [
         Phase(title, [weights for name in group for weights in layers[name]], passes, options.learning_rate, bound)
-        for (title, group), passes, bound in zip(thawed, epochs, bounds, strict=True)
+        for (title, group), passes, bound in zip(trainable, epochs, bounds, strict=True)
     ]
