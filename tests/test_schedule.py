@@ -7,7 +7,7 @@ import torch
 from transformers import get_scheduler
 
 from ulmfit_style.config.training import Schedule
-from ulmfit_style.training.schedule import SHAPES, peak_position, rate_factor, rate_factors
+from ulmfit_style.training.schedule import peak_position, rate_factor, rate_factors
 
 
 def factors(schedule: Schedule, ratio: float, steps: int) -> list[float]:
@@ -39,15 +39,7 @@ def test_the_linear_rate_is_that_of_transformers_to_the_bit(ratio: float, steps:
         theirs.step()
 
 
-def test_the_one_cycle_is_that_of_torch_at_every_step_and_that_of_fastai_by_hand():
-    """For a peak of 1 at a quarter of 16 steps, with fastai's div of 25 and div_final of 1e5.
-
-    It rises from 0.04 by 0.96 (1 - cos(pi t / 4)) / 2, which at t = 1 is 0.96 * 0.146447, at t = 2 0.96 / 2; and falls
-    to 0.00001 by 0.99999 (1 + cos(pi (t - 4) / 12)) / 2, which at t = 6 is 0.99999 * 0.933013, at t = 10 0.99999 / 2.
-    """
-    by_hand = {0: 0.04, 1: 0.180589, 2: 0.52, 4: 1, 6: 0.933013, 8: 0.750002, 10: 0.500005, 14: 0.066997, 16: 0.00001}
-    found = factors("one_cycle", 0.25, 16)
-    assert {step: found[step] for step in by_hand} == pytest.approx(by_hand, abs=1e-6)
+def test_the_one_cycle_is_that_of_torch_at_every_step():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1)
     # Theirs ends with the last step, ours after it; their divisor of the end is of the beginning.
     theirs = torch.optim.lr_scheduler.OneCycleLR(
@@ -57,12 +49,6 @@ def test_the_one_cycle_is_that_of_torch_at_every_step_and_that_of_fastai_by_hand
         assert theirs.get_last_lr() == [pytest.approx(3e-5 * factor, rel=1e-9)]
         optimizer.step()
         theirs.step()
-
-
-def test_cosine_and_constant_rates():
-    assert factors("cosine", 0.5, 8)[::2] == [0, 0.5, 1, pytest.approx(0.5), 0]
-    assert factors("constant", 0.5, 8)[::2] == [0, 0.5, 1, 1, 1]
-    assert factors("cosine", 0.5, 8)[5] == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
 
 
 def test_the_rate_of_a_step_is_that_of_its_middle():
@@ -89,9 +75,3 @@ def test_every_schedule_lies_between_nothing_and_its_peak_and_no_step_has_a_rate
     last = {"linear": 0, "cosine": 0, "constant": 1, "slanted": 1 / 32, "one_cycle": 1e-5}[schedule]
     assert found[-1] == (1 if ratio == 1 else last)
     assert all(min(rate_factors(schedule, ratio, steps)) > 0 for steps in (1, 2, 7))
-
-
-def test_a_name_without_a_shape_is_no_schedule():
-    assert set(SHAPES) == set(get_args(Schedule))
-    with pytest.raises(KeyError, match="stepwise"):
-        rate_factor("stepwise", Fraction(1, 2), Fraction(1, 10))

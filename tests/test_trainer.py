@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from exact import KINDS, weights_after
-from samples import chunks, reviews
 from tiny_run import GROUPS, TinyRun
 from transformers import PreTrainedTokenizerFast
 
