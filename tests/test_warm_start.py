@@ -186,6 +186,7 @@ def test_a_decoder_that_cannot_be_is_refused(
     overrides: list[str], message: str, recipe: Callable[..., list[str]], folder: Path
 ):
     ModernBertConfig(vocab_size=90, pad_token_id=0).save_pretrained(folder / "modernbert")
+    (folder / "modernbert/model.safetensors").touch()
     with pytest.raises(UserError, match=re.escape(message)):  # noqa: PT012
         config = compose(recipe("adapt=none", "model.decoder=same", *overrides))
         checks.classifier(config, config.require_task())
