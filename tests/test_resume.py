@@ -1,6 +1,5 @@
 """Runs that were stopped go on as if they had not been: between saves, during a save, between phases, by signals."""
 
-import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -85,9 +84,7 @@ def zero_the_end(path: Path) -> None:
 HARMS: dict[str, Callable[[Path], object]] = {
     "no seal": lambda folder: (folder / SEAL).unlink(),
     "half a seal": lambda folder: (folder / SEAL).write_text('{"files": '),
-    "no random state": lambda folder: (folder / "rng_state.pth").unlink(),
     "other scores": lambda folder: (folder / CURVE).write_text("[]"),
-    "cut weights": lambda folder: os.truncate(folder / "model.safetensors", 1000),
     "zeroed weights": lambda folder: zero_the_end(folder / "model.safetensors"),
 }
 

@@ -140,6 +140,8 @@ def test_what_is_new_is_trained_first_and_alone_and_a_killed_run_goes_on_to_the_
     layers = layer_groups(plan.model, new)
     assert sorted(names[id(parameter)] for group in layers.values() for parameter in group) == sorted(names.values())
     assert {names[id(parameter)] for parameter in layers[HEAD]} == new
+    stack = 3 if decoder != ("model.decoder=same",) else 4
+    assert list(layers) == ["embeddings", *(f"layer {number + 1}" for number in range(stack)), HEAD]
     if decoder == SCRATCH:
         whole = train(None, tmp_path / "whole")
         for killed_at in (5, 6):  # in each of the phases, of 7 steps each
