@@ -12,27 +12,9 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
-from samples import (
-    articles,
-    conll,
-    jsonl,
-    questions,
-    reviews,
-    save_llama,
-    sentences,
-    squad,
-    tiny_sizes,
-    tiny_t5,
-    tiny_tokenizer,
-)
-from samples import with_sentinels as t5_tokenizer
-from transformers import (
-    BertConfig,
-    BertModel,
-    PreTrainedTokenizerFast,
-    T5ForConditionalGeneration,
-    set_seed,
-)
+import samples
+from samples import articles, conll, jsonl, questions, reviews, save_bert, save_llama, sentences, squad
+from transformers import set_seed
 
 from ulmfit_style.__main__ import main
 
@@ -42,27 +24,16 @@ Recipe = Callable[[Path], list[str]]
 
 
 def bert(folder: Path) -> list[str]:
-    """A BERT body without a language-model head."""
-    tokenizer = tiny_tokenizer()
-    return saved(BertModel(BertConfig(**tiny_sizes(tokenizer), initializer_range=0.2)), tokenizer, folder)
+    return [f"model.checkpoint={save_bert(folder / 'checkpoint', initializer_range=0.2)}", "model.sha256=null"]
 
 
 def llama(folder: Path) -> list[str]:
-    save_llama(folder / "checkpoint")
-    return [f"model.checkpoint={folder / 'checkpoint'}", "model.sha256=null"]
+    return [f"model.checkpoint={save_llama(folder / 'checkpoint')}", "model.sha256=null"]
 
 
 def t5(folder: Path) -> list[str]:
-    """An encoder-decoder, whose tokenizer has sentinels."""
-    tokenizer = t5_tokenizer(tiny_tokenizer())
-    sizes = {**tiny_sizes(tokenizer), "vocab_size": len(tokenizer)}
-    return saved(T5ForConditionalGeneration(tiny_t5(sizes)), tokenizer, folder)
-
-
-def saved(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> list[str]:
-    model.save_pretrained(folder / "checkpoint")
-    tokenizer.save_pretrained(folder / "checkpoint")
-    return [f"model.checkpoint={folder / 'checkpoint'}", "model.sha256=null"]
+    checkpoint = samples.save_t5(folder / "checkpoint", samples.with_sentinels(samples.tiny_tokenizer()))
+    return [f"model.checkpoint={checkpoint}", "model.sha256=null"]
 
 
 def reviewed(folder: Path, task: str = "text_classification", **columns: Callable[[int, str, str], Any]) -> list[str]:

