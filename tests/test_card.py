@@ -101,13 +101,6 @@ def test_the_card_of_a_chain_tells_what_its_files_tell(chain: Trained, written: 
         assert blank not in written
 
 
-def test_the_card_tells_the_scores_of_other_seeds(chain: Trained, written: str) -> None:
-    test = read_json(chain.runs / "second/finetune" / METRICS)["test"]
-    low, high = test["interval"]
-    row = f"| 1 | {test['rows']} | {test['scores']['accuracy']:.3f} | {low:.3f} to {high:.3f} |"
-    assert f"| seed | rows | accuracy | 95 % interval |\n| --- | ---: | ---: | ---: |\n{row}" in written
-
-
 def test_the_command_of_the_card_makes_the_same_model(chain: Trained, written: str) -> None:
     command = re.findall(r"```sh\n(.*)\n```", written)
     assert command[0] == "python -m ulmfit_style.launch recipe.yaml adapt finetune"
