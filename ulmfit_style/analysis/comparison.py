@@ -22,7 +22,7 @@ def summarise(resolved: Resolved) -> None:
         paired = {frozenset((ADAPTED, NOT_ADAPTED)): worth} if worth is not None else {}
         say(scores.highest(task.metric, measured, paired))
     if worth is not None:
-        say(scores.adaptation(task.metric, worth))
+        say(scores.worth(f"Adaptation changed {task.metric} by", worth))
     if (adapted := run.stage("adapt")) is not None:
         heldout = adapted.metrics["heldout"]
         losses = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in heldout)

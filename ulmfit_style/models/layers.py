@@ -1,4 +1,4 @@
-"""The layer groups of a model: which parameters are thawed together, and learn at one rate (ULMFiT, section 3)."""
+"""The layer groups of a model: which parameters are trainable together, and learn at one rate (ULMFiT, section 3)."""
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
