@@ -144,6 +144,13 @@ def tiny_overrides(tmp_path: Path, checkpoint: Path, reviews_csv: Path) -> list[
 
 
 @pytest.fixture
+def not_adapted(tiny_overrides: list[str]) -> list[str]:
+    """The tiny recipe without adaptation and comparison."""
+    finetuning = [override for override in tiny_overrides if not override.startswith("adapt.")]
+    return [*finetuning, "adapt=none", "compare=false"]
+
+
+@pytest.fixture
 def compose_tiny(tiny_overrides: list[str]) -> Callable[..., Config]:
     """Compose the tiny recipe with further overrides."""
     return lambda *overrides: compose([*tiny_overrides, *overrides])
