@@ -8,9 +8,6 @@ import torch
 from tiny_run import TinyRun
 from transformers import PreTrainedTokenizerFast
 
-from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts.directory import METRICS, read_json
-
 Scripted = Callable[..., tuple[TinyRun, list[torch.Tensor]]]
 
 
@@ -63,19 +60,3 @@ def test_where_the_epochs_are_no_whole_number_the_end_is_scored_too_and_being_wa
 
 
 # The command
-
-
-def test_the_labels_that_are_watched_are_of_those_that_are_given(
-    tiny_overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    recipe = [override for override in tiny_overrides if not override.startswith("adapt.")]
-    options = ["adapt=none", "compare=false", "finetune=ulmfit", "finetune.epochs=3", "finetune.patience=2"]
-    assert main(["finetune", *recipe, *options]) == 0
-    metrics = read_json(tmp_path / "runs/default/finetune" / METRICS)
-    kept, curve = metrics["kept"], [entry for entry in metrics["log"] if "loss" not in entry]
-    assert kept == {**max(curve, key=lambda entry: entry["accuracy"]), "rows": 4}
-    assert metrics["train"]["rows"] == 20
-    shown = capsys.readouterr().out
-    assert "  16 labelled rows, of which" in shown
-    assert "  4 others are watched: the state that scores best on them is kept (finetune.patience)" in shown
-    assert f"  kept: the state of '{kept['phase']}' after epoch {kept['epoch']:g} (" in shown

@@ -69,7 +69,6 @@ def test_another_split_or_file_is_scored_and_a_model_can_be_named(
 @pytest.mark.parametrize(
     ("overrides", "content", "message"),
     [
-        (["evaluate.path=1.csv"], "review,star\nx,good\n", "has no column 'stars'; did you mean 'star'?"),
         (["evaluate.path=1.csv"], "review,stars\nx,fine\n", "1.csv:2: the label 'fine' is one that the model does not"),
         (["evaluate.path=nowhere.csv", "finetune.seed=9"], "", "evaluate.path=nowhere.csv: there is no such file"),
         (["finetune.seed=9"], "", "finetune.seed=0 instead of 9); run `finetune evaluate` with the same options"),

@@ -39,7 +39,6 @@ SEQ2SEQ |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
     ("name", "sizes", "titles", "embeddings", "last"),
     [
         ("Bert", {}, TWO, "bert.embeddings.word_embeddings.weight", "bert.pooler.dense.weight"),
-        ("DistilBert", {"dim": 16, "n_layers": 2, "n_heads": 2}, TWO, "distilbert.embeddings", "distilbert.trans"),
         ("Electra", {"embedding_size": 8}, TWO, "electra.embeddings_project.weight", "electra.encoder.layer.1"),
         ("DebertaV2", RELATIVE, TWO, "deberta.encoder.rel_embeddings.weight", "deberta.encoder.layer.1"),
         (

@@ -1,14 +1,12 @@
 """Low-rank adapters: what learns, that a plain checkpoint is saved with the same answers, and what is refused."""
 
 import importlib.util
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from samples import Killed, artefact, encoder_decoder, reviews, tiny_sizes, tiny_tokenizer
 from tiny_run import finetune_options, killed_before
 from transformers import (
@@ -24,8 +22,6 @@ from transformers import (
 )
 
 from ulmfit_style import chain
-from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.layers import EMBEDDINGS, HEAD, layer_groups
@@ -36,9 +32,6 @@ from ulmfit_style.stages.table import resolve
 from ulmfit_style.training.monitoring import BestState
 from ulmfit_style.training.phases import train
 from ulmfit_style.training.scoring import Scorer
-
-BOTH = ("adapt.lora_rank=4", "finetune.lora_rank=4", "adapt.learning_rate=1e-2", "finetune.learning_rate=1e-2")
-ADAPTERS = "adapters and head"
 
 
 def untrained(kind: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
@@ -95,22 +88,6 @@ def test_the_merged_model_is_a_plain_checkpoint_with_the_same_logits(kind: str, 
         title = titles[id(parameter)]
         matrix = parameter.ndim == 2 and "relative_attention_bias" not in name
         assert (name in kept) == (title != HEAD and (title == EMBEDDINGS or not matrix)), name
-
-
-def test_the_chain_hands_on_plain_checkpoints(tiny_overrides: list[str], tmp_path: Path, capsys):
-    assert main(["adapt", "finetune", *tiny_overrides, *BOTH, "compare=false", "adapt.general=null"]) == 0
-    counts = re.findall(r"LoRA: (\S+) M of (\S+) M parameters are trained", capsys.readouterr().out)
-    assert [float(whole) > 3 * float(trained) for trained, whole in counts] == [True, True]
-    adapted, tuned = (tmp_path / "runs/default" / stage for stage in ("adapt", "finetune"))
-    measured = read_json(adapted / METRICS)
-    assert [entry["after"] for entry in measured["heldout"]] == ["untrained head", "new head", ADAPTERS]
-    assert measured["heldout"][2]["loss"] < measured["heldout"][1]["loss"] < measured["heldout"][0]["loss"]
-    assert measured["drift"]["embeddings"] == 0
-    between, after = (load_file(folder / "model.safetensors") for folder in (adapted, tuned))
-    for name in after.keys() & between.keys():
-        same = "embeddings" in name or after[name].ndim == 1
-        assert torch.equal(between[name], after[name]) == same, name
-    assert not list((tmp_path / "runs").rglob("adapter*"))
 
 
 def test_a_killed_run_with_a_contrastive_phase_ends_with_the_same_best_state(

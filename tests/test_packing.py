@@ -45,7 +45,6 @@ def test_rows_hold_every_chunk_and_its_words_once_and_whole_and_are_nearly_full(
 
 ARCHITECTURES: Sequence[tuple[str, str, int | None, dict]] = [
     ("Bert", "ForMaskedLM", 0, {}),
-    ("DistilBert", "ForMaskedLM", 0, {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "dropout": 0.0}),
     ("Roberta", "ForMaskedLM", 1, {}),  # padding is token 0, and positions begin after it
     ("DebertaV2", "ForMaskedLM", None, {}),
     ("ModernBert", "ForMaskedLM", None, {"local_attention": 16}),  # its sliding windows do not look at the mask

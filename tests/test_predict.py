@@ -139,7 +139,6 @@ def test_python_takes_a_text_a_list_and_a_frame(model: Predictor):
         (["predict.input=ids.csv"], "no column could be identified as the text; call it 'review' (columns: id, year)"),
         (["predict.input=texts.csv", "predict.output=a.xlsx"], "predict.output=a.xlsx: must end in .jsonl or .csv"),
         (["predict.input=texts.csv", "predict.output=texts.csv"], "predict.output=texts.csv: is the input"),
-        (["predict.input=x", "predict.model=."], "predict.model=.: holds no config.json"),
         (["predict.input=-"], "predict.input=-: line 1 is not UTF-8"),
     ],
 )

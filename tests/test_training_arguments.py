@@ -3,14 +3,9 @@ import fnmatch
 import pytest
 from transformers import TrainingArguments
 
-from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.trainer_options import OURS, SET_BY_THE_STAGE, fields, problems
 from ulmfit_style.recipe import options
 from ulmfit_style.tasks.base import Task
-
-
-def test_a_field_of_training_arguments_needs_no_plus():
-    assert compose(["finetune.trainer.max_grad_norm=0.5"]).finetune.trainer == {"max_grad_norm": 0.5}
 
 
 def test_every_field_that_we_name_is_one_of_the_library():

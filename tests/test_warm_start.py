@@ -177,7 +177,6 @@ def test_a_decoder_and_its_first_phase_are_in_the_fingerprint(recipe: Callable[.
         (["model.decoder=null"], "Summarization needs one that AutoModelForSeq2SeqLM knows; give it a decoder"),
         (["model.decoder={folder}/modernbert"], "a model of type 'modernbert' has no cross-attention"),
         (["task.max_target_length=100", "model.decoder={folder}/gpt2"], "writes 64 tokens at most"),
-        (["finetune.pooling=mean"], "finetune.pooling=mean: Summarization does not score whole texts"),
         (["model.decoder_revision=main"], "decoder_revision goes with a checkpoint, and decoder is same"),
     ],
 )
