@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 from recipes import RECIPES, Trained, compared, recipe
-from samples import reviews, tiny_sizes, tiny_t5, tiny_tokenizer
+from samples import FAMILIES, TEXT, reviews, tiny_sizes, tiny_t5, tiny_tokenizer, tokenizer_of
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -37,6 +37,12 @@ from ulmfit_style.recipe import Config
 def tokenizer() -> PreTrainedTokenizerFast:
     """A WordPiece tokenizer that splits long words into several tokens."""
     return tiny_tokenizer()
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
+    """A tokenizer of each family, which gives most words of `samples.TEXT` several tokens."""
+    return tokenizer_of(request.param, [TEXT])
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samples import GOOD, conll, jsonl, questions, reviews, sentences, squad, tag
+from samples import articles, conll, jsonl, questions, reviews, sentences, squad, tag
 
 from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.cli.compose import compose
@@ -92,9 +92,8 @@ def _questions(folder: Path) -> list[str]:
     return ["task=question_answering", f"task.path={{train: {train}, test: {test}}}"]
 
 
-def _summary(text: str) -> str:
-    words = text.split()
-    return f"{words[1]} is {'moving' if words[-1] in GOOD else 'dreadful'}"
+def _summaries(folder: Path) -> list[str]:
+    return ["task=summarization", f"task.path={articles(folder / 'rows.jsonl')}", "task.max_target_length=8"]
 
 
 RECIPES: dict[str, tuple[str, Callable[[Path], list[str]], list[str]]] = {
@@ -119,11 +118,7 @@ RECIPES: dict[str, tuple[str, Callable[[Path], list[str]], list[str]]] = {
     "questions": ("checkpoint", _questions, ["finetune.epochs=24", "finetune.max_length=48"]),
     "summaries": (
         "seq2seq_checkpoint",
-        _rows(
-            "summarization",
-            [{"document": text, "summary": _summary(text)} for text, _, _ in reviews(160)],
-            "task.max_target_length=8",
-        ),
+        _summaries,
         ["finetune.epochs=30"],
     ),
     "translations": (

@@ -71,8 +71,5 @@ def test_a_preset_names_the_licence_of_its_own_source():
 def test_a_reference_to_a_file_of_the_hub_is_taken_apart():
     assert parse("task.path", "hub:a/b@main/data/x.csv") == HubFile("a/b", "main", "data/x.csv")
     assert parse("task.path", "hub:a/b/x.csv") == HubFile("a/b", None, "x.csv")
-
-
-def test_a_reference_without_a_file_says_how_to_write_it():
     with pytest.raises(UserError, match=r"task\.path=hub:a/b: write hub:<account>/<name>/<file>"):
         parse("task.path", "hub:a/b")
