@@ -191,7 +191,8 @@ def test_whole_numbers_are_labels_wherever_they_come_from():
     [
         ("classification", {"text": " \t", "label": "a"}, "the text is empty"),
         ("classification", {"text": "a", "label": float("nan")}, "the label is empty"),
-        ("classification", {"text": "a", "label": ["b"]}, "the label is a list; task=multi_label_classification takes"),
+        ("classification", {"text": "a", "label": ["b"]}, "use task=multi_label_classification"),
+        ("classification", {"text": "a", "label": {"b": 1}}, "the label is a list or mapping"),
         ("multi-label classification", {"text": "a", "label": ["b", None]}, "one of the labels is empty"),
         ("multi-label classification", {"text": "a", "label": {"b": 1}}, "the labels are neither a list nor text"),
         ("regression", {"text": "a", "label": "many"}, "the label 'many' is not a number"),

@@ -1,7 +1,5 @@
 """What a run showed: every score on the same test rows, and what adaptation was worth."""
 
-from __future__ import annotations
-
 from ulmfit_style.console import say
 from ulmfit_style.resolved import Resolved
 from ulmfit_style.results import finished, scores, terminal
@@ -24,7 +22,7 @@ def conclude(resolved: Resolved) -> None:
         paired = {frozenset((ADAPTED, NOT_ADAPTED)): worth} if worth is not None else {}
         say(scores.highest(task.metric, measured, paired))
     if worth is not None:
-        say(scores.adaptation(task.metric, worth))
+        say(scores.worth(f"Adaptation changed {task.metric} by", worth))
     if (adapted := run.stage("adapt")) is not None:
         heldout = adapted.metrics["heldout"]
         losses = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in heldout)
