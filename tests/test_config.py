@@ -166,29 +166,6 @@ def test_a_folder_of_ones_own_adds_choices_to_the_groups(write_yaml):
     assert "did you mean 'mine'? (there are: aclsum, ag_news, imdb, mine, " in problems(path, "task=main")[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("finetune/mine.yaml", "defaults: [plain]\nepoch: 3\nseed: many\ntrainer: {lerning_rate: 1}\n"),
-        (
-            "experiment/mine.yaml",
-            "# @package _global_\nfinetune: {epoch: 3, seed: many, trainer: {lerning_rate: 1}}\n",
-        ),
-    ],
-)
-def test_a_mistake_in_a_yaml_is_told_with_its_file(write_yaml, name: str, text: str):
-    wrong, unknown, trainer = problems(write_yaml(name, text), f"{name.partition('/')[0]}=mine")
-    assert unknown == f"finetune.epoch: there is no such option; did you mean 'finetune.epochs'? (in my conf/{name})"
-    assert wrong.startswith("finetune.seed=many: should be a valid integer")
-    assert wrong.endswith(f"(in my conf/{name})")
-    assert trainer.startswith("finetune.trainer.lerning_rate: TrainingArguments has no such field")
-    assert trainer.endswith(f"(in my conf/{name})")
-
-
-def test_a_typed_mistake_is_blamed_on_no_yaml():
-    assert problems("finetune.seed=many")[0].endswith("as an integer")
-
-
 def test_a_yaml_that_cannot_be_parsed_is_told_with_its_file(write_yaml):
     (problem,) = problems(write_yaml("finetune/mine.yaml", "epochs: [1\nseed: 2\n"), "finetune=mine")
     assert "my conf/finetune/mine.yaml" in problem

@@ -143,7 +143,7 @@ def test_a_head_that_does_not_pool_is_refused():
     ],
 )
 def test_what_cannot_be_contrasted_is_refused(options: list[str], message: str, checkpoint: Path):
-    overrides = ["task.path=-", f"model.checkpoint={checkpoint}", "model.sha256=null", "finetune=contrastive", *options]
+    overrides = ["task.path=-", f"model.checkpoint={checkpoint}", "finetune=contrastive", *options]
     config = compose(["task=text_classification", "finetune.batch_size=8", *overrides])
     assert config.task is not None
     with pytest.raises(UserError, match=message):

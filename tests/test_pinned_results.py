@@ -57,7 +57,7 @@ def t5(folder: Path) -> list[str]:
 def saved(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> list[str]:
     model.save_pretrained(folder / "checkpoint")
     tokenizer.save_pretrained(folder / "checkpoint")
-    return [f"model.checkpoint={folder / 'checkpoint'}", "model.sha256=null"]
+    return [f"model.checkpoint={folder / 'checkpoint'}"]
 
 
 def reviewed(folder: Path, task: str = "text_classification", **columns: Callable[[int, str, str], Any]) -> list[str]:

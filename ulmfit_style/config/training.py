@@ -62,8 +62,6 @@ class Model(Section):
     revision: str | None = None
     """The Hub commit, tag or branch. null: the newest commit when first used, and that one ever after; it stands in
     `pins.json` of the folder `runs`. For a newer one say model.revision=main, or remove its line there."""
-    sha256: str | None = None
-    """The expected SHA-256 of model.safetensors, or of the GGUF file, checked before use."""
     init: Literal["pretrained", "scratch"] = "pretrained"
     """pretrained: the checkpoint's weights; scratch: random ones, for `pretrain` to train, in the architecture and with
     the tokenizer of the checkpoint, or with those that follow."""
