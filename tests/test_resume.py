@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from samples import Killed
+from safetensors.torch import load_file, save_file
+from samples import Killed, tiny_sizes
 from tiny_run import TinyRun
-from transformers import PreTrainedTokenizerFast
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.training.monitoring import CURVE
-from ulmfit_style.training.resume import SEAL, is_whole, newest_whole
+from ulmfit_style.training.resume import SEAL, is_whole, newest_whole, require_same_weights
 
 OPTIONS = {"patience": 2, "epochs": 3, "schedule": "slanted", "layer_decay": 2}
 
@@ -127,6 +127,20 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(killed: TinyRun,
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"was saved by 1 processes, and these are 2; go on with processes=1"):
         is_whole(killed.folder / "phase-0/checkpoint-5")
+
+
+def test_a_checkpoint_with_other_names_than_the_model_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
+    model = BertForMaskedLM(BertConfig(**tiny_sizes(tokenizer)))  # its output is tied to its embeddings
+    checkpoint = tmp_path / "checkpoints/phase-0/checkpoint-1"
+    model.save_pretrained(checkpoint)
+    require_same_weights(checkpoint, model)
+    weights = load_file(checkpoint / "model.safetensors")
+    weights["renamed"] = weights.pop("cls.predictions.transform.dense.bias")
+    save_file(weights, checkpoint / "model.safetensors")
+    with pytest.raises(
+        UserError, match=r"checkpoint-1: cannot be resumed, .*\(cls\.predictions\.transform\.dense\.bias"
+    ):
+        require_same_weights(checkpoint, model)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])

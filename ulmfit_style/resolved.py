@@ -46,9 +46,10 @@ class Stage:
     """A row of the table of stages. Its module is `ulmfit_style.stages.<name>` with dashes as underscores.
 
     The module of a stage that makes an artefact has `determinants(resolved)`, which returns what the result depends on
-    as JSON values, and `run(step, directory)`, which fills the directory. It may have `steps(resolved, stages)`, where
-    a plan takes other steps of it than one when it is typed. That of a command without an artefact has `run(resolved)`.
-    Both may have `check(resolved, stages)`, which refuses wrong options before the data is read.
+    as JSON values, and `run(step, directory)`, which fills the directory. It may have `steps(stage, resolved, stages)`,
+    if a plan takes other steps of it than one when it is typed, and `conclude(resolved, stages)`, which prints the
+    results after all steps. The module of a command without an artefact has `run(resolved)`. Both may have
+    `check(resolved, stages)`, which refuses wrong options before the data is read.
     """
 
     name: str

@@ -1,7 +1,5 @@
 """What a run showed: every score on the same test rows, and what adaptation was worth."""
 
-from __future__ import annotations
-
 from ulmfit_style.console import say
 from ulmfit_style.resolved import Resolved
 from ulmfit_style.results import finished, scores, terminal

@@ -3,8 +3,6 @@
 No token and no folder outside the project is printed.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

@@ -1,7 +1,5 @@
 """The artefacts that there are: `runs` and `clean-runs`."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ It needs no group column. The rows' own texts are asked twice, with names and pr
 what changes is the model's doing (a counterfactual test: Garg et al. 2019, section 3). The words are English.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any

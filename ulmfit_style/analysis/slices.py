@@ -1,7 +1,5 @@
 """Slices: how a model scores on the rows of each group, and how far the groups lie apart."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any

@@ -3,8 +3,6 @@
 `python -m ulmfit_style.analysis.two_processes <folder>` is one of the processes, and leaves its weights in the folder.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Which columns of a file hold what a task needs: named by the user, or identified by their names."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from ulmfit_style.console import say

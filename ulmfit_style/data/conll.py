@@ -1,7 +1,5 @@
 """Reads CoNLL files: a word a line with its tags beside it, a blank line between sentences."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence

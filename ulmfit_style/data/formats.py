@@ -1,7 +1,5 @@
 """Every file format that rows are read from: one entry of `FORMATS` each, by the ending of its files."""
 
-from __future__ import annotations
-
 import bz2
 import csv
 import gzip

@@ -3,8 +3,6 @@
 A file is named, not a data set: so nobody's loading script runs, and what is read is what the path says.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import NamedTuple

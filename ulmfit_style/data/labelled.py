@@ -1,7 +1,5 @@
 """Labelled rows: read, checked, split once and for all, and sampled."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property

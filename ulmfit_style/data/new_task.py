@@ -1,7 +1,5 @@
 """new-task: looks at a file of rows with their right answers, and writes the YAML of its task, with comments."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What is named on the Hub without a revision is pinned: to the commit that was first used in the folder `runs`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reads files of any supported format into rows that know where they stand; all problems of a file are gathered."""
 
-from __future__ import annotations
-
 import glob
 import lzma
 import zlib

@@ -1,7 +1,5 @@
 """Chooses the few training rows whose labels are used, those that `finetune.patience` watches, and those scored."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Divides labelled rows into splits by hash, so that rows stay where they are when others come."""
 
-from __future__ import annotations
-
 import hashlib
 import unicodedata
 from bisect import bisect_right

@@ -1,7 +1,5 @@
 """Reads the questions of a .json file in the format of SQuAD, each a row with its context and its article's title."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import IO, Any

@@ -1,7 +1,5 @@
 """Calibration: whether answers that are 80 % sure are right four times in five."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Labels are strings; of several, a row has a sequence of them, in any order.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial

@@ -4,8 +4,6 @@ Both sides are tags of words in IOB2, as seqeval takes them. An entity begins, a
 does not go on with the one before; the strict score counts only those that begin with B-.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, final
 

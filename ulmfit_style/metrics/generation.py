@@ -3,8 +3,6 @@
 All are shares: times 100 they are what papers print.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """How sure a score is: bootstrap intervals of scores, and of what two models differ by."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import stdev

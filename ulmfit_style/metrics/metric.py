@@ -1,7 +1,5 @@
 """What the metrics are: modules of `evaluate` that need no network."""
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory

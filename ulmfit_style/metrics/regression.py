@@ -1,7 +1,5 @@
 """The scores of numbers."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final

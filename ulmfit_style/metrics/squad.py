@@ -1,7 +1,5 @@
 """The scores of answers that are stretches of a text, by the rules of SQuAD v2 (Rajpurkar et al. 2018), from 0 to 1."""
 
-from __future__ import annotations
-
 import re
 import string
 from collections import Counter

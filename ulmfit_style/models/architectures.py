@@ -1,7 +1,5 @@
 """Which heads transformers has for which architectures; the library is imported when it is asked."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from ulmfit_style.errors import UserError

@@ -1,7 +1,5 @@
 """The layer groups of a model: which parameters are thawed together, and learn at one rate (ULMFiT, section 3)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Low-rank adapters (LoRA; Hu et al. 2021, section 4.1), for models that are too large for full fine-tuning."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from typing import Any

@@ -4,8 +4,6 @@ This file is copied into the directory of each model that has this head, where t
 imports nothing else of this package.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal, final
 
 import torch

@@ -1,7 +1,5 @@
 """Results as csv files."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

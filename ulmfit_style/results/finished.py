@@ -1,7 +1,5 @@
 """What is read of finished artefacts: a model, what it was made from, and what else was measured beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Results as an HTML page that opens from the disk, holds its figures and loads nothing."""
 
-from __future__ import annotations
-
 import os
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Results as Markdown, for the model card."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ulmfit_style.results.parts import Cell, Table, as_text

@@ -19,8 +19,6 @@ A stage or a command puts its numbers, as numbers, into the parts below; how the
 Tables of scores with intervals, and the sentences on what a difference is worth, are in `scores`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tables of scores with intervals, and plain sentences on what they tell, wherever scores are shown."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Results on the terminal."""
 
-from __future__ import annotations
-
 from rich.markup import escape
 from rich.table import Table as RichTable
 

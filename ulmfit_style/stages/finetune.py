@@ -37,10 +37,9 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check the model and the options.
 
     Raises:
-        UserError: if there is no task, or the model cannot be trained on it so.
+        UserError: if no task is set, or this model cannot be fine-tuned on it.
     """
-    if resolved.config.task is not None:
-        checks.classifier(resolved.config, resolved.config.task)
+    checks.classifier(resolved.config, resolved.task)
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:

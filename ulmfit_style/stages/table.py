@@ -1,4 +1,4 @@
-"""The table of stages: everything that lists stages reads it."""
+"""The table of stages: what each makes, what it starts from, and how it is listed."""
 
 from __future__ import annotations
 

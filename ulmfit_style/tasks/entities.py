@@ -1,7 +1,5 @@
 """Entities: as files have them, as tags mark them, and which token of a model belongs to which word."""
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The files of a task's labelled rows."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import model_serializer, model_validator

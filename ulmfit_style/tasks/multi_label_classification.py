@@ -1,7 +1,5 @@
 """Multi-label classification: any number of labels for a text, or for a pair of texts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, final

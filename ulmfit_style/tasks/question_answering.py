@@ -1,7 +1,5 @@
 """Extractive question answering: the stretch of a context that answers a question, or that there is none."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, final

@@ -1,7 +1,5 @@
 """Summarisation: a short text of a long one."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

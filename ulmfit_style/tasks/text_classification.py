@@ -52,7 +52,7 @@ class TextClassification(LabelTask):
 
     def label_problem(self, row: Row) -> str | None:
         if isinstance(row.fields["label"], (list, dict)):
-            return "the label is a list; task=multi_label_classification takes several labels of a row"
+            return "the label is a list or mapping; for several labels per row use task=multi_label_classification"
         return None if self.target(row) else "the label is empty"
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:

@@ -1,7 +1,5 @@
 """Text generation: a decoder continues a prompt, answers in a chat, or learns documents as they are."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, final
 

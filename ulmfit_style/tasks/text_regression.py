@@ -1,7 +1,5 @@
 """Text regression: a number for a text, or for a pair of texts."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, final

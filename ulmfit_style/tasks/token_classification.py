@@ -1,7 +1,5 @@
 """Token classification: the entities of a text, each a stretch of it with a type."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from functools import partial

@@ -1,7 +1,5 @@
 """Windows over a text that is longer than a model reads: they overlap, and each token belongs to one of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

@@ -26,7 +26,7 @@ from ulmfit_style.models.layers import LayerGroups
 from ulmfit_style.training.batching import Rows, ShuffledDataset
 from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores, at_epoch_end, spread
 from ulmfit_style.training.objectives import Objective
-from ulmfit_style.training.resume import CheckpointKeeper, newest_whole
+from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require_same_weights
 from ulmfit_style.training.schedule import rate_factors
 from ulmfit_style.training.trainer import Progress, Rates, RecipeTrainer, Reporting
 
@@ -173,6 +173,7 @@ def train_phase(
     resumed, steps_done = newest_whole(folder), 0
     if resumed is not None:
         say(f"  {phase.title}: goes on from {resumed}")
+        require_same_weights(resumed, plan.model)
         state = TrainerState.load_from_json(str(resumed / "trainer_state.json"))
         steps_done = state.global_step
         if best is not None:
@@ -204,7 +205,7 @@ def _trainer(
 
     `requires_grad` is set before the model is wrapped: frozen parameters get no gradient, no decay and no optimizer
     state, and the backward pass ends at the lowest thawed layer (ULMFiT, section 3.3). The phase's number enters its
-    seed, or every phase would replay the same batches.
+    seed, or every phase would draw the same dropout masks.
 
     Raises:
         UserError: if the batch cannot be split.

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, final
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from safetensors import safe_open
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ulmfit_style.artefacts.directory import read_json, write_json
 from ulmfit_style.artefacts.fingerprint import file_digest
@@ -59,6 +60,27 @@ def is_whole(folder: Path) -> bool:
 def newest_whole(folder: Path) -> Path | None:
     """Return the newest whole checkpoint of a phase's folder, or None."""
     return next(filter(is_whole, _newest_first(folder)), None)
+
+
+def require_same_weights(checkpoint: Path, model: PreTrainedModel) -> None:
+    """Check that a checkpoint names its weights as the model does: the Trainer passes over all others without an error.
+
+    Raises:
+        UserError: if transformers renames the weights of this architecture when it saves them.
+    """
+    with safe_open(checkpoint / "model.safetensors", framework="pt") as file:
+        saved = set(file.keys())
+    weights = model.state_dict()
+    # Tied weights are saved once.
+    known = {weight.data_ptr() for name, weight in weights.items() if name in saved}
+    missing = {name for name, weight in weights.items() if weight.data_ptr() not in known}
+    missing -= set(model._keys_to_ignore_on_save or ())
+    if missing or saved - set(weights):
+        name = min(missing or saved - set(weights))
+        raise UserError(
+            f"{checkpoint}: cannot be resumed, because it names its weights in another way than the model ({name}); "
+            f"remove {checkpoint.parents[1]} to start again"
+        )
 
 
 def _newest_first(folder: Path) -> list[Path]:
