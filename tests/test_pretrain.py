@@ -132,7 +132,7 @@ def test_a_pretrained_model_is_not_pretrained(capsys: pytest.CaptureFixture[str]
         (["pretrain", "+model.architecture.hidden_sizes=8"], "has no such field; did you mean 'hidden_size'"),
         (["pretrain", "model.architecture.num_attention_heads=3"], "model.architecture: cannot be built"),
         (["pretrain", "model.checkpoint=bert-base-uncased"], "whose architecture and tokenizer are taken"),
-        (["pretrain", "model.init=pretrained"], "there is no checkpoint whose weights could be taken"),
+        (["pretrain", "model.init=pretrained"], "needs a checkpoint; or init=scratch"),
     ],
 )
 def test_what_cannot_be_pretrained_is_refused(arguments: list[str], message: str, run: Callable[..., int], capsys):

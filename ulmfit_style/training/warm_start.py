@@ -1,7 +1,5 @@
 """An encoder-decoder made from an encoder: its decoder is pretrained or new, its cross-attention is always new."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
