@@ -16,17 +16,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 from recipes import RECIPES, Trained, compared, recipe
-from samples import reviews, tiny_sizes, tiny_t5, tiny_tokenizer
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    BertModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    T5ForConditionalGeneration,
-    set_seed,
-)
+from samples import reviews, save_bert, save_llama, save_t5, tiny_sizes, tiny_tokenizer
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.cli.compose import compose
@@ -46,38 +37,24 @@ def tiny(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast, tiny: dict) -> Path:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory like the embedded model's: a BERT body without a language-model head."""
     set_seed(0)
-    directory = tmp_path_factory.mktemp("checkpoint")
-    BertModel(BertConfig(**tiny)).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return directory
+    return save_bert(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="session")
-def causal_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast, tiny: dict) -> Path:
+def causal_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A causal language model with its head, and a tokenizer without a padding token."""
     set_seed(0)
-    directory = tmp_path_factory.mktemp("causal")
-    sizes = {name: size for name, size in tiny.items() if "dropout" not in name}
-    LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2)).save_pretrained(directory)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.backend_tokenizer, unk_token="[UNK]", bos_token="[CLS]", eos_token="[SEP]"
-    ).save_pretrained(directory)
-    return directory
+    return save_llama(tmp_path_factory.mktemp("causal"))
 
 
 @pytest.fixture(scope="session")
-def seq2seq_checkpoint(
-    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast, tiny: dict
-) -> Path:
+def seq2seq_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
     """An encoder-decoder, a tiny T5, whose texts end in [SEP]."""
     set_seed(0)
-    directory = tmp_path_factory.mktemp("seq2seq")
-    T5ForConditionalGeneration(tiny_t5(tiny)).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return directory
+    return save_t5(tmp_path_factory.mktemp("seq2seq"), tokenizer)
 
 
 @pytest.fixture
@@ -163,6 +140,13 @@ def tiny_overrides(tmp_path: Path, checkpoint: Path, reviews_csv: Path) -> list[
         "adapt.head_epochs=1",
         "finetune.epochs=2",
     ]
+
+
+@pytest.fixture
+def not_adapted(tiny_overrides: list[str]) -> list[str]:
+    """The tiny recipe without adaptation and comparison."""
+    finetuning = [override for override in tiny_overrides if not override.startswith("adapt.")]
+    return [*finetuning, "adapt=none", "compare=false"]
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
 """Three plain SGD steps, however the batch is split: what accumulation and several processes must not change.
 
-`python exact.py FOLDER`, started as one of several processes, saves the final weights of every kind in the folder that
-holds the tokenizer.
+`python -m exact FOLDER`, started as one of several processes, saves in the folder that holds the tokenizer the final
+weights of every kind, and how a run with a best state ended, in one go and with a break.
 """
 
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from samples import (
     DECODER,
     ENCODER,
     ENCODER_DECODER,
+    Killed,
     chunks,
     encoder_decoder,
     questions,
@@ -25,7 +27,7 @@ from samples import (
     tiny_t5,
     with_sentinels,
 )
-from tiny_run import finetune_options, without_dropout
+from tiny_run import TinyRun, finetune_options, without_dropout
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -204,4 +206,10 @@ if __name__ == "__main__":
     micro, rank = 8 // processes.count(), os.environ["RANK"]
     ends = {kind: weights_after(kind, tokenizer, tiny_sizes(tokenizer), folder, micro) for kind in KINDS}
     torch.save(ends, folder / f"weights.{rank}")
+    runs = [TinyRun(tokenizer, folder / name) for name in ("whole", "killed")]
+    with suppress(Killed):
+        runs[1].run(patience=2, epochs=3, killed_at=4)
+    for run in runs:
+        run.run(patience=2, epochs=3)
+    torch.save([(run.best.curve, run.weights()) for run in runs], folder / f"best.{rank}")
     processes.end(0)

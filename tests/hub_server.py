@@ -53,7 +53,6 @@ class Request:
 
     method: str
     path: str
-    token: str | None
     body: bytes
 
 
@@ -70,8 +69,6 @@ class Hub(ThreadingHTTPServer):
         self.repos: dict[str, Repo] = {}
         self.objects: dict[str, bytes] = {}
         """Large files by their SHA-256."""
-        self.upload_mode = "lfs"
-        """How weights are sent: `lfs`, before the commit, or `regular`, within it."""
         self.spoilt: dict[str, bytes] = {}
         """What the Hub holds in place of a file, by its path."""
         self.requests: list[Request] = []
@@ -141,12 +138,10 @@ class Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         path, self.lost = unquote(address.path), False
         fault = self.server.fault(f"{self.command} {path}")
-        if fault is not None and fault is not Handler.hang_up:
-            self.request_ = Request(self.command, path, token, self._body())
+        if fault is not Handler.hang_up:
+            self.request_ = Request(self.command, path, self._body())
         if fault is not None and fault(self):
             return
-        if fault is None:
-            self.request_ = Request(self.command, path, token, self._body())
         self.server.requests.append(self.request_)
         if token is not None and self.account is None:
             self._fail(401, "Invalid credentials in Authorization header")
@@ -208,51 +203,39 @@ class Handler(BaseHTTPRequestHandler):
     def _fail(self, status: int, message: str, code: str = "") -> None:
         self._json({"error": message}, status, X_Error_Message=message, X_Error_Code=code)
 
-    def _readable(self, name: str) -> Repo | None:
-        """Return a repository that this request may read, or answer 404: the Hub hides those of others."""
-        repo = self.server.repos.get(name)
-        if repo is None or (repo.private and not self._owns(name)):
-            self._fail(404, "Repository not found", "RepoNotFound")
-            return None
-        return repo
-
-    def _writable(self, name: str) -> Repo | None:
-        """Return a repository that this request may write, or answer 401, 403 or 404."""
-        return self._readable(name) if self._may_write(name) else None
-
-    def _may_write(self, name: str) -> bool:
-        """Tell whether a repository is this account's, or answer 401 or 403."""
-        if self.account is None:
-            self._fail(401, "Invalid username or password.")
-        elif not self._owns(name):
-            self._fail(403, f"You don't have the rights to write to {name}")
-        return self._owns(name)
-
     def _owns(self, name: str) -> bool:
-        return self.account is not None and name.startswith(f"{self.account}/")
+        return name.startswith(f"{self.account}/")
 
-    def _found(self, repo: Repo, revision: str | None) -> tuple[str, dict[str, bytes]] | None:
-        """Return what a revision names, or answer 404."""
-        found = repo.at(revision)
-        if found is None:
+    def _repo(self, name: str, *, to_write: bool = False) -> Repo | None:
+        """Return a repository that may be read, or written, or answer 403 or 404: those of others are hidden."""
+        repo, mine = self.server.repos.get(name), self._owns(name)
+        if to_write and not mine:
+            self._fail(403, f"You don't have the rights to write to {name}")
+        elif repo is None or (repo.private and not mine):
+            self._fail(404, "Repository not found", "RepoNotFound")
+        else:
+            return repo
+        return None
+
+    def _commit_of(self, repo: Repo | None, revision: str | None) -> tuple[str, dict[str, bytes]] | None:
+        """Return the commit that a revision names, and its files, or answer 404."""
+        commit = repo.at(revision) if repo else None
+        if repo and commit is None:
             self._fail(404, "Invalid rev id", "RevisionNotFound")
-        return found
+        return commit
 
     # Pushing
 
     def whoami(self) -> None:
-        if self.account is None:
-            self._fail(401, "Invalid username or password.")
-        else:
-            self._json({"type": "user", "name": self.account})
+        self._json({"type": "user", "name": self.account})
 
     def create(self) -> None:
         wanted = json.loads(self.request_.body)
         name = f"{wanted.get('organization') or self.account}/{wanted['name']}"
         url = f"{self.server.url}/{name}"
-        if not self._may_write(name):
-            return
-        if name in self.server.repos:
+        if not self._owns(name):
+            self._fail(403, f"You don't have the rights to write to {name}")
+        elif name in self.server.repos:
             self._json({"error": "You already created this model repo", "url": url}, 409)
         else:
             # Public unless told otherwise, as on the Hub.
@@ -263,30 +246,25 @@ class Handler(BaseHTTPRequestHandler):
         self._json({"errors": [], "warnings": []})
 
     def preupload(self, name: str, revision: str) -> None:
-        repo = self._writable(name)
-        if repo and (found := self._found(repo, revision)):
-            files = []
-            for wanted in json.loads(self.request_.body)["files"]:
-                large = wanted["path"].endswith(".safetensors") and self.server.upload_mode == "lfs"
-                there = found[1].get(wanted["path"])
-                files.append(
-                    {
-                        "path": wanted["path"],
-                        "uploadMode": "lfs" if large else "regular",
-                        "shouldIgnore": False,
-                        "oid": None if there is None else (_sha256 if large else _git_oid)(there),
-                    }
-                )
-            self._json({"files": files})
+        if not (commit := self._commit_of(self._repo(name, to_write=True), revision)):
+            return
+        files = []
+        for path in (wanted["path"] for wanted in json.loads(self.request_.body)["files"]):
+            large = path.endswith(".safetensors")
+            there = commit[1].get(path)
+            oid = None if there is None else (_sha256 if large else _git_oid)(there)
+            files.append({"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, "oid": oid})
+        self._json({"files": files})
 
     def lfs_batch(self, name: str) -> None:
-        if self._readable(name):
-            objects = []
-            for wanted in json.loads(self.request_.body)["objects"]:
-                href = f"{self.server.url}/lfs/{wanted['oid']}"
-                upload = {"upload": {"href": href}, "verify": {"href": f"{href}/verify"}}
-                objects.append(wanted if wanted["oid"] in self.server.objects else {**wanted, "actions": upload})
-            self._json({"transfer": "basic", "objects": objects})
+        if not self._repo(name):
+            return
+        objects = []
+        for wanted in json.loads(self.request_.body)["objects"]:
+            href = f"{self.server.url}/lfs/{wanted['oid']}"
+            upload = {"upload": {"href": href}, "verify": {"href": f"{href}/verify"}}
+            objects.append(wanted if wanted["oid"] in self.server.objects else {**wanted, "actions": upload})
+        self._json({"transfer": "basic", "objects": objects})
 
     def lfs_put(self, oid: str) -> None:
         whole = _sha256(self.request_.body) == oid
@@ -298,8 +276,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200 if oid in self.server.objects else 404, b"")
 
     def commit(self, name: str, revision: str) -> None:
-        repo = self._writable(name)
-        if not repo:
+        if not (repo := self._repo(name, to_write=True)):
             return
         commits = repo.commits
         operations = [json.loads(line) for line in self.request_.body.splitlines()]
@@ -323,17 +300,16 @@ class Handler(BaseHTTPRequestHandler):
     # Pulling
 
     def info(self, name: str, revision: str | None) -> None:
-        repo = self._readable(name)
-        if repo and (found := self._found(repo, revision)):
-            siblings = [{"rfilename": path} for path in found[1]]
-            self._json({"id": name, "private": repo.private, "sha": found[0], "siblings": siblings})
+        repo = self._repo(name)
+        if repo and (commit := self._commit_of(repo, revision)):
+            siblings = [{"rfilename": path} for path in commit[1]]
+            self._json({"id": name, "private": repo.private, "sha": commit[0], "siblings": siblings})
 
     def tree(self, name: str, revision: str, folder: str | None) -> None:
-        repo = self._readable(name)
-        if folder is not None and repo:
+        if folder is not None:
             self._fail(404, "There are no folders here", "EntryNotFound")
-        elif repo and (found := self._found(repo, revision)):
-            self._json([self._entry(path, content) for path, content in found[1].items()])
+        elif commit := self._commit_of(self._repo(name), revision):
+            self._json([self._entry(path, content) for path, content in commit[1].items()])
 
     def _entry(self, path: str, content: bytes) -> dict[str, Any]:
         """Return how the Hub lists a file: with git's hash, a large one with its SHA-256 beside that of a pointer."""
@@ -346,22 +322,14 @@ class Handler(BaseHTTPRequestHandler):
         return entry
 
     def resolve(self, name: str, revision: str, path: str) -> None:
-        repo = self._readable(name)
-        found = self._found(repo, revision) if repo else None
-        if found is None:
+        if not (found := self._commit_of(self._repo(name), revision)):
             return
         commit, files = found
         if path not in files:
             self._json({}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
             return
         content = self.server.spoilt.get(path, files[path])
-        headers = {"X_Repo_Commit": commit, "Accept_Ranges": "bytes", "ETag": f'"{_sha256(content)}"'}
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if wanted is None:
-            self._send(200, content, **headers)
-        else:
-            start, end = int(wanted[1]), int(wanted[2] or len(content) - 1)
-            self._send(206, content[start : end + 1], Content_Range=f"bytes {start}-{end}/{len(content)}", **headers)
+        self._send(200, content, X_Repo_Commit=commit, ETag=f'"{_sha256(content)}"')
 
 
 def _commit(commits: Commits) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samples import GOOD, conll, jsonl, questions, reviews, sentences, squad, tag
+from samples import articles, conll, jsonl, questions, reviews, sentences, squad, tag
 
 from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.cli.compose import compose
@@ -42,15 +42,12 @@ class Trained:
     @property
     def metrics(self) -> dict[str, Any]:
         """What stands in the model's metrics.json."""
-        found: dict[str, Any] = json.loads((self.directory / METRICS).read_text())
-        return found
+        return dict(json.loads((self.directory / METRICS).read_text()))
 
     @property
     def task(self) -> Task:
         """The task of the recipe."""
-        task = compose(self.overrides).task
-        assert task is not None
-        return task
+        return compose(self.overrides).require_task()
 
 
 def _classification(folder: Path) -> list[str]:
@@ -92,73 +89,38 @@ def _questions(folder: Path) -> list[str]:
     return ["task=question_answering", f"task.path={{train: {train}, test: {test}}}"]
 
 
-def _summary(text: str) -> str:
-    words = text.split()
-    return f"{words[1]} is {'moving' if words[-1] in GOOD else 'dreadful'}"
+def _summaries(folder: Path) -> list[str]:
+    return ["task=summarization", f"task.path={articles(folder / 'rows.jsonl')}", "task.max_target_length=8"]
 
+
+TAGGED = [{"text": text, "tags": [label, *["plot"] * ("plot" in text)]} for text, label, _ in reviews(160)]
+SCORED = [{"text": text, "score": 70 + 20 * (label == "good")} for text, label, _ in reviews(160)]
+TRANSLATED = [
+    {"translation": {"en": f"the {noun} number {number}", "de": f"a {noun} is moving"}}
+    for number, noun in enumerate(NOUNS)
+]
+COMPLETED = [
+    {"prompt": f"the {noun} number {number} is", "completion": f"a {noun}"} for number, noun in enumerate(NOUNS)
+]
+DOCUMENTS = [{"text": f"{text} and {text} again"} for text, _, _ in reviews(120)]
+LANGUAGES = ("task.source_language=en", "task.target_language=de")
+SHORT = "task.max_target_length=8"
+
+_translations = _rows("translation", TRANSLATED, *LANGUAGES, SHORT)
+_documents = _rows("text_generation", DOCUMENTS, "task.form=documents", "task.max_target_length=16")
+_tags = _rows("multi_label_classification", TAGGED)
 
 RECIPES: dict[str, tuple[str, Callable[[Path], list[str]], list[str]]] = {
     "text classification": ("checkpoint", _classification, ["finetune.epochs=10"]),
     "pairs": ("checkpoint", _pairs, ["finetune.epochs=10"]),
-    "several labels": (
-        "checkpoint",
-        _rows(
-            "multi_label_classification",
-            [{"text": text, "tags": [label, *["plot"] * ("plot" in text)]} for text, label, _ in reviews(160)],
-        ),
-        ["finetune.epochs=40", "finetune.learning_rate=5e-3"],
-    ),
-    "numbers": (
-        "checkpoint",
-        _rows(
-            "text_regression", [{"text": text, "score": 70 + 20 * (label == "good")} for text, label, _ in reviews(160)]
-        ),
-        ["finetune.epochs=24"],
-    ),
+    "several labels": ("checkpoint", _tags, ["finetune.epochs=40", "finetune.learning_rate=5e-3"]),
+    "numbers": ("checkpoint", _rows("text_regression", SCORED), ["finetune.epochs=24"]),
     "entities": ("checkpoint", _entities, ["finetune.epochs=12", "finetune.max_length=20"]),
     "questions": ("checkpoint", _questions, ["finetune.epochs=24", "finetune.max_length=48"]),
-    "summaries": (
-        "seq2seq_checkpoint",
-        _rows(
-            "summarization",
-            [{"document": text, "summary": _summary(text)} for text, _, _ in reviews(160)],
-            "task.max_target_length=8",
-        ),
-        ["finetune.epochs=30"],
-    ),
-    "translations": (
-        "causal_checkpoint",
-        _rows(
-            "translation",
-            [
-                {"translation": {"en": f"the {noun} number {number}", "de": f"a {noun} is moving"}}
-                for number, noun in enumerate(NOUNS)
-            ],
-            *("task.source_language=en", "task.target_language=de", "task.max_target_length=8"),
-        ),
-        ["finetune.epochs=25"],
-    ),
-    "completions": (
-        "causal_checkpoint",
-        _rows(
-            "text_generation",
-            [
-                {"prompt": f"the {noun} number {number} is", "completion": f"a {noun}"}
-                for number, noun in enumerate(NOUNS)
-            ],
-            "task.max_target_length=8",
-        ),
-        ["finetune.epochs=20"],
-    ),
-    "documents": (
-        "causal_checkpoint",
-        _rows(
-            "text_generation",
-            [{"text": f"{text} and {text} again"} for text, _, _ in reviews(120)],
-            *("task.form=documents", "task.max_target_length=16"),
-        ),
-        ["finetune.epochs=5", "finetune.max_length=20"],
-    ),
+    "summaries": ("seq2seq_checkpoint", _summaries, ["finetune.epochs=30"]),
+    "translations": ("causal_checkpoint", _translations, ["finetune.epochs=25"]),
+    "completions": ("causal_checkpoint", _rows("text_generation", COMPLETED, SHORT), ["finetune.epochs=20"]),
+    "documents": ("causal_checkpoint", _documents, ["finetune.epochs=5", "finetune.max_length=20"]),
 }
 """Of each kind the fixture of the checkpoint, what writes its data and names them, and how it is trained."""
 

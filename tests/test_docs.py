@@ -61,6 +61,7 @@ def blocks(language: str) -> Iterator[tuple[Path, str | None, str]]:
 
 def commands() -> list[str]:
     lines = {line.partition("  #")[0].strip() for _, _, text in blocks("sh") for line in text.splitlines()}
+    assert len(lines) > 50
     return sorted(lines - {""})
 
 
@@ -99,10 +100,6 @@ def test_every_file_that_a_page_links_or_names_is_there(page: Path):
     assert missing == []
 
 
-def test_the_pages_hold_many_commands():
-    assert len(commands()) > 50
-
-
 @pytest.mark.parametrize("line", commands())
 @pytest.mark.usefixtures("own_tasks")
 def test_every_command_is_understood(line: str, readers_own: Path):
@@ -123,11 +120,6 @@ def test_every_command_is_understood(line: str, readers_own: Path):
     assert len(typed) == 1 or not set(typed) & set(ALONE)
     known = [name for command in typed for name in OWN_OPTIONS.get(command, ())]
     compose_grid(tuple(word for word in words if "=" in word and word.partition("=")[0] not in known), readers_own)
-
-
-@pytest.mark.parametrize("text", [text for _, _, text in blocks("python")])
-def test_every_python_block_compiles(text: str):
-    compile(text, "block", "exec")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -157,13 +149,6 @@ def test_the_reference_has_every_option_and_every_choice():
     for kind in new_task.kinds():
         keys = options(kind)
         assert {key for key in keys if not any(other.startswith(f"{key}.") for other in keys)} <= set(told)
-
-
-def test_the_design_tells_every_room():
-    page = hooks.on_page_markdown((ROOT / "docs" / "design.md").read_text(encoding="utf-8"))
-    for path in (ROOT / "ulmfit_style").glob("*"):
-        if path.stem not in ("__init__", "__pycache__") and (path.suffix == ".py" or path.is_dir()):
-            assert re.search(rf"^\| \d+ \| `{path.stem}` \| .+ \|$", page, re.MULTILINE) or not list(path.glob("*.py"))
 
 
 @pytest.mark.usefixtures("own_tasks")

@@ -12,13 +12,11 @@ from transformers import (
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
-    PreTrainedTokenizerFast,
     set_seed,
 )
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.cli import CONF
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.training import Model
 from ulmfit_style.errors import UserError
@@ -33,17 +31,6 @@ SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "n
 HEADER = {"name": "tiny", "block_count": 2, "context_length": 128, "embedding_length": 64, "feed_forward_length": 96}
 HEADER |= {"head_count": 4, "head_count_kv": 2, "layer_norm_rms_eps": 1e-6, "rope_freq_base": 5000.0}
 HEADER |= {"unk_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
-NAMES = {
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-}
 QUANTISED = "mlp.down_proj"
 TEXT = "In  1994 they saw\n    10 of the Größe, 漢字 and 🎉"
 
@@ -71,6 +58,7 @@ def write(tmp_path: Path, llama: LlamaForCausalLM) -> Write:
         writer.add_token_types([3] * len(SPECIAL) + [1] * (len(TOKENS) - len(SPECIAL)))
         writer.add_token_merges(MERGES)
         writer.add_chat_template("{{ messages[0]['content'] }}")
+        names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
         weights = {**dict(llama.named_parameters()), **(more or {})}
         for name, weight in ((name, weight) for name, weight in weights.items() if weight is not None):
             # llama.cpp turns neighbouring numbers of a head together, and transformers its two halves.
@@ -81,7 +69,8 @@ def write(tmp_path: Path, llama: LlamaForCausalLM) -> Write:
             if QUANTISED in name:
                 kind = gguf.GGMLQuantizationType.Q4_1
                 values = gguf.quantize(values, kind)
-            writer.add_tensor(_name(name), values, raw_dtype=kind)
+            known = names.get_name(name.removesuffix(".weight"))
+            writer.add_tensor(f"{known}.weight" if known else name, values, raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -89,14 +78,6 @@ def write(tmp_path: Path, llama: LlamaForCausalLM) -> Write:
         return file
 
     return write
-
-
-def _name(name: str) -> str:
-    if name.startswith("model.layers."):
-        _, _, layer, part, *rest = name.split(".")
-        inner = ".".join([part, *rest]).removesuffix(".weight")
-        return f"blk.{layer}.{NAMES[inner]}.weight"
-    return {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}.get(name, name)
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +93,6 @@ def test_a_file_becomes_the_model_that_it_was_written_from(write: Write, llama: 
     made = AutoModelForCausalLM.from_pretrained(made_from(write()).directory)
     assert made.dtype == torch.float32
     assert made.config.rope_parameters["rope_theta"] == 5000
-    assert made.config.max_position_embeddings == 128
     expected = llama.state_dict()
     for name, weight in made.state_dict().items():
         if QUANTISED in name:
@@ -120,48 +100,18 @@ def test_a_file_becomes_the_model_that_it_was_written_from(write: Write, llama: 
             blocks = gguf.dequantize(gguf.quantize(expected[name].numpy(), kind), kind)
             expected[name] = torch.from_numpy(blocks)
         assert torch.equal(weight, expected[name]), name
-    llama_too = LlamaForCausalLM(llama.config).eval()
-    llama_too.load_state_dict(expected)
-    ids = torch.arange(20)[None]
-    assert torch.allclose(made.eval()(ids).logits, llama_too(ids).logits, atol=1e-5)
-
-
-def test_its_tokenizer_splits_as_the_file_says(write: Write):
-    assert "smollm" not in GGUF_PRE_TOKENIZER_SPLITS  # else `_mend_splitting` need not mend it
-    tokenizer = AutoTokenizer.from_pretrained(made_from(write()).directory)
-    assert tokenizer.decode(tokenizer(TEXT).input_ids) == TEXT
-    # Each digit by itself, so that the blanks before it stay together.
-    assert tokenizer.tokenize("the  19") == ["the", "ĠĠ", "1", "9"]
-    assert tokenizer.tokenize(" the<|im_end|>") == ["Ġthe", "<|im_end|>"]
-    assert special_ids(tokenizer) == [1, 2, 2, 0]
-    assert tokenizer.model_max_length == 128
-    assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False) == "x"
-    resolve.cache_clear()
-    known = AutoTokenizer.from_pretrained(made_from(write("gpt-2")).directory)
-    assert known.tokenize("the  19") == ["the", "Ġ", "Ġ", "1", "9"]
-
-
-def special_ids(tokenizer: PreTrainedTokenizerFast) -> list[int | None]:
-    return [getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad", "unk")]
 
 
 def test_it_is_made_once_until_the_file_changes(write: Write, assets: Path, capsys: pytest.CaptureFixture[str]):
     file = write()
     first = made_from(file)
-    printed = capsys.readouterr()
-    assert "tiny.gguf: read into a checkpoint, once" in printed.out
-    assert printed.err == ""
+    assert "tiny.gguf: read into a checkpoint, once" in capsys.readouterr().out
     assert first.directory.parent == assets / "ulmfit-style"
     resolve.cache_clear()
     assert made_from(file) == first
     assert capsys.readouterr().out == ""
     resolve.cache_clear()
     assert made_from(write("gpt-2")).identity != first.identity
-
-
-def test_a_file_that_is_not_there_is_told():
-    with pytest.raises(UserError, match=r"^model\.checkpoint=no/such\.gguf: there is no such file"):
-        resolve(Model(checkpoint="no/such.gguf"), "model.checkpoint")
 
 
 def test_a_damaged_file_is_told_and_nothing_is_left(write: Write, assets: Path):
@@ -189,31 +139,29 @@ def test_what_transformers_would_read_wrongly_is_refused(split: str, more: dict,
         made_from(write(split, more))
 
 
-def test_a_gguf_file_is_adapted_and_fine_tuned(write: Write, tiny_overrides: list[str]):
-    options = [f"model.checkpoint={write()}", "adapt.max_length=32", "finetune.max_length=32", "finetune.epochs=1"]
-    assert main(["adapt", "finetune", *tiny_overrides, *options, "compare=false"]) == 0
+def test_a_gguf_file_is_adapted_and_its_tokenizer_splits_as_the_file_says(
+    write: Write, tiny_overrides: list[str], tmp_path: Path
+):
+    options = [f"model.checkpoint={write()}", "adapt.max_length=32", "adapt.epochs=0.1", "adapt.general=null"]
+    assert main(["adapt", *tiny_overrides, *options]) == 0
+    assert "smollm" not in GGUF_PRE_TOKENIZER_SPLITS  # else `_mend_splitting` need not mend it
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "runs/default/adapt")
+    assert tokenizer.decode(tokenizer(TEXT).input_ids) == TEXT
+    # Each digit by itself, so that the blanks before it stay together.
+    assert tokenizer.tokenize("the  19") == ["the", "ĠĠ", "1", "9"]
+    assert tokenizer.tokenize(" the<|im_end|>") == ["Ġthe", "<|im_end|>"]
+    assert [getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad", "unk")] == [1, 2, 2, 0]
+    assert tokenizer.model_max_length == 128
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False) == "x"
 
 
 @pytest.mark.slow
 def test_smollm2_is_sane():
-    model = compose(["model=smollm2_135m"]).model
-    directory = resolve(model, "model.checkpoint").directory
+    directory = resolve(compose(["model=smollm2_135m"]).model, "model.checkpoint").directory
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    assert len(tokenizer) == 49152
     assert tokenizer.decode(tokenizer(TEXT).input_ids) == TEXT
-    assert tokenizer.convert_ids_to_tokens([0, 1, 2]) == SPECIAL
-    assert special_ids(tokenizer) == [1, 2, 2, 0]
     assert tokenizer.tokenize("In  1994") == ["In", "ĠĠ", "1", "9", "9", "4"]
-    chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
-    assert chat.endswith("<|im_start|>user\nHi<|im_end|>\n")
-
-    general = CONF.parent / "ulmfit_style" / "general" / "state_of_the_union.txt"
-    ids = torch.tensor([tokenizer(general.read_text(encoding="utf-8")[:2000]).input_ids])
     trained = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
-    untrained = LlamaForCausalLM(trained.config).eval()
-    with torch.inference_mode():
-        assert trained(ids, labels=ids).loss < 3.5  # nats a token
-        assert untrained(ids, labels=ids).loss > 10
-        prompt = tokenizer("The capital of France is", return_tensors="pt")
-        answer = trained.generate(**prompt, max_new_tokens=3, do_sample=False)
+    prompt = tokenizer("The capital of France is", return_tensors="pt")
+    answer = trained.generate(**prompt, max_new_tokens=3, do_sample=False)
     assert "Paris" in tokenizer.decode(answer[0])

@@ -1,7 +1,5 @@
 """plan, runs and clean-runs, and what is said of an artefact that is not there."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +15,6 @@ from ulmfit_style.compute.devices import device
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config
-from ulmfit_style.stages import push
-from ulmfit_style.stages.table import resolve
 
 
 @pytest.fixture
@@ -41,20 +37,29 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def test_what_is_missing_is_told_with_the_nearest_and_the_options_that_differ(made, compose_tiny):
-    made("adapt.epochs=7", "adapt.seed=3")
-    near = made("adapt.epochs=7")
-    config = compose_tiny("adapt.epochs=2")
-    wanted = artefact("adapt", config)
-    assert why_missing(wanted, config.recipe()) == (
-        f"{wanted.directory} is not there; the nearest is {near.directory}: adapt.epochs=7 there, 2 here"
-    )
-
-
-def test_options_that_act_through_the_data_are_told_as_they_are_typed(made, compose_tiny):
-    made("corpus.max_documents=60")
-    config = compose_tiny("corpus.max_documents=50")
-    assert "corpus.max_documents=60 there, 50 here" in why_missing(artefact("adapt", config), config.recipe())
+@pytest.mark.parametrize(
+    ("nearest", "farther", "wanted", "difference"),
+    [
+        (["adapt.epochs=7"], ["adapt.epochs=7", "adapt.seed=3"], "adapt.epochs=2", "adapt.epochs=7 there, 2 here"),
+        (
+            ["corpus.max_documents=60"],
+            ["adapt.seed=1"],
+            "corpus.max_documents=50",
+            "corpus.max_documents=60 there, 50 here",
+        ),
+    ],
+    ids=["an option", "an option that acts through the data"],
+)
+def test_what_is_missing_is_told_with_the_nearest_and_the_options_that_differ(
+    made, compose_tiny, nearest: list[str], farther: list[str], wanted: str, difference: str
+):
+    config = compose_tiny(wanted)
+    missing = artefact("adapt", config)
+    assert why_missing(missing, config.recipe()) == f"{missing.directory} is not there"
+    made(*farther)
+    near = made(*nearest)
+    expected = f"{missing.directory} is not there; the nearest is {near.directory}: {difference}"
+    assert why_missing(missing, config.recipe()) == expected
 
 
 def test_other_content_of_the_same_file_is_told(made, compose_tiny, reviews_csv: Path):
@@ -79,19 +84,6 @@ def test_a_fine_tuning_of_another_adapted_model_is_told_by_the_options_of_adapt(
     )
 
 
-def test_where_there_is_nothing_nothing_is_near(compose_tiny):
-    wanted = artefact("adapt", compose_tiny())
-    assert why_missing(wanted, compose_tiny().recipe()) == f"{wanted.directory} is not there"
-
-
-def test_finetune_and_push_name_the_command_and_the_nearest(made, compose_tiny):
-    made("adapt.epochs=7")
-    with pytest.raises(UserError, match=r"adapt\.epochs=7 there, 1 here\); run `adapt finetune`"):
-        chain.plan(resolve(compose_tiny()), ["finetune"])
-    with pytest.raises(UserError, match=r"no fine-tuned model .*; run `adapt finetune` with the same options"):
-        push.run(resolve(compose_tiny()))
-
-
 def test_a_plan_tells_each_step_and_does_nothing(made, compose_tiny, capsys, folder: Path):
     adapted = made()
     before = sorted(folder.rglob("*"))
@@ -100,11 +92,6 @@ def test_a_plan_tells_each_step_and_does_nothing(made, compose_tiny, capsys, fol
     assert lines[-2].endswith(f"learns the corpus: up to date ({adapted.directory})")
     assert lines[-1].startswith("[2/2] finetune: fine-tuned model: would run (")
     assert sorted(folder.rglob("*")) == before
-
-
-def test_a_plan_asks_for_nothing_that_only_a_push_needs(compose_tiny, capsys):
-    chain.preview(compose_tiny("compare=false"), ["adapt", "finetune", "push"])
-    assert capsys.readouterr().out.endswith("push: would upload the fine-tuned model to the Hub\n")
 
 
 def test_an_artefact_that_is_up_to_date_tells_what_is_other_now(made, compose_tiny, capsys):
@@ -129,45 +116,17 @@ def test_an_artefact_that_is_up_to_date_tells_what_is_other_now(made, compose_ti
     ]
 
 
-def test_an_artefact_that_is_up_to_date_is_told_without_torch(made, tiny_overrides: list[str]):
-    adapted = made(name="default")
-    manifest = read_json(adapted.directory / MANIFEST)
-    changes = {"device": "cuda H100, bf16", "processes": 8, "versions": {**manifest["versions"], "torch": "1.13.1"}}
-    write_json(adapted.directory / MANIFEST, {**manifest, **changes})
-    code = "import sys; from ulmfit_style.__main__ import main; code = main(['adapt', *sys.argv[1:]]); "
-    code += "sys.exit(code or 'torch' in sys.modules)"
-    ended = subprocess.run([sys.executable, "-c", code, *tiny_overrides], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    # What the device is, and how many processes there would be on it, is not known without torch.
-    assert f"  made with torch 1.13.1 (here {manifest['versions']['torch']})\n" in ended.stdout
-
-
-def test_a_plan_says_that_an_input_is_missing(compose_tiny):
-    with pytest.raises(UserError, match="finetune: there is no adapted model for this config"):
-        chain.preview(compose_tiny("compare=false"), ["finetune"])
-
-
-def test_a_plan_tells_a_run_that_was_stopped(made, compose_tiny, capsys):
-    adapted = made()
-    (adapted.directory / "manifest.json").unlink()
-    chain.preview(compose_tiny(), ["adapt"])
-    assert f"would run ({adapted.directory} was begun, but not finished)" in capsys.readouterr().out
-
-
-def test_the_table_of_runs_tells_names_and_what_is_not_finished(made, folder: Path, capsys):
+def test_a_plan_and_the_table_of_runs_tell_what_is_not_finished(made, compose_tiny, folder: Path, capsys):
     linked, stopped = made(name="mine"), made("adapt.seed=5")
     (stopped.directory / "manifest.json").unlink()
+    chain.preview(compose_tiny("adapt.seed=5"), ["adapt"])
+    assert f"would run ({stopped.directory} was begun, but not finished)" in capsys.readouterr().out
     inventory.runs([f"runs={folder}"])
     shown = capsys.readouterr().out
     row = next(line for line in shown.splitlines() if linked.fingerprint in line)
     assert "mine/adapt" in row
     assert "unfinished" in next(line for line in shown.splitlines() if stopped.fingerprint in line)
     assert "3 artefacts" in shown  # the general text of adapt is one
-
-
-def test_where_nothing_was_made_the_next_command_is_named(folder: Path, capsys):
-    inventory.runs([f"runs={folder}"])
-    assert "make adapt finetune" in capsys.readouterr().out
 
 
 def test_cleaning_only_lists_until_it_is_told_to_remove(made, folder: Path, capsys):
@@ -187,9 +146,12 @@ def test_cleaning_only_lists_until_it_is_told_to_remove(made, folder: Path, caps
 
 def test_what_a_named_artefact_was_made_from_stays(made, folder: Path):
     adapted, tuned = made(), made(stage="finetune", name="mine")
+    (folder / "notes-2026").mkdir()  # and what is no artefact
     inventory.clean([f"runs={folder}", "yes=true"])
     assert adapted.finished
     assert tuned.finished
+    assert (folder / "notes-2026").exists()
+    assert (folder / "mine" / "finetune" / RECIPE).exists()
 
 
 def test_what_is_not_finished_goes_unless_a_run_is_making_it(made, folder: Path, capsys):
@@ -203,11 +165,3 @@ def test_what_is_not_finished_goes_unless_a_run_is_making_it(made, folder: Path,
     inventory.clean([f"runs={folder}", "yes=true"])
     assert not artefact.directory.exists()
     assert not other.directory.exists()
-
-
-def test_folders_that_are_no_artefacts_are_left_alone(made, folder: Path):
-    made(name="my-run")
-    (folder / "notes-2026").mkdir()
-    inventory.clean([f"runs={folder}", "yes=true"])
-    assert (folder / "notes-2026").exists()
-    assert (folder / "my-run" / "adapt" / RECIPE).exists()

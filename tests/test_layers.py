@@ -4,8 +4,6 @@ from tiny_run import without_dropout
 from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
-    EncoderDecoderConfig,
-    EncoderDecoderModel,
     PreTrainedModel,
 )
 
@@ -41,8 +39,6 @@ SEQ2SEQ |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
     ("name", "sizes", "titles", "embeddings", "last"),
     [
         ("Bert", {}, TWO, "bert.embeddings.word_embeddings.weight", "bert.pooler.dense.weight"),
-        ("Roberta", {}, TWO, "roberta.embeddings.position_embeddings.weight", "roberta.encoder.layer.1"),
-        ("DistilBert", {"dim": 16, "n_layers": 2, "n_heads": 2}, TWO, "distilbert.embeddings", "distilbert.trans"),
         ("Electra", {"embedding_size": 8}, TWO, "electra.embeddings_project.weight", "electra.encoder.layer.1"),
         ("DebertaV2", RELATIVE, TWO, "deberta.encoder.rel_embeddings.weight", "deberta.encoder.layer.1"),
         (
@@ -77,20 +73,6 @@ def test_the_groups_hold_every_parameter_once_embeddings_first_and_head_last(
     assert not any(parameter.startswith(body) for parameter in groups["head"])
     norms = {parameter for parameter in groups["embeddings"] if "layernorm" in parameter.lower()}
     assert not any(".layer" in parameter or ".block." in parameter for parameter in groups["embeddings"] - norms)
-
-
-def test_two_models_put_together_as_encoder_and_decoder_have_one_stack_of_layers_and_the_head_of_the_decoder(
-    tiny: dict,
-):
-    halves = [transformers.BertConfig(**tiny) for _ in range(2)]
-    model = EncoderDecoderModel(EncoderDecoderConfig.from_encoder_decoder_configs(*halves))
-    groups = names(model)
-    assert list(groups) == [*TWO[:3], "layer 3", "layer 4", "head"]
-    assert sorted(name for group in groups.values() for name in group) == sorted(dict(model.named_parameters()))
-    assert all(name.split(".")[-3] == "embeddings" for name in groups["embeddings"])
-    assert groups["layer 2"] > {"encoder.pooler.dense.weight"}
-    assert all(name.startswith("decoder.bert.encoder.layer.1.") for name in groups["layer 4"])
-    assert all(name.startswith("decoder.cls.") for name in groups["head"])
 
 
 def test_what_is_tied_to_the_embeddings_belongs_to_them(tiny: dict, masked_lm: BertForMaskedLM):

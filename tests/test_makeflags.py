@@ -51,6 +51,13 @@ def make(tmp_path: Path) -> Make:
     return Make(tmp_path)
 
 
+VALUES = [
+    *("[fresh, rotten]", "{path: a.csv, labels: [1, 2]}", "my  data.csv ", "", "a=b==c"),
+    *("it's", """"it's a 'quoted' name\"""", "(x);rm -rf `y` | z && w > v", "$(x)", "a$(b", "$$x$$$", "${oc.env:HOME}"),
+    *("#1 and \\#2", "C:\\new\\table\\", "\\ \\\\ x", "-- sly=1", "--sly=1", "%.o:%.c", "*?~"),
+    *("tab\there", "line\nbreak \\\n", "été 日本語 🙂"),
+]
+
 TYPED = [
     "finetune.learning_rate=1e-5,3e-5",
     "+adapt.extra=1",
@@ -60,35 +67,7 @@ TYPED = [
     "hydra.searchpath=[my_conf]",
     "model@other.model=minilm",
     "NAME.x=capitals need not be make's",
-    *(
-        f"key{number}={value}"
-        for number, value in enumerate(
-            (
-                "[fresh, rotten]",
-                "{path: a.csv, labels: [1, 2]}",
-                "my  data.csv ",
-                "",
-                "a=b==c",
-                "it's",
-                """"it's a 'quoted' name\"""",
-                "(x);rm -rf `y` | z && w > v",
-                "$(x)",
-                "a$(b",
-                "$$x$$$",
-                "${oc.env:HOME}",
-                "#1 and \\#2",
-                "C:\\new\\table\\",
-                "\\ \\\\ x",
-                "-- sly=1",
-                "--sly=1",
-                "%.o:%.c",
-                "*?~",
-                "tab\there",
-                "line\nbreak \\\n",
-                "été 日本語 🙂",
-            )
-        )
-    ),
+    *(f"key{number}={value}" for number, value in enumerate(VALUES)),
 ]
 
 
@@ -106,18 +85,10 @@ def test_of_a_key_typed_twice_the_last_value_counts(make: Make) -> None:
     assert make.overrides("a=1", "b=2", "a=3") == ["a=3", "b=2"]
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [["-s"], ["-j2"], ["-k", "-s", "-j2"], ["--no-print-directory"], ["-I", "/a b"], ["--eval=x = -- y=1"], ["--"]],
-    ids=" ".join,
-)
-def test_flags_of_make_are_no_overrides(make: Make, flags: list[str]) -> None:
-    assert make.overrides(*flags, "a=1", "b=x y") == ["a=1", "b=x y"]
-
-
-@pytest.mark.parametrize("flags", [[], ["-s"], ["-j2"], ["--eval=x=1"]], ids=" ".join)
-def test_without_options_there_are_no_overrides(make: Make, flags: list[str]) -> None:
-    assert make.overrides(*flags) == []
+@pytest.mark.parametrize("options", [[], ["a=1", "b=x y"]], ids=" ".join)
+@pytest.mark.parametrize("flags", [["-k", "-s", "-j2"], ["-I", "/a b"], ["--eval=x = -- y=1"], ["--"]], ids=" ".join)
+def test_flags_of_make_are_no_overrides(make: Make, flags: list[str], options: list[str]) -> None:
+    assert make.overrides(*flags, *options) == options
 
 
 def test_variables_of_the_makefile_are_left_out(make: Make) -> None:

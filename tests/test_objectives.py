@@ -1,5 +1,4 @@
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,13 +10,10 @@ from samples import chunks, encoder_decoder, with_sentinels
 from tiny_run import without_dropout
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
-from ulmfit_style.cli.compose import compose
 from ulmfit_style.data.tokens import Chunks
-from ulmfit_style.errors import UserError
 from ulmfit_style.models.checkpoints import sentinels
 from ulmfit_style.tasks.base_generation import logits_at
 from ulmfit_style.training.denoising import Denoising, _spans
-from ulmfit_style.training.language_model import choose_objective
 from ulmfit_style.training.masking import MaskedLM
 from ulmfit_style.training.objectives import IGNORED, CausalLM
 
@@ -75,21 +71,16 @@ def test_of_the_masked_tokens_eighty_ten_and_ten_in_a_hundred_are_masked_swapped
     tokenizer: PreTrainedTokenizerFast, objective: MaskedLM, rows: Rows
 ):
     row = rows(64)[1]
-    masked = swapped = kept = 0
-    for epoch in range(1000):
-        inputs, labels = objective.mask(row["input_ids"], row["words"], (1, epoch), 0)
-        chosen = labels != IGNORED
-        masked += int((inputs[chosen] == tokenizer.mask_token_id).sum())
-        kept += int((inputs[chosen] == labels[chosen]).sum())
-        swapped += int(((inputs != labels) & chosen & (inputs != tokenizer.mask_token_id)).sum())
-    total = masked + swapped + kept
+    pairs = [objective.mask(row["input_ids"], row["words"], (1, epoch), 0) for epoch in range(1000)]
+    inputs, labels = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+    chosen = labels != IGNORED
+    masked, kept = inputs[chosen] == tokenizer.mask_token_id, inputs[chosen] == labels[chosen]
     # A random token is the right one, or [MASK], now and then: hence not exactly 80, 10 and 10.
-    assert [masked / total, swapped / total, kept / total] == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
-    assert round(0.15 * len({word for word in row["words"] if word >= 0})) >= 2
-    assert total / 1000 / (len(row["input_ids"]) - 2) == pytest.approx(0.15, abs=0.03)
+    assert [masked.mean(), (~masked & ~kept).mean(), kept.mean()] == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
+    assert chosen.sum() / 1000 / (len(row["input_ids"]) - 2) == pytest.approx(0.15, abs=0.03)
 
 
-@pytest.mark.parametrize("name", ["Bert", "DistilBert", "Electra", "DebertaV2", "ModernBert"])
+@pytest.mark.parametrize("name", ["Bert", "DistilBert", "Electra", "ModernBert"])
 @torch.no_grad()
 def test_logits_at_positions_are_those_of_the_whole_head(name: str, tiny: dict):
     set_seed(0)
@@ -136,16 +127,12 @@ def test_the_heldout_loss_does_not_depend_on_batches_which_have_only_so_many_tok
 # The next token
 
 
-def llama(tiny: dict) -> transformers.LlamaForCausalLM:
-    set_seed(0)
-    config = transformers.LlamaConfig(**without_dropout(tiny), num_key_value_heads=2)
-    return transformers.LlamaForCausalLM(config).eval()
-
-
 def test_bits_per_byte_are_the_loss_over_the_bytes_of_what_was_predicted(
     tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path
 ):
-    model, text = llama(tiny), "the film was 감동 wonderful"
+    set_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**without_dropout(tiny))).eval()
+    text = "the film was 감동 wonderful"
     ids = torch.tensor([tokenizer(text)["input_ids"]])
     with torch.no_grad():
         nats = float(model(ids, labels=ids).loss) * (ids.shape[1] - 1)
@@ -153,32 +140,6 @@ def test_bits_per_byte_are_the_loss_over_the_bytes_of_what_was_predicted(
     assert measures["loss"] == pytest.approx(nats / (ids.shape[1] - 1), rel=1e-5)
     size = len(text.replace(" ", "").encode())  # this tokenizer predicts no blanks
     assert measures["bits_per_byte"] == pytest.approx(nats / np.log(2) / size, rel=1e-5)
-
-
-@torch.no_grad()
-def test_the_causal_loss_is_the_models_own_and_padding_adds_nothing(
-    tokenizer: PreTrainedTokenizerFast, tiny: dict, rows: Rows
-):
-    model, objective = llama(tiny), CausalLM(tokenizer)
-    batch = objective.collate(list(rows(32)))
-    alone = [torch.tensor(row["input_ids"], dtype=torch.long)[None] for row in rows(32)]
-    expected = sum(float(model(ids, labels=ids).loss) * (ids.shape[1] - 1) for ids in alone)
-    assert float(objective.loss(model, batch)) == pytest.approx(expected, rel=1e-5)
-    assert int(objective.count(batch)) == sum(rows(32).lengths - 1)
-
-
-# The choice
-
-
-def test_the_architecture_chooses_the_objective(tokenizer: PreTrainedTokenizerFast, causal_checkpoint: Path):
-    choose = partial(choose_objective, compose().adapt)
-    assert isinstance(choose("bert", tokenizer), MaskedLM)
-    assert isinstance(choose("gpt2", tokenizer), CausalLM)
-    assert choose("t5", with_sentinels(tokenizer)).sentinels == list(range(len(tokenizer), len(tokenizer) + 10))
-    assert choose("bart", tokenizer).sentinels == []
-    neither = PreTrainedTokenizerFast.from_pretrained(causal_checkpoint)
-    with pytest.raises(UserError, match=r"the tokenizer has neither sentinels \(<extra_id_0>\) nor a mask, so no text"):
-        choose("marian", neither)
 
 
 # Denoising
@@ -197,7 +158,7 @@ def restored(inputs: list[int], target: list[int], sentinels: Sequence[int]) -> 
 
 
 def test_what_is_taken_out_and_what_is_left_are_the_whole_text(denoising: Denoising, tmp_path: Path):
-    for row in chunks([*DOCUMENTS, "a film"], denoising.tokenizer, 64, tmp_path):
+    for row in chunks([*DOCUMENTS, "a film", "the film is very moving " * 12], denoising.tokenizer, 64, tmp_path):
         ids = row["input_ids"].tolist()
         size_of = dict(zip(ids, row["bytes"].tolist(), strict=True))
         for epoch in range(30):
@@ -239,22 +200,12 @@ def test_spans_have_the_share_and_the_lengths_of_the_paper():
         assert spans[-1][1] == 500
 
 
-def test_where_sentinels_run_out_the_rest_of_the_text_stays(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
-    own = with_sentinels(tokenizer)
-    row = chunks(["the film is very moving " * 12], own, 64, tmp_path)[0]
-    few = Denoising(own, 0.5, 0, sentinels(own)[:2])
-    inputs, target, _ = few.corrupt({**row, "phase_epoch": (1, 0)})
-    assert restored(inputs.tolist(), target.tolist(), few.sentinels) == row["input_ids"].tolist()
-
-
 @torch.no_grad()
-def test_the_denoising_loss_is_the_models_own_and_padding_adds_nothing(denoising: Denoising, tmp_path: Path):
+def test_the_denoising_loss_is_the_models_own(denoising: Denoising, tmp_path: Path):
     set_seed(0)
     model = encoder_decoder("T5" if denoising.sentinels else "BART", denoising.tokenizer).eval()
     rows = [{**row, "phase_epoch": (1, 0)} for row in chunks(DOCUMENTS, denoising.tokenizer, 64, tmp_path)]
     batch = denoising.collate(rows)
-    together = denoising.loss(model, batch)
-    alone = sum(float(denoising.loss(model, denoising.collate([row]))) for row in rows)
-    assert float(together) == pytest.approx(alone, rel=1e-5)
     inputs = {name: tensor for name, tensor in batch.items() if name != "bytes"}
-    torch.testing.assert_close(together / denoising.count(batch), model(**inputs).loss)
+    ours = denoising.loss(model, batch) / denoising.count(batch)
+    torch.testing.assert_close(ours, model(**inputs).loss)

@@ -8,7 +8,6 @@ from samples import chunks, reviews
 from tiny_run import without_dropout
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from ulmfit_style.tasks.base import IGNORED
 from ulmfit_style.training.masking import MaskedLM
 from ulmfit_style.training.objectives import CausalLM
 from ulmfit_style.training.packing import PackedDataset, first_position
@@ -28,29 +27,24 @@ def model_of(name: str, head: str, tiny: dict, **sizes: object) -> transformers.
     return model
 
 
-def test_rows_hold_every_chunk_once_and_whole_and_are_nearly_full(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
+def test_rows_hold_every_chunk_and_its_words_once_and_whole_and_are_nearly_full(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+):
     rows = chunks(TEXTS, tokenizer, LENGTH, tmp_path)
     packed = PackedDataset(rows, LENGTH, 0)
-    found = sorted(
-        tuple(row["input_ids"][row["documents"] == number]) for row in packed for number in set(row["documents"])
-    )
-    assert found == sorted(tuple(row["input_ids"]) for row in rows)
+    held = []
+    for row in packed:
+        held += [tuple(row["input_ids"][row["documents"] == number]) for number in set(row["documents"])]
+        pairs = {(word, document) for word, document in zip(row["words"], row["documents"], strict=True) if word >= 0}
+        assert len({word for word, _ in pairs}) == len(pairs)  # none is of two documents
+    assert sorted(held) == sorted(tuple(row["input_ids"]) for row in rows)
     assert max(packed.lengths) <= LENGTH
     assert packed.lengths.sum() == rows.tokens
-    assert len(packed) <= 1.1 * rows.tokens / LENGTH
-    assert len(packed) < len(rows)
-
-
-def test_the_words_of_a_packed_row_are_those_of_its_chunks(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):
-    for row in PackedDataset(chunks(TEXTS, tokenizer, LENGTH, tmp_path), LENGTH, 0):
-        pairs = {(word, document) for word, document in zip(row["words"], row["documents"], strict=True) if word >= 0}
-        assert {document for _, document in pairs} == set(row["documents"])
-        assert len({word for word, _ in pairs}) == len(pairs)  # none is of two documents
+    assert len(rows) > len(packed) <= 1.1 * rows.tokens / LENGTH
 
 
 ARCHITECTURES: Sequence[tuple[str, str, int | None, dict]] = [
     ("Bert", "ForMaskedLM", 0, {}),
-    ("DistilBert", "ForMaskedLM", 0, {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "dropout": 0.0}),
     ("Roberta", "ForMaskedLM", 1, {}),  # padding is token 0, and positions begin after it
     ("DebertaV2", "ForMaskedLM", None, {}),
     ("ModernBert", "ForMaskedLM", None, {"local_attention": 16}),  # its sliding windows do not look at the mask
@@ -69,37 +63,23 @@ def test_a_comparison_tells_which_architectures_keep_documents_apart(
     assert first_position(model, LENGTH, 0, causal=causal) == expected
 
 
-def test_the_masked_loss_of_packed_documents_is_that_of_each_alone(
-    tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "head", "first"), [("Roberta", "ForMaskedLM", 1), ("Llama", "ForCausalLM", 0)], ids=["masked", "causal"]
+)
+@torch.no_grad()
+def test_the_loss_of_packed_documents_is_that_of_each_alone(
+    name: str, head: str, first: int, tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path
 ):
-    objective = MaskedLM(tokenizer, 0.3, seed=0)
-    model = model_of("Roberta", "ForMaskedLM", tiny)
-    packed = PackedDataset(chunks(TEXTS, tokenizer, LENGTH, tmp_path), LENGTH, first_position=1)
+    objective: MaskedLM | CausalLM = MaskedLM(tokenizer, 0.3, seed=0) if name == "Roberta" else CausalLM(tokenizer)
+    model = model_of(name, head, tiny if name == "Roberta" else without_dropout(tiny))
+    packed = PackedDataset(chunks(TEXTS, tokenizer, LENGTH, tmp_path), LENGTH, first_position=first)
     batch = objective.collate([{**packed[index], "phase_epoch": (1, 0)} for index in range(len(packed))])
-    with torch.no_grad():
-        together = float(objective.loss(model, batch))
-        alone = 0.0
-        for row in range(len(packed)):
-            for document in range(int(batch["documents"][row].max()) + 1):
-                there = batch["documents"][row] == document
-                part = {
-                    name: batch[name][row][there][None] for name in ("input_ids", "attention_mask", "labels", "bytes")
-                }
-                alone += float(objective.loss(model, part))
-    assert together == pytest.approx(alone, rel=1e-5)
-
-
-def test_the_causal_loss_of_packed_documents_is_that_of_each_alone(
-    tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path
-):
-    small = without_dropout(tiny)
-    model = model_of("Llama", "ForCausalLM", small, num_key_value_heads=2)
-    objective, rows = CausalLM(tokenizer), chunks(TEXTS, tokenizer, LENGTH, tmp_path)
-    packed = PackedDataset(rows, LENGTH, first_position=0)
-    together, alone = objective.collate(list(packed)), objective.collate(list(rows))
-    assert int(objective.count(together)) == int(objective.count(alone)) == sum(rows.lengths - 1)
-    assert int(together["bytes"][together["labels"].ne(IGNORED)].sum()) == int(
-        alone["bytes"][alone["labels"].ne(IGNORED)].sum()
-    )
-    with torch.no_grad():
-        assert float(objective.loss(model, together)) == pytest.approx(float(objective.loss(model, alone)), rel=1e-5)
+    alone, counted = 0.0, 0
+    for row, documents in enumerate(batch["documents"]):
+        for document in range(int(documents.max()) + 1):
+            fields = ("input_ids", "attention_mask", "labels", "bytes")
+            part = {field: batch[field][row][documents == document][None] for field in fields}
+            alone += float(objective.loss(model, part))
+            counted += int(objective.count(part))
+    assert float(objective.loss(model, batch)) == pytest.approx(alone, rel=1e-5)
+    assert int(objective.count(batch)) == counted

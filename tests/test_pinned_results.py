@@ -12,17 +12,9 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
-from samples import GOOD, conll, jsonl, questions, reviews, sentences, squad, tiny_sizes, tiny_t5, tiny_tokenizer
-from samples import with_sentinels as t5_tokenizer
-from transformers import (
-    BertConfig,
-    BertModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    T5ForConditionalGeneration,
-    set_seed,
-)
+import samples
+from samples import articles, conll, jsonl, questions, reviews, save_bert, save_llama, sentences, squad
+from transformers import set_seed
 
 from ulmfit_style.__main__ import main
 
@@ -32,32 +24,16 @@ Recipe = Callable[[Path], list[str]]
 
 
 def bert(folder: Path) -> list[str]:
-    """A BERT body without a language-model head."""
-    tokenizer = tiny_tokenizer()
-    return saved(BertModel(BertConfig(**tiny_sizes(tokenizer), initializer_range=0.2)), tokenizer, folder)
+    return [f"model.checkpoint={save_bert(folder / 'checkpoint', initializer_range=0.2)}"]
 
 
 def llama(folder: Path) -> list[str]:
-    """A causal language model, whose tokenizer has no padding token."""
-    wordpiece = tiny_tokenizer()
-    sizes = {name: size for name, size in tiny_sizes(wordpiece).items() if "dropout" not in name}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=wordpiece.backend_tokenizer, unk_token="[UNK]", bos_token="[CLS]", eos_token="[SEP]"
-    )
-    return saved(LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2)), tokenizer, folder)
+    return [f"model.checkpoint={save_llama(folder / 'checkpoint')}"]
 
 
 def t5(folder: Path) -> list[str]:
-    """An encoder-decoder, whose tokenizer has sentinels."""
-    tokenizer = t5_tokenizer(tiny_tokenizer())
-    sizes = {**tiny_sizes(tokenizer), "vocab_size": len(tokenizer)}
-    return saved(T5ForConditionalGeneration(tiny_t5(sizes)), tokenizer, folder)
-
-
-def saved(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> list[str]:
-    model.save_pretrained(folder / "checkpoint")
-    tokenizer.save_pretrained(folder / "checkpoint")
-    return [f"model.checkpoint={folder / 'checkpoint'}"]
+    checkpoint = samples.save_t5(folder / "checkpoint", samples.with_sentinels(samples.tiny_tokenizer()))
+    return [f"model.checkpoint={checkpoint}"]
 
 
 def reviewed(folder: Path, task: str = "text_classification", **columns: Callable[[int, str, str], Any]) -> list[str]:
@@ -105,11 +81,7 @@ def grown_decoder(folder: Path) -> list[str]:
 
 
 def summarized(folder: Path) -> list[str]:
-    rows = []
-    for text, _, _ in reviews(120):
-        words = text.split()
-        rows.append({"document": text, "summary": f"{words[1]} is {'moving' if words[-1] in GOOD else 'dreadful'}"})
-    return ["task=summarization", f"task.path={jsonl(folder / 'rows.jsonl', rows)}", "task.max_target_length=8"]
+    return ["task=summarization", f"task.path={articles(folder / 'rows.jsonl', 120)}", "task.max_target_length=8"]
 
 
 def windows(folder: Path) -> list[str]:

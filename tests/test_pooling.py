@@ -15,8 +15,6 @@ from transformers import PreTrainedTokenizerFast
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts.directory import METRICS, read_json
-from ulmfit_style.chain import plan
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import pooling
@@ -26,7 +24,7 @@ from ulmfit_style.publishing import card
 from ulmfit_style.results import finished
 from ulmfit_style.results.finished import Run
 from ulmfit_style.stages.finetune import pooled
-from ulmfit_style.stages.table import resolve
+from ulmfit_style.training import checks
 
 FILE = "pooling.py"
 HEAD = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
@@ -34,8 +32,6 @@ TEXTS = ["the film", "the plot of a film number 7 is unforgettable", "a"]
 
 BODIES = {
     "Bert": ({}, "BertForMaskedLM"),
-    "DistilBert": ({"dim": 16, "n_layers": 2, "n_heads": 2}, "DistilBertForMaskedLM"),
-    "ModernBert": ({}, "ModernBertForMaskedLM"),
     "GPT2": ({"n_embd": 16, "n_layer": 2, "n_head": 2}, "GPT2LMHeadModel"),
     "Llama": ({"num_key_value_heads": 2}, "LlamaForCausalLM"),
 }
@@ -128,22 +124,13 @@ def test_padding_changes_no_logits_and_an_empty_text_has_an_answer_too(
     assert torch.allclose(logits[:1], model(ids[:1]).logits, atol=1e-5)
 
 
-def test_labels_give_the_loss_that_transformers_has_for_a_kind(make: Make):
-    model, _ = make("Bert", {**HEAD, "problem_type": "single_label_classification"})
-    ids, labels = torch.tensor([[5, 6], [7, 8]]), torch.tensor([0, 2])
-    output = model(ids, labels=labels, output_hidden_states=True)
-    assert output.loss.item() == pytest.approx(torch.nn.functional.cross_entropy(output.logits, labels).item())
-    assert len(output.hidden_states) == 3
-
-
 # The artefact
 
 
 @pytest.fixture(scope="module")
 def overrides(finetuned: list[str]) -> list[str]:
-    """The overrides of a recipe with this head, that `finetune` has run, thawing layer by layer at their own rates."""
-    rates = ["finetune.pooling=concat", "finetune.layer_decay=1.1", "finetune.unfreeze=[1, 2, all]"]
-    overrides = [*finetuned, "name=concat", *rates]
+    """The overrides of a recipe with this head, that `finetune` has run."""
+    overrides = [*finetuned, "name=concat", "finetune.pooling=concat", "finetune.epochs=2"]
     assert main(["finetune", *overrides]) == 0
     return overrides
 
@@ -156,15 +143,9 @@ def artefact(overrides: list[str]) -> Path:
 def test_a_model_is_fine_tuned_and_ours_reads_it_without_running_the_copy_that_lies_beside_it(
     artefact: Path, tmp_path: Path
 ):
-    # A fifth of the good reviews are called bad.
-    assert read_json(artefact / METRICS)["validation"]["scores"]["accuracy"] > 0.7
     expected = load(artefact, device="cpu")(TEXTS)
     copy = shutil.copytree(artefact, tmp_path / "copy")
     assert (copy / FILE).read_text() == Path(pooling.__file__).read_text()
-    assert read_json(copy / "config.json")["auto_map"] == {
-        "AutoConfig": "pooling.PooledConfig",
-        "AutoModelForSequenceClassification": "pooling.PooledForSequenceClassification",
-    }
     (copy / FILE).write_text("raise SystemExit('this was run')\n")
     assert load(copy, device="cpu")(TEXTS) == expected
     (copy / FILE).unlink()  # as where the Hub sent it, which is not asked for code
@@ -179,53 +160,39 @@ try:
     AutoModelForSequenceClassification.from_pretrained(sys.argv[1], trust_remote_code=False)
 except ValueError as error:
     print("REFUSED", " ".join(str(error).split()))
-for directory in sys.argv[1:3]:
-    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
-    model = AutoModelForSequenceClassification.from_pretrained(directory, trust_remote_code=True).eval()
-    print("LOGITS", model(**tokenizer(sys.argv[3:], padding=True, return_tensors="pt")).logits.tolist())
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
+print("LOGITS", model(**tokenizer(sys.argv[2:], padding=True, return_tensors="pt")).logits.tolist())
 """
 
 
 def test_stock_transformers_gives_the_same_logits_when_it_may_run_the_file_and_else_says_what_it_needs(
-    artefact: Path, make: Make, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    artefact: Path, tokenizer: PreTrainedTokenizerFast
 ):
-    mean, _ = make("Bert", pooling="mean")
-    mean.save_pretrained(tmp_path / "mean")
-    tokenizer.save_pretrained(tmp_path / "mean")
-    command = [sys.executable, "-c", STOCK, str(artefact), str(tmp_path / "mean"), *TEXTS]
+    command = [sys.executable, "-c", STOCK, str(artefact), *TEXTS]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert ended.returncode == 0, ended.stderr
-    refusal, *logits = ended.stdout.split("LOGITS ")
+    refusal, logits = ended.stdout.split("LOGITS ")
     assert "pass the argument `trust_remote_code=True`" in refusal
-    for model, numbers in zip((load(artefact, device="cpu").model, mean), logits, strict=True):
-        with torch.inference_mode():
-            ours = model.eval()(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
-        assert torch.equal(torch.tensor(ast.literal_eval(numbers)), ours)
-
-
-def card_of(directory: Path, overrides: list[str]) -> str:
-    return card.write("me/reviews", Run("reviews", finished.find(directory), compose(overrides)), None, "")
+    with torch.inference_mode():
+        ours = load(artefact, device="cpu").model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
+    assert torch.equal(torch.tensor(ast.literal_eval(logits)), ours)
 
 
 def test_the_file_is_exported_and_the_card_says_that_it_is_run(
-    artefact: Path, overrides: list[str], finetuned: list[str], capsys: pytest.CaptureFixture[str]
+    artefact: Path, overrides: list[str], capsys: pytest.CaptureFixture[str]
 ):
     capsys.readouterr()
     assert main(["push", *overrides, "hub.repo=me/reviews", "hub.dry_run=true"]) == 0
     listed, behind = capsys.readouterr().out.split("stays behind:")
     assert FILE in listed
     assert FILE not in behind
-    assert str(compose(overrides).model.checkpoint) not in (artefact / "config.json").read_text()
-    asks = "`trust_remote_code=True` lets it run `pooling.py` of this repository"
-    assert asks in card_of(artefact, overrides)
-    default = compose(finetuned).runs / "default/finetune"
-    assert not list(default.glob("*.py"))
-    assert "trust_remote_code" not in card_of(default, finetuned)
+    text = card.write("me/reviews", Run("reviews", finished.find(artefact), compose(overrides)), None, "")
+    assert "`trust_remote_code=True` lets it run `pooling.py` of this repository" in text
 
 
-def test_an_encoder_decoder_is_refused_before_the_data_is_read(seq2seq_checkpoint: Path, tiny_overrides: list[str]):
-    options = [f"model.checkpoint={seq2seq_checkpoint}", "task.path=nowhere.csv", "finetune.pooling=concat"]
-    own = [override for override in tiny_overrides if not override.startswith("adapt.")]
-    message = r"finetune\.pooling=concat: pools one body, and a model of type 't5' is an encoder and a decoder"
-    with pytest.raises(UserError, match=message):
-        plan(resolve(compose([*own, *options, "adapt=none"])), ["finetune"])
+def test_an_encoder_decoder_is_refused(seq2seq_checkpoint: Path, tiny_overrides: list[str]):
+    options = [override for override in tiny_overrides if not override.startswith("adapt.")]
+    config = compose([*options, f"model.checkpoint={seq2seq_checkpoint}", "finetune.pooling=concat", "adapt=none"])
+    with pytest.raises(UserError, match=r"pools one body, and a model of type 't5' is an encoder and a decoder"):
+        checks.classifier(config, config.require_task())

@@ -9,7 +9,6 @@ import yaml
 
 from ulmfit_style.cli import CONF
 from ulmfit_style.data.hub import PREFIX, HubFile, parse
-from ulmfit_style.errors import UserError
 from ulmfit_style.models.checkpoints import WEIGHTS
 
 
@@ -71,8 +70,3 @@ def test_a_preset_names_the_licence_of_its_own_source():
 def test_a_reference_to_a_file_of_the_hub_is_taken_apart():
     assert parse("task.path", "hub:a/b@main/data/x.csv") == HubFile("a/b", "main", "data/x.csv")
     assert parse("task.path", "hub:a/b/x.csv") == HubFile("a/b", None, "x.csv")
-
-
-def test_a_reference_without_a_file_says_how_to_write_it():
-    with pytest.raises(UserError, match=r"task\.path=hub:a/b: write hub:<account>/<name>/<file>"):
-        parse("task.path", "hub:a/b")

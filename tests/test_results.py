@@ -1,6 +1,5 @@
 """How results are shown, and what is said of them, on every medium."""
 
-import csv
 import re
 import shutil
 import subprocess
@@ -10,10 +9,9 @@ from pathlib import Path
 import pytest
 from markupsafe import Markup
 
-from ulmfit_style.results import csv as csv_files
 from ulmfit_style.results import figures, html, markdown, scores, terminal
 from ulmfit_style.results.html import Page
-from ulmfit_style.results.parts import Difference, Figure, Folded, Interval, Prose, Size, Table, as_text
+from ulmfit_style.results.parts import Difference, Figure, Folded, Interval, Prose, Table
 
 TABLE = Table(
     ("model", "rows", "accuracy", "95 % interval"),
@@ -22,37 +20,12 @@ TABLE = Table(
 )
 
 
-@pytest.mark.parametrize(
-    ("cell", "text"),
-    [
-        (0.69124, "0.691"),
-        (1234.5, "1,234.500"),
-        (2560, "2,560"),
-        (None, ""),
-        (Interval(0.5, 0.6049), "0.500 to 0.605"),
-        (Difference(0.0123, -0.003, 0.0271), "+1.2 (-0.3 to +2.7)"),
-        (Size(37500), "37.5 kB"),
-        ("a text", "a text"),
-    ],
-)
-def test_a_number_looks_the_same_everywhere(cell: object, text: str):
-    assert as_text(cell) == text
-
-
 def test_the_terminal_shows_a_table_with_its_title_and_no_text_of_it_is_markup(capsys: pytest.CaptureFixture):
     terminal.show(TABLE, Prose("A sentence."))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].strip() == "A table"
     assert any(re.search(r"a\|b \[bold\] +│ +2,560 │ +0\.691 │ 0\.673 to 0\.709", line) for line in lines)
     assert lines[-1] == "A sentence."
-
-
-def test_csv_keeps_all_digits(tmp_path: Path):
-    csv_files.write(tmp_path / "table.csv", TABLE)
-    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
-        header, first, _ = csv.reader(file)
-    assert header == list(TABLE.header)
-    assert first[:3] == ["a|b [bold]", "2560", "0.69124"]
 
 
 def test_markdown_aligns_numbers_and_no_bar_ends_a_cell():
@@ -99,13 +72,6 @@ def test_a_tie_is_called_a_tie(second: dict, paired: Difference | None, sentence
     models = {"worst": measured(0.1, 0, 0.2), "second": second, "best": measured(0.7, 0.66, 0.75)}
     pairs = {frozenset(("best", "second")): paired} if paired else None
     assert re.fullmatch(sentence, scores.highest("f1", models, pairs))
-
-
-def test_classes_with_few_examples_are_listed():
-    report = [{"class": "a", "recall": 0.5, "rows": 4}, {"class": "b", "recall": 0.5, "rows": 36}]
-    assert scores.small_classes(report) == "Too few to judge a class by itself, under 30: a (4)"
-    assert scores.small_classes(report[1:]) is None
-    assert [type(part) for part in scores.classes(report)] == [Table, Prose]
 
 
 # The page

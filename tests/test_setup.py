@@ -93,6 +93,10 @@ class Project:
     def torch(self) -> str:
         return self.python("-c", "from importlib.metadata import version; print(version('torch'))").strip()
 
+    def again(self, **environment: str) -> str:
+        (self.environment / "installed").unlink()
+        return self.setup(**environment)
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
@@ -100,77 +104,46 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with pip alone."""
-    folder = tmp_path_factory.mktemp("bare") / ".venv"
-    venv.create(folder, with_pip=True, symlinks=True)
-    return folder
-
-
-@pytest.fixture
-def begun(project: Project, bare: Path) -> Project:
-    """A project whose environment was made before `make setup`."""
-    shutil.copytree(bare, project.environment, symlinks=True)
-    return project
-
-
 STAYS, COMES = "the torch that is there stays", "torch, transformers and the rest"
 
 
-@pytest.mark.parametrize(
-    ("there", "printed", "after"), [("2.14.0+cu130", STAYS, "2.14.0+cu130"), ("2.12.0", COMES, "2.13.0")]
-)
-def test_a_torch_that_is_there_stays_unless_it_is_too_old(begun: Project, there: str, printed: str, after: str):
-    begun.python("-m", "pip", "install", str(wheel(begun.folder, "torch", there)))
-    assert printed in begun.setup()
-    assert begun.torch == after
+def test_a_torch_that_is_there_stays_unless_it_is_too_old_and_without_one_comes_that_of_the_index(project: Project):
+    venv.create(project.environment, with_pip=False, symlinks=True)
+    small = index(project.folder / "small", "2.13.0+cpu", "2.15.0+cpu")
+    assert COMES in project.setup(f"PIP_EXTRA_INDEX_URL={small}")
+    assert project.torch == "2.13.0+cpu"
+    for there, printed, after in (("2.14.0+cu130", STAYS, "2.14.0+cu130"), ("2.12.0", COMES, "2.13.0")):
+        project.python("-m", "pip", "install", str(wheel(project.folder, "torch", there)))
+        assert printed in project.again()
+        assert project.torch == after
 
 
-def test_an_environment_that_looks_outside_goes_on_doing_so_and_takes_the_torch_from_there(begun: Project):
-    settings = begun.environment / "pyvenv.cfg"
+def test_an_environment_that_looks_outside_goes_on_doing_so_and_takes_the_torch_from_there(project: Project):
+    venv.create(project.environment, with_pip=True, symlinks=True)
+    settings = project.environment / "pyvenv.cfg"
     settings.write_text(settings.read_text().replace("site-packages = false", "site-packages = true"))
-    outside = begun.folder / "outside"
-    begun.python("-m", "pip", "install", "--target", str(outside), str(wheel(begun.folder, "torch", "2.14.0")))
-    [packages] = begun.environment.glob("lib/python*/site-packages")
+    outside = project.folder / "outside"
+    project.python("-m", "pip", "install", "--target", str(outside), str(wheel(project.folder, "torch", "2.14.0")))
+    [packages] = project.environment.glob("lib/python*/site-packages")
     (packages / "outside.pth").write_text(str(outside))
 
-    begun.setup()
-    assert begun.torch == "2.14.0"
+    project.setup()
+    assert project.torch == "2.14.0"
     assert not list(packages.glob("torch-*"))
     assert "include-system-site-packages = true" in settings.read_text()
 
 
-@pytest.mark.parametrize("is_there", [True, False])
-def test_into_a_new_environment_and_one_without_pip_comes_the_torch_that_was_tested(project: Project, is_there: bool):
-    if is_there:
-        venv.create(project.environment, with_pip=False, symlinks=True)
-    assert COMES in project.setup()
-    assert project.torch == "2.13.0"
-
-
-def test_with_the_index_of_the_small_builds_the_small_build_comes(begun: Project):
-    small = index(begun.folder / "small", "2.13.0+cpu", "2.15.0+cpu")
-    begun.setup(f"PIP_EXTRA_INDEX_URL={small}")
-    assert begun.torch == "2.13.0+cpu"
-
-
-@pytest.mark.skipif(
-    platform.system() != "Linux" or platform.machine() != "x86_64" or Path("/dev/nvidia0").exists(),
-    reason="the advice is for Linux on x86 without an NVIDIA driver",
-)
-def test_who_has_no_gpu_is_told_how_to_get_the_small_build(begun: Project):
-    advice = "make setup PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
-    programs = begun.folder / "programs"
+def test_a_new_environment_gets_the_torch_that_was_tested_and_who_has_no_gpu_is_told_of_the_small_build(
+    project: Project,
+):
+    programs = project.folder / "programs"
     programs.mkdir()
     for name in ("make", "sh", "sed", "uname", "touch", "tail"):
         (programs / name).symlink_to(str(shutil.which(name)))
-    assert advice in begun.setup(PATH=str(programs))
-
-    (begun.environment / "installed").unlink()
-    assert advice not in begun.setup(PATH=str(programs))  # torch is there now
-
-    begun.python("-m", "pip", "uninstall", "--yes", "torch")
-    (begun.environment / "installed").unlink()
+    needs_advice = platform.system() == "Linux" and platform.machine() == "x86_64" and not Path("/dev/nvidia0").exists()
+    advice = "make setup PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
+    assert (advice in project.setup(PATH=str(programs))) == needs_advice
+    assert project.torch == "2.13.0"
+    project.python("-m", "pip", "uninstall", "--yes", "torch")
     (programs / "nvidia-smi").symlink_to(str(shutil.which("true")))
-    assert advice not in begun.setup(PATH=str(programs))
+    assert advice not in project.again(PATH=str(programs))

@@ -18,7 +18,7 @@ from ulmfit_style.analysis.probe import SWAPS, exchanged
 from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.data import reading
 from ulmfit_style.errors import UserError
-from ulmfit_style.metrics.intervals import by_chance, difference
+from ulmfit_style.metrics.intervals import by_chance
 from ulmfit_style.results import scores
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -84,14 +84,6 @@ def test_a_column_of_no_groups_is_refused(compose_tiny, by_country: Path, column
     config = compose_tiny(f"evaluate.path={by_country}", f"evaluate.slices=[{column}]")
     with pytest.raises(UserError, match=message):
         slices.groups(config, list(reading.rows("evaluate.path", str(by_country), ["review"])))
-
-
-def test_the_gap_has_the_interval_of_two_independent_means():
-    random = np.random.default_rng(0)
-    ours, theirs = random.normal(1, 1, 400).tolist(), random.normal(0, 1, 400).tolist()
-    value, low, high = difference(ours, theirs, is_paired=False)
-    width = 1.96 * np.sqrt((np.var(ours) + np.var(theirs)) / 400)
-    assert (value - low, high - value) == (pytest.approx(width, rel=0.1), pytest.approx(width, rel=0.1))
 
 
 def test_chance_makes_a_gap_as_wide_as_a_permutation_test_says():

@@ -8,17 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from recipes import Trained
 from samples import artefact
 
 from ulmfit_style.__main__ import main
+from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, read_json, write_json
 from ulmfit_style.chain import preview
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import corpus, labelled, reading
 from ulmfit_style.models import checkpoints
-from ulmfit_style.predictor import Predictor
 from ulmfit_style.resolved import Resolved, Stage, Step
 from ulmfit_style.stages import table
 
@@ -34,29 +33,18 @@ def determinants(resolved: Resolved) -> dict:
 
 
 def run(step: Step, directory: Path) -> None:
-    """Average the probabilities of two fine-tuned models on the test rows."""
-    models = [Predictor(str(member.artefact("finetune").directory)) for member in members(step.resolved)]
-    rows = step.resolved.rows.test
-    encoded = [
-        model.tokenizer([row.fields["text"] for row in rows], padding=True, return_tensors="pt") for model in models
-    ]
-    with torch.inference_mode():
-        logits = [model.model(**batch).logits for model, batch in zip(models, encoded, strict=True)]
-    chosen = torch.stack(logits).mean(0).argmax(-1).tolist()
-    answers = [{"label": step.resolved.rows.classes[place]} for place in chosen]
-    targets = [step.resolved.task.target(row) for row in rows]
-    write_json(directory / METRICS, {"test": step.resolved.task.measure(answers, targets)})
+    """Take the surer answer of two fine-tuned models to each test row."""
+    answers = [predictions.read(member.artefact("finetune").directory, "test") for member in members(step.resolved)]
+    surer = [max(of_row, key=lambda answer: answer["score"]) for of_row in zip(*answers, strict=True)]
+    measured = step.resolved.task.measure(surer, [answer["target"] for answer in surer])
+    write_json(directory / METRICS, {"test": measured})
 
 
 @pytest.fixture
 def ensemble(monkeypatch: pytest.MonkeyPatch) -> Stage:
     """A new stage: this file's functions, and one row of the table."""
     row = Stage(
-        "ensemble",
-        "average two fine-tuned models",
-        makes="ensemble",
-        version=1,
-        starts_from=lambda resolved: "finetune",
+        "ensemble", "combine two fine-tuned models", makes="ensemble", version=1, starts_from=lambda _: "finetune"
     )
     monkeypatch.setitem(sys.modules, "ulmfit_style.stages.ensemble", sys.modules[__name__])
     monkeypatch.setitem(table.STAGES, row.name, row)
@@ -67,7 +55,7 @@ def ensemble(monkeypatch: pytest.MonkeyPatch) -> Stage:
 def test_a_stage_is_one_file_and_one_row(chain: Trained, capsys: pytest.CaptureFixture[str]):
     options = [*chain.overrides, "name=averaged"]
     assert main(["--help"]) == 0
-    assert re.search(r"^  ensemble +average two fine-tuned models$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^  ensemble +combine two fine-tuned models$", capsys.readouterr().out, re.MULTILINE)
     assert main(["ensemble", *options, "finetune.epochs=1"]) == 2
     assert "ensemble: there is no fine-tuned model for this config" in capsys.readouterr().err
     assert main(["plan", "ensemble", *options]) == 0

@@ -36,8 +36,8 @@ search_seeds: []
 references: []
 keep_weights: best
 """
-SAMPLE = ["adapt=none", "compare=false", "finetune.seed=1", "task.sample_seed=1"]
-"""The recipe of an arm, with the seed 1."""
+SAMPLE = ["finetune.seed=1", "task.sample_seed=1"]
+"""The seed 1 of a study."""
 
 
 @pytest.fixture
@@ -77,24 +77,24 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_study_trains_arms_on_the_same_rows_beside_the_references(
-    with_study: Callable, rows: Callable, tiny_overrides: list[str], runs: Path, capsys: pytest.CaptureFixture
+    with_study: Callable, rows: Callable, not_adapted: list[str], runs: Path, capsys: pytest.CaptureFixture
 ):
-    text = STUDY.replace("  from scratch:", "  too far: [adapt=none, finetune.weight_decay=1e30]\n  from scratch:")
-    small = ["study.labels=null", "study.references=[linear]", "study.keep_weights=none", "adapt.epochs=5"]
+    text = STUDY.replace("from scratch: [model.init=scratch, pretrain=none, ", "too far: [finetune.weight_decay=1e30, ")
+    small = ["study.labels=null", "study.references=[linear]", "study.keep_weights=none"]
     assert main(["study", *with_study(text, *small)]) == 2
     ended = capsys.readouterr()
     assert ended.out.count("] adapt: ") == 1  # all seeds share it
     scored, failed = ([row for row in rows() if bool(row["error"]) == has_failed] for has_failed in (False, True))
     arms = ["TF-IDF + logistic regression", "frozen features + logistic regression", "fine-tuned", "adapted"]
-    assert {row["arm"] for row in scored} == {*arms, "from scratch"}
+    assert {row["arm"] for row in scored} == {*arms}
     assert all(0 <= float(row["accuracy"]) <= 1 for row in scored)
     assert len(list(runs.glob("references-*"))) == 2
     assert len(list(runs.glob("features-*"))) == 1  # all samples of labels share the test rows
-    assert len(list(runs.glob("finetune-*/predictions.parquet"))) == 6
+    assert len(list(runs.glob("finetune-*/predictions.parquet"))) == 4
     assert len(list(runs.glob("adapt-*"))) == 1
 
     # An arm that failed has no average.
-    assert "2 of 8 runs failed; the same command tries them again" in ended.err
+    assert "2 of 6 runs failed; the same command tries them again" in ended.err
     assert "Failed: too far, seed 1: every weight: the loss is nan at step" in ended.out
     table = next(line for line in ended.out.splitlines() if "│ too far" in line)
     assert re.split(r"[│\s]+", table.strip("│ ")) == ["too", "far", "failed", "failed", "failed"]
@@ -102,7 +102,7 @@ def test_a_study_trains_arms_on_the_same_rows_beside_the_references(
     assert {row["arm"] for row in failed} == {"too far"}
 
     # The weights were not kept; who wants them has the model made again, and it is the same.
-    alone = [*(option for option in tiny_overrides if not option.startswith("adapt.")), *SAMPLE]
+    alone = [*not_adapted, *SAMPLE]
     directory = resolve(compose(alone)).artefact("finetune").directory
     before = read_json(directory / "metrics.json")["test"]
     assert main(["finetune", *alone]) == 0
@@ -121,8 +121,7 @@ def test_the_second_call_makes_nothing_and_says_the_same(
     assert "over 2 seeds and the test rows" in first
     scored = rows()
     assert len(scored) == 3 * 2 * 2
-    for ending, start in (("png", b"\x89PNG"), ("svg", b"<?xml")):
-        assert (runs / "default-tiny" / f"figure.{ending}").read_bytes().startswith(start)
+    assert len(list((runs / "default-tiny").glob("figure.*"))) == 2
     links = {path.name for path in (runs / "default-tiny").iterdir() if path.is_symlink()}
     assert links >= {"fine-tuned-2-seed-0", "from-scratch-20-seed-1"}
     (kept,) = (path.parent.name for path in runs.glob("finetune-*/model.safetensors"))
@@ -142,10 +141,10 @@ def test_the_second_call_makes_nothing_and_says_the_same(
 
 @pytest.mark.usefixtures("stubbed")
 def test_weights_that_were_not_kept_are_missed_by_name_and_a_link_from_elsewhere_keeps_them(
-    with_study: Callable, runs: Path, capsys: pytest.CaptureFixture
+    with_study: Callable, not_adapted: list[str], runs: Path, capsys: pytest.CaptureFixture
 ):
     overrides = with_study(STUDY, "study.labels=null", "study.keep_weights=none")
-    alone = [*(option for option in overrides if not option.startswith("adapt.")), *SAMPLE]
+    alone = [*not_adapted, *SAMPLE]
     model = resolve(compose(alone)).artefact("finetune")
     assert trial_stub.attempt(compose(alone), "") is None
     model.link("mine", "finetune")
@@ -186,11 +185,9 @@ def test_the_search_takes_the_best_mean_on_the_validation_rows_and_ends_where_a_
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("baseline: fine-tuned", "baseline: fine-tunde"), "the baseline 'fine-tunde' is no arm; did you mean"),
         (("adapted: []", "adapted: [adapt=none]"), "'adapted' and 'fine-tuned' are the same recipe"),
         (("adapted: []", "adapted: [adpat=none]"), "(?s)study.arms: adapted: .*adpat"),
         (("adapted: []", "adapted: [task.test_ratio=0.3]"), "are not scored on the same test rows"),
-        (("seeds: [0, 1]", "seeds: [1, 1]"), "should be distinct"),
         (("search: {}", "search: {finetune.epochs: [1, 2]}"), "a search needs search_seeds"),
         (
             ("labels: [2, 20, 5000]", "labels: [1]"),

@@ -47,12 +47,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def not_adapted(tiny_overrides: list[str]) -> list[str]:
-    """The tiny recipe without adaptation."""
-    return [*(override for override in tiny_overrides if not override.startswith("adapt.")), "adapt=none"]
-
-
-@pytest.fixture
 def sweep(not_adapted: list[str], tiny_overrides: list[str], folder: Path) -> Callable[..., list[str]]:
     """Return the tiny recipe with a space of the test's own, adapted where that matters."""
 
@@ -176,13 +170,13 @@ def test_a_sweep_goes_to_its_total_and_on_to_a_larger_one(
     overrides = sweep(SPACE, *INSIDE, "sweep.seeds=[0,1]")
     assert main(["sweep", *overrides, "sweep.trials=2"]) == 0
     assert len(trials()) == 2
-    assert main(["sweep", *overrides]) == 0
+    assert main(["sweep", *overrides, "sweep.trials=3"]) == 0
     said = capsys.readouterr().out
     out = " ".join(said.split())
-    assert re.search(r"\[4 of 4\] trial 3: (stopped early, at )?accuracy 0\.\d+; best so far 0\.\d+ \(trial \d\)", out)
+    assert re.search(r"\[3 of 3\] trial 2: (stopped early, at )?accuracy 0\.\d+; best so far 0\.\d+ \(trial \d\)", out)
     assert "the best by the validation rows, over 2 seeds" in out
     first, *others = trials()
-    assert len(others) == 3
+    assert len(others) == 2
     assert first.user_attrs["default"]
     assert first.params == {"finetune.learning_rate": 1e-3, "finetune.batch_size": 8}
     for trial in [first, *others]:
@@ -225,19 +219,9 @@ def test_a_failed_trial_is_recorded_and_a_stopped_one_goes_on_ranked_by_another_
     ("text", "overrides", "problems"),
     [
         (
-            "finetune.lr: [1e-3]",
+            "{finetune.lr: [1e-3], finetune.learning_rate: {low: 1e-3, high: 2}}",
             [],
-            ["sweep.space: finetune.lr: there is no such option; did you mean 'finetune.learning_rate'"],
-        ),
-        (
-            "{finetune.learning_rate: {low: 1e-3, high: 2}, finetune.pooling: [default, max]}",
-            [],
-            ["sweep.space: finetune.learning_rate=2: should be less", "sweep.space: finetune.pooling=max: should be"],
-        ),
-        (
-            "finetune.epochs: [2]",
-            ["processes=2", "finetune.batch_size=3"],
-            ["ulmfit-style: finetune.batch_size=3: cannot be split"],
+            ["sweep.space: finetune.lr: there is no such option", "sweep.space: finetune.learning_rate=2: should be"],
         ),
         ("finetune.batch_size: [16, 3]", ["processes=2"], ["sweep.space: finetune.batch_size=3: cannot be split"]),
         ("runs: [a, b]", [], ["sweep.space: runs: is not for a sweep to choose"]),
@@ -250,8 +234,7 @@ def test_what_is_wrong_with_a_sweep_is_told_before_anything_is_trained(
 ):
     assert main(["sweep", *sweep(f"space:\n  {text}\n", *overrides)]) == 2
     said = capsys.readouterr().err
-    for problem in problems:
-        assert problem in said
+    assert [problem for problem in problems if problem not in said] == []
 
 
 def test_a_sampler_a_pruner_and_a_metric_that_are_not_there_are_refused(not_adapted: list[str]):
@@ -259,7 +242,6 @@ def test_a_sampler_a_pruner_and_a_metric_that_are_not_there_are_refused(not_adap
         of_optuna("sampler", {"name": "TBE"})
     with pytest.raises(UserError, match=r'sweep.pruner={"name": "median", "steps": 1}: .*steps'):
         of_optuna("pruner", {"name": "median", "steps": 1})
-    assert isinstance(of_optuna("pruner", {"name": "none"}), optuna.pruners.NopPruner)
     config = compose([*not_adapted, "sweep=finetune", "sweep.metric=f1"])
     with pytest.raises(UserError, match=r"sweep.metric=f1: TextClassification ranks by accuracy, macro_f1, micro_f1"):
         ranked_by(config)
@@ -270,11 +252,9 @@ def test_a_sampler_a_pruner_and_a_metric_that_are_not_there_are_refused(not_adap
     [
         ({"space": {"a": {"low": 4, "high": 2}}}, "low should be less than high, and they are 4 and 2"),
         ({"space": {"a": {"low": 0, "high": 2, "log": True}}}, "log goes with a low above 0"),
-        ({"space": {"a": {"low": 2}}}, "needs low and high, or choices"),
         ({"space": {"a": {"choices": [2], "low": 2}}}, "has choices, so it has no low"),
         ({"space": {"a": {"low": 2, "high": 4, "when": {"b": "x"}}}}, "when: no dimension above it is"),
         ({"trials": None}, "needs trials, max_hours or both"),
-        ({"seeds": [1, 1]}, "should be distinct"),
         ({"sampler": {"n_startup_trials": 3}}, "needs name"),
     ],
 )
@@ -289,9 +269,9 @@ def test_a_report_of_no_sweep_tells_how_one_begins(folder: Path, capsys: pytest.
     assert not (folder / "runs").exists()
 
 
-@pytest.mark.parametrize("name", ["finetune", "texts", "generation", "adapt"])
-def test_the_recipe_and_all_ends_of_a_shipped_space_are_possible(name: str):
-    recipe = [f"sweep={name}", *(["task=xsum"] if name == "generation" else [])]
+@pytest.mark.parametrize("recipe", [["finetune"], ["texts"], ["generation", "task=xsum"], ["adapt"]], ids=" ".join)
+def test_the_recipe_and_all_ends_of_a_shipped_space_are_possible(recipe: list[str]):
+    recipe = [f"sweep={recipe[0]}", *recipe[1:]]
     config = compose(recipe)
     space = config.sweep.space
     assert search_space.of_recipe(config, recipe, space)
@@ -323,7 +303,7 @@ def test_a_hopeless_trial_is_stopped_and_the_others_are_the_same_as_a_run_of_the
     assert 1 <= len(hopeless.intermediate_values) < 5
     assert "trial 1: stopped early, at accuracy" in capsys.readouterr().out
 
-    assert main(["finetune", *not_adapted, f"runs={folder / 'alone'}", "compare=false", *recipe]) == 0
+    assert main(["finetune", *not_adapted, f"runs={folder / 'alone'}", *recipe]) == 0
     (swept,) = (folder / "runs").glob("finetune-*")  # what was stopped left nothing
     (alone,) = (folder / "alone").glob("finetune-*")
     assert swept.name == alone.name

@@ -1,14 +1,8 @@
-"""Phases of a tiny classifier, which save at every step and can be killed.
-
-`python tiny_run.py FOLDER`, started as one of several processes, trains with a best state, once in one go and once with
-a break, and saves how both ended in the folder that holds the tokenizer.
-"""
+"""Phases of a tiny classifier, which save at every step and can be killed."""
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +11,6 @@ import torch
 from samples import Killed, good_or_bad, tiny_sizes
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
 
-from ulmfit_style.compute import processes
 from ulmfit_style.config.training import Finetune
 from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -71,11 +64,8 @@ class TinyRun:
     ) -> list[PhaseResult]:
         """Train from the start, or from what is there; without `phases`, the head alone and then every weight.
 
-        Args:
-            phases: The arguments of `phase`, of each.
-            patience: None for a run without a best state.
-            killed_at: The optimizer step, counted from where this run starts, before which it is killed.
-            killed_after: The phase after whose last step, and before it is marked as done, it is killed.
+        It is killed before the optimizer step `killed_at`, counted from where this run starts, or before the phase
+        `killed_after` is marked as done. Without `patience` there is no best state.
         """
         set_seed(0)
         self.model = BertForSequenceClassification(BertConfig(**self.sizes))
@@ -117,10 +107,6 @@ class TinyRun:
     def weights(self) -> torch.Tensor:
         return torch.cat([parameter.detach().flatten() for parameter in self.model.parameters()])
 
-    def end(self) -> tuple[Any, torch.Tensor]:
-        """Return the scores and the final weights."""
-        return self.best and self.best.curve, self.weights()
-
     def luck(self) -> float:
         """Return a random number from 0 to 7 for the weights, and another one in each process."""
         digest = hashlib.sha256(self.weights().numpy().tobytes() + os.environ.get("RANK", "0").encode()).digest()
@@ -139,20 +125,3 @@ def killed_before(plan: TrainingPlan, batch: int | None) -> TrainingPlan:
         return plan.data.collate(rows)
 
     return replace(plan, data=replace(plan.data, collate=gather))
-
-
-def main(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Train in several processes, and save how it ended in each."""
-    runs = [TinyRun(tokenizer, folder / name) for name in ("whole", "killed")]
-    with suppress(Killed):
-        runs[1].run(patience=2, epochs=3, killed_at=4)
-    for run in runs:
-        run.run(patience=2, epochs=3)
-    torch.save([run.end() for run in runs], folder / f"ends.{os.environ['RANK']}")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    processes.join()
-    main(Path(sys.argv[1]), PreTrainedTokenizerFast.from_pretrained(sys.argv[1]))
-    processes.leave()

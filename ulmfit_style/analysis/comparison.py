@@ -20,7 +20,7 @@ def conclude(resolved: Resolved) -> None:
     if len(measured) > 1:
         say(scores.highest(task.metric, measured, run.paired))
     if worth is not None:
-        say(scores.adaptation(task.metric, worth))
+        say(scores.worth(f"Adaptation changed {task.metric} by", worth))
     if (adapted := run.stage("adapt")) is not None:
         heldout = adapted.metrics["heldout"]
         losses = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in heldout)

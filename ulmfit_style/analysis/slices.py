@@ -60,7 +60,7 @@ def measure(task: Task, answers: Sequence[Answer], targets: Sequence[Any], group
     Args:
         groups: The group of each answer.
     """
-    from ulmfit_style.metrics.intervals import by_chance, difference
+    from ulmfit_style.metrics.intervals import by_chance
 
     def among(rows: Sequence[int]) -> tuple[list[Answer], list[Any]]:
         return [answers[row] for row in rows], [targets[row] for row in rows]
@@ -73,10 +73,7 @@ def measure(task: Task, answers: Sequence[Answer], targets: Sequence[Any], group
     if len(judged) < 2:
         return {"groups": measured, "gap": None}
     lowest, *_, highest = sorted(judged, key=lambda name: measured[name]["scores"][task.metric])
-    # Those of each group by itself: a task may standardise them over the rows.
-    best, worst = (task.points(*among(members[name])) for name in (highest, lowest))
-    width, low, high = difference(best, worst, task.of_means, is_paired=False)
+    width = measured[highest]["scores"][task.metric] - measured[lowest]["scores"][task.metric]
     rows = sorted(row for name in judged for row in members[name])
     chance = by_chance(task.points(*among(rows)), [groups[row] for row in rows], width, task.of_means)
-    widest = {"highest": highest, "lowest": lowest, "value": width, "interval": (low, high), "chance": chance}
-    return {"groups": measured, "gap": widest}
+    return {"groups": measured, "gap": {"highest": highest, "lowest": lowest, "value": width, "chance": chance}}

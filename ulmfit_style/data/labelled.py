@@ -94,25 +94,21 @@ def load(task: Task) -> Labelled:
         problem = "is in no training row; add training rows with it, or remove these"
         require_known(task, classes, scored, f"task.path={task.path}", problem)
 
-    findings = [
-        f"{task.path.option(split)}={path}: {remark}"
-        for split, path in files.items()
-        for remark in task.remarks(wanted[split])
-    ]
-    others = sum(map(len, rows.values())) - sum(map(len, wanted.values()))
-    if others:
-        findings.append(f"task: {others:,} rows of other classes than {', '.join(classes)} are left out")
-    if repeats:
-        findings.append(f"task: {repeats} rows are left out because their text is also in test or validation")
-    for name, members in (("validation", validation), ("test", test)):
-        if task.test_samples is not None and task.test_samples < len(members):
-            findings.append(f"task: only {task.test_samples:,} {name} rows are scored (task.test_samples)")
     names = ", ".join(PurePath(path).name for path in files.values())
     made = " and ".join(split for split in ("validation", "test") if split not in files)
     origin = f"{names}; {made} split off train" if made else names
     say(f"task: {len(pool):,} training, {len(validation):,} validation and {len(test):,} test rows of {origin}")
-    for finding in findings:
-        say(finding)
+    for split, path in files.items():
+        for remark in task.remarks(wanted[split]):
+            say(f"{task.path.option(split)}={path}: {remark}")
+    others = sum(map(len, rows.values())) - sum(map(len, wanted.values()))
+    if others:
+        say(f"task: {others:,} rows of other classes than {', '.join(classes)} are left out")
+    if repeats:
+        say(f"task: {repeats} rows are left out because their text is also in test or validation")
+    for name, members in (("validation", validation), ("test", test)):
+        if task.test_samples is not None and task.test_samples < len(members):
+            say(f"task: only {task.test_samples:,} {name} rows are scored (task.test_samples)")
     return Labelled(
         task=task,
         pool=pool,

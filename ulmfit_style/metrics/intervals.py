@@ -70,22 +70,16 @@ def intervals_of_sums(
     return {name: percentiles(values) for name, values in scores(resampled).items()}
 
 
-def difference(
-    points: Points, others: Points, score: Combine = first, *, is_paired: bool = True
-) -> tuple[float, float, float]:
-    """Return by how much two scores differ, and the bootstrap interval of that.
-
-    Args:
-        is_paired: Whether the points are of the same rows (of two models), so that the same are drawn of both; else
-            they are of two different sets of rows.
+def difference(points: Points, others: Points, score: Combine = first) -> tuple[float, float, float]:
+    """Return by how much the scores of two models on the same rows differ, and the paired bootstrap interval of that.
 
     Raises:
-        ValueError: if pairs do not have the same number of rows.
+        ValueError: if they do not have the same number of rows.
     """
     ours, theirs = _rows(points), _rows(others)
-    if is_paired and len(ours) != len(theirs):
+    if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} and {len(theirs)} rows cannot be paired")
-    differences = _resampled(ours, score) - _resampled(theirs, score, seed=0 if is_paired else 1)
+    differences = _resampled(ours, score) - _resampled(theirs, score)  # the same rows are drawn of both
     return float(score(ours.mean(axis=0)) - score(theirs.mean(axis=0))), *percentiles(differences)
 
 
@@ -145,9 +139,9 @@ def spread(scores: Sequence[float]) -> float:
     return stdev(scores) if len(scores) > 1 else math.nan
 
 
-def draws(rows: int, seed: int = 0) -> Iterator[np.ndarray[Any, Any]]:
-    """Yield the row numbers of all resamples, a slice at a time, (resamples, rows); always the same ones for a seed."""
-    random = np.random.default_rng(seed)
+def draws(rows: int) -> Iterator[np.ndarray[Any, Any]]:
+    """Yield the row numbers of all resamples, a slice at a time, (resamples, rows); always the same ones."""
+    random = np.random.default_rng(0)
     for count in _slices(rows):
         yield random.integers(rows, size=(count, rows))
 
@@ -164,9 +158,9 @@ def _rows(points: Points) -> Array:
     return np.asarray(points, dtype=float).reshape(len(points), -1)
 
 
-def _resampled(rows: Array, score: Combine, seed: int = 0) -> Array:
+def _resampled(rows: Array, score: Combine) -> Array:
     """Return the score of each resample, (resamples,)."""
-    return np.concatenate([score(rows[drawn].mean(axis=1)) for drawn in draws(len(rows), seed)])
+    return np.concatenate([score(rows[drawn].mean(axis=1)) for drawn in draws(len(rows))])
 
 
 def _slices(width: int) -> Iterator[int]:

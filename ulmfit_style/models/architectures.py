@@ -18,11 +18,12 @@ def objective(model_type: str) -> Literal["mlm", "clm", "denoising"]:
     Raises:
         UserError: if the architecture has no head for it.
     """
-    if is_encoder_decoder(model_type):
+    kind = architecture(model_type).kind
+    if kind == "encoder-decoder":
         return "denoising"  # BART has a head for masked words too, which is the same
     if has_head("AutoModelForMaskedLM", model_type):
         return "mlm"
-    if is_causal(model_type):
+    if kind == "decoder":
         return "clm"
     remedy = "choose another model, or adapt nothing: adapt=none"
     raise UserError(f"adapt: a model of type '{model_type}' has no head for unlabelled text; {remedy}")
@@ -30,21 +31,12 @@ def objective(model_type: str) -> Literal["mlm", "clm", "denoising"]:
 
 def architecture(model_type: str) -> Architecture:
     """Return what a task has to know of an architecture."""
-    if is_encoder_decoder(model_type):
+    if has_head(ENCODER_DECODER, model_type):
         return Architecture(model_type, "encoder-decoder")
-    return Architecture(model_type, "decoder" if is_causal(model_type) else "encoder")
-
-
-def is_causal(model_type: str) -> bool:
-    """Tell whether the models of an architecture read from left to right."""
     # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
     is_encoder = has_head("AutoModelForMaskedLM", model_type)
-    return has_head("AutoModelForCausalLM", model_type) and not is_encoder and not is_encoder_decoder(model_type)
-
-
-def is_encoder_decoder(model_type: str) -> bool:
-    """Tell whether the models of an architecture are an encoder and a decoder."""
-    return has_head(ENCODER_DECODER, model_type)
+    is_causal = has_head("AutoModelForCausalLM", model_type) and not is_encoder
+    return Architecture(model_type, "decoder" if is_causal else "encoder")
 
 
 def has_head(auto_class: str, model_type: str) -> bool:
@@ -58,6 +50,6 @@ def can_cross_attend(model_type: str) -> bool:
     """Tell whether the models of an architecture can be decoders with cross-attention, in an encoder-decoder of two."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    if not has_head("AutoModelForCausalLM", model_type) or is_encoder_decoder(model_type):
+    if not has_head("AutoModelForCausalLM", model_type) or has_head(ENCODER_DECODER, model_type):
         return False
     return hasattr(CONFIG_MAPPING[model_type], "add_cross_attention")

@@ -4,18 +4,14 @@ The attributions of a text's tokens add up to the difference between the model's
 padding. What is explained is a logit, before the softmax: a probability near 1 hardly changes any more.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
+from ulmfit_style.tasks.types import Model, Tokenizer
 from ulmfit_style.tasks.values import ExplainedPart
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 STEPS = 50
 """Points between padding and the text at which the gradient is taken; Sundararajan et al. found 20 to 300 enough."""
@@ -40,8 +36,8 @@ def check(task: Task) -> None:
 
 
 def explanations(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: Model,
+    tokenizer: Tokenizer,
     task: Task,
     row: Row,
     answer: Answer,
@@ -59,8 +55,8 @@ def explanations(
 
 
 def _explain(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: Model,
+    tokenizer: Tokenizer,
     texts: Sequence[str],
     feature: Feature,
     part: ExplainedPart,

@@ -1,19 +1,15 @@
 """GGUF files: what llama.cpp keeps a quantised model in, made once into a checkpoint that can be trained and saved."""
 
-from __future__ import annotations
-
 from contextlib import redirect_stderr
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ulmfit_style.artefacts.directory import LOG, Artefact
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.embedded import cache
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from ulmfit_style.tasks.types import Tokenizer
 
 INSTEAD = "take the model's checkpoint in safetensors instead"
 
@@ -46,7 +42,7 @@ def _convert(file: Path, directory: Path) -> None:
         tokenizer.save_pretrained(directory)
 
 
-def _read(file: Path) -> tuple[Any, PreTrainedTokenizerFast]:
+def _read(file: Path) -> tuple[Any, Tokenizer]:
     """Return the model of a file and its tokenizer.
 
     Raises:
@@ -60,7 +56,7 @@ def _read(file: Path) -> tuple[Any, PreTrainedTokenizerFast]:
     settings: Any = {"gguf_file": file.name}
     try:
         metadata, tensors = read_gguf_metadata(str(file))
-        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(file.parent, **settings)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, **settings)
         quantised, loading = auto_class.from_pretrained(
             file.parent, dtype=torch.float32, output_loading_info=True, **settings
         )
@@ -81,7 +77,7 @@ def _read(file: Path) -> tuple[Any, PreTrainedTokenizerFast]:
     return model, tokenizer
 
 
-def _mend_splitting(tokenizer: PreTrainedTokenizerFast, metadata: dict[str, Any], file: Path) -> None:
+def _mend_splitting(tokenizer: Tokenizer, metadata: dict[str, Any], file: Path) -> None:
     """Let a tokenizer split text as it was split when its tokens were learned.
 
     Raises:

@@ -1,15 +1,11 @@
 """The tokenizers of a finished model: one, or one of what it reads and another of what it writes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import Any, cast, final
 
 from ulmfit_style.models import checkpoints
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from ulmfit_style.tasks.types import Tokenizer
 
 FOLDER = "decoder_tokenizer"
 """The folder of the tokenizer of what is written, within a model's own."""
@@ -22,7 +18,7 @@ OF_TARGET = ("decode", "batch_decode", "pad_token_id", "eos_token_id", "sep_toke
 class TokenizerPair:
     """Two tokenizers that are used as one: as transformers itself uses Marian's, which knows two languages."""
 
-    def __init__(self, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase) -> None:
+    def __init__(self, source: Tokenizer, target: Tokenizer) -> None:
         self.source, self.target = source, target
 
     def __call__(self, text: str | None = None, *, text_target: str | None = None, **options: Any) -> Mapping[str, Any]:
@@ -40,12 +36,12 @@ class TokenizerPair:
         self.source.save_pretrained(directory)
         self.target.save_pretrained(directory / FOLDER)
 
-    def as_one(self) -> PreTrainedTokenizerBase:
+    def as_one(self) -> Tokenizer:
         """Return the pair as what it is used as."""
-        return cast("PreTrainedTokenizerBase", self)
+        return cast("Tokenizer", self)
 
 
-def read(directory: Path) -> PreTrainedTokenizerBase:
+def read(directory: Path) -> Tokenizer:
     """Return the tokenizer, or the two, of a model's directory."""
     tokenizer = checkpoints.tokenizer(directory)
     if not (directory / FOLDER).is_dir():

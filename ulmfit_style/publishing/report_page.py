@@ -95,7 +95,7 @@ def _scores(run: Run) -> Iterator[Part]:
         yield _whiskers(metrics["metric"], run.measured)
         yield Prose(scores.highest(metrics["metric"], run.measured, run.paired))
     if run.worth is not None:
-        yield Prose(scores.adaptation(metrics["metric"], run.worth))
+        yield Prose(scores.worth(f"Adaptation changed {metrics['metric']} by", run.worth))
     splits = {"test": metrics["test"], "validation": metrics["validation"]}
     splits |= {made.metrics["path"]: made.metrics["all"] for made in run.evaluations if "all" in made.metrics}
     yield scores.by_score(splits)

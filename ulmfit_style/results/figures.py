@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ulmfit_style.results.parts import Figure
-
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure as MatplotlibFigure
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#000000")
 """Told apart by people with any kind of colour vision (Okabe and Ito 2008), and on black and white paper by markers."""
@@ -93,13 +91,6 @@ def matrix(path: Path, classes: Sequence[str], counts: Sequence[Sequence[int]]) 
         axes.set(xlabel="answered", ylabel="right")
 
 
-def save(figure: Figure, folder: Path) -> Path:
-    """Draw a figure of a result into a folder, as PNG and SVG, and return the path of both without the ending."""
-    path = folder / figure.name
-    figure.draw(path)
-    return path
-
-
 def _shortened(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
@@ -109,9 +100,9 @@ def _axes(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     """Give the axes of a figure, which is written when the block ends."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # Not pyplot: that keeps figures, and asks for a screen.
-    from matplotlib.figure import Figure as MatplotlibFigure
+    from matplotlib.figure import Figure
 
-    figure = MatplotlibFigure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     yield axes
     axes.spines[["top", "right"]].set_visible(False)
@@ -122,7 +113,7 @@ def _axes(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     _save(figure, path)
 
 
-def _save(figure: MatplotlibFigure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "svg"):
         figure.savefig(path.with_suffix(f".{ending}"), dpi=150)

@@ -105,19 +105,6 @@ class Run:
         return {} if made is None else made.metrics["test"]
 
     @cached_property
-    def other_seeds(self) -> Mapping[str, Mapping[str, Any]]:
-        """What models scored on the test rows that differ in the seed of `finetune` alone, by that seed."""
-
-        def without_seed(made: Finished) -> dict[str, Any]:
-            return {**made.determinants, "finetune": {**made.determinants["finetune"], "seed": None}}
-
-        if not self.is_finetuned:
-            return {}
-        others = [other for other in self._others("finetune") if without_seed(other) == without_seed(self.model)]
-        seeds = {other.determinants["finetune"]["seed"]: other.metrics["test"] for other in others}
-        return {str(seed): seeds[seed] for seed in sorted(seeds)}
-
-    @cached_property
     def evaluations(self) -> Sequence[Finished]:
         """What `evaluate` measured of the model."""
         return list(self._others("evaluate", {"model": {"finetune": self.model.manifest["fingerprint"]}}))
@@ -151,13 +138,12 @@ class Run:
         difference = predictions.difference(self.config.task, self.model.directory, other.directory)
         return None if difference is None else Difference(*difference)
 
-    def _others(self, stage: str, determinants: Mapping[str, Any] | None = None) -> Iterator[Finished]:
+    def _others(self, stage: str, wanted: Mapping[str, Any]) -> Iterator[Finished]:
         """Yield the other finished artefacts of a stage in the folder of the model's, the newest first.
 
         Args:
-            determinants: Some that they have.
+            wanted: Some determinants that they have.
         """
-        wanted = determinants or {}
         directories = set(self.model.directory.parent.glob(f"{stage}-*")) - {self.model.directory}
         artefacts = [made for directory in directories if (made := find(directory)) is not None]
         for made in sorted(artefacts, key=lambda made: (made.manifest["finished"], made.directory), reverse=True):

@@ -10,7 +10,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ulmfit_style.results import figures
 from ulmfit_style.results.parts import Difference, Figure, Folded, Interval, Part, Prose, Table, as_text
 from ulmfit_style.tasks.base import Answer, Row, Task
 
@@ -56,7 +55,9 @@ def write(page: Page, path: Path) -> Path:
 def _source(figure: Figure, folder: Path) -> str:
     """Draw a figure into a folder, and return it as the address of an image."""
     # As an image, so that neither ids nor styles of two figures get into each other's way.
-    svg = figures.save(figure, folder).with_suffix(".svg").read_bytes()
+    path = folder / figure.name
+    figure.draw(path)
+    svg = path.with_suffix(".svg").read_bytes()
     return f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
 
 

@@ -13,7 +13,7 @@ A stage or a command puts its numbers, as numbers, into the parts below; how the
     terminal.show(table, Prose("A sentence."))       # the terminal
     csv.write(folder / "results.csv", table)         # csv, with all digits
     markdown.table(table)                            # the model card
-    figures.save(figure, folder)                     # folder/scores.png and folder/scores.svg
+    figure.draw(folder / figure.name)                # folder/scores.png and folder/scores.svg
     html.write(Page(..., {"Scores": [table, figure]}), folder / "report.html")   # the page
 
 Tables of scores with intervals, and the sentences on what a difference is worth, are in `scores`.

@@ -116,11 +116,6 @@ def worth(what: str, difference: Difference, seeds: int = 1, rows: str = "test r
     return f"{what} {difference.points} points ({span}): {verdict(difference, seeds)}."
 
 
-def adaptation(metric: str, difference: Difference) -> str:
-    """Say what adaptation was worth in one run."""
-    return worth(f"Adaptation changed {metric} by", difference)
-
-
 def highest(
     metric: str, measured: Mapping[str, Measured], paired: Mapping[frozenset[str], Difference] | None = None
 ) -> str:
@@ -158,7 +153,6 @@ def widest_gap(column: str, metric: str, gap: Mapping[str, Any], groups: int) ->
         groups: How many groups were judged.
     """
     return (
-        f"{column}: the widest gap of {groups} groups is {gap['value']:.3f} {metric} ({Interval(*gap['interval'])}), "
-        f"from {gap['lowest']} to {gap['highest']}; dealt at random, groups of these sizes lie so far apart in "
-        f"{gap['chance']:.1%} of the cases"
+        f"{column}: the widest gap of {groups} groups is {gap['value']:.3f} {metric}, from {gap['lowest']} to "
+        f"{gap['highest']}; dealt at random, groups of these sizes lie so far apart in {gap['chance']:.1%} of the cases"
     )

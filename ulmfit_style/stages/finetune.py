@@ -232,7 +232,8 @@ def pooled(
 
     body, missing, _ = checkpoints.load_model(AutoModel, source)
     body.config.name_or_path = ""  # a path of this disk, which would be saved
-    summary_token: Literal["first", "last"] = "last" if architectures.is_causal(body.config.model_type) else "first"
+    kind = architectures.architecture(body.config.model_type).kind
+    summary_token: Literal["first", "last"] = "last" if kind == "decoder" else "first"
     config = PooledConfig(body=body.config.to_dict(), pooling=pooling, summary_token=summary_token, **head)
     return PooledForSequenceClassification(config, body), {f"body.{name}" for name in missing}
 

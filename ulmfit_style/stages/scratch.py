@@ -10,7 +10,7 @@ from ulmfit_style.console import say
 from ulmfit_style.data.new_tokenizer import DECODER, learn
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.models import checkpoints
-from ulmfit_style.models.architectures import ENCODER_DECODER, is_encoder_decoder, objective
+from ulmfit_style.models.architectures import ENCODER_DECODER, has_head, objective
 from ulmfit_style.resolved import Resolved, Stage, Step
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _fit(
         learnt.post_processor = TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", ends)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=learnt, model_input_names=inputs, **special)
     numbers = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
-    if is_encoder_decoder(model_type):
+    if has_head(ENCODER_DECODER, model_type):
         ends_with = ("eos_token_id", "forced_eos_token_id", "decoder_start_token_id")
         numbers |= {"bos_token_id": tokenizer.cls_token_id, **dict.fromkeys(ends_with, tokenizer.sep_token_id)}
     architecture = AutoConfig.for_model(**{**options, **numbers, "vocab_size": len(tokenizer)})

@@ -3,24 +3,19 @@
 An encoder-decoder reads the one and writes the other; a decoder continues the one with the other.
 """
 
-from __future__ import annotations
-
 import abc
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from ulmfit_style.config.section import Count
 from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Row, Task
 from ulmfit_style.tasks.base_text import text_problem
-from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
+from ulmfit_style.tasks.types import Batch, Generation, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture
-
-if TYPE_CHECKING:
-    from transformers import GenerationConfig
 
 SLOT = "{text}"
 """Where the text stands in a prompt."""
@@ -114,7 +109,7 @@ class GenerationTask(Task, abc.ABC):
         # It is saved with the model: transformers by itself writes the same answers.
         model.generation_config = self.settings(model, tokenizer)
 
-    def settings(self, model: Model, tokenizer: Tokenizer) -> GenerationConfig:
+    def settings(self, model: Model, tokenizer: Tokenizer) -> Generation:
         """Return how the model writes: the options, and the special tokens of its checkpoint."""
         from transformers import GenerationConfig
 

@@ -1,22 +1,17 @@
 """What the kinds of text classification share: a text or a pair of texts, and one score or several for the whole."""
 
-from __future__ import annotations
-
 import abc
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task, inputs_of, named_outputs
-from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
+from ulmfit_style.tasks.types import Batch, Encoded, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
-
-if TYPE_CHECKING:
-    from transformers import BatchEncoding
 
 Scores = Mapping[str, float]
 """The probability of each label."""
@@ -194,7 +189,7 @@ class LabelTask(TextTask, abc.ABC):
         return classification.report([answer[self.label_field] for answer in answers], targets)
 
 
-def _columns(encoded: BatchEncoding, tokenizer: Tokenizer) -> dict[str, list[Any]]:
+def _columns(encoded: Encoded, tokenizer: Tokenizer) -> dict[str, list[Any]]:
     """Return what the first of encoded texts has of each token: what the model reads, its offsets and its text."""
     columns = {name: encoded[name][0] for name in tokenizer.model_input_names if name in encoded}
     return {**columns, "offsets": encoded["offset_mapping"][0], "texts": encoded.sequence_ids(0)}

@@ -1,9 +1,7 @@
 """Translation: a text in another language."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
+from typing import Annotated, Any, ClassVar, final
 
 from pydantic import Field
 
@@ -13,11 +11,8 @@ from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row
 from ulmfit_style.tasks.base_generation import GenerationTask
 from ulmfit_style.tasks.base_text import plain, text_problem
-from ulmfit_style.tasks.types import Label2id, Model, Tokenizer
+from ulmfit_style.tasks.types import Generation, Label2id, Model, Tokenizer
 from ulmfit_style.tasks.values import Pipeline
-
-if TYPE_CHECKING:
-    from transformers import GenerationConfig
 
 BOTH = "translation"
 """The column that holds a text in all its languages: {"en": "A house.", "de": "Ein Haus."}."""
@@ -83,7 +78,7 @@ class Translation(GenerationTask):
             tokenizer.src_lang, tokenizer.tgt_lang = codes
         return super().encode(row, tokenizer, max_length, label2id)
 
-    def settings(self, model: Model, tokenizer: Tokenizer) -> GenerationConfig:
+    def settings(self, model: Model, tokenizer: Tokenizer) -> Generation:
         settings, codes = super().settings(model, tokenizer), self._codes(tokenizer)
         if codes is not None:
             # A right answer has its language first (mBART-50, NLLB), or last, from where it is put first (mBART).

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Tensor: TypeAlias = "torch.Tensor"
 Module: TypeAlias = "nn.Module"
 Model: TypeAlias = "PreTrainedModel"
 Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 Batch: TypeAlias = "Mapping[str, torch.Tensor]"
+Encoded: TypeAlias = "BatchEncoding"
+Generation: TypeAlias = "GenerationConfig"
 
 Label2id = Mapping[str, int]
 """The number of each of a model's outputs, by its name."""

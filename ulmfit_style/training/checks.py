@@ -36,8 +36,9 @@ def classifier(config: Config, task: Task) -> None:
         UserError: if the architecture has no head for the task, or no room for the texts; or an option is wrong.
     """
     options, model_type, kind = config.finetune, checkpoints.model_type(config.model), type(task).__name__
-    task = task.for_architecture(architectures.architecture(model_type))
-    auto_class = task.auto_class(architectures.architecture(model_type))
+    architecture = architectures.architecture(model_type)
+    task = task.for_architecture(architecture)
+    auto_class = task.auto_class(architecture)
     if config.model.decoder is not None:
         _check_decoder(config, task, model_type, auto_class)
     elif not architectures.has_head(auto_class, model_type):
@@ -52,7 +53,7 @@ def classifier(config: Config, task: Task) -> None:
     pooling = f"finetune.pooling={options.pooling}"
     if options.pooling != "default" and not task.scores_whole_texts:
         raise UserError(f"{pooling}: {kind} does not score whole texts; take finetune.pooling=default")
-    if options.pooling != "default" and architectures.is_encoder_decoder(model_type):
+    if options.pooling != "default" and architecture.kind == "encoder-decoder":
         problem = f"pools one body, and a model of type '{model_type}' is an encoder and a decoder"
         raise UserError(f"{pooling}: {problem}; take finetune.pooling=default, or another model")
     _check_options(config, "finetune", options, task.positions_needed(options.max_length))
@@ -77,8 +78,7 @@ def _check_options(config: Config, stage: str, options: LanguageModelling | Fine
 def _check_decoder(config: Config, task: Task, model_type: str, auto_class: str) -> None:
     """Check that the model is an encoder, that the task writes, and that the decoder can read along."""
     option = f"model.decoder={config.model.decoder}"
-    writes = architectures.is_encoder_decoder(model_type) or architectures.is_causal(model_type)
-    if writes or auto_class != architectures.ENCODER_DECODER:
+    if architectures.architecture(model_type).kind != "encoder" or auto_class != architectures.ENCODER_DECODER:
         needed = f"needs an encoder and a task that writes text, not a '{model_type}' and a {type(task).__name__}"
         raise UserError(f"{option}: {needed}; take model.decoder=null")
     if config.model.decoder == "scratch":
