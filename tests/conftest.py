@@ -140,7 +140,6 @@ def tiny_overrides(tmp_path: Path, checkpoint: Path, reviews_csv: Path) -> list[
         "task.label=stars",
         "task.train_samples=20",
         f"model.checkpoint={checkpoint}",
-        "model.sha256=null",
         f"runs={tmp_path / 'runs'}",
         "adapt.epochs=1",
         "adapt.batch_size=4",
