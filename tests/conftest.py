@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 from recipes import RECIPES, Trained, compared, recipe
-from samples import reviews, save_bert, save_llama, save_t5, tiny_sizes, tiny_tokenizer
+from samples import FAMILIES, TEXT, reviews, save_bert, save_llama, save_t5, tiny_sizes, tiny_tokenizer, tokenizer_of
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style.__main__ import main
@@ -28,6 +28,12 @@ from ulmfit_style.recipe import Config
 def tokenizer() -> PreTrainedTokenizerFast:
     """A WordPiece tokenizer that splits long words into several tokens."""
     return tiny_tokenizer()
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
+    """A tokenizer of each family, which gives most words of `samples.TEXT` several tokens."""
+    return tokenizer_of(request.param, [TEXT])
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +140,6 @@ def tiny_overrides(tmp_path: Path, checkpoint: Path, reviews_csv: Path) -> list[
         "task.label=stars",
         "task.train_samples=20",
         f"model.checkpoint={checkpoint}",
-        "model.sha256=null",
         f"runs={tmp_path / 'runs'}",
         "adapt.epochs=1",
         "adapt.batch_size=4",

@@ -130,7 +130,7 @@ KINDS = list(RECIPES)
 def recipe(kind: str, folder: Path, checkpoint: Path) -> list[str]:
     """Write the data of a kind to a folder, and return the overrides of its recipe."""
     _, write, training = RECIPES[kind]
-    model = [f"model.checkpoint={checkpoint}", "model.sha256=null", f"runs={folder / 'runs'}", "adapt=none"]
+    model = [f"model.checkpoint={checkpoint}", f"runs={folder / 'runs'}", "adapt=none"]
     return [*write(folder), *model, "finetune.learning_rate=1e-2", "finetune.max_length=32", *training]
 
 
@@ -145,7 +145,7 @@ def compared(folder: Path, checkpoint: Path) -> list[str]:
     return [
         *("task=text_classification", f"task.path={jsonl(folder / 'reviews.jsonl', rows)}"),
         *("task.text=review", "task.label=stars", "task.train_samples=30", "task.license=cc0-1.0"),
-        *(f"model.checkpoint={folder / 'mine'}", "model.sha256=null", f"runs={folder / 'runs'}"),
+        *(f"model.checkpoint={folder / 'mine'}", f"runs={folder / 'runs'}"),
         *("adapt.head_epochs=0", "adapt.batch_size=16"),
         *("finetune=ulmfit", "finetune.unfreeze=[1,all]", "finetune.epochs=2", "finetune.learning_rate=1e-2"),
         "finetune.max_length=32",

@@ -269,6 +269,7 @@ def tokenizer_of(family: str, texts: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 FAMILIES = ("WordPiece", "byte-level", "byte-level, trimmed", "metaspace")
+TEXT = "Zoë (from St. Gallen)  visited New-York's 北京 office;\n서울에서 😀 e\u0301t U.S."
 
 
 @dataclass

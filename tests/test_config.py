@@ -147,22 +147,6 @@ def test_a_folder_of_ones_own_adds_choices_to_the_groups(write_yaml):
     assert "did you mean 'mine'? (there are: aclsum, ag_news, imdb, mine, " in problems(path, "task=main")[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("finetune/mine.yaml", "defaults: [plain]\nepoch: 3\nseed: many\ntrainer: {lerning_rate: 1}"),
-        ("experiment/mine.yaml", "# @package _global_\nfinetune: {epoch: 3, seed: many, trainer: {lerning_rate: 1}}"),
-    ],
-)
-def test_a_mistake_in_a_yaml_is_told_with_its_file(write_yaml, name: str, text: str):
-    wrong, unknown, trainer = problems(write_yaml(name, text), f"{name.partition('/')[0]}=mine")
-    assert unknown == f"finetune.epoch: there is no such option; did you mean 'finetune.epochs'? (in my conf/{name})"
-    assert wrong.startswith("finetune.seed=many: should be a valid integer")
-    assert wrong.endswith(f"(in my conf/{name})")
-    assert trainer.startswith("finetune.trainer.lerning_rate: TrainingArguments has no such field")
-    assert trainer.endswith(f"(in my conf/{name})")
-
-
 def test_a_yaml_of_ones_own_that_would_never_be_read_is_refused(write_yaml):
     file = "my conf/finetune/plain.yaml: the program has a finetune/plain.yaml of its own; choose another name"
     assert problems(write_yaml("finetune/plain.yaml", "epochs: 1\n")) == [file]

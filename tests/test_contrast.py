@@ -92,7 +92,7 @@ def test_the_loss_is_that_of_the_paper(tokenizer: PreTrainedTokenizerFast, model
     ],
 )
 def test_what_cannot_be_contrasted_is_refused(options: list[str], message: str, checkpoint: Path):
-    overrides = ["task.path=-", f"model.checkpoint={checkpoint}", "model.sha256=null", "finetune=contrastive", *options]
+    overrides = ["task.path=-", f"model.checkpoint={checkpoint}", "finetune=contrastive", *options]
     with pytest.raises(UserError, match=message):  # noqa: PT012
         config = compose(["task=text_classification", "finetune.batch_size=8", *overrides])
         checks.finetune(config, config.require_task())

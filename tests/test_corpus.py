@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 from samples import jsonl, reviews
 
-from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.training import Corpus
 from ulmfit_style.data import corpus, labelled, splits
 from ulmfit_style.data.corpus import Documents
@@ -24,10 +23,14 @@ def read(tmp_path: Path) -> Callable[..., Documents]:
     return load
 
 
+def count(documents: Documents) -> int:
+    return len(documents.train) + len(documents.heldout)
+
+
 def test_the_corpus_of_a_task_is_its_whole_training_split_whatever_is_sampled(compose_tiny: Callable[..., Config]):
     few, many = compose_tiny("task.train_samples=4"), compose_tiny("task.train_samples=40", "task.sample_seed=9")
     documents = corpus.load(few.corpus, few.task, few.runs)
-    assert len(documents.train) + len(documents.heldout) == 84
+    assert count(documents) == 84
     assert documents.identity == corpus.load(many.corpus, many.task, many.runs).identity
 
 
@@ -46,29 +49,24 @@ def test_validation_and_test_texts_are_taken_out_of_an_own_corpus(
 
 
 def test_equal_documents_are_on_one_side(read, tmp_path: Path):
-    path = jsonl(tmp_path / "a.jsonl", [{"text": f"document {n % 50}"} for n in range(200)])
-    documents = read(path, heldout_ratio=0.2)
+    documents = read(
+        jsonl(tmp_path / "a.jsonl", [{"text": f"document {n % 50}"} for n in range(200)]), heldout_ratio=0.2
+    )
     assert len(documents.heldout) == 40
     assert not set(documents.train) & set(documents.heldout)
 
 
-def test_a_held_out_document_stays_held_out_when_others_come(read, tmp_path: Path):
-    rows = [{"text": f"document {n}"} for n in range(400)]
+def test_a_held_out_document_stays_so_when_others_come_and_a_share_keeps_its_order(read, tmp_path: Path):
+    rows = [{"text": f"{n:03}"} for n in range(400)]
     few = read(jsonl(tmp_path / "few.jsonl", rows[:300]), heldout_ratio=0.1)
     many = read(jsonl(tmp_path / "many.jsonl", rows), heldout_ratio=0.1)
     assert len(set(few.heldout) - set(many.heldout)) <= 5
+    share = read(tmp_path / "many.jsonl", max_documents=50)
+    assert count(share) == 50
+    assert list(share.train) == sorted(share.train)
 
 
-def test_a_share_of_a_corpus_keeps_its_order(read, tmp_path: Path):
-    path = jsonl(tmp_path / "a.jsonl", [{"text": f"{n:03}"} for n in range(200)])
-    documents = read(path, max_documents=50)
-    assert len(documents.train) + len(documents.heldout) == 50
-    assert list(documents.train) == sorted(documents.train)
-
-
-def test_empty_documents_are_counted_and_a_tiny_corpus_is_refused(
-    read, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_empty_documents_are_counted_and_a_tiny_corpus_is_refused(read, tmp_path: Path, capsys):
     path = jsonl(tmp_path / "a.jsonl", [{"text": " "}, {"text": None}, *({"text": f"{n}"} for n in range(5))])
     with pytest.raises(UserError, match="has 5 documents; adapt needs at least 20"):
         read(path)
@@ -87,10 +85,10 @@ def notes(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("document", "count"), [("file", 35), ("paragraph", 65), ("line", 65)])
-def test_a_folder_of_notes_is_cut_into_documents_as_told(read, notes: Path, document, count: int, capsys):
+@pytest.mark.parametrize(("document", "expected"), [("file", 35), ("paragraph", 65), ("line", 65)])
+def test_a_folder_of_notes_is_cut_into_documents_as_told(read, notes: Path, document, expected: int, capsys):
     documents = read(notes, document=document)
-    assert len(documents.train) + len(documents.heldout) == count
+    assert count(documents) == expected
     out = capsys.readouterr().out
     assert f"from {notes} (31 files); in txt and md files a document is a {document} (corpus.document)" in out
     assert f"1 files in {notes} are of other types, and are skipped (.png)" in out
@@ -98,11 +96,7 @@ def test_a_folder_of_notes_is_cut_into_documents_as_told(read, notes: Path, docu
 
 
 def test_several_files_and_globs_are_one_corpus_and_no_file_is_read_twice(read, notes: Path):
-    reference = (str(notes / "more.csv"), f"{notes}/*.txt", str(notes / "00.txt"))
-    documents = read(*reference, document="file")
-    assert len(documents.train) + len(documents.heldout) == 35
-    config = compose(["task=none", "corpus=file", f"corpus.path=[{notes}/more.csv,'{notes}/*.txt']"])
-    assert config.corpus.path == reference[:2]
+    assert count(read(notes / "more.csv", f"{notes}/*.txt", notes / "00.txt", document="file")) == 35
 
 
 def test_where_a_corpus_lies_does_not_change_what_it_is(read, notes: Path):
@@ -135,11 +129,11 @@ def test_both_texts_of_a_pair_are_documents_and_neither_of_a_test_pair_is_traine
 
 
 def test_files_are_parsed_once_and_again_when_their_content_changes(read, tmp_path: Path):
-    path, runs = jsonl(tmp_path / "a.jsonl", [{"text": f"document {n}"} for n in range(40)]), tmp_path / "runs"
+    path = jsonl(tmp_path / "a.jsonl", [{"text": f"document {n}"} for n in range(40)])
 
     def parsed() -> dict[str, int]:
         read(path)
-        return {str(table): table.stat().st_mtime_ns for table in runs.glob(f"corpus-*/{corpus.TABLE}")}
+        return {str(table): table.stat().st_mtime_ns for table in tmp_path.glob(f"runs/corpus-*/{corpus.TABLE}")}
 
     first = parsed()
     assert parsed() == first

@@ -37,7 +37,7 @@ def complete(one: dict) -> bool:
     return abs(one["error"]) < 0.05 * max(1, abs(one["logit"] - one["of_padding"]))
 
 
-def test_the_shares_of_all_tokens_sum_up(directory: Path):
+def test_the_shares_of_all_tokens_sum_up_in_each_window_of_a_long_text_too(directory: Path):
     model = load(directory)
     parts = explained(model, GOOD, BAD)
     assert max(parts[0][0]["tokens"], key=lambda token: token["score"])["token"] == "wonderful"
@@ -45,6 +45,13 @@ def test_the_shares_of_all_tokens_sum_up(directory: Path):
         assert one["of"] == model(text)["label"]
         assert complete(one)
         assert all(text[token["start"] : token["end"]] == token["token"] for token in one["tokens"])
+
+    text = " ".join([GOOD] * 12)
+    (windows,) = explained(load(directory, task={"long_documents": "windows", "overlap": 0}), text)
+    assert len(windows) > 1
+    assert {one["of"] for one in windows} == {"good"}
+    assert all(map(complete, windows))
+    assert {token["end"] for one in windows for token in one["tokens"]} >= {len(text)}
 
 
 def test_the_shares_sum_up_under_a_pooled_head_too(tiny: dict, tokenizer: PreTrainedTokenizerFast):
@@ -57,16 +64,6 @@ def test_the_shares_sum_up_under_a_pooled_head_too(tiny: dict, tokenizer: PreTra
     assert complete(part)
 
 
-def test_each_window_of_a_long_text_is_explained_by_itself(directory: Path):
-    model = load(directory, task={"long_documents": "windows", "overlap": 0})
-    text = " ".join([GOOD] * 12)
-    (found,) = explained(model, text)
-    assert len(found) > 1
-    assert {one["of"] for one in found} == {"good"}
-    assert all(map(complete, found))
-    assert {token["end"] for one in found for token in one["tokens"]} >= {len(text)}
-
-
 def test_each_entity_is_explained(trained: Callable[[str], Trained]):
     model, text = load(trained("entities").directory), " ".join(sentences(1, seed=9)[0])
     entities = model(text)
@@ -77,7 +74,7 @@ def test_each_entity_is_explained(trained: Callable[[str], Trained]):
 
 
 def test_predict_writes_them_beside_the_answers_and_draws_a_page_that_opens_by_itself(
-    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    directory, tmp_path: Path, capsys
 ):
     rows = jsonl(tmp_path / "new.jsonl", [{"review": f"<b>& {GOOD}</b>"}, {"review": BAD}])
     out = tmp_path / "answers.jsonl"
@@ -89,15 +86,6 @@ def test_predict_writes_them_beside_the_answers_and_draws_a_page_that_opens_by_i
     assert re.search(r"<span [^>]*>wonderful</span>", page)
     assert "<b>" not in page.partition("<table>")[2]  # it was escaped, and read as text
     assert f"predict: what the answers rest on: {tmp_path / 'answers.html'}" in capsys.readouterr().err
-
-
-def test_without_a_file_of_answers_the_page_is_in_the_folder_of_the_recipe(
-    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    command = ["predict", f"predict.model={directory}", f"predict.input={GOOD}", f"runs={tmp_path}"]
-    assert main([*command, "predict.explain=true"]) == 0
-    assert "wonderful" in (tmp_path / "default/explained.html").read_text()
-    assert json.loads(capsys.readouterr().out.splitlines()[0])["explanations"][0]["of"] == "good"
 
 
 def test_what_cannot_be_explained_is_said(monkeypatch: pytest.MonkeyPatch):

@@ -8,15 +8,20 @@ from typing import Any
 
 import pytest
 import torch
-from samples import DECODER, ENCODER_DECODER, reviews, tiny_sizes, tiny_t5, tiny_tokenizer, tokenizer_of
+from samples import (
+    DECODER,
+    ENCODER_DECODER,
+    encoder_decoder,
+    reviews,
+    tiny_sizes,
+    tiny_t5,
+    tiny_tokenizer,
+    tokenizer_of,
+)
+from tiny_run import without_dropout
 from tokenizers import decoders
-from torch.nn.functional import cross_entropy
 from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
     AutoTokenizer,
-    BartConfig,
-    BartForConditionalGeneration,
     BertConfig,
     EncoderDecoderConfig,
     EncoderDecoderModel,
@@ -29,7 +34,6 @@ from transformers import (
     MBartForConditionalGeneration,
     MBartTokenizer,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
     T5ForConditionalGeneration,
     set_seed,
 )
@@ -52,7 +56,7 @@ TASK = Summarization(path="-", max_target_length=12)
 LANGUAGES = Translation(
     path="-", source_language="en", target_language="de", codes=("en_XX", "de_DE"), max_target_length=16
 )
-WHOLE = {"long": False, "long_target": False}
+CHATS = TextGeneration(path="-", form="messages")
 
 
 def summarized(number: int, text: str) -> Row:
@@ -62,36 +66,30 @@ def summarized(number: int, text: str) -> Row:
 ROWS = [summarized(number, text + " film" * (number % 4)) for number, (text, _, _) in enumerate(reviews(8))]
 
 
-def seq2seq(name: str) -> PreTrainedModel:
-    """A tiny untrained encoder-decoder."""
+def untrained(name: str) -> PreTrainedModel:
+    """A tiny model, whose weights are large enough to tell texts apart; GPT-2 learns where a token stands."""
     set_seed(0)
     tiny = tiny_sizes(tiny_tokenizer())
-    sizes = {"vocab_size": tiny["vocab_size"], "d_model": 16, "encoder_layers": 1, "decoder_layers": 1}
-    sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
-    tokens = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3, "init_std": 0.5}
     if name == "T5":
         return T5ForConditionalGeneration(tiny_t5(tiny)).eval()
     if name == "Bart":
-        return BartForConditionalGeneration(BartConfig(**sizes, **tokens, forced_eos_token_id=3)).eval()
+        model = encoder_decoder("BART", tiny_tokenizer()).eval()
+        for parameter in model.parameters():
+            parameter.data *= 20
+        return model
+    if name == "GPT2":
+        sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 128, "initializer_range": 0.5}
+        return GPT2LMHeadModel(GPT2Config(vocab_size=tiny["vocab_size"], **sizes)).eval()
+    if name == "Llama":
+        return LlamaForCausalLM(LlamaConfig(**without_dropout(tiny), initializer_range=0.5)).eval()
     sides = BertConfig(**tiny), BertConfig(**tiny, is_decoder=True, add_cross_attention=True)
     config = EncoderDecoderConfig.from_encoder_decoder_configs(*sides)
     config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 2, 0, 3
     return EncoderDecoderModel(config=config).eval()
 
 
-def decoder(name: str) -> PreTrainedModel:
-    """A tiny untrained decoder; GPT-2 learns where a token stands, Llama turns it."""
-    set_seed(0)
-    tiny = tiny_sizes(tiny_tokenizer())
-    if name == "GPT2":
-        sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 128, "initializer_range": 0.5}
-        return GPT2LMHeadModel(GPT2Config(vocab_size=tiny["vocab_size"], **sizes)).eval()
-    sizes = {name: size for name, size in tiny.items() if "dropout" not in name}
-    return LlamaForCausalLM(LlamaConfig(**sizes, initializer_range=0.5)).eval()
-
-
-def encoded(task: GenerationTask, tokenizer: PreTrainedTokenizerFast, rows: list[Row] = ROWS) -> list[dict[str, Any]]:
-    return [feature for row in rows for feature in task.encode(row, tokenizer, 48, {})]
+def task_of(model: PreTrainedModel, **options: Any) -> GenerationTask:
+    return TASK.model_copy(update=options).for_architecture(architecture(model.config.model_type))
 
 
 # What is read and learnt
@@ -105,15 +103,6 @@ def test_an_encoder_decoder_reads_the_text_and_learns_its_summary():
     assert feature["bytes"] == len(ROWS[0].fields["summary"])
     (asked,) = task.encode(ROWS[0], tokenizer, 48, None)
     assert asked.keys() == {"input_ids", "attention_mask", "long"}
-    batch = collate(encoded(task, tokenizer), tokenizer)
-    assert batch["labels"].shape[1] < batch["input_ids"].shape[1]
-    assert (batch["labels"] == IGNORED).any()
-
-
-def test_the_sentences_of_a_document_may_be_a_list():
-    row = Row("a.jsonl", 1, {"text": ["A film.", "It is moving."], "summary": "a"})
-    assert TASK.row_problem(row) is None
-    assert TASK.source(row) == "A film. It is moving."
 
 
 @pytest.mark.parametrize("family", ["WordPiece", "byte-level", "metaspace"])
@@ -140,13 +129,6 @@ def test_a_decoder_goes_on_from_the_prompt_to_the_summary_and_its_end(family: st
         assert tokenizer.decode(feature["labels"][read : read + 1]).startswith(" ")
 
 
-def test_a_prompt_stands_around_the_text():
-    tokenizer = tiny_tokenizer()
-    task = Summarization(path="-", prompt="the plot: {text} is").for_architecture(ENCODER_DECODER)
-    (feature,) = task.encode(ROWS[0], tokenizer, 48, None)
-    assert feature["input_ids"] == tokenizer(f"the plot: {ROWS[0].fields['text']} is")["input_ids"]
-
-
 @pytest.mark.parametrize("model_type", ["t5", "llama"])
 def test_a_long_text_is_cut_at_its_end_and_a_long_summary_too_and_both_are_told(model_type: str):
     tokenizer = tiny_tokenizer()
@@ -155,19 +137,17 @@ def test_a_long_text_is_cut_at_its_end_and_a_long_summary_too_and_both_are_told(
         architecture(model_type)
     )
     (feature,) = task.encode(long, tokenizer, 24, {})
-    assert feature["long"]
-    assert feature["long_target"]
+    assert (feature["long"], feature["long_target"]) == (True, True)
     assert feature["bytes"] == len(("story " * (8 if model_type == "llama" else 7)).strip())
     learnt = [label for label in feature["labels"] if label != IGNORED]
-    assert len(learnt) == 9
-    assert learnt[-1] == tokenizer.sep_token_id
+    assert (len(learnt), learnt[-1]) == (9, tokenizer.sep_token_id)
     (asked,) = task.encode(long, tokenizer, 24, None)
     assert len(asked["input_ids"]) == 24
     words = tokenizer.convert_ids_to_tokens(asked["input_ids"])
-    if model_type == "llama":
-        assert words[-3:] == ["film", "is", "scene"]  # the prompt is whole
+    assert "actor" in words[:2]
+    assert model_type == "t5" or words[-3:] == ["film", "is", "scene"]  # the prompt is whole
     (short,) = task.encode(ROWS[0], tokenizer, 48, {})
-    assert {name: short[name] for name in WHOLE} == WHOLE
+    assert (short["long"], short["long_target"]) == (False, False)
 
 
 def test_all_tokens_of_a_document_but_the_first_are_learnt_once_however_long_it_is():
@@ -197,7 +177,7 @@ def chat(*contents: str) -> Row:
 
 
 def test_the_last_message_of_a_chat_is_learnt_in_the_template_of_the_tokenizer():
-    tokenizer, task = tiny_tokenizer(), TextGeneration(path="-", form="messages").for_architecture(DECODER)
+    tokenizer, task = tiny_tokenizer(), CHATS.for_architecture(DECODER)
     tokenizer.chat_template, tokenizer.eos_token = TEMPLATE, "[SEP]"
 
     def words(row: Row, length: int, label2id: dict | None = None) -> str:
@@ -215,97 +195,69 @@ def test_the_last_message_of_a_chat_is_learnt_in_the_template_of_the_tokenizer()
     assert words(row, 5) == "plot the story [SEP] actor"  # of a chat that is too long, the beginning is left out
 
 
-@pytest.mark.parametrize(
-    ("row", "problem"),
-    [
-        (chat("a", "b"), None),
-        (chat("a"), "the last message is not the assistant's, so there is nothing to learn"),
-        (Row("a", 1, {"text": "a"}), "the messages are not a list"),
-        (
-            Row("a", 1, {"text": [{"role": "user"}]}),
-            "message 1 lacks a role or a content; write {role: user, content: ...}",
-        ),
-    ],
-)
-def test_what_is_wrong_with_a_chat_is_said(row: Row, problem: str | None):
-    assert TextGeneration(path="-", form="messages").row_problem(row) == problem
-
-
 def test_a_broken_chat_that_is_asked_is_told_with_its_place():
-    task = TextGeneration(path="-", form="messages").for_architecture(DECODER)
+    task = CHATS.for_architecture(DECODER)
     with pytest.raises(UserError, match=r"chats\.jsonl:4: message 1 lacks a role"):
         task.encode(Row("chats.jsonl", 4, {"text": ["hello"]}), tiny_tokenizer(), 48, None)
     with pytest.raises(UserError, match=r"task\.form=messages: the model has no chat template; choose one that has"):
         task.encode(chat("a", "b"), tiny_tokenizer(), 48, None)
 
 
+NO_ANSWER = "the last message is not the assistant's, so there is nothing to learn"
+
+
 @pytest.mark.parametrize(
     ("task", "fields", "problem"),
     [
+        (TASK, (["A film.", "It is moving."], "a"), None),
         (TASK, ("a b", " "), "the summary is empty"),
-        (TASK, (None, "a"), "the text is empty"),
-        (TASK, (["a", 7], "a"), "the text is a list, not a text"),
         (TASK, (["", " "], "a"), "the text is empty"),
-        (TASK, (["a.", "b."], ["a"]), "the summary is a list, not a text"),
+        (TASK, (["a", 7], "a"), "the text is a list, not a text"),
         (LANGUAGES, ({"en": "a"}, {"en": "a", "fr": "b"}), "the translation is not there in 'de' (there are: en, fr)"),
         (LANGUAGES, ("a", {"de": ""}), "the translation is empty"),
-        (LANGUAGES, (["a"], "b"), "the text is a list, not a text"),
+        (CHATS, (chat("a").fields["text"],), NO_ANSWER),
+        (CHATS, ("a",), "the messages are not a list"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_said(task: GenerationTask, fields: tuple, problem: str):
+def test_what_is_wrong_with_a_row_is_said(task: GenerationTask, fields: tuple, problem: str | None):
     names = (*task.inputs(), *task.targets())
-    assert task.row_problem(Row("a", 1, dict(zip(names, fields, strict=True)))) == problem
+    assert task.row_problem(Row("a", 1, dict(zip(names, fields, strict=False)))) == problem
 
 
 # The loss
 
 
-@pytest.mark.parametrize("name", ["T5", "Bart", "EncoderDecoder"])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+CASES = [("T5", "right"), ("Bart", "right"), ("EncoderDecoder", "right"), ("GPT2", "left"), ("Llama", "left")]
+
+
+@pytest.mark.parametrize(("name", "side"), CASES)
 @pytest.mark.filterwarnings("ignore:Version v4.12.0 introduces a better way:FutureWarning")  # its own loss is asked for
-def test_the_loss_of_an_encoder_decoder_is_the_sum_of_what_transformers_averages(name: str, smoothing: float):
-    tokenizer, model = tiny_tokenizer(), seq2seq(name)
-    task = TASK.model_copy(update={"label_smoothing": smoothing}).for_architecture(
-        architecture(model.config.model_type)
-    )
-    batch = collate(encoded(task, tokenizer), tokenizer)
-    inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "labels")}
-    output = model(**inputs)
-    mean = LabelSmoother(smoothing)(output, batch["labels"]) if smoothing else output.loss
-    assert task.loss(model, batch).item() == pytest.approx(mean.item() * task.count(batch).item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("name", ["GPT2", "Llama"])
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_the_loss_of_a_decoder_is_that_of_each_row_alone_whatever_side_is_padded(name: str, side: str, monkeypatch):
-    tokenizer, model = tiny_tokenizer(), decoder(name)
-    monkeypatch.setattr(tokenizer, "padding_side", side)
-    task = TASK.for_architecture(architecture(model.config.model_type))
-    features = encoded(task, tokenizer)
-    weights = [1.0, 2.0, 0.5, 1.0, 3.0, 1.0, 1.0, 0.25]
+def test_the_loss_of_a_batch_is_the_weighted_sum_of_what_transformers_says_of_each_row(name: str, side: str):
+    tokenizer, model = tiny_tokenizer(), untrained(name)
+    tokenizer.padding_side = side
+    task = task_of(model, label_smoothing=0.1)
+    features = [feature for row in ROWS for feature in task.encode(row, tokenizer, 48, {})]
+    weighted = [{**feature, "weight": 1 + number / 7} for number, feature in enumerate(features)]
     total = tokens = 0.0
-    for feature, weight in zip(features, weights, strict=True):
-        logits = model(torch.tensor([feature["input_ids"]])).logits[0, :-1]
-        right = torch.tensor(feature["labels"][1:])
-        total += weight * cross_entropy(logits, right, ignore_index=IGNORED, reduction="sum").item()
-        tokens += weight * right.ne(IGNORED).sum().item()
-    weighted = [{**feature, "weight": weight} for feature, weight in zip(features, weights, strict=True)]
+    for feature in weighted:
+        ids, labels = torch.tensor([feature["input_ids"]]), torch.tensor([feature["labels"]])
+        mean = LabelSmoother(0.1)(model(ids, labels=labels), labels, shift_labels=not model.config.is_encoder_decoder)
+        count = labels.ne(IGNORED).sum().item() * feature["weight"]
+        total, tokens = total + mean.item() * count, tokens + count
     batch = collate(weighted, tokenizer)
     assert task.loss(model, batch).item() == pytest.approx(total, rel=1e-5)
-    assert task.count(batch).item() == tokens
+    assert task.count(batch).item() == pytest.approx(tokens)
 
 
-@pytest.mark.parametrize("model", [seq2seq("T5"), decoder("Llama")], ids=["seq2seq", "decoder"])
-def test_likelihoods_are_those_of_each_row_without_smoothing(model: PreTrainedModel):
-    tokenizer = tiny_tokenizer()
-    task = TASK.for_architecture(architecture(model.config.model_type))
-    smooth = task.model_copy(update={"label_smoothing": 0.3})
-    found = list(Scorer(model, tokenizer, smooth, 48).likelihoods(ROWS))
+@pytest.mark.parametrize("name", ["T5", "Llama"])
+def test_likelihoods_are_those_of_each_row_without_smoothing(name: str):
+    tokenizer, model = tiny_tokenizer(), untrained(name)
+    task = task_of(model)
+    found = list(Scorer(model, tokenizer, task_of(model, label_smoothing=0.3), 48).likelihoods(ROWS))
     for row, told in zip(ROWS, found, strict=True):
         batch = collate(task.encode(row, tokenizer, 48, {}), tokenizer)
         assert told["nats"] == pytest.approx(task.loss(model, batch).item(), rel=1e-4)
-        assert told["tokens"] == task.count(batch).item()
-        assert 0 <= told["hits"] <= told["tokens"]
+        assert told["tokens"] == task.count(batch).item() >= told["hits"]
         assert told["bytes"] == len(row.fields["summary"])
     scores = task.score([{"summary_text": "-", **told} for told in found], [task.target(row) for row in ROWS])
     assert scores["loss"] == pytest.approx(sum(t["nats"] for t in found) / sum(t["tokens"] for t in found))
@@ -316,23 +268,18 @@ def test_likelihoods_are_those_of_each_row_without_smoothing(model: PreTrainedMo
 # Writing
 
 
-@pytest.mark.parametrize("model", [seq2seq("Bart"), decoder("GPT2"), decoder("Llama")], ids=["Bart", "GPT2", "Llama"])
+@pytest.mark.parametrize("name", ["Bart", "GPT2", "Llama"])
 @pytest.mark.parametrize("num_beams", [1, 3])
-def test_a_row_is_answered_in_a_batch_as_alone_and_as_transformers_does(
-    model: PreTrainedModel, num_beams: int, tmp_path: Path
-):
-    tokenizer = tiny_tokenizer()
-    task = TASK.model_copy(update={"num_beams": num_beams, "max_new_tokens": 6}).for_architecture(
-        architecture(model.config.model_type)
-    )
+def test_a_row_is_answered_in_a_batch_as_alone_and_as_transformers_does(name: str, num_beams: int, tmp_path: Path):
+    tokenizer, model = tiny_tokenizer(), untrained(name)
+    task = task_of(model, num_beams=num_beams, max_new_tokens=6)
     task.prepare_model(model, tokenizer, ROWS)
     together = list(Scorer(model, tokenizer, task, 48).answers(ROWS))
     assert len({answer["summary_text"] for answer in together}) > 1
     assert together == [next(Scorer(model, tokenizer, task, 48).answers([row])) for row in ROWS]
     # The settings are saved with the model: transformers alone writes the same.
     model.save_pretrained(tmp_path)
-    auto_class = AutoModelForSeq2SeqLM if model.config.is_encoder_decoder else AutoModelForCausalLM
-    theirs = auto_class.from_pretrained(tmp_path)
+    theirs = type(model).from_pretrained(tmp_path)
     for row, own in zip(ROWS, together, strict=True):
         (feature,) = task.encode(row, tokenizer, 48, None)
         ids = torch.tensor([feature["input_ids"]])
@@ -342,10 +289,9 @@ def test_a_row_is_answered_in_a_batch_as_alone_and_as_transformers_does(
 
 
 def test_drawn_answers_repeat_with_their_seed_and_leave_the_seed_of_training_alone():
-    tokenizer, model = tiny_tokenizer(), decoder("Llama")
-    cold = TASK.for_architecture(DECODER)
-    warm = cold.with_answer_options({"temperature": 1.0, "seed": 1})
-    other = cold.with_answer_options({"temperature": 1.0, "seed": 2})
+    tokenizer, model = tiny_tokenizer(), untrained("Llama")
+    cold = task_of(model)
+    warm, other = (cold.with_answer_options({"temperature": 1.0, "seed": seed}) for seed in (1, 2))
     torch.manual_seed(7)
     state = torch.get_rng_state()
     first, again, different, likeliest = (
@@ -354,26 +300,34 @@ def test_drawn_answers_repeat_with_their_seed_and_leave_the_seed_of_training_alo
     )
     assert torch.equal(torch.get_rng_state(), state)
     assert first == again
-    assert first != different
-    assert first != likeliest
+    assert first not in (different, likeliest)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("kind", "options", "message"),
     [
-        ({"prompt": "summarize"}, "should hold {text} once"),
-        ({"top_p": 0.9}, "nothing is drawn at temperature 0; give task.temperature=1 too"),
-        ({"label_smoothing": 1.0}, "less than 1"),
+        (Summarization, {"prompt": "summarize"}, "should hold {text} once"),
+        (Summarization, {"top_p": 0.9}, "nothing is drawn at temperature 0; give task.temperature=1 too"),
+        (Summarization, {"label_smoothing": 1.0}, "less than 1"),
+        (TextGeneration, {"form": "documents", "prompt": "a {text}"}, r"no prompt beside it; leave task\.prompt out"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str):
+def test_options_that_make_no_sense_are_refused(kind: type[GenerationTask], options: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
-        Summarization(path="-", **options)
+        kind(path="-", **options)
 
 
-def test_documents_have_no_prompt():
-    with pytest.raises(ValueError, match=r"has no prompt beside it; leave task\.prompt out"):
-        TextGeneration(path="-", form="documents", prompt="a {text}")
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"num_beams": 0}, "predict.task.num_beams=0: should be greater than or equal to 1"),
+        ({"prompt": "x"}, "predict.task.prompt: cannot be changed after training"),
+        ({"num_beam": 2}, "after training; did you mean 'num_beams'? (what can be: max_new_tokens, num_beams"),
+    ],
+)
+def test_other_ways_to_answer_are_checked(options: dict, problem: str):
+    with pytest.raises(UserError, match=re.escape(problem)):
+        TASK.with_answer_options(options)
 
 
 # Languages
@@ -395,15 +349,11 @@ def test_a_model_of_many_languages_is_told_which_two(kind: type):
     sizes |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "vocab_size": len(tokenizer)}
     set_seed(0)
     model = MBartForConditionalGeneration(MBartConfig(**sizes, pad_token_id=1, bos_token_id=0, eos_token_id=2)).eval()
-    settings = task.settings(model, tokenizer)
-    german = tokenizer.convert_tokens_to_ids("de_DE")
-    assert german in (settings.forced_bos_token_id, settings.decoder_start_token_id)
+    settings, german = task.settings(model, tokenizer), tokenizer.convert_tokens_to_ids("de_DE")
     # What is written begins as what is learnt does.
     begun = model.prepare_decoder_input_ids_from_labels(labels=torch.tensor([feature["labels"]]))[0].tolist()
-    ids = torch.tensor([feature["input_ids"]])
-    written = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)[0].tolist()
-    assert written[: begun.index(german) + 1][-1] == german
-    assert next(Scorer(model, tokenizer, task, 48).answers([PAIR, PAIR])).keys() == {"translation_text"}
+    written = model.generate(torch.tensor([feature["input_ids"]]), generation_config=settings)[0].tolist()
+    assert written[begun.index(german)] == german
 
 
 def test_a_language_that_the_model_has_not_is_refused_with_the_names_that_there_are():
@@ -414,23 +364,17 @@ def test_a_language_that_the_model_has_not_is_refused_with_the_names_that_there_
 
 def test_a_tokenizer_whose_package_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     def missing(*args: Any, **kwargs: Any) -> None:
-        raise ImportError("MarianTokenizer requires the SentencePiece library but it was not found")
+        raise ImportError("MarianTokenizer requires")
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", missing)
-    with pytest.raises(
-        UserError, match="its tokenizer needs a package that is not installed: MarianTokenizer requires"
-    ):
+    with pytest.raises(UserError, match="needs a package that is not installed: MarianTokenizer requires"):
         checkpoints.tokenizer(tmp_path)
-
-
-# A trained model
 
 
 def test_a_model_is_saved_with_how_it_writes_and_compared_with_the_beginning_of_the_document(trained):
     run = trained("summaries")
     assert json.loads((run.directory / "generation_config.json").read_text())["max_new_tokens"] == 8
     test, beginnings = run.metrics["test"], json.loads((run.runs / "default/references" / METRICS).read_text())["test"]
-    assert test["signatures"]["rouge"].startswith("fmeasure|")
     assert list(beginnings) == ["the first sentence", "the first three sentences"]
     assert beginnings["the first sentence"]["scores"]["rougeL"] < test["scores"]["rougeL"]
     text = "the plot number 3 is moving"
@@ -438,29 +382,6 @@ def test_a_model_is_saved_with_how_it_writes_and_compared_with_the_beginning_of_
     assert load(run.directory, device="cpu", task={"temperature": 50.0})(text) != {"summary_text": "plot is moving"}
 
 
-def test_documents_have_likelihoods_alone_and_translations_their_signatures(trained):
-    scores = trained("documents").metrics["test"]["scores"]
-    assert scores.keys() == {"loss", "perplexity", "bits_per_byte", "token_accuracy"}
-    assert {"chrf", "bleu"} == trained("translations").metrics["test"]["signatures"].keys()
-
-
 def test_documents_need_a_decoder():
     with pytest.raises(UserError, match=r"task\.form=documents: a model of type 't5' has an encoder, and cannot"):
         TextGeneration(path="-", form="documents").for_architecture(ENCODER_DECODER)
-
-
-@pytest.mark.parametrize(
-    ("options", "problem"),
-    [
-        ({"num_beams": 0}, "predict.task.num_beams=0: should be greater than or equal to 1"),
-        ({"prompt": "x"}, "predict.task.prompt: cannot be changed after training"),
-        ({"num_beam": 2}, "after training; did you mean 'num_beams'? (what can be: max_new_tokens, num_beams"),
-        (
-            {"top_p": 0.5},
-            "predict.task.top_p=0.5: Value error, nothing is drawn at temperature 0; give task.temp",
-        ),
-    ],
-)
-def test_other_ways_to_answer_are_checked(options: dict, problem: str):
-    with pytest.raises(UserError, match=re.escape(problem)):
-        TASK.with_answer_options(options)

@@ -9,13 +9,8 @@ from samples import reviews
 from ulmfit_style.metrics import generation
 
 RIGHT = [text for text, _, _ in reviews(30)]
-OURS = [text.replace("film", "plot").replace("a ", "the ") for text in RIGHT[5:]] + [
-    "",
-    "a",
-    "plot, film!",
-    "x" * 30,
-    "!",
-]
+OURS = [text.replace("film", "plot").replace("a ", "the ") for text in RIGHT[5:]]
+OURS += ["", "a", "plot, film!", "x" * 30, "!"]
 
 
 def test_rouge_is_that_of_rouge_score_on_english():
@@ -30,7 +25,6 @@ def test_rouge_is_that_of_rouge_score_on_english():
     ("text", "words"),
     [
         ("Bücher, die Größe!", ["bücher", "die", "größe"]),
-        ("도움말 메뉴를", ["도움말", "메뉴를"]),
         ("日本語のテキスト", list("日本語のテキスト")),
         ("हिन्दी में", ["हिन्दी", "में"]),
         ("don't stop_now 3.5", ["don", "t", "stop", "now", "3", "5"]),
@@ -50,12 +44,4 @@ def test_chrf_and_bleu_are_those_of_sacrebleu_with_their_signatures():
     assert "tok:13a" in signatures["bleu"]
     assert "tok:zh" in generation.translation(["a"], ["a"], "zh_CN")[1]["bleu"]
 
-
-def test_the_points_of_chrf_make_it_for_any_draw_of_rows():
-    points = np.array(generation.chrf_points(OURS, RIGHT))
-    assert generation.chrf_of_means(points[-2:].mean(axis=0)) >= 0
-    for drawn in np.random.default_rng(0).integers(len(RIGHT), size=(20, 12)):
-        some = [[side[place] for place in drawn] for side in (OURS, RIGHT)]
-        expected = CHRF().corpus_score(some[0], [some[1]]).score / 100
-        assert generation.chrf_of_means(points[drawn].mean(axis=0)) == pytest.approx(expected)
     assert generation.chrf_of_means(np.array(generation.chrf_points([""], [""])[0])) == 0

@@ -11,7 +11,6 @@ from huggingface_hub import constants
 from tests.hub_server import Hub, Repo, serve
 from ulmfit_style.artefacts.directory import write_json
 from ulmfit_style.data import corpus, labelled, pins
-from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints
 from ulmfit_style.stages.table import resolve
 
@@ -93,31 +92,25 @@ def test_without_the_network_what_was_downloaded_is_found_and_can_be_pinned(hub:
     assert hub.requests == []
 
 
-OPTIONS = {
-    "task.path": ["task.path={}"],
-    "task.path.test": ["task.path={{train: a.csv, test: {}}}"],
-    "corpus.path": ["corpus=file", "corpus.path={}"],
-    "adapt.general": ["adapt.general={}"],
-    "pretrain.path": ["pretrain=plain", "pretrain.path={}"],
-    "evaluate.path": ["evaluate.path={}"],
-    "predict.input": ["predict.input={}"],
-}
-"""How each option that names a file is set."""
-
-
-@pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_that_names_a_file_of_the_hub_is_pinned(compose_tiny, option: str):
-    config = compose_tiny(*(override.format(f"hub:{DATA}/data/all.csv") for override in OPTIONS[option]))
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["task.path={}"],
+        ["task.path={{train: a.csv, test: {}}}"],
+        ["corpus=file", "corpus.path={}"],
+        ["adapt.general={}"],
+        ["pretrain=plain", "pretrain.path={}"],
+        ["evaluate.path={}"],
+        ["predict.input={}"],
+    ],
+)
+def test_every_option_that_names_a_file_of_the_hub_is_pinned(compose_tiny, options: list[str]):
+    config = compose_tiny(*(option.format(f"hub:{DATA}/data/all.csv") for option in options))
     config.runs.mkdir()
     write_json(config.runs / pins.PINS, {f"hub:{DATA}": "b" * 40})
     recipe = str(pins.pinned(config).recipe())
     assert f"hub:{DATA}/data" not in recipe
     assert f"hub:{DATA}@{'b' * 40}/data/all.csv" in recipe
-
-
-def test_a_reference_of_another_form_is_refused(compose_tiny):
-    with pytest.raises(UserError, match=r"^task.path.test=hub:nonsense: write hub:<account>/<name>/<file>"):
-        pins.pinned(compose_tiny("task.path={train: a.csv, test: hub:nonsense}"))
 
 
 def test_the_checkpoint_and_the_decoder_are_pinned_in_the_recipe(compose_tiny):
@@ -130,9 +123,12 @@ def test_the_checkpoint_and_the_decoder_are_pinned_in_the_recipe(compose_tiny):
 
 
 def test_two_runs_at_once_pin_one_commit(tmp_path: Path):
+    def pin(name: str, commit: int) -> str:
+        return pins._commit(tmp_path, "model.checkpoint", name, lambda: f"{commit}")
+
     with ThreadPoolExecutor(8) as pool:
-        found = [pool.submit(pins._commit, tmp_path, "model.checkpoint", MODEL, lambda n=n: f"{n}") for n in range(8)]
-        also = [pool.submit(pins._commit, tmp_path, "model.checkpoint", f"a/{n}", lambda n=n: f"{n}") for n in range(8)]
+        found = [pool.submit(pin, MODEL, n) for n in range(8)]
+        also = [pool.submit(pin, f"a/{n}", n) for n in range(8)]
     assert len({each.result() for each in found}) == 1
     assert [each.result() for each in also] == [str(n) for n in range(8)]
     assert len(json.loads((tmp_path / pins.PINS).read_text())) == 9

@@ -4,19 +4,13 @@ import random
 
 import pytest
 from pydantic import ValidationError
-from samples import FAMILIES, tokenizer_of
+from samples import TEXT
 from transformers import PreTrainedTokenizerFast
 
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
-
-TEXT = "the film number 12 is very wonderful, and the plot (a story!) is 😀 서울 moving. "
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
-    return tokenizer_of(request.param, [TEXT])
+from ulmfit_style.tasks.windows import windows
 
 
 def task(**options: object) -> TextClassification:
@@ -31,13 +25,10 @@ def read(
     tokenizer: PreTrainedTokenizerFast, text: str, length: int, **options: object
 ) -> tuple[list[list[int]], list[int]]:
     """Return the tokens of the text in each feature, and all tokens of the text."""
-    features = task(**options).encode(row(text), tokenizer, length, {"good": 0})
-    special = set(tokenizer("")["input_ids"])
-    assert all(len(feature["input_ids"]) <= length for feature in features)
-    assert all(
-        [token for token in feature["input_ids"] if token in special] == [*tokenizer("")["input_ids"]]
-        for feature in features
-    )
+    features, special = task(**options).encode(row(text), tokenizer, length, {"good": 0}), tokenizer("")["input_ids"]
+    for feature in features:
+        assert len(feature["input_ids"]) <= length
+        assert [token for token in feature["input_ids"] if token in special] == special
     assert sum(feature["weight"] for feature in features) == pytest.approx(1)
     parts = [[token for token in feature["input_ids"] if token not in special] for feature in features]
     return parts, tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -77,3 +68,40 @@ def test_windows_answer_by_their_mean():
 def test_pairs_of_texts_are_read_from_their_beginning():
     with pytest.raises(ValidationError, match=r"is for single texts, and .* names a second; use head"):
         task(text_pair="b", long_documents="windows")
+
+
+# Windows in which each token belongs to one
+
+
+def owned(features, name: str) -> list:
+    """Return a field of the tokens of a text, each from the window that it belongs to."""
+    return [value for feature in features for value in feature[name][slice(*feature["own"])]]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_every_token_belongs_to_one_window_whatever_their_length_and_overlap(family, side: str, monkeypatch):
+    monkeypatch.setattr(family, "truncation_side", side)
+    chance = random.Random(0)
+    several = 0
+    for _ in range(30):
+        text = (TEXT * 4)[chance.randrange(30) : chance.randrange(31, 240)]
+        length, overlap = chance.randrange(4, 40), chance.choice([0.0, 0.1, 0.25, 0.5, 0.9])
+        features = windows(family, row(""), text, max_length=length, overlap=overlap)
+        assert owned(features, "input_ids") == family(text, add_special_tokens=False)["input_ids"]
+        covered = {place for start, end in owned(features, "offsets") for place in range(start, end)}
+        assert {place for place, letter in enumerate(text) if letter.isalnum()} <= covered
+        assert all(len(feature["input_ids"]) <= length for feature in features)
+        assert {feature["long"] for feature in features} == {len(features) > 1}
+        several += len(features) > 2
+    assert several > 10
+    assert windows(family, row(""), "", max_length=30, overlap=0.25) == []
+
+
+def test_a_token_belongs_to_the_window_where_it_has_most_on_both_sides(family: PreTrainedTokenizerFast):
+    features = windows(family, row(""), TEXT * 4, max_length=32, overlap=0.5)
+    room = 32 - family.num_special_tokens_to_add()
+    shared = room // 2
+    for feature in features[1:-1]:
+        first, last = feature["own"]
+        assert last - first == room - shared
+        assert abs((first - 0) - (len(feature["input_ids"]) - last)) <= 1

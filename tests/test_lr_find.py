@@ -46,7 +46,7 @@ def tested(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> RangeT
     with (folder / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("review", "stars", "film"), *reviews(120)])
     task = ["task=text_classification", f"task.path={folder / 'reviews.csv'}", "task.text=review", "task.label=stars"]
-    model = [f"model.checkpoint={checkpoint}", "model.sha256=null", "adapt=none", "compare=false"]
+    model = [f"model.checkpoint={checkpoint}", "adapt=none", "compare=false"]
     schedule = ["finetune.trainer.logging_steps=5", "finetune.schedule=constant", "finetune.warmup_ratio=0"]
     overrides = [*task, "task.train_samples=20", *model, "finetune.epochs=2", *schedule]
     with redirect_stdout(io.StringIO()) as out:

@@ -24,16 +24,16 @@ Recipe = Callable[[Path], list[str]]
 
 
 def bert(folder: Path) -> list[str]:
-    return [f"model.checkpoint={save_bert(folder / 'checkpoint', initializer_range=0.2)}", "model.sha256=null"]
+    return [f"model.checkpoint={save_bert(folder / 'checkpoint', initializer_range=0.2)}"]
 
 
 def llama(folder: Path) -> list[str]:
-    return [f"model.checkpoint={save_llama(folder / 'checkpoint')}", "model.sha256=null"]
+    return [f"model.checkpoint={save_llama(folder / 'checkpoint')}"]
 
 
 def t5(folder: Path) -> list[str]:
     checkpoint = samples.save_t5(folder / "checkpoint", samples.with_sentinels(samples.tiny_tokenizer()))
-    return [f"model.checkpoint={checkpoint}", "model.sha256=null"]
+    return [f"model.checkpoint={checkpoint}"]
 
 
 def reviewed(folder: Path, task: str = "text_classification", **columns: Callable[[int, str, str], Any]) -> list[str]:

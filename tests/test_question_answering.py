@@ -1,7 +1,6 @@
 """Question answering: rows, windows, which stretches of tokens are learnt and told, and when none is."""
 
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +9,8 @@ import pandas
 import pytest
 import torch
 from recipes import Trained
-from samples import FAMILIES, Alone, jsonl, questions, tiny_sizes, tiny_tokenizer, tokenizer_of
+from samples import TEXT, Alone, questions, tiny_sizes, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
-from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForQuestionAnswering, PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style import load
@@ -20,10 +18,11 @@ from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.question_answering import QuestionAnswering
-from ulmfit_style.training.batching import collate
 from ulmfit_style.training.scoring import Scorer
 
 TASK = QuestionAnswering(path="-")
+ADA, NONE = {"text": ["Ada"], "answer_start": [0]}, {"text": [], "answer_start": []}
+CONTEXT = f"{TEXT} " * 3
 
 
 def asked(context: Any = "Ada left Ottawa.", answer: Any = "Ada", start: Any = 0, question: Any = "who?") -> Row:
@@ -34,24 +33,21 @@ def asked(context: Any = "Ada left Ottawa.", answer: Any = "Ada", start: Any = 0
 
 
 @pytest.mark.parametrize(
-    "row",
+    ("answer", "start", "target"),
     [
-        asked(),
-        asked(start="0"),
-        asked(start="0.0"),
-        asked(answer={"text": ["Ada"], "answer_start": [0]}),
-        asked(answer=[{"text": "Ada", "answer_start": 0}]),
+        ("Ada", "0.0", ADA),
+        ({"text": ["Ada"], "answer_start": [0]}, None, ADA),
+        ([{"text": "Ada", "answer_start": 0}], None, ADA),
+        ("", "", NONE),
+        (None, "", NONE),
+        ([], "", NONE),
+        ({"text": [], "answer_start": []}, "", NONE),
     ],
 )
-def test_an_answer_may_have_several_forms(row: Row):
+def test_an_answer_may_have_several_forms_or_not_be_there(answer: Any, start: Any, target: dict):
+    row = asked(answer=answer, start=start)
     assert TASK.row_problem(row) is None
-    assert TASK.target(row) == {"text": ["Ada"], "answer_start": [0]}
-
-
-@pytest.mark.parametrize("answer", ["", None, [], {"text": [], "answer_start": []}])
-def test_there_may_be_no_answer(answer: Any):
-    assert TASK.row_problem(asked(answer=answer, start="")) is None
-    assert TASK.target(asked(answer=answer, start="")) == {"text": [], "answer_start": []}
+    assert TASK.target(row) == target
 
 
 @pytest.mark.parametrize(
@@ -60,17 +56,10 @@ def test_there_may_be_no_answer(answer: Any):
         (asked(question=" "), "the question is empty"),
         (asked(question=["who?"]), "the question is a list, not a text"),
         (asked(context=None), "the context is empty"),
-        (
-            asked(start=""),
-            'the answers are neither like {"text": ["Ada"], "answer_start": [0]} nor a text beside',
-        ),
-        (asked(start=1.5), "the answers are neither like"),
+        (asked(start=""), 'the answers are neither like {"text": ["Ada"], "answer_start": [0]} nor a text beside'),
         (asked(start=-1), "the answers are neither like"),
-        (asked(answer=["Ada"], start=None), "the answers are neither like"),
-        (asked(answer={"text": ["Ada"]}), "the answers are neither like"),
         (asked(answer={"text": ["Ada", "Bo"], "answer_start": [0]}), "the answers are neither like"),
         (asked(answer=[{"text": " ", "answer_start": 3}]), "an answer is empty, or no text"),
-        (asked(answer=[{"text": 7, "answer_start": 3}]), "an answer is empty, or no text"),
         (asked(answer="left", start=3), "the answer 'left' does not begin at character 3 of the context; it be"),
         (asked(answer="Bo", start=99), "the answer 'Bo' does not begin at character 99 of the context; it is "),
     ],
@@ -87,15 +76,6 @@ def test_questions_without_an_answer_are_counted_and_not_all_may_be_such():
     assert TASK.dataset_problem(rows[1:]) == "no question has an answer"
 
 
-def test_no_article_is_on_two_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    rows = questions(120)
-    data = labelled.load(QuestionAnswering(path=str(jsonl(tmp_path / "a.jsonl", rows))))
-    sides = [{row.fields["group"] for row in side} for side in (data.pool, data.validation, data.test)]
-    assert sum(map(len, sides)) == len(set.union(*sides)) == len({row["title"] for row in rows})
-    assert "column 'title' as the group" in capsys.readouterr().out
-    assert 30 < len(data.test) < 66
-
-
 def test_the_documents_of_adapt_are_the_contexts_each_once():
     rows = [asked(), asked(question="where?"), asked(context="Bo came.", answer="Bo")]
     assert TASK.documents(rows) == ["Ada left Ottawa.", "Bo came."]
@@ -108,14 +88,7 @@ def test_another_question_or_answer_is_other_data():
 
 # Tokens
 
-TEXT = "Zoë (from St. Gallen)  visited New-York's 北京 office;\n서울에서 😀 e\u0301t U.S. " * 3
 SPANS = [(0, 3), (10, 20), (31, 39), (42, 44), (53, 57), (58, 59), (60, 63), (64, 68), (23, 39), (60, 68)]
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
-    """A tokenizer of each family, which gives most words several tokens."""
-    return tokenizer_of(request.param, [TEXT])
 
 
 def oracle(taught: list[dict]) -> list[Any]:
@@ -125,33 +98,28 @@ def oracle(taught: list[dict]) -> list[Any]:
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("length", [400, 64])
-def test_what_is_learnt_is_told_as_it_stands_in_the_context(
-    family: PreTrainedTokenizerFast, length: int, side: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_is_learnt_is_told_as_it_stands_in_the_context(family, length: int, side: str, monkeypatch):
     monkeypatch.setattr(family, "truncation_side", side)
-    later = len(TEXT) // 3
+    later = len(CONTEXT) // 3
     for start, end in [*SPANS, *((start + later, end + later) for start, end in SPANS)]:
-        row = asked(TEXT, TEXT[start:end], start, question="St. Gallen?")
-        taught = TASK.encode(row, family, length, {})
-        features = TASK.encode(row, family, length, None)
+        row = asked(CONTEXT, CONTEXT[start:end], start, question="St. Gallen?")
+        taught, features = TASK.encode(row, family, length, {}), TASK.encode(row, family, length, None)
         assert [own["input_ids"] for own in taught] == [own["input_ids"] for own in features]
         assert all(own.keys() <= {*family.model_input_names, "labels", "long"} for own in taught)
         answer = TASK.merge(row, features, oracle(taught))
-        assert (answer["start"], answer["end"], answer["answer"]) == (start, end, TEXT[start:end])
+        assert (answer["start"], answer["end"], answer["answer"]) == (start, end, CONTEXT[start:end])
 
 
 def test_windows_without_the_whole_answer_say_none(family: PreTrainedTokenizerFast):
-    row = asked(TEXT, "New-York's 北京 office", 31, question="where?")
-    taught = TASK.encode(row, family, 64, {})
-    features = TASK.encode(row, family, 64, None)
+    row = asked(CONTEXT, "New-York's 北京 office", 31, question="where?")
+    taught, features = TASK.encode(row, family, 64, {}), TASK.encode(row, family, 64, None)
     whole = [own["labels"] != [feature["none"]] * 2 for own, feature in zip(taught, features, strict=True)]
-    assert any(whole)
-    assert not all(whole)
+    assert set(whole) == {True, False}
     for own, feature in zip(taught, features, strict=True):
         first, last = feature["inside"]
         assert all(first <= place < last for place in own["labels"]) or own["labels"] == [feature["none"]] * 2
         assert not first <= feature["none"] < last
-    none = TASK.encode(asked(TEXT, ""), family, 64, {})
+    none = TASK.encode(asked(CONTEXT, ""), family, 64, {})
     assert [own["labels"] for own in none] == [[feature["none"]] * 2 for feature in features]
 
 
@@ -197,9 +165,7 @@ def test_the_score_is_a_probability_over_all_stretches_and_none(tokenizer: PreTr
 
 
 def test_a_question_that_leaves_too_little_room_for_the_context_is_refused_with_its_row(tokenizer):
-    message = (
-        r"a\.json:7: only 3 of finetune\.max_length=32 tokens are left for the text; shorten the question, which has 26"
-    )
+    message = r"a\.json:7: only 3 of finetune\.max_length=32 tokens are left for the text; shorten the question, which"
     with pytest.raises(UserError, match=message):
         TASK.encode(asked(question="x" * 26), tokenizer, 32, None)
     assert TASK.encode(asked(question="x" * 25), tokenizer, 32, None)
@@ -217,15 +183,9 @@ def test_a_context_without_tokens_has_no_answer(tokenizer: PreTrainedTokenizerFa
     assert TASK.merge(Row("a", 1, {"question": 7, "context": None}), [], []) == nothing
 
 
-@pytest.fixture(scope="module")
-def network() -> BertForQuestionAnswering:
-    """A tiny untrained model that tells many stretches, whatever the question."""
+def test_what_is_told_is_the_highest_sum_of_two_logits_of_the_context(tokenizer: PreTrainedTokenizerFast):
     set_seed(3)
-    return BertForQuestionAnswering(BertConfig(**tiny_sizes(tiny_tokenizer()), initializer_range=0.6)).eval()
-
-
-def test_what_is_told_is_the_highest_sum_of_two_logits_of_the_context(network: BertForQuestionAnswering):
-    tokenizer = tiny_tokenizer()
+    network = BertForQuestionAnswering(BertConfig(**tiny_sizes(tokenizer), initializer_range=0.6)).eval()
     rows = [TASK.row(row["question"], row["context"]) for row in questions(20)]
     found = list(Scorer(network, tokenizer, TASK, 128).answers(rows))
     for row, answer in zip(rows, found, strict=True):
@@ -246,52 +206,18 @@ def test_what_is_told_is_the_highest_sum_of_two_logits_of_the_context(network: B
     assert len({answer["answer"] for answer in found}) > 5
 
 
-def test_windows_tell_what_the_whole_context_tells_where_they_see_enough():
-    tokenizer = tiny_tokenizer()
+def test_windows_tell_what_the_whole_context_tells_where_they_see_enough(tokenizer: PreTrainedTokenizerFast):
     row = TASK.row("the film", " ".join(text["context"] for text in questions(6)[::2]))
     torch.manual_seed(0)
     logits = 3 * torch.randn(len(tokenizer), 2)
 
     def output(ids: torch.Tensor) -> Any:
-        start, end = logits[ids].unbind(-1)
-        return SimpleNamespace(start_logits=start, end_logits=end)
+        return SimpleNamespace(start_logits=logits[ids][..., 0], end_logits=logits[ids][..., 1])
 
-    model = Alone(BertConfig(), output)
-    task = QuestionAnswering(path="-", max_answer_length=10, overlap=0.6)
+    task, model = QuestionAnswering(path="-", max_answer_length=10, overlap=0.6), Alone(BertConfig(), output)
     whole, *others = (next(Scorer(model, tokenizer, task, length).answers([row])) for length in (1000, 64, 40))
     assert whole["answer"]
     assert all(other == whole for other in others)
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_the_loss_is_the_mean_cross_entropy_of_both_ends_and_no_padding_counts(
-    network: BertForQuestionAnswering, side: str, monkeypatch: pytest.MonkeyPatch
-):
-    tokenizer = tiny_tokenizer()
-    monkeypatch.setattr(tokenizer, "padding_side", side)
-    rows = [Row("a", 1, {**row, "answer": row["answers"]}) for row in questions(16)[1::5]]
-    encoded = [feature for row in rows for feature in TASK.encode(row, tokenizer, 128, {})]
-    weights = [1.0 + place / 7 for place in range(len(encoded))]
-    weighted = [{**feature, "weight": weight} for feature, weight in zip(encoded, weights, strict=True)]
-    assert len({len(feature["input_ids"]) for feature in encoded}) > 1
-    assert any(feature["labels"] == [0, 0] for feature in encoded)
-    total = 0.0
-    for feature, weight in zip(encoded, weights, strict=True):
-        found = network(
-            **{name: torch.tensor([feature[name]]) for name in tokenizer.model_input_names},
-            position_ids=torch.arange(len(feature["input_ids"]))[None] + 0,
-        )
-        ends = zip((found.start_logits, found.end_logits), feature["labels"], strict=True)
-        total += weight * sum(cross_entropy(logits, torch.tensor([place])).item() for logits, place in ends) / 2
-    batch = collate(weighted, tokenizer)
-    assert TASK.count(batch).item() == pytest.approx(sum(weights))
-    assert TASK.count(collate(encoded, tokenizer)).item() == len(encoded)
-    if side == "left":  # BERT counts places from the padding on; let it count from the text
-        batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
-    assert TASK.loss(network, batch).item() == pytest.approx(total, rel=1e-5)
-
-
-# A trained model
 
 
 def test_python_answers_a_pair_a_list_and_a_frame_as_it_stands_in_the_context(trained: Callable[[str], Trained]):
@@ -301,13 +227,9 @@ def test_python_answers_a_pair_a_list_and_a_frame_as_it_stands_in_the_context(tr
     context = "The  film number 7 is Wonderful, and the scene 7 was tedious"
     pairs = [("the film is very what", context), ("the actor is very what", context)]
     answer, none = model(pairs)
-    assert list(answer) == ["answer", "score", "start", "end"]
     assert answer["answer"] == "Wonderful" == context[answer["start"] : answer["end"]]
-    assert 0 < answer["score"] <= 1
     assert (none["answer"], none["start"], none["end"]) == ("", 0, 0)
     assert model(pairs[0]) == answer
     assert model(pandas.DataFrame(pairs, columns=["question", "context"])) == [answer, none]
-    long = model((pairs[0][0], f"{'the scene was tedious ' * 30}{context}"))
-    assert long["answer"] == context[long["start"] - 660 : long["end"] - 660]
     with pytest.raises(UserError, match="this model reads a question and a context, and was given 1 texts; "):
         model(pairs[0][0])

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from samples import jsonl
 
-from ulmfit_style.data.reading import files, first, read, rows
+from ulmfit_style.data.reading import files, first, rows
 from ulmfit_style.errors import UserError
 
 
@@ -34,20 +34,11 @@ def test_tsv_jsonl_and_parquet_are_read(tmp_path: Path):
 
 
 def test_a_column_may_lie_within_another_and_a_plain_one_of_that_name_comes_first(tmp_path: Path):
-    column, rows_ = "summary.outcome.short", [{"id": 1, "summary": {"outcome": {"short": "s"}}}]
-    path = jsonl(tmp_path / "a.jsonl", [*rows_, {"summary.outcome.short": "p", "summary": {}}])
+    column, nested = "summary.outcome.short", {"id": 1, "summary": {"outcome": {"short": "s"}}}
+    path = jsonl(tmp_path / "a.jsonl", [nested, {"summary.outcome.short": "p", "summary": {}}])
     assert [row.fields for row in rows("task.path", str(path), [column])] == [{column: "s"}, {column: "p"}]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows_), tmp_path / "a.parquet")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([nested]), tmp_path / "a.parquet")
     assert [row.fields for row in rows("task.path", str(tmp_path / "a.parquet"), [column])] == [{column: "s"}]
-    jsonl(path, [*rows_, {"summary": {"outcome": "s"}}])
-    with pytest.raises(UserError, match=r"a\.jsonl:2: has no column 'summary\.outcome\.short'"):
-        list(rows("task.path", str(path), [column]))
-
-
-def test_a_row_stands_beside_its_whole_record(tmp_path: Path):
-    path = jsonl(tmp_path / "a.jsonl", [{"text": "a", "id": 1}])
-    ((row, record),) = read("task.path", str(path), lambda present: {"document": present[0]})
-    assert (row.fields, record) == ({"document": "a"}, {"text": "a", "id": 1})
 
 
 NOTES = "one\ntwo\n\n\nthree\n  \nfour\n"
@@ -93,11 +84,6 @@ def test_a_column_is_found_however_its_letters_are_composed(tmp_path: Path):
         assert [row.fields[name] for row in rows("task.path", str(path), [name])] == ["좋다"]
 
 
-def test_the_text_of_a_txt_file_goes_by_any_name(tmp_path: Path):
-    (tmp_path / "a.txt").write_text("one\n", encoding="utf-8")
-    assert [row.fields for row in rows("corpus.path", str(tmp_path / "a.txt"), ["body"])] == [{"body": "one"}]
-
-
 def test_rows_are_given_before_the_rest_of_the_file_is_read(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "0"}\n' * 100_000 + "broken\n", encoding="utf-8")
@@ -110,34 +96,17 @@ def test_rows_are_given_before_the_rest_of_the_file_is_read(tmp_path: Path):
         (
             "a.csv",
             b"txt,label\nhello,1\n",
-            r"^task\.path=\S+a\.csv: has no column 'text'; did you mean 'txt'\? \(columns: txt, label\)$",
+            r"^task\.path=\S+a\.csv: has no column 'text'; did you mean 'txt'",
         ),
-        (
-            "a.csv",
-            b"text,label\nhello\n",
-            r"^\S+a\.csv:2: has 1 columns, and the header 2; a text that contains the separator needs quotes$",
-        ),
-        (
-            "a.csv",
-            b'text\n"never closed\n',
-            r"a\.csv:2: cannot be parsed \(unexpected end of data\); is a quote not closed\?",
-        ),
+        ("a.csv", b"text,label\nhello\n", r"^\S+a\.csv:2: has 1 columns, and the header 2; a text that contains the"),
+        ("a.csv", b'text\n"never closed\n', r"a\.csv:2: cannot be parsed \(unexpected end of data\); is a quote not"),
         ("a.csv", b"text,text\na,b\n", r"a\.csv:1: the header has two columns 'text'"),
         (
             "a.csv",
             "text\nplain\n정말 재미있는\n".encode("cp949"),
-            r"a\.csv:3: is not UTF-8; it looks like cp949; convert",
+            r"a\.csv:3: is not UTF-8; it looks like cp949",
         ),
-        (
-            "a.csv",
-            "text\nschön, déjà vu\n".encode("latin-1"),
-            r"a\.csv:2: is not UTF-8; it looks like cp1252; convert it with",
-        ),
-        (
-            "a.csv.gz",
-            gzip.compress("text\n한국어\n".encode("utf-16")),
-            r"gz:1: is not UTF-8; it looks like utf-16; convert",
-        ),
+        ("a.csv.gz", gzip.compress("text\n한국어\n".encode("utf-16")), r"gz:1: is not UTF-8; it looks like utf-16; "),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"a\.jsonl:2: is not JSON \(.* at column 9\)"),
         ("a.jsonl", b'"just text"\n', r"a\.jsonl:1: is not a JSON object"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "cut \\ud83d"}\n', r"a\.jsonl:2: contains half a character"),
@@ -145,7 +114,6 @@ def test_rows_are_given_before_the_rest_of_the_file_is_read(tmp_path: Path):
         ("a.parquet", b"PAR1 and no more", r"a\.parquet: cannot be read \(Parquet "),
         ("a.docx", b"", r"files of type '\.docx' cannot be read \(supported: csv, "),
         ("a.csv.gz", b"not gzip", "a.csv.gz: cannot be read"),
-        ("a.csv.xz", lzma.compress(b"text\nhello\n")[:-9], "a.csv.xz: cannot be read"),
     ],
 )
 def test_a_bad_file_is_answered_with_its_place(tmp_path: Path, name: str, content: bytes, message: str):
@@ -162,9 +130,7 @@ def test_all_bad_rows_of_a_file_are_told_at_once_and_none_is_given_after_the_fir
         given.extend(row.fields["text"] for row in rows("task.path", str(path), ["text"]))
     head, *problems = str(caught.value).splitlines()
     assert head == f"task.path={path} has 13 problems:"
-    assert problems[0].startswith(f"  - {path}:2: is not JSON")
-    assert len(problems) == 11
-    assert problems[-1] == "  - ... and 3 more"
+    assert (len(problems), problems[-1]) == (11, "  - ... and 3 more")
     assert given == ["a"]
 
 
@@ -175,11 +141,10 @@ def test_a_missing_file_is_answered_with_the_nearest_name(write_csv: Callable[..
         texts(path.with_name("review.csv"))
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.csv", "text\n"), ("a.jsonl", "\n"), ("a.txt", "")])
-def test_an_empty_file_has_no_first_row(tmp_path: Path, name: str, content: str):
-    (tmp_path / name).write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match=f"task.path=.*{name}: holds no rows"):
-        first("task.path", str(tmp_path / name))
+def test_an_empty_file_has_no_first_row(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("text\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"task.path=.*a\.csv: holds no rows"):
+        first("task.path", str(tmp_path / "a.csv"))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from markupsafe import Markup
 
 from ulmfit_style.results import figures, html, markdown, scores, terminal
-from ulmfit_style.results.html import Page, Tile
+from ulmfit_style.results.html import Page
 from ulmfit_style.results.parts import Difference, Figure, Folded, Interval, Prose, Table
 
 TABLE = Table(
@@ -88,7 +88,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw = partial(figures.whiskers, values={"a": (0.5, 0.4, 0.6), "b": (0.7, 0.6, 0.8)}, label="f1")
     parts = [Prose("A remark.", is_remark=True), TABLE, errors, Figure("scores", "Scores", draw)]
     sections = {"Scores": [*parts, Folded("Options", "a: <b>")], "Nothing": []}
-    assert html.write(Page("default", "A lead.", sections, [Tile("0.7", "f1")]), path) == path.with_suffix("")
+    assert html.write(Page("default", "A lead.", sections), path) == path.with_suffix("")
     return path
 
 

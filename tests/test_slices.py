@@ -1,14 +1,11 @@
 """Scores by group, and the names probe."""
 
-import csv
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from recipes import Trained
 from samples import reviews
 from scipy.stats import permutation_test
 
@@ -22,24 +19,17 @@ from ulmfit_style.metrics.intervals import by_chance
 from ulmfit_style.results import scores
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text_classification import TextClassification
-from ulmfit_style.tasks.text_regression import TextRegression
 
 GENDER, ORIGIN = SWAPS.values()
 TASK = TextClassification(path="-")
 
 
-def metrics(runs: Path) -> dict:
-    return json.loads((runs / "default/evaluate" / METRICS).read_text())
-
-
 @pytest.fixture
-def by_country(tmp_path: Path) -> Path:
+def by_country(write_csv) -> Path:
     """Reviews of two countries and a few of a third."""
     countries = ["Norway", "Peru"] * 80 + [""] * 10
     rows = [(text, label, countries[number], number) for number, (text, label, _) in enumerate(reviews(170, seed=3))]
-    with (tmp_path / "new.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("review", "stars", "country", "id"), *rows])
-    return tmp_path / "new.csv"
+    return write_csv(rows, ("review", "stars", "country", "id"))
 
 
 def test_each_group_is_scored_as_if_it_were_alone_and_the_widest_gap_is_told(capsys: pytest.CaptureFixture[str]):
@@ -61,15 +51,17 @@ def test_each_group_is_scored_as_if_it_were_alone_and_the_widest_gap_is_told(cap
     assert "groups of these sizes lie so far apart in 0.0% of the cases" in gap.text
 
 
-def test_another_grouping_of_the_same_rows_is_scored_anew(trained, by_country: Path, capsys):
+def test_another_grouping_of_the_same_rows_is_scored_anew_and_the_model_is_probed(trained, by_country: Path, capsys):
     run = trained("text classification")
     command = ["evaluate", *run.overrides, f"evaluate.path={by_country}", "evaluate.slices=[country]"]
     assert main(command) == main(command) == 0
     assert "up to date" in capsys.readouterr().out
     by_country.write_text(by_country.read_text().replace("Peru", "Chile"))
     slices._read.cache_clear()  # a command reads a file once
-    assert main(command) == 0
-    assert {"(none)", "Chile"} < metrics(run.runs)["slices"]["country"]["groups"].keys()
+    assert main([*command, "evaluate.probe=names"]) == 0
+    metrics = json.loads((run.runs / "default/evaluate" / METRICS).read_text())
+    assert {"(none)", "Chile"} < metrics["slices"]["country"]["groups"].keys()
+    assert metrics["probe"].keys() == {"this one"}
     assert "the widest gap of 2 groups" in " ".join(capsys.readouterr().out.split())
 
 
@@ -98,23 +90,21 @@ def test_chance_makes_a_gap_as_wide_as_a_permutation_test_says():
 
 
 @pytest.mark.parametrize(
-    ("text", "other"),
+    ("text", "words", "other"),
     [
-        ("He said his film; I like her, and her film. HER!", "She said her film; I like him, and his film. HIM!"),
-        ("Emily saw Brad and brad", "Greg saw Allison and brad"),
-        ("the women, the actor's boys", "the men, the actress's girls"),
-        ("hers is a heroine's theme", "his is a heroine's theme"),
+        (
+            "He said his film; I like her film. HER!",
+            GENDER,
+            "She said her film; I like his film. HIM!",
+        ),
+        ("Emily saw Brad and brad", GENDER, "Greg saw Allison and brad"),
+        ("the women, the actor's boys", GENDER, "the men, the actress's girls"),
+        ("hers is a heroine's theme", GENDER, "his is a heroine's theme"),
+        ("Emily, Greg and Jamal in Kenya", ORIGIN, "Kenya, Jermaine and Geoffrey in Emily"),
     ],
 )
-def test_words_are_exchanged_whole_and_written_as_they_stood(text: str, other: str):
-    assert exchanged(text, GENDER) == other
-
-
-def test_names_are_exchanged_for_names_of_the_same_sex():
-    assert (
-        exchanged("Emily, Greg, Jamal and Aisha in Kenya", ORIGIN) == "Kenya, Jermaine, Geoffrey and Allison in Emily"
-    )
-    assert exchanged(exchanged("Emily and Tyrone", ORIGIN), ORIGIN) == "Emily and Tyrone"
+def test_words_are_exchanged_whole_and_written_as_they_stood(text: str, words, other: str):
+    assert exchanged(text, words) == other
 
 
 def test_a_model_that_goes_by_the_sex_is_found_out():
@@ -132,16 +122,3 @@ def test_a_model_that_goes_by_the_sex_is_found_out():
     assert origin == {"rows": 0, "share": None, "interval": None, "flipped": []}
     (table,) = scores.probed({"this one": measured})
     assert [row[1:4] for row in table.rows] == [("this one", 39, 1.0), ("this one", 0, None)]
-
-
-def test_the_probe_asks_the_model_that_is_scored(chain: Trained, tmp_path: Path):
-    shutil.copytree(chain.runs, tmp_path / "runs", symlinks=True)
-    assert main(["evaluate", *chain.overrides, f"runs={tmp_path / 'runs'}", "evaluate.probe=names"]) == 0
-    assert metrics(tmp_path / "runs")["probe"].keys() == {"this one"}
-
-
-def test_a_model_that_answers_no_labels_is_not_probed():
-    with pytest.raises(
-        UserError, match=r"evaluate\.probe=names: counts labels that change, and TextRegression answers"
-    ):
-        probe.check(TextRegression(path="-"))

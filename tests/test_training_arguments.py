@@ -34,11 +34,10 @@ def test_every_option_that_is_to_be_used_instead_is_there():
     ],
 )
 def test_a_mistake_is_told(name: str, value: object, problem: str):
-    assert problems("finetune", {"adam_beta2": 0.9, name: value}) == {name: f"finetune.trainer.{problem}"}
+    assert problems("finetune", {"adam_beta2": 0.9, name: value}) == [f"finetune.trainer.{problem}"]
 
 
 def test_every_option_of_the_trainer_takes_its_default():
     defaults = vars(TrainingArguments())
     values = {name: defaults[name] for name in fields() if name in defaults}
-    wrong = {name: problem for name, problem in problems("finetune", values).items() if "should be" in problem}
-    assert wrong == {}
+    assert not [problem for problem in problems("finetune", values) if "should be" in problem]

@@ -57,7 +57,6 @@ def recipe(folder: Path, checkpoint: Path) -> Callable[..., list[str]]:
             f"task.path={folder / 'articles.jsonl'}",
             "task.max_target_length=16",
             f"model.checkpoint={checkpoint}",
-            "model.sha256=null",
             f"runs={folder / 'runs'}",
             "compare=false",
             "finetune.epochs=5",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import tee
 from typing import TYPE_CHECKING, Any, final
 
@@ -22,7 +22,7 @@ from ulmfit_style.models import (
 )
 from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
-from ulmfit_style.training.scoring import Scorer
+from ulmfit_style.training.scoring import Advance, Scorer, ignore
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -82,22 +82,18 @@ class Predictor:
             rows = (self.task.row(*([text] if isinstance(text, str) else text)) for text in texts)
         return list(map(self.task.returned, self.stream(rows)))
 
-    def stream(
-        self, rows: Iterable[Row], done: Callable[[int, int], None] = lambda rows, long: None
-    ) -> Iterator[Answer]:
+    def stream(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[Answer]:
         """Answer rows in their order, with no more than a window of them in memory.
 
         Args:
-            done: Called now and then with how many further rows were read, and how many of them are long.
+            advance: Called now and then with how many further rows were read, and how many of them are long.
         """
-        return Scorer(self.model, self.tokenizer, self.task, self.max_length).answers(rows, done)
+        return Scorer(self.model, self.tokenizer, self.task, self.max_length).answers(rows, advance)
 
-    def explained(
-        self, rows: Iterable[Row], done: Callable[[int, int], None] = lambda rows, long: None
-    ) -> Iterator[Answer]:
+    def explained(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[Answer]:
         """Answer rows as `stream` does, each answer with its `explanations` (ulmfit_style/models/attributions.py)."""
         asked, again = tee(rows)
-        for row, answer in zip(again, self.stream(asked, done), strict=True):
+        for row, answer in zip(again, self.stream(asked, advance), strict=True):
             parts = attributions.explanations(self.model, self.tokenizer, self.task, row, answer, self.max_length)
             yield {**answer, "explanations": parts}
 

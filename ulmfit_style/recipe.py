@@ -6,7 +6,7 @@ Past it there are frozen sections; nobody looks an option up by name.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -92,11 +92,8 @@ class Config(Section):
         return values
 
 
-def from_recipe(values: dict[str, Any], origin: Callable[[str], str] = lambda key: "") -> Config:
+def from_recipe(values: dict[str, Any]) -> Config:
     """Make the typed config from plain values, as `Config.recipe` returns them.
-
-    Args:
-        origin: Tells which YAML a dotted key stands in, as the end of an error message.
 
     Raises:
         ConfigError: for every wrong value, all at once.
@@ -107,12 +104,11 @@ def from_recipe(values: dict[str, Any], origin: Callable[[str], str] = lambda ke
         problems = []
     except ValidationError as error:
         known = options(task_class_of(values["task"].get("_target_")) if values.get("task") else Task)
-        problems = [_problem(details, known) + origin(_key(details)) for details in error.errors()]
+        problems = [_problem(details, known) for details in error.errors()]
     for stage in ("pretrain", "adapt", "finetune"):
         trainer = (values.get(stage) or {}).get("trainer")
         if isinstance(trainer, dict):
-            wrong = trainer_options.problems(stage, trainer)
-            problems += [problem + origin(f"{stage}.trainer.{name}") for name, problem in wrong.items()]
+            problems += trainer_options.problems(stage, trainer)
     if not problems and config.adapt is not None and config.corpus.path is None and config.task is None:
         problems.append("corpus=task: there is no task whose text could be adapted to; give corpus.path=<file>")
     if problems:
@@ -168,18 +164,13 @@ def _without_missing(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _key(details: ErrorDetails) -> str:
-    """Return the option that one of pydantic's findings is about, as it is typed."""
-    return ".".join(map(str, details["loc"]))
-
-
 def _problem(details: ErrorDetails, known: Mapping[str, FieldInfo]) -> str:
     """Word one of pydantic's findings in the user's spelling.
 
     Args:
         known: All options.
     """
-    key, value = _key(details), details["input"]
+    key, value = ".".join(map(str, details["loc"])), details["input"]
     if details["type"] == "extra_forbidden":
         if key.endswith("token"):
             return f"{key}: a token is never an option; set HF_TOKEN in the environment"

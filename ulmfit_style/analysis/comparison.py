@@ -3,7 +3,6 @@
 from ulmfit_style.console import say
 from ulmfit_style.resolved import Resolved
 from ulmfit_style.results import finished, scores, terminal
-from ulmfit_style.results.finished import ADAPTED, NOT_ADAPTED
 from ulmfit_style.results.parts import Prose
 
 FEW = 50
@@ -19,8 +18,7 @@ def summarise(resolved: Resolved) -> None:
     rows = f"{metrics['train']['rows']:,} labelled training rows, {metrics['test']['rows']:,} test rows"
     terminal.show(Prose(""), scores.by_name(task.metric, measured, rows))
     if len(measured) > 1:
-        paired = {frozenset((ADAPTED, NOT_ADAPTED)): worth} if worth is not None else {}
-        say(scores.highest(task.metric, measured, paired))
+        say(scores.highest(task.metric, measured, run.paired))
     if worth is not None:
         say(scores.worth(f"Adaptation changed {task.metric} by", worth))
     if (adapted := run.stage("adapt")) is not None:

@@ -157,11 +157,10 @@ def discard_weights(directory: Path, folder: str) -> None:
 
     Who wants the model then has it made again.
     """
-    named = any(
-        link.is_symlink() and link.parent.name != folder and link.resolve() == directory.resolve()
-        for link in directory.parent.glob("*/*")
-    )
-    if (directory / MANIFEST).exists() and not named:
+    if not (directory / MANIFEST).exists():
+        return
+    links = (link for link in directory.parent.glob("*/*") if link.is_symlink() and link.parent.name != folder)
+    if not any(link.resolve() == directory.resolve() for link in links):
         (directory / MANIFEST).replace(directory / MEASURED)
         for path in directory.glob("*.safetensors*"):
             path.unlink()

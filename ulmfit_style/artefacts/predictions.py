@@ -55,9 +55,8 @@ def difference(task: Task, ours: Path, theirs: Path) -> tuple[float, float, floa
     """
     from ulmfit_style.metrics import intervals
 
-    if not all((directory / FILE).exists() for directory in (ours, theirs)):
-        return None
-    if _rows(ours) != _rows(theirs):
+    are_there = all((directory / FILE).exists() for directory in (ours, theirs))
+    if not are_there or _rows(ours) != _rows(theirs):
         return None
     return intervals.difference(row_scores(task, ours, "test"), row_scores(task, theirs, "test"), task.of_means)
 

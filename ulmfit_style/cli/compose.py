@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from ulmfit_style.cli.overrides import initialized, origin, parse, validate
+from ulmfit_style.cli.overrides import initialized, validate
 from ulmfit_style.errors import ConfigError
 from ulmfit_style.recipe import Config, from_recipe
 
@@ -17,15 +17,14 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     """Compose the configuration from `conf/` and `key=value` overrides.
 
     Raises:
-        ConfigError: for every unknown key or choice, wrong type and value out of range, all at once; for what stands
-            in a YAML, with the name of the file.
+        ConfigError: for every unknown key or choice, wrong type and value out of range, all at once.
     """
     from hydra import compose as hydra_compose
 
     with initialized():
         accepted, problems = validate(overrides)
         try:
-            config = from_omegaconf(hydra_compose("config", overrides=accepted), origin(accepted))
+            config = from_omegaconf(hydra_compose("config", overrides=accepted))
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -33,18 +32,15 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     return config
 
 
-def from_omegaconf(values: DictConfig, origin: Callable[[str], str] = lambda key: "") -> Config:
+def from_omegaconf(values: DictConfig) -> Config:
     """Make the typed config from what Hydra composed.
-
-    Args:
-        origin: Names the YAML in which a dotted key stands, as the end of an error message.
 
     Raises:
         ConfigError: for every wrong value, all at once.
     """
     from omegaconf import OmegaConf
 
-    return from_recipe(cast(dict[str, Any], OmegaConf.to_container(values, resolve=True)), origin)
+    return from_recipe(cast(dict[str, Any], OmegaConf.to_container(values, resolve=True)))
 
 
 def chosen(overrides: Sequence[str]) -> dict[str, str | None]:
@@ -54,22 +50,3 @@ def chosen(overrides: Sequence[str]) -> dict[str, str | None]:
     with initialized():
         values = hydra_compose("config", overrides=validate(overrides)[0], return_hydra_config=True)
     return {str(group): choice for group, choice in values.hydra.runtime.choices.items()}
-
-
-def experiment(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return overrides as a YAML of `conf/experiment/` has them: choices in its defaults list, and values."""
-    from omegaconf import OmegaConf
-
-    groups, values = chosen(overrides), OmegaConf.create()
-    defaults: list[Any] = []
-    with initialized():
-        for text in overrides:
-            override = parse(text)
-            key = override.key_or_group
-            if key == "experiment":
-                defaults.insert(0, override.value())
-            elif key in groups:
-                defaults.append({f"override /{key}": override.value()})
-            else:
-                OmegaConf.update(values, key, override.value(), force_add=True)
-    return {"defaults": [*defaults, "_self_"], **cast(dict[str, Any], OmegaConf.to_container(values))}

@@ -10,7 +10,7 @@ from typing import Any
 
 from ulmfit_style.cli import CONF
 from ulmfit_style.cli.compose import compose, from_omegaconf
-from ulmfit_style.cli.overrides import SEARCH_PATH, checked, grid
+from ulmfit_style.cli.overrides import SEARCH_PATH, grid, initialized, validate
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config
 
@@ -60,10 +60,11 @@ def run(job: Callable[[Config], Any], arguments: Sequence[str], search: Search |
         compose(point)
     if search is not None:
         SEARCH.set(search)
-        overrides += SWEEPER
     # Errors come out as they are, for `main` to word, instead of being printed by Hydra.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [sys.argv[0], *flags, *checked(overrides)]
+    with initialized():
+        accepted, _ = validate(overrides)  # `compose` told what is wrong
+    sys.argv = [sys.argv[0], *flags, *accepted, *(SWEEPER if search is not None else ())]
     try:
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
     except (HydraException, OmegaConfBaseException) as error:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from ulmfit_style.cli import CONF
 from ulmfit_style.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from hydra.core.default_element import ResultDefault
     from hydra.core.override_parser.types import Override
 
 SEARCH_PATH = "hydra.searchpath"
@@ -72,19 +70,6 @@ def grid(overrides: Sequence[str]) -> list[list[str]]:
     return [list(point) for point in itertools.product(*axes)]
 
 
-def checked(overrides: Sequence[str]) -> list[str]:
-    """Return overrides as Hydra takes them.
-
-    Raises:
-        ConfigError: naming each that cannot be parsed, chooses what there is not, or sets what was switched off.
-    """
-    with initialized():
-        accepted, problems = validate(overrides)
-    if problems:
-        raise ConfigError(problems)
-    return accepted
-
-
 def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the overrides that Hydra can compose, as it takes them, and what is wrong with the others.
 
@@ -95,6 +80,7 @@ def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.object_type import ObjectType
+    from hydra.types import RunMode
 
     parsed: list[tuple[str, Override]] = []
     problems: list[str] = []
@@ -103,9 +89,10 @@ def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
             parsed.append((text, parse(text)))
         except ConfigError as error:
             problems += error.problems
-    search_path = [text for text, override in parsed if override.key_or_group == SEARCH_PATH]
-    if folder_problems := _folder_problems(_search_folders(search_path)):
+    folders = {text: override for text, override in parsed if override.key_or_group == SEARCH_PATH}
+    if folder_problems := _folder_problems(folders.values()):
         raise ConfigError(folder_problems)
+    search_path = list(folders)
 
     loader = GlobalHydra.instance().config_loader()
     groups = loader.get_group_options("", ObjectType.GROUP, "config", search_path)
@@ -125,8 +112,9 @@ def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             options.append((key, text))
 
-    yamls = [default.config_path or "" for default in _yamls(accepted)]
-    switched_off = {name.removesuffix("/none") for name in yamls if name.endswith("/none")}
+    yamls = loader.compute_defaults_list("config", accepted, RunMode.RUN).defaults
+    names = [yaml_file.config_path or "" for yaml_file in yamls]
+    switched_off = {name.removesuffix("/none") for name in names if name.endswith("/none")}
     for key, text in options:
         group = key.partition(".")[0]
         if group in switched_off:
@@ -136,53 +124,15 @@ def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     return accepted, problems
 
 
-def origin(overrides: Sequence[str]) -> Callable[[str], str]:
-    """Return a function that names the YAML in which a dotted key stands, as the end of an error message.
-
-    It returns the empty string for a key that was typed. Hydra must be initialised.
-    """
-    from omegaconf import OmegaConf
-
-    typed = [parse(text).key_or_group for text in overrides if text.startswith("++")]
-    folders = [CONF, *_search_folders(overrides)]
-
-    def file_of(key: str) -> str:
-        if any(f"{key}.".startswith(f"{other}.") for other in typed):
-            return ""
-        for yaml_file in reversed(_yamls(overrides)):
-            package = f"{yaml_file.package}." if yaml_file.package else ""
-            paths = [path for folder in folders if (path := folder / f"{yaml_file.config_path}.yaml").exists()]
-            if paths and key.startswith(package):
-                values = OmegaConf.load(paths[0])
-                if OmegaConf.select(values, key.removeprefix(package)) is not None:
-                    return f" (in {os.path.relpath(paths[0])})"
-        return ""
-
-    return file_of
-
-
-def _yamls(overrides: Sequence[str]) -> list[ResultDefault]:
-    """Return the YAMLs that are composed; each is laid over those before it."""
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.types import RunMode
-
-    loader = GlobalHydra.instance().config_loader()
-    defaults: list[ResultDefault] = loader.compute_defaults_list("config", list(overrides), RunMode.RUN).defaults
-    return defaults
-
-
-def _search_folders(overrides: Sequence[str]) -> list[Path]:
-    """Return the folders of further YAMLs that overrides name."""
-    values = [parse(text).value() for text in overrides if text.startswith(f"{SEARCH_PATH}=")]
+def _folder_problems(search_path: Iterable[Override]) -> list[str]:
+    """Return what is wrong with folders of further YAMLs: a missing folder, or a file that would never be read."""
+    values = [override.value() for override in search_path]
     # What is no list of names is for Hydra to refuse.
     names = [str(name) for value in values if isinstance(value, list) for name in value]
-    return [Path(name.removeprefix("file://")) for name in names if not name.startswith("pkg://")]
-
-
-def _folder_problems(folders: Sequence[Path]) -> list[str]:
-    """Return what is wrong with folders of further YAMLs: a missing folder, or a file that would never be read."""
-    problems = [f"{folder}: there is no such folder of configs" for folder in folders if not folder.is_dir()]
-    for folder in folders:
+    problems = []
+    for folder in [Path(name.removeprefix("file://")) for name in names if not name.startswith("pkg://")]:
+        if not folder.is_dir():
+            problems.append(f"{folder}: there is no such folder of configs")
         for path in sorted(folder.rglob("*.yaml")):
             name = path.relative_to(folder)
             if (CONF / name).exists():

@@ -73,5 +73,3 @@ class Report(Section):
 
     runs: Annotated[tuple[str, ...], BeforeValidator(one_or_several)] = ()
     """Names of finished runs, or directories: one alone, or several side by side; empty for this config's own."""
-    output: Annotated[str | None, Field(pattern=r"\.html$")] = None
-    """An .html file; null for runs/<name>/report.html. Figures go beside it."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from ulmfit_style.config.section import Count, Rate, Section, Seed
+from ulmfit_style.config.section import Count, Distinct, Rate, Section, Seed, Seeds
 from ulmfit_style.errors import nearest
 
 
@@ -44,10 +44,10 @@ class Study(Section):
     """Options of all arms, which come after those that were typed."""
     baseline: str
     """The arm that the others are held against."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    seeds: Seeds
     """Each draws other labelled rows (task.sample_seed), another head and another order (finetune.seed); all of them
     share one adapted model."""
-    labels: Annotated[tuple[Count | Literal["all"], ...], Field(min_length=1)] | None
+    labels: Annotated[tuple[Count | Literal["all"], ...], Field(min_length=1), Distinct] | None
     """Numbers of labelled rows: [10, 100, all]; null for those of the task."""
     per_class: bool
     """Whether `labels` are numbers for each class."""
@@ -55,7 +55,7 @@ class Study(Section):
     """Options with the values that each arm tries before, at each number of labels, in all combinations:
     {finetune.learning_rate: [5e-5, 1e-4]}. What scores best on the validation rows is taken. null: no search. A mapping
     that is typed is merged with the YAML's, so that {} leaves that one as it is."""
-    search_seeds: tuple[Seed, ...]
+    search_seeds: Annotated[tuple[Seed, ...], Distinct]
     """Seeds of that search: none of `seeds`."""
     references: tuple[Literal["linear"], ...]
     """Models that are trained on the same rows, to hold the arms against. linear: one on TF-IDF, one on the frozen
@@ -63,13 +63,6 @@ class Study(Section):
     keep_weights: Literal["best", "all", "none"]
     """Which fine-tuned models stay on the disk: the one that scores best on the validation rows, all, or none. Scores,
     predictions and manifests always do."""
-
-    @field_validator("seeds", "labels", "search_seeds")
-    @classmethod
-    def _distinct(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        if values is not None and len(set(values)) < len(values):
-            raise ValueError("should be distinct")
-        return values
 
     @model_validator(mode="after")
     def _fits_together(self) -> Study:
@@ -171,7 +164,7 @@ class Sweep(Section):
     measurements: Count = 4
     """Times that a model is scored on the validation rows, evenly spread, the last time at its end: where a trial may
     be stopped."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    seeds: Seeds = (0,)
     """A trial is one model for each, and its score their mean: each draws other labelled rows (task.sample_seed),
     another head and another order (finetune.seed)."""
     trials: Count | None = 50
@@ -196,10 +189,3 @@ class Sweep(Section):
                     there = f"{nearest(other, above)} (there are: {', '.join(above) or 'none'})"
                     raise ValueError(f"{key}: when: no dimension above it is '{other}'{there}")
         return self
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: tuple[Seed, ...]) -> tuple[Seed, ...]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("should be distinct")
-        return seeds

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MODEL_SECTIONS = ("model", "corpus", "pretrain", "adapt", "task", "finetune")
 """The sections of a config that determine a fine-tuned model, each after those that it builds on."""
@@ -55,6 +55,19 @@ Rate = Annotated[float, Field(gt=0, lt=1)]
 
 Seed = Annotated[int, Field(ge=0, le=999_999)]
 """A seed; each phase makes its own of it, of which numpy takes no more than 32 bits."""
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("should be distinct")
+    return values
+
+
+Distinct = AfterValidator(_distinct)
+"""Marks a list in which nothing may stand twice."""
+
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), Distinct]
+"""One seed or several, each another one."""
 
 Count = Annotated[int, Field(ge=1)]
 """A number of things, at least one."""

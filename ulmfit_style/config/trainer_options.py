@@ -43,10 +43,10 @@ SET_BY_THE_STAGE = (
 """Fields that the stage, its task or the launcher sets."""
 
 
-def problems(stage: str, options: Mapping[str, Any]) -> dict[str, str]:
-    """Return what is wrong with the names and values of `<stage>.trainer`, by name."""
-    problems = {name: _problem(stage, name, value) for name, value in options.items()}
-    return {name: problem for name, problem in problems.items() if problem is not None}
+def problems(stage: str, options: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the names and values of `<stage>.trainer`."""
+    problems = [_problem(stage, name, value) for name, value in options.items()]
+    return [problem for problem in problems if problem is not None]
 
 
 def _problem(stage: str, name: str, value: Any) -> str | None:

@@ -62,8 +62,6 @@ class Model(Section):
     revision: str | None = None
     """The Hub commit, tag or branch. null: the newest commit when first used, and that one ever after; it stands in
     `pins.json` of the folder `runs`. For a newer one say model.revision=main, or remove its line there."""
-    sha256: str | None = None
-    """The expected SHA-256 of model.safetensors, or of the GGUF file, checked before use."""
     init: Literal["pretrained", "scratch"] = "pretrained"
     """pretrained: the checkpoint's weights; scratch: random ones, for `pretrain` to train, in the architecture and with
     the tokenizer of the checkpoint, or with those that follow."""
@@ -90,15 +88,13 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Model:
-        own = self.architecture is not None and self.tokenizer is not None
-        if self.checkpoint is None and not own:
-            raise ValueError("needs a checkpoint, or an architecture and a tokenizer")
-        if self.checkpoint is None and self.init == "pretrained":
-            raise ValueError("there is no checkpoint whose weights could be taken; use model.init=scratch")
+        is_described = "model_type" in (self.architecture or {}) and self.tokenizer is not None
+        if self.checkpoint is None and not (is_described and self.init == "scratch"):
+            raise ValueError(
+                "needs a checkpoint; or init=scratch, a tokenizer, and an architecture with its model_type"
+            )
         if self.checkpoint is not None and (self.architecture is not None or self.tokenizer is not None):
             raise ValueError("has a checkpoint, whose architecture and tokenizer are taken; leave the others out")
-        if own and "model_type" not in (self.architecture or {}):
-            raise ValueError("the architecture needs a model_type, such as bert")
         return self
 
     @model_validator(mode="after")

@@ -66,9 +66,6 @@ def run(overrides: Sequence[str]) -> None:
         "smoothed loss": Line(rates, smoothed, style={"marker": ""}),
     }
     lowest, fall = min(losses), smoothed[0] - min(losses) or 1
-    if suggestion.band is not None:
-        band = Line(suggestion.band, [lowest, lowest], style={"linewidth": 6, "alpha": 0.6})
-        lines[f"{suggestion.band[0]:.1e} to {suggestion.band[1]:.1e}"] = band
     title = f"{config.name}: range test of {option}"
     # The last losses may be hundreds, and would press the fall into a line.
     scale = {"xscale": "log", "ylim": (lowest - 0.1 * fall, lowest + 2 * fall)}

@@ -62,7 +62,7 @@ def _search(queue: TrialQueue, overrides: Sequence[str], launch: Launch) -> None
     Raises:
         UserError: if too many trials failed.
     """
-    before = len(trial_queue.begun(queue.study))
+    before = trial_queue.count(queue.study).total()
     say(f"sweep: {queue.folder.name}: {len(queue.sweep.space)} dimensions, {before} trials begun before", style="bold")
     while taken := queue.take():
         jobs = []
@@ -150,10 +150,10 @@ def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None
         metric, model = resolved.task.metric, resolved.artefact("finetune").directory
         measured, swept = read_json(model / METRICS)["validation"], [text for text in point if text not in overrides]
         score, interval = measured["scores"][metric], Interval(*measured["interval"])
-        rows.append((" ".join(swept), score, interval, str(model), " ".join(point)))
+        rows.append((" ".join(swept), score, interval, str(model), point))
     rows.sort(key=lambda row: -row[1])
     header = ("trial", f"validation {metric}", "95 % interval", "artefact")
     title = f"{len(points)} trials, best first by the validation rows"
     say()
     terminal.show(Table(header, [row[:-1] for row in rows], title))
-    say(f"The best one on the test rows, beside the references: make adapt finetune {rows[0][-1]}")
+    say(trials.command_of_the_best(rows[0][-1]))

@@ -1,39 +1,29 @@
-"""sweep-report: the best trials, what mattered, figures, the winner as a recipe, and whether it is better."""
+"""sweep-report: the best trials, what mattered, the command that runs the winner, and whether it is better."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
-import yaml
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from ulmfit_style.cli import CONF
-from ulmfit_style.cli.compose import compose, experiment
-from ulmfit_style.cli.overrides import SEARCH_PATH
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import trial_queue, trials
 from ulmfit_style.experiments.trial_queue import folder_name, options_of, ranked_by
 from ulmfit_style.metrics import intervals
 from ulmfit_style.recipe import Config
-from ulmfit_style.results import figures, scores, terminal
+from ulmfit_style.results import scores, terminal
 from ulmfit_style.results.parts import Interval, Table
-
-FOLDER = Path("conf/experiment")
-"""Where the winner is written, in the working directory."""
 
 SHOWN = 10
 """Trials that the table shows."""
 
-MOST_SLICES = 6
-"""Dimensions of which a figure has a part, those that mattered most."""
-
 FEWEST = 3
-"""Trials that importances and figures take."""
+"""Trials that importances take."""
 
 
 def run(overrides: Sequence[str]) -> None:
@@ -68,10 +58,10 @@ def _report(study: Study, folder: Path) -> None:
         shares = optuna.importance.get_param_importances(study)
         listed = ", ".join(f"{key} {share:.2f}" for key, share in shares.items())
         say(f"What mattered (Optuna's importances): {listed}.")
-        _draw(study, folder, list(shares)[:MOST_SLICES])
+    say(f"Its plots, in a browser: pip install optuna-dashboard; optuna-dashboard {folder / trial_queue.JOURNAL}")
     for sentence in _comparison(config, ranked, folder.parent):
         say(sentence)
-    _write(overrides, config, ranked[0])
+    say(trials.command_of_the_best(_winner(overrides, config, ranked[0])))
 
 
 def _table(ranked: Sequence[FrozenTrial], metric: str) -> Table:
@@ -102,34 +92,8 @@ def _comparison(config: Config, ranked: Sequence[FrozenTrial], runs: Path) -> li
     return [scores.worth(better, difference, len(models), "validation rows"), advice]
 
 
-def _draw(study: Study, folder: Path, sliced: Sequence[str]) -> None:
-    """Draw Optuna's own plots, with slices of the given dimensions."""
-    from optuna.visualization import matplotlib as plots
-
-    plotted: dict[str, Callable[[Study], object]] = {
-        "history": plots.plot_optimization_history,
-        "importances": plots.plot_param_importances,
-        "slices": partial(plots.plot_slice, params=list(sliced)),
-        "curves": plots.plot_intermediate_values,
-    }
-    for name, plot in plotted.items():
-        figures.plotted(folder / name, partial(plot, study))
-    say(f"Figures: {folder}/history.png, importances.png, slices.png and curves.png")
-
-
-def _write(overrides: Sequence[str], config: Config, best: FrozenTrial) -> None:
-    """Write the winner as a YAML of `conf/experiment/`, and say the command that runs it."""
-    name = f"{config.name}_best"
-    typed = [text for text in overrides if not text.lstrip("+").startswith(("sweep", "hydra", "name=", "compare="))]
-    recipe = experiment([*typed, *best.user_attrs["options"], f"name={name}"])
-    path = FOLDER / f"{name}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    origin = f"Trial {best.number} of the sweep {folder_name(config)}"
-    head = f"# @package _global_\n# {origin}: {best.values[0]:.3f} on the validation rows.\n"
-    path.write_text(head + yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    folders = [text for text in overrides if text.startswith(SEARCH_PATH)]
-    command = f"make adapt finetune experiment={name}"
-    if folders or CONF.resolve() != FOLDER.parent.resolve():
-        options = " ".join([str(FOLDER.parent), *folders])
-        command = f"ulmfit-style adapt finetune --config-dir {options} experiment={name}"
-    say(f"The best one is {path}. On the test rows, beside the references: {command}")
+def _winner(overrides: Sequence[str], config: Config, best: FrozenTrial) -> list[str]:
+    """Return the overrides that make the best trial's model: what was typed but for the search, and what won."""
+    search = ("sweep", "hydra/", "hydra.launcher", "hydra.sweep", "name=", "compare=")
+    typed = [text for text in overrides if not text.lstrip("+").startswith(search)]
+    return [f"name={config.name}_best", *typed, *best.user_attrs["options"]]

@@ -131,11 +131,6 @@ def ranked_by(config: Config) -> str:
     return metric or task.metric
 
 
-def begun(study: Study) -> list[FrozenTrial]:
-    """Return the trials that count towards `sweep.trials`: not those that wait to be run, or to be run again."""
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
-
-
 def ranked(study: Study) -> list[FrozenTrial]:
     """Return the trials that were trained to the end, the best one first."""
     return sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: -trial.values[0])
@@ -148,8 +143,9 @@ def failures(study: Study) -> list[tuple[FrozenTrial, str]]:
 
 
 def count(study: Study) -> Counter[TrialState]:
-    """Return how many trials there are of each state."""
-    return Counter(trial.state for trial in begun(study))
+    """Return how many trials were begun, by their states: not those that wait to be run, or to be run again."""
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    return Counter(state for state in states if state != TrialState.WAITING)
 
 
 def options_of(trial: FrozenTrial) -> str:
@@ -215,7 +211,7 @@ class TrialQueue:
                 raise UserError(f"sweep: {many}; the last one, trial {trial.number}: {error}")
             if self._space_is_exhausted or time.monotonic() >= self._deadline:
                 return []
-            left = sweep.parallel if sweep.trials is None else sweep.trials - len(begun(self.study))
+            left = sweep.parallel if sweep.trials is None else sweep.trials - count(self.study).total()
             try:
                 return [self._ask() for _ in range(min(sweep.parallel, left))]
             except ImportError as error:

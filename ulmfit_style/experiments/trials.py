@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
@@ -9,7 +10,7 @@ from typing import Literal
 
 from ulmfit_style import chain
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import MANIFEST, METRICS, discard_weights, read_json
+from ulmfit_style.artefacts.directory import METRICS, discard_weights, read_json
 from ulmfit_style.errors import Pruned
 from ulmfit_style.metrics import intervals
 from ulmfit_style.resolved import Reporter, Resolved
@@ -52,6 +53,11 @@ def difference(task: Task, models: Sequence[Path], baseline: Sequence[Path], spl
     return Difference(means[0] - means[1], *intervals.over_seeds(points[0], points[1], task.of_means))
 
 
+def command_of_the_best(overrides: Sequence[str]) -> str:
+    """Return the sentence with the command that scores the best trial on the test rows."""
+    return f"The best one on the test rows, beside the references: make adapt finetune {shlex.join(overrides)}"
+
+
 def discard(keep: Literal["best", "all", "none"], made: Iterable[Path], best: Iterable[Path], folder: str) -> None:
     """Discard the weights that are not to be kept, except those that a name outside the folder of links points to.
 
@@ -61,5 +67,4 @@ def discard(keep: Literal["best", "all", "none"], made: Iterable[Path], best: It
     """
     kept = {"all": {*made}, "best": {*best}, "none": set[Path]()}[keep]
     for directory in {*made} - kept:
-        if (directory / MANIFEST).exists():
-            discard_weights(directory, folder)
+        discard_weights(directory, folder)

@@ -43,18 +43,17 @@ def resolve(model: Model, option: str) -> Checkpoint:
         option: What the user names the checkpoint by, for error messages.
 
     Raises:
-        UserError: if there is no such checkpoint, or its weights are not those that `model.sha256` expects.
+        UserError: if there is no such checkpoint.
     """
     assert model.checkpoint is not None  # random weights have none
     if is_gguf(model.checkpoint):
-        return _of_gguf(model, model.checkpoint, option)
+        return _of_gguf(model.checkpoint, option)
     directory = find(model, option)
     if is_on_hub(model):
         # The Hub's cache names the folder of a snapshot by its commit.
         return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
     files = sorted(path for path in directory.iterdir() if path.name.endswith(ENDINGS) and path.is_file())
     digests = {path.name: file_digest(path) for path in files}
-    _check_weights(model, directory / WEIGHTS, digests.get(WEIGHTS))
     return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
 
 
@@ -79,20 +78,13 @@ def _on_disk(name: str) -> Path:
     return locate(name) if name.startswith("package:") else Path(name).expanduser()
 
 
-def _of_gguf(model: Model, name: str, option: str) -> Checkpoint:
+def _of_gguf(name: str, option: str) -> Checkpoint:
     """Return what is made of a GGUF file."""
     file = _on_disk(name)
     if not file.is_file():
         raise UserError(f"{option}={name}: there is no such file")
-    sha256 = file_digest(file)
-    _check_weights(model, file, sha256)
-    made = gguf.checkpoint(file, sha256)
+    made = gguf.checkpoint(file, file_digest(file))
     return Checkpoint(made.directory, {made.stage: made.fingerprint})
-
-
-def _check_weights(model: Model, file: Path, sha256: str | None) -> None:
-    if model.sha256 not in (None, sha256):
-        raise UserError(f"model.sha256={model.sha256}: {file} has {sha256}; these are other weights")
 
 
 def find_finetuned(source: str, option: str) -> Path:

@@ -7,8 +7,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ulmfit_style.artefacts.directory import METRICS, RECIPE
-from ulmfit_style.cli.compose import compose
+from ulmfit_style.cli import CONF
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.tokenizer_pair import FOLDER
@@ -87,7 +89,7 @@ def without_private_paths(recipe: Config) -> dict[str, Any]:
     values = recipe.recipe()
     values |= {"runs": "runs", "processes": None}
     values |= {name: {} for name in ("hub", "push", "evaluate", "predict", "report", "lr_find")}
-    values["study"] = compose().study.model_dump(mode="json")
+    values["study"] = yaml.safe_load((CONF / "study/label_curve.yaml").read_text(encoding="utf-8"))
     for section, option in (("corpus", "path"), ("task", "path"), ("pretrain", "path"), ("adapt", "general")):
         if values[section]:
             values[section][option] = _without_folders(values[section][option])

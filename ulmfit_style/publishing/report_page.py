@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -20,7 +19,7 @@ from ulmfit_style.recipe import options
 from ulmfit_style.results import figures, scores
 from ulmfit_style.results.figures import Line
 from ulmfit_style.results.finished import Run
-from ulmfit_style.results.html import Page, Tile
+from ulmfit_style.results.html import Page
 from ulmfit_style.results.parts import Figure, Folded, Interval, Part, Prose, Table
 from ulmfit_style.results.scores import Measured
 from ulmfit_style.tasks.base import Row, Task
@@ -56,8 +55,8 @@ def page(run: Run) -> Page:
         "Training": _training(run),
         "How it was made": _origin(run),
     }
-    lead = f"{run.config.model.title()}, {' and '.join(PAST[made.stage] for made in run.chain)}."
-    return Page(run.name, lead, {title: list(parts) for title, parts in sections.items()}, list(_tiles(run)))
+    lead = f"{run.config.model.title()}, {' and '.join(PAST[made.stage] for made in run.chain)}: {_headline(run)}."
+    return Page(run.name, lead, {title: list(parts) for title, parts in sections.items()})
 
 
 def side_by_side(runs: Sequence[Run]) -> Page:
@@ -71,34 +70,18 @@ def side_by_side(runs: Sequence[Run]) -> Page:
         listed = ", ".join(f"{name} is {kind}" for name, kind in kinds.items())
         raise UserError(f"report.runs: {listed}: scores of different kinds cannot be compared; report each by itself")
     sections: dict[str, list[Part]] = {"Scores": list(_differences(runs)), "What they differ in": [_options(runs)]}
-    tiles = [replace(_headline(run), meaning=f"{run.name}: {_headline(run).meaning}") for run in runs]
-    return Page(" / ".join(kinds), f"{len(runs)} runs side by side.", sections, tiles)
+    return Page(" / ".join(kinds), f"{len(runs)} runs side by side.", sections)
 
 
-def _headline(run: Run) -> Tile:
-    """Return the one number that a run is judged by."""
+def _headline(run: Run) -> str:
+    """Say the one number that a run is judged by."""
     metrics = run.model.metrics
     if "test" not in metrics:
         before, after = metrics["heldout"][0]["loss"], metrics["heldout"][-1]["loss"]
-        return Tile(f"{after:.3f}", f"nats per {metrics['per']} on held-out text", f"{before:.3f} before")
-    metric, test = metrics["metric"], metrics["test"]
-    meaning = f"{metric.replace('_', ' ')} on {test['rows']:,} test rows"
-    return Tile(f"{test['scores'][metric]:.3f}", meaning, f"95 % interval {Interval(*test['interval'])}")
-
-
-def _tiles(run: Run) -> Iterator[Tile]:
-    yield _headline(run)
-    metrics = run.model.metrics
-    if run.worth is not None:
-        verdict = "one seed" if run.worth.is_clear else "cannot be told from zero"
-        yield Tile(f"{run.worth.points} points", "difference made by adaptation", f"{run.worth.span}, {verdict}")
-    if run.references:
-        metric = metrics["metric"]
-        best = max(run.references, key=lambda name: run.references[name]["scores"][metric])
-        lead = metrics["test"]["scores"][metric] - run.references[best]["scores"][metric]
-        yield Tile(f"{100 * lead:+.1f} points", "over the best simple model", best)
-    if "train" in metrics:
-        yield Tile(f"{metrics['train']['rows']:,}", "labelled training rows", f"of {metrics['train']['of']:,}")
+        return f"{before:.3f} before and {after:.3f} after, in nats per {metrics['per']} on held-out text"
+    name, test, train = metrics["metric"].replace("_", " "), metrics["test"], metrics["train"]
+    score = f"{name} {test['scores'][metrics['metric']]:.3f} ({Interval(*test['interval'])})"
+    return f"{score} on {test['rows']:,} test rows, trained on {train['rows']:,} of {train['of']:,} labelled rows"
 
 
 def _scores(run: Run) -> Iterator[Part]:
@@ -110,6 +93,9 @@ def _scores(run: Run) -> Iterator[Part]:
         yield Prose(f"The predictions are gone ({missing}), and with them all that is computed from them.")
     if len(run.measured) > 1:
         yield _whiskers(metrics["metric"], run.measured)
+        yield Prose(scores.highest(metrics["metric"], run.measured, run.paired))
+    if run.worth is not None:
+        yield Prose(scores.worth(f"Adaptation changed {metrics['metric']} by", run.worth))
     splits = {"test": metrics["test"], "validation": metrics["validation"]}
     splits |= {made.metrics["path"]: made.metrics["all"] for made in run.evaluations if "all" in made.metrics}
     yield scores.by_score(splits)

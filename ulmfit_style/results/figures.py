@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,19 +89,6 @@ def matrix(path: Path, classes: Sequence[str], counts: Sequence[Sequence[int]]) 
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel="answered", ylabel="right")
-
-
-def plotted(path: Path, plot: Callable[[], object]) -> None:
-    """Keep what a library draws by pyplot, without a screen."""
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    from matplotlib import pyplot
-
-    with pyplot.rc_context({"backend": "agg", "figure.constrained_layout.use": True, "figure.figsize": (9, 5)}):
-        plot()
-        for axes in pyplot.gcf().axes:
-            axes.tick_params(axis="x", which="both", labelrotation=90 * bool(axes.get_xscale() == "log"))
-        _save(pyplot.gcf(), path)
-        pyplot.close("all")
 
 
 def _shortened(name: str) -> str:

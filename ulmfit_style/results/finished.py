@@ -127,6 +127,11 @@ class Run:
         """What adaptation changed in the score of the test rows, if the answers with and without it are there."""
         return None if self.not_adapted is None else self.difference(self.not_adapted)
 
+    @property
+    def paired(self) -> Mapping[frozenset[str], Difference]:
+        """What two of the models in `measured` differ by, as `scores.highest` takes it."""
+        return {} if self.worth is None else {frozenset((ADAPTED, NOT_ADAPTED)): self.worth}
+
     def difference(self, other: Finished) -> Difference | None:
         """Return what the score of the test rows differs by from another model's, if both answered the same rows."""
         assert self.config.task is not None  # it was fine-tuned

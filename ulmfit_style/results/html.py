@@ -22,15 +22,6 @@ fullest colour. Point at a token to see its share. Integrated gradients from a t
 
 
 @dataclass(frozen=True)
-class Tile:
-    """A number that is seen first."""
-
-    value: str
-    meaning: str
-    remark: str = ""
-
-
-@dataclass(frozen=True)
 class Page:
     """A page."""
 
@@ -38,7 +29,6 @@ class Page:
     lead: str
     sections: Mapping[str, Sequence[Part]]
     """By their headings; those without parts are left out."""
-    tiles: Sequence[Tile] = ()
 
 
 def write(page: Page, path: Path) -> Path:

@@ -30,8 +30,6 @@ def run(resolved: Resolved) -> None:
     runs = [finished.named(config.runs, name) for name in names] or [_last_model(resolved)]
     page = report_page.page(runs[0]) if len(runs) == 1 else report_page.side_by_side(runs)
     output = config.runs / config.name / f"{'-'.join(['report', *(Path(name).name for name in names)])}.html"
-    if config.report.output is not None:
-        output = Path(config.report.output).expanduser()
     folder = html.write(page, output)
     say(f"report: {output}; its figures as PNG and SVG: {folder}/", style="bold")
 

@@ -32,7 +32,7 @@ Advance = Callable[[int, int], None]
 """Called after each batch with the number of further rows, and how many of them are longer than `max_length`."""
 
 
-def _ignore(rows: int, long: int) -> None:
+def ignore(rows: int, long: int) -> None:
     """Report no progress."""
 
 
@@ -51,20 +51,20 @@ class Scorer:
     max_length: int
     """Tokens per feature."""
 
-    def answers(self, rows: Iterable[Row], advance: Advance = _ignore) -> Iterator[Answer]:
+    def answers(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[Answer]:
         """Yield the answer to each row, in order."""
         task = self._task()
         answer = partial(task.answer, self.model, self.tokenizer)
         for row, features, answers in self._forward(rows, None, answer, advance):
             yield task.merge(row, features, answers)
 
-    def likelihoods(self, rows: Iterable[Row], advance: Advance = _ignore) -> Iterator[dict[str, float]]:
+    def likelihoods(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[dict[str, float]]:
         """Yield `Task.likelihoods` of the right answer to each row, summed over its features."""
         label2id, likelihoods = self.model.config.label2id, partial(self._task().likelihoods, self.model)
         for _, _, parts in self._forward(rows, label2id, likelihoods, advance):
             yield {name: sum(part[name] for part in parts) for name in parts[0]}
 
-    def outputs(self, rows: Sequence[Row], advance: Advance = _ignore) -> list[Answer]:
+    def outputs(self, rows: Sequence[Row], advance: Advance = ignore) -> list[Answer]:
         """Return what the task is scored by for each row: its answer, the likelihood of the right one, or both."""
         share, kinds = processes.share(rows), {"answers": self.answers, "likelihoods": self.likelihoods}
         outputs = zip(*(kinds[kind](share, advance) for kind in self.task.scored_by()), strict=True)

@@ -1,9 +1,7 @@
 """An encoder-decoder made from an encoder: its decoder is pretrained or new, its cross-attention is always new."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, processors
 from transformers import (
@@ -17,16 +15,12 @@ from transformers import (
 )
 
 from ulmfit_style.compute import processes
+from ulmfit_style.config.training import DecoderTokenizer, Model
 from ulmfit_style.console import say
 from ulmfit_style.data.new_tokenizer import DECODER, learn
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints
 from ulmfit_style.models.tokenizer_pair import TokenizerPair
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ulmfit_style.config.training import DecoderTokenizer, Model
 
 POSITIONS = 512
 """The most tokens that a decoder from scratch generates, unless `task.max_target_length` asks for more."""
