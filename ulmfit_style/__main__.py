@@ -3,8 +3,6 @@
 Only Hydra is imported to answer a wrong option, `--help` and `--cfg job`; torch comes when there is work to do.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

@@ -1,7 +1,5 @@
 """Plan the stages of a config, make the artefacts that are missing, and report the outcome."""
 
-from __future__ import annotations
-
 import logging
 import pickle
 import tempfile

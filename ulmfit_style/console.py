@@ -1,7 +1,5 @@
 """Everything that is printed: lines, tables and progress. What libraries print goes to the run's log file."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time

@@ -1,7 +1,5 @@
 """Run a frozen recipe in one of several processes that train together, on one machine or on several."""
 
-from __future__ import annotations
-
 import pickle
 import sys
 import time

@@ -1,7 +1,5 @@
 """What differs between the artefact of a config and others, in the words of its options."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

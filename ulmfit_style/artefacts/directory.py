@@ -3,8 +3,6 @@
 A finished directory is named by the fingerprint of all that determined it, and holds a manifest that was written last.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -3,8 +3,6 @@
 What that is, each stage says in its `determinants`, and each section of the config by its fields (`config/section.py`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Every prediction with its row, as parquet: what a score was computed from, and can be computed from again."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

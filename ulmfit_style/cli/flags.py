@@ -1,7 +1,5 @@
 """Hydra's own flags on every stage: `--multirun`, `--cfg job`, `--info`; and `--config-dir`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """What this process computes on, and in which precision."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping

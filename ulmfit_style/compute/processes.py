@@ -3,8 +3,6 @@
 With one process nothing is imported.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import platform

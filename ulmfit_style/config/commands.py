@@ -1,7 +1,5 @@
 """What is done with a finished model: evaluate, predict, push, report."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field

@@ -3,8 +3,6 @@
 The library is imported only where there are such options.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from fnmatch import fnmatch

@@ -1,7 +1,5 @@
 """lr_find: a learning-rate range test of a stage, on a model in memory that is thrown away."""
 
-from __future__ import annotations
-
 import math
 import tempfile
 from collections.abc import Sequence

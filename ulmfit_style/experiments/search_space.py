@@ -1,7 +1,5 @@
 """The space of a sweep: whether it fits the options, what a trial draws from it, and where the recipe lies in it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Trials run one after another in this process; what is there already is not made again.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext

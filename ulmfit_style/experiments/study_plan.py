@@ -1,7 +1,5 @@
 """Which trials a study runs: every arm at every number of labels with every seed, and before that its search."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

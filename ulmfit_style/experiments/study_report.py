@@ -1,7 +1,5 @@
 """The results of a study: a table for each number of labels, a sentence for each arm, csv files and a figure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

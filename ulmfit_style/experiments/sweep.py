@@ -1,7 +1,5 @@
 """sweep: a search of a space by Optuna, whose trials Hydra's launchers run; or a grid, where there is no space."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """sweep-report: the best trials, what mattered, the command that runs the winner, and whether it is better."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The trials of a sweep in Optuna's journal: which are next, which lost their process, and what became of each."""
 
-from __future__ import annotations
-
 import math
 import os
 import time

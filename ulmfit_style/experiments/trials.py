@@ -1,7 +1,5 @@
 """One model of many that are compared, in a study or a sweep: made, scored, linked, and its weights kept or not."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path

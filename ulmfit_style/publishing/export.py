@@ -1,7 +1,5 @@
 """What of a finished model goes to the Hub: files on a list, in a clean folder, without paths and secrets."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path

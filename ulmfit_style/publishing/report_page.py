@@ -1,7 +1,5 @@
 """The page on one run, section by section, or on several side by side; what artefacts do not hold is left out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial

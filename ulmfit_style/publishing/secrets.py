@@ -1,7 +1,5 @@
 """Secrets that must not leave this machine: tokens and keys by the shapes that their makers gave them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

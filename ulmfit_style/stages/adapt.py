@@ -1,7 +1,5 @@
 """adapt: continued pretraining of the checkpoint's language model on the corpus (ULMFiT, section 3.2)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

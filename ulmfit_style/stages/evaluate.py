@@ -1,7 +1,5 @@
 """evaluate: score a finished model on rows of the task's data, or on another file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

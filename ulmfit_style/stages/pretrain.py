@@ -1,7 +1,5 @@
 """pretrain: a language model from random weights on general text (ULMFiT, section 3.1)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

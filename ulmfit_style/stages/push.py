@@ -1,7 +1,5 @@
 """push: publish a finished model on the Hub, in one commit, with a card that its own files wrote."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace

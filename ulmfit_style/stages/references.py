@@ -1,7 +1,5 @@
 """references: simple models on the same rows, which every result has to be held against. They take seconds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """report: write a page on a finished run, or on several side by side, from what lies in their artefacts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The table of stages: what each makes, what it starts from, and how it is listed."""
 
-from __future__ import annotations
-
 from ulmfit_style.data import pins
 from ulmfit_style.recipe import Config
 from ulmfit_style.resolved import Resolved, Stage

@@ -3,8 +3,6 @@
 No torch and no transformers at import, so that a task is checked before they are loaded.
 """
 
-from __future__ import annotations
-
 import abc
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Text classification: one class for a text, or for a pair of texts."""
 
-from __future__ import annotations
-
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Datasets of encoded rows, the order in which they are trained, and how rows become a batch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, final

@@ -1,7 +1,5 @@
 """Whether a config can be trained: what can be known of the model and the options before the data is read."""
 
-from __future__ import annotations
-
 import importlib.util
 
 from ulmfit_style.compute import processes

@@ -1,7 +1,5 @@
 """The contrastive phase: texts of one class are drawn together, and those of others apart."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What an encoder-decoder learns on unlabelled text: to restore spans that were taken out of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final

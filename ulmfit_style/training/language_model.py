@@ -1,7 +1,5 @@
 """Training a language model on documents: what `pretrain` and `adapt` share."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

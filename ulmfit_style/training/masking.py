@@ -1,7 +1,5 @@
 """Masked-language modelling: which tokens are masked, and by what."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Looking at a model now and then while it is trained: its best state is kept, and training may stop early."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Logits are computed at the predicted positions only.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

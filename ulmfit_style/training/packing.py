@@ -1,7 +1,5 @@
 """Whole documents packed into rows, where the architecture can keep them apart."""
 
-from __future__ import annotations
-
 from bisect import bisect_left, insort
 from collections.abc import Mapping
 from typing import Any, cast, final

@@ -3,8 +3,6 @@
 A stage decides which phases there are, with `unfreezing.phases` in `finetune`; `train_phase` decides what one does.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Callable, Sequence

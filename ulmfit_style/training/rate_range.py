@@ -1,7 +1,5 @@
 """The learning-rate range test: the loss while the rate rises from step to step (Smith 2017, section 3.3)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from contextlib import suppress

@@ -3,8 +3,6 @@
 Positions are fractions, so that no rounding separates the position of a step from the step itself.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """How a model answers rows, and how it is scored on them: what training, evaluation and prediction share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """The one Trainer subclass: it divides the summed loss by the global count, as one big batch would."""
 
-from __future__ import annotations
-
 import copy
 import math
 import time

@@ -1,7 +1,5 @@
 """Gradual unfreezing: which layer groups each phase of `finetune` trains, and for how long (ULMFiT, section 3.3)."""
 
-from __future__ import annotations
-
 import math
 import sys
 
