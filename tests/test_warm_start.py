@@ -127,7 +127,7 @@ def test_what_is_new_is_trained_first_and_alone_and_a_killed_run_goes_on_to_the_
     plan, _ = prepare(resolve(config))
     names = {id(parameter): name for name, parameter in plan.model.named_parameters()}
     first, last = plan.phases
-    assert (first.title, first.learning_rate, last.title) == ("what is new", 1e-2, "every weight")
+    assert (first.title, first.learning_rate, last.title) == ("new parameters", 1e-2, "every weight")
     new = {names[id(parameter)] for parameter in first.trainable}
     assert any("crossattention" in name for name in new)
     assert not any(name.startswith("encoder.") for name in new)

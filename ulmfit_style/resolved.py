@@ -207,7 +207,7 @@ class Resolved:
             return None
         recipe, made_by = self.config.recipe(), yaml.safe_load((link / RECIPE).read_text(encoding="utf-8"))
         same = all(recipe[section] == made_by.get(section) for section in sections_of(stage))
-        return link.resolve() if same else None
+        return self.config.runs / link.resolve().name if same else None
 
     def finetuned(self, named: str | None, option: str) -> Checkpoint:
         """Return the fine-tuned model: the config's, finished or not, or the one that an option names.

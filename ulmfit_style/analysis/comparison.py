@@ -31,7 +31,7 @@ def summarise(resolved: Resolved) -> None:
     folder = config.runs / config.name / "finetune"
     text = '"..."' if len(task.inputs()) == 1 else '("...", "...")'
     say()
-    say(f"The model is in {folder} ({run.model.directory}). Next, with the same options:")
+    say(f"The model is in {folder} ({config.runs / run.model.directory.name}). Next, with the same options:")
     say(f"""  python -c 'from ulmfit_style import load; print(load("{folder}")({text}))'""")
     can_contrast = task.is_single_label and not config.finetune.contrast_epochs
     if can_contrast and metrics["train"]["rows"] <= FEW * len(metrics["train"]["classes"]):

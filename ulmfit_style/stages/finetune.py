@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ulmfit_style.training.batching import EncodedDataset
     from ulmfit_style.training.phases import Phase, TrainingPlan
 
-NEW = "what is new"
+NEW = "new parameters"
 
 DECODER_TOKENIZER_VERSION = 1
 """Raised whenever another tokenizer would be trained on the same right answers."""
@@ -73,7 +73,7 @@ def run(step: Step, directory: Path) -> None:
     best, trial = None, None
     if options.patience is not None:
         watched = rows.watched[1]
-        say(f"  {len(watched):,} others are watched: the state that scores best on them is kept (finetune.patience)")
+        say(f"  {len(watched):,} rows are held out to choose the best epoch (finetune.patience)")
         best = BestState(task.metric, partial(scorer.metric, watched), options.patience)
     if (reporter := step.reporter) is not None:
         score = partial(scorer.metric, rows.validation, reporter.metric)
@@ -204,12 +204,13 @@ def _encoded(
 
     encoded = [task.encode(row, tokenizer, max_length, head.get("label2id", {})) for row in rows]
     long = sum(any(feature["long"] for feature in features) for features in encoded)
-    longer = f"{long:,} ({long / len(rows):.0%}) are longer than {max_length} tokens, and are {task.long_texts}"
-    say(f"  {len(rows):,} labelled rows, of which {longer} (finetune.max_length)")
+    if long:
+        longer = f"{long:,} ({long / len(rows):.0%}) are longer than {max_length} tokens, and are {task.long_texts}"
+        say(f"  of {len(rows):,} labelled rows, {longer} (finetune.max_length)")
     if empty := sum(not features for features in encoded):
-        say(f"  {empty:,} of them are left out: nothing of them can be learnt in so few tokens")
+        say(f"  {empty:,} rows are skipped: none of their content fits (finetune.max_length)")
     if cut := sum(any(feature.get("long_target") for feature in features) for features in encoded):
-        say(f"  {cut:,} right answers are longer than there is room for, and are cut (task.max_target_length)")
+        say(f"  {cut:,} targets are truncated (task.max_target_length)")
     return EncodedDataset(
         {**feature, "weight": weight * feature.get("weight", 1)}
         for features, weight in zip(encoded, task.row_weights(rows), strict=True)
