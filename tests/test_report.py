@@ -13,7 +13,7 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics import calibration, intervals
-from ulmfit_style.publishing import report_page
+from ulmfit_style.publishing import html_report
 from ulmfit_style.results import finished
 from ulmfit_style.results.parts import Figure, Prose, Table
 
@@ -36,7 +36,7 @@ def headings(page: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_task_has_its_page(kind: str, trained: Callable[[str], Trained]):
-    page = report_page.page(finished.read(trained(kind).directory, "default"))
+    page = html_report.page(finished.read(trained(kind).directory, "default"))
     sections = {title for title, parts in page.sections.items() if parts}
     assert {"Scores", "Errors", "Training", "How it was made"} <= sections
     titles = {part.title for parts in page.sections.values() for part in parts if isinstance(part, Figure | Table)}
@@ -80,7 +80,7 @@ def test_the_page_of_a_chain_tells_its_lineage_and_what_adaptation_was_worth(
 
 
 def test_without_a_task_the_page_is_about_the_language_model(chain: Trained):
-    page = report_page.page(finished.named(chain.runs, str(chain.runs / "default/adapt")))
+    page = html_report.page(finished.named(chain.runs, str(chain.runs / "default/adapt")))
     assert [title for title, parts in page.sections.items() if parts] == [
         *("Language model", "Training", "How it was made")
     ]
@@ -114,7 +114,7 @@ def copied(trained: Callable[[str], Trained], tmp_path: Path) -> Path:
 
 def test_without_predictions_the_page_says_so_and_tells_the_rest(copied: Path):
     (copied / "default/finetune" / predictions.FILE).unlink()
-    page = report_page.page(finished.named(copied, "default"))
+    page = html_report.page(finished.named(copied, "default"))
     assert isinstance(page.sections["Scores"][0], Prose)
     assert "The predictions are gone" in page.sections["Scores"][0].text
     assert not {"Which answers are wrong", "Calibration", "Errors"} & set(page.sections)
@@ -127,7 +127,7 @@ def test_where_the_rows_have_changed_their_texts_are_not_shown(copied: Path, tmp
     if is_there:
         other.write_text("review,stars\n" + "".join(f"a film {n},{'good' if n % 2 else 'bad'}\n" for n in range(50)))
     recipe.write_text(re.sub(r"path: .*rows\.csv", f"path: {other}", recipe.read_text()))
-    remark, _, table = report_page.page(finished.named(copied, "default")).sections["Errors"]
+    remark, _, table = html_report.page(finished.named(copied, "default")).sections["Errors"]
     assert isinstance(remark, Prose)
     assert "The labelled rows are gone or have changed since this run" in remark.text
     assert isinstance(table, Table)
@@ -151,7 +151,7 @@ def test_a_run_that_is_not_there_is_named(copied: Path, name: str, message: str)
 def test_runs_of_different_kinds_are_not_compared(trained: Callable[[str], Trained]):
     runs = [finished.read(trained(kind).directory, kind) for kind in ("numbers", "text classification")]
     with pytest.raises(UserError, match="numbers is TextRegression, text classification is TextClassification: scores"):
-        report_page.side_by_side(runs)
+        html_report.side_by_side(runs)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.publishing import report_page
+from ulmfit_style.publishing import html_report
 from ulmfit_style.resolved import Resolved, require_finished
 from ulmfit_style.results import finished, html
 from ulmfit_style.results.finished import MODELS, Run
@@ -26,7 +26,7 @@ def run(resolved: Resolved) -> None:
     """Write the page, and its figures beside it."""
     config, names = resolved.config, resolved.config.report.runs
     runs = [finished.named(config.runs, name) for name in names] or [_last_model(resolved)]
-    page = report_page.page(runs[0]) if len(runs) == 1 else report_page.side_by_side(runs)
+    page = html_report.page(runs[0]) if len(runs) == 1 else html_report.side_by_side(runs)
     output = config.runs / config.name / f"{'-'.join(['report', *(Path(name).name for name in names)])}.html"
     folder = html.write(page, output)
     say(f"report: {output}; its figures as PNG and SVG: {folder}/", style="bold")
