@@ -224,6 +224,7 @@ def test_a_secret_stops_a_push_before_anything_is_sent_and_is_not_printed(
         ([], r"push: where to\? Say hub.repo=<name>"),
         (["hub.repo=me/my/reviews"], "hub.repo=me/my/reviews: is not the name of a repository"),
         (["hub.repo=a", "push.notes=none.md"], "push.notes=none.md: there is no such file"),
+        (["hub.repo=a", "push.stage=adapt", "adapt=none"], "with adapt=none there is no adapted model to push"),
         (["hub.repo=a"], "there is no token; nothing was sent.* HF_TOKEN .* `hf auth login`"),
     ],
 )

@@ -30,6 +30,8 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         raise UserError("push: where to? Say hub.repo=<name> for your own account, or hub.repo=<account>/<name>")
     if not hub.is_id(repo):
         raise UserError(f"hub.repo={repo}: is not the name of a repository; write <name> or <account>/<name>")
+    if config.push.stage == "adapt" and config.adapt is None:
+        raise UserError("push.stage=adapt: with adapt=none there is no adapted model to push")
     _notes(config)
     if not config.hub.dry_run:
         _token()
