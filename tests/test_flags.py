@@ -65,3 +65,8 @@ def test_what_a_job_of_a_multirun_cannot_do_ends_with_code_2_and_no_traceback(co
     assert code == 2
     assert error.endswith("\nulmfit-style: task.path=my.csv: there is no such file\n")
     assert "Traceback" not in error
+
+
+def test_options_before_the_command_are_refused(capsys: pytest.CaptureFixture[str]):
+    assert main(["task=reviews", "finetune"]) == 2
+    assert "task=reviews: the command comes first, and its options after it" in capsys.readouterr().err

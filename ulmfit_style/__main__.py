@@ -52,7 +52,7 @@ ALONE = {
     "setup": Command("models.embedded:install", "install the embedded model and data"),
 }
 
-PLAN = "before other commands: say what they would run, and why, and run nothing"
+PLAN = "before stages: say what they would run, and why, and run nothing"
 
 CHAIN = ("adapt", "finetune")
 """What `plan` alone plans."""
@@ -98,6 +98,8 @@ def _main(arguments: Sequence[str]) -> None:
             raise UserError(f"{word}: there is no such command{nearest(word, commands)} (there are: {names})")
         if word in ALONE and len(words) > 1:
             raise UserError(f"{word}: goes alone, without {' '.join(other for other in words if other != word)}")
+    if not words and others and not ours.help:
+        raise UserError(f"{others[0]}: the command comes first, and its options after it: finetune task=reviews")
     if not words:
         help.overview(commands)
     elif ours.help:

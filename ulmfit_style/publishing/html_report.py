@@ -157,6 +157,9 @@ def _errors(run: Run, task: Task, answers: Sequence[Prediction], errors: Sequenc
             texts = [] if row is None else task.texts(row)
             cells = [*texts, *task.display(row, answer, answer["target"]), confidence, answer["file"], answer["row"]]
             ranked.append((confidence or 0, error, cells))
+    if not ranked:
+        yield Prose(f"All {len(answers):,} test rows are answered right.")
+        return
     ranked.sort(key=lambda entry: entry[:2], reverse=True)
     wrong = f"{len(ranked):,} of {len(answers):,} test rows are not answered quite right"
     yield Prose(f"{wrong}; the most confident answers, or else the worst, come first.")
