@@ -214,3 +214,13 @@ def test_what_is_wrong_with_a_row_is_said(kind: str, fields: dict[str, Any], pro
 def test_labels_that_cannot_be_learnt_from_are_doubted(task: Task, labels: list[Any], doubt: str):
     rows = [Row("a", number, {"text": "x", "label": label}) for number, label in enumerate(labels)]
     assert (task.dataset_problem(rows) or "").startswith(doubt)
+
+
+def test_names_of_classes_are_texts_where_they_are_words():
+    names = ["card_arrival", "isSpam", "3", "물류"]
+    assert [(row.fields["text"], row.fields["label"]) for row in TextClassification(path="-").name_rows(names)] == [
+        ("card arrival", "card_arrival"),
+        ("is Spam", "isSpam"),
+        ("물류", "물류"),
+    ]
+    assert TextClassification(path="-", text_pair="b").name_rows(names) == []

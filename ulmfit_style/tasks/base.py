@@ -248,6 +248,10 @@ class Task(Section, abc.ABC):
         """Return the labels that the model chooses from; empty for a task without classes."""
         return in_order({label for row in rows for label in self.labels_of(row)})
 
+    def name_rows(self, classes: Sequence[str]) -> list[Row]:
+        """Return the names of classes as labelled rows, one each; none where a name says nothing of a text."""
+        return []
+
     @abc.abstractmethod
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return what the model's config says of its head, such as `num_labels` and `problem_type`."""

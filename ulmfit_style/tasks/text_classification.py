@@ -1,5 +1,6 @@
 """Text classification: one class for a text, or for a pair of texts."""
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -73,6 +74,13 @@ class TextClassification(LabelTask):
 
     def labels_of(self, row: Row) -> list[str]:
         return [self.target(row)]
+
+    def name_rows(self, classes: Sequence[str]) -> list[Row]:
+        if self.text_pair:
+            return []
+        texts = {name: re.sub(r"[\W_]+|(?<=[a-z])(?=[A-Z])", " ", name).strip() for name in classes}
+        named = [name for name in classes if re.search(r"[^\W\d]", texts[name])]
+        return [Row("class names", place, {"text": texts[name], "label": name}) for place, name in enumerate(named, 1)]
 
     def row_weights(self, rows: Sequence[Row]) -> list[float]:
         if self.class_weights == "none":
