@@ -33,7 +33,7 @@ def summarise(resolved: Resolved) -> None:
     say()
     say(f"The model is in {folder} ({config.runs / run.model.directory.name}). Next, with the same options:")
     say(f"""  python -c 'from ulmfit_style import load; print(load("{folder}")({text}))'""")
-    can_contrast = task.is_single_label and not config.finetune.contrast_epochs
+    can_contrast = task.is_single_label and not config.finetune.contrast_steps
     if can_contrast and metrics["train"]["rows"] <= FEW * len(metrics["train"]["classes"]):
         say("  make finetune adapt=none finetune=contrastive  # with so few labels it may score higher")
     say("  make sweep finetune.learning_rate=2e-5,5e-5,1e-4")
