@@ -14,7 +14,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "few_labels": {
             "pooling": "mean",
             "label_names": True,
-            "contrast_steps": 100,
+            "contrast_steps": 50,
             "head": "solved",
             "epochs": 0,
         },

@@ -242,7 +242,7 @@ class Finetune(Training):
     """Optimizer steps before all others, in which every layer but the head learns to draw what the head reads of texts
     of one class together, and that of others apart (Khosla et al. 2020). For few labels, with `head=solved` after it
     (Tunstall et al. 2022: SetFit). 0: none. null: as `finetune=auto` chooses."""
-    contrast_learning_rate: Annotated[Rate, Needs("contrast_steps")] = 5e-5
+    contrast_learning_rate: Annotated[Rate, Needs("contrast_steps")] = 1e-4
     """Peak rate of these steps."""
     head: Literal["solved", "random"] | None = None
     """How the head begins. random: with random weights. solved: by a regression of the right answers on what it reads,

@@ -177,7 +177,7 @@ def prepare(
     if pair is not None:
         decoder, positions = _decoder(resolved).directory, task.positions_needed(0)
         model, missing = warm_start.encoder_decoder(config.model, source, decoder, pair, positions)
-    elif options.pooling in (None, "default"):
+    elif options.pooling is None or options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
         auto_class = getattr(transformers, task.auto_class(architecture))
         model, missing, _ = checkpoints.load_model(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
