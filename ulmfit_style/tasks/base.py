@@ -138,7 +138,8 @@ class Task(Section, abc.ABC):
             return type(self).model_validate({**self.model_dump(), **options})
         except ValidationError as error:
             wrong = error.errors()[0]
-            problem = f"{wrong['loc'][-1]}={wrong['input']}: {wrong['msg'].removeprefix('Input ')}"
+            message = wrong["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            problem = f"{wrong['loc'][-1]}={wrong['input']}: {message}"
             raise UserError(f"predict.task.{problem}") from error
 
     @abc.abstractmethod
@@ -147,6 +148,10 @@ class Task(Section, abc.ABC):
 
     def for_architecture(self, architecture: Architecture) -> Self:
         """Return the task as a model of an architecture learns and answers it; most tasks are the same for all."""
+        return self
+
+    def for_scoring(self) -> Self:
+        """Return the task as it answers rows that are scored: with all that is kept beside the score of a row."""
         return self
 
     def scored_by(self) -> Sequence[Literal["answers", "likelihoods"]]:
@@ -318,8 +323,8 @@ class Task(Section, abc.ABC):
         """Return what `load(...)` returns of an answer; by default the whole."""
         return answer
 
-    def baseline_answers(self, row: Row) -> dict[str, Answer]:
-        """Return answers to a row that nothing is trained for, by their names: results are compared with them too."""
+    def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
+        """Return answers to labelled rows that nothing is trained for, by their names: what any result has to beat."""
         return {}
 
     def reference(self) -> Reference | None:
