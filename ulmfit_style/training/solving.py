@@ -20,11 +20,11 @@ from ulmfit_style.training.phases import TrainingData
 PENALTIES = [1e-4, 1e-3, 1e-2, 1e-1, 1]
 """What cross-validation chooses from: scikit-learn's C, for inputs of unit variance."""
 
-AFTER_CONTRAST = 0.03
-"""C after a contrast, whose folds would be too sure of themselves to choose it."""
+AFTER_CONTRAST = 0.5
+"""C times the examples of a class after a contrast, of whose rows folds would be too sure to choose it."""
 
-WEAK = 0.001
-"""C before all weights are trained: a head that fits its rows leaves the body nothing to learn."""
+WEAK = 0.05
+"""The same before all weights are trained: a head that fits its rows leaves the body nothing to learn."""
 
 FOLDS = 5
 """Parts of the rows by which it chooses; fewer where no class has so many."""
@@ -91,8 +91,8 @@ def solve(model: PreTrainedModel, data: TrainingData, penalty: float | None) -> 
     """Solve the head of a model, once, and give it to all processes.
 
     Args:
-        penalty: C of the regression; None to choose it by cross-validation, which is right where the labels did not
-            form what the head reads.
+        penalty: C of the regression times the examples of a class, on average; None to choose C by cross-validation,
+            which is right where the labels did not form what the head reads.
     """
     output = output_layer(model)
     solved = None
@@ -150,7 +150,8 @@ def _logistic(
     if len(counts) < 2:
         bias[list(counts)] = 0
         return coefficients, bias
-    model = LogisticRegression(C=penalty or PENALTIES[-1], max_iter=1000, fit_intercept=has_bias)
+    share = len(labels) / len(counts)
+    model = LogisticRegression(C=PENALTIES[-1] if penalty is None else penalty / share, max_iter=1000, fit_intercept=has_bias)
     folds = min(FOLDS, max(counts.values()))
     if penalty is None and folds > 1:
         model = GridSearchCV(model, {"C": PENALTIES}, cv=folds, scoring="neg_log_loss")
