@@ -151,7 +151,9 @@ def _logistic(
         bias[list(counts)] = 0
         return coefficients, bias
     share = len(labels) / len(counts)
-    model = LogisticRegression(C=PENALTIES[-1] if penalty is None else penalty / share, max_iter=1000, fit_intercept=has_bias)
+    model = LogisticRegression(
+        C=PENALTIES[-1] if penalty is None else penalty / share, max_iter=1000, fit_intercept=has_bias
+    )
     folds = min(FOLDS, max(counts.values()))
     if penalty is None and folds > 1:
         model = GridSearchCV(model, {"C": PENALTIES}, cv=folds, scoring="neg_log_loss")
