@@ -86,7 +86,6 @@ def test_all_mistakes_are_listed_at_once_in_the_users_spelling_with_the_nearest_
         ("task=text_classification", "task.path: is required (The file of labelled rows"),
         ("hub.token=hf_secret", "hub.token: a token is never an option; set HF_TOKEN in the environment"),
         ("task=none", "corpus=task: there is no task"),
-        ("finetune.contrast_steps=1", "finetune: contrast_steps needs a head"),
         ("hydra.searchpath=[nowhere]", "nowhere: there is no such folder of configs"),
     ],
 )
