@@ -15,8 +15,11 @@ def summarise(resolved: Resolved) -> None:
     config, task = resolved.config, resolved.task
     run = finished.read(resolved.artefact("finetune").directory, config.name)
     metrics, measured, worth = run.model.metrics, run.measured, run.worth
-    rows = f"{metrics['train']['rows']:,} labelled training rows, {metrics['test']['rows']:,} test rows"
-    terminal.show(Prose(""), scores.by_name(task.metric, measured, rows))
+    if measured:
+        rows = f"{metrics['train']['rows']:,} labelled training rows, {metrics['test']['rows']:,} test rows"
+        terminal.show(Prose(""), scores.by_name(task.metric, measured, rows))
+    else:
+        say("There are no labelled rows, so nothing is scored. A file of some would tell what the model is worth.")
     if len(measured) > 1:
         say(scores.highest(task.metric, measured, run.paired))
     if worth is not None:
@@ -36,6 +39,6 @@ def summarise(resolved: Resolved) -> None:
     can_contrast = task.is_single_label and not config.finetune.contrast_epochs
     if can_contrast and metrics["train"]["rows"] <= FEW * len(metrics["train"]["classes"]):
         say("  make finetune adapt=none finetune=contrastive  # with so few labels it may score higher")
-    say("  make sweep finetune.learning_rate=2e-5,5e-5,1e-4")
+    say("  make sweep finetune.learning_rate=2e-5,5e-5,1e-4" if measured else "  make evaluate evaluate.path=<file>")
     say("  make report")
     say("  make push hub.repo=my-model hub.dry_run=true")

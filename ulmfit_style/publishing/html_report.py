@@ -74,6 +74,8 @@ def side_by_side(runs: Sequence[Run]) -> Page:
 def _headline(run: Run) -> str:
     """Say the one number that a run is judged by."""
     metrics = run.model.metrics
+    if run.is_finetuned and not run.measured:
+        return f"learnt from the names of {len(metrics['train']['classes'])} classes, and not scored"
     if "test" not in metrics:
         before, after = metrics["heldout"][0]["loss"], metrics["heldout"][-1]["loss"]
         return f"{before:.3f} before and {after:.3f} after, in nats per {metrics['per']} on held-out text"
@@ -226,7 +228,7 @@ def _origin(run: Run) -> Iterator[Part]:
 def _differences(runs: Sequence[Run]) -> Iterator[Part]:
     first, *others = runs
     task = first.config.task
-    if task is None or not first.is_finetuned:
+    if task is None or not all(run.is_finetuned and run.measured for run in runs):
         return
     tests = {run.name: run.model.metrics["test"] for run in runs}
     yield _whiskers(task.metric, tests)

@@ -28,7 +28,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
     """Return what a fine-tuned model is held against: the reference models, and the same without adaptation."""
-    if "finetune" not in stages or not resolved.config.compare:
+    if "finetune" not in stages or not resolved.config.compare or not resolved.rows.test:
         return []
     simple = Step(stage, resolved, "references: simple models on the same rows")
     if resolved.config.adapt is None:
@@ -46,8 +46,8 @@ def run(step: Step, directory: Path) -> None:
     if model is None:
         say("  there are no simple models to be trained for this kind of task")
     else:
-        texts, unseen = ([" ".join(task.texts(row)) for row in split] for split in (rows.train, rows.test))
-        targets = [task.target(row) for row in rows.train]
+        texts, unseen = ([" ".join(task.texts(row)) for row in split] for split in (rows.learnt, rows.test))
+        targets = [task.target(row) for row in rows.learnt]
         for name, featurise in (("TF-IDF", _tfidf), ("frozen features", partial(_frozen, resolved))):
             features, features_of_unseen = featurise(texts, unseen)
             answers[f"{name} + {model.name}"] = model.fit(features, targets)(features_of_unseen)
