@@ -86,9 +86,7 @@ def _headline(run: Run) -> str:
 
 def _scores(run: Run) -> Iterator[Part]:
     metrics = run.model.metrics
-    if "test" not in metrics:
-        return
-    if not run.has_predictions:
+    if run.measured and not run.has_predictions:
         missing = run.model.directory / predictions.FILE
         yield Prose(f"The predictions are gone ({missing}), and with them all that is computed from them.")
     if len(run.measured) > 1:
@@ -96,10 +94,11 @@ def _scores(run: Run) -> Iterator[Part]:
         yield Prose(scores.highest(metrics["metric"], run.measured, run.paired))
     if run.worth is not None:
         yield Prose(scores.worth(f"Adaptation changed {metrics['metric']} by", run.worth))
-    splits = {"test": metrics["test"], "validation": metrics["validation"]}
+    splits = {split: metrics[split] for split in ("test", "validation") if split in metrics}
     splits |= {made.metrics["path"]: made.metrics["all"] for made in run.evaluations if "all" in made.metrics}
-    yield scores.by_score(splits)
-    yield from scores.classes(metrics["test"]["report"])
+    if splits:
+        yield scores.by_score(splits)
+        yield from scores.classes(metrics.get("test", {}).get("report", ()))
 
 
 def _whiskers(metric: str, measured: Mapping[str, Measured]) -> Figure:

@@ -323,8 +323,8 @@ class Task(Section, abc.ABC):
         """Return what `load(...)` returns of an answer; by default the whole."""
         return answer
 
-    def baseline_answers(self, row: Row) -> dict[str, Answer]:
-        """Return answers to a row that nothing is trained for, by their names: results are compared with them too."""
+    def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
+        """Return answers to labelled rows that nothing is trained for, by their names: what any result has to beat."""
         return {}
 
     def reference(self) -> Reference | None:
