@@ -19,6 +19,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "epochs": 0,
         },
         "lp_ft": {"pooling": "mean", "label_names": False, "contrast_steps": 0, "head": "solved", "epochs": 10},
+        "frozen": {"pooling": "mean", "label_names": False, "contrast_steps": 0, "head": "solved", "epochs": 0},
         "plain": {"pooling": "default", "label_names": False, "contrast_steps": 0, "head": "random", "epochs": 20},
     }
 )
@@ -46,6 +47,8 @@ def choose(
     """
     if options.contrast_steps:
         return Choice("few_labels", "finetune.contrast_steps asks for it")
+    if not rows:
+        return Choice("frozen", "there are no labelled rows, and a text gets the class whose name is nearest")
     if not task.is_single_label or len(task.inputs()) > 1 or kind == "encoder-decoder":
         return Choice("plain", "the others are for one text, one class and a model of one body")
     classes = len(task.classes(rows)) or 1

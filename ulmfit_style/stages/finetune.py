@@ -86,7 +86,7 @@ def run(step: Step, directory: Path) -> None:
     results = train(plan, directory / CHECKPOINTS, best=best, trial=trial)
     if options.lora_rank:
         merge(plan.model)
-    if options.is_calibrated:
+    if options.is_calibrated and rows.train:
         _calibrate(resolved, plan.model, directory)
 
     # Score
@@ -173,7 +173,7 @@ def prepare(
     task = resolved.task.for_architecture(architecture)
     head = task.head(classes)
     tokenizer, pair = _tokenizer(resolved, source, rows)
-    learnt = [*rows, *task.name_rows(classes)] if options.label_names else rows
+    learnt = [*rows, *task.name_rows(classes)] if options.label_names or not rows else rows
     features = _encoded(task, learnt, tokenizer, options.max_length, head)
     set_seed(options.seed)
     if pair is not None:
@@ -188,7 +188,7 @@ def prepare(
     task.prepare_model(model, tokenizer, rows)
     layers = add_adapters(model, layer_groups(model, missing), options)
     data = TrainingData(task, features, partial(collate, tokenizer=tokenizer))
-    phases = _phases(options, layers, features, data, tokenizer)
+    phases = _phases(options, layers, features, data, tokenizer, has_rows=bool(rows))
     if pair is not None and options.new_epochs:
         phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
     plan = TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes)
@@ -220,8 +220,14 @@ def _phases(
     features: EncodedDataset,
     data: TrainingData,
     tokenizer: PreTrainedTokenizerBase,
+    *,
+    has_rows: bool,
 ) -> list[Phase]:
-    """Return what is done in which order: the contrast, the head, and what `unfreeze` thaws."""
+    """Return what is done in which order: the contrast, the head, and what `unfreeze` thaws.
+
+    Args:
+        has_rows: Whether the features are those of labelled rows, and not of the names of classes alone.
+    """
     from ulmfit_style.models.layers import HEAD
     from ulmfit_style.training import solving, unfreezing
     from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
@@ -236,7 +242,8 @@ def _phases(
         phases.append(Phase("contrast", body, math.inf, rate, steps, data=contrast))
     if options.head == "solved":
         penalty = solving.AFTER_CONTRAST if options.contrast_steps else solving.WEAK if options.epochs else None
-        phases.append(Phase("head, solved", [], 0, 0, solve=partial(solving.solve, data=data, penalty=penalty)))
+        solve = partial(solving.solve, penalty=penalty) if has_rows else solving.point_to_examples
+        phases.append(Phase("head, solved", [], 0, 0, solve=partial(solve, data=data)))
     return [*phases, *unfreezing.phases(options, layers, len(data.rows))]
 
 
