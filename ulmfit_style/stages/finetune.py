@@ -173,8 +173,10 @@ def prepare(
     task = resolved.task.for_architecture(architecture)
     head = task.head(classes)
     tokenizer, pair = _tokenizer(resolved, source, rows)
-    learnt = [*rows, *task.name_rows(classes)] if options.label_names else rows
-    features = _encoded(task, learnt, tokenizer, options.max_length, head)
+    named = task.name_rows(classes) if options.label_names else []
+    if options.label_names and not named:
+        say("  the names of the classes are no words, so they are no examples (finetune.label_names)")
+    features = _encoded(task, [*rows, *named], tokenizer, options.max_length, head)
     set_seed(options.seed)
     if pair is not None:
         decoder, positions = _decoder(resolved).directory, task.positions_needed(0)
