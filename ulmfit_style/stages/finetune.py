@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,7 +87,7 @@ def run(step: Step, directory: Path) -> None:
     results = train(plan, directory / CHECKPOINTS, best=best, trial=trial)
     if options.lora_rank:
         merge(plan.model)
-    if options.is_calibrated:
+    if options.is_calibrated and rows.train:
         _calibrate(resolved, plan.model, directory)
 
     # Score
@@ -133,10 +134,11 @@ def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> N
     examples = []
     for fold, (learnt, held) in enumerate(sampling.folds(resolved.task, rows, options.calibration_folds), start=1):
         say(f"  calibration: {fold} of {options.calibration_folds}")
-        plan, _ = prepare(resolved, learnt)
+        plan, tokenizer = prepare(resolved, learnt)
         train(plan, directory / CHECKPOINTS / f"fold-{fold}")
-        unseen, _ = prepare(resolved, held)
-        inputs = solving.head_inputs(plan.model, unseen.data)
+        head = resolved.task.head(resolved.rows.classes)
+        unseen = replace(plan.data, rows=_encoded(resolved.task, held, tokenizer, options.max_length, head))
+        inputs = solving.head_inputs(plan.model, unseen)
         examples.append((solving.logits(plan.model, inputs.inputs), inputs.labels))
     logits, labels = (np.concatenate(arrays) for arrays in zip(*examples, strict=True))
     temperature = solving.temperature(logits, labels)

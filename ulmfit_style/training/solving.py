@@ -135,7 +135,7 @@ def temperature(logits: Floats, labels: np.ndarray[Any, np.dtype[np.int64]]) -> 
     def loss(logarithm: float) -> float:
         return -float(log_softmax(logits / np.exp(logarithm), axis=1)[rows, labels].mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))
 
 
 def cool(model: PreTrainedModel, by: float) -> None:
