@@ -25,8 +25,8 @@ FAMILIES = (
 )
 """The classes of checkpoints: some have a language-model head, and some have a head that neither stage reads.
 
-A ModernBERT has its language-model head, as those that were published do: its classifier reads that head. Of a body alone
-`adapt` makes one, from which the adapted arm begins.
+A ModernBERT has its language-model head, as those that were published do, for its classifier reads that. Of a body
+alone `adapt` makes a head, from which the adapted arm begins.
 """
 
 KINDS = ("several labels", "numbers", "entities", "questions", "summaries", "completions")
@@ -64,7 +64,7 @@ def classification(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Co
 
 @pytest.fixture(scope="module")
 def classifier(classification: Callable[..., Config]) -> Config:
-    return classification()
+    return classification("finetune=plain")
 
 
 def of(config: Config, checkpoint: Path) -> Config:
@@ -89,7 +89,7 @@ def test_a_classifier_begins_with_the_same_weights(family: str, classifier: Conf
     assert moved(of(classifier, save(family, tmp_path))) == {}
 
 
-@pytest.mark.parametrize("option", ["finetune.pooling=concat", "adapt.lora_rank=2"])
+@pytest.mark.parametrize("option", ["finetune=few_labels", "adapt.lora_rank=2"])
 def test_so_it_does_with_another_head_or_with_adapters(
     option: str, classification: Callable[..., Config], checkpoint: Path
 ):
@@ -103,5 +103,17 @@ def test_so_does_every_kind_of_task(kind: str, tmp_path: Path, request: pytest.F
     family = {"checkpoint": "BertModel", "seq2seq_checkpoint": "T5ForConditionalGeneration"}.get(fixture)
     checkpoint = request.getfixturevalue(fixture) if family is None else save(family, tmp_path / "model")
     assert (
-        moved(compose([*write(tmp_path), f"model.checkpoint={checkpoint}", f"runs={tmp_path}", *STILL, *SHORT])) == {}
+        moved(
+            compose(
+                [
+                    *write(tmp_path),
+                    f"model.checkpoint={checkpoint}",
+                    f"runs={tmp_path}",
+                    "finetune=plain",
+                    *STILL,
+                    *SHORT,
+                ]
+            )
+        )
+        == {}
     )
