@@ -18,12 +18,12 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import pooling
+from ulmfit_style.models.checkpoints import load_pooled
 from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.models.pooling import PooledForSequenceClassification
 from ulmfit_style.publishing import card
 from ulmfit_style.results import finished
 from ulmfit_style.results.finished import Run
-from ulmfit_style.stages.finetune import pooled
 from ulmfit_style.training import checks
 
 FILE = "pooling.py"
@@ -61,7 +61,7 @@ def make(saved: Callable[[str, str], Path]) -> Make:
 
     def run(name: str, head: dict = HEAD, pooling: Literal["concat", "mean"] = "concat"):
         transformers.set_seed(0)
-        model, missing = pooled(saved(name, BODIES[name][1]), pooling, head)
+        model, missing = load_pooled(saved(name, BODIES[name][1]), pooling, head)
         return model.eval(), missing
 
     return run
@@ -73,7 +73,7 @@ def test_the_body_has_the_weights_of_its_checkpoint_whatever_head_that_has(name:
     class_name = kind.format(name) if "{}" in kind else BODIES[name][1]
     source = saved(name, class_name)
     expected = getattr(transformers, class_name).from_pretrained(source).base_model.state_dict()
-    model, missing = pooled(source, "concat", HEAD)
+    model, missing = load_pooled(source, "concat", HEAD)
     weights = model.body.state_dict()
     assert set(weights) == {name for name in expected if not name.startswith("pooler.")}
     assert all(torch.equal(weights[name], expected[name]) for name in weights)
