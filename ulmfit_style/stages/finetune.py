@@ -92,15 +92,17 @@ def run(step: Step, directory: Path) -> None:
     # Score
     scores, answered = {}, []
     for split in ("validation", "test"):
-        scores[split], split_predictions = scorer.score(rows.split(split), split)
-        answered += split_predictions
+        if members := rows.split(split):
+            scores[split], split_predictions = scorer.score(members, split)
+            answered += split_predictions
 
     # Finish
     if not processes.is_main():
         return
     plan.model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    predictions.write(directory, answered)
+    if answered:
+        predictions.write(directory, answered)
     metrics: dict[str, Any] = {
         "task": type(task).__name__,
         "metric": task.metric,
