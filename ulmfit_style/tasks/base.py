@@ -87,7 +87,7 @@ class Task(Section, abc.ABC):
     .xz), `package:<file>` of an installed Python package, or `hub:<data set>@<commit>/<file>` of the Hub (without a
     commit it is the newest when first used, and stands in `pins.json` of the folder `runs`); it is split into train,
     validation and test. Or the files of splits that there are: task.path={train: a.csv, test: b.csv}; what is missing
-    is made from train."""
+    is made from train. null: there are none, and the names of the classes (`task.labels`) are learnt from alone."""
     license: Annotated[str | None, Unhashed] = None
     """The data's licence, for the model card: cc-by-4.0, or `cc-by-4.0 of <the start of task.path>`, which holds for
     those data alone. null: the card says that it is not known."""
@@ -101,8 +101,8 @@ class Task(Section, abc.ABC):
     """Seed of the splits. Leave it: then the test rows never move."""
     train_samples: Annotated[Count | None, Unhashed] = None
     """Labelled training rows to use, every class first; null for all. The rest stays unlabelled text for `adapt`."""
-    shots: Annotated[Count | None, Unhashed] = None
-    """Labelled training rows to use of each class; goes without `train_samples`."""
+    shots: Annotated[int | None, Field(ge=0), Unhashed] = None
+    """Labelled training rows to use of each class; goes without `train_samples`. 0: the names of the classes alone."""
     sample_seed: Annotated[int, Unhashed] = 0
     """Seed of which training rows those are. A larger sample holds the smaller ones of the same seed."""
     test_samples: Annotated[Count | None, Unhashed] = None
@@ -138,7 +138,8 @@ class Task(Section, abc.ABC):
             return type(self).model_validate({**self.model_dump(), **options})
         except ValidationError as error:
             wrong = error.errors()[0]
-            problem = f"{wrong['loc'][-1]}={wrong['input']}: {wrong['msg'].removeprefix('Input ')}"
+            message = wrong["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            problem = f"{wrong['loc'][-1]}={wrong['input']}: {message}"
             raise UserError(f"predict.task.{problem}") from error
 
     @abc.abstractmethod
@@ -147,6 +148,10 @@ class Task(Section, abc.ABC):
 
     def for_architecture(self, architecture: Architecture) -> Self:
         """Return the task as a model of an architecture learns and answers it; most tasks are the same for all."""
+        return self
+
+    def for_scoring(self) -> Self:
+        """Return the task as it answers rows that are scored: with all that is kept beside the score of a row."""
         return self
 
     def scored_by(self) -> Sequence[Literal["answers", "likelihoods"]]:
@@ -318,8 +323,8 @@ class Task(Section, abc.ABC):
         """Return what `load(...)` returns of an answer; by default the whole."""
         return answer
 
-    def baseline_answers(self, row: Row) -> dict[str, Answer]:
-        """Return answers to a row that nothing is trained for, by their names: results are compared with them too."""
+    def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
+        """Return answers to labelled rows that nothing is trained for, by their names: what any result has to beat."""
         return {}
 
     def reference(self) -> Reference | None:
