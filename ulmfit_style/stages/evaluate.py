@@ -63,11 +63,17 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
 
 
 def scored(resolved: Resolved) -> tuple[str, list[Row]]:
-    """Return the rows that are scored, and what they are called: a split, or "all" rows of another file."""
+    """Return the rows that are scored, and what they are called: a split, or "all" rows of another file.
+
+    Raises:
+        UserError: if there are none.
+    """
     options = resolved.config.evaluate
     if options.path is not None:
         return "all", labelled.load_whole(resolved.task, "evaluate.path", options.path)
-    return options.split, resolved.rows.split(options.split)
+    if not (rows := resolved.rows.split(options.split)):
+        raise UserError(f"evaluate: there are no labelled {options.split} rows; name a file: evaluate.path=<file>")
+    return options.split, rows
 
 
 def run(step: Step, directory: Path) -> None:
