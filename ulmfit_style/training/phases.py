@@ -22,6 +22,7 @@ from ulmfit_style.config.training import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.layers import LayerGroups
 from ulmfit_style.training.batching import Rows, ShuffledDataset
+from ulmfit_style.training.kept_trunk import kept_trunk
 from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores, at_epoch_end, spread
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require_same_weights
@@ -191,7 +192,7 @@ def train_phase(
     # Training
     rows = plan.dataset(number)
     keeper = CheckpointKeeper(phase.title, plan.save_minutes, best)
-    with progress(phase.title, steps, steps_done) as bar, keeper:
+    with kept_trunk(plan, number), progress(phase.title, steps, steps_done) as bar, keeper:
         callbacks = [Progress(bar, rows, best), *watching, *callbacks, keeper]
         trainer = _trainer(plan, number, rows, folder, callbacks)
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
