@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,9 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
-from ulmfit_style.recipe import Config
-from ulmfit_style.stages import finetune
-from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.training import checks
 from ulmfit_style.training.contrast import TEMPERATURE, ContrastiveDataset, ContrastiveObjective
-from ulmfit_style.training.phases import train
 
 
 def grouped(tokenizer: PreTrainedTokenizerFast, classes: list[int]) -> ContrastiveDataset:
@@ -101,19 +96,3 @@ def test_what_cannot_be_contrasted_is_refused(options: list[str], message: str, 
     with pytest.raises(UserError, match=message):  # noqa: PT012
         config = compose(["task=text_classification", "finetune.batch_size=8", *overrides])
         checks.finetune(config, config.require_task())
-
-
-def test_weights_end_between_those_before_the_contrast_and_those_after_it(
-    compose_tiny: Callable[..., Config], tmp_path: Path
-):
-    def body(mixing: float) -> torch.Tensor:
-        options = ("finetune.pooling=mean", "finetune.contrast_steps=3", "finetune.head=solved")
-        config = compose_tiny(*options, "finetune.epochs=0", f"finetune.contrast_mixing={mixing}")
-        config = config.model_copy(update={"adapt": None})
-        plan, _ = finetune.prepare(resolve(config))
-        train(plan, tmp_path / str(mixing))
-        return torch.cat([weights.detach().flatten() for weights in plan.phases[0].trainable])
-
-    start, halfway, end = (body(mixing) for mixing in (1e-9, 0.5, 1))
-    assert (end - start).abs().max() > 1e-4
-    assert torch.allclose(halfway, (start + end) / 2, atol=1e-6)

@@ -238,9 +238,6 @@ class Finetune(Training):
     (Tunstall et al. 2022: SetFit). 0: none. null: as `finetune=auto` chooses."""
     contrast_learning_rate: Annotated[Rate, Needs("contrast_steps")] = 1e-4
     """Peak rate of these steps."""
-    contrast_mixing: Annotated[float, Field(gt=0, le=1), Needs("contrast_steps")] = 0.5
-    """How far the weights then go from those before these steps towards those after them: 0.5 is the mean of both,
-    which keeps more of what the checkpoint knew (Wortsman et al. 2022, section 3). 1: all the way."""
     head: Literal["solved", "random"] | None = None
     """How the head begins. random: with random weights. solved: by a regression of the right answers on what it reads,
     as in linear probing before fine-tuning (Kumar et al. 2022). null: as `finetune=auto` chooses."""

@@ -243,7 +243,7 @@ def _phases(
         body = [parameter for title, parameters in layers.items() if title != HEAD for parameter in parameters]
         contrast = TrainingData(ContrastiveObjective(), rows, rows.collate, CONTRAST_GROUP_SIZE)
         steps, rate = options.contrast_steps, options.contrast_learning_rate
-        phases.append(Phase("contrast", body, math.inf, rate, steps, contrast, mixing=options.contrast_mixing))
+        phases.append(Phase("contrast", body, math.inf, rate, steps, data=contrast))
     if options.head == "solved":
         penalty = solving.AFTER_CONTRAST if options.contrast_steps else solving.WEAK if options.epochs else None
         solve = partial(solving.solve, penalty=penalty) if has_rows else solving.point_to_examples

@@ -60,8 +60,6 @@ class Phase:
     """What it is trained on; None for the data of the plan."""
     rates: Rates | None = None
     """The rates of a range test, whose every step is logged; None for those of the schedule in the options."""
-    mixing: float = 1
-    """How far the weights go from those before the phase towards those after it."""
     solve: Callable[[PreTrainedModel], None] | None = None
     """What is done instead of gradient steps: the head is solved."""
 
@@ -144,11 +142,7 @@ def train(
             callbacks.append(Monitor(log_measures, spread(options.measurements, steps[number])))
         if trial is not None and phase.data is None:  # before a contrast is over, the head knows nothing
             callbacks.append(trial.monitor(sum(task_steps[:number]), sum(task_steps)))
-        start = [weights.detach().clone() for weights in phase.trainable] if phase.mixing < 1 else []
         log = train_phase(plan, number, folder / f"phase-{number}", callbacks, best)
-        with torch.no_grad():
-            for old, weights in zip(start, phase.trainable, strict=False):  # none is kept, where all the way is gone
-                weights.copy_(old.lerp(weights, phase.mixing))
         results.append(PhaseResult(phase.title, before, measure(), log))
         changes = [_format_measure(name, before[name], value) for name, value in results[-1].after.items()]
         say(f"  {phase.title}: {', '.join(changes) or 'done'}")
