@@ -16,6 +16,8 @@ def summarise(resolved: Resolved) -> None:
     run = finished.read(resolved.artefact("finetune").directory, config.name)
     metrics, measured, worth = run.model.metrics, run.measured, run.worth
     rows = f"{metrics['train']['rows']:,} labelled training rows, {metrics['test']['rows']:,} test rows"
+    if "folds" in metrics:
+        rows = f"Measured {scores.measured_how(metrics)}; the model that is left is trained on all of them"
     terminal.show(Prose(""), scores.by_name(task.metric, measured, rows))
     if len(measured) > 1:
         say(scores.highest(task.metric, measured, run.paired))

@@ -1,5 +1,8 @@
 """Labelled rows: read, checked, split once and for all, and sampled."""
 
+from __future__ import annotations
+
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -30,6 +33,8 @@ class Labelled:
     """The labels of the pool, in the order of the model's outputs."""
     left_out: Mapping[str, int]
     """How many rows of the files are not used, by the reason."""
+    folds: Sequence[list[Row]] = ()
+    """The test rows in parts, each to be scored by a model that is trained on the others; none where rows are split."""
 
     def split(self, name: str) -> list[Row]:
         """Return the rows of train (those whose labels are used), validation or test."""
@@ -40,20 +45,32 @@ class Labelled:
         """The rows to train on, and those by which `finetune.patience` chooses the state that is kept.
 
         Where `task.train_samples` or `task.shots` says how many labels there are, the watched rows are a share of them,
-        so that they are all the labels that the model ever sees; else they are those of the validation split.
+        so that they are all the labels that the model ever sees; so it is with folds; else they are those of the
+        validation split.
 
         Raises:
             UserError: if the sample is too small for both.
         """
-        if self.task.train_samples is None and self.task.shots is None:
+        if self.validation and self.task.train_samples is None and self.task.shots is None:
             return self.train, self.validation
         return sampling.watch(self.task, self.train)
 
     @cached_property
     def digest(self) -> str:
         """The digest of all that training and scoring read."""
-        splits = (self.train, self.validation, self.test)
+        splits = (self.train, self.validation, *(self.folds or [self.test]))
         return digest([*(digest_of(self.task, rows) for rows in splits), self.classes])
+
+    def holding_out(self, task: Task, number: int) -> Labelled:
+        """Return the rows of a fold as the test, and the others as those that are trained on.
+
+        Raises:
+            UserError: if there is no such fold.
+        """
+        if number >= len(self.folds):
+            raise UserError(f"task.fold={number}: there are {len(self.folds)} folds, counted from 0 (task.folds)")
+        held = {splits.key(task, row) for row in self.folds[number]}
+        return replace(self, task=task, train=splits.without(task, self.train, held), test=self.folds[number], folds=())
 
 
 def digest_of(task: Task, rows: Sequence[Row]) -> str:
@@ -70,6 +87,8 @@ def load(task: Task) -> Labelled:
     """
     if task != task.unsampled():
         whole = load(task.unsampled())
+        if task.fold is not None:
+            return whole.holding_out(task, task.fold)
         return replace(whole, task=task, train=sampling.sample(task, whole.pool, whole.classes))
     files = task.path.files()
     rows = {split: _rows(task.path.option(split), path, task.columns()) for split, path in files.items()}
@@ -79,14 +98,15 @@ def load(task: Task) -> Labelled:
     if problem is not None:
         raise UserError(f"{task.path.option('train')}={task.path.train}: {problem}")
 
-    train, validation, test = splits.split(task, wanted)
+    folds = splits.deal(task, wanted["train"], splits.fold_count(task, wanted))
+    train, validation, test = (wanted["train"], [], []) if folds else splits.split(task, wanted)
     before = len(validation) + len(train)
     validation = splits.without(task, validation, {splits.key(task, row) for row in test})
     scored = [*validation, *test]
     pool = splits.without(task, train, {splits.key(task, row) for row in scored})
     repeats = before - len(validation) - len(pool)
     for name, members in (("training", pool), ("validation", validation), ("test", test)):
-        if not members:
+        if not members and not folds:
             count = sum(map(len, wanted.values()))
             raise UserError(f"task.path={task.path}: {count} rows are too few; none is left for {name}")
     classes = task.classes(pool)
@@ -95,9 +115,14 @@ def load(task: Task) -> Labelled:
         require_known(task, classes, scored, f"task.path={task.path}", problem)
 
     names = ", ".join(PurePath(path).name for path in files.values())
-    made = " and ".join(split for split in ("validation", "test") if split not in files)
-    origin = f"{names}; {made} split off train" if made else names
-    say(f"task: {len(pool):,} training, {len(validation):,} validation and {len(test):,} test rows of {origin}")
+    if folds:
+        how = f"in {len(folds)} folds, each scored by a model that is trained on the others (task.folds=0: splits)"
+        say(f"task: {len(pool):,} rows of {names} {how}")
+        _require_classes(task, folds)
+    else:
+        made = " and ".join(split for split in ("validation", "test") if split not in files)
+        origin = f"{names}; {made} split off train" if made else names
+        say(f"task: {len(pool):,} training, {len(validation):,} validation and {len(test):,} test rows of {origin}")
     for split, path in files.items():
         for remark in task.remarks(wanted[split]):
             say(f"{task.path.option(split)}={path}: {remark}")
@@ -114,11 +139,28 @@ def load(task: Task) -> Labelled:
         pool=pool,
         train=pool,
         validation=sampling.scored(task, validation),
-        test=sampling.scored(task, test),
+        test=[row for fold in folds for row in fold] or sampling.scored(task, test),
         held=frozenset(normalised(text) for row in scored for text in task.texts(row)),
         classes=classes,
         left_out={"other_classes": others, "in_test_or_validation": repeats},
+        folds=folds,
     )
+
+
+def _require_classes(task: Task, folds: Sequence[Sequence[Row]]) -> None:
+    """Say which labels are in one fold alone.
+
+    Raises:
+        UserError: if there may be a single class without that fold.
+    """
+    labels_by_fold = [{label for row in fold for label in task.labels_of(row)} for fold in folds]
+    counts = Counter(label for labels in labels_by_fold for label in labels)
+    alone = ", ".join(sorted(label for label in counts if counts[label] == 1))
+    if alone and task.is_single_label and sum(count > 1 for count in counts.values()) < 2:
+        problem = f"too few rows of a class for folds ({alone}); add rows, or give task.folds=0"
+        raise UserError(f"task.path={task.path}: {problem}")
+    if alone:
+        say(f"task: labels in one fold alone, which the models of the others cannot give: {alone}")
 
 
 @cache

@@ -79,7 +79,7 @@ def _headline(run: Run) -> str:
         return f"{before:.3f} before and {after:.3f} after, in nats per {metrics['per']} on held-out text"
     name, test, train = metrics["metric"].replace("_", " "), metrics["test"], metrics["train"]
     score = f"{name} {test['scores'][metrics['metric']]:.3f} ({Interval(*test['interval'])})"
-    return f"{score} on {test['rows']:,} test rows, trained on {train['rows']:,} of {train['of']:,} labelled rows"
+    return f"{score} {scores.measured_how(metrics)}, trained on {train['rows']:,} of {train['of']:,} labelled rows"
 
 
 def _scores(run: Run) -> Iterator[Part]:
@@ -94,7 +94,7 @@ def _scores(run: Run) -> Iterator[Part]:
         yield Prose(scores.highest(metrics["metric"], run.measured, run.paired))
     if run.worth is not None:
         yield Prose(scores.worth(f"Adaptation changed {metrics['metric']} by", run.worth))
-    splits = {"test": metrics["test"], "validation": metrics["validation"]}
+    splits = {split: metrics[split] for split in ("test", "validation") if split in metrics}
     splits |= {made.metrics["path"]: made.metrics["all"] for made in run.evaluations if "all" in made.metrics}
     yield scores.by_score(splits)
     yield from scores.classes(metrics["test"]["report"])

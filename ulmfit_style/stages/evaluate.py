@@ -67,7 +67,11 @@ def scored(resolved: Resolved) -> tuple[str, list[Row]]:
     options = resolved.config.evaluate
     if options.path is not None:
         return "all", labelled.load_whole(resolved.task, "evaluate.path", options.path)
-    return options.split, resolved.rows.split(options.split)
+    rows = resolved.rows.split(options.split)
+    if resolved.rows.folds and (not rows or (options.model is not None and options.split == "test")):
+        problem = f"with task.folds there are no {options.split} rows that a model has not seen"
+        raise UserError(f"evaluate.split={options.split}: {problem}; give evaluate.path=<file>, or task.folds=0")
+    return options.split, rows
 
 
 def run(step: Step, directory: Path) -> None:
@@ -79,7 +83,11 @@ def run(step: Step, directory: Path) -> None:
     split, rows = scored(resolved)
     source = resolved.finetuned(options.model, "evaluate.model").directory
     model = Predictor(str(source), option="evaluate.model")
-    measured, answered = Scorer(model.model, model.tokenizer, task, model.max_length).score(rows, split)
+    if rows is resolved.rows.test and resolved.rows.folds:
+        answered = predictions.read(source, "test")  # each by the model that has not seen the row
+        measured = task.measure(answered, list(map(task.target, rows)))
+    else:
+        measured, answered = Scorer(model.model, model.tokenizer, task, model.max_length).score(rows, split)
     if not processes.is_main():
         return
     predictions.write(directory, answered)

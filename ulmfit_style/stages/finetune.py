@@ -83,10 +83,16 @@ def run(step: Step, directory: Path) -> None:
         merge(plan.model)
 
     # Score
-    scores, answered = {}, []
+    scores: dict[str, Any] = {}
+    answered = []
+    if folds := step.resolved.folds:  # each row is answered by the model that has not seen it
+        directories = [fold.artefact("finetune").directory for fold in folds]
+        answered = [answer for directory in directories for answer in predictions.read(directory, "test")]
+        scores = {"folds": len(folds), "test": task.measure(answered, list(map(task.target, rows.test)))}
     for split in ("validation", "test"):
-        scores[split], split_predictions = scorer.score(rows.split(split), split)
-        answered += split_predictions
+        if split not in scores and rows.split(split):
+            scores[split], split_predictions = scorer.score(rows.split(split), split)
+            answered += split_predictions
 
     # Finish
     if not processes.is_main():

@@ -1,5 +1,6 @@
 """references: simple models on the same rows, which every result has to be held against. They take seconds."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled
 from ulmfit_style.models import checkpoints
 from ulmfit_style.resolved import Resolved, Stage, Step
+from ulmfit_style.tasks.base import Answer
 
 FEATURES = "features.npy"
 
@@ -40,18 +42,22 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
 def run(step: Step, directory: Path) -> None:
     """Score the answers that need no training, then fit and score the reference models."""
     resolved, task = step.resolved, step.resolved.task
-    model, rows = task.reference(), resolved.rows
-    untrained = [task.baseline_answers(row) for row in rows.test]
-    answers = {name: [row_answers[name] for row_answers in untrained] for name in untrained[0]}
+    model, answers = task.reference(), defaultdict[str, list[Answer]](list)
     if model is None:
         say("  there are no simple models to be trained for this kind of task")
-    else:
+    for part in resolved.folds or [resolved]:
+        rows = part.rows
+        for answer in map(task.baseline_answers, rows.test):
+            for name in answer:
+                answers[name].append(answer[name])
+        if model is None:
+            continue
         texts, unseen = ([" ".join(task.texts(row)) for row in split] for split in (rows.train, rows.test))
         targets = [task.target(row) for row in rows.train]
-        for name, featurise in (("TF-IDF", _tfidf), ("frozen features", partial(_frozen, resolved))):
+        for name, featurise in (("TF-IDF", _tfidf), ("frozen features", partial(_frozen, part))):
             features, features_of_unseen = featurise(texts, unseen)
-            answers[f"{name} + {model.name}"] = model.fit(features, targets)(features_of_unseen)
-    right = [task.target(row) for row in rows.test]
+            answers[f"{name} + {model.name}"] += model.fit(features, targets)(features_of_unseen)
+    right = [task.target(row) for row in resolved.rows.test]
     measured = {name: task.measure(given, right) for name, given in answers.items()}
     for name, scores in measured.items():
         low, high = scores["interval"]
