@@ -15,12 +15,14 @@ from samples import jsonl, reviews
 
 from ulmfit_style import chain, load, predictor
 from ulmfit_style.__main__ import main
+from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.predictor import Predictor
 from ulmfit_style.stages import predict
 from ulmfit_style.tasks.base import Row
+from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.training import scoring
 
 TEXTS = [text for text, _, _ in reviews(10, seed=3)]
@@ -76,6 +78,31 @@ def test_the_other_columns_are_carried_along_in_the_order_of_the_rows(
     assert predicted(f"predict.input={path}", f"predict.output={output}") == []
     with output.open(newline="", encoding="utf-8") as file:
         assert list(csv.DictReader(file)) == [{name: str(value) for name, value in row.items()} for row in expected]
+
+
+def test_the_most_probable_labels_are_told_with_their_probabilities(
+    predicted: Callable[..., list[dict]], finetuned: list[str], directory: Path, tmp_path: Path, capsys
+):
+    text, output = f"predict.input={TEXTS[0]}", tmp_path / "out.csv"
+    (answer,) = predicted(text, "predict.task.top_k=all")
+    scores = answer["scores"]
+    assert list(scores) == [answer["label"], *({"good", "bad"} - {answer["label"]})]
+    assert list(scores.values()) == pytest.approx([answer["score"], 1 - answer["score"]], abs=2e-6)
+    assert predicted(text, f"predict.output={output}", "predict.task.top_k=1") == []
+    with output.open(newline="", encoding="utf-8") as file:
+        assert json.loads(next(csv.DictReader(file))["scores"]) == {answer["label"]: answer["score"]}
+    assert main(["predict", *finetuned, "task.top_k=1", text]) == 0  # of the recipe, no other model is meant
+    assert list(json.loads(capsys.readouterr().out)["scores"]) == [answer["label"]]
+    assert load(directory, device="cpu", task={"top_k": 5})(TEXTS[0]).keys() == {"label", "score", "scores"}
+    assert set(predictions.read(directory, "test")[0]["scores"]) == {"good", "bad"}
+
+
+def test_of_several_labels_those_that_are_given_do_not_depend_on_how_many_are_told():
+    task = MultiLabelClassification(path="-", top_k=2)
+    answer = task.merge(Row("a", 1, {}), [], [{"a": 0.2, "b": 0.9, "c": 0.8}, {"a": 0.1, "b": 0.5, "c": 1.0}])
+    assert answer == {"labels": ["b", "c"], "scores": {"c": 0.9, "b": 0.7}}
+    with pytest.raises(UserError, match=r"predict\.task\.top_k=0: should be a number of labels, or all"):
+        task.with_answer_options({"top_k": 0})
 
 
 def test_rows_are_answered_while_the_rest_is_not_yet_read(model: Predictor, monkeypatch: pytest.MonkeyPatch):

@@ -95,7 +95,8 @@ def run(resolved: Resolved) -> None:
 
     from ulmfit_style.predictor import Predictor  # not before the mistakes that can be told without torch
 
-    model = Predictor(str(source), task=options.task, option="predict.model")
+    task = {} if options.model else {name: getattr(resolved.task, name) for name in resolved.task.answer_options}
+    model = Predictor(str(source), task={**task, **options.task}, option="predict.model")
     output = None if options.output is None else Path(options.output).expanduser()
     page = None
     if options.explain:

@@ -52,7 +52,7 @@ STAGES = {
             "train on the labelled rows, score the test rows, say what adaptation was worth",
             help_sections=("task", "finetune"),
             noun="fine-tuned model",
-            version=3,
+            version=4,
             starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
             is_cross_validated=True,
         ),
@@ -61,7 +61,7 @@ STAGES = {
             "score a finished model: evaluate.split=validation, evaluate.path=<file>, evaluate.model=<directory>",
             help_sections=("task", "evaluate"),
             noun="scores",
-            version=1,
+            version=2,
             starts_from=lambda resolved: "finetune" if resolved.config.evaluate.model is None else None,
         ),
         Stage(

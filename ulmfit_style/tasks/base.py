@@ -158,7 +158,8 @@ class Task(Section, abc.ABC):
             return type(self).model_validate({**self.model_dump(), **options})
         except ValidationError as error:
             wrong = error.errors()[0]
-            problem = f"{wrong['loc'][-1]}={wrong['input']}: {wrong['msg'].removeprefix('Input ')}"
+            message = wrong["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            problem = f"{wrong['loc'][-1]}={wrong['input']}: {message}"
             raise UserError(f"predict.task.{problem}") from error
 
     @abc.abstractmethod
@@ -167,6 +168,10 @@ class Task(Section, abc.ABC):
 
     def for_architecture(self, architecture: Architecture) -> Self:
         """Return the task as a model of an architecture learns and answers it; most tasks are the same for all."""
+        return self
+
+    def for_scoring(self) -> Self:
+        """Return the task as it answers rows that are scored: with all that is kept beside the score of a row."""
         return self
 
     def scored_by(self) -> Sequence[Literal["answers", "likelihoods"]]:

@@ -4,7 +4,7 @@ import abc
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -15,6 +15,9 @@ from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
 
 Scores = Mapping[str, float]
 """The probability of each label."""
+
+MOST_KEPT = 300
+"""Labels whose probabilities are kept of each row that is scored."""
 
 TEXT_COLUMNS = (
     *("text", "review", "sentence", "content", "body", "document", "comment", "message", "tweet", "utterance"),
@@ -150,6 +153,21 @@ class LabelTask(TextTask, abc.ABC):
     """What transformers calls the task; its pipelines go by that."""
     label_field: ClassVar[str]
     """Where an answer holds what is chosen: `label` or `labels`."""
+    answer_options: ClassVar[Sequence[str]] = (*TextTask.answer_options, "top_k")
+
+    top_k: Annotated[int | Literal["all"] | None, Unhashed] = None
+    """A number: an answer has `scores` too, which are so many of the most probable labels with their probabilities, the
+    highest first. all: every label. null: of one label its `score`, of several the `scores` of all."""
+
+    @field_validator("top_k", mode="before")
+    @classmethod
+    def _number_or_all(cls, top_k: Any) -> Any:
+        if top_k not in (None, "all") and not (isinstance(top_k, int) and top_k > 0):
+            raise ValueError("should be a number of labels, or all")
+        return top_k
+
+    def for_scoring(self) -> Self:
+        return self.model_copy(update={"top_k": MOST_KEPT})
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {"problem_type": self.problem_type, **named_outputs(classes)}
@@ -165,9 +183,13 @@ class LabelTask(TextTask, abc.ABC):
 
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Scores]) -> Answer:
         """Return the answer by the mean of the probabilities that the windows of the text give each label."""
-        return self.answer_from(
-            {label: sum(scores[label] for scores in outputs) / len(outputs) for label in outputs[0]}
-        )
+        means = {label: sum(scores[label] for scores in outputs) / len(outputs) for label in outputs[0]}
+        answer = self.answer_from(means)
+        if self.top_k is None:
+            return answer
+        ranked = sorted(means, key=lambda label: -means[label])
+        highest = ranked if self.top_k == "all" else ranked[: self.top_k]
+        return {**answer, "scores": {label: round(means[label], 6) for label in highest}}
 
     @abc.abstractmethod
     def answer_from(self, scores: Scores) -> Answer:

@@ -1,7 +1,7 @@
 """How a model answers rows, and how it is scored on them: what training, evaluation and prediction share."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any, final
@@ -81,9 +81,9 @@ class Scorer:
             long += long_rows
             steps.advance(rows)
 
-        kinds = len(self.task.scored_by())
+        kinds, scorer = len(self.task.scored_by()), replace(self, task=self.task.for_scoring())
         with progress(f"scoring {split}", len(processes.share(rows)) * kinds) as steps:
-            outputs = self.outputs(rows, advance)
+            outputs = scorer.outputs(rows, advance)
         if long := sum(processes.from_all(long)) // kinds:
             treatment = f"longer than {self.max_length} tokens, and were {self.task.long_texts}"
             say(f"  {split}: {long:,} of {len(rows):,} rows are {treatment}")
