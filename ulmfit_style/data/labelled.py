@@ -98,7 +98,7 @@ def load(task: Task) -> Labelled:
     if problem is not None:
         raise UserError(f"{task.path.option('train')}={task.path.train}: {problem}")
 
-    folds = splits.deal(task, wanted["train"], splits.fold_count(task, wanted))
+    folds = splits.folds(task, wanted)
     train, validation, test = (wanted["train"], [], []) if folds else splits.split(task, wanted)
     before = len(validation) + len(train)
     validation = splits.without(task, validation, {splits.key(task, row) for row in test})

@@ -68,31 +68,29 @@ def divide(task: Task, rows: Sequence[Row], ratios: Sequence[float], *, stratifi
     return sides
 
 
-def fold_count(task: Task, files: Mapping[str, Sequence[Row]]) -> int:
-    """Return how many folds the rows are scored in; 0 where they are split."""
-    if task.folds is not None:
-        return task.folds
-    is_one_file = list(files) == ["train"] and task.test_samples is None
-    return FOLDS if is_one_file and len(files["train"]) < FEW else 0
+def folds(task: Task, files: Mapping[str, Sequence[Row]]) -> list[list[Row]]:
+    """Return the rows in folds of about the same size, by hash, each with its share of each class as in `divide`.
 
-
-def deal(task: Task, rows: Sequence[Row], count: int) -> list[list[Row]]:
-    """Deal rows into folds of about the same size, by hash: each has its share of each class, as in `divide`.
+    There are none where rows are to be split.
 
     Raises:
         UserError: if there are too few rows.
     """
-    folds: list[list[Row]] = [[] for _ in range(count)]
-    for units in _strata(task, rows, stratified=not task.group):
+    rows, count = files["train"], task.folds
+    if count is None:
+        is_whole = list(files) == ["train"] and task.test_samples is None
+        count = FOLDS if is_whole and len(rows) < FEW else 0
+    dealt: list[list[Row]] = [[] for _ in range(count)]
+    for units in _strata(task, rows, stratified=not task.group) if count else ():
         taken = [0] * count
         for unit in units:
-            smallest = min(range(count), key=lambda number: (taken[number], len(folds[number])))
-            folds[smallest] += unit
+            smallest = min(range(count), key=lambda number: (taken[number], len(dealt[number])))
+            dealt[smallest] += unit
             taken[smallest] += len(unit)
-    if not all(folds):
-        filled = sum(map(bool, folds))
+    if not all(dealt):
+        filled = sum(map(bool, dealt))
         raise UserError(f"task.path={task.path}: {len(rows)} rows fill {filled} of {count} folds; use fewer task.folds")
-    return folds
+    return dealt
 
 
 def _strata(task: Task, rows: Sequence[Row], stratified: bool) -> Iterator[list[list[Row]]]:
