@@ -20,6 +20,7 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.models import checkpoints
 
 SCORED = (
+    *("largest class", "class names alone"),
     *("TF-IDF + logistic regression", "frozen features + logistic regression"),
     *("fine-tuned, not adapted", "adapted + fine-tuned"),
 )

@@ -62,16 +62,24 @@ def test_what_a_difference_is_worth_is_said_with_its_interval(difference: tuple,
     ("second", "paired", "sentence"),
     [
         (measured(0.6, 0.5, 0.65), None, "Highest on these rows: best."),
-        (measured(0.65, 0.55, 0.75), None, "The best two cannot be told apart on these rows: best and second."),
+        (measured(0.65, 0.55, 0.75), None, "None stands out on these rows: 'best' cannot be told from 'second'."),
         (measured(0.65, 0.55, 0.75), Difference(0.05, 0.01, 0.09), "Highest on these rows: best."),
         (measured(0.65, 0.55, 0.75), Difference(-0.05, -0.09, -0.01), "Highest on these rows: best."),
-        (measured(0.6, 0.5, 0.65), Difference(0.1, -0.01, 0.2), "The best two cannot be told apart on .*"),
+        (measured(0.6, 0.5, 0.65), Difference(0.1, -0.01, 0.2), "None stands out .*"),
+        (measured(0.7, 0.66, 0.75), Difference(0, 0, 0), "None stands out .*"),
     ],
 )
 def test_a_tie_is_called_a_tie(second: dict, paired: Difference | None, sentence: str):
     models = {"worst": measured(0.1, 0, 0.2), "second": second, "best": measured(0.7, 0.66, 0.75)}
     pairs = {frozenset(("best", "second")): paired} if paired else None
     assert re.fullmatch(sentence, scores.highest("f1", models, pairs))
+
+
+def test_the_best_of_three_stands_out_only_where_it_can_be_told_from_both_others():
+    models = {"best": measured(0.7, 0.6, 0.8), "second": measured(0.69, 0.6, 0.8), "third": measured(0.65, 0.5, 0.7)}
+    pairs = {frozenset(("best", "second")): Difference(0.01, 0.005, 0.015)}
+    assert scores.highest("f1", models, pairs) == "None stands out on these rows: 'best' cannot be told from 'third'."
+    assert scores.highest("f1", models).endswith("from 'second', nor from 'third'.")
 
 
 # The page

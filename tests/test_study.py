@@ -86,10 +86,11 @@ def test_a_study_trains_arms_on_the_same_rows_beside_the_references(
     assert ended.out.count("] adapt: ") == 1  # all seeds share it
     scored, failed = ([row for row in rows() if bool(row["error"]) == has_failed] for has_failed in (False, True))
     arms = ["TF-IDF + logistic regression", "frozen features + logistic regression", "fine-tuned", "adapted"]
+    arms += ["largest class", "class names alone"]
     assert {row["arm"] for row in scored} == {*arms}
     assert all(0 <= float(row["accuracy"]) <= 1 for row in scored)
     assert len(list(runs.glob("references-*"))) == 2
-    assert len(list(runs.glob("features-*"))) == 1  # all samples of labels share the test rows
+    assert len(list(runs.glob("features-*"))) == 1  # all samples of labels share the rows that are scored
     assert len(list(runs.glob("finetune-*/predictions.parquet"))) == 4
     assert len(list(runs.glob("adapt-*"))) == 1
 

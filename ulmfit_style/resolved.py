@@ -113,9 +113,9 @@ class Step:
         """Return the step, after those of its folds whose scores it needs and that are not there."""
         if not self.stage.is_cross_validated or self.artefact.finished:
             return [self]
-        command, folds = self.title.partition(":")[0], self.resolved.folds
+        folds = self.resolved.folds
         steps = [
-            replace(self, resolved=fold, title=f"{command}: fold {number} of {len(folds)}", is_kept=False)
+            replace(self, resolved=fold, title=f"{self.title}, fold {number} of {len(folds)}", is_kept=False)
             for number, fold in enumerate(folds, start=1)
         ]
         return [*(step for step in steps if not step.artefact.measured), self]

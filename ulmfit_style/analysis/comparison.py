@@ -5,10 +5,6 @@ from ulmfit_style.resolved import Resolved
 from ulmfit_style.results import finished, scores, terminal
 from ulmfit_style.results.parts import Prose
 
-FEW = 50
-"""Labelled rows of a class, on average, up to which a contrastive phase scored higher wherever it was measured
-(docs/measured.md)."""
-
 
 def summarise(resolved: Resolved) -> None:
     """Print the scores, the worth of adaptation, the language model's losses, and what to type next."""
@@ -21,6 +17,8 @@ def summarise(resolved: Resolved) -> None:
     terminal.show(Prose(""), scores.by_name(task.metric, measured, rows))
     if len(measured) > 1:
         say(scores.highest(task.metric, measured, run.paired))
+    if (better := better_reference(run, task.metric)) is not None:
+        say(better)
     if worth is not None:
         say(scores.worth(f"Adaptation changed {task.metric} by", worth))
     if (adapted := run.stage("adapt")) is not None:
@@ -35,9 +33,24 @@ def summarise(resolved: Resolved) -> None:
     say()
     say(f"The model is in {folder} ({config.runs / run.model.directory.name}). Next, with the same options:")
     say(f"""  python -c 'from ulmfit_style import load; print(load("{folder}")({text}))'""")
-    can_contrast = task.is_single_label and not config.finetune.contrast_epochs
-    if can_contrast and metrics["train"]["rows"] <= FEW * len(metrics["train"]["classes"]):
-        say("  make finetune adapt=none finetune=contrastive  # with so few labels it may score higher")
     say("  make sweep finetune.learning_rate=2e-5,5e-5,1e-4")
     say("  make report")
     say("  make push hub.repo=my-model hub.dry_run=true")
+
+
+def better_reference(run: finished.Run, metric: str) -> str | None:
+    """Say which reference model is the best by the validation rows, and how it is kept; None where it is the model.
+
+    With folds there are no validation rows, and all are cross-validated.
+    """
+    split, rows = ("test", "cross-validated") if "folds" in run.model.metrics else ("validation", "validation")
+    ours = run.model.metrics[split]
+    measured = {**run.references.get(split, {}), "this model": ours}
+    best = max(reversed(measured), key=lambda name: measured[name]["scores"][metric])  # of equal ones the last
+    if best == "this model":
+        return None
+    theirs, command = measured[best], "make finetune adapt=none finetune=frozen"
+    scored = f"{metric} {theirs['scores'][metric]:.3f} on the {ours['rows']:,} {rows} rows"
+    overlap = "" if theirs["interval"][0] > ours["interval"][1] else " (the intervals overlap)"
+    remedy = f"to keep it: {command}" if best.startswith(finished.FROZEN) else "no command makes a model of it"
+    return f"{best} has {scored}, and this model {ours['scores'][metric]:.3f}{overlap}; {remedy}"

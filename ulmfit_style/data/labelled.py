@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -61,17 +60,6 @@ class Labelled:
         splits = (self.train, self.validation, *(self.folds or [self.test]))
         return digest([*(digest_of(self.task, rows) for rows in splits), self.classes])
 
-    def holding_out(self, task: Task, number: int) -> Labelled:
-        """Return the rows of a fold as the test, and the others as those that are trained on.
-
-        Raises:
-            UserError: if there is no such fold.
-        """
-        if number >= len(self.folds):
-            raise UserError(f"task.fold={number}: there are {len(self.folds)} folds, counted from 0 (task.folds)")
-        held = {splits.key(task, row) for row in self.folds[number]}
-        return replace(self, task=task, train=splits.without(task, self.train, held), test=self.folds[number], folds=())
-
 
 def digest_of(task: Task, rows: Sequence[Row]) -> str:
     """Return the digest of what scoring reads of rows."""
@@ -88,7 +76,13 @@ def load(task: Task) -> Labelled:
     if task != task.unsampled():
         whole = load(task.unsampled())
         if task.fold is not None:
-            return whole.holding_out(task, task.fold)
+            if task.fold >= len(whole.folds):
+                raise UserError(
+                    f"task.fold={task.fold}: there are {len(whole.folds)} folds, counted from 0 (task.folds)"
+                )
+            test = whole.folds[task.fold]
+            train = splits.without(task, whole.train, {splits.key(task, row) for row in test})
+            return replace(whole, task=task, train=train, test=test, folds=())
         return replace(whole, task=task, train=sampling.sample(task, whole.pool, whole.classes))
     files = task.path.files()
     rows = {split: _rows(task.path.option(split), path, task.columns()) for split, path in files.items()}
@@ -118,7 +112,6 @@ def load(task: Task) -> Labelled:
     if folds:
         how = f"in {len(folds)} folds, each scored by a model that is trained on the others (task.folds=0: splits)"
         say(f"task: {len(pool):,} rows of {names} {how}")
-        _require_classes(task, folds)
     else:
         made = " and ".join(split for split in ("validation", "test") if split not in files)
         origin = f"{names}; {made} split off train" if made else names
@@ -145,22 +138,6 @@ def load(task: Task) -> Labelled:
         left_out={"other_classes": others, "in_test_or_validation": repeats},
         folds=folds,
     )
-
-
-def _require_classes(task: Task, folds: Sequence[Sequence[Row]]) -> None:
-    """Say which labels are in one fold alone.
-
-    Raises:
-        UserError: if there may be a single class without that fold.
-    """
-    labels_by_fold = [{label for row in fold for label in task.labels_of(row)} for fold in folds]
-    counts = Counter(label for labels in labels_by_fold for label in labels)
-    alone = ", ".join(sorted(label for label in counts if counts[label] == 1))
-    if alone and task.is_single_label and sum(count > 1 for count in counts.values()) < 2:
-        problem = f"too few rows of a class for folds ({alone}); add rows, or give task.folds=0"
-        raise UserError(f"task.path={task.path}: {problem}")
-    if alone:
-        say(f"task: labels in one fold alone, which the models of the others cannot give: {alone}")
 
 
 @cache

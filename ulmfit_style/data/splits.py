@@ -78,8 +78,7 @@ def folds(task: Task, files: Mapping[str, Sequence[Row]]) -> list[list[Row]]:
     """
     rows, count = files["train"], task.folds
     if count is None:
-        is_whole = list(files) == ["train"] and task.test_samples is None
-        count = FOLDS if is_whole and len(rows) < FEW else 0
+        count = FOLDS if len(files) == 1 and task.test_samples is None and len(rows) < FEW else 0
     dealt: list[list[Row]] = [[] for _ in range(count)]
     for units in _strata(task, rows, stratified=not task.group) if count else ():
         taken = [0] * count
@@ -88,8 +87,7 @@ def folds(task: Task, files: Mapping[str, Sequence[Row]]) -> list[list[Row]]:
             dealt[smallest] += unit
             taken[smallest] += len(unit)
     if not all(dealt):
-        filled = sum(map(bool, dealt))
-        raise UserError(f"task.path={task.path}: {len(rows)} rows fill {filled} of {count} folds; use fewer task.folds")
+        raise UserError(f"task.path={task.path}: {len(rows)} rows are too few for {count} folds (task.folds)")
     return dealt
 
 

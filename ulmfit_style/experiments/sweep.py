@@ -113,9 +113,7 @@ def _train(config: Config) -> Outcome:
 
 def _recipe(config: Config) -> Config:
     """Return the recipe that a trial makes."""
-    task = config.require_task().model_copy(update={"folds": 0})
-    name = trial_queue.folder_name(config)
-    return config.model_copy(update={"name": name, "task": task, "compare": False, "sweep": None})
+    return config.model_copy(update={"name": trial_queue.folder_name(config), "compare": False, "sweep": None})
 
 
 def _progress(queue: TrialQueue, number: int) -> str:
@@ -140,14 +138,13 @@ def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None
     """
     if len(points) < 2:
         raise UserError("sweep: give an option several values, for example finetune.learning_rate=2e-5,5e-5,1e-4")
-    without_comparison = "compare=false"  # which the winner is run with
-    options = ["--multirun", without_comparison, *overrides, "task.folds=0"]
-    flags.run(partial(chain.run, stages=chain.TRIAL_STAGES), options)
+    plainly = ("compare=false", "task.folds=0")  # which the winner is run without
+    flags.run(partial(chain.run, stages=chain.TRIAL_STAGES), ["--multirun", *overrides, *plainly])
 
     # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
     rows = []
     for point in points:
-        resolved = resolve(compose([without_comparison, *point, "task.folds=0"]))
+        resolved = resolve(compose([*point, *plainly]))
         metric, model = resolved.task.metric, resolved.artefact("finetune").directory
         measured, swept = read_json(model / METRICS)["validation"], [text for text in point if text not in overrides]
         score, interval = measured["scores"][metric], Interval(*measured["interval"])

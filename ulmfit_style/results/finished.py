@@ -18,6 +18,9 @@ MODELS = ("finetune", "adapt", "pretrain")
 ADAPTED, NOT_ADAPTED = "adapted + fine-tuned", "fine-tuned, not adapted"
 """What the two models are called in tables."""
 
+FROZEN = "frozen features"
+"""How the name of the reference model begins that `finetune=frozen` makes."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -98,11 +101,11 @@ class Run:
 
     @cached_property
     def references(self) -> Mapping[str, Mapping[str, Any]]:
-        """What the simple models scored that were fitted on the same rows, by their names."""
+        """What the simple models scored on validation and test that were fitted on the same rows, by their names."""
         init, data = (self.stage("adapt") or self.model).init, self.model.determinants.get("data")
         wanted = {"data": data, "init": init, "max_length": self.config.finetune.max_length}
         made = next(self._others("references", wanted), None) if self.is_finetuned else None
-        return {} if made is None else made.metrics["test"]
+        return {} if made is None else made.metrics
 
     @cached_property
     def evaluations(self) -> Sequence[Finished]:
@@ -112,7 +115,7 @@ class Run:
     @property
     def measured(self) -> Mapping[str, Mapping[str, Any]]:
         """What was measured on the test rows, of the simple models, the one without adaptation, and this one."""
-        measured = dict(self.references)
+        measured = dict(self.references.get("test", {}))
         if self.not_adapted is not None:
             measured[NOT_ADAPTED] = self.not_adapted.metrics["test"]
         return {**measured, ADAPTED if self.is_adapted else "fine-tuned": self.model.metrics["test"]}

@@ -125,17 +125,23 @@ def worth(what: str, difference: Difference, seeds: int = 1, rows: str = "test r
 def highest(
     metric: str, measured: Mapping[str, Measured], paired: Mapping[frozenset[str], Difference] | None = None
 ) -> str:
-    """Say which of several models on the same rows scored highest, if the best two can be told apart.
+    """Say which of several models scored highest on the same rows, if it can be told from each of the others.
 
     Args:
         paired: What two models differ by, paired on the rows. Others are told apart if their intervals do not overlap.
     """
-    best, second, *_ = sorted(measured, key=lambda name: -measured[name]["scores"][metric])
-    difference = (paired or {}).get(frozenset((best, second)))
-    are_apart = measured[best]["interval"][0] > measured[second]["interval"][1]
-    if are_apart if difference is None else difference.is_clear:
+    best, *others = sorted(measured, key=lambda name: -measured[name]["scores"][metric])
+    tied = []
+    for other in others:
+        difference = (paired or {}).get(frozenset((best, other)))
+        overlap = measured[best]["interval"][0] <= measured[other]["interval"][1]
+        if overlap if difference is None else not difference.is_clear:
+            tied.append(other)
+    if not tied:
         return f"Highest on these rows: {best}."
-    return f"The best two cannot be told apart on these rows: {best} and {second}."
+    others = [f"'{name}'" for name in tied[:MOST_LISTED]]
+    others += [f"{len(tied) - MOST_LISTED} more"] if len(tied) > MOST_LISTED else []
+    return f"None stands out on these rows: '{best}' cannot be told from {', nor from '.join(others)}."
 
 
 def small_classes(report: Sequence[Mapping[str, Any]]) -> str | None:

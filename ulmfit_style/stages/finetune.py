@@ -83,12 +83,10 @@ def run(step: Step, directory: Path) -> None:
         merge(plan.model)
 
     # Score
-    scores: dict[str, Any] = {}
-    answered = []
-    if folds := step.resolved.folds:  # each row is answered by the model that has not seen it
-        directories = [fold.artefact("finetune").directory for fold in folds]
-        answered = [answer for directory in directories for answer in predictions.read(directory, "test")]
-        scores = {"folds": len(folds), "test": task.measure(answered, list(map(task.target, rows.test)))}
+    folds = step.resolved.folds  # each row is answered by the model that has not seen it
+    answered = [answer for fold in folds for answer in predictions.read(fold.artefact("finetune").directory, "test")]
+    right = list(map(task.target, rows.test))
+    scores: dict[str, Any] = {"folds": len(folds), "test": task.measure(answered, right)} if folds else {}
     for split in ("validation", "test"):
         if split not in scores and rows.split(split):
             scores[split], split_predictions = scorer.score(rows.split(split), split)

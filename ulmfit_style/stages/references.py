@@ -1,7 +1,7 @@
 """references: simple models on the same rows, which every result has to be held against. They take seconds."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from ulmfit_style.artefacts.directory import METRICS, Artefact, write_json
+from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.console import progress, say
-from ulmfit_style.data import labelled
 from ulmfit_style.models import checkpoints
 from ulmfit_style.resolved import Resolved, Stage, Step
-from ulmfit_style.tasks.base import Answer
+from ulmfit_style.results.finished import FROZEN
+from ulmfit_style.tasks.base import Answer, Row
 
 FEATURES = "features.npy"
 
@@ -41,56 +42,71 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
 
 def run(step: Step, directory: Path) -> None:
     """Score the answers that need no training, then fit and score the reference models."""
-    resolved, task = step.resolved, step.resolved.task
-    model, answers = task.reference(), defaultdict[str, list[Answer]](list)
-    if model is None:
+    task, rows = step.resolved.task, step.resolved.rows
+    if task.reference() is None:
         say("  there are no simple models to be trained for this kind of task")
-    for part in resolved.folds or [resolved]:
-        rows = part.rows
-        for answer in map(task.baseline_answers, rows.test):
-            for name in answer:
-                answers[name].append(answer[name])
-        if model is None:
+    answers: dict[str, list[Answer]] = defaultdict(list)
+    for part in step.resolved.folds or [step.resolved]:
+        for name, given in _answers(part, [*part.rows.validation, *part.rows.test]).items():
+            answers[name] += given
+    metrics: dict[str, Any] = {"metric": task.metric}
+    for split, scored, place in (("validation", rows.validation, 0), ("test", rows.test, len(rows.validation))):
+        if not scored:
             continue
-        texts, unseen = ([" ".join(task.texts(row)) for row in split] for split in (rows.train, rows.test))
-        targets = [task.target(row) for row in rows.train]
-        for name, featurise in (("TF-IDF", _tfidf), ("frozen features", partial(_frozen, part))):
-            features, features_of_unseen = featurise(texts, unseen)
-            answers[f"{name} + {model.name}"] += model.fit(features, targets)(features_of_unseen)
-    right = [task.target(row) for row in resolved.rows.test]
-    measured = {name: task.measure(given, right) for name, given in answers.items()}
-    for name, scores in measured.items():
-        low, high = scores["interval"]
-        score = scores["scores"][task.metric]
+        of_split = task.baseline_answers(scored)
+        of_split |= {name: given[place : place + len(scored)] for name, given in answers.items()}
+        targets = [task.target(row) for row in scored]
+        metrics[split] = {name: task.measure(given, targets) for name, given in of_split.items()}
+    for name, measured in metrics["test"].items():
+        low, high = measured["interval"]
+        score = measured["scores"][task.metric]
         say(f"  {name}: {task.metric} {score:.3f} (95 % interval {low:.3f} to {high:.3f})")
-    write_json(directory / METRICS, {"metric": task.metric, "test": measured})
+    write_json(directory / METRICS, metrics)
 
 
-def _tfidf(texts: Sequence[str], unseen: Sequence[str]) -> tuple[Any, Any]:
-    """Return the TF-IDF weights of words and word pairs, (texts, terms) and (unseen, terms)."""
+def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer]]:
+    """Return the answers of the simple models to unseen rows, by the names of the models."""
     from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    return vectorizer.fit_transform(texts), vectorizer.transform(unseen)
-
-
-def _frozen(resolved: Resolved, texts: Sequence[str], unseen: Sequence[str]) -> tuple[Any, Any]:
-    """Return the checkpoint's last hidden states, averaged over a text's tokens: (texts, hidden), (unseen, hidden).
-
-    They are standardised by those of `texts`.
-    """
+    from sklearn.metrics.pairwise import cosine_similarity
     from sklearn.preprocessing import StandardScaler
+
+    task, model = resolved.task, resolved.task.reference()
+    if model is None:
+        return {}
+    answers: dict[str, list[Answer]] = {}
+    named = task.name_rows(resolved.rows.classes)
+    targets = [task.target(row) for row in resolved.rows.train]
+    texts, texts_unseen, names = (
+        [" ".join(task.texts(row)) for row in rows] for rows in (resolved.rows.train, unseen, named)
+    )
+    frozen, frozen_unseen = _frozen(resolved, texts_unseen)
+    if named:
+        nearest = cosine_similarity(frozen_unseen, frozen(names)).argmax(axis=1)
+        answers["class names alone"] = [{str(task.label_field): task.target(named[place])} for place in nearest]
+    words_and_pairs = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    for name, transformer, known, asked in (
+        ("TF-IDF", words_and_pairs, texts, texts_unseen),
+        (FROZEN, StandardScaler(), frozen(texts), frozen_unseen),
+    ):
+        answer = model.fit(transformer.fit_transform(known), targets)
+        answers[f"{name} + {model.name}"] = answer(transformer.transform(asked))
+    return answers
+
+
+def _frozen(resolved: Resolved, unseen: Sequence[str]) -> tuple[Callable[[Sequence[str]], Any], Any]:
+    """Return what computes the frozen features of texts by the checkpoint, and those of `unseen`, (unseen, hidden).
+
+    They are its last hidden states, averaged over a text's tokens.
+    """
     from transformers import AutoModel
 
     source, config = resolved.adapt_source.directory, resolved.config
     body, tokenizer = checkpoints.load_model(AutoModel, source).model.eval(), checkpoints.tokenizer(source)
     features = partial(_features, body, tokenizer, config.finetune.max_length)
-    # The references of all samples of labels share the features of the test rows.
-    test_digest = labelled.digest_of(resolved.task, resolved.rows.test)
-    kept = Artefact("features", {**determinants(resolved), "data": test_digest}, config.runs)
+    # The references of all samples of labels share the features of the rows that are scored.
+    kept = Artefact("features", {**determinants(resolved), "data": digest(list(unseen))}, config.runs)
     kept.make(lambda directory: np.save(directory / FEATURES, features(unseen)), config.recipe(), alone=True)
-    scaler = StandardScaler()
-    return scaler.fit_transform(features(texts)), scaler.transform(np.load(kept.directory / FEATURES))
+    return features, np.load(kept.directory / FEATURES)
 
 
 def _features(body: Any, tokenizer: Any, max_length: int, texts: Sequence[str], batch_size: int = 64) -> Any:
@@ -102,7 +118,7 @@ def _features(body: Any, tokenizer: Any, max_length: int, texts: Sequence[str], 
     encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
     order = sorted(range(len(texts)), key=lambda place: len(encoded[place]))
     features = np.zeros((len(texts), body.config.hidden_size), dtype=np.float32)
-    with torch.inference_mode(), progress("frozen features", len(texts)) as steps:
+    with torch.inference_mode(), progress(FROZEN, len(texts)) as steps:
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
             padded = tokenizer.pad({"input_ids": [encoded[place] for place in places]}, return_tensors="pt")

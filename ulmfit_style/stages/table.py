@@ -35,7 +35,7 @@ STAGES = {
             "references",
             "fit simple models on the same rows",
             noun="scores of reference models",
-            version=3,
+            version=4,
             is_command=False,
             is_distributed=False,
         ),

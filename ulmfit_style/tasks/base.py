@@ -124,12 +124,10 @@ class Task(Section, abc.ABC):
 
     @model_validator(mode="after")
     def _folds_take_all_rows(self) -> Self:
-        if self.folds == 1:
-            raise ValueError("folds=1 leaves nothing to train on; give at least 2, or 0 for splits")
-        chosen = [name for name in ("train_samples", "shots", "test_samples") if getattr(self, name) is not None]
-        if (self.folds or self.fold is not None) and (chosen or len(self.path.files()) > 1):
-            other = f"task.{chosen[0]}" if chosen else "files of test or validation rows"
-            raise ValueError(f"folds score every row in turn, and go without {other}; leave out one of them")
+        others = (self.train_samples, self.shots, self.test_samples, self.path.validation, self.path.test)
+        if self.folds == 1 or ((self.folds or self.fold is not None) and any(others)):
+            without = "train_samples, shots, test_samples, and files of test or validation rows"
+            raise ValueError(f"folds are 2 or more, or 0 for splits, and go without {without}")
         return self
 
     @property
@@ -343,8 +341,8 @@ class Task(Section, abc.ABC):
         """Return what `load(...)` returns of an answer; by default the whole."""
         return answer
 
-    def baseline_answers(self, row: Row) -> dict[str, Answer]:
-        """Return answers to a row that nothing is trained for, by their names: results are compared with them too."""
+    def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
+        """Return answers to labelled rows that nothing is trained for, by their names: what any result has to beat."""
         return {}
 
     def reference(self) -> Reference | None:

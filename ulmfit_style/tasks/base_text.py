@@ -3,6 +3,7 @@
 import abc
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -171,6 +172,11 @@ class LabelTask(TextTask, abc.ABC):
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {"problem_type": self.problem_type, **named_outputs(classes)}
+
+    def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
+        """Return the largest class of these very rows: how much of a score needs no model at all."""
+        largest = [label for label, _ in Counter(label for row in rows for label in self.labels_of(row)).most_common(1)]
+        return {"largest class": [{self.label_field: largest[0] if self.is_single_label else largest}] * len(rows)}
 
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Scores]:
         names: Mapping[Any, str] = model.config.id2label or {}

@@ -59,9 +59,12 @@ class Summarization(GenerationTask):
     def target(self, row: Row) -> str:
         return clean_text(row.fields["summary"])
 
-    def baseline_answers(self, row: Row) -> dict[str, Answer]:
-        sentences = SENTENCE_END.split(self.source(row))
-        return {name: {self.answer_field: " ".join(sentences[:count])} for name, count in LEADS.items()}
+    def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
+        texts = [SENTENCE_END.split(self.source(row)) for row in rows]
+        return {
+            name: [{self.answer_field: " ".join(sentences[:count])} for sentences in texts]
+            for name, count in LEADS.items()
+        }
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         from ulmfit_style.metrics import generation

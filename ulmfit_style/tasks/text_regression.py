@@ -76,6 +76,9 @@ class TextRegression(TextTask):
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[float]) -> Answer:
         return {"value": round(sum(outputs) / len(outputs), 6)}
 
+    def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
+        return {"mean of the numbers": [{"value": float(np.mean(list(map(self.target, rows))))}] * len(rows)}
+
     def reference(self) -> Reference:
         return Reference("ridge regression", _ridge_regression)
 

@@ -106,8 +106,8 @@ class Translation(GenerationTask):
                 raise UserError(f"task.codes: the model has no language '{language}'; {remedy}")
         return source, target
 
-    def baseline_answers(self, row: Row) -> dict[str, Answer]:
-        return {"the text, not translated": {self.answer_field: self.source(row)}}
+    def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
+        return {"the text, not translated": [{self.answer_field: self.source(row)} for row in rows]}
 
     def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
         from ulmfit_style.metrics import generation
