@@ -81,11 +81,6 @@ def test_folds_are_for_few_rows_of_one_file_whose_labels_are_all_used(load: Load
         (reviews(20), {"folds": 3, "shots": 2}, "go without train_samples, shots,"),
         (reviews(20), {"folds": 3, "fold": 3}, r"task\.fold=3: there are 3 folds, counted from 0"),
         (reviews(20), {"folds": 30}, r"20 rows are too few for 30 folds \(task\.folds\)"),
-        (
-            [*[(text, "good", "f") for text, _, _ in reviews(20)], ("x", "bad", "f")],
-            {},
-            r"too few .* for folds \(bad\)",
-        ),
     ],
 )
 def test_folds_that_make_no_sense_are_refused(load: Load, rows, options, message):
