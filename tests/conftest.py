@@ -144,6 +144,7 @@ def tiny_overrides(tmp_path: Path, checkpoint: Path, reviews_csv: Path) -> list[
         "adapt.epochs=1",
         "adapt.batch_size=4",
         "adapt.head_epochs=1",
+        "finetune=plain",
         "finetune.epochs=2",
     ]
 

@@ -198,6 +198,13 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
+def head_alone(tokenizer: PreTrainedTokenizerFast, folder: Path, micro: int) -> torch.Tensor:
+    """Train the head of a model without dropout for two passes, on what is kept of the frozen trunk."""
+    run = TinyRun(tokenizer, folder, 60, hidden_dropout_prob=0.0)
+    run.run({"trainable": ["head"]}, micro=micro)
+    return run.weights()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     processes.join()
@@ -205,6 +212,7 @@ if __name__ == "__main__":
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     micro, rank = 8 // processes.count(), os.environ["RANK"]
     ends = {kind: weights_after(kind, tokenizer, tiny_sizes(tokenizer), folder, micro) for kind in KINDS}
+    ends["kept trunk"] = head_alone(tokenizer, folder / "head", micro)
     torch.save(ends, folder / f"weights.{rank}")
     runs = [TinyRun(tokenizer, folder / name) for name in ("whole", "killed")]
     with suppress(Killed):

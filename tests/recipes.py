@@ -131,7 +131,15 @@ def recipe(kind: str, folder: Path, checkpoint: Path) -> list[str]:
     """Write the data of a kind to a folder, and return the overrides of its recipe."""
     _, write, training = RECIPES[kind]
     model = [f"model.checkpoint={checkpoint}", f"runs={folder / 'runs'}", "adapt=none"]
-    return [*write(folder), "task.folds=0", *model, "finetune.learning_rate=1e-2", "finetune.max_length=32", *training]
+    return [
+        *write(folder),
+        "task.folds=0",
+        *model,
+        "finetune=plain",
+        "finetune.learning_rate=1e-2",
+        "finetune.max_length=32",
+        *training,
+    ]
 
 
 def compared(folder: Path, checkpoint: Path) -> list[str]:

@@ -86,13 +86,13 @@ def test_the_loss_is_that_of_the_paper(tokenizer: PreTrainedTokenizerFast, model
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["finetune.pooling=default"], r"contrast_epochs needs a head that pools .*finetune\.pooling=mean"),
-        (["task=text_regression"], r"finetune\.contrast_epochs=10: compares texts of one class each, and .* none"),
+        (["finetune.pooling=default"], r"contrast_steps needs a head that pools .*finetune\.pooling=mean"),
+        (["task=text_regression"], r"finetune\.contrast_steps=50: compares texts of one class each, and .* none"),
         (["processes=2"], r"finetune\.batch_size=8: cannot be split into 8 texts for each of 2 processes"),
     ],
 )
 def test_what_cannot_be_contrasted_is_refused(options: list[str], message: str, checkpoint: Path):
-    overrides = ["task.path=-", f"model.checkpoint={checkpoint}", "finetune=contrastive", *options]
+    overrides = ["task.path=-", f"model.checkpoint={checkpoint}", "finetune=few_labels", *options]
     with pytest.raises(UserError, match=message):  # noqa: PT012
         config = compose(["task=text_classification", "finetune.batch_size=8", *overrides])
         checks.finetune(config, config.require_task())

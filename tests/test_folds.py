@@ -88,6 +88,14 @@ def test_folds_that_make_no_sense_are_refused(load: Load, rows, options, message
         load(rows, **options)
 
 
+def test_a_fold_is_trained_by_the_recipe_that_is_chosen_for_all_rows(tmp_path: Path, checkpoint: Path):
+    rows = [{"text": text, "label": label} for text, label, _ in reviews(240)]
+    path, model = f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}", f"model.checkpoint={checkpoint}"
+    resolved = resolve(compose(["task=text_classification", path, model, "adapt=none", f"runs={tmp_path}"]))
+    assert len(resolved.folds[0].rows.train) == 192  # of which few_labels would be chosen
+    assert {fold.finetune.epochs for fold in resolved.folds} == {resolved.finetune.epochs} == {10}
+
+
 @pytest.fixture(scope="module")
 def crossed(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Trained:
     """A recipe that was adapted, compared and scored in three folds, after a run that stopped behind the first."""
@@ -100,7 +108,13 @@ def crossed(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Train
         *("task=text_classification", f"task.path={jsonl(folder / 'reviews.jsonl', rows)}", "task.folds=3"),
         *("task.text=review", "task.label=stars", f"model.checkpoint={checkpoint}", f"runs={folder / 'runs'}"),
         *("adapt.head_epochs=0", "adapt.general=null", "adapt.epochs=1", "adapt.batch_size=16"),
-        *("finetune.epochs=8", "finetune.learning_rate=1e-2", "finetune.max_length=32", "evaluate.slices=[country]"),
+        *(
+            "finetune=plain",
+            "finetune.epochs=8",
+            "finetune.learning_rate=1e-2",
+            "finetune.max_length=32",
+            "evaluate.slices=[country]",
+        ),
     ]
     chain.make_in_this_process(chain.plan(resolve(compose(overrides)), chain.TRIAL_STAGES)[:2], "default")
     return Trained("text classification", overrides, folder, folder / "reviews.jsonl")
@@ -163,4 +177,4 @@ def test_the_same_again_is_up_to_date_and_is_evaluated_reported_and_described_by
     capsys.readouterr()
     for option in ("evaluate.split=validation", f"evaluate.model={crossed.directory}"):
         assert main(["evaluate", *crossed.overrides, option]) == 2
-        assert "that a model has not seen; give evaluate.path=<file>" in capsys.readouterr().err
+        assert "rows kept from training (task.folds); name a file: evaluate.path=<file>" in capsys.readouterr().err

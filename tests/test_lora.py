@@ -95,7 +95,7 @@ def test_a_killed_run_with_a_contrastive_phase_ends_with_the_same_best_state(
 ):
     options = ("finetune.epochs=1", "finetune.batch_size=8", "finetune.learning_rate=1e-2", "finetune.unfreeze=[1,all]")
     options += ("finetune.lora_rank=4", "finetune.patience=5", "save_minutes=1e-9")
-    config = compose_tiny(*options, "finetune.pooling=mean", "finetune.contrast_epochs=1")
+    config = compose_tiny(*options, "finetune.pooling=mean", "finetune.contrast_steps=4")
     config = config.model_copy(update={"adapt": None})
     task = config.require_task()
 

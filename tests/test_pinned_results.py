@@ -47,7 +47,7 @@ def reviewed(folder: Path, task: str = "text_classification", **columns: Callabl
 
 
 def contrast(folder: Path) -> list[str]:
-    few = ["task.train_samples=24", "finetune=contrastive", "finetune.contrast_epochs=6"]
+    few = ["task.train_samples=24", "finetune=few_labels", "finetune.contrast_steps=18"]
     rates = ["finetune.contrast_learning_rate=2e-3", "finetune.epochs=8", "adapt.learning_rate=5e-3"]
     return ["adapt", "finetune", *bert(folder), *reviewed(folder), *few, *rates]
 
@@ -66,7 +66,7 @@ def decoder(folder: Path) -> list[str]:
 
 def patience(folder: Path) -> list[str]:
     options = ["finetune=ulmfit", "finetune.patience=2", "task.shots=20", "task.class_weights=balanced", "adapt=none"]
-    return ["finetune", *bert(folder), *reviewed(folder), *options, *LEARNT, "finetune.epochs=12"]
+    return ["finetune", *bert(folder), *reviewed(folder), *options, *LEARNT[1:], "finetune.epochs=12"]
 
 
 def summaries(folder: Path) -> list[str]:
@@ -116,7 +116,7 @@ def answers(folder: Path) -> list[str]:
     return ["finetune", *bert(folder), *task, "adapt=none", *LEARNT[:-1], "finetune.max_length=40"]
 
 
-LEARNT = ["finetune.epochs=4", "finetune.learning_rate=5e-3", "finetune.max_length=32"]
+LEARNT = ["finetune=plain", "finetune.epochs=4", "finetune.learning_rate=5e-3", "finetune.max_length=32"]
 
 RECIPES: list[Recipe] = [
     *(contrast, two_ranks, decoder, patience, summaries, grown_decoder),

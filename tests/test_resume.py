@@ -146,7 +146,7 @@ def test_a_command_that_was_stopped_ends_in_the_same_way(
     tiny_overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Gradual unfreezing, and the state that is best on watched rows is kept."""
-    recipe = [override for override in tiny_overrides if not override.startswith(("adapt.", "finetune.", "runs="))]
+    recipe = [override for override in tiny_overrides if not override.startswith(("adapt.", "finetune", "runs="))]
     recipe += ["adapt=none", "compare=false", "finetune=ulmfit", "finetune.learning_rate=1e-3"]
     command = ["finetune", *recipe, "finetune.epochs=10", "finetune.patience=10", "save_minutes=1e-9"]
     counted = iter(range(1000))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from exact import KINDS, weights_after
+from exact import KINDS, head_alone, weights_after
 from tiny_run import GROUPS, TinyRun
 from transformers import PreTrainedTokenizerFast
 
@@ -36,6 +36,14 @@ def test_accumulation_and_two_processes_equal_one_big_batch(
     first, second = (torch.load(ranks / f"weights.{rank}")[kind] for rank in (0, 1))
     assert torch.equal(first, second)
     assert (whole - first).abs().max() < 1e-6
+
+
+def test_two_processes_train_the_head_of_a_kept_trunk_as_one_does(
+    ranks: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+):
+    first, second = (torch.load(ranks / f"weights.{rank}")["kept trunk"] for rank in (0, 1))
+    assert torch.equal(first, second)
+    assert (head_alone(tokenizer, tmp_path, 8) - first).abs().max() < 1e-6
 
 
 def test_several_processes_keep_one_state_also_after_a_break(ranks: Path):

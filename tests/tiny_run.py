@@ -73,6 +73,8 @@ class TinyRun:
         self.seen, measured = [], 0
 
         def gather(rows: Any) -> Any:
+            if "phase_epoch" not in rows[0]:  # they are not trained: what a frozen trunk makes of them is kept
+                return collate(rows, self.tokenizer)
             self.before_batch(len(self.seen))
             if killed_at is not None and len(self.seen) >= killed_at * (8 // micro):
                 raise Killed

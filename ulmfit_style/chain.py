@@ -76,10 +76,7 @@ def preview(config: Config, stages: Sequence[str]) -> None:
     making = [name for name in stages if STAGES[name].makes_artefact]
     steps = plan(resolve(config), making)
     for number, step in enumerate(steps, start=1):
-        if step.artefact.finished:
-            state = up_to_date(step)
-        else:
-            state = f"would run ({why_missing(step.artefact, step.config.recipe())})"
+        state = up_to_date(step) if step.artefact.finished else f"would run ({why_missing(step.artefact, step.recipe)})"
         say(f"[{number}/{len(steps)}] {step.title}: {state}")
     for name in stages:
         if name not in making:
@@ -105,7 +102,7 @@ def make_in_this_process(steps: Sequence[Step], name: str) -> None:
         else:
             say(f"[{number}/{len(steps)}] {step.title}", style="bold")
             started = time.monotonic()
-            step.artefact.make(partial(_run_step, step), step.config.recipe())
+            step.artefact.make(partial(_run_step, step), step.recipe)
             say(f"  done in {time.monotonic() - started:.0f} s: {step.artefact.directory}")
         if processes.is_main() and step.is_kept:
             step.artefact.link(name, step.link_name or step.stage.name)

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -27,6 +28,12 @@ PLAIN_INTERVAL = 20.0
 def say(line: str = "", *, style: str | None = None) -> None:
     """Print one line; `style` is a rich style such as "bold"."""
     OUT.print(line, style=style, markup=False)
+
+
+@cache
+def say_once(line: str) -> None:
+    """Print a line, unless it was printed before."""
+    say(line)
 
 
 def show(table: Table) -> None:

@@ -109,8 +109,14 @@ def from_recipe(values: dict[str, Any]) -> Config:
         trainer = (values.get(stage) or {}).get("trainer")
         if isinstance(trainer, dict):
             problems += trainer_options.problems(stage, trainer)
-    if not problems and config.adapt is not None and config.corpus.path is None and config.task is None:
-        problems.append("corpus=task: there is no task whose text could be adapted to; give corpus.path=<file>")
+    if (
+        not problems
+        and config.adapt is not None
+        and config.corpus.path is None
+        and not (config.task and config.task.path.files())
+    ):
+        problem = "there is no task with rows whose text could be adapted to"
+        problems.append(f"corpus=task: {problem}; give corpus.path=<file>, or adapt=none")
     if problems:
         raise ConfigError(problems)
     return config

@@ -15,15 +15,17 @@ from typing import Any, Protocol
 
 import yaml
 
+from ulmfit_style import auto
 from ulmfit_style.artefacts.differences import why_missing
 from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact
 from ulmfit_style.config.section import sections_of
-from ulmfit_style.config.training import Corpus
+from ulmfit_style.config.training import Corpus, Finetune
+from ulmfit_style.console import say_once
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.data.labelled import Labelled
 from ulmfit_style.errors import UserError
-from ulmfit_style.models import checkpoints
+from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.models.checkpoints import Checkpoint
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.base import Row, Task
@@ -130,6 +132,11 @@ class Step:
         """The config that the artefact is made by."""
         return self.resolved.config
 
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe that is kept with the artefact."""
+        return self.resolved.recipe(self.stage.name)
+
 
 class Resolved:
     """A config with its data sources and the artefacts of its stages.
@@ -173,12 +180,29 @@ class Resolved:
     def folds(self) -> list[Resolved]:
         """The config with each fold of the rows as the test; none where the rows are split."""
         folds = range(len(self.rows.folds))
-        return [self.variant(task=self.task.model_copy(update={"fold": number})) for number in folds]
+        tasks = [self.task.model_copy(update={"fold": number}) for number in folds]
+        return [self.variant(task=task, finetune=self.finetune) for task in tasks]
 
     @property
     def training_rows(self) -> list[Row]:
-        """The labelled rows that `finetune` trains on."""
-        return self.rows.train if self.config.finetune.patience is None else self.rows.watched[0]
+        """The labelled rows that `finetune` trains on, or where there are none the names of the classes."""
+        return self.rows.learnt if self.config.finetune.patience is None else self.rows.watched[0]
+
+    @cached_property
+    def finetune(self) -> Finetune:
+        """The section `finetune`, in which the task and its labels decide what was left open."""
+        options = self.config.finetune
+        if not options.open:
+            return options
+        kind = architectures.architecture(checkpoints.model_type(self.config.model)).kind
+        choice = auto.choose(options, self.task, kind, self.training_rows)
+        say_once(f"finetune=auto takes {choice.preset}: {choice.reason}")
+        return options.model_copy(update={name: auto.PRESETS[choice.preset][name] for name in options.open})
+
+    def recipe(self, stage: str) -> dict[str, Any]:
+        """Return the recipe of a stage's artefact as plain values; that of a fine-tuned model leaves nothing open."""
+        settled = {"finetune": self.finetune} if stage == "finetune" else {}
+        return self.config.model_copy(update=settled).recipe()
 
     @cached_property
     def corpus(self) -> Documents:
@@ -228,6 +252,7 @@ class Resolved:
         if not (link / MANIFEST).exists():
             return None
         recipe, made_by = self.config.recipe(), yaml.safe_load((link / RECIPE).read_text(encoding="utf-8"))
+        recipe["finetune"] |= {name: made_by["finetune"].get(name) for name in self.config.finetune.open}
         same = all(recipe[section] == made_by.get(section) for section in sections_of(stage))
         return self.config.runs / link.resolve().name if same else None
 
@@ -258,7 +283,7 @@ def require_finished(resolved: Resolved, stage: str, command: str) -> None:
     commands = [*_makers(resolved, stage), *([command] if makes_more else [])] or ["finetune"]
     raise UserError(
         f"{command}: there is no {resolved.stages[stage].noun} for this config "
-        f"({why_missing(artefact, resolved.config.recipe())}); run `{' '.join(commands)}` with the same options"
+        f"({why_missing(artefact, resolved.recipe(stage))}); run `{' '.join(commands)}` with the same options"
     )
 
 

@@ -11,13 +11,16 @@ def summarise(resolved: Resolved) -> None:
     config, task = resolved.config, resolved.task
     run = finished.read(resolved.artefact("finetune").directory, config.name)
     metrics, measured, worth = run.model.metrics, run.measured, run.worth
-    rows = f"{metrics['train']['rows']:,} labelled training rows, {metrics['test']['rows']:,} test rows"
-    if "folds" in metrics:
-        rows = f"Measured {scores.measured_how(metrics)}; the model that is left is trained on all of them"
-    terminal.show(Prose(""), scores.by_name(task.metric, measured, rows))
+    if measured:
+        rows = f"{metrics['train']['rows']:,} labelled training rows, {metrics['test']['rows']:,} test rows"
+        if "folds" in metrics:
+            rows = f"Measured {scores.measured_how(metrics)}; the model that is left is trained on all of them"
+        terminal.show(Prose(""), scores.by_name(task.metric, measured, rows))
+    else:
+        say("There are no labelled rows, so nothing is scored. A file of some would tell what the model is worth.")
     if len(measured) > 1:
         say(scores.highest(task.metric, measured, run.paired))
-    if (better := better_reference(run, task.metric)) is not None:
+    if measured and (better := better_reference(run, task.metric)) is not None:
         say(better)
     if worth is not None:
         say(scores.worth(f"Adaptation changed {task.metric} by", worth))
@@ -33,7 +36,7 @@ def summarise(resolved: Resolved) -> None:
     say()
     say(f"The model is in {folder} ({config.runs / run.model.directory.name}). Next, with the same options:")
     say(f"""  python -c 'from ulmfit_style import load; print(load("{folder}")({text}))'""")
-    say("  make sweep finetune.learning_rate=2e-5,5e-5,1e-4")
+    say("  make sweep finetune.learning_rate=2e-5,5e-5,1e-4" if measured else "  make evaluate evaluate.path=<file>")
     say("  make report")
     say("  make push hub.repo=my-model hub.dry_run=true")
 

@@ -137,10 +137,8 @@ class Corpus(Section):
 class Training(Section):
     """What every training stage takes."""
 
-    epochs: Annotated[float, Field(gt=0)]
-    """Passes over the rows with every weight trainable, or with all that `finetune.unfreeze` thaws in the end."""
     learning_rate: Rate
-    """Peak rate of these passes, and of each phase of `finetune`."""
+    """Peak rate of the passes over the rows."""
     warmup_ratio: Ratio
     """Share of each phase's steps over which the rate rises; it then falls as `schedule` says."""
     weight_decay: Annotated[float, Field(ge=0)]
@@ -172,6 +170,8 @@ class Training(Section):
 class LanguageModelling(Training):
     """Training a language model on unlabelled text."""
 
+    epochs: Annotated[float, Field(gt=0)]
+    """Passes over the rows with every weight trainable."""
     max_length: Annotated[int, Field(ge=16)]
     """Tokens a row, special tokens included: short documents share one, a longer one has several; none is dropped."""
     mask_probability: Annotated[float, Field(gt=0, lt=1)]
@@ -216,6 +216,11 @@ class Finetune(Training):
     max_length: Count
     """Tokens per row, special tokens included. It is said how many rows are longer: these are cut, or read in windows
     where the task tells of single words."""
+    epochs: Annotated[float, Field(ge=0)] | None = None
+    """Passes over the rows with all that `unfreeze` thaws in the end; each phase before it takes one. 0: these phases
+    alone, or with `head=solved` none: the body stays as it is. null: as `finetune=auto` chooses."""
+    learning_rate: Rate
+    """Peak rate of each phase."""
     max_steps: Count | None = None
     """At most so many optimizer steps in all phases of `unfreeze` together, however many rows there are; none before
     the last takes more than an equal share of them. null: no bound."""
@@ -225,17 +230,28 @@ class Finetune(Training):
     pass, then the last layer too for one, then every weight for `epochs` passes; each phase has a schedule of its own.
     [1]: the head alone, always. chain_thaw: the head alone, then each other group alone from the lowest up, a pass
     each, then every weight for `epochs` passes (Felbo et al. 2017)."""
-    pooling: Literal["default", "mean", "concat"] = "default"
+    pooling: Literal["default", "mean", "concat"] | None = None
     """What the head reads of a text. default: what the architecture's own head reads. mean: the mean of the hidden
     states over all tokens. concat: the hidden state of one token (the last where a model reads from left to right, else
     the first), and the maximum and the mean over all tokens; two layers with 50 units between them tell the answer from
-    it (ULMFiT, section 3.3)."""
-    contrast_epochs: Annotated[float, Field(ge=0)] = 0
-    """Passes over the training rows before all others, in which every layer but the head learns to draw what the head
-    reads of texts of one class together, and that of others apart (Khosla et al. 2020). For few labels, with
-    `unfreeze=[1]` after it (Tunstall et al. 2022: SetFit). 0: none."""
-    contrast_learning_rate: Annotated[Rate, Needs("contrast_epochs")] = 5e-5
-    """Peak rate of these passes."""
+    it (ULMFiT, section 3.3). null: as `finetune=auto` chooses."""
+    label_names: bool | None = None
+    """Whether the name of each class is one more example of it: a text of the words of `card_arrival`. null: as
+    `finetune=auto` chooses."""
+    contrast_steps: Annotated[int, Field(ge=0)] | None = None
+    """Optimizer steps before all others, in which every layer but the head learns to draw what the head reads of texts
+    of one class together, and that of others apart (Khosla et al. 2020). For few labels, with `head=solved` after it
+    (Tunstall et al. 2022: SetFit). 0: none. null: as `finetune=auto` chooses."""
+    contrast_learning_rate: Annotated[Rate, Needs("contrast_steps")] = 1e-4
+    """Peak rate of these steps."""
+    head: Literal["solved", "random"] | None = None
+    """How the head begins. random: with random weights. solved: by a regression of the right answers on what it reads,
+    as in linear probing before fine-tuning (Kumar et al. 2022). null: as `finetune=auto` chooses."""
+    calibration_folds: Annotated[int, Field(ge=0)] = 2
+    """Parts of the labelled rows, each of which is answered by a model that is trained on the others, by as many
+    steps: these answers choose the temperature by which a model that ends with a contrast and a solved head is
+    calibrated (Guo et al. 2017). Each part takes about as long as the training itself. 0: none; the answers are too
+    sure."""
     new_epochs: Annotated[float, Field(ge=0)] = 1
     """Passes over the training rows before all others, in which what is new in an encoder-decoder of `model.decoder`
     learns alone: cross-attention, a head that the checkpoint lacked, and the whole of a decoder from scratch."""
@@ -249,6 +265,21 @@ class Finetune(Training):
 
     @model_validator(mode="after")
     def _has_what_is_contrasted(self) -> Finetune:
-        if self.contrast_epochs and self.pooling == "default":
-            raise ValueError("contrast_epochs needs a head that pools the tokens; give finetune.pooling=mean or concat")
+        if self.contrast_steps and self.pooling == "default":
+            raise ValueError("contrast_steps needs a head that pools the tokens; give finetune.pooling=mean or concat")
+        if self.epochs == 0 and self.head == "random":
+            raise ValueError("epochs=0 leaves the head random; give finetune.head=solved, or some epochs")
+        if self.calibration_folds == 1:
+            raise ValueError("calibration_folds=1 leaves nothing to train on; give 0, or 2 and more")
         return self
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the temperature of the answers is set."""
+        return bool(self.contrast_steps and self.calibration_folds and self.head == "solved" and not self.epochs)
+
+    @property
+    def open(self) -> list[str]:
+        """The options that are left to `finetune=auto`."""
+        names = ("epochs", "pooling", "label_names", "contrast_steps", "head")
+        return [name for name in names if getattr(self, name) is None]

@@ -96,12 +96,12 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
     rows = None if task is None else labelled.load(task)
     if corpus.path is not None:
         table, text_identity, source = _of_files(corpus, corpus.path, runs, option)
-    elif rows is not None:
+    elif rows is not None and rows.pool:
         texts = rows.task.documents(rows.pool)
         table, text_identity = _hashed(texts), digest(texts)
         source = f"the training split of {rows.task.path}"
     else:
-        raise UserError(f"{option}=null: there is no task whose text could be read; give {option}=<file>")
+        raise UserError(f"{option}=null: there is no task with rows whose text could be read; give {option}=<file>")
     keys: np.ndarray[Any, np.dtype[np.uint64]] = table["key"].to_numpy()
     is_empty = keys == _key("")
     if is_empty.any():

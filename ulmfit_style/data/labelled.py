@@ -35,6 +35,11 @@ class Labelled:
     folds: Sequence[list[Row]] = ()
     """The test rows in parts, each to be scored by a model that is trained on the others; none where rows are split."""
 
+    @property
+    def learnt(self) -> list[Row]:
+        """The rows to learn from: those of train, or where there are none the names of the classes."""
+        return self.train or self.task.name_rows(self.classes)
+
     def split(self, name: str) -> list[Row]:
         """Return the rows of train (those whose labels are used), validation or test."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
@@ -83,8 +88,15 @@ def load(task: Task) -> Labelled:
             test = whole.folds[task.fold]
             train = splits.without(task, whole.train, {splits.key(task, row) for row in test})
             return replace(whole, task=task, train=train, test=test, folds=())
-        return replace(whole, task=task, train=sampling.sample(task, whole.pool, whole.classes))
+        train = sampling.sample(task, whole.pool, whole.classes)
+        if not train:
+            _require_names(task, "task.shots=0", whole.classes)
+        return replace(whole, task=task, train=train)
     files = task.path.files()
+    if not files:
+        classes = task.classes([])
+        _require_names(task, "task.path=null", classes)
+        return Labelled(task, [], [], [], [], frozenset(), classes, left_out={})
     rows = {split: _rows(task.path.option(split), path, task.columns()) for split, path in files.items()}
     wanted = {split: [row for row in rows[split] if task.keeps(row)] for split in files}
     _require_right(task, f"task.path={task.path}", [row for split in wanted.values() for row in split])
@@ -178,6 +190,17 @@ def require_known(task: Task, classes: Sequence[str], rows: Sequence[Row], sourc
                 unknown.setdefault(label, row)
     if unknown:
         raise together(source, [f"{row.place}: the label '{label}' {problem}" for label, row in unknown.items()])
+
+
+def _require_names(task: Task, option: str, classes: Sequence[str]) -> None:
+    """Check that the names of all classes can be learnt from in the place of labelled rows, and say so."""
+    named = {label for row in task.name_rows(classes) for label in task.labels_of(row)}
+    if len(named) < max(2, len(classes)):
+        needed = "task=text_classification, single texts, and names in words: task.labels=[billing, delivery]"
+        raise UserError(
+            f"{option}: without labelled rows the names of the classes are learnt from; that takes {needed}"
+        )
+    say(f"task: the names of {len(classes)} classes are learnt from, and no labelled row ({option})")
 
 
 def _rows(option: str, path: str, wanted: Mapping[str, Column]) -> list[Row]:

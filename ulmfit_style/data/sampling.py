@@ -1,7 +1,7 @@
 """Chooses the few training rows whose labels are used, those that `finetune.patience` watches, and those scored."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ulmfit_style.console import say
 from ulmfit_style.data import splits
@@ -62,6 +62,17 @@ def watch(task: Task, sampled: Sequence[Row]) -> tuple[list[Row], list[Row]]:
         problem = f"{WATCHED_RATIO:.0%} of the {len(sampled):,} labelled rows are watched, and {lack}"
         raise UserError(f"finetune.patience: {problem}; use more rows, or finetune.patience=null")
     return trained, watched
+
+
+def folds(task: Task, rows: Sequence[Row], count: int) -> Iterator[tuple[list[Row], list[Row]]]:
+    """Yield so many times the rows to train on and those to be answered, each row once; equal texts stay together."""
+    counts = Counter(label for row in rows for label in task.labels_of(row))
+    stratified = min(counts.values(), default=count) >= count  # or rounding would leave parts without a row
+    parts = splits.divide(task, rows, [1 / count] * (count - 1), stratified=stratified)
+    for place, held in enumerate(parts):
+        learnt = [row for other, part in enumerate(parts) if other != place for row in part]
+        if learnt and held:
+            yield learnt, held
 
 
 def _of_each_class(task: Task, shuffled: Sequence[Row], count: int) -> list[Row]:

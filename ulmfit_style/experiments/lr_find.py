@@ -32,6 +32,9 @@ def run(overrides: Sequence[str]) -> None:
     config, options = resolved.config, resolved.config.lr_find
     stage, folder, option = resolved.stages[options.stage], config.runs / config.name, f"{options.stage}.learning_rate"
     stage.check(resolved, [stage.name])
+    if options.stage == "finetune" and not resolved.finetune.epochs:
+        remedy = "take finetune=plain, or give finetune.epochs"
+        raise UserError(f"lr_find: finetune.epochs=0 trains nothing at finetune.learning_rate; {remedy}")
     if (before := stage.starts_from(resolved)) is not None:
         require_finished(resolved, before, "lr_find")
     say(f"lr_find: {option} rises from {options.lowest:g} to {options.highest:g}", style="bold")

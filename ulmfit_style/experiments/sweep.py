@@ -33,6 +33,8 @@ def run(overrides: Sequence[str]) -> None:
     """
     points = grid(overrides)
     config = compose(points[0])
+    if not config.require_task().path.files():
+        raise UserError("sweep: chooses by the validation rows, and there are none; name labelled rows by task.path")
     if (sweep := config.sweep) is None:
         _run_grid(overrides, points)
         return

@@ -115,7 +115,7 @@ def _results(run: Run, tag: str | None) -> Iterator[EvalResult]:
     task, test = run.config.task, run.model.metrics.get("test")
     if task is None or test is None:
         return
-    path = task.path.train
+    path = str(task.path.train)
     source = hub.parse("task.path", path).repository if path.startswith(hub.PREFIX) else PurePosixPath(path).name
     for metric, value in test["scores"].items():
         bounds = test["intervals"].get(metric)

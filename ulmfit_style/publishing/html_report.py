@@ -74,6 +74,8 @@ def side_by_side(runs: Sequence[Run]) -> Page:
 def _headline(run: Run) -> str:
     """Say the one number that a run is judged by."""
     metrics = run.model.metrics
+    if run.is_finetuned and not run.measured:
+        return f"learnt from the names of {len(metrics['train']['classes'])} classes, and not scored"
     if "test" not in metrics:
         before, after = metrics["heldout"][0]["loss"], metrics["heldout"][-1]["loss"]
         return f"{before:.3f} before and {after:.3f} after, in nats per {metrics['per']} on held-out text"
@@ -84,9 +86,7 @@ def _headline(run: Run) -> str:
 
 def _scores(run: Run) -> Iterator[Part]:
     metrics = run.model.metrics
-    if "test" not in metrics:
-        return
-    if not run.has_predictions:
+    if run.measured and not run.has_predictions:
         missing = run.model.directory / predictions.FILE
         yield Prose(f"The predictions are gone ({missing}), and with them all that is computed from them.")
     if len(run.measured) > 1:
@@ -96,8 +96,9 @@ def _scores(run: Run) -> Iterator[Part]:
         yield Prose(scores.worth(f"Adaptation changed {metrics['metric']} by", run.worth))
     splits = {split: metrics[split] for split in ("test", "validation") if split in metrics}
     splits |= {made.metrics["path"]: made.metrics["all"] for made in run.evaluations if "all" in made.metrics}
-    yield scores.by_score(splits)
-    yield from scores.classes(metrics["test"]["report"])
+    if splits:
+        yield scores.by_score(splits)
+        yield from scores.classes(metrics.get("test", {}).get("report", ()))
 
 
 def _whiskers(metric: str, measured: Mapping[str, Measured]) -> Figure:
@@ -226,7 +227,7 @@ def _origin(run: Run) -> Iterator[Part]:
 def _differences(runs: Sequence[Run]) -> Iterator[Part]:
     first, *others = runs
     task = first.config.task
-    if task is None or not first.is_finetuned:
+    if task is None or not all(run.is_finetuned and run.measured for run in runs):
         return
     tests = {run.name: run.model.metrics["test"] for run in runs}
     yield _whiskers(task.metric, tests)

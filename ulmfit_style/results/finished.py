@@ -114,7 +114,12 @@ class Run:
 
     @property
     def measured(self) -> Mapping[str, Mapping[str, Any]]:
-        """What was measured on the test rows, of the simple models, the one without adaptation, and this one."""
+        """What was measured on the test rows, of the simple models, the one without adaptation, and this one.
+
+        Empty where there are no test rows.
+        """
+        if "test" not in self.model.metrics:
+            return {}
         measured = dict(self.references.get("test", {}))
         if self.not_adapted is not None:
             measured[NOT_ADAPTED] = self.not_adapted.metrics["test"]

@@ -63,14 +63,18 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
 
 
 def scored(resolved: Resolved) -> tuple[str, list[Row]]:
-    """Return the rows that are scored, and what they are called: a split, or "all" rows of another file."""
+    """Return the rows that are scored, and what they are called: a split, or "all" rows of another file.
+
+    Raises:
+        UserError: if there are none.
+    """
     options = resolved.config.evaluate
     if options.path is not None:
         return "all", labelled.load_whole(resolved.task, "evaluate.path", options.path)
-    rows = resolved.rows.split(options.split)
-    if resolved.rows.folds and (not rows or (options.model is not None and options.split == "test")):
-        problem = f"with task.folds there are no {options.split} rows that a model has not seen"
-        raise UserError(f"evaluate.split={options.split}: {problem}; give evaluate.path=<file>, or task.folds=0")
+    rows, folds = resolved.rows.split(options.split), resolved.rows.folds
+    if not rows or (folds and options.model is not None and options.split == "test"):
+        which = f"{options.split} rows{' kept from training (task.folds)' if folds else ''}"
+        raise UserError(f"evaluate: there are no labelled {which}; name a file: evaluate.path=<file>")
     return options.split, rows
 
 

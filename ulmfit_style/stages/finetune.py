@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from ulmfit_style.analysis import comparison
 from ulmfit_style.artefacts import predictions
@@ -13,7 +16,7 @@ from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, Artefact, rea
 from ulmfit_style.compute import processes
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune
 from ulmfit_style.console import say
-from ulmfit_style.data import labelled
+from ulmfit_style.data import labelled, sampling
 from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.checkpoints import Checkpoint
 from ulmfit_style.resolved import Resolved, Step
@@ -24,8 +27,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ulmfit_style.models.layers import LayerGroups
+    from ulmfit_style.models.tokenizer_pair import TokenizerPair
     from ulmfit_style.training.batching import EncodedDataset
-    from ulmfit_style.training.phases import Phase, TrainingPlan
+    from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
 
 NEW = "new parameters"
 
@@ -49,7 +53,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
         "init": resolved.finetune_source.identity,
         "task": {"kind": type(task).__name__, **task.determinants()},
         "data": resolved.rows.digest,
-        "finetune": config.finetune.determinants(),
+        "finetune": resolved.finetune.determinants(),
     }
     if config.model.decoder is not None:
         determinants["decoder"] = _decoder(resolved).identity
@@ -65,8 +69,9 @@ def run(step: Step, directory: Path) -> None:
     from ulmfit_style.training.phases import train
     from ulmfit_style.training.scoring import Scorer
 
-    rows, task, options = step.resolved.rows, step.resolved.task, step.config.finetune
-    plan, tokenizer = prepare(step.resolved)
+    resolved = step.resolved
+    rows, task, options = resolved.rows, resolved.task, resolved.finetune
+    plan, tokenizer = prepare(resolved)
     scorer = Scorer(plan.model, tokenizer, task, options.max_length)
 
     # Train
@@ -81,15 +86,17 @@ def run(step: Step, directory: Path) -> None:
     results = train(plan, directory / CHECKPOINTS, best=best, trial=trial)
     if options.lora_rank:
         merge(plan.model)
+    if options.is_calibrated:
+        _calibrate(resolved, plan.model, directory)
 
     # Score
-    folds = step.resolved.folds  # each row is answered by the model that has not seen it
+    folds = resolved.folds  # each row is answered by the model that has not seen it
     answered = [answer for fold in folds for answer in predictions.read(fold.artefact("finetune").directory, "test")]
     right = list(map(task.target, rows.test))
     scores: dict[str, Any] = {"folds": len(folds), "test": task.measure(answered, right)} if folds else {}
     for split in ("validation", "test"):
-        if split not in scores and rows.split(split):
-            scores[split], split_predictions = scorer.score(rows.split(split), split)
+        if split not in scores and (members := rows.split(split)):
+            scores[split], split_predictions = scorer.score(members, split)
             answered += split_predictions
 
     # Finish
@@ -97,7 +104,8 @@ def run(step: Step, directory: Path) -> None:
         return
     plan.model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    predictions.write(directory, answered)
+    if answered:
+        predictions.write(directory, answered)
     metrics: dict[str, Any] = {
         "task": type(task).__name__,
         "metric": task.metric,
@@ -116,67 +124,123 @@ def run(step: Step, directory: Path) -> None:
     write_json(directory / METRICS, metrics)
 
 
+def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> None:
+    """Set the temperature of a model by answers of others, each to the rows that it was not trained on.
+
+    A contrast draws together the rows that it is trained on, so their answers do not tell how sure others are.
+    """
+    from ulmfit_style.training import solving
+    from ulmfit_style.training.phases import train
+
+    options, rows = resolved.finetune, resolved.training_rows
+    examples = []
+    for fold, (learnt, held) in enumerate(sampling.folds(resolved.task, rows, options.calibration_folds), start=1):
+        say(f"  calibration: {fold} of {options.calibration_folds}")
+        plan, _ = prepare(resolved, learnt)
+        train(plan, directory / CHECKPOINTS / f"fold-{fold}")
+        unseen, _ = prepare(resolved, held)
+        inputs = solving.head_inputs(plan.model, unseen.data)
+        examples.append((solving.logits(plan.model, inputs.inputs), inputs.labels))
+    logits, labels = (np.concatenate(arrays) for arrays in zip(*examples, strict=True))
+    temperature = solving.temperature(logits, labels)
+    solving.cool(model, temperature)
+    say(f"  calibrated by a temperature of {temperature:.2f}")
+
+
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     """Print the scores beside those of the references, and say what adaptation was worth."""
     comparison.summarise(resolved)
 
 
-def prepare(resolved: Resolved) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
-    """Return the model with a new head and all that it is trained on, and its tokenizer."""
+def prepare(
+    resolved: Resolved, training_rows: Sequence[Row] | None = None
+) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
+    """Return the model with a new head and all that it is trained on, and its tokenizer.
+
+    Args:
+        training_rows: The labelled rows to train on; None for all that the recipe trains on.
+    """
     import transformers
     from transformers import set_seed
 
     from ulmfit_style.models.layers import HEAD, layer_groups
     from ulmfit_style.models.lora import add_adapters
-    from ulmfit_style.training import unfreezing, warm_start
+    from ulmfit_style.training import warm_start
     from ulmfit_style.training.batching import collate
     from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
 
-    config, options, training_rows = resolved.config, resolved.config.finetune, resolved.training_rows
+    config, options, classes = resolved.config, resolved.finetune, resolved.rows.classes
+    rows = resolved.training_rows if training_rows is None else training_rows
     source = resolved.finetune_source.directory
     architecture = architectures.architecture(read_json(source / "config.json")["model_type"])
     task = resolved.task.for_architecture(architecture)
-    head = task.head(resolved.rows.classes)
-
-    # Tokenizer
-    tokenizer = tokenizer_pair.read(source)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    pair = None
-    if config.model.decoder is not None:
-        decoder = _decoder(resolved).directory
-        if config.model.decoder == "scratch":
-            targets = [str(task.target(row)) for row in training_rows]
-            learn = partial(warm_start.learn_tokenizer, config.model.decoder_tokenizer, targets)
-            _decoder_tokenizer(resolved).make(learn, config.recipe())
-        pair = warm_start.pair_tokenizers(config.model, tokenizer, decoder)
-        tokenizer = pair.as_one()
-
-    # Rows
-    features = _encoded(task, training_rows, tokenizer, options.max_length, head)
-
-    # Model
+    head = task.head(classes)
+    tokenizer, pair = _tokenizer(resolved, source, rows)
+    learnt = [*rows, *task.name_rows(classes)] if options.label_names else rows
+    features = _encoded(task, learnt, tokenizer, options.max_length, head)
     set_seed(options.seed)
     if pair is not None:
-        model, missing = warm_start.encoder_decoder(config.model, source, decoder, pair, task.positions_needed(0))
-    elif options.pooling == "default":
+        decoder, positions = _decoder(resolved).directory, task.positions_needed(0)
+        model, missing = warm_start.encoder_decoder(config.model, source, decoder, pair, positions)
+    elif options.pooling is None or options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
         auto_class = getattr(transformers, task.auto_class(architecture))
         model, missing, _ = checkpoints.load_model(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
         model, missing = pooled(source, options.pooling, head)
-    task.prepare_model(model, tokenizer, training_rows)
-
-    # Phases
+    task.prepare_model(model, tokenizer, rows)
     layers = add_adapters(model, layer_groups(model, missing), options)
-    phases = unfreezing.phases(options, layers, len(features))
+    data = TrainingData(task, features, partial(collate, tokenizer=tokenizer))
+    phases = _phases(options, layers, features, data, tokenizer)
     if pair is not None and options.new_epochs:
         phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
-    if options.contrast_epochs:
-        phases.insert(0, _contrast(options, layers, features, tokenizer))
-    data = TrainingData(task, features, partial(collate, tokenizer=tokenizer))
     plan = TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes)
     return plan, tokenizer
+
+
+def _tokenizer(
+    resolved: Resolved, source: Path, rows: Sequence[Row]
+) -> tuple[PreTrainedTokenizerBase, TokenizerPair | None]:
+    """Return the tokenizer, and the two that it is made of where an encoder gets a decoder."""
+    from ulmfit_style.training import warm_start
+
+    config, tokenizer = resolved.config, tokenizer_pair.read(source)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if config.model.decoder is None:
+        return tokenizer, None
+    if config.model.decoder == "scratch":
+        targets = [str(resolved.task.target(row)) for row in rows]
+        learn = partial(warm_start.learn_tokenizer, config.model.decoder_tokenizer, targets)
+        _decoder_tokenizer(resolved).make(learn, config.recipe())
+    pair = warm_start.pair_tokenizers(config.model, tokenizer, _decoder(resolved).directory)
+    return pair.as_one(), pair
+
+
+def _phases(
+    options: Finetune,
+    layers: LayerGroups,
+    features: EncodedDataset,
+    data: TrainingData,
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[Phase]:
+    """Return what is done in which order: the contrast, the head, and what `unfreeze` thaws."""
+    from ulmfit_style.models.layers import HEAD
+    from ulmfit_style.training import solving, unfreezing
+    from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
+    from ulmfit_style.training.phases import Phase, TrainingData
+
+    phases = []
+    if options.contrast_steps:
+        rows = ContrastiveDataset(features, tokenizer, options.seed)
+        body = [parameter for title, parameters in layers.items() if title != HEAD for parameter in parameters]
+        contrast = TrainingData(ContrastiveObjective(), rows, rows.collate, CONTRAST_GROUP_SIZE)
+        steps, rate = options.contrast_steps, options.contrast_learning_rate
+        phases.append(Phase("contrast", body, math.inf, rate, steps, data=contrast))
+    if options.head == "solved":
+        penalty = solving.AFTER_CONTRAST if options.contrast_steps else solving.WEAK if options.epochs else None
+        phases.append(Phase("head, solved", [], 0, 0, solve=partial(solving.solve, data=data, penalty=penalty)))
+    return [*phases, *unfreezing.phases(options, layers, len(data.rows))]
 
 
 def _decoder(resolved: Resolved) -> Checkpoint:
@@ -241,17 +305,3 @@ def pooled(
     summary_token: Literal["first", "last"] = "last" if kind == "decoder" else "first"
     config = PooledConfig(body=body.config.to_dict(), pooling=pooling, summary_token=summary_token, **head)
     return PooledForSequenceClassification(config, body), {f"body.{name}" for name in missing}
-
-
-def _contrast(
-    options: Finetune, layers: LayerGroups, features: EncodedDataset, tokenizer: PreTrainedTokenizerBase
-) -> Phase:
-    """Return the phase that comes before all others: what the head reads is trained, and the head is not."""
-    from ulmfit_style.models.layers import HEAD
-    from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
-    from ulmfit_style.training.phases import Phase, TrainingData
-
-    rows = ContrastiveDataset(features, tokenizer, options.seed)
-    body = [parameter for title, parameters in layers.items() if title != HEAD for parameter in parameters]
-    data = TrainingData(ContrastiveObjective(), rows, rows.collate, CONTRAST_GROUP_SIZE)
-    return Phase("contrast", body, options.contrast_epochs, options.contrast_learning_rate, data=data)

@@ -31,7 +31,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
     """Return what a fine-tuned model is held against: the reference models, and the same without adaptation."""
-    if "finetune" not in stages or not resolved.config.compare:
+    if "finetune" not in stages or not resolved.config.compare or not resolved.rows.test:
         return []
     simple = Step(stage, resolved, "references: simple models on the same rows")
     if resolved.config.adapt is None:
@@ -75,9 +75,9 @@ def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer
         return {}
     answers: dict[str, list[Answer]] = {}
     named = task.name_rows(resolved.rows.classes)
-    targets = [task.target(row) for row in resolved.rows.train]
+    targets = [task.target(row) for row in resolved.rows.learnt]
     texts, texts_unseen, names = (
-        [" ".join(task.texts(row)) for row in rows] for rows in (resolved.rows.train, unseen, named)
+        [" ".join(task.texts(row)) for row in rows] for rows in (resolved.rows.learnt, unseen, named)
     )
     frozen, frozen_unseen = _frozen(resolved, texts_unseen)
     if named:

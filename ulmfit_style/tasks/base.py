@@ -87,7 +87,7 @@ class Task(Section, abc.ABC):
     .xz), `package:<file>` of an installed Python package, or `hub:<data set>@<commit>/<file>` of the Hub (without a
     commit it is the newest when first used, and stands in `pins.json` of the folder `runs`); it is split into train,
     validation and test. Or the files of splits that there are: task.path={train: a.csv, test: b.csv}; what is missing
-    is made from train."""
+    is made from train. null: there are none, and the names of the classes (`task.labels`) are learnt from alone."""
     license: Annotated[str | None, Unhashed] = None
     """The data's licence, for the model card: cc-by-4.0, or `cc-by-4.0 of <the start of task.path>`, which holds for
     those data alone. null: the card says that it is not known."""
@@ -101,8 +101,8 @@ class Task(Section, abc.ABC):
     """Seed of the splits. Leave it: then the test rows never move."""
     train_samples: Annotated[Count | None, Unhashed] = None
     """Labelled training rows to use, every class first; null for all. The rest stays unlabelled text for `adapt`."""
-    shots: Annotated[Count | None, Unhashed] = None
-    """Labelled training rows to use of each class; goes without `train_samples`."""
+    shots: Annotated[int | None, Field(ge=0), Unhashed] = None
+    """Labelled training rows to use of each class; goes without `train_samples`. 0: the names of the classes alone."""
     sample_seed: Annotated[int, Unhashed] = 0
     """Seed of which training rows those are. A larger sample holds the smaller ones of the same seed."""
     test_samples: Annotated[Count | None, Unhashed] = None
@@ -125,7 +125,8 @@ class Task(Section, abc.ABC):
     @model_validator(mode="after")
     def _folds_take_all_rows(self) -> Self:
         others = (self.train_samples, self.shots, self.test_samples, self.path.validation, self.path.test)
-        if self.folds == 1 or ((self.folds or self.fold is not None) and any(others)):
+        is_part = any(other is not None for other in others) or self.path.train is None
+        if self.folds == 1 or ((self.folds or self.fold is not None) and is_part):
             without = "train_samples, shots, test_samples, and files of test or validation rows"
             raise ValueError(f"folds are 2 or more, or 0 for splits, and go without {without}")
         return self

@@ -4,14 +4,14 @@ from typing import Any
 
 from pydantic import model_serializer, model_validator
 
-from ulmfit_style.config.section import Section
+from ulmfit_style.config.section import Section, spelled
 
 
 class Splits(Section):
     """The file of each split that has one."""
 
-    train: str
-    """The training rows. Splits without a file of their own are made from them."""
+    train: str | None
+    """The training rows. Splits without a file of their own are made from them. None: there are no labelled rows."""
     validation: str | None = None
     """The rows that sweeps choose by."""
     test: str | None = None
@@ -20,14 +20,16 @@ class Splits(Section):
     @model_validator(mode="before")
     @classmethod
     def _one_file(cls, value: Any) -> Any:
-        if not isinstance(value, (str, dict, Splits)):
-            raise ValueError("should be a file, or files by their splits: {train: a.csv, test: b.csv}")
-        return {"train": value} if isinstance(value, str) else value
+        if value is None or isinstance(value, str):
+            return {"train": value}
+        if isinstance(value, dict):  # where another split has a file, train needs one
+            return {split: path for split, path in value.items() if path is not None}
+        raise ValueError("should be a file, or files by their splits: {train: a.csv, test: b.csv}")
 
     @model_serializer
-    def _as_given(self) -> str | dict[str, str]:
+    def _as_given(self) -> str | dict[str, str] | None:
         files = self.files()
-        return self.train if len(files) == 1 else files
+        return files if len(files) > 1 else self.train
 
     def files(self) -> dict[str, str]:
         """Return the file of each split that has one."""
@@ -39,4 +41,4 @@ class Splits(Section):
 
     def __str__(self) -> str:
         files = [f"{split}: {path}" for split, path in self.files().items()]
-        return self.train if len(files) == 1 else f"{{{', '.join(files)}}}"
+        return f"{{{', '.join(files)}}}" if len(files) > 1 else spelled(self.train)

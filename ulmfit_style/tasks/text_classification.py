@@ -75,6 +75,9 @@ class TextClassification(LabelTask):
     def labels_of(self, row: Row) -> list[str]:
         return [self.target(row)]
 
+    def classes(self, rows: Sequence[Row]) -> list[str]:
+        return super().classes(rows) if rows else in_order(set(self.labels or ()))
+
     def name_rows(self, classes: Sequence[str]) -> list[Row]:
         if self.text_pair:
             return []

@@ -44,14 +44,14 @@ def finetune(config: Config, task: Task) -> None:
         if auto_class == architectures.ENCODER_DECODER and architectures.has_head("AutoModelForMaskedLM", model_type):
             needed += "; give it a decoder: model.decoder=same"
         raise UserError(f"model.checkpoint={config.model.title()}: is of type '{model_type}', and {needed}")
-    if options.contrast_epochs and not task.is_single_label:
-        contrast = f"finetune.contrast_epochs={options.contrast_epochs:g}"
-        remedy = "take finetune.contrast_epochs=0"
+    if options.contrast_steps and not task.is_single_label:
+        contrast = f"finetune.contrast_steps={options.contrast_steps}"
+        remedy = "take finetune.contrast_steps=0"
         raise UserError(f"{contrast}: compares texts of one class each, and {kind} has none; {remedy}")
     pooling = f"finetune.pooling={options.pooling}"
-    if options.pooling != "default" and not task.scores_whole_texts:
+    if options.pooling in ("mean", "concat") and not task.scores_whole_texts:
         raise UserError(f"{pooling}: {kind} does not score whole texts; take finetune.pooling=default")
-    if options.pooling != "default" and architecture.kind == "encoder-decoder":
+    if options.pooling in ("mean", "concat") and architecture.kind == "encoder-decoder":
         problem = f"pools one body, and a model of type '{model_type}' is an encoder and a decoder"
         raise UserError(f"{pooling}: {problem}; take finetune.pooling=default, or another model")
     _check_options(config, "finetune", options, task.positions_needed(options.max_length))
@@ -59,7 +59,7 @@ def finetune(config: Config, task: Task) -> None:
 
 def _check_options(config: Config, stage: str, options: LanguageModelling | Finetune, positions_needed: int) -> None:
     """Check that the processes can share the batches evenly, that LoRA's library is there, and that texts have room."""
-    for texts in (1, CONTRAST_GROUP_SIZE) if isinstance(options, Finetune) and options.contrast_epochs else (1,):
+    for texts in (1, CONTRAST_GROUP_SIZE) if isinstance(options, Finetune) and options.contrast_steps else (1,):
         try:
             processes.split(options.batch_size, config.micro_batch_size, texts, config.processes)
         except UserError as error:

@@ -22,6 +22,7 @@ from ulmfit_style.config.training import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.layers import LayerGroups
 from ulmfit_style.training.batching import Rows, ShuffledDataset
+from ulmfit_style.training.kept_trunk import kept_trunk
 from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores, at_epoch_end, spread
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require_same_weights
@@ -59,6 +60,8 @@ class Phase:
     """What it is trained on; None for the data of the plan."""
     rates: Rates | None = None
     """The rates of a range test, whose every step is logged; None for those of the schedule in the options."""
+    solve: Callable[[PreTrainedModel], None] | None = None
+    """What is done instead of gradient steps: the head is solved."""
 
 
 @dataclass(frozen=True)
@@ -127,17 +130,18 @@ def train(
         say(f"  {warning}")
     reporting = Reporting(options.trainer.get("report_to", "none"), folder.parent)
     steps = [plan.steps(number) for number in range(len(plan.phases))]
+    task_steps = [0 if phase.data else count for phase, count in zip(plan.phases, steps, strict=True)]
     results: list[PhaseResult] = []
     for number, phase in enumerate(plan.phases):
         before = results[-1].after if results else measure()
-        steps_before = sum(result.log[-1]["step"] for result in results)
+        steps_before = sum(result.log[-1]["step"] for result in results if result.log)
         reporting.begin(number, steps_before, is_last=number == len(plan.phases) - 1)
         callbacks: list[TrainerCallback] = [reporting]
         if before and isinstance(options, LanguageModelling):
             log_measures = partial(_log_measures, phase.title, measure)
             callbacks.append(Monitor(log_measures, spread(options.measurements, steps[number])))
-        if trial is not None:
-            callbacks.append(trial.monitor(sum(steps[:number]), sum(steps)))
+        if trial is not None and phase.data is None:  # before a contrast is over, the head knows nothing
+            callbacks.append(trial.monitor(sum(task_steps[:number]), sum(task_steps)))
         log = train_phase(plan, number, folder / f"phase-{number}", callbacks, best)
         results.append(PhaseResult(phase.title, before, measure(), log))
         changes = [_format_measure(name, before[name], value) for name, value in results[-1].after.items()]
@@ -166,6 +170,11 @@ def train_phase(
     if best is not None:
         best.phase = phase.title
         watching = [Monitor(best.look, at_epoch_end)]
+    if phase.solve is not None:
+        phase.solve(plan.model)
+        if best is not None:
+            best.look(TrainerState(epoch=0), plan.model)
+        return []
 
     # Where it goes on
     resumed, steps_done = newest_whole(folder), 0
@@ -183,7 +192,7 @@ def train_phase(
     # Training
     rows = plan.dataset(number)
     keeper = CheckpointKeeper(phase.title, plan.save_minutes, best)
-    with progress(phase.title, steps, steps_done) as bar, keeper:
+    with kept_trunk(plan, number), progress(phase.title, steps, steps_done) as bar, keeper:
         callbacks = [Progress(bar, rows, best), *watching, *callbacks, keeper]
         trainer = _trainer(plan, number, rows, folder, callbacks)
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))

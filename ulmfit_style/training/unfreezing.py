@@ -12,7 +12,7 @@ from ulmfit_style.training.phases import Phase
 
 
 def phases(options: Finetune, layers: LayerGroups, rows: int) -> list[Phase]:
-    """Return what is trainable in which order: one pass over the rows each, and the last one `epochs` passes.
+    """Return what is trainable in which order: one pass over the rows each, and the last one `epochs` passes, if any.
 
     `max_steps` bounds all of them together, so that recipes of one phase and of several compare; none before the last
     takes more than an equal share.
@@ -38,9 +38,11 @@ def phases(options: Finetune, layers: LayerGroups, rows: int) -> list[Phase]:
         raise UserError(f"finetune.max_steps={options.max_steps}: {remedy}")
     most_steps, before_last = options.max_steps or sys.maxsize, len(trainable) - 1
     share = min(math.ceil(rows / options.batch_size), most_steps // len(trainable))
+    assert options.epochs is not None  # it is settled
     epochs = [*[1.0] * before_last, options.epochs]
     bounds = [*[share] * before_last, most_steps - share * before_last]
     return [
         Phase(title, [weights for name in group for weights in layers[name]], passes, options.learning_rate, bound)
         for (title, group), passes, bound in zip(trainable, epochs, bounds, strict=True)
+        if passes
     ]
