@@ -87,7 +87,7 @@ def test_the_loss_is_that_of_the_paper(tokenizer: PreTrainedTokenizerFast, model
     ("options", "message"),
     [
         (["finetune.pooling=default"], r"contrast_steps needs a head that pools .*finetune\.pooling=mean"),
-        (["task=text_regression"], r"finetune\.contrast_steps=50: compares texts of one class each, and .* none"),
+        (["task=text_regression"], r"finetune\.contrast_steps=50: is for texts of one class each, and .* none"),
         (["processes=2"], r"finetune\.batch_size=8: cannot be split into 8 texts for each of 2 processes"),
     ],
 )

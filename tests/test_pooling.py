@@ -15,15 +15,18 @@ from transformers import PreTrainedTokenizerFast
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
+from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.directory import read_json
 from ulmfit_style.cli.compose import compose
+from ulmfit_style.config.training import Model
 from ulmfit_style.errors import UserError
-from ulmfit_style.models import pooling
+from ulmfit_style.models import checkpoints, pooling
+from ulmfit_style.models.checkpoints import load_pooled
 from ulmfit_style.models.layers import layer_groups
 from ulmfit_style.models.pooling import PooledForSequenceClassification
 from ulmfit_style.publishing import card
 from ulmfit_style.results import finished
 from ulmfit_style.results.finished import Run
-from ulmfit_style.stages.finetune import pooled
 from ulmfit_style.training import checks
 
 FILE = "pooling.py"
@@ -61,7 +64,7 @@ def make(saved: Callable[[str, str], Path]) -> Make:
 
     def run(name: str, head: dict = HEAD, pooling: Literal["concat", "mean"] = "concat"):
         transformers.set_seed(0)
-        model, missing = pooled(saved(name, BODIES[name][1]), pooling, head)
+        model, missing = load_pooled(saved(name, BODIES[name][1]), pooling, head)
         return model.eval(), missing
 
     return run
@@ -73,7 +76,7 @@ def test_the_body_has_the_weights_of_its_checkpoint_whatever_head_that_has(name:
     class_name = kind.format(name) if "{}" in kind else BODIES[name][1]
     source = saved(name, class_name)
     expected = getattr(transformers, class_name).from_pretrained(source).base_model.state_dict()
-    model, missing = pooled(source, "concat", HEAD)
+    model, missing = load_pooled(source, "concat", HEAD)
     weights = model.body.state_dict()
     assert set(weights) == {name for name in expected if not name.startswith("pooler.")}
     assert all(torch.equal(weights[name], expected[name]) for name in weights)
@@ -127,17 +130,19 @@ def test_padding_changes_no_logits_and_an_empty_text_has_an_answer_too(
 # The artefact
 
 
-@pytest.fixture(scope="module")
-def overrides(finetuned: list[str]) -> list[str]:
-    """The overrides of a recipe with this head, that `finetune` has run."""
-    overrides = [*finetuned, "name=concat", "finetune.pooling=concat", "finetune.epochs=2"]
+@pytest.fixture(scope="module", params=["encoder", "decoder"])
+def overrides(request: pytest.FixtureRequest, finetuned: list[str]) -> list[str]:
+    """The overrides of a recipe with this head, that `finetune` has run: a BERT's, and one with the mean of a Llama."""
+    overrides = [*finetuned, "name=pooled", "finetune.pooling=concat", "finetune.epochs=2"]
+    if request.param == "decoder":
+        overrides += [f"model.checkpoint={request.getfixturevalue('causal_checkpoint')}", "finetune.pooling=mean"]
     assert main(["finetune", *overrides]) == 0
     return overrides
 
 
 @pytest.fixture(scope="module")
 def artefact(overrides: list[str]) -> Path:
-    return compose(overrides).runs / "concat/finetune"
+    return (compose(overrides).runs / "pooled/finetune").resolve()
 
 
 def test_a_model_is_fine_tuned_and_ours_reads_it_without_running_the_copy_that_lies_beside_it(
@@ -155,28 +160,28 @@ def test_a_model_is_fine_tuned_and_ours_reads_it_without_running_the_copy_that_l
 STOCK = """
 import sys
 sys.modules["ulmfit_style"] = None  # cannot be imported
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import pipeline
+source, saved, *texts = sys.argv[1:]
 try:
-    AutoModelForSequenceClassification.from_pretrained(sys.argv[1], trust_remote_code=False)
+    pipeline("text-classification", model=source, trust_remote_code=False)
 except ValueError as error:
     print("REFUSED", " ".join(str(error).split()))
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
-print("LOGITS", model(**tokenizer(sys.argv[2:], padding=True, return_tensors="pt")).logits.tolist())
+pipeline("text-classification", model=source, trust_remote_code=True).save_pretrained(saved)
+print("ANSWERS", pipeline("text-classification", model=saved, trust_remote_code=True)(texts))
 """
 
 
-def test_stock_transformers_gives_the_same_logits_when_it_may_run_the_file_and_else_says_what_it_needs(
-    artefact: Path, tokenizer: PreTrainedTokenizerFast
+def test_stock_transformers_gives_the_same_answers_when_it_may_run_the_file_and_else_says_what_it_needs(
+    artefact: Path, tmp_path: Path
 ):
-    command = [sys.executable, "-c", STOCK, str(artefact), *TEXTS]
+    command = [sys.executable, "-c", STOCK, str(artefact), str(tmp_path), *TEXTS]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert ended.returncode == 0, ended.stderr
-    refusal, logits = ended.stdout.split("LOGITS ")
+    refusal, answers = ended.stdout.split("ANSWERS ")
     assert "pass the argument `trust_remote_code=True`" in refusal
-    with torch.inference_mode():
-        ours = load(artefact, device="cpu").model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
-    assert torch.equal(torch.tensor(ast.literal_eval(logits)), ours)
+    for theirs, ours in zip(ast.literal_eval(answers), load(artefact, device="cpu")(TEXTS), strict=True):
+        assert theirs["label"] == ours["label"]
+        assert theirs["score"] == pytest.approx(ours["score"], abs=1e-5)
 
 
 def test_the_file_is_exported_and_the_card_says_that_it_is_run(
@@ -189,6 +194,55 @@ def test_the_file_is_exported_and_the_card_says_that_it_is_run(
     assert FILE not in behind
     text = card.write("me/reviews", Run("reviews", finished.find(artefact), compose(overrides)), None, "")
     assert "`trust_remote_code=True` lets it run `pooling.py` of this repository" in text
+    assert 'model="me/reviews", trust_remote_code=True)' in text
+
+
+# Once more
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_its_body_gets_the_head_of_a_language_model_and_then_its_own_again_for_as_many_labels(
+    name: str, make: Make, tmp_path: Path
+):
+    pooled, adapted = tmp_path / "pooled", tmp_path / "adapted"
+    expected, _ = make(name, pooling="mean")
+    expected.save_pretrained(pooled)
+    model, config = Model(checkpoint=str(pooled)), expected.body.config
+    assert checkpoints.model_type(model) == config.model_type
+    assert checkpoints.positions(model) == config.max_position_embeddings
+    auto_class = transformers.AutoModelForCausalLM if name in CAUSAL else transformers.AutoModelForMaskedLM
+    language_model, _, unused = checkpoints.load_model(auto_class, pooled)
+    checkpoints.save(language_model, adapted, pooled, unused)
+    assert type(language_model).__name__ == BODIES[name][1]
+    classifier = checkpoints.load_model(transformers.AutoModelForSequenceClassification, pooled, **HEAD).model
+    assert type(classifier).__name__ == f"{name}ForSequenceClassification"
+
+    def again(pooling: Literal["concat", "mean"], head: dict) -> dict[str, torch.Tensor]:
+        return load_pooled(adapted, pooling, head)[0].state_dict()
+
+    weights = expected.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in again("mean", HEAD).items())
+    assert again("mean", {"num_labels": 2})["head.1.weight"].shape == (2, 16)
+    assert again("concat", HEAD)["head.1.weight"].shape == (50, 48)
+
+
+def test_adapting_it_at_a_rate_that_moves_nothing_leaves_fine_tuning_as_it_is(
+    artefact: Path, tmp_path: Path, tiny_overrides: list[str], not_adapted: list[str]
+):
+    options = [f"model.checkpoint={artefact}", f"finetune.pooling={read_json(artefact / 'config.json')['pooling']}"]
+    still = ["adapt.learning_rate=1e-30", "adapt.head_learning_rate=1e-30", "adapt.weight_decay=0", "compare=false"]
+    assert main(["adapt", "finetune", *tiny_overrides, *still, *options, "name=adapted"]) == 0
+    assert main(["finetune", *not_adapted, *options, "name=plain"]) == 0
+    adapted, plain = (tmp_path / "runs" / name / "finetune" for name in ("adapted", "plain"))
+    assert adapted.resolve() != plain.resolve()
+    assert predictions.read(adapted, "test") == predictions.read(plain, "test")
+
+
+def test_a_head_of_the_architecture_is_new_where_it_has_another_number_of_labels(saved):
+    auto_class = transformers.AutoModelForSequenceClassification
+    model, missing, _ = checkpoints.load_model(auto_class, saved("Bert", "BertForSequenceClassification"), **HEAD)
+    assert missing == {"classifier.weight", "classifier.bias"}
+    assert model.config.id2label == HEAD["id2label"]
 
 
 def test_an_encoder_decoder_is_refused(seq2seq_checkpoint: Path, tiny_overrides: list[str]):

@@ -26,6 +26,7 @@ from ulmfit_style.artefacts.directory import METRICS
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.training import Model
 from ulmfit_style.errors import UserError
+from ulmfit_style.models.checkpoints import load_pooled
 from ulmfit_style.models.layers import HEAD, layer_groups
 from ulmfit_style.stages.finetune import prepare
 from ulmfit_style.stages.table import resolve
@@ -109,6 +110,20 @@ def test_both_parts_begin_with_what_the_adapted_encoder_learnt(recipe: Callable[
         assert torch.equal(parts[f"decoder.{name}"], adapted[name])
     name = "encoder.layer.1.output.dense.weight"
     assert torch.equal(parts[f"encoder.{name}"], adapted[f"bert.{name}"])
+
+
+def test_both_parts_can_be_the_body_of_a_pooled_model(
+    recipe: Callable[..., list[str]], checkpoint: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+):
+    pooled, _ = load_pooled(checkpoint, "mean", {"num_labels": 2})
+    pooled.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = compose(recipe("adapt=none", "model.decoder=same", f"model.checkpoint={tmp_path}"))
+    checks.finetune(config, config.require_task())
+    parts = prepare(resolve(config))[0].model.state_dict()
+    name = "encoder.layer.1.output.dense.weight"
+    for part in ("encoder", "decoder.bert"):
+        assert torch.equal(parts[f"{part}.{name}"], pooled.state_dict()[f"body.{name}"])
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "head": "solved",
             "epochs": 0,
         },
+        "frozen": {"pooling": "mean", "label_names": False, "contrast_steps": 0, "head": "solved", "epochs": 0},
         "lp_ft": {"pooling": "mean", "label_names": False, "contrast_steps": 0, "head": "solved", "epochs": 10},
         "plain": {"pooling": "default", "label_names": False, "contrast_steps": 0, "head": "random", "epochs": 20},
     }
@@ -48,7 +49,9 @@ def choose(
         return Choice("few_labels", "finetune.contrast_steps asks for it")
     if not task.is_single_label or len(task.inputs()) > 1 or kind == "encoder-decoder":
         return Choice("plain", "the others are for one text, one class and a model of one body")
-    classes = len(task.classes(rows)) or 1
+    if not rows:
+        return Choice("frozen", "there are no labelled rows, and the names of the classes stand for them")
+    classes = len(task.classes(rows))
     share = f"{len(rows):,} labelled rows of {classes} classes"
     if len(rows) <= FEW * classes:
         return Choice("few_labels", f"{share}, {FEW} a class at most")

@@ -10,16 +10,10 @@ import transformers
 from accelerate import PartialState
 from transformers.utils import logging
 
-from ulmfit_style.artefacts.directory import RECIPE, read_json
+from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
-from ulmfit_style.models import (
-    architectures,
-    attributions,
-    checkpoints,
-    pooling,  # noqa: F401  # which lets transformers load its head
-    tokenizer_pair,
-)
+from ulmfit_style.models import architectures, attributions, checkpoints, tokenizer_pair
 from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.training.scoring import Advance, Scorer, ignore
@@ -53,9 +47,9 @@ class Predictor:
         self.task = config.require_task().with_answer_options(task or {})
         self.max_length = config.finetune.max_length
         self.tokenizer = tokenizer_pair.read(directory)
-        model_type = read_json(directory / "config.json")["model_type"]
+        model_type = checkpoints.body_config(directory)["model_type"]
         auto_class = self.task.auto_class(architectures.architecture(model_type))
-        self.model, missing, _ = checkpoints.load_model(getattr(transformers, auto_class), directory)
+        self.model, missing, _ = checkpoints.load_model(getattr(transformers, auto_class), directory, whole=True)
         if missing:
             kind = f"lacks the head of {type(self.task).__name__}"
             raise UserError(f"{option}={source}: {kind}; name a model that `finetune` made, not `adapt`")

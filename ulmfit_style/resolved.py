@@ -195,7 +195,7 @@ class Resolved:
         if not options.open:
             return options
         kind = architectures.architecture(checkpoints.model_type(self.config.model)).kind
-        choice = auto.choose(options, self.task, kind, self.training_rows)
+        choice = auto.choose(options, self.task, kind, self.rows.train)
         say_once(f"finetune=auto takes {choice.preset}: {choice.reason}")
         return options.model_copy(update={name: auto.PRESETS[choice.preset][name] for name in options.open})
 

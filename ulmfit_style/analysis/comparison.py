@@ -36,7 +36,8 @@ def summarise(resolved: Resolved) -> None:
     say()
     say(f"The model is in {folder} ({config.runs / run.model.directory.name}). Next, with the same options:")
     say(f"""  python -c 'from ulmfit_style import load; print(load("{folder}")({text}))'""")
-    say("  make sweep finetune.learning_rate=2e-5,5e-5,1e-4" if measured else "  make evaluate evaluate.path=<file>")
+    rate = "learning_rate=2e-5,5e-5,1e-4" if run.config.finetune.epochs else "contrast_learning_rate=5e-5,1e-4,2e-4"
+    say(f"  make sweep finetune.{rate}" if measured else "  make evaluate evaluate.path=<file>")
     say("  make report")
     say("  make push hub.repo=my-model hub.dry_run=true")
 

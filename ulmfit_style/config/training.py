@@ -248,10 +248,9 @@ class Finetune(Training):
     """How the head begins. random: with random weights. solved: by a regression of the right answers on what it reads,
     as in linear probing before fine-tuning (Kumar et al. 2022). null: as `finetune=auto` chooses."""
     calibration_folds: Annotated[int, Field(ge=0)] = 2
-    """Parts of the labelled rows, each of which is answered by a model that is trained on the others, by as many
-    steps: these answers choose the temperature by which a model that ends with a contrast and a solved head is
-    calibrated (Guo et al. 2017). Each part takes about as long as the training itself. 0: none; the answers are too
-    sure."""
+    """Where training ends with a solved head: parts of the labelled rows, each of which is answered by a model that is
+    trained on the others in as many steps. These answers choose the temperature that the model's own are divided by
+    (Guo et al. 2017). Each part takes about as long as the training itself. 0: none, and the answers are too sure."""
     new_epochs: Annotated[float, Field(ge=0)] = 1
     """Passes over the training rows before all others, in which what is new in an encoder-decoder of `model.decoder`
     learns alone: cross-attention, a head that the checkpoint lacked, and the whole of a decoder from scratch."""
@@ -267,6 +266,8 @@ class Finetune(Training):
     def _has_what_is_contrasted(self) -> Finetune:
         if self.contrast_steps and self.pooling == "default":
             raise ValueError("contrast_steps needs a head that pools the tokens; give finetune.pooling=mean or concat")
+        if self.head == "solved" and self.pooling == "default":
+            raise ValueError("head=solved needs a head that pools the tokens; give finetune.pooling=mean or concat")
         if self.epochs == 0 and self.head == "random":
             raise ValueError("epochs=0 leaves the head random; give finetune.head=solved, or some epochs")
         if self.calibration_folds == 1:
@@ -276,7 +277,7 @@ class Finetune(Training):
     @property
     def is_calibrated(self) -> bool:
         """Whether the temperature of the answers is set."""
-        return bool(self.contrast_steps and self.calibration_folds and self.head == "solved" and not self.epochs)
+        return bool(self.calibration_folds and self.head == "solved" and not self.epochs)
 
     @property
     def open(self) -> list[str]:

@@ -17,7 +17,7 @@ from ulmfit_style.errors import Pruned, UserError
 from ulmfit_style.experiments import search_space, sweep_report, trial_queue, trials
 from ulmfit_style.experiments.trial_queue import Outcome, TrialQueue, TrialReporter
 from ulmfit_style.recipe import Config
-from ulmfit_style.results import terminal
+from ulmfit_style.results import scores, terminal
 from ulmfit_style.results.parts import Interval, Table
 from ulmfit_style.stages.table import resolve
 
@@ -144,16 +144,18 @@ def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None
     flags.run(partial(chain.run, stages=chain.TRIAL_STAGES), ["--multirun", *overrides, *plainly])
 
     # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
-    rows = []
+    rows, by_trial = [], {}
     for point in points:
         resolved = resolve(compose([*point, *plainly]))
         metric, model = resolved.task.metric, resolved.artefact("finetune").directory
         measured, swept = read_json(model / METRICS)["validation"], [text for text in point if text not in overrides]
         score, interval = measured["scores"][metric], Interval(*measured["interval"])
         rows.append((" ".join(swept), score, interval, str(model), point))
+        by_trial[" ".join(swept)] = measured
     rows.sort(key=lambda row: -row[1])
     header = ("trial", f"validation {metric}", "95 % interval", "artefact")
     title = f"{len(points)} trials, best first by the validation rows"
     say()
     terminal.show(Table(header, [row[:-1] for row in rows], title))
+    say(scores.highest(metric, by_trial))
     say(trials.command_of_the_best(rows[0][-1]))

@@ -52,8 +52,8 @@ def difference(task: Task, models: Sequence[Path], baseline: Sequence[Path], spl
 
 
 def command_of_the_best(overrides: Sequence[str]) -> str:
-    """Return the sentence with the command that scores the best trial on the test rows."""
-    return f"The best one on the test rows, beside the references: make adapt finetune {shlex.join(overrides)}"
+    """Return the sentence with the command that scores the best trial by the validation rows on the test rows."""
+    return f"To score the first on the test rows, beside the references: make adapt finetune {shlex.join(overrides)}"
 
 
 def discard(keep: Literal["best", "all", "none"], made: Iterable[Path], best: Iterable[Path], folder: str) -> None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ulmfit_style.artefacts.directory import RECIPE, read_json
 from ulmfit_style.artefacts.fingerprint import digest, file_digest
 from ulmfit_style.config.training import Model
 from ulmfit_style.errors import UserError
-from ulmfit_style.models import gguf
+from ulmfit_style.models import architectures, gguf
 from ulmfit_style.models.embedded import locate
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BODY = "body"
+"""The prefix of the weights of a pooled model's body, and the part of its config that is the body's."""
 
 WEIGHTS = "model.safetensors"
 ENDINGS = (".safetensors", ".json", ".txt", ".model", ".spm", ".jinja", RECIPE)
@@ -122,24 +126,66 @@ class LoadedModel(NamedTuple):
     """The names of the checkpoint's weights that the model has no place for, such as a pooler's in a language model."""
 
 
-def load_model(auto_class: Any, source: Path, **settings: Any) -> LoadedModel:
+def load_model(auto_class: Any, source: Path, *, whole: bool = False, **settings: Any) -> LoadedModel:
     """Return a checkpoint's model.
 
     Args:
         auto_class: The transformers class that loads it.
-        settings: Values for its config.
+        whole: Load the head of a pooled model too, which is left out otherwise: its body can have any head.
+        settings: Values for its config. Weights whose sizes they change, such as those of a head, are new.
     """
     import torch
+    from transformers import AutoConfig
 
+    import ulmfit_style.models.pooling  # noqa: F401  # which lets transformers load the pooled head
+
+    config, names = AutoConfig.from_pretrained(source, trust_remote_code=False), None
+    if is_pooled(source) and not whole:
+        config, names = config.body, {rf"^{BODY}\.": ""}
+    for name, value in settings.items():
+        setattr(config, name, value)
     model, info = auto_class.from_pretrained(
         source,
+        config=config,
+        key_mapping=names,
         output_loading_info=True,
         dtype=torch.float32,  # or the weights of a checkpoint in bf16 would be trained in bf16
         use_safetensors=True,
         trust_remote_code=False,
-        **settings,
+        ignore_mismatched_sizes=bool(settings),
     )
-    return LoadedModel(model, set(info["missing_keys"]), set(info["unexpected_keys"]))
+    if names is not None:
+        model._weight_conversions = None  # or the names would be changed back when it is saved
+    resized = {name for name, *_ in info["mismatched_keys"]}
+    return LoadedModel(model, set(info["missing_keys"]) | resized, set(info["unexpected_keys"]))
+
+
+def load_pooled(
+    source: Path, pooling: Literal["concat", "mean"], head: Mapping[str, Any]
+) -> tuple[PreTrainedModel, set[str]]:
+    """Return a checkpoint's body under a head that pools it, and the names of the parameters that the body lacked.
+
+    The head is new, unless the checkpoint has one of the same pooling for as many outputs.
+
+    Args:
+        pooling: As `PooledConfig.pooling`.
+        head: What the config tells of the outputs, as `Task.head` has it.
+    """
+    from transformers import AutoModel
+
+    from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
+
+    body, missing, unused = load_model(AutoModel, source)
+    body.config.name_or_path = ""  # a path of this disk, which would be saved
+    kind = architectures.architecture(body.config.model_type).kind
+    summary_token: Literal["first", "last"] = "last" if kind == "decoder" else "first"
+    config = PooledConfig(body=body.config.to_dict(), pooling=pooling, summary_token=summary_token, **head)
+    model = PooledForSequenceClassification(config, body)
+    new = {name: weight for name, weight in model.state_dict().items() if name.startswith("head.")}
+    trained = {name: weight for name, weight in _weights(source, unused) if name in new}
+    if {name: weight.shape for name, weight in trained.items()} == {name: weight.shape for name, weight in new.items()}:
+        model.load_state_dict(trained, strict=False)
+    return model, {f"{BODY}.{name}" for name in missing}
 
 
 def save(model: PreTrainedModel, directory: Path, source: Path, unused: set[str]) -> None:
@@ -152,17 +198,21 @@ def save(model: PreTrainedModel, directory: Path, source: Path, unused: set[str]
         source: The directory of the checkpoint that the model was made from.
         unused: As `LoadedModel.unused`.
     """
+    prefix = f"{model.base_model_prefix}."
+    # A checkpoint of the body alone names its weights without the prefix.
+    has_prefix = is_pooled(source) or any(name.startswith(prefix) for name, _ in _weights(source))
+    rest = {name if has_prefix else prefix + name: weight for name, weight in _weights(source, unused)}
+    model.save_pretrained(directory, state_dict={**model.state_dict(), **rest} if rest else None)
+
+
+def _weights(source: Path, names: Collection[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of a checkpoint with their names: those of these names, or all."""
     from safetensors import safe_open
 
-    prefix = f"{model.base_model_prefix}."
-    rest: dict[str, Any] = {}
-    for path in sorted(source.glob("*.safetensors")) if unused else ():
+    for path in sorted(source.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            # A checkpoint of the body alone names its weights without the prefix.
-            missing_prefix = "" if any(name.startswith(prefix) for name in names) else prefix
-            rest |= {missing_prefix + name: file.get_tensor(name) for name in names if name in unused}
-    model.save_pretrained(directory, state_dict={**model.state_dict(), **rest} if rest else None)
+            held = list(file.keys())
+            yield from ((name, file.get_tensor(name)) for name in held if names is None or name in names)
 
 
 def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
@@ -181,7 +231,7 @@ def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 
 def model_type(model: Model, option: str = "model.checkpoint") -> str:
-    """Return the `model_type` of a checkpoint's config.json, such as "bert".
+    """Return the `model_type` of a checkpoint's config.json, such as "bert"; of a pooled model, its body's.
 
     Args:
         option: What the user names it by, for error messages.
@@ -191,10 +241,21 @@ def model_type(model: Model, option: str = "model.checkpoint") -> str:
     """
     if model.architecture is not None:
         return str(model.architecture["model_type"])
-    config = read_json(resolve(model, option).directory / "config.json")
+    config = body_config(resolve(model, option).directory)
     if "model_type" not in config:
         raise UserError(f"{option}={model.checkpoint}: its config.json has no model_type")
     return str(config["model_type"])
+
+
+def is_pooled(directory: Path) -> bool:
+    """Tell whether a checkpoint has a head of `ulmfit_style/models/pooling.py`."""
+    return bool(read_json(directory / "config.json").get("model_type") == "pooled")
+
+
+def body_config(directory: Path) -> dict[str, Any]:
+    """Return the config.json of a checkpoint; of a pooled model, the part on its body."""
+    config: dict[str, Any] = read_json(directory / "config.json")
+    return config[BODY] if is_pooled(directory) else config
 
 
 def sentinels(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -218,8 +279,10 @@ def positions(model: Model, option: str = "model.checkpoint") -> float:
     """Return the most tokens that an architecture reads, by its config and its tokenizer."""
     configs = [model.architecture or {}]
     if model.checkpoint is not None:
-        paths = [resolve(model, option).directory / name for name in ("config.json", "tokenizer_config.json")]
-        configs = [read_json(path) for path in paths if path.exists()]
+        directory = resolve(model, option).directory
+        configs = [body_config(directory)]
+        if (path := directory / "tokenizer_config.json").exists():
+            configs.append(read_json(path))
     # RoBERTa's config counts two positions that no text has; its tokenizer does not.
     names = ("max_position_embeddings", "n_positions", "model_max_length")
     return min((values[name] for values in configs for name in names if values.get(name)), default=math.inf)

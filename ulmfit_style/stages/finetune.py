@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ulmfit_style.analysis import comparison
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, Artefact, read_json, write_json
+from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, Artefact, write_json
 from ulmfit_style.compute import processes
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune
 from ulmfit_style.console import say
@@ -86,7 +87,7 @@ def run(step: Step, directory: Path) -> None:
     results = train(plan, directory / CHECKPOINTS, best=best, trial=trial)
     if options.lora_rank:
         merge(plan.model)
-    if options.is_calibrated:
+    if options.is_calibrated and rows.train:
         _calibrate(resolved, plan.model, directory)
 
     # Score
@@ -136,10 +137,11 @@ def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> N
     examples = []
     for fold, (learnt, held) in enumerate(sampling.folds(resolved.task, rows, options.calibration_folds), start=1):
         say(f"  calibration: {fold} of {options.calibration_folds}")
-        plan, _ = prepare(resolved, learnt)
+        plan, tokenizer = prepare(resolved, learnt)
         train(plan, directory / CHECKPOINTS / f"fold-{fold}")
-        unseen, _ = prepare(resolved, held)
-        inputs = solving.head_inputs(plan.model, unseen.data)
+        head = resolved.task.head(resolved.rows.classes)
+        unseen = replace(plan.data, rows=_encoded(resolved.task, held, tokenizer, options.max_length, head))
+        inputs = solving.head_inputs(plan.model, unseen)
         examples.append((solving.logits(plan.model, inputs.inputs), inputs.labels))
     logits, labels = (np.concatenate(arrays) for arrays in zip(*examples, strict=True))
     temperature = solving.temperature(logits, labels)
@@ -172,12 +174,14 @@ def prepare(
     config, options, classes = resolved.config, resolved.finetune, resolved.rows.classes
     rows = resolved.training_rows if training_rows is None else training_rows
     source = resolved.finetune_source.directory
-    architecture = architectures.architecture(read_json(source / "config.json")["model_type"])
+    architecture = architectures.architecture(checkpoints.body_config(source)["model_type"])
     task = resolved.task.for_architecture(architecture)
     head = task.head(classes)
     tokenizer, pair = _tokenizer(resolved, source, rows)
-    learnt = [*rows, *task.name_rows(classes)] if options.label_names else rows
-    features = _encoded(task, learnt, tokenizer, options.max_length, head)
+    named = task.name_rows(classes) if options.label_names else []
+    if options.label_names and not named:
+        say("  the names of the classes are no words, so they are no examples (finetune.label_names)")
+    features = _encoded(task, [*rows, *named], tokenizer, options.max_length, head)
     set_seed(options.seed)
     if pair is not None:
         decoder, positions = _decoder(resolved).directory, task.positions_needed(0)
@@ -187,7 +191,7 @@ def prepare(
         auto_class = getattr(transformers, task.auto_class(architecture))
         model, missing, _ = checkpoints.load_model(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
-        model, missing = pooled(source, options.pooling, head)
+        model, missing = checkpoints.load_pooled(source, options.pooling, head)
     task.prepare_model(model, tokenizer, rows)
     layers = add_adapters(model, layer_groups(model, missing), options)
     data = TrainingData(task, features, partial(collate, tokenizer=tokenizer))
@@ -284,24 +288,3 @@ def _encoded(
         for features, weight in zip(encoded, task.row_weights(rows), strict=True)
         for feature in features
     )
-
-
-def pooled(
-    source: Path, pooling: Literal["concat", "mean"], head: Mapping[str, Any]
-) -> tuple[PreTrainedModel, set[str]]:
-    """Return a checkpoint's body under a new head that pools it, and the names of the parameters that the body lacked.
-
-    Args:
-        pooling: As `PooledConfig.pooling`.
-        head: What the config tells of the outputs, as `Task.head` has it.
-    """
-    from transformers import AutoModel
-
-    from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
-
-    body, missing, _ = checkpoints.load_model(AutoModel, source)
-    body.config.name_or_path = ""  # a path of this disk, which would be saved
-    kind = architectures.architecture(body.config.model_type).kind
-    summary_token: Literal["first", "last"] = "last" if kind == "decoder" else "first"
-    config = PooledConfig(body=body.config.to_dict(), pooling=pooling, summary_token=summary_token, **head)
-    return PooledForSequenceClassification(config, body), {f"body.{name}" for name in missing}

@@ -65,7 +65,7 @@ def run(step: Step, directory: Path) -> None:
     if options.checkpoint is not None:
         source = checkpoints.resolve(options, "model.checkpoint").directory
         tokenizer = checkpoints.tokenizer(source)
-        architecture = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        architecture = AutoConfig.for_model(**checkpoints.body_config(source))
     else:
         assert options.tokenizer is not None  # the config was checked
         texts, special = step.resolved.pretraining_text.train, DECODER if auto_class == DECODER_HEAD else ENCODER

@@ -107,7 +107,7 @@ class TextClassification(LabelTask):
         return {"label": label, "score": round(scores[label], 6)}
 
     def reference(self) -> Reference:
-        return Reference("logistic regression", _logistic_regression)
+        return Reference("logistic regression", _fit)
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         return [float(answer["label"] == target) for answer, target in zip(answers, targets, strict=True)]
@@ -121,8 +121,8 @@ class TextClassification(LabelTask):
         return Confusion(names, [[pairs[target, answer] for answer in names] for target in names])
 
 
-def _logistic_regression(features: Any, targets: Sequence[str]) -> Callable[[Any], list[Answer]]:
-    """Fit logistic regression, its penalty chosen by cross-validation on the training rows.
+def logistic_regression(features: Any, targets: Sequence[Any], weights: Any = None) -> Any:
+    """Return scikit-learn's logistic regression, its penalty chosen by cross-validation on the training rows.
 
     A fixed penalty would make a weak reference: with a hundred review sentences, scikit-learn's default costs frozen
     features some two points, and with a hundred questions of 77 classes it costs TF-IDF most of its right answers. So
@@ -137,5 +137,10 @@ def _logistic_regression(features: Any, targets: Sequence[str]) -> Callable[[Any
         model = GridSearchCV(model, {"C": [0.001, 0.01, 0.1, 1, 10, 100]}, cv=folds)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The (least populated class|number of unique classes)", UserWarning)
-        model.fit(features, targets)
+        model.fit(features, targets, sample_weight=weights)
+    return getattr(model, "best_estimator_", model)
+
+
+def _fit(features: Any, targets: Sequence[str]) -> Callable[[Any], list[Answer]]:
+    model = logistic_regression(features, targets)
     return lambda unseen: [{"label": str(label)} for label in model.predict(unseen)]

@@ -44,10 +44,10 @@ def finetune(config: Config, task: Task) -> None:
         if auto_class == architectures.ENCODER_DECODER and architectures.has_head("AutoModelForMaskedLM", model_type):
             needed += "; give it a decoder: model.decoder=same"
         raise UserError(f"model.checkpoint={config.model.title()}: is of type '{model_type}', and {needed}")
-    if options.contrast_steps and not task.is_single_label:
-        contrast = f"finetune.contrast_steps={options.contrast_steps}"
-        remedy = "take finetune.contrast_steps=0"
-        raise UserError(f"{contrast}: compares texts of one class each, and {kind} has none; {remedy}")
+    if (options.contrast_steps or options.head == "solved") and not task.is_single_label:
+        wanted = f"contrast_steps={options.contrast_steps}" if options.contrast_steps else "head=solved"
+        remedy = "take finetune=auto or plain"
+        raise UserError(f"finetune.{wanted}: is for texts of one class each, and {kind} has none; {remedy}")
     pooling = f"finetune.pooling={options.pooling}"
     if options.pooling in ("mean", "concat") and not task.scores_whole_texts:
         raise UserError(f"{pooling}: {kind} does not score whole texts; take finetune.pooling=default")

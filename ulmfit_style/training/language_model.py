@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, write_json
 from ulmfit_style.compute import processes
@@ -68,7 +68,7 @@ def prepare(
     """
     # Data
     tokenizer = checkpoints.tokenizer(source)
-    model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
+    model_type = checkpoints.body_config(source)["model_type"]
     objective = choose_objective(options, model_type, tokenizer)
     chunks, heldout = tokens.load(documents, tokenizer, options.max_length, config.runs)
     if chunks.tokens < options.max_length:

@@ -71,9 +71,8 @@ def encoder_decoder(
     if options.decoder == "scratch":
         decoder_model, decoder_missing = _untrained_decoder(options, encoder, target, length)
     else:
-        config = AutoConfig.from_pretrained(decoder, trust_remote_code=False)
-        config.is_decoder = config.add_cross_attention = True
-        decoder_model, decoder_missing, _ = checkpoints.load_model(AutoModelForCausalLM, decoder, config=config)
+        settings = {"is_decoder": True, "add_cross_attention": True}
+        decoder_model, decoder_missing, _ = checkpoints.load_model(AutoModelForCausalLM, decoder, **settings)
     for part in (encoder, decoder_model):
         part.config.name_or_path = ""  # a path of this disk, which would be saved
     model = EncoderDecoderModel(encoder=encoder, decoder=decoder_model)
