@@ -80,7 +80,7 @@ def folds(task: Task, files: Mapping[str, Sequence[Row]]) -> list[list[Row]]:
     if count is None:
         count = FOLDS if len(files) == 1 and task.test_samples is None and len(rows) < FEW else 0
     dealt: list[list[Row]] = [[] for _ in range(count)]
-    for units in _strata(task, rows, stratified=not task.group) if count else ():
+    for units in _strata(task, rows, not task.group) if count else ():
         taken = [0] * count
         for unit in units:
             smallest = min(range(count), key=lambda number: (taken[number], len(dealt[number])))
