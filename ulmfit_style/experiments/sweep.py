@@ -43,7 +43,7 @@ def run(overrides: Sequence[str]) -> None:
     trial_queue.ranked_by(config)
 
     def check(trial: Config) -> None:
-        chain.plan(resolve(_recipe(trial).seeded(sweep.seeds[0])), chain.TRIAL_STAGES)
+        chain.plan(resolve(_recipe(trial).seeded(sweep.seeds[0])), trials.STAGES)
 
     with muted():
         check(config)
@@ -140,13 +140,13 @@ def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None
     """
     if len(points) < 2:
         raise UserError("sweep: give an option several values, for example finetune.learning_rate=2e-5,5e-5,1e-4")
-    without_comparison = "compare=false"  # which the winner is run with
-    flags.run(partial(chain.run, stages=chain.TRIAL_STAGES), ["--multirun", without_comparison, *overrides])
+    plainly = ("compare=false", "task.folds=0")  # which the winner is run without
+    flags.run(partial(chain.run, stages=trials.STAGES), ["--multirun", *overrides, *plainly])
 
     # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
     rows, by_trial = [], {}
     for point in points:
-        resolved = resolve(compose([without_comparison, *point]))
+        resolved = resolve(compose([*point, *plainly]))
         metric, model = resolved.task.metric, resolved.artefact("finetune").directory
         measured, swept = read_json(model / METRICS)["validation"], [text for text in point if text not in overrides]
         score, interval = measured["scores"][metric], Interval(*measured["interval"])
