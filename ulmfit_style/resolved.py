@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import yaml
+from pydantic import ValidationError
 
 from ulmfit_style import auto
 from ulmfit_style.artefacts.differences import why_missing
@@ -197,7 +198,12 @@ class Resolved:
         kind = architectures.architecture(checkpoints.model_type(self.config.model)).kind
         choice = auto.choose(options, self.task, kind, self.rows.train)
         say_once(f"finetune=auto takes {choice.preset}: {choice.reason}")
-        return options.model_copy(update={name: auto.PRESETS[choice.preset][name] for name in options.open})
+        chosen = {name: auto.PRESETS[choice.preset][name] for name in options.open}
+        try:
+            return Finetune.model_validate({**options.model_dump(), **chosen})
+        except ValidationError as error:
+            problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise UserError(f"finetune=auto takes {choice.preset}: {problem}") from error
 
     def recipe(self, stage: str) -> dict[str, Any]:
         """Return the recipe of a stage's artefact as plain values; that of a fine-tuned model leaves nothing open."""
