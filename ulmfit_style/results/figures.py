@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#000000")
 """Told apart by people with any kind of colour vision (Okabe and Ito 2008), and on black and white paper by markers."""
@@ -110,10 +110,6 @@ def _axes(path: Path, size: tuple[float, float]) -> Iterator[Any]:
         axes.grid(alpha=0.25)
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "svg"):
         figure.savefig(path.with_suffix(f".{ending}"), dpi=150)
