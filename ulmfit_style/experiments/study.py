@@ -47,7 +47,7 @@ def _make(plan: StudyPlan, run: Run, made: list[Result], total: int) -> Result:
         made: The results of the runs before it, to which its own is added; the weights of the best are kept.
         total: How many runs there will be.
     """
-    resolved = resolve(plan.recipe(run))
+    resolved = resolve(plan.at(plan.arms[run.arm, run.searched], run.labels, run.seed))
     metric, model = resolved.task.metric, resolved.artefact("finetune")
     if is_new := not model.measured:
         say(f"[{len(made) + 1}/{total}] {run.title}", style="bold")

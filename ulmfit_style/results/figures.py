@@ -48,14 +48,10 @@ def lines(path: Path, lines: Mapping[str, Line], **axes_options: Any) -> None:
         axes_options: Arguments of matplotlib's `Axes.set`, such as `xlabel`.
     """
     with _axes(path, (8, 4)) as axes:
-        for number, (name, line) in enumerate(lines.items()):
-            usual = {
-                "color": COLOURS[number % len(COLOURS)],
-                "marker": MARKERS[number % len(MARKERS)],
-                "markersize": 4,
-                "capsize": 2,
-            }
-            axes.errorbar(line.x, line.y, line.deviations, label=name, **{**usual, **line.style})
+        looks = itertools.cycle(zip(COLOURS, MARKERS, strict=True))
+        for (name, line), (colour, marker) in zip(lines.items(), looks, strict=False):
+            style = {"color": colour, "marker": marker, "markersize": 4, "capsize": 2, **line.style}
+            axes.errorbar(line.x, line.y, line.deviations, label=name, **style)
         axes.set(**axes_options)
         axes.minorticks_off()
 
