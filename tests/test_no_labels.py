@@ -23,7 +23,7 @@ NEEDED = "without labelled rows the names of the classes are learnt from; that t
 @pytest.fixture
 def short(tmp_path: Path, checkpoint: Path) -> list[str]:
     """A recipe for the tiny checkpoint, without adaptation."""
-    return [f"model.checkpoint={checkpoint}", f"runs={tmp_path / 'runs'}", "adapt=none", "finetune.epochs=2"]
+    return [f"model.checkpoint={checkpoint}", f"runs={tmp_path / 'runs'}", "adapt=none"]
 
 
 def test_the_names_of_classes_alone_give_a_model_that_says_that_it_is_not_scored(
@@ -36,6 +36,7 @@ def test_the_names_of_classes_alone_give_a_model_that_says_that_it_is_not_scored
     assert main(["finetune", "predict", "report", "push", *options, *predicted, *pushed]) == 0
     answered, printed = capsys.readouterr()
     assert "the names of 2 classes are learnt from, and no labelled row (task.path=null)" in printed
+    assert "finetune=auto takes frozen: there are no labelled rows" in printed
     assert "There are no labelled rows, so nothing is scored" in printed
     answers = [json.loads(line) for line in answered.splitlines()]
     assert [(answer["text"], set(answer["scores"])) for answer in answers] == [
@@ -43,7 +44,7 @@ def test_the_names_of_classes_alone_give_a_model_that_says_that_it_is_not_scored
         ("a bad plot", {"good", "bad"}),
     ]
     assert read_json(folder / "finetune" / METRICS)["train"]["rows"] == 0
-    assert load(folder / "finetune/recipe.yaml") == compose([*options, *predicted, *pushed])
+    assert load(folder / "finetune/recipe.yaml").task == compose(options).task
     assert "learnt from the names of 2 classes, and not scored" in (folder / "report.html").read_text()
     assert "the names of its classes alone.\n" in (folder / "card.md").read_text()
 
@@ -60,9 +61,11 @@ def test_no_shot_of_a_class_is_scored_beside_references_that_know_no_more(
 ):
     rows = ["task=text_classification", f"task.path={reviews_csv}", "task.text=review", "task.label=stars"]
     assert main(["finetune", *short, *rows, "task.shots=0"]) == 0
-    assert "0 labelled training rows, 24 test rows" in (printed := capsys.readouterr().out)
-    for reference in ("class names alone", "TF-IDF + logistic regression"):
-        assert re.search(rf"│ {re.escape(reference)} +│ +24 │", printed)
+    printed = capsys.readouterr().out
+    assert "0 labelled training rows, 24 test rows" in printed
+    reference, ours = (re.findall(rf"│ {name} +(│ .*)", printed) for name in ("class names alone", "fine-tuned"))
+    assert len(ours) == 1
+    assert ours == reference  # both take the nearest name
 
 
 @pytest.mark.parametrize(

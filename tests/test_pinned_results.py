@@ -48,7 +48,7 @@ def reviewed(folder: Path, task: str = "text_classification", **columns: Callabl
 
 def contrast(folder: Path) -> list[str]:
     few = ["task.train_samples=24", "finetune=few_labels", "finetune.contrast_steps=18"]
-    rates = ["finetune.contrast_learning_rate=2e-3", "finetune.epochs=8", "adapt.learning_rate=5e-3"]
+    rates = ["finetune.contrast_learning_rate=2e-3", "finetune.max_length=32", "adapt.learning_rate=5e-3"]
     return ["adapt", "finetune", *bert(folder), *reviewed(folder), *few, *rates]
 
 
@@ -88,7 +88,7 @@ def windows(folder: Path) -> list[str]:
     filler = "the plot number seven is a story"
     long = {"text": lambda number, text, _: " ".join([*[filler] * (number % 4), text])}
     read = ["task.long_documents=windows", "task.overlap=0.5", "finetune.max_length=24"]
-    options = ["finetune.layer_decay=2", "finetune.schedule=one_cycle", "finetune.pooling=concat", "adapt=none"]
+    options = ["finetune.layer_decay=2", "finetune.schedule=constant", "finetune.pooling=concat", "adapt=none"]
     return ["finetune", *bert(folder), *reviewed(folder, **long), *read, *options, *LEARNT[:-1]]
 
 
@@ -99,9 +99,9 @@ def lora(folder: Path) -> list[str]:
     return ["adapt", "finetune", *bert(folder), *task, *ranks, *LEARNT]
 
 
-def chain_thaw(folder: Path) -> list[str]:
+def regression(folder: Path) -> list[str]:
     values = {"label": lambda number, _, label: number % 3 + 2.5 * (label == "good")}
-    options = ["finetune.unfreeze=chain_thaw", "finetune.schedule=cosine", "finetune.max_steps=30", "adapt=none"]
+    options = ["finetune.unfreeze=[1, 2, all]", "finetune.schedule=cosine", "finetune.max_steps=30", "adapt=none"]
     return ["finetune", *bert(folder), *reviewed(folder, "text_regression", **values), *options, *LEARNT]
 
 
@@ -120,7 +120,7 @@ LEARNT = ["finetune=plain", "finetune.epochs=4", "finetune.learning_rate=5e-3", 
 
 RECIPES: list[Recipe] = [
     *(contrast, two_ranks, decoder, patience, summaries, grown_decoder),
-    *(windows, lora, chain_thaw, entities, answers),
+    *(windows, lora, regression, entities, answers),
 ]
 
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from ulmfit_style.config.training import Finetune
 from ulmfit_style.tasks.base import Row, Task
 
-FEW = 100
+FEW = 200
 """Labelled rows of a class, on average, up to which contrast and a solved head are chosen."""
 
 

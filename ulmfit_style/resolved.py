@@ -162,8 +162,8 @@ class Resolved:
 
     @property
     def training_rows(self) -> list[Row]:
-        """The labelled rows that `finetune` trains on, or where there are none the names of the classes."""
-        return self.rows.learnt if self.config.finetune.patience is None else self.rows.watched[0]
+        """The labelled rows that `finetune` trains on."""
+        return self.rows.train if self.config.finetune.patience is None else self.rows.watched[0]
 
     @cached_property
     def finetune(self) -> Finetune:

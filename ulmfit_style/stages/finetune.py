@@ -175,7 +175,7 @@ def prepare(
     task = resolved.task.for_architecture(architecture)
     head = task.head(classes)
     tokenizer, pair = _tokenizer(resolved, source, rows)
-    named = task.name_rows(classes) if options.label_names else []
+    named = task.name_rows(classes) if options.label_names or not rows else []
     if options.label_names and not named:
         say("  the names of the classes are no words, so they are no examples (finetune.label_names)")
     features = _encoded(task, [*rows, *named], tokenizer, options.max_length, head)
@@ -192,7 +192,7 @@ def prepare(
     task.prepare_model(model, tokenizer, rows)
     layers = add_adapters(model, layer_groups(model, missing), options)
     data = TrainingData(task, features, partial(collate, tokenizer=tokenizer))
-    phases = _phases(options, layers, features, data, tokenizer)
+    phases = _phases(options, layers, features, data, tokenizer, has_rows=bool(rows))
     if pair is not None and options.new_epochs:
         phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
     plan = TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes)
@@ -224,8 +224,14 @@ def _phases(
     features: EncodedDataset,
     data: TrainingData,
     tokenizer: PreTrainedTokenizerBase,
+    *,
+    has_rows: bool,
 ) -> list[Phase]:
-    """Return what is done in which order: the contrast, the head, and what `unfreeze` thaws."""
+    """Return what is done in which order: the contrast, the head, and what `unfreeze` thaws.
+
+    Args:
+        has_rows: Whether the features are those of labelled rows, and not of the names of classes alone.
+    """
     from ulmfit_style.models.layers import HEAD
     from ulmfit_style.training import solving, unfreezing
     from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
@@ -240,7 +246,8 @@ def _phases(
         phases.append(Phase("contrast", body, math.inf, rate, steps, data=contrast))
     if options.head == "solved":
         penalty = solving.AFTER_CONTRAST if options.contrast_steps else solving.WEAK if options.epochs else None
-        phases.append(Phase("head, solved", [], 0, 0, solve=partial(solving.solve, data=data, penalty=penalty)))
+        solve = partial(solving.solve, penalty=penalty) if has_rows else solving.point_to_examples
+        phases.append(Phase("head, solved", [], 0, 0, solve=partial(solve, data=data)))
     return [*phases, *unfreezing.phases(options, layers, len(data.rows))]
 
 

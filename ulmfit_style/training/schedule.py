@@ -12,9 +12,6 @@ from ulmfit_style.config.training import Schedule
 RATIO = 32
 """How many times smaller the lowest rate of the slanted schedule is than its peak (ULMFiT, section 3.2)."""
 
-CYCLE_START, CYCLE_END = 1 / 25, 1e-5
-"""The rates at both ends of a cycle, as factors of its peak: fastai's div and div_final (Smith 2018)."""
-
 
 def _wave(height: Fraction) -> float:
     return (1 - math.cos(math.pi * height)) / 2
@@ -24,15 +21,10 @@ def _slanted(height: Fraction) -> float:
     return float((1 + height * (RATIO - 1)) / RATIO)
 
 
-def _wave_from(lowest: float) -> Callable[[Fraction], float]:
-    return lambda height: lowest + (1 - lowest) * _wave(height)
-
-
 SHAPES: Mapping[Schedule, tuple[Callable[[Fraction], float], Callable[[Fraction], float]]] = {
     "linear": (float, float),
     "slanted": (_slanted, _slanted),
     "cosine": (float, _wave),
-    "one_cycle": (_wave_from(CYCLE_START), _wave_from(CYCLE_END)),
     "constant": (float, lambda height: 1.0),
 }
 """The factor while the rate rises, and while it falls, by the height: 0 at either end of the phase, 1 at the peak."""

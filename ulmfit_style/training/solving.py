@@ -27,6 +27,9 @@ MOST = 20_000
 
 BATCH = 64
 
+COSINE_TEMPERATURE = 0.1
+"""What the cosine of a text and an example of a class is divided by, to be a logit."""
+
 MISSING = -20.0
 """The logit of a class without a text."""
 
@@ -88,6 +91,19 @@ def solve(model: PreTrainedModel, data: TrainingData, penalty: float | None) -> 
     with torch.no_grad():
         output.weight.copy_(torch.from_numpy(weights))
         output.bias.copy_(torch.from_numpy(bias))
+
+
+def point_to_examples(model: PreTrainedModel, data: TrainingData) -> None:
+    """Let the head choose the class whose one example is nearest, by the cosine of what the head reads of the two.
+
+    A regression would standardise by so few examples, and follow the units in which they hardly differ.
+    """
+    output, examples = output_layer(model), head_inputs(model, data)
+    lengths = np.linalg.norm(examples.inputs, axis=1, keepdims=True)
+    rows = examples.inputs / lengths / lengths.mean() / COSINE_TEMPERATURE
+    with torch.no_grad():
+        output.weight.copy_(torch.from_numpy(rows[np.argsort(examples.labels)]))
+        output.bias.zero_()
 
 
 def regression(texts: HeadInputs, outputs: int, penalty: float | None) -> tuple[Floats, Floats]:
