@@ -207,17 +207,8 @@ class Resolved:
     def _documents(self, source: Corpus, option: str) -> Documents:
         return corpus.load(source, self.config.task, self.config.runs, option)
 
-    @cached_property
-    def adapt_source(self) -> Checkpoint:
-        """What the recipe starts from: a checkpoint, a pretrained model, finished or not, or random weights."""
-        return self._input_of("adapt")
-
-    @cached_property
-    def finetune_source(self) -> Checkpoint:
-        """What fine-tuning starts from: the adapted model, finished or not, or what it would have been made from."""
-        return self._input_of("finetune")
-
-    def _input_of(self, stage: str) -> Checkpoint:
+    def source_of(self, stage: str) -> Checkpoint:
+        """Return what a stage starts from: the artefact of another one, finished or not, or the config's checkpoint."""
         if (parent := self.stages[stage].starts_from(self)) is not None:
             return self._checkpoint_of(parent)
         return checkpoints.resolve(self.config.model, "model.checkpoint")
