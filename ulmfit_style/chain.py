@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from ulmfit_style.artefacts.differences import environment_changes, why_missing
-from ulmfit_style.artefacts.directory import RECIPE
+from ulmfit_style.artefacts.directory import RECIPE, discard_weights
 from ulmfit_style.compute import devices, processes
 from ulmfit_style.console import say
 from ulmfit_style.recipe import Config
@@ -102,8 +102,10 @@ def make_in_this_process(steps: Sequence[Step], name: str) -> None:
             started = time.monotonic()
             step.artefact.make(partial(_run_step, step), step.recipe)
             say(f"  done in {time.monotonic() - started:.0f} s: {step.artefact.directory}")
-        if processes.is_main():
+        if processes.is_main() and step.is_kept:
             step.artefact.link(name, step.link_name or step.stage.name)
+        elif processes.is_main():
+            discard_weights(step.artefact.directory, folder="")
 
 
 def _run_step(step: Step, directory: Path) -> None:

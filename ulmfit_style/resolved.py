@@ -6,7 +6,7 @@ A command resolves its config once: what it reads is read and hashed when first 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +70,8 @@ class Stage:
     is_command: bool = True
     """Whether it is a command, on which several processes work together; else it belongs to the plans of others, and
     the main process makes it."""
+    is_cross_validated: bool = False
+    """Whether it is also done for each fold of the labelled rows, where there are folds."""
 
     @property
     def module(self) -> ModuleType:
@@ -90,9 +92,10 @@ class Stage:
         """Return the steps that it has in a plan of the stages that were asked for."""
         if not self.makes_artefact or (self.is_command and self.name not in stages):
             return []
+        steps = [Step(self, resolved, f"{self.name}: {self.noun}")]
         if hasattr(self.module, "steps"):
-            return list(self.module.steps(self, resolved, stages))
-        return [Step(self, resolved, f"{self.name}: {self.noun}")]
+            steps = self.module.steps(self, resolved, stages)
+        return [part for step in steps for part in step.with_folds()]
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,19 @@ class Step:
     link_name: str = ""
     """The name of its link in `runs/<name>/`; empty for the name of the stage."""
     reporter: Reporter | None = None
+    is_kept: bool = True
+    """Whether it is linked and its weights are kept; else only scores and predictions are."""
+
+    def with_folds(self) -> list[Step]:
+        """Return the step, after those of its folds whose scores it needs and that are not there."""
+        if not self.stage.is_cross_validated or self.artefact.finished:
+            return [self]
+        folds = self.resolved.folds
+        steps = [
+            replace(self, resolved=fold, title=f"{self.title}, fold {number} of {len(folds)}", is_kept=False)
+            for number, fold in enumerate(folds, start=1)
+        ]
+        return [*(step for step in steps if not step.artefact.measured), self]
 
     @property
     def artefact(self) -> Artefact:
@@ -159,6 +175,13 @@ class Resolved:
     def rows(self) -> Labelled:
         """The labelled rows of the task, checked, split and sampled."""
         return labelled.load(self.task)
+
+    @cached_property
+    def folds(self) -> list[Resolved]:
+        """The config with each fold of the rows as the test; none where the rows are split."""
+        folds = range(len(self.rows.folds))
+        tasks = [self.task.model_copy(update={"fold": number}) for number in folds]
+        return [self.variant(task=task, finetune=self.finetune) for task in tasks]
 
     @property
     def training_rows(self) -> list[Row]:

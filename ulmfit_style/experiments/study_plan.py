@@ -94,7 +94,7 @@ def plan(overrides: Sequence[str]) -> StudyPlan:
     Raises:
         UserError: if an arm is wrong, two arms are the same, or they are not scored on the same rows.
     """
-    common = [*overrides, *compose(overrides).study.common]
+    common = [*overrides, *compose(overrides).study.common, "task.folds=0"]
     base = compose(common)
     values = [[f"{option}={spelled(value)}" for value in values] for option, values in base.study.search.items()]
     combinations = list(product(*values))  # one that is empty without a search

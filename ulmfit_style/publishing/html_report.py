@@ -79,7 +79,7 @@ def _headline(run: Run) -> str:
         return f"{before:.3f} before and {after:.3f} after, in nats per {metrics['per']} on held-out text"
     name, test, train = metrics["metric"].replace("_", " "), metrics["test"], metrics["train"]
     score = f"{name} {test['scores'][metrics['metric']]:.3f} ({Interval(*test['interval'])})"
-    return f"{score} on {test['rows']:,} test rows, trained on {train['rows']:,} of {train['of']:,} labelled rows"
+    return f"{score} {scores.measured_how(metrics)}, trained on {train['rows']:,} of {train['of']:,} labelled rows"
 
 
 def _scores(run: Run) -> Iterator[Part]:

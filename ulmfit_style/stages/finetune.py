@@ -91,9 +91,12 @@ def run(step: Step, directory: Path) -> None:
         _calibrate(resolved, plan.model, directory)
 
     # Score
-    scores, answered = {}, []
+    folds = resolved.folds  # each row is answered by the model that has not seen it
+    answered = [answer for fold in folds for answer in predictions.read(fold.artefact("finetune").directory, "test")]
+    right = list(map(task.target, rows.test))
+    scores: dict[str, Any] = {"folds": len(folds), "test": task.measure(answered, right)} if folds else {}
     for split in ("validation", "test"):
-        if members := rows.split(split):
+        if split not in scores and (members := rows.split(split)):
             scores[split], split_predictions = scorer.score(members, split)
             answered += split_predictions
 

@@ -40,6 +40,7 @@ STAGES = {
             noun="fine-tuned model",
             version=4,
             starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
+            is_cross_validated=True,
         ),
         Stage(
             "evaluate",
