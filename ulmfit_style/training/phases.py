@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
@@ -27,6 +28,7 @@ from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores, at
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require_same_weights
 from ulmfit_style.training.schedule import rate_factors
+from ulmfit_style.training.scoring import BATCH
 from ulmfit_style.training.trainer import Progress, Rates, RecipeTrainer, Reporting
 
 LOGGING_STEPS = 10
@@ -42,6 +44,22 @@ class TrainingData:
     collate: Callable[[Sequence[Any]], dict[str, torch.Tensor]]
     texts_per_row: int = 1
     """The batch size counts texts."""
+
+    @property
+    def by_length(self) -> list[int]:
+        """The numbers of the rows, the shortest first."""
+        order: list[int] = np.argsort(self.rows.lengths, kind="stable").tolist()
+        return order
+
+    @torch.inference_mode()
+    def run(self, model: PreTrainedModel, rows: Sequence[int]) -> None:
+        """Run a model once over rows, in this order and without dropout; its hooks read what they need."""
+        model.eval()
+        with progress("frozen layers", len(rows)) as bar:
+            for start in range(0, len(rows), BATCH):
+                batch = self.collate([self.rows[row] for row in rows[start : start + BATCH]])
+                self.objective.loss(model, {name: tensor.to(model.device) for name, tensor in batch.items()})
+                bar.advance(BATCH)
 
 
 @dataclass(frozen=True)
