@@ -48,7 +48,7 @@ def reviewed(folder: Path, task: str = "text_classification", **columns: Callabl
 
 def contrast(folder: Path) -> list[str]:
     few = ["task.train_samples=24", "finetune=few_labels", "finetune.contrast_steps=18"]
-    rates = ["finetune.contrast_learning_rate=2e-3", "finetune.epochs=8", "adapt.learning_rate=5e-3"]
+    rates = ["finetune.contrast_learning_rate=2e-3", "finetune.max_length=32", "adapt.learning_rate=5e-3"]
     return ["adapt", "finetune", *bert(folder), *reviewed(folder), *few, *rates]
 
 

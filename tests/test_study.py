@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import trial_stub
 
-from ulmfit_style import chain
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import read_json
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
-from ulmfit_style.experiments import study_plan
+from ulmfit_style.experiments import study_plan, trials
 from ulmfit_style.experiments.study import best_of_search
 from ulmfit_style.experiments.study_plan import Run
 from ulmfit_style.experiments.study_report import Result
@@ -73,7 +72,7 @@ def runs(tmp_path: Path) -> Path:
 @pytest.fixture
 def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make trials in no time."""
-    monkeypatch.setattr(chain, "make_trial", trial_stub.make_trial)
+    monkeypatch.setattr(trials, "train", trial_stub.train)
 
 
 def test_a_study_trains_arms_on_the_same_rows_beside_the_references(
@@ -147,7 +146,7 @@ def test_weights_that_were_not_kept_are_missed_by_name_and_a_link_from_elsewhere
     overrides = with_study(STUDY, "study.labels=null", "study.keep_weights=none")
     alone = [*not_adapted, *SAMPLE]
     model = resolve(compose(alone)).artefact("finetune")
-    assert trial_stub.make_trial(compose(alone), "") is None
+    trial_stub.train(resolve(compose(alone)), None)
     model.link("mine", "finetune")
     assert main(["study", *overrides]) == 0
     assert [path.parent for path in runs.glob("finetune-*/model.safetensors")] == [model.directory]

@@ -16,7 +16,6 @@ import trial_stub
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
-from ulmfit_style import chain
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import MANIFEST, METRICS, read_json
 from ulmfit_style.cli.compose import compose
@@ -82,7 +81,7 @@ def trials(folder: Path) -> Trials:
 @pytest.fixture
 def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make trials in no time."""
-    monkeypatch.setattr(chain, "make_trial", trial_stub.make_trial)
+    monkeypatch.setattr("ulmfit_style.experiments.trials.train", trial_stub.train)
 
 
 def study(folder: Path) -> optuna.Study:
@@ -203,7 +202,7 @@ def test_a_failed_trial_is_recorded_and_a_stopped_one_goes_on_ranked_by_another_
     text = "space:\n  finetune.weight_decay: [0.01, 0.07]\n  finetune.new_epochs: [1] # which no YAML spells out\n"
     overrides = sweep(f"{text}sampler: BruteForce\ntrials: 2\nmetric: matthews\n")
     with monkeypatch.context() as patch:
-        patch.setattr(chain, "make_trial", Mock(side_effect=Interrupted(signal.SIGINT, "stopped")))
+        patch.setattr("ulmfit_style.experiments.trials.train", Mock(side_effect=Interrupted(signal.SIGINT, "stopped")))
         assert main(["sweep", *overrides]) == 128 + signal.SIGINT
     assert states(trials()) == ["WAITING"]
     assert main(["sweep", *overrides]) == 0

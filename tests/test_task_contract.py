@@ -13,7 +13,7 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import labelled, reading
 from ulmfit_style.errors import UserError
-from ulmfit_style.stages import push
+from ulmfit_style.publishing import export
 
 FLOORS = {
     "text classification": 0.6,
@@ -82,7 +82,7 @@ def test_a_file_is_answered_row_by_row_as_python_does(kind: str, trained: Traini
 )
 def test_the_card_tells_the_metric_and_how_to_ask(kind: str, tag: str, has_pipeline: bool, trained, tmp_path: Path):
     run = trained(kind)
-    push._export(tmp_path, compose(), run.directory, "me/mine", None)
+    export.fill(tmp_path, compose(), run.directory, "me/mine", "")
     card = (tmp_path / "README.md").read_text()
     assert run.task.metric in card
     assert "ulmfit_style import load" in card

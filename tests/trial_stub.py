@@ -4,20 +4,18 @@ from pathlib import Path
 
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, write_json
-from ulmfit_style.errors import Pruned
-from ulmfit_style.recipe import Config
-from ulmfit_style.resolved import Reporter
-from ulmfit_style.stages.table import resolve
+from ulmfit_style.errors import Pruned, UserError
+from ulmfit_style.resolved import Reporter, Resolved
 
 FAILING = 0.07
 """The weight decay with which a trial fails."""
 
 
-def make_trial(config: Config, title: str, reporter: Reporter | None = None) -> str | None:
+def train(resolved: Resolved, reporter: Reporter | None) -> None:
     """Answer some rows right, the more the higher the rate is, and other ones for every model."""
+    config = resolved.config
     if config.finetune.weight_decay == FAILING:
-        return "the loss is nan"
-    resolved = resolve(config)
+        raise UserError("the loss is nan")
     task, artefact = resolved.task, resolved.artefact("finetune")
     share = 50 + 40 * config.finetune.learning_rate**0.25 + int(artefact.fingerprint, 16) % 10
 
@@ -41,4 +39,3 @@ def make_trial(config: Config, title: str, reporter: Reporter | None = None) -> 
         write_json(directory / METRICS, {"task": type(task).__name__, "metric": task.metric, **scores, "log": []})
 
     artefact.make(make, config.recipe())
-    return None

@@ -25,7 +25,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 )
 """What the files of these names in conf/finetune/ say of the options that are left open."""
 
-FEW = 100
+FEW = 200
 """Labelled rows of a class, on average, up to which contrast and a solved head are chosen."""
 
 

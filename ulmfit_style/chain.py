@@ -1,27 +1,21 @@
 """Plan the stages of a config, make the artefacts that are missing, and report the outcome."""
 
-import logging
 import pickle
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import yaml
 
 from ulmfit_style.artefacts.differences import environment_changes, why_missing
-from ulmfit_style.artefacts.directory import LOG, RECIPE
+from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.compute import devices, processes
-from ulmfit_style.console import logging_to, muted, say
-from ulmfit_style.errors import Pruned, UserError
+from ulmfit_style.console import say
 from ulmfit_style.recipe import Config
-from ulmfit_style.resolved import Reporter, Resolved, Step, require_finished
+from ulmfit_style.resolved import Resolved, Step, require_finished
 from ulmfit_style.stages.table import STAGES, resolve
-
-TRIAL_STAGES = ("adapt", "finetune")
-"""The stages of one of many runs that are compared: a trial of a study or of a sweep."""
 
 REPORTER = "reporter.pickle"
 """The file beside the recipe of several processes that holds the reporter of a trial."""
@@ -112,37 +106,6 @@ def _run_step(step: Step, directory: Path) -> None:
     """Run a stage: in every process if they share its work, else in the main one."""
     if step.stage.is_distributed or processes.is_main():
         step.stage.module.run(step, directory)
-
-
-def make_trial(config: Config, title: str, reporter: Reporter | None = None) -> str | None:
-    """Make the artefacts of one trial; return its error message, or None. Only shared steps print progress.
-
-    Args:
-        reporter: Who is told the scores of the model while it is trained.
-
-    Raises:
-        Pruned: if the trial was stopped early. Interrupts propagate; other exceptions are logged and returned.
-    """
-    try:
-        resolved = resolve(config)
-        steps = plan(resolved, TRIAL_STAGES)
-        shared = [step for step in steps if step.stage.name != "finetune"]
-        if not all(step.artefact.finished for step in shared):
-            # Shared steps may take hours, so they print progress.
-            make(shared, resolved.config, ["adapt"])
-        with muted():
-            make([replace(step, reporter=reporter) for step in steps], resolved.config, TRIAL_STAGES)
-    except Pruned:
-        raise
-    except Exception as error:  # whatever a library raises: the other trials can still be made
-        folder = config.runs / config.name
-        folder.mkdir(parents=True, exist_ok=True)
-        with logging_to(folder / LOG):
-            logging.getLogger(__name__).exception(title)
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        say(f"  failed: {kind}{error}")
-        return str(error) or type(error).__name__
-    return None
 
 
 def _process_count(config: Config) -> int:

@@ -12,6 +12,7 @@ from ulmfit_style.config.section import spelled
 from ulmfit_style.console import muted, say
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
+from ulmfit_style.experiments import trials
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages.table import resolve
 
@@ -145,7 +146,7 @@ def _check(study: StudyPlan) -> None:
     for (arm, searched), config in study.arms.items():
         resolved = resolve(study.at(config, study.labels[0], study.base.study.seeds[0]))
         with muted():
-            chain.plan(resolved, chain.TRIAL_STAGES)
+            chain.plan(resolved, trials.STAGES)
         other = arms_by_fingerprint.setdefault(resolved.artefact("finetune").fingerprint, arm)
         if other != arm:
             where = f" at {' '.join(searched)}" if searched else ""

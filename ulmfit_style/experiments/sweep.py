@@ -43,7 +43,7 @@ def run(overrides: Sequence[str]) -> None:
     trial_queue.ranked_by(config)
 
     def check(trial: Config) -> None:
-        chain.plan(resolve(_recipe(trial).seeded(sweep.seeds[0])), chain.TRIAL_STAGES)
+        chain.plan(resolve(_recipe(trial).seeded(sweep.seeds[0])), trials.STAGES)
 
     with muted():
         check(config)
@@ -141,7 +141,7 @@ def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None
     if len(points) < 2:
         raise UserError("sweep: give an option several values, for example finetune.learning_rate=2e-5,5e-5,1e-4")
     without_comparison = "compare=false"  # which the winner is run with
-    flags.run(partial(chain.run, stages=chain.TRIAL_STAGES), ["--multirun", without_comparison, *overrides])
+    flags.run(partial(chain.run, stages=trials.STAGES), ["--multirun", without_comparison, *overrides])
 
     # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
     rows, by_trial = [], {}

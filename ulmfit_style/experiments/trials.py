@@ -1,38 +1,66 @@
 """One model of many that are compared, in a study or a sweep: made, scored, linked, and its weights kept or not."""
 
+import logging
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Literal
 
 from ulmfit_style import chain
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import METRICS, discard_weights, read_json
-from ulmfit_style.errors import Pruned
+from ulmfit_style.artefacts.directory import LOG, METRICS, discard_weights, read_json
+from ulmfit_style.console import logging_to, muted, say
+from ulmfit_style.errors import Pruned, UserError
 from ulmfit_style.metrics import intervals
 from ulmfit_style.resolved import Reporter, Resolved
 from ulmfit_style.results.parts import Difference
 from ulmfit_style.tasks.base import Task
 
+STAGES = ("adapt", "finetune")
+"""Those of a trial."""
+
 
 def make(resolved: Resolved, link: str, reporter: Reporter | None = None) -> str | None:
     """Make a fine-tuned model, unless its scores are there, and link it; return what went wrong, if anything did.
 
+    Interrupts propagate; what a library raises is logged in `runs/<name>/`, and the other trials can still be made.
+
     Args:
         link: The name of the link in `runs/<name>/`.
+        reporter: Who is told the scores of the model while it is trained.
 
     Raises:
         Pruned: if the reporter stopped it.
     """
-    model = resolved.artefact("finetune")
-    if not model.measured:
-        if (error := chain.make_trial(resolved.config, link, reporter)) is not None:
-            return error
+    model, folder = resolved.artefact("finetune"), resolved.config.runs / resolved.config.name
+    try:
         if not model.measured:
-            raise Pruned  # in processes of its own
-    model.link(resolved.config.name, link)
+            train(resolved, reporter)
+    except Pruned:
+        raise
+    except Exception as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        with logging_to(folder / LOG):
+            logging.getLogger(__name__).exception(link)
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        say(f"  failed: {kind}{error}")
+        return str(error) or type(error).__name__
+    if not model.measured:
+        raise Pruned  # in processes of its own
+    model.link(folder.name, link)
     return None
+
+
+def train(resolved: Resolved, reporter: Reporter | None) -> None:
+    """Make the artefacts of one trial. Only steps that others share print progress, for they may take hours."""
+    steps = chain.plan(resolved, STAGES)
+    shared = [step for step in steps if step.stage.name != "finetune"]
+    if not all(step.artefact.finished for step in shared):
+        chain.make(shared, resolved.config, ["adapt"])
+    with muted():
+        chain.make([replace(step, reporter=reporter) for step in steps], resolved.config, STAGES)
 
 
 def difference(task: Task, models: Sequence[Path], baseline: Sequence[Path], split: str) -> Difference:

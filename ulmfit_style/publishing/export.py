@@ -1,6 +1,6 @@
 """What of a finished model goes to the Hub: files on a list, in a clean folder, without paths and secrets."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,14 @@ import yaml
 
 from ulmfit_style.artefacts.directory import METRICS, RECIPE
 from ulmfit_style.cli import CONF
+from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.tokenizer_pair import FOLDER
-from ulmfit_style.publishing import secrets
-from ulmfit_style.recipe import Config
+from ulmfit_style.publishing import card, secrets
+from ulmfit_style.recipe import Config, from_recipe
+from ulmfit_style.results import finished, terminal
+from ulmfit_style.results.parts import Size, Table
 
 CARD = "README.md"
 
@@ -29,19 +32,37 @@ UPLOADED = (
 user's text, logs, a library's pickles with a token in them) stays behind."""
 
 
-def fill(folder: Path, directory: Path, written: Mapping[str, str]) -> None:
-    """Put what goes to the Hub of a directory into an empty folder, as links.
+def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, token: str | None = None) -> None:
+    """Put what goes to the Hub of a finished directory into an empty folder, most of it as links, and list it.
 
     Args:
-        written: The texts that are written for the Hub, by the names of their files.
+        config: The present one, which knows the licences.
+        repo: The repository that it goes to, account/name.
+        notes: The author's own paragraphs of the card, in Markdown.
+        token: The one in use.
+
+    Raises:
+        UserError: if there are secrets in what would go.
     """
-    for path in directory.resolve().rglob("*"):
-        name = path.relative_to(directory.resolve()).as_posix()
-        if path.is_file() and goes(name) and name not in written:
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).symlink_to(path)
-    for name, text in written.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    run = finished.read(directory, config.name)
+    values = without_private_paths(run.config)
+    for name, section in {"model": config.model, "corpus": config.corpus, "task": config.task}.items():
+        if values[name] is not None and section is not None:
+            values[name]["license"] = section.license
+    run = replace(run, config=from_recipe(values))
+    (folder / CARD).write_text(card.write(repo, run, config.hub.license, notes), encoding="utf-8")
+    (folder / RECIPE).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    for path in run.model.directory.rglob("*"):
+        copy = folder / path.relative_to(run.model.directory)
+        if path.is_file() and goes(copy.relative_to(folder).as_posix()) and not copy.exists():
+            copy.parent.mkdir(exist_ok=True)
+            copy.symlink_to(path)
+    require_no_secrets(folder, token)
+    sizes = {name: Size((folder / name).stat().st_size) for name in files(folder)}
+    rows = [*sizes.items(), (f"{len(sizes)} files", Size(sum(sizes.values())))]
+    terminal.show(Table(("file", "size"), rows, f"push: from {directory}"))
+    behind = sorted({path.name for path in directory.iterdir()} - {path.name for path in folder.iterdir()})
+    say(f"push: stays behind: {', '.join(behind) or 'nothing'}")
 
 
 def goes(name: str) -> bool:

@@ -1,6 +1,5 @@
 """Results as an HTML page that opens from the disk, holds its figures and loads nothing."""
 
-import os
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from ulmfit_style.artefacts.directory import whole
 from ulmfit_style.results.parts import Difference, Figure, Folded, Interval, Part, Prose, Table, as_text
 from ulmfit_style.tasks.base import Answer, Row, Task
 
@@ -46,9 +46,8 @@ def write(page: Page, path: Path) -> Path:
     environment.filters |= {"text": _text, "sort_key": _sort_key, "source": lambda figure: _source(figure, folder)}
     text = environment.get_template("template.html").render(page=page, longest=LONGEST)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with whole(path) as file:
+        file.write(text)
     return folder
 
 

@@ -8,12 +8,12 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import chain, tee
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ulmfit_style.artefacts.directory import RECIPE
+from ulmfit_style.artefacts.directory import RECIPE, whole
 from ulmfit_style.config.section import spelled
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, reading
@@ -184,21 +184,9 @@ def _write(records: Iterator[Record], output: Path | None) -> None:
         _write_jsonl(records, sys.stdout)
         sys.stdout.flush()
         return
-    with _whole(output) as file:
+    with whole(output) as file:
         write = _write_csv if output.suffix == ".csv" else _write_jsonl
         write(records, file)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[str]]:
-    """Open a file that is there whole in the end, or not at all."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with fresh.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _write_jsonl(records: Iterable[Record], file: IO[str]) -> None:

@@ -2,21 +2,15 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import yaml
-
-from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
-from ulmfit_style.publishing import card, export, hub_commit
-from ulmfit_style.recipe import Config, from_recipe
+from ulmfit_style.publishing import export, hub_commit
+from ulmfit_style.recipe import Config
 from ulmfit_style.resolved import Resolved, require_finished
-from ulmfit_style.results import finished, terminal
-from ulmfit_style.results.parts import Size, Table
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -57,11 +51,11 @@ def publish(config: Config, directory: Path) -> None:
         UserError: for a missing or refused token, secrets in what would go, a repository that may not or should not be
             written to, and whatever goes wrong on the way.
     """
-    options, repo = config.hub, str(config.hub.repo)
+    options, repo, notes = config.hub, str(config.hub.repo), _notes(config)
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if options.dry_run:
-            _export(folder, config, directory, repo if "/" in repo else f"your-account/{repo}")
+            export.fill(folder, config, directory, repo if "/" in repo else f"your-account/{repo}", notes)
             path = directory.parent / config.name / "card.md"
             path.parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / export.CARD, path)
@@ -73,33 +67,11 @@ def publish(config: Config, directory: Path) -> None:
         api = hub_commit.connect(token)
         if "/" not in repo:
             repo = hub_commit.patiently(lambda: api.get_full_repo_name(repo))
-        _export(folder, config, directory, repo, token)
+        export.fill(folder, config, directory, repo, notes, token)
         message = f"Push {directory.name}"
         commit = hub_commit.patiently(lambda: hub_commit.send(api, repo, folder, message, private=options.private))
         count = len(export.files(folder))
         say(f"pushed: {commit.commit_url}; the Hub lists its {count} files with the hashes of what was sent")
-
-
-def _export(folder: Path, config: Config, directory: Path, repo: str, token: str | None = None) -> None:
-    """Fill the folder that is uploaded, refuse secrets in it, and list it."""
-    run = finished.read(directory, config.name)
-    values = export.without_private_paths(run.config)
-    # Licences are what is known of them now.
-    for name, section in {"model": config.model, "corpus": config.corpus, "task": config.task}.items():
-        if values[name] is not None and section is not None:
-            values[name]["license"] = section.license
-    run = replace(run, config=from_recipe(values))
-    written = {
-        export.CARD: card.write(repo, run, config.hub.license, _notes(config)),
-        RECIPE: yaml.safe_dump(values, sort_keys=False),
-    }
-    export.fill(folder, directory, written)
-    export.require_no_secrets(folder, token)
-    sizes = {name: Size((folder / name).stat().st_size) for name in export.files(folder)}
-    rows = [*sizes.items(), (f"{len(sizes)} files", Size(sum(sizes.values())))]
-    terminal.show(Table(("file", "size"), rows, f"push: from {directory}"))
-    behind = sorted({path.name for path in directory.iterdir()} - {path.name for path in folder.iterdir()})
-    say(f"push: stays behind: {', '.join(behind) or 'nothing'}")
 
 
 def _notes(config: Config) -> str:
