@@ -25,8 +25,7 @@ def kept_trunk(plan: TrainingPlan, number: int) -> AbstractContextManager[None]:
 
     In such a phase the head alone has dropout. Every process keeps all rows, because it gets others on each pass.
     """
-    phase, model = plan.phases[number], plan.model
-    data = phase.data or plan.data
+    phase, data, model = plan.phases[number], plan.data_of(number), plan.model
     trunk: Any = model.base_model
     is_frozen = {id(weights) for weights in phase.trainable}.isdisjoint(map(id, trunk.parameters()))
     # Other objectives mask or draw the rows anew on each pass, and a decoder of its own reads the labels too.

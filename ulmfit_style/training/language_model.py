@@ -82,7 +82,7 @@ def prepare(
 
     # Rows
     start = None
-    if objective.causal is not None:
+    if objective.can_be_packed:
         start = first_position(model, options.max_length, tokenizer.pad_token_id, causal=objective.causal)
     if start is None:
         say(f"  a model of type '{model_type}' cannot keep packed documents apart: each has a row of its own")

@@ -98,17 +98,20 @@ class TrainingPlan:
     save_minutes: float = math.inf
     """Minutes between two checkpoints to resume from."""
 
+    def data_of(self, number: int) -> TrainingData:
+        """Return what a phase is trained on; phases are numbered from 0."""
+        return self.phases[number].data or self.data
+
     def dataset(self, number: int) -> ShuffledDataset:
-        """Return the rows of a phase in its order; phases are numbered from 0."""
-        data, options = self.phases[number].data or self.data, self.options
+        """Return the rows of a phase in its order."""
+        data, options = self.data_of(number), self.options
         micro, _ = processes.split(options.batch_size, self.micro_batch_size, data.texts_per_row)
         batch_size = options.batch_size // data.texts_per_row
         return ShuffledDataset(data.rows, batch_size, options.seed, number, micro * processes.count())
 
     def steps(self, number: int) -> int:
-        """Return the optimizer steps of a phase; phases are numbered from 0."""
-        phase = self.phases[number]
-        data = phase.data or self.data
+        """Return the optimizer steps of a phase."""
+        phase, data = self.phases[number], self.data_of(number)
         steps_per_epoch = math.ceil(len(data.rows) / (self.options.batch_size // data.texts_per_row))
         return math.ceil(min(steps_per_epoch * phase.epochs, phase.max_steps))
 
@@ -235,8 +238,7 @@ def _trainer(
     Raises:
         UserError: if the batch cannot be split.
     """
-    phase, options, steps = plan.phases[number], plan.options, plan.steps(number)
-    data = phase.data or plan.data
+    phase, data, options, steps = plan.phases[number], plan.data_of(number), plan.options, plan.steps(number)
     plan.model.requires_grad_(False)
     for parameter in phase.trainable:
         parameter.requires_grad_(True)
