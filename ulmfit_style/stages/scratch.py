@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ulmfit_style.console import say
 from ulmfit_style.data.corpus import batched
-from ulmfit_style.data.new_tokenizer import DECODER, learn
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.models import checkpoints
 from ulmfit_style.models.architectures import ENCODER_DECODER, has_head, objective
+from ulmfit_style.models.new_tokenizer import DECODER, learn
 from ulmfit_style.resolved import Resolved, Stage, Step
 
 if TYPE_CHECKING:
