@@ -133,6 +133,7 @@ def recipe(kind: str, folder: Path, checkpoint: Path) -> list[str]:
     model = [f"model.checkpoint={checkpoint}", f"runs={folder / 'runs'}", "adapt=none"]
     return [
         *write(folder),
+        "task.folds=0",
         *model,
         "finetune=plain",
         "finetune.learning_rate=1e-2",

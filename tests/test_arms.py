@@ -58,7 +58,14 @@ def classification(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Co
     """Compose a recipe of text classification."""
     folder = tmp_path_factory.mktemp("classification")
     rows = jsonl(folder / "rows.jsonl", [{"text": text, "label": label} for text, label, _ in reviews(60)])
-    recipe = ["task=text_classification", f"task.path={rows}", f"runs={folder / 'runs'}", *STILL, *SHORT]
+    recipe = [
+        "task=text_classification",
+        f"task.path={rows}",
+        "task.folds=0",
+        f"runs={folder / 'runs'}",
+        *STILL,
+        *SHORT,
+    ]
     return lambda *options: compose([*recipe, *options])
 
 

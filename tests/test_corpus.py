@@ -121,7 +121,7 @@ def test_a_document_that_is_no_text_is_told_with_its_row(read, tmp_path: Path):
 
 def test_both_texts_of_a_pair_are_documents_and_neither_of_a_test_pair_is_trained_on(tmp_path: Path):
     rows = [{"a": f"premise {n // 2}", "b": f"hypothesis {n}", "label": n % 2} for n in range(200)]
-    task = TextClassification(path=str(jsonl(tmp_path / "pairs.jsonl", rows)), text="a", text_pair="b")
+    task = TextClassification(path=str(jsonl(tmp_path / "pairs.jsonl", rows)), text="a", text_pair="b", folds=0)
     documents = corpus.load(Corpus(path=None), task, tmp_path / "runs")
     assert {text.split()[0] for text in documents.train} == {"premise", "hypothesis"}
     held = labelled.load(task).held

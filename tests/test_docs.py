@@ -159,7 +159,7 @@ def test_the_worked_example_of_a_task_learns(readers_own: Path, tmp_path: Path, 
     overrides = [
         *(f"hydra.searchpath=['{readers_own / 'conf'}']", "task=star_rating", f"task.path={tmp_path / 'stars.csv'}"),
         *(f"model.checkpoint={checkpoint}", f"runs={tmp_path / 'runs'}", "adapt=none"),
-        *("compare=false", "finetune.epochs=10", "finetune.learning_rate=1e-2"),
+        *("compare=false", "task.folds=0", "finetune.epochs=10", "finetune.learning_rate=1e-2"),
     ]
     assert main(["finetune", *overrides]) == 0
     assert main(["predict", *overrides, "predict.input=the film"]) == 0

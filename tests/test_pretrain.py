@@ -44,6 +44,7 @@ def run(tmp_path: Path, text: Path, write_csv: Callable[..., Path]) -> Callable[
             "task=text_classification",
             f"task.path={labelled_rows}",
             "task.label=stars",
+            "task.folds=0",
             "compare=false",
             f"runs={tmp_path / 'runs'}",
         ]

@@ -57,6 +57,7 @@ def recipe(folder: Path, checkpoint: Path) -> Callable[..., list[str]]:
             "task=summarization",
             f"task.path={folder / 'articles.jsonl'}",
             "task.max_target_length=16",
+            "task.folds=0",
             f"model.checkpoint={checkpoint}",
             f"runs={folder / 'runs'}",
             "compare=false",

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from ulmfit_style.compute import processes
 
@@ -34,11 +33,6 @@ def say(line: str = "", *, style: str | None = None) -> None:
 def say_once(line: str) -> None:
     """Print a line, unless it was printed before."""
     say(line)
-
-
-def show(table: Table) -> None:
-    """Print a table."""
-    OUT.print(table)
 
 
 class ProgressReport:

@@ -67,8 +67,8 @@ class Config(Section):
     """null: `sweep` runs a grid."""
 
     def seeded(self, seed: int) -> Config:
-        """Return the recipe with another seed of the labelled rows and of `finetune`."""
-        task = None if self.task is None else self.task.model_copy(update={"sample_seed": seed})
+        """Return the recipe of a trial: with a seed of the labelled rows and of `finetune`, and without folds."""
+        task = None if self.task is None else self.task.model_copy(update={"sample_seed": seed, "folds": 0})
         return self.model_copy(update={"task": task, "finetune": self.finetune.model_copy(update={"seed": seed})})
 
     def require_task(self) -> Task:

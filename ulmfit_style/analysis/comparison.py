@@ -13,6 +13,8 @@ def summarise(resolved: Resolved) -> None:
     metrics, measured, worth = run.model.metrics, run.measured, run.worth
     if measured:
         rows = f"{metrics['train']['rows']:,} labelled training rows, {metrics['test']['rows']:,} test rows"
+        if "folds" in metrics:
+            rows = f"Measured {scores.measured_how(metrics)}; the model that is left is trained on all of them"
         terminal.show(Prose(""), scores.by_name(task.metric, measured, rows))
     else:
         say("There are no labelled rows, so nothing is scored. A file of some would tell what the model is worth.")
@@ -41,14 +43,18 @@ def summarise(resolved: Resolved) -> None:
 
 
 def better_reference(run: finished.Run, metric: str) -> str | None:
-    """Say which reference model is the best by the validation rows, and how it is kept; None where it is the model."""
-    ours = run.model.metrics["validation"]
-    validation = {**run.references.get("validation", {}), "this model": ours}
-    best = max(reversed(validation), key=lambda name: validation[name]["scores"][metric])  # of equal ones the last
+    """Say which reference model is the best by the validation rows, and how it is kept; None where it is the model.
+
+    With folds there are no validation rows, and all are cross-validated.
+    """
+    split, rows = ("test", "cross-validated") if "folds" in run.model.metrics else ("validation", "validation")
+    ours = run.model.metrics[split]
+    measured = {**run.references.get(split, {}), "this model": ours}
+    best = max(reversed(measured), key=lambda name: measured[name]["scores"][metric])  # of equal ones the last
     if best == "this model":
         return None
-    theirs, command = validation[best], "make finetune adapt=none finetune=frozen"
-    scored = f"{metric} {theirs['scores'][metric]:.3f} on the {ours['rows']:,} validation rows"
+    theirs, command = measured[best], "make finetune adapt=none finetune=frozen"
+    scored = f"{metric} {theirs['scores'][metric]:.3f} on the {ours['rows']:,} {rows} rows"
     overlap = "" if theirs["interval"][0] > ours["interval"][1] else " (the intervals overlap)"
     remedy = f"to keep it: {command}" if best.startswith(finished.FROZEN) else "no command makes a model of it"
     return f"{best} has {scored}, and this model {ours['scores'][metric]:.3f}{overlap}; {remedy}"

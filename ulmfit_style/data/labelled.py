@@ -1,5 +1,7 @@
 """Labelled rows: read, checked, split once and for all, and sampled."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -30,6 +32,8 @@ class Labelled:
     """The labels of the pool, in the order of the model's outputs."""
     left_out: Mapping[str, int]
     """How many rows of the files are not used, by the reason."""
+    folds: Sequence[list[Row]] = ()
+    """The test rows in parts, each to be scored by a model that is trained on the others; none where rows are split."""
 
     @property
     def learnt(self) -> list[Row]:
@@ -45,7 +49,8 @@ class Labelled:
         """The rows to train on, and those by which `finetune.patience` chooses the state that is kept.
 
         Where `task.train_samples` or `task.shots` says how many labels there are, the watched rows are a share of them,
-        so that they are all the labels that the model ever sees; else they are those of the validation split.
+        so that they are all the labels that the model ever sees; so it is with folds; else they are those of the
+        validation split.
 
         Raises:
             UserError: if the sample is too small for both.
@@ -57,7 +62,7 @@ class Labelled:
     @cached_property
     def digest(self) -> str:
         """The digest of all that training and scoring read."""
-        splits = (self.train, self.validation, self.test)
+        splits = (self.train, self.validation, *(self.folds or [self.test]))
         return digest([*(digest_of(self.task, rows) for rows in splits), self.classes])
 
 
@@ -75,6 +80,14 @@ def load(task: Task) -> Labelled:
     """
     if task != task.unsampled():
         whole = load(task.unsampled())
+        if task.fold is not None:
+            if task.fold >= len(whole.folds):
+                raise UserError(
+                    f"task.fold={task.fold}: there are {len(whole.folds)} folds, counted from 0 (task.folds)"
+                )
+            test = whole.folds[task.fold]
+            train = splits.without(task, whole.train, {splits.key(task, row) for row in test})
+            return replace(whole, task=task, train=train, test=test, folds=())
         train = sampling.sample(task, whole.pool, whole.classes)
         if not train:
             _require_names(task, "task.shots=0", whole.classes)
@@ -91,14 +104,15 @@ def load(task: Task) -> Labelled:
     if problem is not None:
         raise UserError(f"{task.path.option('train')}={task.path.train}: {problem}")
 
-    train, validation, test = splits.split(task, wanted)
+    folds = splits.folds(task, wanted)
+    train, validation, test = (wanted["train"], [], []) if folds else splits.split(task, wanted)
     before = len(validation) + len(train)
     validation = splits.without(task, validation, {splits.key(task, row) for row in test})
     scored = [*validation, *test]
     pool = splits.without(task, train, {splits.key(task, row) for row in scored})
     repeats = before - len(validation) - len(pool)
     for name, members in (("training", pool), ("validation", validation), ("test", test)):
-        if not members:
+        if not members and not folds:
             count = sum(map(len, wanted.values()))
             raise UserError(f"task.path={task.path}: {count} rows are too few; none is left for {name}")
     classes = task.classes(pool)
@@ -107,9 +121,13 @@ def load(task: Task) -> Labelled:
         require_known(task, classes, scored, f"task.path={task.path}", problem)
 
     names = ", ".join(PurePath(path).name for path in files.values())
-    made = " and ".join(split for split in ("validation", "test") if split not in files)
-    origin = f"{names}; {made} split off train" if made else names
-    say(f"task: {len(pool):,} training, {len(validation):,} validation and {len(test):,} test rows of {origin}")
+    if folds:
+        how = f"in {len(folds)} folds, each scored by a model that is trained on the others (task.folds=0: splits)"
+        say(f"task: {len(pool):,} rows of {names} {how}")
+    else:
+        made = " and ".join(split for split in ("validation", "test") if split not in files)
+        origin = f"{names}; {made} split off train" if made else names
+        say(f"task: {len(pool):,} training, {len(validation):,} validation and {len(test):,} test rows of {origin}")
     for split, path in files.items():
         for remark in task.remarks(wanted[split]):
             say(f"{task.path.option(split)}={path}: {remark}")
@@ -123,10 +141,11 @@ def load(task: Task) -> Labelled:
         pool=pool,
         train=pool,
         validation=sampling.scored(task, validation, "validation"),
-        test=sampling.scored(task, test, "test"),
+        test=[row for fold in folds for row in fold] or sampling.scored(task, test, "test"),
         held=frozenset(normalised(text) for row in scored for text in task.texts(row)),
         classes=classes,
         left_out={"other_classes": others, "in_test_or_validation": repeats},
+        folds=folds,
     )
 
 

@@ -44,9 +44,10 @@ def run(arguments: Sequence[str]) -> None:
     kind, settings = _by_columns(path, options, first_row) or _by_values(path, options, first_row)
     task = kind.model_validate({"path": path, **settings})
     rows = labelled.load(task)
+    every_row = rows.pool if rows.folds else [*rows.pool, *rows.validation, *rows.test]
     unused = [name for name in first_row if name not in settings.values()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(_yaml(task, settings, [*rows.pool, *rows.validation, *rows.test], unused), encoding="utf-8")
+    target.write_text(_yaml(task, settings, every_row, unused), encoding="utf-8")
     is_shipped = CONF.resolve() == FOLDER.parent.resolve()
     command = "make adapt finetune" if is_shipped else f"ulmfit-style adapt finetune --config-dir {FOLDER.parent}"
     say(f"new-task: wrote {target}; look at it, then:\n  {command} task={options['name']}")

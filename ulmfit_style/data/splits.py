@@ -4,10 +4,17 @@ import hashlib
 import unicodedata
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 
+from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row, Task
+
+FOLDS = 5
+"""Folds of few rows, where `task.folds` does not say."""
+
+FEW = 300
+"""Rows from which on some are split off for the test instead: of fewer, a fifth says next to nothing."""
 
 
 def normalised(text: str) -> str:
@@ -51,6 +58,41 @@ def divide(task: Task, rows: Sequence[Row], ratios: Sequence[float], *, stratifi
         stratified: Whether each class is divided by itself, so that every side has its share of each; a group counts as
             of the class of its first row.
     """
+    sides: list[list[Row]] = [[] for _ in (*ratios, 1.0)]
+    for units in _strata(task, rows, stratified):
+        ends = list(accumulate(round(ratio * sum(map(len, units))) for ratio in ratios))
+        taken = 0
+        for unit in units:
+            sides[bisect_right(ends, taken)] += unit
+            taken += len(unit)
+    return sides
+
+
+def folds(task: Task, files: Mapping[str, Sequence[Row]]) -> list[list[Row]]:
+    """Return the rows in folds of about the same size, by hash, each with its share of each class as in `divide`.
+
+    There are none where rows are to be split.
+
+    Raises:
+        UserError: if there are too few rows.
+    """
+    rows, count = files["train"], task.folds
+    if count is None:
+        count = FOLDS if len(files) == 1 and task.test_samples is None and len(rows) < FEW else 0
+    dealt: list[list[Row]] = [[] for _ in range(count)]
+    for units in _strata(task, rows, not task.group) if count else ():
+        taken = [0] * count
+        for unit in units:
+            smallest = min(range(count), key=lambda number: (taken[number], len(dealt[number])))
+            dealt[smallest] += unit
+            taken[smallest] += len(unit)
+    if not all(dealt):
+        raise UserError(f"task.path={task.path}: {len(rows)} rows are too few for {count} folds (task.folds)")
+    return dealt
+
+
+def _strata(task: Task, rows: Sequence[Row], stratified: bool) -> Iterator[list[list[Row]]]:
+    """Yield the rows of each class, or all where not `stratified`: in random order, those that stay together as one."""
     units: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         group = row.fields.get("group")
@@ -59,12 +101,5 @@ def divide(task: Task, rows: Sequence[Row], ratios: Sequence[float], *, stratifi
     strata: dict[str, list[str]] = defaultdict(list)
     for name, unit in zip(names, units, strict=True):
         strata[name].append(unit)
-    sides: list[list[Row]] = [[] for _ in (*ratios, 1.0)]
     for members in strata.values():
-        size = sum(len(units[unit]) for unit in members)
-        ends = list(accumulate(round(ratio * size) for ratio in ratios))
-        taken = 0
-        for unit in sorted(members, key=lambda unit: position(task.split_seed, unit)):
-            sides[bisect_right(ends, taken)] += units[unit]
-            taken += len(units[unit])
-    return sides
+        yield [units[unit] for unit in sorted(members, key=lambda unit: position(task.split_seed, unit))]

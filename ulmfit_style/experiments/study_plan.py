@@ -78,10 +78,6 @@ class StudyPlan:
         only = self.combinations[0]
         return [Run(arm, labels, seed, choices.get((arm, labels), only)) for seed, labels, arm in axes]
 
-    def recipe(self, run: Run) -> Config:
-        """Return the recipe of a run."""
-        return self.at(self.arms[run.arm, run.searched], run.labels, run.seed)
-
     def at(self, recipe: Config, labels: Labels, seed: int) -> Config:
         """Return a recipe with a number of labels and a seed."""
         size: dict[str, Labels] = {}
@@ -98,7 +94,7 @@ def plan(overrides: Sequence[str]) -> StudyPlan:
     Raises:
         UserError: if an arm is wrong, two arms are the same, or they are not scored on the same rows.
     """
-    common = [*overrides, *compose(overrides).study.common]
+    common = [*overrides, *compose(overrides).study.common, "task.folds=0"]
     base = compose(common)
     values = [[f"{option}={spelled(value)}" for value in values] for option, values in base.study.search.items()]
     combinations = list(product(*values))  # one that is empty without a search

@@ -140,13 +140,13 @@ def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None
     """
     if len(points) < 2:
         raise UserError("sweep: give an option several values, for example finetune.learning_rate=2e-5,5e-5,1e-4")
-    without_comparison = "compare=false"  # which the winner is run with
-    flags.run(partial(chain.run, stages=trials.STAGES), ["--multirun", without_comparison, *overrides])
+    plainly = ("compare=false", "task.folds=0")  # which the winner is run without
+    flags.run(partial(chain.run, stages=trials.STAGES), ["--multirun", *overrides, *plainly])
 
     # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
     rows, by_trial = [], {}
     for point in points:
-        resolved = resolve(compose([without_comparison, *point]))
+        resolved = resolve(compose([*point, *plainly]))
         metric, model = resolved.task.metric, resolved.artefact("finetune").directory
         measured, swept = read_json(model / METRICS)["validation"], [text for text in point if text not in overrides]
         score, interval = measured["scores"][metric], Interval(*measured["interval"])

@@ -30,6 +30,12 @@ def by_name(metric: str, measured: Mapping[str, Measured], title: str = "", *, o
     return Table((of, "rows", metric, INTERVAL), rows, title)
 
 
+def measured_how(metrics: Mapping[str, Any]) -> str:
+    """Return how the test scores of a model were measured: `on 2,565 test rows`, or in cross-validation."""
+    rows, folds = f"{metrics['test']['rows']:,}", metrics.get("folds")
+    return f"on {rows} test rows" if folds is None else f"in {folds}-fold cross-validation over {rows} rows"
+
+
 def by_score(measured: Mapping[str, Measured], title: str = "") -> Table:
     """Return the table of all scores of a model, with their intervals, on one set of rows or several side by side."""
     header = ["score"]

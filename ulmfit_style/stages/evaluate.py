@@ -71,8 +71,10 @@ def scored(resolved: Resolved) -> tuple[str, list[Row]]:
     options = resolved.config.evaluate
     if options.path is not None:
         return "all", labelled.load_whole(resolved.task, "evaluate.path", options.path)
-    if not (rows := resolved.rows.split(options.split)):
-        raise UserError(f"evaluate: there are no labelled {options.split} rows; name a file: evaluate.path=<file>")
+    rows, folds = resolved.rows.split(options.split), resolved.rows.folds
+    if not rows or (folds and options.model is not None and options.split == "test"):
+        which = f"{options.split} rows{' kept from training (task.folds)' if folds else ''}"
+        raise UserError(f"evaluate: there are no labelled {which}; name a file: evaluate.path=<file>")
     return options.split, rows
 
 
@@ -85,7 +87,11 @@ def run(step: Step, directory: Path) -> None:
     split, rows = scored(resolved)
     source = resolved.finetuned(options.model, "evaluate.model").directory
     model = Predictor(str(source), option="evaluate.model")
-    measured, answered = Scorer(model.model, model.tokenizer, task, model.max_length).score(rows, split)
+    if rows is resolved.rows.test and resolved.rows.folds:
+        answered = predictions.read(source, "test")  # each by the model that has not seen the row
+        measured = task.measure(answered, list(map(task.target, rows)))
+    else:
+        measured, answered = Scorer(model.model, model.tokenizer, task, model.max_length).score(rows, split)
     if not processes.is_main():
         return
     predictions.write(directory, answered)

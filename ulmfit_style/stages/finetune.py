@@ -51,7 +51,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the fine-tuned model depends on."""
     config, task = resolved.config, resolved.task
     determinants = {
-        "init": resolved.finetune_source.identity,
+        "init": resolved.source_of("finetune").identity,
         "task": {"kind": type(task).__name__, **task.determinants()},
         "data": resolved.rows.digest,
         "finetune": resolved.finetune.determinants(),
@@ -91,9 +91,12 @@ def run(step: Step, directory: Path) -> None:
         _calibrate(resolved, plan.model, directory)
 
     # Score
-    scores, answered = {}, []
+    folds = resolved.folds  # each row is answered by the model that has not seen it
+    answered = [answer for fold in folds for answer in predictions.read(fold.artefact("finetune").directory, "test")]
+    right = list(map(task.target, rows.test))
+    scores: dict[str, Any] = {"folds": len(folds), "test": task.measure(answered, right)} if folds else {}
     for split in ("validation", "test"):
-        if members := rows.split(split):
+        if split not in scores and (members := rows.split(split)):
             scores[split], split_predictions = scorer.score(members, split)
             answered += split_predictions
 
@@ -170,7 +173,7 @@ def prepare(
 
     config, options, classes = resolved.config, resolved.finetune, resolved.rows.classes
     rows = resolved.training_rows if training_rows is None else training_rows
-    source = resolved.finetune_source.directory
+    source = resolved.source_of("finetune").directory
     architecture = architectures.architecture(checkpoints.body_config(source)["model_type"])
     task = resolved.task.for_architecture(architecture)
     head = task.head(classes)
@@ -255,7 +258,7 @@ def _decoder(resolved: Resolved) -> Checkpoint:
     """Return the checkpoint that an encoder's decoder is made from; of one from scratch, its tokenizer alone."""
     model = resolved.config.model
     if model.decoder == "same":
-        return resolved.finetune_source
+        return resolved.source_of("finetune")
     if (named := model.decoder_checkpoint()) is not None:
         return checkpoints.resolve(named, "model.decoder")
     tokenizer = _decoder_tokenizer(resolved)

@@ -1,5 +1,6 @@
 """references: simple models on the same rows, which every result has to be held against. They take seconds."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the scores of the reference models depend on."""
     return {
         "kind": type(resolved.task).__name__,
-        "init": resolved.adapt_source.identity,
+        "init": resolved.source_of("adapt").identity,
         "data": resolved.rows.digest,
         "max_length": resolved.config.finetune.max_length,
     }
@@ -42,9 +43,16 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
 def run(step: Step, directory: Path) -> None:
     """Score the answers that need no training, then fit and score the reference models."""
     task, rows = step.resolved.task, step.resolved.rows
-    answers = _answers(step.resolved, [*rows.validation, *rows.test])
+    if task.reference() is None:
+        say("  there are no simple models to be trained for this kind of task")
+    answers: dict[str, list[Answer]] = defaultdict(list)
+    for part in step.resolved.folds or [step.resolved]:
+        for name, given in _answers(part, [*part.rows.validation, *part.rows.test]).items():
+            answers[name] += given
     metrics: dict[str, Any] = {"metric": task.metric}
     for split, scored, place in (("validation", rows.validation, 0), ("test", rows.test, len(rows.validation))):
+        if not scored:
+            continue
         of_split = task.baseline_answers(scored)
         of_split |= {name: given[place : place + len(scored)] for name, given in answers.items()}
         targets = [task.target(row) for row in scored]
@@ -64,7 +72,6 @@ def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer
 
     task, model = resolved.task, resolved.task.reference()
     if model is None:
-        say("  there are no simple models to be trained for this kind of task")
         return {}
     answers: dict[str, list[Answer]] = {}
     named = task.name_rows(resolved.rows.classes)
@@ -93,7 +100,7 @@ def _frozen(resolved: Resolved, unseen: Sequence[str]) -> tuple[Callable[[Sequen
     """
     from transformers import AutoModel
 
-    source, config = resolved.adapt_source.directory, resolved.config
+    source, config = resolved.source_of("adapt").directory, resolved.config
     body, tokenizer = checkpoints.load_model(AutoModel, source).model.eval(), checkpoints.tokenizer(source)
     features = partial(_features, body, tokenizer, config.finetune.max_length)
     # The references of all samples of labels share the features of the rows that are scored.

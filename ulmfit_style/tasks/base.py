@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ulmfit_style.config.section import Count, Section, Unhashed, spelled
 from ulmfit_style.errors import UserError, nearest
@@ -107,6 +107,13 @@ class Task(Section, abc.ABC):
     """Seed of which training rows those are. A larger sample holds the smaller ones of the same seed."""
     test_samples: Annotated[Count | None, Unhashed] = None
     """At most this many rows of validation and of test are scored; null for all."""
+    folds: Annotated[int | None, Field(ge=0), Unhashed] = None
+    """Cross-validation in place of splits, for few labels: every row is scored, by a model that was trained on the
+    other folds; the model that is left is trained on all rows. A number: so many folds. 0: none. null: 5 where there
+    are fewer than 300 rows, no files of test or validation rows, and none of `train_samples`, `shots` and
+    `test_samples`."""
+    fold: Annotated[int | None, Field(ge=0), Unhashed] = None
+    """One fold alone, from 0 on: its rows are the test, and all others are trained on. null: all folds in turn."""
 
     @field_validator("shots")
     @classmethod
@@ -115,6 +122,15 @@ class Task(Section, abc.ABC):
             raise ValueError("goes without task.train_samples; add task.train_samples=null")
         return shots
 
+    @model_validator(mode="after")
+    def _folds_take_all_rows(self) -> Self:
+        others = (self.train_samples, self.shots, self.test_samples, self.path.validation, self.path.test)
+        is_part = any(other is not None for other in others) or self.path.train is None
+        if self.folds == 1 or ((self.folds or self.fold is not None) and is_part):
+            without = "train_samples, shots, test_samples, and files of test or validation rows"
+            raise ValueError(f"folds are 2 or more, or 0 for splits, and go without {without}")
+        return self
+
     @property
     def long_texts(self) -> str:
         """What becomes of texts longer than `finetune.max_length`, for messages."""
@@ -122,7 +138,10 @@ class Task(Section, abc.ABC):
 
     def unsampled(self) -> Self:
         """Return the task with all of its training rows: what a corpus depends on, whichever few labels are used."""
-        return self.model_copy(update={"train_samples": None, "shots": None, "sample_seed": 0})
+        is_sampled = self.train_samples is not None or self.shots is not None
+        whole = {"train_samples": None, "shots": None, "sample_seed": 0, "fold": None}
+        # A sample is scored on rows that are split off.
+        return self.model_copy(update={**whole, "folds": 0 if is_sampled else self.folds})
 
     def with_answer_options(self, options: Mapping[str, Any]) -> Self:
         """Return the task with other values for options that say how the model answers.
