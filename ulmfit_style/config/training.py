@@ -83,7 +83,7 @@ class Model(Section):
     """The tokenizer of a decoder from scratch; it has fewer tokens where the right answers make no more."""
 
     @model_validator(mode="after")
-    def _has_a_source(self) -> Model:
+    def _has_what_it_names(self) -> Model:
         is_described = "model_type" in (self.architecture or {}) and self.tokenizer is not None
         if self.checkpoint is None and not (is_described and self.init == "scratch"):
             raise ValueError(
@@ -91,10 +91,6 @@ class Model(Section):
             )
         if self.checkpoint is not None and (self.architecture is not None or self.tokenizer is not None):
             raise ValueError("has a checkpoint, whose architecture and tokenizer are taken; leave the others out")
-        return self
-
-    @model_validator(mode="after")
-    def _has_one_decoder_revision(self) -> Model:
         if self.decoder_revision is not None and self.decoder_checkpoint() is None:
             raise ValueError(f"decoder_revision goes with a checkpoint, and decoder is {self.decoder or 'null'}")
         return self

@@ -165,9 +165,9 @@ def prepare(
     import transformers
     from transformers import set_seed
 
+    from ulmfit_style.models import warm_start
     from ulmfit_style.models.layers import HEAD, layer_groups
     from ulmfit_style.models.lora import add_adapters
-    from ulmfit_style.training import warm_start
     from ulmfit_style.training.batching import collate
     from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
 
@@ -206,7 +206,7 @@ def _tokenizer(
     resolved: Resolved, source: Path, rows: Sequence[Row]
 ) -> tuple[PreTrainedTokenizerBase, TokenizerPair | None]:
     """Return the tokenizer, and the two that it is made of where an encoder gets a decoder."""
-    from ulmfit_style.training import warm_start
+    from ulmfit_style.models import warm_start
 
     config, tokenizer = resolved.config, tokenizer_pair.read(source)
     if tokenizer.pad_token is None:

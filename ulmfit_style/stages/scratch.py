@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ulmfit_style.console import say
-from ulmfit_style.data.new_tokenizer import DECODER, learn
+from ulmfit_style.data.corpus import batched
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.models import checkpoints
 from ulmfit_style.models.architectures import ENCODER_DECODER, has_head, objective
+from ulmfit_style.models.new_tokenizer import DECODER, learn
 from ulmfit_style.resolved import Resolved, Stage, Step
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def run(step: Step, directory: Path) -> None:
     else:
         assert options.tokenizer is not None  # the config was checked
         texts, special = step.resolved.pretraining_text.train, DECODER if auto_class == DECODER_HEAD else ENCODER
-        learnt = learn(options.tokenizer, "model.tokenizer", texts.batches(), len(texts), special)
+        learnt = learn(options.tokenizer, "model.tokenizer", batched(texts), len(texts), special)
         tokenizer, architecture = _fit(learnt, options.architecture or {}, masked=auto_class != DECODER_HEAD)
     set_seed(options.seed)
     try:
