@@ -35,7 +35,7 @@ def score(resolved: Resolved) -> float:
     """Train SetFit on the labelled rows, and return the task's metric on the test rows."""
     task, rows, config = resolved.task, resolved.rows, resolved.config
     train, test = ([task.texts(row)[0] for row in split] for split in (rows.train, rows.test))
-    model = SetFitModel.from_pretrained(str(resolved.adapt_source.directory), local_files_only=True)
+    model = SetFitModel.from_pretrained(str(resolved.source_of("adapt").directory), local_files_only=True)
     model.model_body.max_seq_length = config.finetune.max_length
     dataset = Dataset.from_dict({"text": train, "label": [task.target(row) for row in rows.train]})
     with tempfile.TemporaryDirectory() as folder:

@@ -74,11 +74,11 @@ def test_the_trunk_is_run_once_without_dropout_and_the_weights_are_those_of_runn
 ):
     weights, runs = end_of(name, **({"hidden_dropout_prob": 0.5} if name in HEADS else {}))
     assert runs <= 2  # each of 64 rows
-    assert "head: the frozen layers are run once, and their outputs are kept (0." in capsys.readouterr().out
+    assert "head: the frozen layers are run once, and their outputs are kept" in capsys.readouterr().out
     monkeypatch.setattr(kept_trunk, "MAX_BYTES", 1000)
     expected, runs = end_of(name)
     assert runs > 10
-    assert "run on every pass: their outputs would take 0.0 GB, and at most 1e-06 GB are" in capsys.readouterr().out
+    assert "run on every pass: their outputs would take 0.0 GB" in capsys.readouterr().out
     assert (weights - expected).abs().max() < 1e-6
 
 

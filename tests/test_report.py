@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def test_two_runs_side_by_side_are_paired_on_the_same_rows(chain: Trained):
     page = (chain.runs / "default/report-default-second.html").read_text(encoding="utf-8")
     assert headings(page) == ["Scores", "What they differ in"]
     answers = [predictions.read(chain.runs / name / "finetune", "test") for name in ("second", "default")]
-    points = [[float(row["label"] == row["target"]) for row in rows] for rows in answers]
+    points = [[[float(row["label"] == row["target"]) for row in rows]] for rows in answers]
     gain, low, high = (f"{100 * x:+.1f}" for x in intervals.difference(*points))
     cells = re.search(r"<td>second less default</td>\s*<td[^>]*>(.*?)</td>", page)
     assert cells is not None
@@ -119,6 +120,15 @@ def test_without_predictions_the_page_says_so_and_tells_the_rest(copied: Path):
     assert "The predictions are gone" in page.sections["Scores"][0].text
     assert not {"Which answers are wrong", "Calibration", "Errors"} & set(page.sections)
     assert page.sections["Training"]
+
+
+def test_models_of_other_rows_are_not_compared(copied: Path):
+    run = finished.named(copied, "default")
+    other = replace(run.model, directory=shutil.copytree(run.model.directory, copied / "other"))
+    assert run.difference(other) == (0, 0, 0)
+    answers = predictions.read(other.directory, "test")
+    predictions.write(other.directory, [{**answer, "row": answer["row"] + 1} for answer in answers])
+    assert run.difference(other) is None
 
 
 @pytest.mark.parametrize("is_there", [True, False])

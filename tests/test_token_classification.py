@@ -17,7 +17,7 @@ from ulmfit_style import load
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.data import labelled
 from ulmfit_style.tasks.base import IGNORED, Row
-from ulmfit_style.tasks.token_classification import TokenClassification
+from ulmfit_style.tasks.token_classification import TokenClassification, likeliest_tags
 from ulmfit_style.training.scoring import Scorer
 
 TASK = TokenClassification(path="-")
@@ -135,7 +135,7 @@ def oracle(row: Row, tokenizer: PreTrainedTokenizerFast, features: list[dict], l
         for place, label in enumerate(right["labels"]):
             if label != IGNORED:
                 probabilities[place] = np.eye(len(label2id))[label] * 0.9 + 0.02
-        said.append((list(label2id), probabilities))
+        said.append(likeliest_tags(list(label2id), probabilities))
     return said
 
 
@@ -180,7 +180,7 @@ def test_tokens_of_a_word_that_disagree(aggregation: str, expected: list[tuple])
     (feature,) = task.encode(row, tiny_tokenizer(), 32, None)
     feature["offsets"], feature["own"] = [(0, 0), (0, 1), (1, 2), (0, 0)], (1, 3)
     probabilities = np.array([[0.2] * 5, [0.6, 0.15, 0, 0.25, 0], [0.05, 0.1, 0, 0.85, 0], [0.2] * 5])
-    entities = task.merge(row, [feature], [(NAMES, probabilities)])["entities"]
+    entities = task.merge(row, [feature], [likeliest_tags(NAMES, probabilities)])["entities"]
     assert [(entity["entity_group"], entity["score"], entity["start"]) for entity in entities] == expected
 
 
@@ -225,7 +225,7 @@ def test_words_that_a_tokenizer_throws_away_have_a_tag_too(network, tokenizer: P
     row = of(words, ["O", "B-quality", "I-quality", "I-quality", "O"])
     features = TASK.encode(row, tokenizer, 32, None)
     probabilities = np.eye(5)[[0, 1, 2, 0]]  # [CLS] very wonderful [SEP]
-    assert TASK.merge(row, features, [(NAMES, probabilities)])["tags"] == row.fields["label"]
+    assert TASK.merge(row, features, [likeliest_tags(NAMES, probabilities)])["tags"] == row.fields["label"]
     assert TASK.merge(of(words[:1], None), [], []) == {"tags": ["O"], "entities": []}
     answers = Scorer(network, tokenizer, TASK, 32).answers(map(TASK.row, ["", nothing]))
     assert list(answers) == [{"entities": []}] * 2

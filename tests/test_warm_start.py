@@ -28,10 +28,10 @@ from ulmfit_style.config.training import Model
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.checkpoints import load_pooled
 from ulmfit_style.models.layers import HEAD, layer_groups
+from ulmfit_style.models.warm_start import pair_tokenizers
 from ulmfit_style.stages.finetune import prepare
 from ulmfit_style.stages.table import resolve
 from ulmfit_style.training import checks, phases
-from ulmfit_style.training.warm_start import pair_tokenizers
 
 SCRATCH = ("model.decoder=scratch", "model.decoder_layers=1", "model.decoder_tokenizer.vocab_size=300")
 

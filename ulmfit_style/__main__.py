@@ -52,11 +52,6 @@ ALONE = {
     "setup": Command("models.embedded:install", "install the embedded model and data"),
 }
 
-PLAN = "before stages: say what they would run, and why, and run nothing"
-
-CHAIN = ("adapt", "finetune")
-"""What `plan` alone plans."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
@@ -116,7 +111,8 @@ def all_commands() -> dict[str, str]:
     from ulmfit_style.stages.table import STAGES
 
     stages = {name: stage.help for name, stage in STAGES.items() if stage.is_command}
-    return {**stages, "plan": PLAN, **{name: command.help for name, command in ALONE.items()}}
+    plan = "before stages: say what they would run, and why, and run nothing"
+    return {**stages, "plan": plan, **{name: command.help for name, command in ALONE.items()}}
 
 
 def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
@@ -126,7 +122,7 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     from ulmfit_style.cli.compose import compose
     from ulmfit_style.console import lines_on_stderr
 
-    stages = [word for word in words if word != "plan"] or CHAIN
+    stages = [word for word in words if word != "plan"] or ["adapt", "finetune"]
     job = partial(chain.preview if "plan" in words else chain.run, stages=stages)
     # What `predict` prints is for programs to read.
     with lines_on_stderr() if "predict" in words else nullcontext():

@@ -1,29 +1,10 @@
 """What `finetune=auto` chooses: the recipe that measured best for such a task and so many labels (docs/measured.md)."""
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from ulmfit_style.config.training import Finetune
 from ulmfit_style.tasks.base import Row, Task
-
-Preset = Mapping[str, Any]
-
-PRESETS: Mapping[str, Preset] = MappingProxyType(
-    {
-        "few_labels": {
-            "pooling": "mean",
-            "label_names": True,
-            "contrast_steps": 50,
-            "head": "solved",
-            "epochs": 0,
-        },
-        "frozen": {"pooling": "mean", "label_names": False, "contrast_steps": 0, "head": "solved", "epochs": 0},
-        "lp_ft": {"pooling": "mean", "label_names": False, "contrast_steps": 0, "head": "solved", "epochs": 10},
-        "plain": {"pooling": "default", "label_names": False, "contrast_steps": 0, "head": "random", "epochs": 20},
-    }
-)
-"""What the files of these names in conf/finetune/ say of the options that are left open."""
 
 FEW = 200
 """Labelled rows of a class, on average, up to which contrast and a solved head are chosen."""
@@ -33,6 +14,7 @@ class Choice(NamedTuple):
     """A recipe and why it was chosen."""
 
     preset: str
+    """The YAML in conf/finetune/ that says what was left open."""
     reason: str
 
 

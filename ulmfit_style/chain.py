@@ -79,7 +79,11 @@ def preview(config: Config, stages: Sequence[str]) -> None:
 
 def make(steps: Sequence[Step], config: Config, stages: Sequence[str]) -> None:
     """Make the artefacts of the steps, but for those that are up to date, in as many processes as the config wants."""
-    count = 1 if all(step.artefact.finished for step in steps) else _process_count(config)
+    count = 1 if all(step.artefact.finished for step in steps) else config.processes
+    if count is None:
+        import torch
+
+        count = max(1, torch.cuda.device_count())
     if count == 1:
         make_in_this_process(steps, config.name)
     else:
@@ -106,17 +110,8 @@ def make_in_this_process(steps: Sequence[Step], name: str) -> None:
 
 def _run_step(step: Step, directory: Path) -> None:
     """Run a stage: in every process if they share its work, else in the main one."""
-    if step.stage.is_distributed or processes.is_main():
+    if step.stage.is_command or processes.is_main():
         step.stage.module.run(step, directory)
-
-
-def _process_count(config: Config) -> int:
-    """Return how many processes train: as many as the config wants, or one on each visible GPU."""
-    if config.processes is not None:
-        return config.processes
-    import torch
-
-    return max(1, torch.cuda.device_count())
 
 
 def _make_in_processes(steps: Sequence[Step], config: Config, stages: Sequence[str], count: int) -> None:

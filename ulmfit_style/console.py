@@ -6,12 +6,10 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from ulmfit_style.compute import processes
 
@@ -30,15 +28,14 @@ def say(line: str = "", *, style: str | None = None) -> None:
     OUT.print(line, style=style, markup=False)
 
 
-@cache
+_SAID: set[str] = set()
+
+
 def say_once(line: str) -> None:
     """Print a line, unless it was printed before."""
-    say(line)
-
-
-def show(table: Table) -> None:
-    """Print a table."""
-    OUT.print(table)
+    if line not in _SAID and not OUT.quiet:
+        _SAID.add(line)
+        say(line)
 
 
 class ProgressReport:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from ulmfit_style import auto
 from ulmfit_style.artefacts.differences import why_missing
 from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact
+from ulmfit_style.cli import CONF
 from ulmfit_style.config.section import sections_of
 from ulmfit_style.config.training import Corpus, Finetune
 from ulmfit_style.console import say_once
@@ -46,7 +47,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """A row of the table of stages. Its module is `ulmfit_style.stages.<name>` with dashes as underscores.
+    """A row of the table of stages. Its module is `ulmfit_style.stages.<name>`.
 
     The module of a stage that makes an artefact has `determinants(resolved)`, which returns what the result depends on
     as JSON values, and `run(step, directory)`, which fills the directory. It may have `steps(stage, resolved, stages)`,
@@ -56,7 +57,7 @@ class Stage:
     """
 
     name: str
-    help: str
+    help: str = ""
     """What the command does, in a line."""
     help_sections: tuple[str, ...] = ()
     """The sections of the config whose options `--help` lists with the command."""
@@ -68,16 +69,15 @@ class Stage:
     starts_from: Callable[[Resolved], str | None] = lambda resolved: None
     """The stage whose artefact it starts from, by the config; None for the plain checkpoint."""
     is_command: bool = True
-    """Whether it is a command; else a plan takes it where others need it."""
-    is_distributed: bool = True
-    """Whether several processes work on it together; else the main one does."""
+    """Whether it is a command, on which several processes work together; else it belongs to the plans of others, and
+    the main process makes it."""
     is_cross_validated: bool = False
     """Whether it is also done for each fold of the labelled rows, where there are folds."""
 
     @property
     def module(self) -> ModuleType:
         """The stage's module, imported when it is first needed."""
-        return import_module(f"ulmfit_style.stages.{self.name.replace('-', '_')}")
+        return import_module(f"ulmfit_style.stages.{self.name}")
 
     @property
     def makes_artefact(self) -> bool:
@@ -182,7 +182,9 @@ class Resolved:
         """The config with each fold of the rows as the test; none where the rows are split."""
         folds = range(len(self.rows.folds))
         tasks = [self.task.model_copy(update={"fold": number}) for number in folds]
-        return [self.variant(task=task, finetune=self.finetune) for task in tasks]
+        # Calibrating each would take twice as long again, and change none of their labels.
+        options = self.finetune.model_copy(update={"calibration_folds": 0})
+        return [self.variant(task=task, finetune=options) for task in tasks]
 
     @property
     def training_rows(self) -> list[Row]:
@@ -198,9 +200,11 @@ class Resolved:
         kind = architectures.architecture(checkpoints.model_type(self.config.model)).kind
         choice = auto.choose(options, self.task, kind, self.rows.train)
         say_once(f"finetune=auto takes {choice.preset}: {choice.reason}")
-        chosen = {name: auto.PRESETS[choice.preset][name] for name in options.open}
+        values: dict[str, Any] = {}
+        for name in ("plain", choice.preset):  # which the others are built on
+            values |= yaml.safe_load((CONF / "finetune" / f"{name}.yaml").read_text(encoding="utf-8"))
         try:
-            return Finetune.model_validate({**options.model_dump(), **chosen})
+            return Finetune.model_validate({**options.model_dump(), **{name: values[name] for name in options.open}})
         except ValidationError as error:
             problem = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise UserError(f"finetune=auto takes {choice.preset}: {problem}") from error
@@ -233,21 +237,11 @@ class Resolved:
     def _documents(self, source: Corpus, option: str) -> Documents:
         return corpus.load(source, self.config.task, self.config.runs, option)
 
-    @cached_property
-    def adapt_source(self) -> Checkpoint:
-        """What the recipe starts from: a checkpoint, a pretrained model, finished or not, or random weights."""
-        return self._input_of("adapt")
-
-    @cached_property
-    def finetune_source(self) -> Checkpoint:
-        """What fine-tuning starts from: the adapted model, finished or not, or what it would have been made from."""
-        return self._input_of("finetune")
-
-    def _input_of(self, stage: str) -> Checkpoint:
-        parent = self.stages[stage].starts_from(self)
-        if parent is None:
-            return checkpoints.resolve(self.config.model, "model.checkpoint")
-        return self._checkpoint_of(parent)
+    def source_of(self, stage: str) -> Checkpoint:
+        """Return what a stage starts from: the artefact of another one, finished or not, or the config's checkpoint."""
+        if (parent := self.stages[stage].starts_from(self)) is not None:
+            return self._checkpoint_of(parent)
+        return checkpoints.resolve(self.config.model, "model.checkpoint")
 
     def unchanged(self, stage: str) -> Path | None:
         """Return the finished artefact that `runs/<name>/<stage>` links to, if it was made by the same options.

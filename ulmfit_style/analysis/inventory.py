@@ -85,14 +85,11 @@ def clean(arguments: Sequence[str]) -> None:
 def _needed(entries: Sequence[Entry]) -> set[Path]:
     """Return the directories that links point to, and those that these were made from."""
     made = {entry.directory: entry.made for entry in entries if entry.made is not None}
-    needed: set[Path] = set()
     reached = [entry.directory for entry in entries if entry.names]
-    while reached:
-        directory = reached.pop()
-        if directory not in needed and directory in made:
+    for directory in reached:  # which grows: nothing is made from itself, so it ends
+        if directory in made:
             reached += _sources(directory.parent, made[directory].determinants)
-        needed.add(directory)
-    return needed
+    return set(reached)
 
 
 def _sources(folder: Path, determinants: Mapping[str, Any]) -> Iterator[Path]:
@@ -106,15 +103,12 @@ def _sources(folder: Path, determinants: Mapping[str, Any]) -> Iterator[Path]:
 
 def _entries(folder: Path) -> list[Entry]:
     """Return all artefacts of a folder, in the order in which they were begun."""
-    names: dict[Path, list[str]] = {}
-    for link in sorted(folder.glob("*/*")):
-        if link.is_symlink():
-            names.setdefault(link.resolve(), []).append(str(link.relative_to(folder)))
+    targets = {link: link.resolve() for link in sorted(folder.glob("*/*")) if link.is_symlink()}
     entries = []
     for recipe in sorted(folder.glob(f"*-*/{RECIPE}"), key=lambda recipe: recipe.stat().st_mtime):
-        directory, made = recipe.parent, finished.find(recipe.parent)
-        is_locked = made is None and _is_locked(directory)
-        entries.append(Entry(directory, made, is_locked, names.get(directory.resolve(), ())))
+        directory, made, resolved = recipe.parent, finished.find(recipe.parent), recipe.parent.resolve()
+        names = [str(link.relative_to(folder)) for link, target in targets.items() if target == resolved]
+        entries.append(Entry(directory, made, made is None and _is_locked(directory), names))
     return entries
 
 

@@ -65,9 +65,7 @@ def measure(task: Task, answers: Sequence[Answer], targets: Sequence[Any], group
     def among(rows: Sequence[int]) -> tuple[list[Answer], list[Any]]:
         return [answers[row] for row in rows], [targets[row] for row in rows]
 
-    members: dict[str, list[int]] = {name: [] for name in sorted(set(groups))}
-    for row, name in enumerate(groups):
-        members[name].append(row)
+    members = {name: [row for row, other in enumerate(groups) if other == name] for name in sorted(set(groups))}
     measured = {name: task.measure(*among(rows)) for name, rows in members.items()}
     judged = [name for name, rows in members.items() if len(rows) >= FEWEST]
     if len(judged) < 2:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style.metrics.intervals import Points
+from ulmfit_style.metrics import intervals
 from ulmfit_style.tasks.base import Answer, Row, Task
 
 FILE = "predictions.parquet"
@@ -40,25 +40,24 @@ def read(directory: Path, split: str) -> list[Prediction]:
     return predictions
 
 
-def row_scores(task: Task, directory: Path, split: str) -> Points:
-    """Return each row's part of the score of a split."""
-    predictions = read(directory, split)
+def difference(task: Task, models: Sequence[Path], baseline: Sequence[Path], split: str) -> tuple[float, float, float]:
+    """Return by how much two mean scores over the same seeds differ, with its paired interval over seeds and rows.
+
+    Args:
+        models: The directory of the one model for each seed.
+        baseline: Those of the other.
+        split: The rows that are scored: validation or test.
+    """
+    ours, theirs = ([_row_scores(task, read(path, split)) for path in paths] for paths in (models, baseline))
+    return intervals.difference(ours, theirs, task.of_means)
+
+
+def _row_scores(task: Task, predictions: Sequence[Prediction]) -> intervals.Points:
+    """Return each row's part of a score."""
     return task.row_scores(predictions, [prediction["target"] for prediction in predictions])
 
 
-def difference(task: Task, ours: Path, theirs: Path) -> tuple[float, float, float] | None:
-    """Return what the test scores of two directories' models differ by, and its paired bootstrap interval.
-
-    None where the predictions of one are gone, or the rows are not the same.
-    """
-    from ulmfit_style.metrics import intervals
-
-    are_there = all((directory / FILE).exists() for directory in (ours, theirs))
-    if not are_there or _rows(ours) != _rows(theirs):
-        return None
-    return intervals.difference(row_scores(task, ours, "test"), row_scores(task, theirs, "test"), task.of_means)
-
-
-def _rows(directory: Path) -> list[tuple[Any, ...]]:
-    """Return where the test rows stand, and what is right of each."""
-    return [(answer["file"], answer["row"], answer["target"]) for answer in read(directory, "test")]
+def rows(directory: Path) -> list[tuple[Any, ...]]:
+    """Return where the test rows stand, and what is right of each; nothing where the predictions are gone."""
+    answers = read(directory, "test") if (directory / FILE).exists() else []
+    return [(answer["file"], answer["row"], answer["target"]) for answer in answers]

@@ -174,11 +174,6 @@ def joined(results: Sequence[T]) -> list[T]:
     return [shares[place % len(shares)][place // len(shares)] for place in range(sum(map(len, shares)))]
 
 
-def any_of(flag: bool) -> bool:
-    """Tell, in every process alike, whether the flag is set in one of them."""
-    return any(from_all(flag))
-
-
 def wait() -> None:
     """Wait until every process is here."""
     if count() > 1:

@@ -56,10 +56,6 @@ class Texts(Sequence[str]):
     def __getitem__(self, index: Any) -> Any:  # an int gives a text; slices are not asked for
         return self._column[int(self._places[index])].as_py()
 
-    def batches(self) -> Iterator[list[str]]:
-        """Return the documents in lists of about a million characters."""
-        return _batched(self)
-
 
 @dataclass(frozen=True)
 class Documents:
@@ -173,7 +169,7 @@ def _gather(corpus: Corpus, files: Sequence[str], option: str, directory: Path) 
         pyarrow.ipc.new_file(sink, _hashed([]).schema) as writer,
         progress("reading documents", None) as steps,
     ):
-        for texts in _batched(_text(row, corpus.text) for row in rows):
+        for texts in batched(_text(row, corpus.text) for row in rows):
             writer.write_batch(_hashed(texts))
             steps.advance(len(texts))
 
@@ -203,7 +199,7 @@ def _key(text: str) -> int:
     return position(0, text)
 
 
-def _batched(texts: Iterable[str]) -> Iterator[list[str]]:
+def batched(texts: Iterable[str]) -> Iterator[list[str]]:
     """Gather texts to lists of about `AT_ONCE` characters."""
     batch, characters = [], 0
     for text in texts:

@@ -58,12 +58,11 @@ def locate(option: str, reference: str) -> Path:
         UserError: if the Hub has no such data set, revision or file, or cannot be reached.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     file = parse(option, reference)
     try:
         return Path(hf_hub_download(file.repository, file.name, repo_type="dataset", revision=file.revision))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except (OSError, ValueError) as error:  # of the network, the Hub, or a name that is none
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{option}={reference}: cannot be downloaded from the Hub ({reason})") from error
 

@@ -136,15 +136,12 @@ def load(task: Task) -> Labelled:
         say(f"task: {others:,} rows of other classes than {', '.join(classes)} are left out")
     if repeats:
         say(f"task: {repeats} rows are left out because their text is also in test or validation")
-    for name, members in (("validation", validation), ("test", test)):
-        if task.test_samples is not None and task.test_samples < len(members):
-            say(f"task: only {task.test_samples:,} {name} rows are scored (task.test_samples)")
     return Labelled(
         task=task,
         pool=pool,
         train=pool,
-        validation=sampling.scored(task, validation),
-        test=[row for fold in folds for row in fold] or sampling.scored(task, test),
+        validation=sampling.scored(task, validation, "validation"),
+        test=[row for fold in folds for row in fold] or sampling.scored(task, test, "test"),
         held=frozenset(normalised(text) for row in scored for text in task.texts(row)),
         classes=classes,
         left_out={"other_classes": others, "in_test_or_validation": repeats},

@@ -48,11 +48,9 @@ def run(arguments: Sequence[str]) -> None:
     unused = [name for name in first_row if name not in settings.values()]
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(_yaml(task, settings, every_row, unused), encoding="utf-8")
-    say(f"new-task: wrote {target}; look at it, then:")
-    if CONF.resolve() == FOLDER.parent.resolve():
-        say(f"  make adapt finetune task={options['name']}")
-    else:
-        say(f"  ulmfit-style adapt finetune --config-dir {FOLDER.parent} task={options['name']}")
+    is_shipped = CONF.resolve() == FOLDER.parent.resolve()
+    command = "make adapt finetune" if is_shipped else f"ulmfit-style adapt finetune --config-dir {FOLDER.parent}"
+    say(f"new-task: wrote {target}; look at it, then:\n  {command} task={options['name']}")
 
 
 def kinds() -> list[type[Task]]:

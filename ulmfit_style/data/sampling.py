@@ -41,10 +41,11 @@ def sample(task: Task, pool: Sequence[Row], classes: Sequence[str]) -> list[Row]
     return sorted(shuffled, key=lambda row: id(row) not in first)[:count]
 
 
-def scored(task: Task, rows: Sequence[Row]) -> list[Row]:
+def scored(task: Task, rows: Sequence[Row], split: str) -> list[Row]:
     """Choose the validation or test rows that are scored: all, or `task.test_samples` of them."""
     if task.test_samples is None or task.test_samples >= len(rows):
         return list(rows)
+    say(f"task: only {task.test_samples:,} {split} rows are scored (task.test_samples)")
     return sorted(rows, key=splits.random_order(task, task.split_seed))[: task.test_samples]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ulmfit_style.artefacts.directory import Artefact
 from ulmfit_style.compute import processes
 from ulmfit_style.console import progress
-from ulmfit_style.data.corpus import Documents, Texts
+from ulmfit_style.data.corpus import Documents, Texts, batched
 from ulmfit_style.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _write(path: Path, texts: Texts, backend: Tokenizer, advance: Callable[[int]
 
     schema = pyarrow.schema([(name, pyarrow.list_(pyarrow.int32())) for name in COLUMNS])
     with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_file(sink, schema) as writer:
-        for batch in texts.batches():
+        for batch in batched(texts):
             chunks = [
                 _row(text, chunk)
                 for text, encoding in zip(batch, backend.encode_batch(batch), strict=True)

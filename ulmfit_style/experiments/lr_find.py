@@ -46,7 +46,7 @@ def run(overrides: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as discarded, logging_to(folder / f"{FILE}.log"):
         trained: Adapt | Finetune = config.finetune
         if options.stage == "adapt" and config.adapt is not None:
-            trained, start = config.adapt, resolved.adapt_source.directory
+            trained, start = config.adapt, resolved.source_of("adapt").directory
             plan = language_model.prepare(config, config.adapt, start, resolved.corpus, resolved.general_text).plan
         else:
             plan = finetune.prepare(resolved)[0]

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from itertools import product
 from statistics import mean
-from typing import final
 
 from ulmfit_style import chain
 from ulmfit_style.artefacts.directory import METRICS, read_json
@@ -33,46 +32,39 @@ def run(overrides: Sequence[str]) -> None:
     axes = f"{len(study.arms)} arms x {len(plan.labels)} numbers of labels x {len(study.seeds)} seeds"
     total = len(search) + len(plan.reported({}))
     say(f"study: {total} runs: {axes}{f', and {len(search)} to search' if search else ''}", style="bold")
-    runner = _Runner(plan, total)
-    choices = best_of_search([runner.run(run) for run in search])
-    results = [runner.run(run) for run in plan.reported(choices)]
+    made: list[Result] = []
+    choices = best_of_search([_make(plan, run, made, total) for run in search])
+    results = [_make(plan, run, made, total) for run in plan.reported(choices)]
     study_report.write(plan, choices, [*_references(plan), *results])
     if failed := sum(bool(result.error) for result in results):
         raise UserError(f"study: {failed} of {len(results)} runs failed; the same command tries them again")
 
 
-@final
-class _Runner:
-    """Makes the runs of a study one by one, and keeps the weights of the best.
+def _make(plan: StudyPlan, run: Run, made: list[Result], total: int) -> Result:
+    """Make the model of a run, unless it is there, and return its scores, or its error if it failed.
 
     Args:
-        total: How many there will be.
+        made: The results of the runs before it, to which its own is added; the weights of the best are kept.
+        total: How many runs there will be.
     """
-
-    def __init__(self, plan: StudyPlan, total: int) -> None:
-        self.plan, self.total = plan, total
-        self.results: list[Result] = []
-
-    def run(self, run: Run) -> Result:
-        """Make the model of a run, unless it is there, and return its scores, or its error if it failed."""
-        resolved = resolve(self.plan.recipe(run))
-        metric, model = resolved.task.metric, resolved.artefact("finetune")
-        if is_new := not model.measured:
-            say(f"[{len(self.results) + 1}/{self.total}] {run.title}", style="bold")
-        error = trials.make(resolved, run.link)
-        result = Result(run, len(resolved.rows.train), model.directory, error=error or "")
-        if error is None:
-            measured = read_json(model.directory / METRICS)
-            score, validation = (measured[split]["scores"][metric] for split in ("test", "validation"))
-            result = replace(result, score=score, validation=validation)
-            if is_new:
-                say(f"  {metric} {score:.3f} on the test rows")
-        self.results.append(result)
-        if scored := [other for other in self.results if not other.error]:
-            best = max(scored, key=lambda other: other.validation)
-            directories = [other.directory for other in scored]
-            trials.discard(self.plan.base.study.keep_weights, directories, [best.directory], self.plan.folder)
-        return result
+    resolved = resolve(plan.at(plan.arms[run.arm, run.searched], run.labels, run.seed))
+    metric, model = resolved.task.metric, resolved.artefact("finetune")
+    if is_new := not model.measured:
+        say(f"[{len(made) + 1}/{total}] {run.title}", style="bold")
+    error = trials.make(resolved, run.link)
+    result = Result(run, len(resolved.rows.train), model.directory, error=error or "")
+    if error is None:
+        measured = read_json(model.directory / METRICS)
+        score, validation = (measured[split]["scores"][metric] for split in ("test", "validation"))
+        result = replace(result, score=score, validation=validation)
+        if is_new:
+            say(f"  {metric} {score:.3f} on the test rows")
+    made.append(result)
+    if scored := [other for other in made if not other.error]:
+        best = max(scored, key=lambda other: other.validation)
+        directories = [other.directory for other in scored]
+        trials.discard(plan.base.study.keep_weights, directories, [best.directory], plan.folder)
+    return result
 
 
 def best_of_search(results: Sequence[Result]) -> Choices:

@@ -78,10 +78,6 @@ class StudyPlan:
         only = self.combinations[0]
         return [Run(arm, labels, seed, choices.get((arm, labels), only)) for seed, labels, arm in axes]
 
-    def recipe(self, run: Run) -> Config:
-        """Return the recipe of a run."""
-        return self.at(self.arms[run.arm, run.searched], run.labels, run.seed)
-
     def at(self, recipe: Config, labels: Labels, seed: int) -> Config:
         """Return a recipe with a number of labels and a seed."""
         size: dict[str, Labels] = {}

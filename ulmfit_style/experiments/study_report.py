@@ -7,14 +7,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import final
 
+from ulmfit_style.artefacts import predictions
 from ulmfit_style.config.experiments import Study
 from ulmfit_style.console import say
-from ulmfit_style.experiments import trials
 from ulmfit_style.experiments.study_plan import Choices, Run, StudyPlan
 from ulmfit_style.metrics import intervals
 from ulmfit_style.results import csv, figures, scores, terminal
 from ulmfit_style.results.figures import Line
-from ulmfit_style.results.parts import Table
+from ulmfit_style.results.parts import Difference, Table
 
 
 @final
@@ -57,7 +57,7 @@ def write(plan: StudyPlan, choices: Choices, results: Sequence[Result]) -> None:
             if arm == study.baseline or any(result.error for result in by_name[arm] + baseline):
                 continue
             models, others = ([result.directory for result in of_seeds] for of_seeds in (by_name[arm], baseline))
-            difference = trials.difference(task, models, others, "test")
+            difference = Difference(*predictions.difference(task, models, others, "test"))
             say(scores.worth(f"'{arm}' differs from '{study.baseline}' by", difference, len(study.seeds)))
             differences.append((arm, labels, *difference))
     for result in results:

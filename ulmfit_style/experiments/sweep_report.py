@@ -7,6 +7,7 @@ import optuna
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from ulmfit_style.artefacts import predictions
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
@@ -15,7 +16,7 @@ from ulmfit_style.experiments.trial_queue import folder_name, options_of, ranked
 from ulmfit_style.metrics import intervals
 from ulmfit_style.recipe import Config
 from ulmfit_style.results import scores, terminal
-from ulmfit_style.results.parts import Interval, Table
+from ulmfit_style.results.parts import Difference, Interval, Table
 
 SHOWN = 10
 """Trials that the table shows."""
@@ -82,7 +83,7 @@ def _comparison(config: Config, ranked: Sequence[FrozenTrial], runs: Path) -> li
         return ["No trial scored higher than the recipe as it was: keep it."]
     task = config.require_task()
     models, baseline = ([runs / name for name in trial.user_attrs["artefacts"]] for trial in (best, recipe))
-    difference = trials.difference(task, models, baseline, "validation")
+    difference = Difference(*predictions.difference(task, models, baseline, "validation"))
     advice = "So it is within the noise of the recipe: keep that, or give more seeds (sweep.seeds) or validation rows."
     if difference.is_clear:
         advice = "The best of many trials was lucky as well: its score on the test rows is the fair one."

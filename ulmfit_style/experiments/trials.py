@@ -5,18 +5,13 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 from typing import Literal
 
 from ulmfit_style import chain
-from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import LOG, METRICS, discard_weights, read_json
+from ulmfit_style.artefacts.directory import LOG, discard_weights
 from ulmfit_style.console import logging_to, muted, say
 from ulmfit_style.errors import Pruned, UserError
-from ulmfit_style.metrics import intervals
 from ulmfit_style.resolved import Reporter, Resolved
-from ulmfit_style.results.parts import Difference
-from ulmfit_style.tasks.base import Task
 
 STAGES = ("adapt", "finetune")
 """Those of a trial."""
@@ -61,22 +56,6 @@ def train(resolved: Resolved, reporter: Reporter | None) -> None:
         chain.make(shared, resolved.config, ["adapt"])
     with muted():
         chain.make([replace(step, reporter=reporter) for step in steps], resolved.config, STAGES)
-
-
-def difference(task: Task, models: Sequence[Path], baseline: Sequence[Path], split: str) -> Difference:
-    """Return by how much two mean scores over the same seeds differ, with its paired interval over seeds and rows.
-
-    Args:
-        models: The directory of the one model for each seed.
-        baseline: Those of the other.
-        split: The rows that are scored: validation or test.
-    """
-    means, points = [], []
-    for directories in (models, baseline):
-        measured = [read_json(directory / METRICS)[split] for directory in directories]
-        means.append(mean(scored["scores"][task.metric] for scored in measured))
-        points.append([predictions.row_scores(task, directory, split) for directory in directories])
-    return Difference(means[0] - means[1], *intervals.over_seeds(points[0], points[1], task.of_means))
 
 
 def command_of_the_best(overrides: Sequence[str]) -> str:

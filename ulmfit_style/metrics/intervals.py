@@ -70,19 +70,6 @@ def intervals_of_sums(
     return {name: percentiles(values) for name, values in scores(resampled).items()}
 
 
-def difference(points: Points, others: Points, score: Combine = first) -> tuple[float, float, float]:
-    """Return by how much the scores of two models on the same rows differ, and the paired bootstrap interval of that.
-
-    Raises:
-        ValueError: if they do not have the same number of rows.
-    """
-    ours, theirs = _rows(points), _rows(others)
-    if len(ours) != len(theirs):
-        raise ValueError(f"{len(ours)} and {len(theirs)} rows cannot be paired")
-    differences = _resampled(ours, score) - _resampled(theirs, score)  # the same rows are drawn of both
-    return float(score(ours.mean(axis=0)) - score(theirs.mean(axis=0))), *percentiles(differences)
-
-
 def by_chance(points: Points, groups: Sequence[str], widest: float, score: Combine = first) -> float:
     """Return how often the widest gap between groups is at least this wide when rows are dealt to them at random.
 
@@ -104,10 +91,13 @@ def by_chance(points: Points, groups: Sequence[str], widest: float, score: Combi
     return (at_least_as_wide + 1) / (RESAMPLES + 1)
 
 
-def over_seeds(points: Sequence[Points], baseline: Sequence[Points], score: Combine = first) -> Interval:
-    """Return the 95 % percentile bootstrap interval of the mean difference of two models over seeds and test rows.
+def difference(
+    points: Sequence[Points], baseline: Sequence[Points], score: Combine = first
+) -> tuple[float, float, float]:
+    """Return by how much the mean scores of two models differ, and the 95 % percentile bootstrap interval of that.
 
-    Both are drawn with replacement: the rows, the same for all seeds, and then the seeds. A few seeds spread less among
+    It is one over the test rows and the seeds. Both are drawn with replacement: the rows, the same for all seeds and
+    for both models, and then the seeds. A few seeds spread less among
     draws from them than among seeds, by the square root of (seeds - 1) / seeds; the interval is widened by that. With
     fewer than five seeds it is still too narrow.
 
@@ -131,7 +121,8 @@ def over_seeds(points: Sequence[Points], baseline: Sequence[Points], score: Comb
         widened = centre + widening * (means - centre)
         chosen = random.integers(seeds, size=(len(drawn), seeds))
         resampled.append(np.take_along_axis(widened, chosen, axis=1).mean(axis=1))
-    return percentiles(np.concatenate(resampled))
+    value = np.mean([score(ours.mean(axis=0)) - score(theirs.mean(axis=0)) for ours, theirs in pairs])
+    return float(value), *percentiles(np.concatenate(resampled))
 
 
 def spread(scores: Sequence[float]) -> float:

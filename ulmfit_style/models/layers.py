@@ -1,10 +1,10 @@
 """The layer groups of a model: which parameters are trainable together, and learn at one rate (ULMFiT, section 3)."""
 
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 from transformers import PreTrainedModel
 
 EMBEDDINGS, HEAD = "embeddings", "head"
@@ -79,13 +79,9 @@ def drift(model: PreTrainedModel, start: PreTrainedModel, missing: Collection[st
     Args:
         start: The model before training.
     """
-    moved, before = {}, layer_groups(start, missing)
-    for title, parameters in layer_groups(model, missing).items():
-        pairs = [
-            (a.detach().float(), b.detach().float().to(a.device))
-            for a, b in zip(parameters, before[title], strict=True)
-        ]
-        change = sum(float((a - b).square().sum()) for a, b in pairs)
-        if norm := sum(float(b.square().sum()) for _, b in pairs):  # a head of biases alone starts at zero
-            moved[title] = math.sqrt(change / norm)
+    moved, groups = {}, [layer_groups(side, missing) for side in (model, start)]
+    for title in groups[0]:
+        after, before = (parameters_to_vector(group[title]).detach().float().cpu() for group in groups)
+        if norm := float(before.norm()):  # a head of biases alone starts at zero
+            moved[title] = float((after - before).norm()) / norm
     return moved

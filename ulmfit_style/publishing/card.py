@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ulmfit_style.artefacts.directory import RECIPE, read_json
 from ulmfit_style.config.section import spelled
@@ -38,7 +38,8 @@ def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
     from jinja2 import Environment, StrictUndefined
 
     recipe, task = run.config, run.config.task
-    name, pipeline = repo.rpartition("/")[2], _pipeline(run)
+    name, model_config = repo.rpartition("/")[2], read_json(run.model.directory / "config.json")
+    pipeline = _pipeline(run, model_config["architectures"][0])
     tag = None if pipeline is None else pipeline.tag
     corpus = recipe.corpus.path or ()
     files = [*corpus, *(task.path.files().values() if task is not None else ())]
@@ -67,8 +68,8 @@ def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
         run=run,
         adapted=run.stage("adapt"),
         hub_licence=licence,
-        model_config=_model_config(run),
-        call=_call(run, repo),
+        model_config=model_config,
+        call=_call(pipeline, repo, has_code="auto_map" in model_config),
         scores=scores,
         interval=Interval,
         command=_command(run),
@@ -78,27 +79,21 @@ def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
     return str(ModelCard(text))
 
 
-def _model_config(run: Run) -> Mapping[str, Any]:
-    model_config: Mapping[str, Any] = read_json(run.model.directory / "config.json")
-    return model_config
-
-
-def _pipeline(run: Run) -> Pipeline | None:
+def _pipeline(run: Run, model_class: str) -> Pipeline | None:
     """Return how transformers runs the model; None for one that the Hub has no word for."""
     for ending, tag in LANGUAGE_MODELS.items():
-        if _model_config(run)["architectures"][0].endswith(ending):
+        if model_class.endswith(ending):
             return Pipeline(tag)
     task = run.config.task
-    return None if task is None or run.model.stage != "finetune" else task.pipeline
+    return None if task is None or not run.is_finetuned else task.pipeline
 
 
-def _call(run: Run, repo: str) -> str | None:
+def _call(pipeline: Pipeline | None, repo: str, *, has_code: bool) -> str | None:
     """Return what to type for the pipeline of the model in `repo`, or None where there is none."""
-    pipeline = _pipeline(run)
     if pipeline is None or not pipeline.exists:
         return None
     options = "".join(f', {name}="{value}"' for name, value in pipeline.options.items())
-    options += ", trust_remote_code=True" if "auto_map" in _model_config(run) else ""
+    options += ", trust_remote_code=True" if has_code else ""
     return f'pipeline("{pipeline.tag}", model="{repo}"{options})'
 
 

@@ -32,8 +32,6 @@ MOST_CLASSES = 40
 MOST_CONFUSED = 20
 """Pairs of classes that are listed."""
 
-PAST = {"pretrain": "pretrained", "adapt": "adapted", "finetune": "fine-tuned"}
-
 
 def page(run: Run) -> Page:
     """Return the page on a run."""
@@ -53,7 +51,7 @@ def page(run: Run) -> Page:
         "Training": _training(run),
         "How it was made": _origin(run),
     }
-    lead = f"{run.config.model.title()}, {' and '.join(PAST[made.stage] for made in run.chain)}: {_headline(run)}."
+    lead = f"{run.config.model.title()} after {' and '.join(made.stage for made in run.chain)}: {_headline(run)}."
     return Page(run.name, lead, {title: list(parts) for title, parts in sections.items()})
 
 
@@ -192,7 +190,7 @@ def _language_model(run: Run) -> Iterator[Part]:
 
 def _training(run: Run) -> Iterator[Part]:
     for made in run.chain:
-        if log := made.losses:
+        if log := [entry for entry in made.metrics.get("log", []) if "loss" in entry]:
             unit = f"loss (nats per {made.metrics['per']})" if "per" in made.metrics else "loss"
             for name, label in (("loss", unit), ("learning_rate", "learning rate")):
                 draw = partial(figures.lines, lines=_by_phase(log, name), xlabel="optimizer step", ylabel=label)

@@ -98,7 +98,9 @@ def patiently(call: Callable[[], T]) -> T:
         except UserError:
             raise
         except Exception as error:
-            origin = _origin(error)
+            origin: BaseException = error  # the Hub's answer behind it, or what it began with if there was none
+            while origin.__cause__ is not None and not isinstance(origin, HfHubHTTPError):
+                origin = origin.__cause__
             if isinstance(origin, HfHubHTTPError):
                 status = origin.response.status_code
                 reason, may_pass = REMEDIES.get(status, f"the Hub answered {status}"), status in PASSING
@@ -113,12 +115,3 @@ def patiently(call: Callable[[], T]) -> T:
             say(f"push: {reason}; tries again in {wait} s")
             time.sleep(wait)
     raise AssertionError  # the last try returned or raised
-
-
-def _origin(error: BaseException) -> BaseException:
-    """Return the Hub's answer behind an error, or what it began with if there was no answer."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    while error.__cause__ is not None and not isinstance(error, HfHubHTTPError):
-        error = error.__cause__
-    return error

@@ -3,18 +3,13 @@
 The path of a figure is given without its ending.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from typing import Any
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#000000")
 """Told apart by people with any kind of colour vision (Okabe and Ito 2008), and on black and white paper by markers."""
@@ -48,14 +43,10 @@ def lines(path: Path, lines: Mapping[str, Line], **axes_options: Any) -> None:
         axes_options: Arguments of matplotlib's `Axes.set`, such as `xlabel`.
     """
     with _axes(path, (8, 4)) as axes:
-        for number, (name, line) in enumerate(lines.items()):
-            usual = {
-                "color": COLOURS[number % len(COLOURS)],
-                "marker": MARKERS[number % len(MARKERS)],
-                "markersize": 4,
-                "capsize": 2,
-            }
-            axes.errorbar(line.x, line.y, line.deviations, label=name, **{**usual, **line.style})
+        looks = itertools.cycle(zip(COLOURS, MARKERS, strict=True))
+        for (name, line), (colour, marker) in zip(lines.items(), looks, strict=False):
+            style = {"color": colour, "marker": marker, "markersize": 4, "capsize": 2, **line.style}
+            axes.errorbar(line.x, line.y, line.deviations, label=name, **style)
         axes.set(**axes_options)
         axes.minorticks_off()
 
@@ -110,10 +101,6 @@ def _axes(path: Path, size: tuple[float, float]) -> Iterator[Any]:
         axes.grid(alpha=0.25)
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "svg"):
         figure.savefig(path.with_suffix(f".{ending}"), dpi=150)

@@ -40,11 +40,6 @@ class Finished:
         init: Mapping[str, str] = self.determinants["init"]
         return init
 
-    @property
-    def losses(self) -> list[Mapping[str, Any]]:
-        """The entries of its log that have a loss."""
-        return [entry for entry in self.metrics.get("log", []) if "loss" in entry]
-
 
 def find(directory: Path) -> Finished | None:
     """Read a finished artefact; None where there is none in the directory."""
@@ -143,8 +138,11 @@ class Run:
     def difference(self, other: Finished) -> Difference | None:
         """Return what the score of the test rows differs by from another model's, if both answered the same rows."""
         assert self.config.task is not None  # it was fine-tuned
-        difference = predictions.difference(self.config.task, self.model.directory, other.directory)
-        return None if difference is None else Difference(*difference)
+        ours, theirs = self.model.directory, other.directory
+        rows = predictions.rows(ours)
+        if not rows or rows != predictions.rows(theirs):
+            return None
+        return Difference(*predictions.difference(self.config.task, [ours], [theirs], "test"))
 
     def _others(self, stage: str, wanted: Mapping[str, Any]) -> Iterator[Finished]:
         """Yield the other finished artefacts of a stage in the folder of the model's, the newest first.

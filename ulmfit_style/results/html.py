@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from ulmfit_style.artefacts.directory import whole
 from ulmfit_style.results.parts import Difference, Figure, Folded, Interval, Part, Prose, Table, as_text
 from ulmfit_style.tasks.base import Answer, Row, Task
+
+TEMPLATE = Path(__file__).with_name("template.html")
 
 LONGEST = 240
 """Letters of a text beyond which it is folded."""
@@ -34,20 +36,14 @@ class Page:
 def write(page: Page, path: Path) -> Path:
     """Write a page, so that it is there whole or not at all, and return the folder beside it that holds its figures."""
     folder = path.with_suffix("")
-    environment = Environment(
-        loader=PackageLoader("ulmfit_style.results", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     kinds = {"prose": Prose, "table": Table, "figure": Figure, "folded": Folded}
     environment.tests |= {name: lambda part, kind=kind: isinstance(part, kind) for name, kind in kinds.items()}
     environment.filters |= {"text": _text, "sort_key": _sort_key, "source": lambda figure: _source(figure, folder)}
-    text = environment.get_template("template.html").render(page=page, longest=LONGEST)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as file:
-        file.write(text)
+        file.write(template.render(page=page, longest=LONGEST))
     return folder
 
 

@@ -13,7 +13,7 @@ def show(*parts: Prose | Table) -> None:
         if isinstance(part, Prose):
             console.say(part.text)
         else:
-            console.show(_table(part))
+            console.OUT.print(_table(part))
 
 
 def _table(table: Table) -> RichTable:

@@ -31,7 +31,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     assert resolved.config.adapt is not None  # it was checked
     general = resolved.general_text
     return {
-        "init": resolved.adapt_source.identity,
+        "init": resolved.source_of("adapt").identity,
         "corpus": resolved.corpus.identity,
         "adapt": resolved.config.adapt.determinants(),
         **({} if general is None else {"general": general.identity}),
@@ -57,6 +57,6 @@ def run(step: Step, directory: Path) -> None:
 
     config, resolved = step.config, step.resolved
     assert config.adapt is not None  # it was checked
-    source = resolved.adapt_source.directory
+    source = resolved.source_of("adapt").directory
     prepared = prepare(config, config.adapt, source, resolved.corpus, resolved.general_text)
     train_language_model(prepared, source, resolved.corpus, directory)

@@ -51,7 +51,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the fine-tuned model depends on."""
     config, task = resolved.config, resolved.task
     determinants = {
-        "init": resolved.finetune_source.identity,
+        "init": resolved.source_of("finetune").identity,
         "task": {"kind": type(task).__name__, **task.determinants()},
         "data": resolved.rows.digest,
         "finetune": resolved.finetune.determinants(),
@@ -142,7 +142,12 @@ def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> N
         head = resolved.task.head(resolved.rows.classes)
         unseen = replace(plan.data, rows=_encoded(resolved.task, held, tokenizer, options.max_length, head))
         inputs = solving.head_inputs(plan.model, unseen)
-        examples.append((solving.logits(plan.model, inputs.inputs), inputs.labels))
+        learnt_labels = [plan.data.rows[row]["labels"] for row in range(len(plan.data.rows))]
+        known = np.isin(inputs.labels, learnt_labels)  # rows of other classes cannot be answered rightly
+        examples.append((solving.logits(plan.model, inputs.inputs)[known], inputs.labels[known]))
+    if not sum(len(labels) for _, labels in examples):
+        say("  not calibrated: these rows are too few to be divided (finetune.calibration_folds)")
+        return
     logits, labels = (np.concatenate(arrays) for arrays in zip(*examples, strict=True))
     temperature = solving.temperature(logits, labels)
     solving.cool(model, temperature)
@@ -165,15 +170,15 @@ def prepare(
     import transformers
     from transformers import set_seed
 
+    from ulmfit_style.models import warm_start
     from ulmfit_style.models.layers import HEAD, layer_groups
     from ulmfit_style.models.lora import add_adapters
-    from ulmfit_style.training import warm_start
     from ulmfit_style.training.batching import collate
     from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
 
     config, options, classes = resolved.config, resolved.finetune, resolved.rows.classes
     rows = resolved.training_rows if training_rows is None else training_rows
-    source = resolved.finetune_source.directory
+    source = resolved.source_of("finetune").directory
     architecture = architectures.architecture(checkpoints.body_config(source)["model_type"])
     task = resolved.task.for_architecture(architecture)
     head = task.head(classes)
@@ -206,7 +211,7 @@ def _tokenizer(
     resolved: Resolved, source: Path, rows: Sequence[Row]
 ) -> tuple[PreTrainedTokenizerBase, TokenizerPair | None]:
     """Return the tokenizer, and the two that it is made of where an encoder gets a decoder."""
-    from ulmfit_style.training import warm_start
+    from ulmfit_style.models import warm_start
 
     config, tokenizer = resolved.config, tokenizer_pair.read(source)
     if tokenizer.pad_token is None:
@@ -258,7 +263,7 @@ def _decoder(resolved: Resolved) -> Checkpoint:
     """Return the checkpoint that an encoder's decoder is made from; of one from scratch, its tokenizer alone."""
     model = resolved.config.model
     if model.decoder == "same":
-        return resolved.finetune_source
+        return resolved.source_of("finetune")
     if (named := model.decoder_checkpoint()) is not None:
         return checkpoints.resolve(named, "model.decoder")
     tokenizer = _decoder_tokenizer(resolved)

@@ -23,7 +23,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the scores of the reference models depend on."""
     return {
         "kind": type(resolved.task).__name__,
-        "init": resolved.adapt_source.identity,
+        "init": resolved.source_of("adapt").identity,
         "data": resolved.rows.digest,
         "max_length": resolved.config.finetune.max_length,
     }
@@ -100,7 +100,7 @@ def _frozen(resolved: Resolved, unseen: Sequence[str]) -> tuple[Callable[[Sequen
     """
     from transformers import AutoModel
 
-    source, config = resolved.adapt_source.directory, resolved.config
+    source, config = resolved.source_of("adapt").directory, resolved.config
     body, tokenizer = checkpoints.load_model(AutoModel, source).model.eval(), checkpoints.tokenizer(source)
     features = partial(_features, body, tokenizer, config.finetune.max_length)
     # The references of all samples of labels share the features of the rows that are scored.

@@ -7,23 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ulmfit_style.console import say
-from ulmfit_style.data.new_tokenizer import DECODER, learn
+from ulmfit_style.data.corpus import batched
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.models import checkpoints
 from ulmfit_style.models.architectures import ENCODER_DECODER, has_head, objective
+from ulmfit_style.models.new_tokenizer import DECODER, learn
 from ulmfit_style.resolved import Resolved, Stage, Step
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-ENCODER = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
+ENCODER = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 """The special tokens of a new encoder (BERT), and of a new encoder-decoder, whose texts [CLS] begins and [SEP] ends."""
 
 
@@ -69,7 +64,7 @@ def run(step: Step, directory: Path) -> None:
     else:
         assert options.tokenizer is not None  # the config was checked
         texts, special = step.resolved.pretraining_text.train, DECODER if auto_class == DECODER_HEAD else ENCODER
-        learnt = learn(options.tokenizer, "model.tokenizer", texts.batches(), len(texts), special)
+        learnt = learn(options.tokenizer, "model.tokenizer", batched(texts), len(texts), special)
         tokenizer, architecture = _fit(learnt, options.architecture or {}, masked=auto_class != DECODER_HEAD)
     set_seed(options.seed)
     try:

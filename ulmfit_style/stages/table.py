@@ -15,14 +15,7 @@ def _start(resolved: Resolved) -> str | None:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage(
-            "scratch",
-            "make a model with random weights",
-            noun="model with random weights",
-            version=1,
-            is_command=False,
-            is_distributed=False,
-        ),
+        Stage("scratch", noun="model with random weights", version=1, is_command=False),
         Stage(
             "pretrain",
             "train a language model from random weights on general text: model=mini_bert pretrain.path=<folder>",
@@ -31,14 +24,7 @@ STAGES = {
             version=2,
             starts_from=lambda resolved: "scratch",
         ),
-        Stage(
-            "references",
-            "fit simple models on the same rows",
-            noun="scores of reference models",
-            version=4,
-            is_command=False,
-            is_distributed=False,
-        ),
+        Stage("references", noun="scores of reference models", version=4, is_command=False),
         Stage(
             "adapt",
             "continue the checkpoint's pretraining on your unlabelled text",

@@ -6,7 +6,7 @@ An encoder-decoder reads the one and writes the other; a decoder continues the o
 import abc
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
@@ -307,13 +307,11 @@ def logits_at(model: Module, positions: Tensor) -> Iterator[None]:
         whole = isinstance(args[0], torch.Tensor) and args[0].shape[:2] == positions.shape and args[0].dim() == 3
         return (args[0][positions], *args[1:]) if whole else None
 
-    heads = [child for child in inner.children() if child is not inner.base_model]
-    hooks = [head.register_forward_pre_hook(select) for head in heads]
-    try:
+    with ExitStack() as hooks:
+        for child in inner.children():
+            if child is not inner.base_model:
+                hooks.enter_context(child.register_forward_pre_hook(select))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:

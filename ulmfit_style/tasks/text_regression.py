@@ -26,18 +26,12 @@ class TextRegression(TextTask):
 
     @classmethod
     def match_score(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
-        try:
-            numbers = [float(clean_text(label)) for label in labels]
-        except ValueError:
-            return 0
+        numbers = list(map(_number, labels))
         return 2 if all(map(math.isfinite, numbers)) and any(number % 1 for number in numbers) else 0
 
     def label_problem(self, row: Row) -> str | None:
-        try:
-            number = float(clean_text(row.fields["label"]))
-        except ValueError:
-            number = math.nan
-        return None if math.isfinite(number) else f"the label '{clean_text(row.fields['label'])}' is not a number"
+        label = row.fields["label"]
+        return None if math.isfinite(_number(label)) else f"the label '{clean_text(label)}' is not a number"
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
         if len(set(map(self.target, rows))) == 1:
@@ -45,7 +39,7 @@ class TextRegression(TextTask):
         return None
 
     def target(self, row: Row) -> float:
-        return float(clean_text(row.fields["label"]))
+        return _number(row.fields["label"])
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {"problem_type": "regression", **named_outputs(["value"])}
@@ -112,6 +106,14 @@ class TextRegression(TextTask):
 
     def error_chart(self, answers: Sequence[Answer], targets: Sequence[float]) -> Scatter:
         return Scatter(targets, _values(answers))
+
+
+def _number(label: Any) -> float:
+    """Return the number that a label is; nan where it is none."""
+    try:
+        return float(clean_text(label))
+    except ValueError:
+        return math.nan
 
 
 def _values(answers: Sequence[Answer]) -> list[float]:

@@ -161,22 +161,16 @@ class TokenClassification(Task):
         return (batch["labels"].ne(IGNORED).sum(dim=1) * batch.get("weight", 1)).sum()
 
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Any]:
-        """Return of each feature the names of the outputs, and the probabilities of its tokens, (length, outputs)."""
+        """Return of each feature the likeliest tag of each of its tokens."""
         probabilities = model(**batch).logits.float().softmax(dim=-1).cpu().numpy()
         masks = batch["attention_mask"].bool().cpu().numpy()
         names = list((model.config.id2label or {}).values())
-        return [(names, feature[mask]) for feature, mask in zip(probabilities, masks, strict=True)]
+        return [likeliest_tags(names, tokens[mask]) for tokens, mask in zip(probabilities, masks, strict=True)]
 
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Any]) -> Answer:
         tokens = pieces_of(text_of(row), features)
-        names: list[str] = outputs[0][0] if outputs else []
-        probabilities = [
-            token
-            for feature, (_, window) in zip(features, outputs, strict=True)
-            for token in window[slice(*feature["own"])]
-        ]
-
-        tags = [(names[int(token.argmax())], float(token.max())) for token in probabilities]
+        answered = zip(features, outputs, strict=True)
+        tags = [tag for feature, window in answered for tag in window[slice(*feature["own"])]]
         places, pieces = _tagged_pieces(row, tokens, by_token=self.aggregation == "simple")
         answer: Answer = {"entities": _grouped(text_of(row), pieces, [tags[place] for place in places])}
         return {"tags": _tags_of_words(words_of(row), tokens, tags), **answer} if is_words(row) else answer
@@ -272,6 +266,11 @@ class TokenClassification(Task):
         text, spans = row.fields["text"], map(entities.entity_of, row.fields["label"])
         inner = [Entity(span.type, *trimmed(text, (span.start, span.end))) for span in spans]
         return sorted(inner, key=lambda entity: entity.start)
+
+
+def likeliest_tags(names: Sequence[str], probabilities: Array) -> list[Tag]:
+    """Return the likeliest tag of each token, from the probabilities (length, outputs) of the outputs' names."""
+    return [(names[int(token.argmax())], float(token.max())) for token in probabilities]
 
 
 def _highest_logits(logits: Tensor, places: Sequence[int], outputs: Sequence[int]) -> Tensor:

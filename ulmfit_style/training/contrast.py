@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE
 from ulmfit_style.data.tokens import Integers
-from ulmfit_style.tasks.base import Feature
+from ulmfit_style.tasks.base import Feature, inputs_of
 from ulmfit_style.training.batching import collate
 from ulmfit_style.training.objectives import Batch, PhaseEpoch
 
@@ -84,14 +84,12 @@ class ContrastiveObjective:
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the loss summed over the rows: of each, the mean over its texts."""
-        inputs = {name: tensor.flatten(0, 1) for name, tensor in batch.items() if name not in ("labels", "weight")}
+        inputs = {name: tensor.flatten(0, 1) for name, tensor in inputs_of(batch).items()}
         pooled: list[torch.Tensor] = []
         # The whole model is called, because a wrapped one shares its gradients only when it is called itself.
-        hook = extract_model_from_parallel(model).head.register_forward_pre_hook(lambda _, args: pooled.append(args[0]))
-        try:
+        head = extract_model_from_parallel(model).head
+        with head.register_forward_pre_hook(lambda _, arguments: pooled.append(arguments[0])):
             model(**inputs)
-        finally:
-            hook.remove()
         features = normalize(pooled[0].float(), dim=-1).unflatten(0, (-1, CONTRAST_GROUP_SIZE))
         itself = torch.eye(CONTRAST_GROUP_SIZE, dtype=torch.bool, device=features.device)
         similarity = (features @ features.mT / TEMPERATURE).masked_fill(itself, -torch.inf)

@@ -27,7 +27,7 @@ class Denoising(LanguageObjective):
 
     auto_class: ClassVar[str] = architectures.ENCODER_DECODER
     per: ClassVar[str] = "target token"
-    causal: ClassVar[bool | None] = None
+    can_be_packed: ClassVar[bool] = False
 
     tokenizer: PreTrainedTokenizerBase
     mask_probability: float

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
-from ulmfit_style.console import progress, say
+from ulmfit_style.console import say
 from ulmfit_style.tasks.base import Task
-from ulmfit_style.training.scoring import BATCH
 
 if TYPE_CHECKING:
     from ulmfit_style.training.phases import TrainingData, TrainingPlan
@@ -27,8 +25,7 @@ def kept_trunk(plan: TrainingPlan, number: int) -> AbstractContextManager[None]:
 
     In such a phase the head alone has dropout. Every process keeps all rows, because it gets others on each pass.
     """
-    phase, model = plan.phases[number], plan.model
-    data = phase.data or plan.data
+    phase, data, model = plan.phases[number], plan.data_of(number), plan.model
     trunk: Any = model.base_model
     is_frozen = {id(weights) for weights in phase.trainable}.isdisjoint(map(id, trunk.parameters()))
     # Other objectives mask or draw the rows anew on each pass, and a decoder of its own reads the labels too.
@@ -38,10 +35,10 @@ def kept_trunk(plan: TrainingPlan, number: int) -> AbstractContextManager[None]:
         return nullcontext()
     size = int(data.rows.lengths.sum()) * trunk.config.get_text_config().hidden_size * torch.float32.itemsize
     if size > MAX_BYTES:
-        reason = f"their outputs would take {size / 1e9:.1f} GB, and at most {MAX_BYTES / 1e9:g} GB are kept"
+        reason = f"their outputs would take {size / 1e9:.1f} GB"
         say(f"  {phase.title}: the frozen layers are run on every pass: {reason}")
         return nullcontext()
-    say(f"  {phase.title}: the frozen layers are run once, and their outputs are kept ({size / 1e6:,.1f} MB)")
+    say(f"  {phase.title}: the frozen layers are run once, and their outputs are kept")
     return _replaced(model, data)
 
 
@@ -49,36 +46,31 @@ def kept_trunk(plan: TrainingPlan, number: int) -> AbstractContextManager[None]:
 def _replaced(model: Any, data: TrainingData) -> Iterator[None]:
     """Run a model's trunk over all rows in `eval` mode, and replace it by its outputs while the block trains."""
     trunk, run = model.base_model, model.base_model.forward
-    kept: dict[bytes, tuple[type, Tensor, Tensor | None]] = {}
+    kept: dict[bytes, tuple[Tensor, Tensor | None]] = {}
 
     def keep(trunk: Any, arguments: Any, inputs: Any, outputs: Any) -> None:
         keys, mask = _keys_and_mask(*arguments, **inputs)
-        hidden = outputs.last_hidden_state[mask].cpu().split(mask.sum(1).tolist())
+        tokens = outputs.last_hidden_state[mask].cpu().split(mask.sum(1).tolist())
         pooled: Any = outputs.get("pooler_output")
         has_pooler = pooled is not None and pooled.dim() == 2  # else there is none, or an identity
-        for key, tokens, summary in zip(keys, hidden, pooled.cpu() if has_pooler else repeat(None), strict=False):
-            kept[key] = type(outputs), tokens, summary
+        summaries = pooled.cpu() if has_pooler else [None] * len(keys)
+        kept.update(zip(keys, zip(tokens, summaries, strict=True), strict=True))
 
     def look_up(*arguments: Any, **inputs: Any) -> Any:
         if not trunk.training:  # other rows are scored on the way
             return run(*arguments, **inputs)
         keys, mask = _keys_and_mask(*arguments, **inputs)
-        (output_class, *_), hidden, summaries = zip(*(kept[key] for key in keys), strict=True)
+        hidden, summaries = zip(*(kept[key] for key in keys), strict=True)
         tokens = torch.cat(hidden).to(mask.device)
-        outputs = output_class(last_hidden_state=tokens.new_zeros(*mask.shape, tokens.shape[-1]))
-        outputs.last_hidden_state[mask] = tokens
-        if summaries[0] is not None:
-            outputs["pooler_output"] = torch.stack(summaries).to(mask.device)
-        return outputs
+        states = tokens.new_zeros(*mask.shape, tokens.shape[-1])
+        states[mask] = tokens
+        pooled = None if summaries[0] is None else torch.stack(summaries).to(mask.device)
+        return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=states, pooler_output=pooled)
 
-    # Always in the same batches, or a resumed phase would differ in the last digits.
-    order = np.argsort(data.rows.lengths, kind="stable").tolist()
-    hook = trunk.register_forward_hook(keep, with_kwargs=True)
-    with torch.inference_mode(), hook, progress("frozen layers", len(order)) as bar:
-        for start in range(0, len(order), BATCH):
-            batch = data.collate([data.rows[row] for row in order[start : start + BATCH]])
-            data.objective.loss(model.eval(), {name: tensor.to(model.device) for name, tensor in batch.items()})
-            bar.advance(BATCH)
+    with trunk.register_forward_hook(keep, with_kwargs=True):
+        data.run(
+            model, data.by_length
+        )  # always in the same batches, or a resumed phase would differ in the last digits
     trunk.forward = look_up
     try:
         yield

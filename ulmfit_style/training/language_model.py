@@ -32,7 +32,6 @@ class Prepared:
 
     plan: TrainingPlan
     objective: LanguageObjective
-    tokenizer: PreTrainedTokenizerBase
     token_count: int
     """The tokens of the documents that are trained on."""
     heldout: tokens.Chunks
@@ -83,7 +82,7 @@ def prepare(
 
     # Rows
     start = None
-    if objective.causal is not None:
+    if objective.can_be_packed:
         start = first_position(model, options.max_length, tokenizer.pad_token_id, causal=objective.causal)
     if start is None:
         say(f"  a model of type '{model_type}' cannot keep packed documents apart: each has a row of its own")
@@ -109,7 +108,7 @@ def prepare(
         phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
     data = TrainingData(objective, rows, objective.collate)
     plan = TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes)
-    return Prepared(plan, objective, tokenizer, chunks.tokens, heldout, general_heldout, missing, unused)
+    return Prepared(plan, objective, chunks.tokens, heldout, general_heldout, missing, unused)
 
 
 def choose_objective(
@@ -145,7 +144,7 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
     if not processes.is_main():
         return
     checkpoints.save(model, directory, source, prepared.unused)
-    prepared.tokenizer.save_pretrained(directory)
+    prepared.objective.tokenizer.save_pretrained(directory)
     start = "untrained head" if prepared.missing else "checkpoint"
     measured = {"random weights" if isinstance(options, Pretrain) else start: results[0].before}
     measured |= {result.title: result.after for result in results}

@@ -20,7 +20,6 @@ class MaskedLM(LanguageObjective):
 
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     per: ClassVar[str] = "masked token"
-    causal: ClassVar[bool | None] = False
 
     tokenizer: PreTrainedTokenizerBase
     mask_probability: float

@@ -52,8 +52,10 @@ class LanguageObjective(ABC):
     """The transformers auto class that loads a model with the head for it."""
     per: ClassVar[str]
     """What a loss is counted by."""
-    causal: ClassVar[bool | None]
-    """Whether a position attends only to those before it; None where documents cannot share a row."""
+    causal: ClassVar[bool] = False
+    """Whether a position attends only to those before it."""
+    can_be_packed: ClassVar[bool] = True
+    """Whether documents can share a row."""
 
     tokenizer: PreTrainedTokenizerBase
 
@@ -68,7 +70,7 @@ class LanguageObjective(ABC):
         """Return the logits at the predicted positions, (predicted, vocabulary)."""
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         if "documents" in batch:
-            inputs["attention_mask"] = attention_mask(batch["documents"], causal=bool(self.causal))
+            inputs["attention_mask"] = attention_mask(batch["documents"], causal=self.causal)
             inputs["position_ids"] = batch["positions"]
         with logits_at(model, batch["labels"].ne(IGNORED)):
             logits: torch.Tensor = model(**inputs).logits
@@ -142,7 +144,7 @@ class CausalLM(LanguageObjective):
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     per: ClassVar[str] = "token"
-    causal: ClassVar[bool | None] = True
+    causal: ClassVar[bool] = True
 
     tokenizer: PreTrainedTokenizerBase
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
@@ -27,6 +28,7 @@ from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores, at
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require_same_weights
 from ulmfit_style.training.schedule import rate_factors
+from ulmfit_style.training.scoring import BATCH
 from ulmfit_style.training.trainer import Progress, Rates, RecipeTrainer, Reporting
 
 LOGGING_STEPS = 10
@@ -42,6 +44,22 @@ class TrainingData:
     collate: Callable[[Sequence[Any]], dict[str, torch.Tensor]]
     texts_per_row: int = 1
     """The batch size counts texts."""
+
+    @property
+    def by_length(self) -> list[int]:
+        """The numbers of the rows, the shortest first."""
+        order: list[int] = np.argsort(self.rows.lengths, kind="stable").tolist()
+        return order
+
+    @torch.inference_mode()
+    def run(self, model: PreTrainedModel, rows: Sequence[int]) -> None:
+        """Run a model once over rows, in this order and without dropout; its hooks read what they need."""
+        model.eval()
+        with progress("frozen layers", len(rows)) as bar:
+            for start in range(0, len(rows), BATCH):
+                batch = self.collate([self.rows[row] for row in rows[start : start + BATCH]])
+                self.objective.loss(model, {name: tensor.to(model.device) for name, tensor in batch.items()})
+                bar.advance(BATCH)
 
 
 @dataclass(frozen=True)
@@ -80,17 +98,20 @@ class TrainingPlan:
     save_minutes: float = math.inf
     """Minutes between two checkpoints to resume from."""
 
+    def data_of(self, number: int) -> TrainingData:
+        """Return what a phase is trained on; phases are numbered from 0."""
+        return self.phases[number].data or self.data
+
     def dataset(self, number: int) -> ShuffledDataset:
-        """Return the rows of a phase in its order; phases are numbered from 0."""
-        data, options = self.phases[number].data or self.data, self.options
+        """Return the rows of a phase in its order."""
+        data, options = self.data_of(number), self.options
         micro, _ = processes.split(options.batch_size, self.micro_batch_size, data.texts_per_row)
         batch_size = options.batch_size // data.texts_per_row
         return ShuffledDataset(data.rows, batch_size, options.seed, number, micro * processes.count())
 
     def steps(self, number: int) -> int:
-        """Return the optimizer steps of a phase; phases are numbered from 0."""
-        phase = self.phases[number]
-        data = phase.data or self.data
+        """Return the optimizer steps of a phase."""
+        phase, data = self.phases[number], self.data_of(number)
         steps_per_epoch = math.ceil(len(data.rows) / (self.options.batch_size // data.texts_per_row))
         return math.ceil(min(steps_per_epoch * phase.epochs, phase.max_steps))
 
@@ -217,8 +238,7 @@ def _trainer(
     Raises:
         UserError: if the batch cannot be split.
     """
-    phase, options, steps = plan.phases[number], plan.options, plan.steps(number)
-    data = phase.data or plan.data
+    phase, data, options, steps = plan.phases[number], plan.data_of(number), plan.options, plan.steps(number)
     plan.model.requires_grad_(False)
     for parameter in phase.trainable:
         parameter.requires_grad_(True)

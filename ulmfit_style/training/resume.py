@@ -125,7 +125,7 @@ class CheckpointKeeper(TrainerCallback):
         if processes.count() > 1 and state.global_step % AGREED_STEPS and not ends:
             return
         due = ends or time.monotonic() - self._saved >= self.seconds
-        self._stopping = processes.any_of(self._signal is not None)
+        self._stopping = any(processes.from_all(self._signal is not None))
         control.should_save = self._stopping or processes.from_main(due)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

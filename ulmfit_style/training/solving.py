@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 
 from ulmfit_style.compute import processes
 from ulmfit_style.console import say
-from ulmfit_style.tasks.base import inputs_of
 from ulmfit_style.tasks.text_classification import logistic_regression
 from ulmfit_style.training.phases import TrainingData
 
@@ -24,8 +23,6 @@ WEAK = 0.05
 
 MOST = 20_000
 """Texts that a head is solved from at most: as many, evenly spread, where there are more."""
-
-BATCH = 64
 
 COSINE_TEMPERATURE = 0.1
 """What the cosine of a text and an example of a class is divided by, to be a logit."""
@@ -54,27 +51,21 @@ def output_layer(model: PreTrainedModel) -> nn.Linear:
     return layer
 
 
-@torch.inference_mode()
 def head_inputs(model: PreTrainedModel, data: TrainingData) -> HeadInputs:
     """Run the body once over the rows, without dropout, and return what the last layer of the head reads."""
-    model.eval()
-    order = np.argsort(data.rows.lengths, kind="stable")
+    order = data.by_length
     if len(order) > MOST:
         say(f"  the head is solved from {MOST:,} of {len(order):,} texts")
-        order = order[np.linspace(0, len(order) - 1, MOST).astype(int)]
+        order = [order[place] for place in np.linspace(0, len(order) - 1, MOST).astype(int)]
     read: list[torch.Tensor] = []
-    labels, weights = [], []
-    hook = output_layer(model).register_forward_pre_hook(lambda _, arguments: read.append(arguments[0].float().cpu()))
-    try:
-        for start in range(0, len(order), BATCH):
-            batch = data.collate([data.rows[int(place)] for place in order[start : start + BATCH]])
-            model(**{name: tensor.to(model.device) for name, tensor in inputs_of(batch).items()})
-            labels.append(batch["labels"])
-            weights.append(batch["weight"].float())
-    finally:
-        hook.remove()
-    in_order = np.argsort(order)
-    return HeadInputs(*(torch.cat(parts).numpy()[in_order] for parts in (read, labels, weights)))
+    with output_layer(model).register_forward_pre_hook(lambda _, arguments: read.append(arguments[0].float().cpu())):
+        data.run(model, order)
+    rows = [data.rows[row] for row in sorted(order)]
+    return HeadInputs(
+        inputs=torch.cat(read).numpy()[np.argsort(order)],
+        labels=np.array([row["labels"] for row in rows]),
+        weights=np.array([row["weight"] for row in rows], dtype=np.float32),
+    )
 
 
 def solve(model: PreTrainedModel, data: TrainingData, penalty: float | None) -> None:

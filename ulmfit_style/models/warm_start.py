@@ -17,9 +17,9 @@ from transformers import (
 from ulmfit_style.compute import processes
 from ulmfit_style.config.training import DecoderTokenizer, Model
 from ulmfit_style.console import say
-from ulmfit_style.data.new_tokenizer import DECODER, learn
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints
+from ulmfit_style.models.new_tokenizer import DECODER, learn
 from ulmfit_style.models.tokenizer_pair import TokenizerPair
 
 POSITIONS = 512
