@@ -22,13 +22,17 @@ def phases(options: Finetune, layers: LayerGroups, rows: int) -> list[Phase]:
     """
     names, unfreeze = list(layers), f"finetune.unfreeze={spelled(options.unfreeze)}"
     every_group = (full_phase_title(options), names)
-    trainable = [
-        every_group if number == "all" else (f"last {number} of {len(names)} layer groups", names[-number:])
-        for number in options.unfreeze
-    ]
-    if any(number != "all" and number > len(names) for number in options.unfreeze):
-        groups = f"the model has {len(names)} layer groups ({', '.join(names)})"
-        raise UserError(f"{unfreeze}: {groups}; give smaller numbers, or all")
+    if options.unfreeze == "chain_thaw":
+        *lower, head = names
+        trainable = [*((f"{name} alone", [name]) for name in (head, *lower)), every_group]
+    else:
+        trainable = [
+            every_group if number == "all" else (f"last {number} of {len(names)} layer groups", names[-number:])
+            for number in options.unfreeze
+        ]
+        if any(number != "all" and number > len(names) for number in options.unfreeze):
+            groups = f"the model has {len(names)} layer groups ({', '.join(names)})"
+            raise UserError(f"{unfreeze}: {groups}; give smaller numbers, or all")
     if options.max_steps is not None and options.max_steps < len(trainable):
         remedy = f"{unfreeze} has {len(trainable)} phases; give at least as many steps"
         raise UserError(f"finetune.max_steps={options.max_steps}: {remedy}")
