@@ -10,7 +10,8 @@ from transformers.models.auto import modeling_auto
 from ulmfit_style.chain import plan
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
-from ulmfit_style.models.architectures import can_cross_attend, has_head, objective
+from ulmfit_style.models import architectures
+from ulmfit_style.models.architectures import can_cross_attend, has_head, language_model_class
 from ulmfit_style.stages.table import resolve
 
 
@@ -21,10 +22,12 @@ def test_the_heads_of_every_architecture_of_the_library_are_known():
 
 
 def test_the_objective_is_that_of_the_architecture():
-    assert [objective(name) for name in ("bert", "modernbert", "llama", "gpt2")] == ["mlm", "mlm", "clm", "clm"]
-    assert {objective(name) for name in ("t5", "mt5", "bart", "marian", "pegasus")} == {"denoising"}
+    assert {language_model_class(name) for name in ("bert", "modernbert")} == {architectures.MASKED_LM}
+    assert {language_model_class(name) for name in ("llama", "gpt2")} == {architectures.CAUSAL_LM}
+    for name in ("t5", "mt5", "bart", "marian", "pegasus"):
+        assert language_model_class(name) == architectures.ENCODER_DECODER
     with pytest.raises(UserError, match="adapt: a model of type 'vit' has no head for unlabelled text; choose another"):
-        objective("vit")
+        language_model_class("vit")
 
 
 def test_architectures_that_can_be_decoders_with_cross_attention_are_known():

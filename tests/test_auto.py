@@ -15,6 +15,7 @@ from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json
 from ulmfit_style.auto import FEW, choose
 from ulmfit_style.cli import CONF
 from ulmfit_style.cli.compose import compose
+from ulmfit_style.errors import UserError
 from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -53,6 +54,15 @@ def test_what_is_typed_is_not_chosen(tiny_overrides: list[str], capsys: pytest.C
     resolved = resolve(compose([*options, "finetune.epochs=3", "finetune.contrast_steps=7"]))
     assert (resolved.finetune.epochs, resolved.finetune.contrast_steps, resolved.finetune.head) == (3, 7, "solved")
     assert "finetune=auto takes few_labels: finetune.contrast_steps asks for it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("typed", ["finetune.pooling=default", "finetune.head=random"])
+def test_what_is_typed_goes_with_what_is_chosen(tiny_overrides: list[str], typed: str):
+    options = [option for option in tiny_overrides if not option.startswith("finetune")]
+    settled = resolve(compose([*options, typed])).finetune
+    assert (settled.pooling, settled.head, settled.contrast_steps, settled.epochs) == ("default", "random", 0, 20)
+    with pytest.raises(UserError, match="epochs=0 leaves the head random"):
+        _ = resolve(compose([*options, "finetune.pooling=default", "finetune.epochs=0"])).finetune
 
 
 def test_few_labels_end_in_a_calibrated_head_that_is_kept_and_told(

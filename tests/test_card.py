@@ -34,7 +34,8 @@ def model(trained: Callable[[str], Trained]) -> Finished:
 
 
 def write(model: Finished, overrides: list[str], **options: Any) -> str:
-    run = Run("default", model, from_recipe(without_private_paths(compose(overrides))))
+    config = compose(["finetune=plain", *overrides])  # a recipe of a finished model leaves nothing open
+    run = Run("default", model, from_recipe(without_private_paths(config)))
     given = {"licence": None, "notes": "", **options}
     return card.write("me/mine", run, **given)
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from recipes import Trained
 from samples import jsonl, reviews
 
-from ulmfit_style import chain
+from ulmfit_style import auto, chain
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, read_json
@@ -89,10 +89,10 @@ def test_folds_that_make_no_sense_are_refused(load: Load, rows, options, message
 
 
 def test_a_fold_is_trained_by_the_recipe_that_is_chosen_for_all_rows(tmp_path: Path, checkpoint: Path):
-    rows = [{"text": text, "label": label} for text, label, _ in reviews(240)]
-    path, model = f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}", f"model.checkpoint={checkpoint}"
-    resolved = resolve(compose(["task=text_classification", path, model, "adapt=none", f"runs={tmp_path}"]))
-    assert len(resolved.folds[0].rows.train) == 192  # of which few_labels would be chosen
+    rows = [{"text": text, "label": label} for text, label, _ in reviews(2 * auto.FEW + 20)]
+    data = ["task=text_classification", f"task.path={jsonl(tmp_path / 'a.jsonl', rows)}", "task.folds=5"]
+    resolved = resolve(compose([*data, f"model.checkpoint={checkpoint}", "adapt=none", f"runs={tmp_path}"]))
+    assert len(resolved.folds[0].rows.train) < 2 * auto.FEW  # for which few_labels would be chosen
     assert {fold.finetune.epochs for fold in resolved.folds} == {resolved.finetune.epochs} == {10}
 
 

@@ -99,9 +99,9 @@ def lora(folder: Path) -> list[str]:
     return ["adapt", "finetune", *bert(folder), *task, *ranks, *LEARNT]
 
 
-def regression(folder: Path) -> list[str]:
+def chain_thaw(folder: Path) -> list[str]:
     values = {"label": lambda number, _, label: number % 3 + 2.5 * (label == "good")}
-    options = ["finetune.unfreeze=[1, 2, all]", "finetune.schedule=cosine", "finetune.max_steps=30", "adapt=none"]
+    options = ["finetune.unfreeze=chain_thaw", "finetune.schedule=cosine", "finetune.max_steps=30", "adapt=none"]
     return ["finetune", *bert(folder), *reviewed(folder, "text_regression", **values), *options, *LEARNT]
 
 
@@ -120,7 +120,7 @@ LEARNT = ["finetune=plain", "finetune.epochs=4", "finetune.learning_rate=5e-3", 
 
 RECIPES: list[Recipe] = [
     *(contrast, two_ranks, decoder, patience, summaries, grown_decoder),
-    *(windows, lora, regression, entities, answers),
+    *(windows, lora, chain_thaw, entities, answers),
 ]
 
 

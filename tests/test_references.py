@@ -47,9 +47,14 @@ def test_the_largest_class_comes_first_and_names_are_compared_with_texts(checkpo
             0.7,
             0.6,
             f"{FROZEN} has f1 0.700",
-            " (the intervals overlap); to keep it: make finetune adapt=none finetune=frozen",
+            " (the intervals overlap); to keep it, with the same options: make finetune adapt=none finetune=frozen",
         ),
-        (0.9, 0.6, f"{FROZEN} has f1 0.900", "; to keep it: make finetune adapt=none finetune=frozen"),
+        (
+            0.9,
+            0.6,
+            f"{FROZEN} has f1 0.900",
+            "; to keep it, with the same options: make finetune adapt=none finetune=frozen",
+        ),
         (0.7, 0.75, f"{TFIDF} has f1 0.750", " (the intervals overlap); no command makes a model of it"),
     ],
 )

@@ -36,6 +36,16 @@ def test_each_phase_before_the_last_is_one_pass_and_the_last_has_the_epochs():
     }
 
 
+def test_chain_thaw_trains_the_head_then_each_group_alone_and_then_all():
+    assert planned(rows=10, unfreeze="chain_thaw", max_steps=10) == {
+        "head alone": (["head"], 2),
+        "embeddings alone": (["embeddings"], 2),
+        "layer 1 alone": (["layer 1"], 2),
+        "layer 2 alone": (["layer 2"], 2),
+        "every weight": (list(GROUPS), 2),
+    }
+
+
 @pytest.mark.parametrize(
     ("unfreeze", "bound", "steps"),
     [
@@ -51,10 +61,8 @@ def test_max_steps_bounds_all_phases_together(unfreeze, bound: int | None, steps
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"unfreeze": [1, 2, "all"], "max_steps": 2},
-            'max_steps=2: finetune.unfreeze=[1, 2, "all"] has 3 phases; give at',
-        ),
+        ({"unfreeze": "chain_thaw", "max_steps": 4}, "finetune.max_steps=4: finetune.unfreeze=chain_thaw has 5 phases"),
+        ({"unfreeze": [1, 2, "all"], "max_steps": 2}, 'finetune.unfreeze=[1, 2, "all"] has 3 phases; give at least as'),
         ({"unfreeze": [1, 5, "all"]}, "the model has 4 layer groups (embeddings, layer 1, layer 2, head); give"),
     ],
 )

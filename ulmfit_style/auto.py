@@ -27,6 +27,8 @@ def choose(
         kind: What the model is.
         rows: The labelled rows to be trained on.
     """
+    if options.pooling == "default" or options.head == "random":
+        return Choice("plain", "the others solve a head that pools, and finetune.pooling or head asks for none")
     if options.contrast_steps:
         return Choice("few_labels", "finetune.contrast_steps asks for it")
     if not task.is_single_label or len(task.inputs()) > 1 or kind == "encoder-decoder":

@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -29,10 +28,14 @@ def say(line: str = "", *, style: str | None = None) -> None:
     OUT.print(line, style=style, markup=False)
 
 
-@cache
+_SAID: set[str] = set()
+
+
 def say_once(line: str) -> None:
     """Print a line, unless it was printed before."""
-    say(line)
+    if line not in _SAID and not OUT.quiet:
+        _SAID.add(line)
+        say(line)
 
 
 class ProgressReport:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import yaml
+from pydantic import ValidationError
 
 from ulmfit_style import auto
 from ulmfit_style.artefacts.differences import why_missing
@@ -181,7 +182,9 @@ class Resolved:
         """The config with each fold of the rows as the test; none where the rows are split."""
         folds = range(len(self.rows.folds))
         tasks = [self.task.model_copy(update={"fold": number}) for number in folds]
-        return [self.variant(task=task, finetune=self.finetune) for task in tasks]
+        # Calibrating each would take twice as long again, and change none of their labels.
+        options = self.finetune.model_copy(update={"calibration_folds": 0})
+        return [self.variant(task=task, finetune=options) for task in tasks]
 
     @property
     def training_rows(self) -> list[Row]:
@@ -200,7 +203,11 @@ class Resolved:
         values: dict[str, Any] = {}
         for name in ("plain", choice.preset):  # which the others are built on
             values |= yaml.safe_load((CONF / "finetune" / f"{name}.yaml").read_text(encoding="utf-8"))
-        return options.model_copy(update={name: values[name] for name in options.open})
+        try:
+            return Finetune.model_validate({**options.model_dump(), **{name: values[name] for name in options.open}})
+        except ValidationError as error:
+            problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise UserError(f"finetune=auto takes {choice.preset}: {problem}") from error
 
     def recipe(self, stage: str) -> dict[str, Any]:
         """Return the recipe of a stage's artefact as plain values; that of a fine-tuned model leaves nothing open."""

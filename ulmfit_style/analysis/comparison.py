@@ -56,5 +56,9 @@ def better_reference(run: finished.Run, metric: str) -> str | None:
     theirs, command = measured[best], "make finetune adapt=none finetune=frozen"
     scored = f"{metric} {theirs['scores'][metric]:.3f} on the {ours['rows']:,} {rows} rows"
     overlap = "" if theirs["interval"][0] > ours["interval"][1] else " (the intervals overlap)"
-    remedy = f"to keep it: {command}" if best.startswith(finished.FROZEN) else "no command makes a model of it"
+    remedy = (
+        f"to keep it, with the same options: {command}"
+        if best.startswith(finished.FROZEN)
+        else "no command makes a model of it"
+    )
     return f"{best} has {scored}, and this model {ours['scores'][metric]:.3f}{overlap}; {remedy}"

@@ -21,11 +21,15 @@ CONTRAST_GROUP_SIZE = 8
 
 
 def _rising(value: Any) -> Any:
+    if value == "chain_thaw":
+        return value
     trainable = value if isinstance(value, list | tuple) else (value,)
     numbers = [0, *(math.inf if number == "all" else number for number in trainable)]
     known = all(isinstance(number, int) or number == math.inf for number in numbers)
     if not trainable or not known or any(low >= high for low, high in pairwise(numbers)):
-        raise ValueError("should be rising numbers of layer groups from 1 on, the last of which may be all")
+        raise ValueError(
+            "should be rising numbers of layer groups from 1 on, the last of which may be all; or chain_thaw"
+        )
     return trainable
 
 
@@ -143,8 +147,8 @@ class Training(Section):
     """Seed of the order, the masks, the dropout and the new head."""
     schedule: Schedule = "linear"
     """How the rate falls in each phase, after it has risen for `warmup_ratio` of its steps: linear, to 0; slanted, to
-    1/32 of the peak, from which it also rises (ULMFiT, section 3.2); cosine, as half a wave to 0; constant, not at
-    all."""
+    1/32 of the peak, from which it also rises (ULMFiT, section 3.2); cosine, as half a wave to 0; constant, not
+    at all."""
     layer_decay: Annotated[float, Field(ge=1)] = 1
     """The factor by which the peak rate of each layer group is lower than that of the one above: the head has
     `learning_rate`, the embeddings the lowest (ULMFiT, section 3.2: 2.6 for three layers). 1: one rate for all."""
@@ -208,18 +212,19 @@ class Finetune(Training):
     """Tokens per row, special tokens included. It is said how many rows are longer: these are cut, or read in windows
     where the task tells of single words."""
     epochs: Annotated[float, Field(ge=0)] | None = None
-    """Passes over the rows with all that `unfreeze` thaws in the end; each phase before it takes one. 0: these phases
-    alone, or with `head=solved` none: the body stays as it is. null: as `finetune=auto` chooses."""
-    learning_rate: Rate
-    """Peak rate of each phase."""
+    """Passes over the rows with all that `unfreeze` thaws in the end; each phase before it takes one. 0: there are none
+    of these phases, and with `head=solved` the body stays as it is. null: as `finetune=auto` chooses."""
+    learning_rate: Annotated[Rate, Needs("epochs")]
+    """Peak rate of each of these phases."""
     max_steps: Count | None = None
     """At most so many optimizer steps in all phases of `unfreeze` together, however many rows there are; none before
     the last takes more than an equal share of them. null: no bound."""
-    unfreeze: Annotated[tuple[int | Literal["all"], ...], BeforeValidator(_rising)] = ("all",)
+    unfreeze: Annotated[tuple[int | Literal["all"], ...] | Literal["chain_thaw"], BeforeValidator(_rising)] = ("all",)
     """How many of the last layer groups each phase trains: the head is one, each layer is one, and the embeddings are
     the lowest. [all]: every weight from the start. [1, 2, all]: gradually (ULMFiT, section 3.3): the head alone for one
     pass, then the last layer too for one, then every weight for `epochs` passes; each phase has a schedule of its own.
-    [1]: the head alone, always."""
+    [1]: the head alone, always. chain_thaw: the head alone, then each other group alone from the lowest up, a pass
+    each, then every weight for `epochs` passes (Felbo et al. 2017)."""
     pooling: Literal["default", "mean", "concat"] | None = None
     """What the head reads of a text. default: what the architecture's own head reads. mean: the mean of the hidden
     states over all tokens. concat: the hidden state of one token (the last where a model reads from left to right, else
@@ -260,6 +265,8 @@ class Finetune(Training):
             raise ValueError("head=solved needs a head that pools the tokens; give finetune.pooling=mean or concat")
         if self.epochs == 0 and self.head == "random":
             raise ValueError("epochs=0 leaves the head random; give finetune.head=solved, or some epochs")
+        if self.epochs == 0 and self.patience is not None:
+            raise ValueError("patience needs epochs to choose from, and epochs=0; give some, or finetune.patience=null")
         if self.calibration_folds == 1:
             raise ValueError("calibration_folds=1 leaves nothing to train on; give 0, or 2 and more")
         return self

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ulmfit_style import chain
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.config.training import Adapt, Finetune
 from ulmfit_style.console import logging_to, say
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.resolved import require_finished
@@ -44,15 +43,15 @@ def run(overrides: Sequence[str]) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as discarded, logging_to(folder / f"{FILE}.log"):
-        trained: Adapt | Finetune = config.finetune
-        if options.stage == "adapt" and config.adapt is not None:
-            trained, start = config.adapt, resolved.source_of("adapt").directory
+        if options.stage == "adapt":
+            assert config.adapt is not None  # it was checked
+            start = resolved.source_of("adapt").directory
             plan = language_model.prepare(config, config.adapt, start, resolved.corpus, resolved.general_text).plan
         else:
             plan = finetune.prepare(resolved)[0]
         rows = len(plan.data.rows)
-        epochs = options.steps / math.ceil(rows / trained.batch_size)
-        say(f"  {options.steps} steps of {trained.batch_size} rows are {epochs:.1f} epochs of the {rows:,} rows")
+        epochs = options.steps / math.ceil(rows / plan.options.batch_size)
+        say(f"  {options.steps} steps of {plan.options.batch_size} rows are {epochs:.1f} epochs of the {rows:,} rows")
         try:
             points = range_test(plan, options, Path(discarded))
         except Interrupted as stop:
@@ -78,7 +77,7 @@ def run(overrides: Sequence[str]) -> None:
     if suggestion.band is None:
         say(f"lr_find: no clear answer: {suggestion.reason}.")
     else:
-        say(f"lr_find: {option} {suggestion.reason}; here it is {trained.learning_rate:g}.")
+        say(f"lr_find: {option} {suggestion.reason}; here it is {plan.options.learning_rate:g}.")
         low, high = suggestion.band
         values = ",".join(f"{rate:.1e}" for rate in (low, (low * high) ** 0.5, high))
         say(f"One test of one seed is a hint. To try the rates, with the same options: make sweep {option}={values}")

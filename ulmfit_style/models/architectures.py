@@ -1,30 +1,28 @@
 """Which heads transformers has for which architectures; the library is imported when it is asked."""
 
-from typing import Literal
-
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.values import Architecture
 
 ENCODER_DECODER = "AutoModelForSeq2SeqLM"
 """The auto class of encoder-decoders."""
 
+MASKED_LM = "AutoModelForMaskedLM"
+CAUSAL_LM = "AutoModelForCausalLM"
 
-def objective(model_type: str) -> Literal["mlm", "clm", "denoising"]:
-    """Return what the models of an architecture learn on unlabelled text.
+
+def language_model_class(model_type: str) -> str:
+    """Return the auto class of the models of an architecture that learn from unlabelled text.
 
     Args:
         model_type: What a checkpoint's config.json calls its architecture, such as "bert".
 
     Raises:
-        UserError: if the architecture has no head for it.
+        UserError: if there is none.
     """
-    kind = architecture(model_type).kind
-    if kind == "encoder-decoder":
-        return "denoising"  # BART has a head for masked words too, which is the same
-    if has_head("AutoModelForMaskedLM", model_type):
-        return "mlm"
-    if kind == "decoder":
-        return "clm"
+    # The order counts: BART has all three heads, and BERT both of the others.
+    for auto_class in (ENCODER_DECODER, MASKED_LM, CAUSAL_LM):
+        if has_head(auto_class, model_type):
+            return auto_class
     remedy = "choose another model, or adapt nothing: adapt=none"
     raise UserError(f"adapt: a model of type '{model_type}' has no head for unlabelled text; {remedy}")
 
@@ -34,8 +32,8 @@ def architecture(model_type: str) -> Architecture:
     if has_head(ENCODER_DECODER, model_type):
         return Architecture(model_type, "encoder-decoder")
     # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
-    is_encoder = has_head("AutoModelForMaskedLM", model_type)
-    is_causal = has_head("AutoModelForCausalLM", model_type) and not is_encoder
+    is_encoder = has_head(MASKED_LM, model_type)
+    is_causal = has_head(CAUSAL_LM, model_type) and not is_encoder
     return Architecture(model_type, "decoder" if is_causal else "encoder")
 
 
@@ -50,6 +48,6 @@ def can_cross_attend(model_type: str) -> bool:
     """Tell whether the models of an architecture can be decoders with cross-attention, in an encoder-decoder of two."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    if not has_head("AutoModelForCausalLM", model_type) or has_head(ENCODER_DECODER, model_type):
+    if not has_head(CAUSAL_LM, model_type) or has_head(ENCODER_DECODER, model_type):
         return False
     return hasattr(CONFIG_MAPPING[model_type], "add_cross_attention")

@@ -142,7 +142,12 @@ def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> N
         head = resolved.task.head(resolved.rows.classes)
         unseen = replace(plan.data, rows=_encoded(resolved.task, held, tokenizer, options.max_length, head))
         inputs = solving.head_inputs(plan.model, unseen)
-        examples.append((solving.logits(plan.model, inputs.inputs), inputs.labels))
+        learnt_labels = [plan.data.rows[row]["labels"] for row in range(len(plan.data.rows))]
+        known = np.isin(inputs.labels, learnt_labels)  # rows of other classes cannot be answered rightly
+        examples.append((solving.logits(plan.model, inputs.inputs)[known], inputs.labels[known]))
+    if not sum(len(labels) for _, labels in examples):
+        say("  not calibrated: these rows are too few to be divided (finetune.calibration_folds)")
+        return
     logits, labels = (np.concatenate(arrays) for arrays in zip(*examples, strict=True))
     temperature = solving.temperature(logits, labels)
     solving.cool(model, temperature)

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import chain, tee
 from pathlib import Path
@@ -180,18 +180,12 @@ def _answered(
 
 def _write(records: Iterator[Record], output: Path | None) -> None:
     """Write records to a file, or as JSON lines to standard output."""
-    if output is None:
-        _write_jsonl(records, sys.stdout)
-        sys.stdout.flush()
-        return
-    with whole(output) as file:
-        write = _write_csv if output.suffix == ".csv" else _write_jsonl
-        write(records, file)
-
-
-def _write_jsonl(records: Iterable[Record], file: IO[str]) -> None:
-    for record in records:
-        file.write(_json(record) + "\n")
+    with nullcontext(sys.stdout) if output is None else whole(output) as file:
+        if output is not None and output.suffix == ".csv":
+            _write_csv(records, file)
+        else:
+            file.writelines(f"{_json(record)}\n" for record in records)
+        file.flush()
 
 
 def _write_csv(records: Iterator[Record], file: IO[str]) -> None:

@@ -10,7 +10,7 @@ from ulmfit_style.console import say
 from ulmfit_style.data.corpus import batched
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.models import checkpoints
-from ulmfit_style.models.architectures import ENCODER_DECODER, has_head, objective
+from ulmfit_style.models.architectures import CAUSAL_LM, ENCODER_DECODER, has_head, language_model_class
 from ulmfit_style.models.new_tokenizer import DECODER, learn
 from ulmfit_style.resolved import Resolved, Stage, Step
 
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
 
 ENCODER = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 """The special tokens of a new encoder (BERT), and of a new encoder-decoder, whose texts [CLS] begins and [SEP] ends."""
-
-
-DECODER_HEAD = "AutoModelForCausalLM"
-
-AUTO_CLASSES = {"mlm": "AutoModelForMaskedLM", "clm": DECODER_HEAD, "denoising": ENCODER_DECODER}
-"""What loads the language model of an objective."""
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
@@ -56,16 +50,16 @@ def run(step: Step, directory: Path) -> None:
     from transformers import AutoConfig, set_seed
 
     options = step.config.model
-    auto_class = AUTO_CLASSES[objective(checkpoints.model_type(options))]
+    auto_class = language_model_class(checkpoints.model_type(options))
     if options.checkpoint is not None:
         source = checkpoints.resolve(options, "model.checkpoint").directory
         tokenizer = checkpoints.tokenizer(source)
         architecture = AutoConfig.for_model(**checkpoints.body_config(source))
     else:
         assert options.tokenizer is not None  # the config was checked
-        texts, special = step.resolved.pretraining_text.train, DECODER if auto_class == DECODER_HEAD else ENCODER
+        texts, special = step.resolved.pretraining_text.train, DECODER if auto_class == CAUSAL_LM else ENCODER
         learnt = learn(options.tokenizer, "model.tokenizer", batched(texts), len(texts), special)
-        tokenizer, architecture = _fit(learnt, options.architecture or {}, masked=auto_class != DECODER_HEAD)
+        tokenizer, architecture = _fit(learnt, options.architecture or {}, masked=auto_class != CAUSAL_LM)
     set_seed(options.seed)
     try:
         model = getattr(transformers, auto_class).from_config(architecture)

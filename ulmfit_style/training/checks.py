@@ -17,8 +17,8 @@ def language_model(config: Config, stage: str, options: LanguageModelling) -> No
     Raises:
         UserError: if the architecture has no head for unlabelled text, or no room for it; or an option is wrong.
     """
-    objective = architectures.objective(checkpoints.model_type(config.model))
-    if objective == "denoising" and config.model.checkpoint is not None:
+    auto_class = architectures.language_model_class(checkpoints.model_type(config.model))
+    if auto_class == architectures.ENCODER_DECODER and config.model.checkpoint is not None:
         directory = checkpoints.resolve(config.model, "model.checkpoint").directory
         checkpoints.sentinels(checkpoints.tokenizer(directory))
         if (directory / FOLDER).is_dir():
@@ -41,7 +41,7 @@ def finetune(config: Config, task: Task) -> None:
         _check_decoder(config, task, model_type, auto_class)
     elif not architectures.has_head(auto_class, model_type):
         needed = f"{kind} needs one that {auto_class} knows"
-        if auto_class == architectures.ENCODER_DECODER and architectures.has_head("AutoModelForMaskedLM", model_type):
+        if auto_class == architectures.ENCODER_DECODER and architectures.has_head(architectures.MASKED_LM, model_type):
             needed += "; give it a decoder: model.decoder=same"
         raise UserError(f"model.checkpoint={config.model.title()}: is of type '{model_type}', and {needed}")
     if (options.contrast_steps or options.head == "solved") and not task.is_single_label:

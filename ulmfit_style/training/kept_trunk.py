@@ -68,9 +68,8 @@ def _replaced(model: Any, data: TrainingData) -> Iterator[None]:
         return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=states, pooler_output=pooled)
 
     with trunk.register_forward_hook(keep, with_kwargs=True):
-        data.run(
-            model, data.by_length
-        )  # always in the same batches, or a resumed phase would differ in the last digits
+        # Always in the same batches, or a resumed phase would differ in the last digits.
+        data.run(model, data.by_length)
     trunk.forward = look_up
     try:
         yield

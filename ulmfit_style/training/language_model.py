@@ -119,10 +119,10 @@ def choose_objective(
     Raises:
         UserError: if the architecture has no head for it, or the tokenizer no token for what is taken out.
     """
-    name = architectures.objective(model_type)
-    if name == "clm":
+    auto_class = architectures.language_model_class(model_type)
+    if auto_class == CausalLM.auto_class:
         return CausalLM(tokenizer)
-    if name == "denoising":
+    if auto_class == Denoising.auto_class:
         return Denoising(tokenizer, options.mask_probability, options.seed, checkpoints.sentinels(tokenizer))
     return MaskedLM(tokenizer, options.mask_probability, options.seed)
 

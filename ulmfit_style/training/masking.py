@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ulmfit_style.data.tokens import Integers
+from ulmfit_style.models import architectures
 from ulmfit_style.tasks.base import IGNORED
 from ulmfit_style.training.objectives import Batch, LanguageObjective, PhaseEpoch
 
@@ -18,7 +19,7 @@ from ulmfit_style.training.objectives import Batch, LanguageObjective, PhaseEpoc
 class MaskedLM(LanguageObjective):
     """Predicts masked whole words (BERT, section 3.1)."""
 
-    auto_class: ClassVar[str] = "AutoModelForMaskedLM"
+    auto_class: ClassVar[str] = architectures.MASKED_LM
     per: ClassVar[str] = "masked token"
 
     tokenizer: PreTrainedTokenizerBase

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ulmfit_style.compute import processes
 from ulmfit_style.data.tokens import Integers
+from ulmfit_style.models import architectures
 from ulmfit_style.tasks.base import IGNORED
 from ulmfit_style.tasks.base_generation import logits_at
 from ulmfit_style.training.batching import Rows
@@ -142,7 +143,7 @@ class LanguageObjective(ABC):
 class CausalLM(LanguageObjective):
     """Predicts the next token."""
 
-    auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    auto_class: ClassVar[str] = architectures.CAUSAL_LM
     per: ClassVar[str] = "token"
     causal: ClassVar[bool] = True
 

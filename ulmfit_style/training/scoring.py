@@ -99,7 +99,8 @@ class Scorer:
     ) -> Iterator[tuple[Row, Sequence[Feature], list[Any]]]:
         """Yield each row with its features and the output for each, computed in batches of features of like length."""
         self.model.eval()
-        for window in _windows(rows):
+        iterator = iter(rows)
+        while window := list(islice(iterator, WINDOW)):
             encoded = [self._task().encode(row, self.tokenizer, self.max_length, label2id) for row in window]
             outputs: list[list[Any]] = [[None] * len(features) for features in encoded]
             places = [(row, number) for row, features in enumerate(encoded) for number in range(len(features))]
@@ -114,10 +115,3 @@ class Scorer:
                 first = [feature for feature, (_, number) in zip(features, batch, strict=True) if number == 0]
                 advance(len(first), sum(feature["long"] for feature in first))
             yield from zip(window, encoded, outputs, strict=True)
-
-
-def _windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yield the rows in lists of `WINDOW`, as `itertools.batched` does from Python 3.12 on."""
-    iterator = iter(rows)
-    while window := list(islice(iterator, WINDOW)):
-        yield window
