@@ -48,7 +48,7 @@ def tested(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> RangeT
     task = ["task=text_classification", f"task.path={folder / 'reviews.csv'}", "task.text=review", "task.label=stars"]
     model = [f"model.checkpoint={checkpoint}", "adapt=none", "compare=false"]
     schedule = ["finetune.trainer.logging_steps=5", "finetune.schedule=constant", "finetune.warmup_ratio=0"]
-    overrides = [*task, "task.train_samples=20", *model, "finetune.epochs=2", *schedule]
+    overrides = [*task, "task.train_samples=20", *model, "finetune=plain", "finetune.epochs=2", *schedule]
     with redirect_stdout(io.StringIO()) as out:
         assert main(["lr_find", *overrides, f"runs={folder / 'runs'}"]) == 0
     curve = read(folder / "runs/default/lr_find.csv")

@@ -270,7 +270,7 @@ def test_a_report_of_no_sweep_tells_how_one_begins(folder: Path, capsys: pytest.
 
 @pytest.mark.parametrize("recipe", [["finetune"], ["texts"], ["generation", "task=xsum"], ["adapt"]], ids=" ".join)
 def test_the_recipe_and_all_ends_of_a_shipped_space_are_possible(recipe: list[str]):
-    recipe = [f"sweep={recipe[0]}", *recipe[1:]]
+    recipe = [f"sweep={recipe[0]}", "finetune=plain", *recipe[1:]]
     config = compose(recipe)
     space = config.sweep.space
     assert search_space.of_recipe(config, recipe, space)
@@ -302,7 +302,7 @@ def test_a_hopeless_trial_is_stopped_and_the_others_are_the_same_as_a_run_of_the
     assert 1 <= len(hopeless.intermediate_values) < 5
     assert "trial 1: stopped early, at accuracy" in capsys.readouterr().out
 
-    assert main(["finetune", *not_adapted, f"runs={folder / 'alone'}", *recipe]) == 0
+    assert main(["finetune", *not_adapted, f"runs={folder / 'alone'}", "task.folds=0", *recipe]) == 0
     (swept,) = (folder / "runs").glob("finetune-*")  # what was stopped left nothing
     (alone,) = (folder / "alone").glob("finetune-*")
     assert swept.name == alone.name
