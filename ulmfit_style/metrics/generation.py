@@ -1,7 +1,6 @@
 """The scores of texts that a model writes, beside those that are right.
 
-All are shares: times 100 they are what papers print. The libraries are imported when they are used, for tasks
-import this module to be checked.
+All are shares: times 100 they are what papers print.
 """
 
 import re
@@ -11,6 +10,10 @@ from importlib.metadata import version
 from typing import final
 
 import numpy as np
+from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import Tokenizer
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 
 from ulmfit_style.metrics.intervals import Array, divided
 
@@ -26,7 +29,7 @@ EACH_A_WORD = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0
 
 
 @final
-class Words:
+class Words(Tokenizer):
     """Words of all scripts: runs of letters, marks and digits; Chinese characters and kana each by themselves.
 
     rouge-score's own throws away every letter that is not ASCII: of Korean nothing is left, of "Bücher" two words.
@@ -41,8 +44,6 @@ class Words:
 
 def rouge(predictions: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
     """Return the F-measure of each row, of ROUGE-1, -2, -L and -Lsum (Lin 2004)."""
-    from rouge_score.rouge_scorer import RougeScorer
-
     scorer = RougeScorer(ROUGES, tokenizer=Words())
     rows = [scorer.score(right, ours) for ours, right in zip(predictions, references, strict=True)]
     return {name: [float(row[name].fmeasure) for row in rows] for name in ROUGES}
@@ -56,9 +57,6 @@ def translation(
     Args:
         language: That of the references, such as "de", by which BLEU divides them into words.
     """
-    from sacrebleu.metrics.bleu import BLEU
-    from sacrebleu.metrics.chrf import CHRF
-
     metrics = {"chrf": CHRF(), "bleu": BLEU(tokenize=BLEU_TOKENIZERS.get((language or "")[:2], "13a"))}
     scores = {name: metric.corpus_score(predictions, [references]).score / 100 for name, metric in metrics.items()}
     return scores, {name: str(metric.get_signature()) for name, metric in metrics.items()}
@@ -66,8 +64,6 @@ def translation(
 
 def chrf_points(predictions: Sequence[str], references: Sequence[str]) -> list[list[float]]:
     """Return what chrF sums over the rows: of each order of n-grams those of the model, the right ones, and both's."""
-    from sacrebleu.metrics.chrf import CHRF
-
     # As sacrebleu itself does for its intervals; it has no public name.
     statistics: list[list[float]] = CHRF()._extract_corpus_statistics(predictions, [references])
     return statistics
@@ -75,8 +71,6 @@ def chrf_points(predictions: Sequence[str], references: Sequence[str]) -> list[l
 
 def chrf_of_means(means: Array) -> Array:
     """Return chrF from the means of its points: (..., numbers) to (...)."""
-    from sacrebleu.metrics.chrf import CHRF
-
     ours, right, both = np.moveaxis(means.reshape(*means.shape[:-1], -1, 3), -1, 0)
     orders = ((ours > 0) & (right > 0)).sum(axis=-1).astype(float)
     precision, recall = (divided(divided(both, side).sum(axis=-1), orders) for side in (ours, right))

@@ -7,8 +7,6 @@ import abc
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -16,7 +14,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from ulmfit_style.config.section import Count, Section, Unhashed, spelled
 from ulmfit_style.errors import UserError, nearest
-from ulmfit_style.metrics.intervals import Array, Points, first
+from ulmfit_style.metrics.intervals import Array, Points, first, interval
 from ulmfit_style.tasks.files import Splits
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, Confusion, ExplainedPart, Pipeline, Reference, Scatter
@@ -68,8 +66,6 @@ class Task(Section, abc.ABC):
 
     metric: ClassVar[str]
     """The score that ranks models."""
-    scorer: ClassVar[str]
-    """The module of `ulmfit_style.metrics` that scores answers: its `scores`, `intervals` and, of classes, `report`."""
     rankings: ClassVar[Sequence[str]] = ()
     """The other scores that a sweep can rank models by: of all these a higher one is better."""
     answer_options: ClassVar[Sequence[str]] = ()
@@ -363,29 +359,19 @@ class Task(Section, abc.ABC):
         return first(means)
 
     @abc.abstractmethod
-    def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Return what was predicted and what is right, as the functions of `scorer` take them."""
-
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         """Return all scores of the answers, `metric` among them."""
-        scores: dict[str, float] = self._scorer().scores(*self.sides(answers, targets))
-        return scores
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
-        """Return the 95 % bootstrap interval of each score."""
-        intervals: dict[str, tuple[float, float]] = self._scorer().intervals(*self.sides(answers, targets))
-        return intervals
+        """Return the 95 % bootstrap interval of each score; by default of `metric` alone, by its points."""
+        return {self.metric: interval(self.row_scores(answers, targets), self.of_means)}
 
     def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
         """Return the scores of each `class`, `recall` among them, and in the last column how many examples it has.
 
         Empty for a task without classes.
         """
-        report = getattr(self._scorer(), "report", None)
-        return report(*self.sides(answers, targets)) if report else []
-
-    def _scorer(self) -> ModuleType:
-        return import_module(f"ulmfit_style.metrics.{self.scorer}")
+        return []
 
     def measure(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, Any]:
         """Return what metrics.json holds of answers: rows, scores, and their intervals; `interval` is the metric's."""

@@ -12,8 +12,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from ulmfit_style.config.section import Count
-from ulmfit_style.metrics import generation
-from ulmfit_style.metrics.intervals import interval
 from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Row, Task
 from ulmfit_style.tasks.base_text import text_problem
 from ulmfit_style.tasks.types import Batch, Generation, Label2id, Model, Module, Tensor, Tokenizer
@@ -32,7 +30,6 @@ class GenerationTask(Task, abc.ABC):
     answer_options: ClassVar[Sequence[str]] = (
         *("max_new_tokens", "num_beams", "length_penalty", "no_repeat_ngram_size", "temperature", "top_p", "seed"),
     )
-    scorer: ClassVar[str] = "generation"
     answer_field: ClassVar[str]
     """What holds the text of an answer, as in the pipelines of transformers."""
     default_prompt: ClassVar[str]
@@ -261,7 +258,7 @@ class GenerationTask(Task, abc.ABC):
         """
         scores = {}
         if all(self.answer_field in answer for answer in answers):  # documents have a likelihood alone
-            scores = self.text_scores(*self.sides(answers, targets))
+            scores = self.text_scores(self.written_in(answers), targets)
         if all("nats" in answer for answer in answers):
             nats, tokens, hits, size = (
                 sum(answer[name] for answer in answers) for name in ("nats", "tokens", "hits", "bytes")
@@ -273,19 +270,20 @@ class GenerationTask(Task, abc.ABC):
     def display(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         return str(target), str(answer.get(self.answer_field, ""))
 
-    def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
-        """Return the interval of `metric` alone."""
-        return {self.metric: interval(self.row_scores(answers, targets), self.of_means)}
-
-    def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[Sequence[str], Sequence[str]]:
-        return [answer[self.answer_field] for answer in answers], targets
+    def written_in(self, answers: Sequence[Answer]) -> list[str]:
+        """Return the texts of answers."""
+        return [answer[self.answer_field] for answer in answers]
 
     def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
         """Return the scores of texts that were written; by default ROUGE."""
+        from ulmfit_style.metrics import generation
+
         return {name: sum(values) / len(values) for name, values in generation.rouge(written, targets).items()}
 
     def signatures(self) -> dict[str, str]:
         """Return how exactly the scores are computed, by their names."""
+        from ulmfit_style.metrics import generation
+
         return {"rouge": generation.ROUGE_SIGNATURE}
 
     def measure(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar, final
 
 from ulmfit_style.config.section import Unhashed
-from ulmfit_style.metrics import generation
 from ulmfit_style.metrics.intervals import Points, interval
 from ulmfit_style.tasks.base import Answer, Column, Row
 from ulmfit_style.tasks.base_generation import GenerationTask
@@ -68,8 +67,12 @@ class Summarization(GenerationTask):
         }
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
-        return generation.rouge(*self.sides(answers, targets))[self.metric]
+        from ulmfit_style.metrics import generation
+
+        return generation.rouge(self.written_in(answers), targets)[self.metric]
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[str]) -> dict[str, tuple[float, float]]:
-        scores = generation.rouge(*self.sides(answers, targets))
+        from ulmfit_style.metrics import generation
+
+        scores = generation.rouge(self.written_in(answers), targets)
         return {name: interval(values) for name, values in scores.items()}

@@ -7,7 +7,6 @@ from pydantic import Field
 
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.metrics import generation
 from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row
 from ulmfit_style.tasks.base_generation import GenerationTask
@@ -111,15 +110,23 @@ class Translation(GenerationTask):
         return {"the text, not translated": [{self.answer_field: self.source(row)} for row in rows]}
 
     def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
+        from ulmfit_style.metrics import generation
+
         return generation.translation(written, targets, self.target_language)[0]
 
     def signatures(self) -> dict[str, str]:
+        from ulmfit_style.metrics import generation
+
         return generation.translation(["-"], ["-"], self.target_language)[1]
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
-        return generation.chrf_points(*self.sides(answers, targets))
+        from ulmfit_style.metrics import generation
+
+        return generation.chrf_points(self.written_in(answers), targets)
 
     def of_means(self, means: Array) -> Array:
+        from ulmfit_style.metrics import generation
+
         return generation.chrf_of_means(means)
 
 
