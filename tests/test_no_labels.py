@@ -75,7 +75,7 @@ def test_no_shot_of_a_class_is_scored_beside_references_that_know_no_more(
         (["task.labels=[good,1]"], f"task.path=null: {NEEDED}"),
         (["task.text_pair=b"], f"task.path=null: {NEEDED}"),
         (["task=text_regression", "~task.labels"], f"task.path=null: {NEEDED}"),
-        (["finetune.patience=1"], "finetune.patience: 20% of the 0 labelled rows are watched, and these are too few"),
+        (["finetune.patience=1"], "finetune=auto takes frozen: patience needs epochs to choose from, and epochs=0"),
         (["task.train_samples=100"], "task.train_samples=100: the training split has 0 rows"),
         (["task.path={train: null, test: a.csv}"], "task.path.train: is required"),
         (
