@@ -58,6 +58,7 @@ def test_evaluate_finds_the_scores_of_finetune(kind: str, trained: Training, cap
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_is_answered_row_by_row_as_python_does(kind: str, trained: Training, capsys, tmp_path: Path):
     run = trained(kind)
+    capsys.readouterr()  # what the training printed, if it was not trained before
     assert main(["predict", f"predict.model={run.directory}", f"predict.input={run.file}"]) == 0
     answered = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     config, model = compose(run.overrides), load(run.directory, device="cpu")
