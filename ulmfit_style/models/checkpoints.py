@@ -216,10 +216,12 @@ def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     Raises:
         UserError: if it needs a package that is not installed, as Marian's needs sentencepiece.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
+    # Else transformers warns of a type that it does not know.
+    body = {"config": AutoConfig.for_model(**body_config(directory))} if is_pooled(directory) else {}
     try:
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False, **body)
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{directory}: its tokenizer needs a package that is not installed: {reason}") from error
@@ -244,7 +246,8 @@ def model_type(model: Model, option: str = "model.checkpoint") -> str:
 
 def is_pooled(directory: Path) -> bool:
     """Tell whether a checkpoint has a head of `ulmfit_style/models/pooling.py`."""
-    return bool(read_json(directory / "config.json").get("model_type") == "pooled")
+    config = directory / "config.json"  # a tokenizer by itself has none
+    return config.exists() and read_json(config).get("model_type") == "pooled"
 
 
 def body_config(directory: Path) -> dict[str, Any]:
