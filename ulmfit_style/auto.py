@@ -28,7 +28,7 @@ def choose(
         rows: The labelled rows to be trained on.
     """
     if options.pooling == "default" or options.head == "random":
-        return Choice("plain", "the others solve a head that pools, and finetune.pooling or head asks for none")
+        return Choice("plain", "finetune.pooling or finetune.head, as typed, rules out a solved head")
     if options.contrast_steps:
         return Choice("few_labels", "finetune.contrast_steps asks for it")
     if not task.is_single_label or len(task.inputs()) > 1 or kind == "encoder-decoder":
@@ -38,5 +38,5 @@ def choose(
     classes = len(task.classes(rows))
     share = f"{len(rows):,} labelled rows of {classes} classes"
     if len(rows) <= FEW * classes:
-        return Choice("few_labels", f"{share}, {FEW} a class at most")
+        return Choice("few_labels", f"{share}, at most {FEW} a class")
     return Choice("lp_ft", f"{share}, more than {FEW} a class")
