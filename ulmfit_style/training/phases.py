@@ -23,14 +23,13 @@ from ulmfit_style.compute import devices, processes
 from ulmfit_style.config.training import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.layers import LayerGroups
-from ulmfit_style.training.batching import Rows, ShuffledDataset
+from ulmfit_style.training.batching import Rows, ShuffledDataset, in_batches
 from ulmfit_style.training.finite import require_weights
 from ulmfit_style.training.kept_trunk import kept_trunk
 from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores, at_epoch_end, spread
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require_same_weights
 from ulmfit_style.training.schedule import rate_factors
-from ulmfit_style.training.scoring import BATCH
 from ulmfit_style.training.trainer import Progress, Rates, RecipeTrainer, Reporting
 
 LOGGING_STEPS = 10
@@ -58,10 +57,9 @@ class TrainingData:
         """Run a model once over rows, in this order and without dropout; its hooks read what they need."""
         model.eval()
         with progress("frozen layers", len(rows)) as bar:
-            for start in range(0, len(rows), BATCH):
-                batch = self.collate([self.rows[row] for row in rows[start : start + BATCH]])
-                self.objective.loss(model, {name: tensor.to(model.device) for name, tensor in batch.items()})
-                bar.advance(BATCH)
+            for numbers, batch in in_batches(self.rows, rows, self.collate, model.device):
+                self.objective.loss(model, batch)
+                bar.advance(len(numbers))
 
 
 @dataclass(frozen=True)
