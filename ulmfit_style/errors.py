@@ -77,6 +77,10 @@ def trouble(error: BaseException, folder: Path | None = None) -> str | None:
     text, notes = str(error), "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return f"the memory is too small{notes or '; take a smaller batch, max_length or model'}"
+    if isinstance(error, RecursionError) or "Exceeds the limit (" in text:
+        return (
+            f"what was read is nested too deeply, or holds a number of too many digits ({text[:80]}); mend or leave it"
+        )
     is_torch = "inline_container.cc" in text or "iostream error" in text
     known = [os.strerror(number) for number in TROUBLE if os.strerror(number) in text]
     if not (known or is_torch):

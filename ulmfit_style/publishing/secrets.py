@@ -1,6 +1,8 @@
 """Secrets that must not leave this machine: tokens and keys by the shapes that their makers gave them."""
 
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 SHAPES = {
@@ -14,13 +16,17 @@ SHAPES = {
     "a JSON web token": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
     "a private key": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----",
     "a password in an address": r"\b[a-z][a-z+]*://[^\s/:@\"']+:[^\s/:@\"']+@",
-    # Long, and with a digit: `"pad_token": "[PAD]"` is none.
-    "what is called a secret": (
-        r"(?i:api[_-]?key|access[_-]?key|secret|token|password|passwd)[\"']?\s*[:=]\s*[\"']?"
-        r"(?=[A-Za-z_+/-]*\d)[\w+/-]{20,}"
-    ),
 }
 """What each kind looks like, as regular expressions."""
+
+NAMED = re.compile(
+    r"(?i:key|secret|token|passw(?:or)?d|passphrase|pwd|credentials?|auth(?:orization)?|bearer)[\"']?"
+    r"(?:\s*[:=]\s*|\s+)[\"']?(?:(?:Bearer|Basic)\s+)?([^\s\"'`,;<>(){}\[\]|]{12,})"
+)
+"""A word beside which a secret stands, and what stands there."""
+
+LEAST_BITS = 3.0
+"""The entropy of a secret's signs; `"pad_token": "[PAD]"` is none, nor is a word without a digit."""
 
 
 def find(text: str, token: str | None) -> Iterator[tuple[int, str]]:
@@ -31,5 +37,13 @@ def find(text: str, token: str | None) -> Iterator[tuple[int, str]]:
     """
     shapes = {**({"your own token": re.escape(token)} if token else {}), **SHAPES}
     places = [(match.start(), kind) for kind, shape in shapes.items() for match in re.finditer(shape, text)]
+    places += [(match.start(), "what is called a secret") for match in NAMED.finditer(text) if _is_random(match[1])]
     kinds = {text.count("\n", 0, start) + 1: kind for start, kind in sorted(places, reverse=True)}  # one of each line
     yield from sorted(kinds.items())
+
+
+def _is_random(text: str) -> bool:
+    """Tell whether a text is as mixed as keys and good passwords are."""
+    shares = [count / len(text) for count in Counter(text).values()]
+    bits = -sum(share * math.log2(share) for share in shares)
+    return bits >= LEAST_BITS and bool(re.search(r"\d", text)) and bool(re.search(r"[A-Za-z]", text))

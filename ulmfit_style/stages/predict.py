@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ulmfit_style.artefacts.directory import RECIPE, whole
 from ulmfit_style.config.section import spelled
-from ulmfit_style.console import progress, say
+from ulmfit_style.console import progress, say, say_once
 from ulmfit_style.data import columns, reading
 from ulmfit_style.data.formats import FORMATS, Record
 from ulmfit_style.errors import UserError
@@ -192,13 +193,21 @@ def _write_csv(records: Iterator[Record], file: IO[str]) -> None:
     """Write records under the header that the first one gives; lists and groups become JSON."""
     first = next(records)
     writer = csv.DictWriter(file, list(first))
-    writer.writeheader()
+    writer.writerow({name: _guarded(name) for name in first})
     for record in chain([first], records):
         if new := [name for name in record if name not in first]:
             problem = f"the column '{new[0]}' is in a later row of the input, and not in the first"
             raise UserError(f"predict.output: {problem}; csv needs the same in each, so write .jsonl")
         cells = {name: _json(value) if isinstance(value, list | dict) else value for name, value in record.items()}
-        writer.writerow(cells)
+        writer.writerow({name: _guarded(cell) for name, cell in cells.items()})
+
+
+def _guarded(cell: Any) -> Any:
+    """Put a `'` before a text that a spreadsheet would run as a formula: a text may come from anyone."""
+    if not (isinstance(cell, str) and re.match(r"[=+@\t\r]|-(?![\d.]+$)", cell)):
+        return cell
+    say_once("predict: cells that a spreadsheet would run begin with '; .jsonl has them as they are")
+    return f"'{cell}"
 
 
 def _json(value: Any) -> str:
