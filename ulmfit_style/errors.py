@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class UserError(Exception):
@@ -46,6 +47,13 @@ def together(head: str, problems: Sequence[str]) -> UserError:
     more = [f"... and {len(problems) - SHOWN_PROBLEMS:,} more"] if len(problems) > SHOWN_PROBLEMS else []
     lines = [f"{head} has {len(problems):,} problems:", *problems[:SHOWN_PROBLEMS], *more]
     return UserError("\n  - ".join(lines))
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Return names after one another; of many the first ones and their number."""
+    all_names = list(map(str, names))
+    more = [f"... ({len(all_names):,} in all)"] if len(all_names) > SHOWN_PROBLEMS else []
+    return ", ".join([*all_names[:SHOWN_PROBLEMS], *more])
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

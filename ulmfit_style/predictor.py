@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.data import columns
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import architectures, attributions, checkpoints, tokenizer_pair
 from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
@@ -51,7 +51,7 @@ class Predictor:
         auto_class = self.task.auto_class(architectures.architecture(model_type))
         self.model, missing, _ = checkpoints.load_model(getattr(transformers, auto_class), directory, whole=True)
         if missing:
-            kind = f"lacks the head of {type(self.task).__name__}"
+            kind = f"lacks the head of {type(self.task).__name__} ({listed(sorted(missing))})"
             raise UserError(f"{option}={source}: {kind}; name a model that `finetune` made, not `adapt`")
         self.model.to(PartialState().device if device is None else device)
 

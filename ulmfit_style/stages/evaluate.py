@@ -11,7 +11,7 @@ from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.compute import processes
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, listed
 from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.results import scores, terminal
@@ -46,8 +46,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
             kinds = f"was trained on {type(trained_on).__name__}, and the task is {type(task).__name__}"
             raise UserError(f"evaluate.model={options.model}: {kinds}; choose the task that fits")
         classes = read_json(model.directory / METRICS)["train"]["classes"]
-    names = ", ".join([*classes[:10], *(["..."] if len(classes) > 10 else [])])
-    problem = f"is one that the model does not know (it knows: {names})"
+    problem = f"is one that the model does not know (it knows: {listed(classes)})"
     labelled.require_known(task, classes, rows, options.path or f"evaluate: the {split} rows", problem)
     determinants = {
         "model": model.identity,
