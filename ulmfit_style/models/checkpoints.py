@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -186,8 +186,8 @@ def _output(model: Any) -> tuple[str, Any]:
     from torch import nn
 
     body = set(model.base_model.modules())
-    layers = [item for item in model.named_modules() if isinstance(item[1], nn.Linear) and item[1] not in body]
-    return layers[-1]
+    named: Iterable[tuple[str, Any]] = model.named_modules()
+    return [(name, layer) for name, layer in named if isinstance(layer, nn.Linear) and layer not in body][-1]
 
 
 def _order(labels: Mapping[int, str], wanted: Mapping[int, str]) -> list[int] | None:
@@ -245,7 +245,7 @@ def load_pooled(
     trained = {name: weight for name, weight in _weights(source, unused) if name in new}
     fits = {name: weight.shape for name, weight in trained.items()} == {name: part.shape for name, part in new.items()}
     labels = AutoConfig.from_pretrained(source, trust_remote_code=False).id2label
-    if trained and (order := _order(labels, config.id2label)) and fits:
+    if trained and (order := _order(labels, head.get("id2label", {}))) and fits:
         model.load_state_dict(trained, strict=False)
         _reorder(model.head[-1], order)
     return model, {f"{BODY}.{name}" for name in missing}
