@@ -49,11 +49,11 @@ def together(head: str, problems: Sequence[str]) -> UserError:
     return UserError("\n  - ".join(lines))
 
 
-def listed(names: Iterable[Any]) -> str:
+def listed(names: Iterable[Any], shown: int = SHOWN_PROBLEMS) -> str:
     """Return names after one another; of many the first ones and their number."""
     all_names = list(map(str, names))
-    more = [f"... ({len(all_names):,} in all)"] if len(all_names) > SHOWN_PROBLEMS else []
-    return ", ".join([*all_names[:SHOWN_PROBLEMS], *more])
+    more = [f"... ({len(all_names):,} in all)"] if len(all_names) > shown else []
+    return ", ".join([*all_names[:shown], *more])
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

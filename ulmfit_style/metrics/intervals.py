@@ -12,6 +12,8 @@ IN_MEMORY = 2**22
 """Numbers of a slice of the resamples."""
 
 CONFIDENCE = 0.95
+WILSON = 1.959964**2
+"""The square of the normal quantile of that."""
 
 Interval = tuple[float, float]
 
@@ -47,7 +49,7 @@ def interval(points: Points, score: Combine = first) -> Interval:
     Rows are drawn with replacement, so the interval covers what other test rows of the same kind would have shown, but
     not other seeds or other training rows.
     """
-    return percentiles(_resampled(_rows(points), score))
+    return percentiles(_resampled(_rows(points), score), len(points))
 
 
 def intervals_of_sums(
@@ -67,7 +69,7 @@ def intervals_of_sums(
     random = np.random.default_rng(0)
     drawn = (random.multinomial(rows, counts / rows, size=size) for size in _slices(len(sums)))
     resampled = np.concatenate([np.tensordot(frequencies, sums, axes=1) for frequencies in drawn])
-    return {name: percentiles(values) for name, values in scores(resampled).items()}
+    return {name: percentiles(values, rows) for name, values in scores(resampled).items()}
 
 
 def by_chance(points: Points, groups: Sequence[str], widest: float, score: Combine = first) -> float:
@@ -137,10 +139,21 @@ def draws(rows: int) -> Iterator[np.ndarray[Any, Any]]:
         yield random.integers(rows, size=(count, rows))
 
 
-def percentiles(values: np.ndarray[Any, Any]) -> Interval:
-    """Return the bounds of the middle 95 % of a score's values over the resamples."""
+def percentiles(values: np.ndarray[Any, Any], rows: int | None = None) -> Interval:
+    """Return the bounds of the middle 95 % of a score's values over the resamples; those without a value do not count.
+
+    Where rows are all right, or all wrong, so are all resamples, however few the rows are. There the other bound is that
+    of Wilson's interval of a share (Wilson 1927).
+
+    Args:
+        rows: How many rows are scored, of a score from 0 to 1.
+    """
+    values = values[~np.isnan(values)]
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(values, [tail, 100 - tail])
+    low, high = np.percentile(values, [tail, 100 - tail]) if len(values) else (0.0, 0.0)
+    if rows and len(values) and low == high:
+        width = WILSON / (rows + WILSON)
+        low, high = (1 - width if low == 1 else low), (width if high == 0 else high)
     return float(low), float(high)
 
 

@@ -176,8 +176,10 @@ def _require_body(model: Any, source: Path, missing: Collection[str], unused: Co
     body = {id(weight) for weight in model.base_model.parameters()} - outside
     inside = [name for name, weight in model.named_parameters() if name in missing and id(weight) in body]
     if lacking := [name for name in inside if "pooler" not in name and "cross" not in name]:
-        others = f"; it has others that fit nowhere: {listed(sorted(unused))}" if unused else ""
-        problem = f"{len(lacking):,} weights of the body are missing, or have another size: {listed(lacking)}{others}"
+        others = f"; it has others that fit nowhere: {listed(sorted(unused), 3)}" if unused else ""
+        problem = (
+            f"{len(lacking):,} weights of the body are missing, or have another size: {listed(lacking, 3)}{others}"
+        )
         raise UserError(f"{source}: {problem}; they would begin at random, so name a checkpoint that is whole")
 
 
