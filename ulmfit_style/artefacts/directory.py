@@ -180,6 +180,9 @@ def whole(path: Path) -> Iterator[IO[str]]:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # Python names it only when it opens a file
+        raise
     finally:
         fresh.unlink(missing_ok=True)
 

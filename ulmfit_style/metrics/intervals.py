@@ -12,6 +12,9 @@ IN_MEMORY = 2**22
 """Numbers of a slice of the resamples."""
 
 CONFIDENCE = 0.95
+SIGNED = ("matthews",)
+"""Scores that can lie below 0, so that 0 is no edge of them."""
+
 WILSON = 1.959964**2
 """The square of the normal quantile of that."""
 
@@ -49,7 +52,9 @@ def interval(points: Points, score: Combine = first) -> Interval:
     Rows are drawn with replacement, so the interval covers what other test rows of the same kind would have shown, but
     not other seeds or other training rows.
     """
-    return percentiles(_resampled(_rows(points), score), len(points))
+    values = _rows(points)
+    rows = np.count_nonzero(values[:, 1]) if score is ratio else len(values)
+    return percentiles(_resampled(values, score), int(rows))
 
 
 def intervals_of_sums(
@@ -69,7 +74,8 @@ def intervals_of_sums(
     random = np.random.default_rng(0)
     drawn = (random.multinomial(rows, counts / rows, size=size) for size in _slices(len(sums)))
     resampled = np.concatenate([np.tensordot(frequencies, sums, axes=1) for frequencies in drawn])
-    return {name: percentiles(values, rows) for name, values in scores(resampled).items()}
+    named = scores(resampled).items()
+    return {name: percentiles(values, rows, is_signed=name in SIGNED) for name, values in named}
 
 
 def by_chance(points: Points, groups: Sequence[str], widest: float, score: Combine = first) -> float:
@@ -139,21 +145,23 @@ def draws(rows: int) -> Iterator[np.ndarray[Any, Any]]:
         yield random.integers(rows, size=(count, rows))
 
 
-def percentiles(values: np.ndarray[Any, Any], rows: int | None = None) -> Interval:
+def percentiles(values: np.ndarray[Any, Any], rows: int = 0, *, is_signed: bool = False) -> Interval:
     """Return the bounds of the middle 95 % of a score's values over the resamples; those without a value do not count.
 
-    Where rows are all right, or all wrong, so are all resamples, however few the rows are. There the other bound is that
-    of Wilson's interval of a share (Wilson 1927).
+    Where all rows are right, or all wrong, so is every resample, however few they are: there the bound is that of
+    Wilson's interval of a share (Wilson 1927).
 
     Args:
-        rows: How many rows are scored, of a score from 0 to 1.
+        rows: How many rows a score of at most 1 is of; 0 for others.
+        is_signed: Whether the score can lie below 0, so that 0 is not all wrong.
     """
     values = values[~np.isnan(values)]
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(values, [tail, 100 - tail]) if len(values) else (0.0, 0.0)
-    if rows and len(values) and low == high:
-        width = WILSON / (rows + WILSON)
-        low, high = (1 - width if low == 1 else low), (width if high == 0 else high)
+    if rows and low == high == 1:
+        low = rows / (rows + WILSON)
+    elif rows and low == high == 0 and not is_signed:
+        high = WILSON / (rows + WILSON)
     return float(low), float(high)
 
 

@@ -205,9 +205,13 @@ def _order(labels: Mapping[int, str], wanted: Mapping[int, str]) -> list[int] | 
     if theirs == ours or len(theirs) == len(ours) == 1:
         return list(range(len(ours)))
     if sorted(theirs) != sorted(ours):
-        say_once(f"  the checkpoint's head has other labels ({listed(labels.values())}), and is replaced by a new one")
+        say_once(
+            f"  the checkpoint's head has other labels ({listed(list(labels.values()))}), and is replaced by a new one"
+        )
         return None
-    say_once(f"  the outputs of the checkpoint's head are put in the order of the labels: {listed(wanted.values())}")
+    say_once(
+        f"  the outputs of the checkpoint's head are put in the order of the labels: {listed(list(wanted.values()))}"
+    )
     return [theirs.index(name) for name in ours]
 
 

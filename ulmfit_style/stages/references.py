@@ -68,7 +68,8 @@ def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer
     """Return the answers of the simple models to unseen rows, by the names of the models."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.metrics.pairwise import cosine_similarity
-    from sklearn.preprocessing import StandardScaler
+
+    from ulmfit_style.training import solving
 
     task, model = resolved.task, resolved.task.reference()
     if model is None:
@@ -84,12 +85,13 @@ def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer
         nearest = cosine_similarity(frozen_unseen, frozen(names)).argmax(axis=1)
         answers["class names alone"] = [{str(task.label_field): task.target(named[place])} for place in nearest]
     words_and_pairs = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    for name, transformer, known, asked in (
-        ("TF-IDF", words_and_pairs, texts, texts_unseen),
-        (FROZEN, StandardScaler(), frozen(texts), frozen_unseen),
+    learnt = frozen(texts)
+    scaler = solving.standard_scaler(learnt)
+    for name, known, asked in (
+        ("TF-IDF", words_and_pairs.fit_transform(texts), words_and_pairs.transform(texts_unseen)),
+        (FROZEN, scaler.transform(learnt), scaler.transform(frozen_unseen)),
     ):
-        answer = model.fit(transformer.fit_transform(known), targets)
-        answers[f"{name} + {model.name}"] = answer(transformer.transform(asked))
+        answers[f"{name} + {model.name}"] = model.fit(known, targets)(asked)
     return answers
 
 

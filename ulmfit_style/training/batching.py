@@ -116,10 +116,13 @@ class ShuffledDataset(Dataset[Any]):
 def without_blanks(collate: Callable[[Sequence[Any]], dict[str, Any]], rows: Sequence[Any]) -> dict[str, Any]:
     """Collate the rows that are not blank; if all are, one of them, in a batch that is marked by `blank`.
 
-    A process that has no row left in an optimizer step still takes part in it, or the others would wait.
+    A process that has no row left in an optimizer step still takes part in it, or the others would wait. The places of
+    rows in their files go along, if they know them: errors name them.
     """
     real = [row for row in rows if "blank" not in row]
-    return collate(real) if real else {**collate(rows[:1]), "blank": True}
+    places = [row["place"] for row in real if "place" in row]
+    marks = {"places": places} if places else {} if real else {"blank": True}
+    return {**collate(real or rows[:1]), **marks}
 
 
 def collate(features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ from ulmfit_style.console import progress, say
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
 from ulmfit_style.training.batching import collate
+from ulmfit_style.training.finite import require_logits
 
 WINDOW = 2048
 """Rows that are in memory at once, and within which features are sorted by length."""
@@ -110,7 +111,10 @@ class Scorer:
                 features = [encoded[row][number] for row, number in batch]
                 tensors = collate(features, self.tokenizer)
                 tensors = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
-                for (row, number), output in zip(batch, forward(tensors), strict=True):
+                check = partial(require_logits, [window[row].place for row in sorted({row for row, _ in batch})])
+                with self.model.register_forward_hook(check):
+                    computed = forward(tensors)
+                for (row, number), output in zip(batch, computed, strict=True):
                     outputs[row][number] = output
                 first = [feature for feature, (_, number) in zip(features, batch, strict=True) if number == 0]
                 advance(len(first), sum(feature["long"] for feature in first))
