@@ -82,7 +82,7 @@ def trouble(error: Exception, folder: Path | None = None) -> str | None:
 def listed(names: Sequence[str], shown: int = SHOWN_PROBLEMS) -> str:
     """Return the first of `names`, and how many there are beside: `a, b and 7 more`."""
     more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
-    return ", ".join(names[:SHOWN_PROBLEMS]) + more
+    return ", ".join(names[:shown]) + more
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
