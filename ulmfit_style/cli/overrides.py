@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import yaml
 
 from ulmfit_style.cli import CONF
-from ulmfit_style.console import say_once
 from ulmfit_style.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -83,21 +82,11 @@ def grid(overrides: Sequence[str]) -> list[list[str]]:
         for text in map(_as_typed, overrides):
             override = parse(text)
             if override.is_sweep_override():
-                values = list(override.sweep_string_iterator())
-                once = {_number(value): value for value in reversed(values)}
-                if len(once) < len(values):
-                    say_once(f"{text}: has equal values, which are tried once")
-                axes.append([f"{override.get_key_element()}={value}" for value in reversed(once.values())])
+                values = zip(map(str, override.sweep_iterator()), override.sweep_string_iterator(), strict=True)
+                axes.append([f"{override.get_key_element()}={value}" for value in dict(values).values()])
             else:
                 axes.append([text])
     return [list(point) for point in itertools.product(*axes)]
-
-
-def _number(value: str) -> str | float:
-    try:
-        return float(value)
-    except ValueError:
-        return value
 
 
 def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:

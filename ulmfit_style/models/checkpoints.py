@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -171,11 +172,9 @@ def load_model(auto_class: Any, source: Path, *, whole: bool = False, **settings
 
 def _require_body(model: Any, source: Path, missing: Collection[str], unused: Collection[str]) -> None:
     """Raise if weights of the body are missing: heads, poolers and cross-attention may be new, and nothing else."""
-    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings().weight
-    outside = {id(weight) for weight in head.parameters()} - {id(embeddings)} if head else set()
-    body = {id(weight) for weight in model.base_model.parameters()} - outside
+    body, new = {id(weight) for weight in model.base_model.parameters()}, re.compile("pooler|cross|lm_head")
     inside = [name for name, weight in model.named_parameters() if name in missing and id(weight) in body]
-    if lacking := [name for name in inside if "pooler" not in name and "cross" not in name]:
+    if lacking := [name for name in inside if not new.search(name)]:
         others = f"; it has others that fit nowhere: {listed(sorted(unused), 3)}" if unused else ""
         problem = (
             f"{len(lacking):,} weights of the body are missing, or have another size: {listed(lacking, 3)}{others}"
