@@ -88,6 +88,18 @@ def test_few_labels_end_in_a_calibrated_head_that_is_kept_and_told(
     assert references["frozen features + logistic regression"]["scores"]["accuracy"] == frozen
 
 
+def test_a_solved_head_heeds_no_dimension_that_hardly_varies():
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    live = random.normal(size=(60, 8)).astype(np.float32) + np.eye(3, 8, dtype=np.float32)[labels]
+    dead = np.float32(1e-32) * random.normal(size=(60, 1)).astype(np.float32)
+    weights, bias = solving.regression(solving.HeadInputs(np.hstack([live, dead]), labels, np.ones(60)), 3, None)
+    without, same = solving.regression(solving.HeadInputs(live, labels, np.ones(60)), 3, None)
+    assert np.abs(weights[:, -1]).max() < 1e-6 < np.abs(weights[:, :-1]).max()
+    assert weights[:, :-1] == pytest.approx(without, abs=1e-4)
+    assert bias == pytest.approx(same, abs=1e-4)
+
+
 def test_a_temperature_makes_answers_as_sure_as_they_are_right():
     random = np.random.default_rng(0)
     logits = random.normal(size=(4000, 3))

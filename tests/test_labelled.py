@@ -249,7 +249,51 @@ def test_no_group_and_no_equal_text_is_both_trained_on_and_watched(loaded: Calla
             assert not sides[0] & sides[1]
 
 
-SAME = [*(("the same", "other", "f") for _ in range(9)), *reviews(60)]
+TWICE = [("alone", "other", "f"), *(("the same", "other", "f") for _ in range(8)), *reviews(60)]
+
+
+def test_the_share_of_a_split_is_of_the_whole_where_classes_are_small(loaded: Callable[..., Labelled]):
+    rows = loaded([(f"text {n}", f"class {n % 70}", "f") for n in range(350)])
+    assert [len(rows.pool), len(rows.validation), len(rows.test)] == [245, 35, 70]
+    assert set(labels(rows.pool)) == set(labels([*rows.validation, *rows.test])) == set(rows.classes)
+
+
+def test_few_groups_are_dealt_so_that_each_split_has_one(loaded: Callable[..., Labelled]):
+    rows = loaded([(f"text {n}", "ab"[n % 2], f"film {n // 50}") for n in range(300)], group="film")
+    films = [{row.fields["group"] for row in split} for split in (rows.pool, rows.validation, rows.test)]
+    assert [len(side) for side in films] == [4, 1, 1]
+
+
+@pytest.mark.parametrize("group", [None, "film"])
+def test_what_is_in_one_text_or_group_alone_is_learnt(loaded: Callable[..., Labelled], group: str | None):
+    rare = [("the same", f"rare {n}" if group else "rare", f"film {n}") for n in range(5) for _ in range(9)]
+    rows = loaded(
+        [(f"{text} {n if group else ''}", *rest) for n, (text, *rest) in enumerate(rare)] + reviews(200), group=group
+    )
+    assert {label for label in labels(rows.pool) if label.startswith("rare")} == {label for _, label, _ in rare}
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (
+            [(text, label, "one film") for text, label, _ in reviews(60)],
+            {"group": "film"},
+            "60 rows of 1 group, never divided, are too few; none is left for",
+        ),
+        ([("the same", "ab"[n % 2], "f") for n in range(60)], {}, "60 rows of 1 different text, never divided"),
+        (
+            reviews(1) * 60 + [("b", "bad", "f")],
+            {"folds": 5},
+            "61 rows of 2 different texts, never divided, are too few for 5 folds",
+        ),
+    ],
+)
+def test_why_rows_are_too_few_is_said(loaded: Callable[..., Labelled], rows: list, options: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        loaded([*rows[:-1], (rows[-1][0], "good", rows[-1][2])], **options)
+
+
 FEW = {"shots": 9, "validation_ratio": 0.05, "test_ratio": 0.05}
 
 
@@ -257,7 +301,7 @@ FEW = {"shots": 9, "validation_ratio": 0.05, "test_ratio": 0.05}
     ("rows", "options", "message"),
     [
         (reviews(60), {"shots": 2}, r"20% of the 4 labelled rows are watched, and these are too few to divide; use "),
-        (SAME, FEW, "of the 27 labelled rows are watched, and no row of 'other' is left to train on"),
+        (TWICE, FEW, "of the 27 labelled rows are watched, and no row of 'other' is left to train on"),
     ],
 )
 def test_a_sample_that_is_too_small_to_be_watched_is_refused(loaded, rows, options, message: str):

@@ -1,4 +1,5 @@
 import bz2
+import csv
 import gzip
 import lzma
 import os
@@ -179,3 +180,65 @@ def test_a_folder_or_glob_without_a_file_that_can_be_read_is_refused(notes: Path
     (notes / "more/c.csv.gz").unlink()
     with pytest.raises(UserError, match=r"corpus\.path=\S+: there is no file that can be read \(supported: csv"):
         files("corpus.path", str(notes / reference))
+
+
+# Tables as people have them
+
+PLAIN = [("a, b; c|d", "x"), ('say "so"', "y")]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_the_separator_is_found_and_said_where_it_is_not_that_of_the_ending(tmp_path, delimiter, quoting, name, capsys):
+    with (tmp_path / name).open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=delimiter, quoting=quoting).writerows([("text", "label"), *PLAIN])
+    read = [tuple(row.fields.values()) for row in rows("task.path", str(tmp_path / name), ["text", "label"])]
+    assert read == PLAIN
+    is_usual = delimiter == {"a.csv": ",", "a.tsv": "\t"}[name]
+    assert ("columns are separated by" in capsys.readouterr().out) == (not is_usual or delimiter == "\t")
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ['a "b" c', '"never closed', 'nor this"', "plain"],
+        ['" as GLUE has it', 'one more " here', '"', '""'],
+        ['"whole"', "plain"],
+    ],
+)
+def test_quotation_marks_are_parts_of_texts_in_a_table_of_tabs(tmp_path: Path, cells: list[str]):
+    path = tmp_path / "a.tsv"
+    path.write_text("text\tlabel\n" + "".join(f"{cell}\tx\n" for cell in cells), encoding="utf-8")
+    assert texts(path) == list(enumerate(cells, start=2))
+
+
+def test_they_enclose_cells_there_too_where_the_table_says_so(tmp_path: Path):
+    path = tmp_path / "a.tsv"
+    path.write_text('text\tlabel\n"two\nlines"\tx\n"say ""so"""\ty\n', encoding="utf-8")
+    assert texts(path) == [(3, "two\nlines"), (4, 'say "so"')]
+    path.write_text('"text"\t"label"\n"one"\t"x"\n', encoding="utf-8")
+    assert texts(path) == [(2, "one")]
+
+
+def test_a_mark_within_a_text_may_have_a_backslash(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text('text,label\n"say \\"so\\", he said",x\nplain,y\n', encoding="utf-8")
+    assert texts(path) == [(2, 'say "so", he said'), (3, "plain")]
+
+
+def test_a_cell_that_swallows_rows_of_a_table_of_tabs_is_refused(tmp_path: Path):
+    path = tmp_path / "a.tsv"
+    path.write_text('"text"\t"label"\n"one\tx\ntwo\tx\nthree"\t"x"\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"a\.tsv:4: a cell has a tab and a line break; is a quotation mark a part"):
+        texts(path)
+
+
+def test_empty_cells_beyond_the_header_are_left_out_and_a_column_without_a_name_gets_one(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text(",text ,label,,\n0,a,x,,\n1,b,y\n2,c,z,,,\n", encoding="utf-8")
+    assert first("task.path", str(path)) == {"column_1": "0", "text": "a", "label": "x"}
+    assert texts(path) == [(2, "a"), (3, "b"), (4, "c")]
+    path.write_text("text,label,\na,x,more\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"a\.csv:2: has 3 columns, and the header 2"):
+        texts(path)

@@ -13,6 +13,7 @@ from exact import TASKS, features, labelled, untrained
 from samples import tiny_tokenizer
 from transformers import BertForQuestionAnswering, PreTrainedModel, pipeline, set_seed
 
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import IGNORED, Row, Task, inputs_of
@@ -97,7 +98,7 @@ def test_balanced_weights_give_each_class_the_same_share_of_the_loss():
     shares: Counter[str] = Counter()
     for weight, row in zip(task.row_weights(rows), rows, strict=True):
         shares[task.target(row)] += weight
-    assert shares == {"True": pytest.approx(20), "False": pytest.approx(20)}
+    assert shares == {"true": pytest.approx(20), "false": pytest.approx(20)}
 
 
 def mean_of_transformers(model: PreTrainedModel, batch: dict) -> Any:
@@ -194,7 +195,11 @@ def test_whole_numbers_are_labels_wherever_they_come_from():
         ("classification", {"text": "a", "label": ["b"]}, "the label is a list or mapping; for several"),
         ("classification", {"text": "a", "label": {"b": 1}}, "the label is a list or mapping"),
         ("multi-label classification", {"text": "a", "label": ["b", None]}, "one of the labels is empty"),
-        ("multi-label classification", {"text": "a", "label": {"b": 1}}, "the labels are neither a list nor text"),
+        (
+            "multi-label classification",
+            {"text": "a", "label": {"b": 2}},
+            "the label 'b' has '2', which is neither 0 nor 1",
+        ),
         ("regression", {"text": "a", "label": "many"}, "the label 'many' is not a number"),
         ("regression", {"text": "a", "label": "inf"}, "the label 'inf' is not a number"),
     ],
@@ -224,3 +229,65 @@ def test_names_of_classes_are_texts_where_they_are_words():
         ("물류", "물류"),
     ]
     assert TextClassification(path="-", text_pair="b").name_rows(names) == []
+
+
+# Labels as people write them
+
+HOT = MultiLabelClassification(path="-", labels=("late", "broken", "kind"))
+
+
+def rows_of(labels: list[Any]) -> list[Row]:
+    return [Row("a", n, {"text": f"text {n}", "label": label}) for n, label in enumerate(labels, start=1)]
+
+
+@pytest.mark.parametrize(
+    "cell", [[0, 1, 1], [0.0, 1.0, 1.0], [False, True, True], "0|1|1", "[0, 1, 1]", "[0. 1. 1.]", ["0", "1", "true"]]
+)
+def test_0_or_1_by_place_is_read_by_the_names_of_the_labels_and_refused_without_them(cell: Any):
+    assert HOT.target(rows_of([cell])[0]) == ["broken", "kind"]
+    problem = MultiLabelClassification(path="-").dataset_problem(rows_of([cell, cell[:]])) or ""
+    assert problem.startswith("every row has 0 or 1 for each of 3 labels; name them in order: task.labels=")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "['broken', 'kind']",
+        '["broken", "kind"]',
+        {"late": 0, "broken": 1, "kind": True},
+        '{"late": 0, "broken": 1, "kind": 1}',
+    ],
+)
+def test_labels_may_be_a_written_list_or_0_or_1_by_name(cell: Any):
+    assert MultiLabelClassification(path="-").target(rows_of([cell])[0]) == ["broken", "kind"]
+
+
+def test_a_name_that_is_none_of_the_labels_is_refused_with_the_nearest():
+    (row,) = rows_of([["late", "kindd"]])
+    assert HOT.row_problem(row) == "the label 'kindd' is none of task.labels; did you mean 'kind'?"
+
+
+def test_numbers_and_truth_values_that_are_alike_are_one_class_and_it_is_said():
+    task, rows = TextClassification(path="-"), rows_of([1, 1.0, "1.0", "01", True, "TRUE", "true", "1.5", "v1.0"])
+    assert [task.target(row) for row in rows] == ["1", "1", "1", "01", "true", "true", "true", "1.5", "v1.0"]
+    assert task.remarks(rows) == ["1.0 is read as 1", "TRUE is read as true", "True is read as true"]
+
+
+def test_classes_that_differ_by_case_or_blanks_are_told():
+    rows = rows_of(["Pos", "pos", "POS", "very  good", "very good", "neg"])
+    said = ["'POS' and 'Pos' and 'pos'", "'very  good' and 'very good'"]
+    assert TextClassification(path="-").remarks(rows) == [
+        f"the classes {n} differ by case or blanks alone" for n in said
+    ]
+
+
+def test_words_that_yaml_reads_otherwise_are_classes_as_they_were_typed():
+    typed = compose(["task=text_classification", "task.path=a.csv", "task.labels=[True, null, nan, NA, 1.0, no]"])
+    assert typed.task.labels == ("true", "null", "nan", "NA", "1", "no")
+    task = TextClassification(path="-", labels=(False, True))  # what YAML makes of [no, yes]
+    assert "YAML reads no and yes as false and true: quote them" in (task.dataset_problem(rows_of(["no", "yes"])) or "")
+
+
+def test_words_with_tags_are_no_texts_with_classes():
+    problem = TextClassification(path="-").dataset_problem(rows_of(["B-person", "O", "I-person", "O"])) or ""
+    assert "task=token_classification takes sentences, as in a .conll file" in problem

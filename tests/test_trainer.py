@@ -1,19 +1,24 @@
+import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from exact import KINDS, head_alone, weights_after
 from tiny_run import GROUPS, TinyRun
-from transformers import PreTrainedTokenizerFast
+from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 
 from ulmfit_style.compute import processes
 from ulmfit_style.compute.devices import precision_warning
 from ulmfit_style.compute.processes import split
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, trouble
 from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset
+from ulmfit_style.training.finite import NotFinite
+from ulmfit_style.training.trainer import Progress
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +115,63 @@ def test_the_rate_rises_and_falls_and_a_short_phase_is_logged_more_often_and_eve
     assert rates[105] == pytest.approx(1e-3 * 0.5 / 94)
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_with_its_step(run: TinyRun):
-    run.before_batch = lambda number: run.model.classifier.bias.data.fill_(torch.nan)
-    with pytest.raises(UserError, match=r"the loss is nan at step 1; try a lower learning_rate"):
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_rows(run: TinyRun):
+    for number, row in enumerate(run.rows):
+        row |= {"place": f"a.csv:{number}", "weight": math.inf if number == 7 else 1.0}
+    with pytest.raises(
+        NotFinite, match=r"^all: the loss is nan at step \d on (a\.csv:\d+, ){3}a\.csv:\d+; look"
+    ) as stopped:
         run.run({})
+    assert "a.csv:7" in str(stopped.value)
+
+
+def test_weights_that_are_not_finite_are_told_by_the_step_that_made_them(run: TinyRun):
+    def break_weights(number: int) -> None:
+        if number == 3:
+            run.model.classifier.bias.data.fill_(torch.nan)
+
+    run.before_batch = break_weights
+    with pytest.raises(
+        NotFinite, match=r"^all: before step 2: 1 of \d+ weight tensors are not finite \(classifier.bias"
+    ):
+        run.run({})
+
+
+def test_no_weights_that_are_not_finite_are_saved(run: TinyRun):
+    # Adam moves by the rate, whatever the gradients are: every loss before the only step is finite.
+    with pytest.raises(NotFinite, match=r"^all: after step 1: \d+ of \d+ weight tensors are not finite"):
+        run.run({"learning_rate": 1e300, "epochs": 0.2}, schedule="constant")
+    assert not list(run.folder.glob("phase-0/checkpoint-*"))
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(run: TinyRun):
+    run.run({"epochs": 0.2})
+    entry = {"loss": 1.0, "grad_norm": math.inf}
+    with pytest.raises(NotFinite, match=r"^all: the gradient norm is inf at step 3; try a lower learning_rate"):
+        Progress(SimpleNamespace(title="all"), run.rows).on_log(
+            SimpleNamespace(fp16=False), SimpleNamespace(log_history=[entry], global_step=3), None
+        )
+
+
+def test_what_memory_does_not_hold_is_halved_by_auto_and_else_told(make, monkeypatch: pytest.MonkeyPatch):
+    forward = BertForSequenceClassification.forward
+
+    def small(self: Any, input_ids: torch.Tensor, **inputs: Any) -> Any:
+        if len(input_ids) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(self, input_ids, **inputs)
+
+    monkeypatch.setattr(BertForSequenceClassification, "forward", small)
+    auto, told = make("auto"), make("told")
+    auto.sizes["hidden_dropout_prob"] = told.sizes["hidden_dropout_prob"] = 0.1
+    auto.run({"epochs": 0.4}, micro="auto")
+    told.run({"epochs": 0.4}, micro=2)
+    assert torch.equal(auto.weights(), told.weights())
+    with pytest.raises(torch.OutOfMemoryError) as error:
+        make("whole").run({}, micro=8)
+    assert re.match(
+        r"the memory is too small; all: in a pass of 8 texts of \d+ tokens; a smaller micro", trouble(error.value)
+    )
 
 
 def test_a_gpu_without_bf16_is_told_of(monkeypatch: pytest.MonkeyPatch):

@@ -14,7 +14,7 @@ from functools import partial
 from pkgutil import resolve_name
 from typing import NamedTuple
 
-from ulmfit_style.errors import Interrupted, UserError, nearest
+from ulmfit_style.errors import Interrupted, UserError, nearest, trouble
 
 
 class Command(NamedTuple):
@@ -66,6 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ulmfit-style: interrupted; what was finished is kept", file=sys.stderr)
         return 130
+    except Exception as error:
+        if (line := trouble(error)) is None:
+            raise
+        print(f"ulmfit-style: {line}", file=sys.stderr)
+        return 2
     return 0
 
 

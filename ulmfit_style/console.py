@@ -5,13 +5,14 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ulmfit_style.compute import processes
+from ulmfit_style.errors import UserError, trouble
 
 MUTED = "ULMFIT_STYLE_MUTED"
 """An environment variable: processes that have it print nothing."""
@@ -102,8 +103,13 @@ def lines_on_stderr() -> Iterator[None]:
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Send all logging and warnings to a file while the block runs."""
+    """Send all logging and warnings to a file while the block runs, and the traceback of what ends it.
+
+    Raises:
+        UserError: for trouble of the machine, such as a full disk.
+    """
     handler = logging.FileHandler(path, encoding="utf-8")
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is told once
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     level = root.level
@@ -113,11 +119,17 @@ def logging_to(path: Path) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             yield
+    except Exception as error:
+        root.exception("what ended it:")
+        if not isinstance(error, UserError) and (line := trouble(error, path.parent)):
+            raise UserError(line) from error
+        raise
     finally:
         logging.captureWarnings(False)
         root.setLevel(level)
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,11 @@
 """What went wrong, in words for the person at the keyboard."""
 
 import difflib
+import os
+import shutil
 from collections.abc import Iterable, Sequence
+from errno import EACCES, EDQUOT, EEXIST, EIO, EISDIR, EMFILE, ENAMETOOLONG, ENOSPC, ENOTDIR, EPERM, EROFS
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -46,6 +50,39 @@ def together(head: str, problems: Sequence[str]) -> UserError:
     more = [f"... and {len(problems) - SHOWN_PROBLEMS:,} more"] if len(problems) > SHOWN_PROBLEMS else []
     lines = [f"{head} has {len(problems):,} problems:", *problems[:SHOWN_PROBLEMS], *more]
     return UserError("\n  - ".join(lines))
+
+
+TROUBLE = (ENOSPC, EDQUOT, EROFS, EACCES, EPERM, ENOTDIR, EISDIR, EEXIST, ENAMETOOLONG, EMFILE, EIO)
+"""What may be wrong with a disk, or a place on it, and is no fault of the program."""
+
+
+def trouble(error: Exception, folder: Path | None = None) -> str | None:
+    """Return a line on trouble of the machine, a full disk or memory; None for all else, which needs its traceback.
+
+    Libraries raise errors of their own for it, which have its name in their text; torch's for a full disk has not.
+
+    Args:
+        folder: Where was written, if the error does not say.
+    """
+    text, notes = str(error), "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return f"the memory is too small{notes or '; take a smaller batch, max_length or model'}"
+    is_torch = "inline_container.cc" in text or "iostream error" in text
+    known = [os.strerror(number) for number in TROUBLE if os.strerror(number) in text]
+    if not (known or is_torch):
+        return None
+    problem, place = known[0] if known else os.strerror(ENOSPC), getattr(error, "filename", None) or folder
+    if place and problem in (os.strerror(ENOSPC), os.strerror(EDQUOT)):
+        disk = next(parent for parent in Path(place).absolute().parents if parent.is_mount())
+        notes = f" (the disk {disk} has {shutil.disk_usage(disk).free / 1e6:,.1f} MB left){notes}"
+    where = f"{place}: " if place else ""
+    return f"{where}{problem.lower().replace('file exists', 'is a file, and no folder')}{notes}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first of `names`, and how many there are beside: `a, b and 7 more`."""
+    more = f" and {len(names) - SHOWN_PROBLEMS:,} more" if len(names) > SHOWN_PROBLEMS else ""
+    return ", ".join(names[:SHOWN_PROBLEMS]) + more
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from uuid import uuid4
 from ulmfit_style import chain
 from ulmfit_style.compute import processes
 from ulmfit_style.console import muted, say
-from ulmfit_style.errors import Interrupted, Pruned, UserError
+from ulmfit_style.errors import Interrupted, Pruned, UserError, trouble
 from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.stages.table import STAGES, resolve
@@ -53,10 +53,11 @@ def main(arguments: Sequence[str]) -> int:
         return 128 + error.signal if isinstance(error, Interrupted) else 2
     except Pruned:
         return 0  # who started it sees that nothing was made
-    except RuntimeError as error:
-        if not processes.is_loss(error):
+    except Exception as error:
+        line = LOST if processes.is_loss(error) else trouble(error)
+        if line is None:
             raise
-        print(f"ulmfit-style: {LOST}", file=sys.stderr, flush=True)
+        print(f"ulmfit-style: {line}", file=sys.stderr, flush=True)
         return 1
     return 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
@@ -44,8 +44,9 @@ class Config(Section):
     processes: Count | None
     """Processes that train together; null for one on each visible GPU of this machine, or one where there is none, and
     under a launcher of your own for as many as it starts."""
-    micro_batch_size: Count | None
-    """Rows per forward pass of a process; null for as many as `batch_size` has for each. It only splits the batch."""
+    micro_batch_size: Count | Literal["auto"] | None
+    """Rows per forward pass of a process; null for as many as `batch_size` has for each; auto for half of that, or half
+    again, where the memory of a GPU does not hold them. It only splits the batch."""
     save_minutes: Annotated[float, Field(gt=0)]
     """Minutes between two checkpoints from which a stopped run goes on."""
     model: Model

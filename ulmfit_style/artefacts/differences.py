@@ -31,7 +31,7 @@ def why_missing(artefact: Artefact, recipe: Mapping[str, Any]) -> str:
     return f"{artefact.directory} is not there; the nearest is {directory}: {', '.join(differences)}"
 
 
-def environment_changes(artefact: Artefact, process_count: int | None, micro_batch_size: int | None) -> str | None:
+def environment_changes(artefact: Artefact, process_count: int | None, micro_batch_size: processes.Micro) -> str | None:
     """Return how libraries, device or processes differ from those that made a finished artefact; None if they do not.
 
     The device, and a number of processes that nobody gave, are compared only if torch is imported anyway.

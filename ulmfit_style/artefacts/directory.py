@@ -241,6 +241,9 @@ def whole(path: Path) -> Iterator[IO[str]]:
             os.fsync(file.fileno())
         fresh.replace(path)
         seal.sync(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # Python names it only when it opens a file
+        raise
     finally:
         fresh.unlink(missing_ok=True)
 

@@ -8,11 +8,14 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
 from ulmfit_style.errors import Interrupted, UserError
 
 T = TypeVar("T")
+
+Micro = int | Literal["auto"] | None
+"""Texts of a forward pass; None for as many as the batch has for each process, "auto" for as many as memory holds."""
 
 RUN_ID = "ulmfit-style"
 """What the launcher calls the processes that `start` starts."""
@@ -56,12 +59,12 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def split(batch_size: int, micro_batch_size: int | None, texts: int = 1, among: int | None = None) -> tuple[int, int]:
+def split(batch_size: int, micro_batch_size: Micro, texts: int = 1, among: int | None = None) -> tuple[int, int]:
     """Return the rows of a forward pass and the passes of an optimizer step, for each process.
 
     Args:
         batch_size: Texts of an optimizer step, over all processes.
-        micro_batch_size: Texts of a forward pass; None for as many as the batch has for each process.
+        micro_batch_size: Texts of a forward pass; before it is known what memory holds, "auto" is as None.
         texts: The texts of a row.
         among: The processes; None for those that train together now.
 
@@ -70,7 +73,8 @@ def split(batch_size: int, micro_batch_size: int | None, texts: int = 1, among: 
     """
     among = among or count()
     whole = batch_size // texts
-    micro = max(1, (micro_batch_size or batch_size // among) // texts)
+    given = micro_batch_size if isinstance(micro_batch_size, int) else batch_size // among
+    micro = max(1, given // texts)
     passes, rest = divmod(whole, micro * among)
     if rest or not whole:
         raise UserError(
@@ -111,7 +115,7 @@ def join() -> None:
         raise UserError(f"{count()} processes were started, and {joined} found each other")
 
 
-def is_loss(error: RuntimeError) -> bool:
+def is_loss(error: Exception) -> bool:
     """Tell whether an error means that another process is gone, or the network to it."""
     import torch
 

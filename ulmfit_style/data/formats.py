@@ -5,17 +5,17 @@ import csv
 import gzip
 import json
 import lzma
-import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ulmfit_style.config.training import Document
-from ulmfit_style.data import conll, squad
+from ulmfit_style.console import say_once
+from ulmfit_style.data import conll, dialects, squad
 
 Record = Mapping[str, Any]
 """The fields of one row, by the names of the file's columns in NFC."""
@@ -23,13 +23,13 @@ Record = Mapping[str, Any]
 Numbered = tuple[int, Record | str]
 """The line (csv, tsv, jsonl, conll, txt, md), row (parquet) or question (json), and its fields or what is wrong."""
 
+TAB, JOINED = "\t", "a cell has a tab and a line break; is a quotation mark a part of its text?"
+
 TEXT_COLUMN = "text"
 """What the only column of a txt or md file is called."""
 
 COMPRESSIONS: Mapping[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 """What opens a compressed file, by its last ending."""
-
-csv.field_size_limit(sys.maxsize)  # a clinical note is longer than the module's default of 128 kB
 
 
 class Format(NamedTuple):
@@ -66,25 +66,50 @@ def _text_format(
     return Format(read, document, of_documents)
 
 
-def _delimited(file: IO[str], delimiter: str) -> Iterator[Numbered]:
-    reader, line = csv.reader(file, delimiter=delimiter, strict=True), 0
-    try:
-        header = [nfc(name) for name in next(reader, [])]
-        repeated = [name for name, count in Counter(header).items() if count > 1]
-        if repeated:
-            yield 1, f"the header has two columns '{repeated[0]}'"
-            return
-        line = reader.line_num
-        for values in reader:
+def _table(rows: Iterator[tuple[int, Sequence[Any] | str]]) -> Iterator[Numbered]:
+    """Yield the records of a table whose first row is the header, without the empty cells beyond it."""
+    names: list[str] = []
+    for number, cells in rows:
+        if isinstance(cells, str):
+            yield number, cells
+            continue
+        width = len(cells)
+        while width > len(names) and cells[width - 1] in ("", None):
+            width -= 1
+        row = cells[:width]
+        if not names:
+            names = [nfc("" if name is None else name).strip() or f"column_{n}" for n, name in enumerate(row, start=1)]
+            if repeated := [name for name, count in Counter(names).items() if count > 1]:
+                yield number, f"the header has two columns '{repeated[0]}'"
+                return
+        elif len(row) == len(names):
+            yield number, dict(zip(names, row, strict=True))
+        elif row:
+            remedy = "a text that contains the separator needs quotes"
+            yield number, f"has {len(row)} columns, and the header {len(names)}; {remedy}"
+
+
+def _delimited(file: IO[str], usual: str) -> Iterator[Numbered]:
+    dialect = dialects.dialect_of(file.read(dialects.SAMPLE), usual)
+    file.seek(0)
+    sign, encloses = dialect["delimiter"], dialect["quoting"] == csv.QUOTE_MINIMAL
+    if sign != usual or encloses == (sign == TAB):
+        said = f"columns are separated by {'tabs' if sign == TAB else repr(sign)}, and quotation marks"
+        say_once(f"{getattr(file, 'name', 'a table')}: {said} {'enclose cells' if encloses else 'are parts of texts'}")
+    reader, line = csv.reader(file, **dialect), 0
+
+    def rows() -> Iterator[tuple[int, Sequence[str] | str]]:
+        nonlocal line
+        for cells in reader:
             line = reader.line_num
-            if len(values) == len(header):
-                yield line, dict(zip(header, values, strict=True))
-            elif values:
-                remedy = "a text that contains the separator needs quotes"
-                yield line, f"has {len(values)} columns, and the header {len(header)}; {remedy}"
+            is_joined = sign == TAB and any(TAB in cell and "\n" in cell for cell in cells)
+            yield line, JOINED if is_joined else cells
+
+    try:
+        yield from _table(rows())
     except csv.Error as error:
         # Where the next record starts cannot be known.
-        yield line + 1, f"cannot be parsed ({error}); is a quote not closed?"
+        yield line + 1, f"cannot be parsed ({error}); is a quote not closed, or a part of the text?"
 
 
 def _json_lines(file: IO[str]) -> Iterator[Numbered]:
@@ -139,8 +164,8 @@ DOCUMENTS: Mapping[Document, Callable[[IO[str]], Iterator[Numbered]]] = {
 }
 
 FORMATS: Mapping[str, Format] = {
-    ".csv": _text_format(partial(_delimited, delimiter=",")),
-    ".tsv": _text_format(partial(_delimited, delimiter="\t")),
+    ".csv": _text_format(partial(_delimited, usual=",")),
+    ".tsv": _text_format(partial(_delimited, usual=TAB)),
     **dict.fromkeys((".jsonl", ".ndjson"), _text_format(_json_lines)),
     ".parquet": Format(_parquet),
     ".txt": _text_format(_lines, "line"),

@@ -113,8 +113,10 @@ def load(task: Task) -> Labelled:
     repeats = before - len(validation) - len(pool)
     for name, members in (("training", pool), ("validation", validation), ("test", test)):
         if not members and not folds:
-            count = sum(map(len, wanted.values()))
-            raise UserError(f"task.path={task.path}: {count} rows are too few; none is left for {name}")
+            problem = splits.too_few(task, [row for split in wanted.values() for row in split])
+            raise UserError(
+                f"task.path={task.path}: {problem}; none is left for {name} (task.test_ratio, task.validation_ratio)"
+            )
     classes = task.classes(pool)
     if classes:
         problem = "is in no training row; add training rows with it, or remove these"

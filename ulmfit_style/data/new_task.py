@@ -17,6 +17,7 @@ from ulmfit_style.data import columns, labelled, reading
 from ulmfit_style.data.formats import Record
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.tasks.base import Column, Row, Task
+from ulmfit_style.tasks.base_text import separator_in
 
 OPTIONS = ("path", "name", "text", "text_pair", "label")
 FOLDER = Path("conf/task")
@@ -94,6 +95,9 @@ def _by_values(path: str, options: Mapping[str, str], first_row: Record) -> tupl
     kind = max(candidates, key=lambda candidate: candidate.match_score(texts, labels))
     if not settings.keys() <= kind.model_fields.keys():
         raise UserError(f"new-task: text_pair={settings['text_pair']}: rows of {kind.__name__} have no second text")
+    if "label_separator" in kind.model_fields and (separator := separator_in(labels)):
+        say(f"new-task: the labels of a row seem to have '{separator}' between them (label_separator)")
+        settings["label_separator"] = separator
     return kind, settings
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import unicodedata
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 
@@ -58,20 +58,30 @@ def divide(task: Task, rows: Sequence[Row], ratios: Sequence[float], *, stratifi
         stratified: Whether each class is divided by itself, so that every side has its share of each; a group counts as
             of the class of its first row.
     """
-    sides: list[list[Row]] = [[] for _ in (*ratios, 1.0)]
-    for units in _strata(task, rows, stratified):
-        ends = list(accumulate(round(ratio * sum(map(len, units))) for ratio in ratios))
-        taken = 0
-        for unit in units:
-            sides[bisect_right(ends, taken)] += unit
-            taken += len(unit)
+    strata = list(_strata(task, rows, stratified))
+    labels = [{label for row in unit for label in task.labels_of(row)} for units in strata for unit in units]
+    having, shares = Counter(label for names in labels for label in names), [*ratios, 1 - sum(ratios)]
+    for is_rounded in (True, False):
+        # Rounding class by class can leave a side without its share; then each unit goes where most is owed.
+        sides, owed, names = [list[Row]() for _ in shares], [0.0 for _ in shares], iter(labels)
+        for units in strata:
+            size, taken = sum(map(len, units)), 0
+            ends = list(accumulate(round(ratio * size) for ratio in ratios))
+            owed = [rest + share * size for rest, share in zip(owed, shares, strict=True)]
+            for unit, held in zip(units, names, strict=False):
+                is_only = any(having[label] == 1 for label in held)  # it has to be learnt from
+                most_owed = owed.index(max(owed)) if taken else -1
+                place = -1 if is_only else bisect_right(ends, taken) if is_rounded else most_owed
+                sides[place] += unit
+                taken += 0 if is_only else len(unit)
+                owed[place] -= len(unit)
+        if all(2 * len(side) >= int(share * len(rows)) for side, share in zip(sides, shares, strict=True)):
+            break
     return sides
 
 
 def folds(task: Task, files: Mapping[str, Sequence[Row]]) -> list[list[Row]]:
-    """Return the rows in folds of about the same size, by hash, each with its share of each class as in `divide`.
-
-    There are none where rows are to be split.
+    """Return the rows in folds; none where they are to be split.
 
     Raises:
         UserError: if there are too few rows.
@@ -79,27 +89,46 @@ def folds(task: Task, files: Mapping[str, Sequence[Row]]) -> list[list[Row]]:
     rows, count = files["train"], task.folds
     if count is None:
         count = FOLDS if len(files) == 1 and task.test_samples is None and len(rows) < FEW else 0
+    dealt = deal(task, rows, count) if count else []
+    if not all(dealt):
+        raise UserError(f"task.path={task.path}: {too_few(task, rows)} for {count} folds (task.folds)")
+    return dealt
+
+
+def deal(task: Task, rows: Sequence[Row], count: int) -> list[list[Row]]:
+    """Return the rows in so many parts of about the same size, each with its share of each class as in `divide`."""
     dealt: list[list[Row]] = [[] for _ in range(count)]
-    for units in _strata(task, rows, not task.group) if count else ():
+    for units in _strata(task, rows, not task.group):
         taken = [0] * count
         for unit in units:
             smallest = min(range(count), key=lambda number: (taken[number], len(dealt[number])))
             dealt[smallest] += unit
             taken[smallest] += len(unit)
-    if not all(dealt):
-        raise UserError(f"task.path={task.path}: {len(rows)} rows are too few for {count} folds (task.folds)")
     return dealt
+
+
+def too_few(task: Task, rows: Sequence[Row]) -> str:
+    """Return that rows are too few, and what keeps them together."""
+    count, kind = len(_units(task, rows)), "group" if "group" in rows[0].fields else "different text"
+    together = f" of {count} {kind}{'s' * (count > 1)}, never divided," if count < len(rows) else ""
+    return f"{len(rows)} rows{together} are too few"
 
 
 def _strata(task: Task, rows: Sequence[Row], stratified: bool) -> Iterator[list[list[Row]]]:
     """Yield the rows of each class, or all where not `stratified`: in random order, those that stay together as one."""
-    units: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        group = row.fields.get("group")
-        units[key(task, row) if group in (None, "") else str(group)].append(row)
+    units = _units(task, rows)
     names = task.strata([members[0] for members in units.values()]) if stratified else [""] * len(units)
     strata: dict[str, list[str]] = defaultdict(list)
     for name, unit in zip(names, units, strict=True):
         strata[name].append(unit)
     for members in strata.values():
         yield [units[unit] for unit in sorted(members, key=lambda unit: position(task.split_seed, unit))]
+
+
+def _units(task: Task, rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows that stay together: of one group, or with equal texts."""
+    units: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        group = row.fields.get("group")
+        units[key(task, row) if group in (None, "") else str(group)].append(row)
+    return units

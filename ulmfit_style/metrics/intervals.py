@@ -47,7 +47,8 @@ def interval(points: Points, score: Combine = first) -> Interval:
     Rows are drawn with replacement, so the interval covers what other test rows of the same kind would have shown, but
     not other seeds or other training rows.
     """
-    return percentiles(_resampled(_rows(points), score))
+    rows = _rows(points)
+    return percentiles(np.concatenate([score(rows[drawn].mean(axis=1)) for drawn in draws(len(rows))]))
 
 
 def intervals_of_sums(
@@ -147,11 +148,6 @@ def percentiles(values: np.ndarray[Any, Any]) -> Interval:
 def _rows(points: Points) -> Array:
     """Return points as (rows, numbers)."""
     return np.asarray(points, dtype=float).reshape(len(points), -1)
-
-
-def _resampled(rows: Array, score: Combine) -> Array:
-    """Return the score of each resample, (resamples,)."""
-    return np.concatenate([score(rows[drawn].mean(axis=1)) for drawn in draws(len(rows))])
 
 
 def _slices(width: int) -> Iterator[int]:

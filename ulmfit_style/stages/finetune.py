@@ -296,7 +296,7 @@ def _encoded(
     if cut := sum(any(feature.get("long_target") for feature in features) for features in encoded):
         say(f"  {cut:,} targets are truncated (task.max_target_length)")
     return EncodedDataset(
-        {**feature, "weight": weight * feature.get("weight", 1)}
-        for features, weight in zip(encoded, task.row_weights(rows), strict=True)
+        {**feature, "weight": weight * feature.get("weight", 1), "place": row.place}
+        for row, features, weight in zip(rows, encoded, task.row_weights(rows), strict=True)
         for feature in features
     )

@@ -68,7 +68,8 @@ def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer
     """Return the answers of the simple models to unseen rows, by the names of the models."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.metrics.pairwise import cosine_similarity
-    from sklearn.preprocessing import StandardScaler
+
+    from ulmfit_style.training import solving
 
     task, model = resolved.task, resolved.task.reference()
     if model is None:
@@ -84,12 +85,13 @@ def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer
         nearest = cosine_similarity(frozen_unseen, frozen(names)).argmax(axis=1)
         answers["class names alone"] = [{str(task.label_field): task.target(named[place])} for place in nearest]
     words_and_pairs = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    for name, transformer, known, asked in (
-        ("TF-IDF", words_and_pairs, texts, texts_unseen),
-        (FROZEN, StandardScaler(), frozen(texts), frozen_unseen),
+    learnt = frozen(texts)
+    scaler = solving.standard_scaler(learnt)
+    for name, known, asked in (
+        ("TF-IDF", words_and_pairs.fit_transform(texts), words_and_pairs.transform(texts_unseen)),
+        (FROZEN, scaler.transform(learnt), scaler.transform(frozen_unseen)),
     ):
-        answer = model.fit(transformer.fit_transform(known), targets)
-        answers[f"{name} + {model.name}"] = answer(transformer.transform(asked))
+        answers[f"{name} + {model.name}"] = model.fit(known, targets)(asked)
     return answers
 
 
@@ -109,22 +111,20 @@ def _frozen(resolved: Resolved, unseen: Sequence[str]) -> tuple[Callable[[Sequen
     return features, np.load(kept.directory / FEATURES)
 
 
-def _features(body: Any, tokenizer: Any, max_length: int, texts: Sequence[str], batch_size: int = 64) -> Any:
+def _features(body: Any, tokenizer: Any, max_length: int, texts: Sequence[str]) -> Any:
     """Return the mean-pooled features of texts: (texts, hidden)."""
     import torch
     from accelerate import PartialState
 
+    from ulmfit_style.training.batching import collate, in_batches
+
     body.to(PartialState().device)
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
-    order = sorted(range(len(texts)), key=lambda place: len(encoded[place]))
+    rows = [{"input_ids": ids} for ids in tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]]
+    order = sorted(range(len(texts)), key=lambda row: len(rows[row]["input_ids"]))
     features = np.zeros((len(texts), body.config.hidden_size), dtype=np.float32)
     with torch.inference_mode(), progress(FROZEN, len(texts)) as steps:
-        for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            padded = tokenizer.pad({"input_ids": [encoded[place] for place in places]}, return_tensors="pt")
-            batch = padded.to(body.device)
-            hidden = body(**batch).last_hidden_state
-            mask = batch["attention_mask"].unsqueeze(-1)
-            features[places] = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
-            steps.advance(len(places))
+        for numbers, batch in in_batches(rows, order, partial(collate, tokenizer=tokenizer), body.device):
+            hidden, mask = body(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+            features[numbers] = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
+            steps.advance(len(numbers))
     return features

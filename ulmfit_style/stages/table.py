@@ -24,7 +24,7 @@ STAGES = {
             version=2,
             starts_from=lambda resolved: "scratch",
         ),
-        Stage("references", noun="scores of reference models", version=4, is_command=False),
+        Stage("references", noun="scores of reference models", version=5, is_command=False),
         Stage(
             "adapt",
             "continue the checkpoint's pretraining on your unlabelled text",
@@ -38,7 +38,7 @@ STAGES = {
             "train on the labelled rows, score the test rows, say what adaptation was worth",
             help_sections=("task", "finetune"),
             noun="fine-tuned model",
-            version=4,
+            version=5,
             starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
             is_cross_validated=True,
         ),

@@ -2,12 +2,13 @@
 
 import abc
 import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task, inputs_of, named_outputs
@@ -25,6 +26,13 @@ TEXT_COLUMNS = (
     *("텍스트", "리뷰", "문장", "내용", "본문"),
 )
 """Names of columns that hold the text wherever they stand."""
+
+
+SEPARATORS = "|;,#"
+"""What people put between labels, in the order in which it is looked for."""
+
+FRACTION = re.compile(r"(-?\d+)\.0*")
+"""A whole number as it is written with others that are none."""
 
 
 class TextTask(Task, abc.ABC):
@@ -234,3 +242,28 @@ def clean_text(value: Any) -> str:
     """Return a cell as text: NFC, without blanks around it; empty where it is missing."""
     missing = value is None or (isinstance(value, float) and math.isnan(value))
     return "" if missing else unicodedata.normalize("NFC", str(value)).strip()
+
+
+def label_name(value: Any) -> str:
+    """Return a cell as the name of a class: 1 and 1.0 are one, and so are true, True and TRUE."""
+    name = clean_text(value)
+    whole = FRACTION.fullmatch(name)
+    return whole[1] if whole else name.casefold() if name.casefold() in ("true", "false") else name
+
+
+def _typed(value: Any) -> Any:
+    """Return a class as it was typed where YAML takes it for a number, a truth value or nothing."""
+    return value if isinstance(value, (list, dict)) else "null" if value is None else label_name(str(value))
+
+
+def separator_in(labels: Sequence[Any]) -> str | None:
+    """Return what stands between the labels of cells, where several are in one."""
+    cells = set(map(clean_text, labels))
+    parts = {sign: {part.strip() for cell in cells for part in cell.split(sign)} for sign in SEPARATORS}
+    # Names of classes hold such signs too, but then their parts are not those of other cells.
+    likely = (sign for sign in SEPARATORS if len(parts[sign]) < len(cells) + (sign == "|"))
+    return next((sign for sign in likely if any(sign in cell for cell in cells)), None)
+
+
+Label = Annotated[str, BeforeValidator(_typed)]
+"""The name of a class."""

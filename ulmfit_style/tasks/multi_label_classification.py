@@ -1,25 +1,32 @@
 """Multi-label classification: any number of labels for a text, or for a pair of texts."""
 
+import ast
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Annotated, Any, ClassVar, final
 
 from pydantic import Field
 
 from ulmfit_style.config.section import Unhashed
+from ulmfit_style.errors import nearest
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import Answer, Row, in_order
-from ulmfit_style.tasks.base_text import LabelTask, Scores, clean_text
+from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, separator_in
 from ulmfit_style.tasks.types import Tensor
 from ulmfit_style.tasks.values import Reference
 
 THRESHOLD = 0.5
 """The probability from which on a label is given."""
 
+GIVEN: Mapping[str, bool] = {"0": False, "1": True, "false": False, "true": True}
+"""What says of one label whether a row has it."""
+
 
 @final
 class MultiLabelClassification(LabelTask):
-    """Rows of a text, or a pair of texts, and its labels: a list (jsonl, parquet), or names with a separator."""
+    """Rows of a text, or a pair of texts, and its labels: a list, names with a separator, or 0 or 1 for each."""
 
     problem_type: ClassVar[str] = "multi_label_classification"
     label_field: ClassVar[str] = "labels"
@@ -30,24 +37,38 @@ class MultiLabelClassification(LabelTask):
         *("라벨", "레이블", "분류", "태그"),
     )
 
+    labels: Annotated[tuple[Label, ...] | None, Unhashed] = None
+    """The names of all labels. Where a row holds 0 or 1 for each ([1, 0, 1]), they are in this order. null: those that
+    the rows name."""
     label_separator: Annotated[str, Field(min_length=1), Unhashed] = "|"
     """What stands between labels where they are no list: drama|comedy. An empty cell is a text without labels."""
 
     @classmethod
     def match_score(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
-        return 2 if any(isinstance(label, list) for label in labels) else 0
+        is_list = any(isinstance(_read(label), (list, dict)) for label in labels)
+        return 2 if is_list or separator_in(labels) else 0
 
     def label_problem(self, row: Row) -> str | None:
-        labels = row.fields["label"]
-        if isinstance(labels, list):
-            return None if all(map(clean_text, labels)) else "one of the labels is empty"
-        return "the labels are neither a list nor text" if isinstance(labels, dict) else None
+        labels = _read(row.fields["label"])
+        if isinstance(labels, dict):
+            wrong = [f"'{name}' has '{value}'" for name, value in labels.items() if _is_given(value) is None]
+            return f"the label {wrong[0]}, which is neither 0 nor 1" if wrong else None
+        parts = self._parts(labels)
+        if any(isinstance(part, (list, dict)) or not clean_text(part) for part in parts):
+            return "one of the labels is empty, or no name" if isinstance(labels, list) else None
+        for name in self.target(row) if self.labels else ():
+            if name not in (self.labels or ()):
+                return f"the label '{name}' is none of task.labels{nearest(name, self.labels or ())}"
+        return None
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
+        cells = [self._parts(row.fields["label"]) for row in rows]
+        if not self.labels and _are_by_place(cells):
+            return f"every row has 0 or 1 for each of {len(cells[0])} labels; name them in order: task.labels=[...]"
         counts = Counter(label for row in rows for label in self.target(row))
         if len(counts) < 2:
             return f"there are {len(counts)} different labels; two are needed"
-        if all(len(self.target(row)) <= 1 for row in rows):
+        if all(len(self.target(row)) <= 1 and isinstance(row.fields["label"], str) for row in rows):
             return (
                 f"no row has two labels; is task.label_separator={self.label_separator} right? "
                 "task=text_classification takes one label of a row"
@@ -55,9 +76,17 @@ class MultiLabelClassification(LabelTask):
         return None
 
     def target(self, row: Row) -> list[str]:
-        labels = row.fields["label"]
-        parts = labels if isinstance(labels, list) else clean_text(labels).split(self.label_separator)
-        return in_order({clean_text(part) for part in parts} - {""})
+        parts = self._parts(row.fields["label"])
+        if self.labels and len(parts) == len(self.labels) and _are_by_place([parts]):
+            parts = list(compress(self.labels or (), map(_is_given, parts)))
+        return in_order({label_name(part) for part in parts} - {""})
+
+    def _parts(self, cell: Any) -> Sequence[Any]:
+        """Return the labels of a cell one by one; of 0 or 1 by name those that have a 1."""
+        labels = _read(cell)
+        if isinstance(labels, dict):
+            return [name for name, value in labels.items() if _is_given(value)]
+        return labels if isinstance(labels, list) else clean_text(labels).split(self.label_separator)
 
     def labels_of(self, row: Row) -> list[str]:
         return self.target(row)
@@ -112,3 +141,28 @@ def _one_regression_a_label(features: Any, targets: Sequence[Sequence[str]]) -> 
     binarizer = MultiLabelBinarizer()
     model = OneVsRestClassifier(LogisticRegression(max_iter=1000)).fit(features, binarizer.fit_transform(targets))
     return lambda unseen: [{"labels": list(labels)} for labels in binarizer.inverse_transform(model.predict(unseen))]
+
+
+def _read(cell: Any) -> Any:
+    """Return the labels of a cell, in which a list may be written as text, by Python, JSON or numpy."""
+    text = clean_text(cell) if isinstance(cell, str) else ""
+    if text[:1] + text[-1:] not in ("[]", "{}"):
+        return cell
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        return value if isinstance(value, dict) else list(value)
+    return text[1:-1].replace(",", " ").split()
+
+
+def _is_given(value: Any) -> bool | None:
+    """Tell whether a row has a label, of which a cell holds 0, 1, true, false or nothing; None for all else."""
+    return GIVEN.get(label_name(value) or "0")
+
+
+def _are_by_place(cells: Sequence[Sequence[Any]]) -> bool:
+    """Tell whether all cells hold 0 or 1 for each of the same number of labels."""
+    sizes = set(map(len, cells))
+    return len(sizes) == 1 and min(sizes) > 1 and all(_is_given(part) is not None for cell in cells for part in cell)

@@ -2,22 +2,18 @@
 
 import re
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, final
 
-from pydantic import Field
-
 from ulmfit_style.config.section import Unhashed
-from ulmfit_style.errors import nearest
+from ulmfit_style.errors import SHOWN_PROBLEMS, nearest
 from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import Answer, Row, in_order
-from ulmfit_style.tasks.base_text import LabelTask, Scores, clean_text
+from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name
+from ulmfit_style.tasks.entities import OUTSIDE, TAG
 from ulmfit_style.tasks.types import Tensor
 from ulmfit_style.tasks.values import Confusion, Reference
-
-Label = Annotated[str, Field(coerce_numbers_to_str=True)]
-"""The name of a class; a whole number is taken as its name."""
 
 FOLDS = 5
 """Parts of the training rows by which a reference's penalty is chosen; fewer where no class has so many rows."""
@@ -58,8 +54,11 @@ class TextClassification(LabelTask):
         labels = set(map(self.target, rows))
         for label in self.labels or ():
             if label not in labels:
-                return f"no row has the label '{label}' of task.labels{nearest(label, labels)}"
+                yaml = "; YAML reads no and yes as false and true: quote them" if label in ("true", "false") else ""
+                return f"no row has the label '{label}' of task.labels{yaml or nearest(label, labels)}"
         counts = Counter(self.target(row) for row in rows if self.keeps(row))
+        if OUTSIDE in counts and all(map(TAG.fullmatch, counts)):
+            return "the rows are words with their tags; task=token_classification takes sentences, as in a .conll file"
         if len(counts) == 1:
             return f"every row has the label '{next(iter(counts))}'; two classes are needed"
         if len(counts) > max(2, len(rows) // 2):
@@ -69,8 +68,16 @@ class TextClassification(LabelTask):
             )
         return None
 
+    def remarks(self, rows: Sequence[Row]) -> list[str]:
+        written, alike = {clean_text(row.fields["label"]) for row in rows}, defaultdict[str, set[str]](set)
+        for name in sorted(written):
+            alike[" ".join(label_name(name).casefold().split())].add(label_name(name))
+        same = [f"{name} is read as {label_name(name)}" for name in sorted(written) if label_name(name) != name]
+        doubtful = [" and ".join(map(repr, sorted(names))) for names in alike.values() if len(names) > 1]
+        return [*same, *(f"the classes {names} differ by case or blanks alone" for names in doubtful)][:SHOWN_PROBLEMS]
+
     def target(self, row: Row) -> str:
-        return clean_text(row.fields["label"])
+        return label_name(row.fields["label"])
 
     def labels_of(self, row: Row) -> list[str]:
         return [self.target(row)]

@@ -6,7 +6,7 @@ A stage decides which phases there are, with `unfreezing.phases` in `finetune`; 
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import find_executable_batch_size
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
@@ -22,13 +23,13 @@ from ulmfit_style.compute import devices, processes
 from ulmfit_style.config.training import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.layers import LayerGroups
-from ulmfit_style.training.batching import Rows, ShuffledDataset
+from ulmfit_style.training.batching import Rows, ShuffledDataset, in_batches
+from ulmfit_style.training.finite import require_weights
 from ulmfit_style.training.kept_trunk import kept_trunk
 from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores, at_epoch_end, spread
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require_same_weights
 from ulmfit_style.training.schedule import rate_factors
-from ulmfit_style.training.scoring import BATCH
 from ulmfit_style.training.trainer import Progress, Rates, RecipeTrainer, Reporting
 
 LOGGING_STEPS = 10
@@ -56,10 +57,9 @@ class TrainingData:
         """Run a model once over rows, in this order and without dropout; its hooks read what they need."""
         model.eval()
         with progress("frozen layers", len(rows)) as bar:
-            for start in range(0, len(rows), BATCH):
-                batch = self.collate([self.rows[row] for row in rows[start : start + BATCH]])
-                self.objective.loss(model, {name: tensor.to(model.device) for name, tensor in batch.items()})
-                bar.advance(BATCH)
+            for numbers, batch in in_batches(self.rows, rows, self.collate, model.device):
+                self.objective.loss(model, batch)
+                bar.advance(len(numbers))
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class TrainingPlan:
     """The section of the stage."""
     layers: LayerGroups
     """The layer groups of the model, each of which has its own rate where `options.layer_decay` is not 1."""
-    micro_batch_size: int | None = None
-    """Texts per forward pass of a process; None for as many as the batch has for each."""
+    micro_batch_size: processes.Micro = None
+    """Texts per forward pass of a process; None for as many as the batch has for each, "auto" for what memory holds."""
     save_minutes: float = math.inf
     """Minutes between two checkpoints to resume from."""
 
@@ -169,6 +169,8 @@ def train(
         say(f"  {phase.title}: {', '.join(changes) or 'done'}")
     if best is not None:
         best.restore(model)
+    if results:  # a head may have been solved, and a best state restored
+        require_weights(model, f"after '{results[-1].title}'")
     return results
 
 
@@ -212,6 +214,8 @@ def train_phase(
             return _loss_entries(state)
 
     # Training
+    if plan.micro_batch_size == "auto":
+        plan = replace(plan, micro_batch_size=_largest_micro_batch(plan, number, folder))
     rows = plan.dataset(number)
     keeper = CheckpointKeeper(phase.title, plan.save_minutes, best, resumed)
     with kept_trunk(plan, number), progress(phase.title, steps, steps_done) as bar, keeper:
@@ -220,6 +224,34 @@ def train_phase(
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     plan.model.zero_grad(set_to_none=True)
     return _loss_entries(trainer.state)
+
+
+def _largest_micro_batch(plan: TrainingPlan, number: int, folder: Path) -> int:
+    """Return how many texts of a phase the memory holds in a pass, found by the longest ones, without training on them.
+
+    All processes have the same answer before they wait for each other. Meanwhile so much is taken as an optimizer's
+    moments and the exchange of gradients need. The Trainer that is made next seeds anew.
+    """
+    data, phase = plan.data_of(number), plan.phases[number]
+    whole, _ = processes.split(plan.options.batch_size, None, data.texts_per_row)
+    trainer = _trainer(plan, number, plan.dataset(number), folder, [])
+    taken = [torch.empty_like(weights) for weights in phase.trainable for _ in range(3)]
+
+    def rehearse(micro: int) -> int:
+        rows = [{**data.rows[row], "phase_epoch": (1 + number, 0)} for row in data.by_length[-micro:]]
+        if micro > 1:
+            with trainer.accelerator.autocast():
+                trainer.training_step(plan.model, data.collate(rows), 1)
+        return micro
+
+    smaller = (part for part in range(whole // 2, 0, -1) if whole % part == 0)
+    micro: int = min(processes.from_all(find_executable_batch_size(rehearse, whole, smaller.__next__)()))
+    plan.model.zero_grad(set_to_none=True)
+    del taken
+    if micro < whole:
+        passes = f"{whole // micro} passes of {micro} rows make a batch of {whole}"
+        say(f"  {phase.title}: {passes} in each process, for more do not fit into memory (micro_batch_size=auto)")
+    return micro * data.texts_per_row
 
 
 def _loss_entries(state: TrainerState) -> list[dict[str, Any]]:
@@ -259,6 +291,7 @@ def _trainer(
         rates=phase.rates or partial(rate_factors, options.schedule, options.warmup_ratio),
         layer_groups=None if options.layer_decay == 1 else plan.layers,
         layer_decay=options.layer_decay,
+        title=phase.title,
         args=TrainingArguments(
             output_dir=str(folder),
             max_steps=steps,

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, final
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ulmfit_style.config.experiments import LrFind
+from ulmfit_style.training.finite import NotFinite
 from ulmfit_style.training.phases import TrainingPlan, train, train_phase
-from ulmfit_style.training.trainer import LossNotFinite
 
 SMOOTHING = 0.95
 """The weight of the past in the smoothed loss. fastai's 0.98 averages over 50 steps, half of a whole test."""
@@ -85,7 +85,7 @@ def range_test(plan: TrainingPlan, options: LrFind, folder: Path) -> list[Point]
     plan = replace(plan, phases=[*before, rising], save_minutes=math.inf)
     train(replace(plan, phases=before), folder)
     curve = LossCurve()
-    with suppress(LossNotFinite):
+    with suppress(NotFinite):
         train_phase(plan, len(before), folder / "range", [curve])
     return curve.points
 

@@ -15,13 +15,11 @@ from ulmfit_style.compute import processes
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
-from ulmfit_style.training.batching import collate
+from ulmfit_style.training.batching import BATCH, collate
+from ulmfit_style.training.finite import require_logits
 
 WINDOW = 2048
 """Rows that are in memory at once, and within which features are sorted by length."""
-
-BATCH = 64
-"""Features in a forward pass."""
 
 Forward = Callable[[dict[str, torch.Tensor]], list[Any]]
 """Returns the output for each feature of a batch."""
@@ -110,7 +108,10 @@ class Scorer:
                 features = [encoded[row][number] for row, number in batch]
                 tensors = collate(features, self.tokenizer)
                 tensors = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
-                for (row, number), output in zip(batch, forward(tensors), strict=True):
+                check = partial(require_logits, [window[row].place for row in sorted({row for row, _ in batch})])
+                with self.model.register_forward_hook(check):
+                    computed = forward(tensors)
+                for (row, number), output in zip(batch, computed, strict=True):
                     outputs[row][number] = output
                 first = [feature for feature, (_, number) in zip(features, batch, strict=True) if number == 0]
                 advance(len(first), sum(feature["long"] for feature in first))

@@ -27,6 +27,10 @@ MOST = 20_000
 COSINE_TEMPERATURE = 0.1
 """What the cosine of a text and an example of a class is divided by, to be a logit."""
 
+LEAST_SPREAD = 0.1
+"""The standard deviation that a dimension is taken to have at least, in medians of all. Three of MiniLM's have 1e-33:
+they would get weights of 1e29, and training on from there would follow these three alone."""
+
 MISSING = -20.0
 """The logit of a class without a text."""
 
@@ -103,10 +107,9 @@ def regression(texts: HeadInputs, outputs: int, penalty: float | None) -> tuple[
     The inputs are standardised, so that a penalty means the same for every body.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
 
-    scaler = StandardScaler()
-    inputs, classes = scaler.fit_transform(texts.inputs), np.unique(texts.labels)
+    scaler = standard_scaler(texts.inputs)
+    inputs, classes = scaler.transform(texts.inputs), np.unique(texts.labels)
     if penalty is None:
         model = logistic_regression(inputs, texts.labels.tolist(), texts.weights)
     else:
@@ -117,6 +120,15 @@ def regression(texts: HeadInputs, outputs: int, penalty: float | None) -> tuple[
     weights[classes] = (np.concatenate([-model.coef_, model.coef_]) / 2 if is_pair else model.coef_) / scaler.scale_
     bias[classes] = np.concatenate([-model.intercept_, model.intercept_]) / 2 if is_pair else model.intercept_
     return weights.astype(np.float32), (bias - weights @ scaler.mean_).astype(np.float32)
+
+
+def standard_scaler(inputs: Floats) -> Any:
+    """Return scikit-learn's scaler of what a head reads, (texts, width), which blows no dead dimension up."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(inputs)
+    scaler.scale_ = np.maximum(scaler.scale_, LEAST_SPREAD * np.median(scaler.scale_))
+    return scaler
 
 
 def logits(model: PreTrainedModel, inputs: Floats) -> Floats:

@@ -15,9 +15,10 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.integrations import get_reporting_integration_callbacks  # type: ignore[attr-defined]
 
 from ulmfit_style.console import ProgressReport
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models.layers import LayerGroups, split_by_layer
 from ulmfit_style.training.batching import ShuffledDataset, without_blanks
+from ulmfit_style.training.finite import REMEDY, NotFinite, require_weights
 from ulmfit_style.training.monitoring import BestState
 from ulmfit_style.training.objectives import Objective
 
@@ -36,6 +37,7 @@ class RecipeTrainer(Trainer):
         rates: Returns the rate of each of so many optimizer steps, as a factor of the peak.
         layer_groups: The layer groups, where each has a rate of its own.
         layer_decay: The factor by which the rate of each is lower than that of the one above.
+        title: Begins the messages of what goes wrong.
     """
 
     def __init__(
@@ -46,10 +48,12 @@ class RecipeTrainer(Trainer):
         layer_groups: LayerGroups | None = None,
         layer_decay: float = 1,
         collate: Callable[[Sequence[Any]], dict[str, Any]],
+        title: str = "training",
         **arguments: Any,
     ) -> None:
         super().__init__(data_collator=partial(without_blanks, collate), **arguments)
         self.objective: Objective = objective
+        self.title = title
         self.rates, self.layer_groups, self.layer_decay = rates, layer_groups, layer_decay
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
@@ -82,6 +86,16 @@ class RecipeTrainer(Trainer):
         self.lr_scheduler = LambdaLR(optimizer, lambda step: factors[min(step, num_training_steps - 1)])
         return self.lr_scheduler
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any) -> torch.Tensor:
+        """Run a batch forward and backward; what goes wrong is told with its size."""
+        try:
+            return super().training_step(model, inputs, *arguments)
+        except Exception as error:
+            *texts, length = inputs["input_ids"].shape
+            remedy = "a smaller micro_batch_size, or auto on a GPU, splits it and changes nothing else"
+            error.add_note(f"{self.title}: in a pass of {math.prod(texts)} texts of {length} tokens; {remedy}")
+            raise
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor | None]:
@@ -102,20 +116,32 @@ class RecipeTrainer(Trainer):
     ) -> Any:
         """Return this batch's part of the mean loss over the optimizer step."""
         assert num_items_in_batch is not None  # get_batch_samples counted
-        blank = inputs.pop("blank", False)
+        blank, places = inputs.pop("blank", False), inputs.pop("places", ())
         loss = self.objective.loss(model, inputs) * (not blank) / num_items_in_batch
+        # The stock Trainer waits for the device here too, to leave such losses out of its log.
+        if not loss.isfinite():
+            step = self.state.global_step + 1
+            require_weights(model, f"{self.title}: before step {step}")
+            rows = f" on {listed(places)}; look at these rows, or" if places else ";"
+            raise NotFinite(f"{self.title}: the loss is {loss.item()} at step {step}{rows} {REMEDY}")
         # Gradients are averaged over the processes, and this is a sum.
         loss = loss * self.accelerator.num_processes
         return (loss, None) if return_outputs else loss
 
-
-class LossNotFinite(UserError):
-    """The loss is infinite or not a number."""
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save a checkpoint, unless the last update made weights that are not finite; it holds two moments of each."""
+        require_weights(model, f"{self.title}: after step {self.state.global_step}")
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:
+            sizes = [weights.nbytes * (3 if weights.requires_grad else 1) for weights in model.parameters()]
+            error.add_note(f"a checkpoint takes {sum(sizes) / 1e6:,.0f} MB, and there are up to three at a time")
+            raise
 
 
 @final
 class Progress(TrainerCallback):
-    """Shows loss, rate and score, starts the epochs of the dataset, and stops where the loss is not a number."""
+    """Shows loss, rate and score, starts the epochs of the dataset, and stops where gradients are not finite."""
 
     def __init__(self, bar: ProgressReport, rows: ShuffledDataset, best: BestState | None = None) -> None:
         self.bar, self.rows, self.best, self.loss = bar, rows, best, ""
@@ -129,15 +155,14 @@ class Progress(TrainerCallback):
         """Note the loss.
 
         Raises:
-            LossNotFinite: if it is infinite or not a number.
+            NotFinite: if the gradient norm is infinite or not a number; fp16 looks for its scale by such steps.
         """
-        loss: Any = state.log_history[-1].get("loss")
-        if loss is None:
+        entry: Any = state.log_history[-1]
+        if "loss" not in entry:
             return
-        if not math.isfinite(loss):
-            remedy = "try a lower learning_rate or a longer warmup_ratio"
-            raise LossNotFinite(f"{self.bar.title}: the loss is {loss} at step {state.global_step}; {remedy}")
-        self.loss = f"loss {loss:.3f}, "
+        if not (math.isfinite(norm := entry.get("grad_norm", 0)) or args.fp16):
+            raise NotFinite(f"{self.bar.title}: the gradient norm is {norm} at step {state.global_step}; {REMEDY}")
+        self.loss = f"loss {entry['loss']:.3f}, "
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Advance the bar, and have the last step logged, whatever its number."""
