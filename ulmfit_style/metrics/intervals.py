@@ -54,7 +54,8 @@ def interval(points: Points, score: Combine = first) -> Interval:
     """
     values = _rows(points)
     rows = np.count_nonzero(values[:, 1]) if score is ratio else len(values)
-    return percentiles(_resampled(values, score), int(rows))
+    resampled = np.concatenate([score(values[drawn].mean(axis=1)) for drawn in draws(len(values))])
+    return percentiles(resampled, int(rows))
 
 
 def intervals_of_sums(
@@ -168,11 +169,6 @@ def percentiles(values: np.ndarray[Any, Any], rows: int = 0, *, is_signed: bool 
 def _rows(points: Points) -> Array:
     """Return points as (rows, numbers)."""
     return np.asarray(points, dtype=float).reshape(len(points), -1)
-
-
-def _resampled(rows: Array, score: Combine) -> Array:
-    """Return the score of each resample, (resamples,)."""
-    return np.concatenate([score(rows[drawn].mean(axis=1)) for drawn in draws(len(rows))])
 
 
 def _slices(width: int) -> Iterator[int]:

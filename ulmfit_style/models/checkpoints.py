@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ulmfit_style.artefacts.directory import RECIPE, read_json
+from ulmfit_style.artefacts.directory import RECIPE, read_json, require_intact
 from ulmfit_style.artefacts.fingerprint import digest, file_digest
 from ulmfit_style.config.training import Model
 from ulmfit_style.console import say_once
@@ -77,11 +77,32 @@ def find(model: Model, option: str) -> Path:
         directory = _from_hub(model, [f"*{ending}" for ending in ENDINGS], option)
     else:
         directory = _on_disk(str(model.checkpoint))
+        require_intact(directory, large="")
+        _require_own_files(directory, f"{option}={model.checkpoint}")
     if not (directory / "config.json").exists():
         raise UserError(f"{option}={model.checkpoint}: holds no config.json")
     if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
         raise UserError(f"{option}={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
     return directory
+
+
+def _require_own_files(directory: Path, place: str) -> None:
+    """Check that a checkpoint consists of files of its folder: a link, or a list of weights, may lead anywhere.
+
+    Raises:
+        UserError: naming the file.
+    """
+    # In the Hub's cache, a folder of links stands beside one of files.
+    own = {directory.resolve(), *(parent / "blobs" for parent in directory.resolve().parents[1:2])}
+    index = directory / f"{WEIGHTS}.index.json"
+    try:
+        shards = {str(name) for name in read_json(index)["weight_map"].values()} if index.exists() else set()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{place}: {index.name} does not list weights; take another copy of it") from error
+    names = [path.name for path in directory.glob("*") if path.name.endswith(ENDINGS)]
+    for path in (directory / name for name in [*names, *shards]):
+        if not path.is_file() or path.resolve().parent not in own:
+            raise UserError(f"{place}: {path.resolve()} is not a file of this folder; put a copy there")
 
 
 def _on_disk(name: str) -> Path:
@@ -100,6 +121,7 @@ def find_finetuned(source: str, option: str) -> Path:
     directory = find(Model(checkpoint=source), option)
     if not (directory / RECIPE).exists():
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
+    require_intact(directory)
     return directory
 
 
@@ -138,6 +160,7 @@ def load_model(auto_class: Any, source: Path, *, whole: bool = False, **settings
     import torch
     from transformers import AutoConfig
 
+    require_intact(source)
     import ulmfit_style.models.pooling  # noqa: F401  # which lets transformers load the pooled head
 
     config, names = AutoConfig.from_pretrained(source, trust_remote_code=False), None

@@ -9,7 +9,7 @@ from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row
-from ulmfit_style.tasks.base_generation import GenerationTask, end_of, ids_of
+from ulmfit_style.tasks.base_generation import GenerationTask, TextScores, end_of, ids_of
 from ulmfit_style.tasks.base_text import TEXT_COLUMNS, text_problem
 from ulmfit_style.tasks.types import Label2id, Tokenizer
 from ulmfit_style.tasks.values import Architecture
@@ -137,9 +137,10 @@ class TextGeneration(GenerationTask):
             for part, size in zip(parts, sizes, strict=True)
         ]
 
-    def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
+    def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> TextScores:
         same = [text.split() == target.split() for text, target in zip(written, targets, strict=True)]
-        return {"exact_match": sum(same) / len(same), **super().text_scores(written, targets)}
+        scores, signatures = super().text_scores(written, targets)
+        return {"exact_match": sum(same) / len(same), **scores}, signatures
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         return [(answer["hits"], answer["tokens"]) for answer in answers]
