@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, read_json
+from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, damage, read_json
+from ulmfit_style.console import say_once
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.recipe import Config, load
 from ulmfit_style.results.parts import Difference
@@ -37,12 +38,14 @@ class Finished:
     @property
     def init(self) -> Mapping[str, str]:
         """What it was made from: one stage with a fingerprint, or `checkpoint` with a commit or a digest of files."""
-        init: Mapping[str, str] = self.determinants["init"]
-        return init
+        return self.determinants["init"]
 
 
 def find(directory: Path) -> Finished | None:
-    """Read a finished artefact; None where there is none in the directory."""
+    """Read a finished artefact; None where there is none in the directory, or it is damaged, which is said."""
+    if reason := damage(directory):
+        say_once(f"{directory} is damaged, and passed over: {reason}")
+        return None
     for path in (directory / MANIFEST, directory / MEASURED):
         if path.exists():
             manifest, metrics = read_json(path), directory / METRICS
@@ -137,12 +140,11 @@ class Run:
 
     def difference(self, other: Finished) -> Difference | None:
         """Return what the score of the test rows differs by from another model's, if both answered the same rows."""
-        assert self.config.task is not None  # it was fine-tuned
         ours, theirs = self.model.directory, other.directory
         rows = predictions.rows(ours)
         if not rows or rows != predictions.rows(theirs):
             return None
-        return Difference(*predictions.difference(self.config.task, [ours], [theirs], "test"))
+        return Difference(*predictions.difference(self.config.require_task(), [ours], [theirs], "test"))
 
     def _others(self, stage: str, wanted: Mapping[str, Any]) -> Iterator[Finished]:
         """Yield the other finished artefacts of a stage in the folder of the model's, the newest first.

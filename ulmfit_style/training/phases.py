@@ -49,8 +49,7 @@ class TrainingData:
     @property
     def by_length(self) -> list[int]:
         """The numbers of the rows, the shortest first."""
-        order: list[int] = np.argsort(self.rows.lengths, kind="stable").tolist()
-        return order
+        return np.argsort(self.rows.lengths, kind="stable").tolist()
 
     @torch.inference_mode()
     def run(self, model: PreTrainedModel, rows: Sequence[int]) -> None:
@@ -208,6 +207,7 @@ def train_phase(
         steps_done = state.global_step
         if best is not None:
             best.load(resumed)
+        plan.model.config.use_cache = plan.options.trainer.get("use_cache", False)  # as the Trainer sets it
         if steps_done == steps or (best is not None and best.out_of_patience):  # it was stopped after its end
             plan.model.load_state_dict(load_file(resumed / "model.safetensors"), strict=False)
             return _loss_entries(state)
@@ -216,10 +216,10 @@ def train_phase(
     if plan.micro_batch_size == "auto":
         plan = replace(plan, micro_batch_size=_largest_micro_batch(plan, number, folder))
     rows = plan.dataset(number)
-    keeper = CheckpointKeeper(phase.title, plan.save_minutes, best)
+    keeper = CheckpointKeeper(phase.title, plan.save_minutes, best, resumed)
     with kept_trunk(plan, number), progress(phase.title, steps, steps_done) as bar, keeper:
         callbacks = [Progress(bar, rows, best), *watching, *callbacks, keeper]
-        trainer = _trainer(plan, number, rows, folder, callbacks)
+        trainer = keeper.trainer = _trainer(plan, number, rows, folder, callbacks)
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     plan.model.zero_grad(set_to_none=True)
     return _loss_entries(trainer.state)
@@ -254,8 +254,8 @@ def _largest_micro_batch(plan: TrainingPlan, number: int, folder: Path) -> int:
 
 
 def _loss_entries(state: TrainerState) -> list[dict[str, Any]]:
-    """Return the entries of the log that hold a loss."""
-    return [entry for entry in state.log_history if {"loss", "heldout_loss"} & set(entry)]
+    """Return the entries of the log that hold a loss, in the order of names that those of a checkpoint have."""
+    return [dict(sorted(entry.items())) for entry in state.log_history if {"loss", "heldout_loss"} & set(entry)]
 
 
 def _trainer(
