@@ -186,8 +186,7 @@ class Resolved:
     @cached_property
     def folds(self) -> list[Resolved]:
         """The config with each fold of the rows as the test; none where the rows are split."""
-        folds = range(len(self.rows.folds))
-        tasks = [self.task.model_copy(update={"fold": number}) for number in folds]
+        tasks = [self.task.model_copy(update={"fold": number}) for number in range(len(self.rows.folds))]
         # Calibrating each would take twice as long again, and change none of their labels.
         options = self.finetune.model_copy(update={"calibration_folds": 0})
         return [self.variant(task=task, finetune=options) for task in tasks]
