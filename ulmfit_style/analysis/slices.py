@@ -26,8 +26,7 @@ def groups(config: Config, rows: Sequence[Row]) -> Slices:
     Raises:
         UserError: if a file has no such column, or it holds too many values for groups.
     """
-    assert config.task is not None  # there are rows
-    options, files = config.evaluate, config.task.path
+    options, files = config.evaluate, config.require_task().path
     option, path = "evaluate.path", options.path
     if path is None:
         # The rows of a split that has no file of its own are some of the training file's.

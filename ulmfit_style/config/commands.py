@@ -15,7 +15,8 @@ class Evaluate(Section):
     path: str | None = None
     """Another file with the columns of the task's, of which all rows are scored, whatever `split` says."""
     model: str | None = None
-    """The directory that `finetune` made, or the Hub id that `push` uploaded to; null for this config's own model."""
+    """The directory that `finetune` made, or the Hub id that `push` uploaded to, whose task is taken where none is
+    chosen; null for this config's own model."""
     slices: tuple[str, ...] = ()
     """Columns of the rows' file that tell groups, such as [country, device]: each group's scores are told with their
     intervals, and the widest gap between two groups with how often chance alone makes one so wide."""
@@ -28,8 +29,8 @@ class Predict(Section):
     """What `predict` answers, and where the answers go."""
 
     input: str | None = None
-    """A text; a file (csv, tsv, jsonl, parquet, conll, txt; also .gz, .bz2, .xz) with the task's column of texts;
-    or - for standard input, one text a line."""
+    """A text as it is typed; a file (csv, tsv, jsonl, parquet, conll, txt; also .gz, .bz2, .xz) with the task's column
+    of texts; or - for standard input, one text a line."""
     pair: str | None = None
     """The second text, where `input` is the first of two: the context of a question, or a hypothesis."""
     output: str | None = None

@@ -55,7 +55,7 @@ def read(option: str, reference: str, choose: Choose, document: Document | None 
         fields, missing = {}, []
         for field, name in names.items():
             try:
-                fields[field] = _value(record, name)
+                fields[field] = value(record, name)
             except KeyError:
                 missing.append(f"has no column '{name}'{nearest(name, record)} (columns: {', '.join(record)})")
         if missing and is_first:  # so does every row
@@ -133,12 +133,12 @@ def kind(path: str | Path) -> str:
     return next((suffix for suffix in reversed(suffixes) if suffix not in COMPRESSIONS), "")
 
 
-def _value(record: Mapping[str, Any], name: str) -> Any:
+def value(record: Mapping[str, Any], name: str) -> Any:
     """Return the value of a column, or of one within another; KeyError where it is not there."""
     outer, dot, inner = name.partition(".")
     if name in record or not dot or not isinstance(record.get(outer), dict):
         return record[name]
-    return _value(record[outer], inner)
+    return value(record[outer], inner)
 
 
 def _records(option: str, path: Path, document: Document | None) -> Iterator[Numbered]:

@@ -10,7 +10,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row
 from ulmfit_style.tasks.base_generation import GenerationTask, TextScores, end_of, ids_of
-from ulmfit_style.tasks.base_text import TEXT_COLUMNS
+from ulmfit_style.tasks.base_text import TEXT_COLUMNS, text_problem
 from ulmfit_style.tasks.types import Label2id, Tokenizer
 from ulmfit_style.tasks.values import Architecture
 
@@ -82,7 +82,11 @@ class TextGeneration(GenerationTask):
         problem = _messages_problem(row.fields["text"])
         if problem is None and row.fields["text"][-1]["role"] != "assistant":
             return "the last message is not the assistant's, so there is nothing to learn"
-        return problem
+        return problem or text_problem("answer", self.target(row))
+
+    def input_problem(self, row: Row) -> str | None:
+        is_chat = self.form == "messages"
+        return _messages_problem(row.fields["text"]) if is_chat else super().input_problem(row)
 
     def source(self, row: Row) -> str:
         if self.form == "messages":
@@ -117,7 +121,9 @@ class TextGeneration(GenerationTask):
         question = _rendered(tokenizer, _question(row), asking=True)
         whole = _rendered(tokenizer, row.fields["text"], asking=False)
         answer = whole.removeprefix(question) if whole.startswith(question) else self.target(row)
-        return answer.partition(str(tokenizer.eos_token))[0]
+        # The template's own end of a message; the answer may hold its token too.
+        before, content, suffix = answer.rpartition(self.target(row).strip())
+        return before + content + suffix.partition(str(tokenizer.eos_token))[0]
 
     def _pieces(self, row: Row, tokenizer: Tokenizer, max_length: int) -> list[Feature]:
         """Return a document in pieces, each from the last token of the one before: all but the first are learnt."""
