@@ -23,8 +23,9 @@ from ulmfit_style.cli import CONF
 from ulmfit_style.config.section import sections_of
 from ulmfit_style.config.training import Corpus, Finetune
 from ulmfit_style.console import say_once
-from ulmfit_style.data import corpus, labelled
+from ulmfit_style.data import corpus, guard, labelled
 from ulmfit_style.data.corpus import Documents
+from ulmfit_style.data.guard import Findings
 from ulmfit_style.data.labelled import Labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import architectures, checkpoints
@@ -176,6 +177,11 @@ class Resolved:
     def rows(self) -> Labelled:
         """The labelled rows of the task, checked, split and sampled."""
         return labelled.load(self.task)
+
+    @cached_property
+    def findings(self) -> Findings:
+        """What is found in the labelled rows."""
+        return guard.findings(self.rows)
 
     @cached_property
     def folds(self) -> list[Resolved]:
