@@ -242,3 +242,11 @@ def test_empty_cells_beyond_the_header_are_left_out_and_a_column_without_a_name_
     path.write_text("text,label,\na,x,more\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"a\.csv:2: has 3 columns, and the header 2"):
         texts(path)
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000 + "]" * 100_000, "9" * 10_000], ids=["nested", "digits"])
+def test_a_line_that_json_cannot_hold_is_named(tmp_path: Path, value: str):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "a"}}\n{{"text": {value}}}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl:2: is nested too deeply, or holds a number of too many digits"):
+        list(rows("task.path", str(path), ["text"]))

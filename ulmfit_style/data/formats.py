@@ -124,6 +124,8 @@ def _json_lines(file: IO[str]) -> Iterator[Numbered]:
             yield number, f"is not JSON ({error.msg} at column {error.colno})"
         except UnicodeEncodeError:
             yield number, "contains half a character, such as \\ud83d alone; a text was cut within an emoji"
+        except (RecursionError, ValueError) as error:
+            yield number, f"is nested too deeply, or holds a number of too many digits ({str(error)[:40]})"
         else:
             if isinstance(fields, dict):
                 yield number, {nfc(name): value for name, value in fields.items()}

@@ -146,7 +146,14 @@ def _records(option: str, path: Path, document: Document | None) -> Iterator[Num
         yield from FORMATS[kind(path)].read(path, document)
     except UnicodeDecodeError as error:
         raise _not_utf8(path) from error
-    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:  # of whatever library reads it
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        RecursionError,
+        lzma.LZMAError,
+        zlib.error,
+    ) as error:  # of whatever library reads it
         raise UserError(f"{option}={path}: cannot be read ({error})") from error
 
 
