@@ -43,9 +43,7 @@ class Commands:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        assert self._server.stdin is not None
-        self._server.stdin.close()
-        self._server.wait(60)
+        self._server.__exit__(kind, error, at)  # which closes its input, so that it ends
 
     def run(
         self, folder: Path, command: list[str], at: tuple[str, int] | None = None, after: float | None = None

@@ -158,11 +158,11 @@ def matrix(commands: Commands, inputs: Path, folder: Path, count: int, seed: int
     """Kill all chains in turn until there were so many kills, and print where."""
     print(f"seed {seed}")
     chance, kills = random.Random(seed), {chain: Counter[str]() for chain in CHAINS}
-    wholes = {
-        chain: undisturbed(commands, inputs, folder / f"whole-{number}", chain) for number, chain in enumerate(CHAINS)
-    }
+    wholes: dict[str, Whole] = {}
     while sum(kill.total() for kill in kills.values()) < count:
         for chain in CHAINS:
+            if chain not in wholes:
+                wholes[chain] = undisturbed(commands, inputs, folder / f"whole-{len(wholes)}", chain)
             kills[chain] += kill(commands, inputs, wholes[chain], chain, chance, most=12)
             print(f"{chain}: {kills[chain].total()}", flush=True)
     for chain, where in kills.items():
