@@ -9,11 +9,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain, tee
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ulmfit_style.artefacts.directory import RECIPE, whole
+from ulmfit_style.config.commands import Predict
 from ulmfit_style.config.section import spelled
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, reading
@@ -42,7 +44,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if options.input is None:
         raise UserError(f"predict: what? Say predict.input=<a text, a file, or {STDIN} for standard input>")
     if _is_file(options.input):
-        reading.first("predict.input", options.input)
+        reading.first("predict.input", options.input, options.format)
     if options.pair is not None and (options.input == STDIN or _is_file(options.input)):
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
     if options.explain:
@@ -88,7 +90,7 @@ def run(resolved: Resolved) -> None:
         UserError: if there is no model, or something in the input or the options is wrong.
     """
     options, source = resolved.config.predict, find_model(resolved)
-    rows = _rows(_task(source), str(options.input), options.pair)
+    rows = _rows(_task(source), str(options.input), options)
     first = next(rows, None)
     if first is None:
         raise UserError(f"predict.input={options.input}: holds no rows")
@@ -117,26 +119,27 @@ def run(resolved: Resolved) -> None:
 def _is_file(given: str) -> bool:
     """Tell a file from a text: there is one, or its ending says that there should be."""
     try:
-        named = given.startswith(("package:", "hub:")) or reading.kind(given) in FORMATS
+        named = given.startswith(("package:", "hub:", reading.SQLITE)) or reading.kind(given) in FORMATS
         return named or Path(given).expanduser().is_file()
     except (OSError, RuntimeError):  # too long for a name, or it starts with ~
         return False
 
 
-def _rows(task: Task, given: str, pair: str | None) -> Iterator[tuple[Row, Record]]:
+def _rows(task: Task, given: str, options: Predict) -> Iterator[tuple[Row, Record]]:
     """Yield the rows as the model reads them, each beside what the input holds of it."""
     if given == STDIN:
         for number, line in enumerate(sys.stdin.buffer, start=1):
             try:
-                row = task.row(line.decode("utf-8").rstrip("\r\n"))
+                row = task.row(line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n"))
             except UnicodeDecodeError as error:
                 raise UserError(f"predict.input={STDIN}: line {number:,} is not UTF-8; convert it by iconv") from error
             yield row, row.fields
     elif _is_file(given):
         source = f"predict.input={given}"
-        yield from reading.read("predict.input", given, lambda present: columns.find_inputs(task, present, source))
+        by_field = partial(columns.find_inputs, task, source=source)
+        yield from reading.read("predict.input", given, by_field, form=options.format)
     else:
-        row = task.row(given) if pair is None else task.row(given, pair)
+        row = task.row(given, *([] if options.pair is None else [options.pair]))
         yield row, row.fields
 
 

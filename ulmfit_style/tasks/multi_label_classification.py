@@ -37,6 +37,9 @@ class MultiLabelClassification(LabelTask):
         *("라벨", "레이블", "분류", "태그"),
     )
 
+    label: Annotated[str | tuple[str, ...] | None, Unhashed] = None  # type: ignore[assignment]  # others take one
+    """The column of the labels, or those of each label, which hold 0 or 1: task.label=[sport,money]; null: found by its
+    name (labels, tags, topics, genres ...)."""
     labels: Annotated[tuple[Label, ...] | None, Unhashed] = None
     """The names of all labels. Where a row holds 0 or 1 for each ([1, 0, 1]), they are in this order. null: those that
     the rows name."""
@@ -45,8 +48,15 @@ class MultiLabelClassification(LabelTask):
 
     @classmethod
     def match_score(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
-        is_list = any(isinstance(_read(label), (list, dict)) for label in labels)
-        return 2 if is_list or separator_in(labels) else 0
+        read = list(map(_read, labels))
+        has_lists = any(isinstance(label, dict) or (isinstance(label, list) and len(label) != 1) for label in read)
+        return 2 if has_lists or separator_in(labels) else 0
+
+    @classmethod
+    def settings_by(cls, labels: Sequence[Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {"label_separator": sign} if (sign := separator_in(labels)) else {}
+        cells = list(map(cls(path=None, **found)._parts, labels))
+        return found | ({"labels": [f"name_{n}" for n, _ in enumerate(cells[0])]} if _are_by_place(cells) else {})
 
     def label_problem(self, row: Row) -> str | None:
         labels = _read(row.fields["label"])
