@@ -279,10 +279,14 @@ def test_what_is_in_one_text_or_group_alone_is_learnt(loaded: Callable[..., Labe
         (
             [(text, label, "one film") for text, label, _ in reviews(60)],
             {"group": "film"},
-            "60 rows in 1 groups, which",
+            "60 rows of 1 group, never divided, are too few; none is left for",
         ),
-        ([("the same", "ab"[n % 2], "f") for n in range(60)], {}, "60 rows in 1 different texts, which are never div"),
-        (reviews(1) * 60 + [("b", "bad", "f")], {"folds": 5}, "61 rows in 2 different texts, .* for 5 folds"),
+        ([("the same", "ab"[n % 2], "f") for n in range(60)], {}, "60 rows of 1 different text, never divided"),
+        (
+            reviews(1) * 60 + [("b", "bad", "f")],
+            {"folds": 5},
+            "61 rows of 2 different texts, never divided, are too few for 5 folds",
+        ),
     ],
 )
 def test_why_rows_are_too_few_is_said(loaded: Callable[..., Labelled], rows: list, options: dict, message: str):

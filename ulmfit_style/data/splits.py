@@ -105,8 +105,8 @@ def folds(task: Task, files: Mapping[str, Sequence[Row]]) -> list[list[Row]]:
 
 def too_few(task: Task, rows: Sequence[Row]) -> str:
     """Return that rows are too few, and what keeps them together."""
-    count, kind = len(_units(task, rows)), "groups" if "group" in rows[0].fields else "different texts"
-    together = f" in {count} {kind}, which are never divided," if count < len(rows) else ""
+    count, kind = len(_units(task, rows)), "group" if "group" in rows[0].fields else "different text"
+    together = f" of {count} {kind}{'s' * (count > 1)}, never divided," if count < len(rows) else ""
     return f"{len(rows)} rows{together} are too few"
 
 
