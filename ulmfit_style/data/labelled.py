@@ -116,9 +116,7 @@ def load(task: Task) -> Labelled:
     for name, members in (("training", pool), ("validation", validation), ("test", test)):
         if not members and not folds:
             problem = splits.too_few(task, [row for split in wanted.values() for row in split])
-            raise UserError(
-                f"task.path={task.path}: {problem}; none is left for {name} (task.test_ratio, task.validation_ratio)"
-            )
+            raise UserError(f"task.path={task.path}: {problem}; none is left for {name} (task.validation_ratio)")
     classes = task.classes(pool)
     if classes:
         problem = "is in no training row; add training rows with it, or remove these"
