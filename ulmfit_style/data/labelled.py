@@ -206,7 +206,7 @@ def _rows(task: Task, option: str, path: References, wanted: Mapping[str, Column
     """Read the rows of a file that an option names, with the fields named as the task names them."""
     name = path if isinstance(path, str) else f"[{', '.join(path)}]"
     found = reading.read(option, path, lambda present: columns.find(option, name, wanted, present), form=task.format)
-    rows = [row for row, _ in found]
+    rows = [task.cleaned(row) for row, _ in found]
     if not rows:
         raise UserError(f"{option}={name}: holds no rows")
     return rows

@@ -91,33 +91,30 @@ def _questions(articles: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _plain(rows: list[Any]) -> list[Any]:
     """Return rows in which the answers of people, in Label Studio or Argilla, are columns, called as the question."""
-    if not any(isinstance(row, dict) and {"annotations", "responses"} & row.keys() for row in rows):
-        return rows
-    answers = [_answers(row) if isinstance(row, dict) else {} for row in rows]
-    asked = dict.fromkeys(name for row in answers for name in row)
+    parts = [_parts(row) for row in rows]
+    asked = dict.fromkeys(name for _, given in parts for name in given)
     return [
-        {
-            **row.get("data", row.get("fields", row)),
-            **dict.fromkeys(asked, [] if row.get("annotations") else None),
-            **answer,
-        }
-        for row, answer in zip(rows, answers, strict=True)
+        row if own is row else {**own, **dict.fromkeys(asked, [] if row.get("annotations") else None), **given}
+        for row, (own, given) in zip(rows, parts, strict=True)
     ]
 
 
-def _answers(row: dict[str, Any]) -> dict[str, Any]:
-    if "responses" in row:  # of Argilla; the answer that most people gave
-        given = {name: [str(answer["value"]) for answer in answers] for name, answers in row["responses"].items()}
-        return {
-            name: row["responses"][name][values.index(max(values, key=values.count))]["value"]
-            for name, values in given.items()
-            if values
-        }
-    results: list[Any] = next((done["result"] for done in row["annotations"] if not done.get("was_cancelled")), [])
-    answers: dict[str, Any] = {}
+def _parts(row: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the fields of a row, and what people answered, by the names of the questions."""
+    if not isinstance(row, dict):
+        return row, {}
+    given: dict[str, Any] = {}
+    own, flat = row.get("fields"), {name[:-10]: row[name] for name in row if name.endswith(".responses")}
+    if flat or (isinstance(own, dict) and isinstance(row.get("responses"), dict)):  # Argilla
+        for name, values in (flat or row["responses"]).items():
+            said = [value["value"] if isinstance(value, dict) else value for value in values or ()]
+            given |= {name: max(said, key=said.count)} if said else {}  # what most people say, or the first
+        return own or {**row}, given
+    own, done = row.get("data"), row.get("annotations")
+    if not isinstance(own, dict) or not isinstance(done, list):
+        return row, {}
+    results = next((made["result"] for made in done if not made.get("was_cancelled")), ())  # Label Studio
     for value, name in ((result["value"], result.get("from_name", "label")) for result in results):
-        labels = value.get("choices") or [
-            {**value, "label": label} for label in value.get("labels", value.get("hypertextlabels", ()))
-        ]
-        answers[name] = [*answers.get(name, ()), *labels]
-    return answers
+        spans = [{**value, "label": label} for kind in ("labels", "hypertextlabels") for label in value.get(kind, ())]
+        given[name] = [*given.get(name, ()), *value.get("choices", spans)]
+    return own, given

@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> None:
     _write(options, "task", text, "adapt finetune")
 
 
-def _write(options: Mapping[str, str], group: str, text: str, command: str) -> None:
+def _write(options: Mapping[str, Any], group: str, text: str, command: str) -> None:
     """Write a YAML of a group, and say what to do with it."""
     target = FOLDER / group / f"{options['name']}.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def _write(options: Mapping[str, str], group: str, text: str, command: str) -> N
     say(f"new-task: wrote {target}; look at it, then:\n  {program} {command}{config} {group}={options['name']}")
 
 
-def _write_corpus(options: Mapping[str, str], files: Splits, form: FileFormat, first_row: Record) -> None:
+def _write_corpus(options: Mapping[str, Any], files: Splits, form: FileFormat, first_row: Record) -> None:
     """Write the YAML of a corpus, for rows without labels."""
     named = columns.find(
         "path", str(files), {"text": Column("text", options.get("text"), TEXT_COLUMNS)}, list(first_row)
@@ -99,7 +99,7 @@ def kinds() -> list[type[Task]]:
     return [kind for kind in dict.fromkeys(classes) if issubclass(kind, Task) and not isabstract(kind)]
 
 
-def _by_columns(path: str, options: Mapping[str, str], first_row: Record) -> tuple[type[Task], dict[str, str]] | None:
+def _by_columns(path: str, options: Mapping[str, Any], first_row: Record) -> tuple[type[Task], dict[str, str]] | None:
     """Return the kind of task that the names of a file's columns tell, and its settings; None where they do not."""
     if options.keys() & {"text", "label"}:
         return None
@@ -123,7 +123,7 @@ def _by_lower_case(row: Record) -> dict[str, str]:
 
 
 def _by_values(
-    name: str, path: References, form: FileFormat, options: Mapping[str, str], first_row: Record
+    name: str, path: References, form: FileFormat, options: Mapping[str, Any], first_row: Record
 ) -> tuple[type[Task], dict[str, Any]] | None:
     """Return the kind of task that texts and labels look like, and its settings; None where there are no labels."""
     candidates = [kind for kind in kinds() if {"text", "label"} <= kind.model_fields.keys()]
@@ -145,7 +145,7 @@ def _by_values(
             return None
         say(f"new-task: the columns {', '.join(by_label)} hold 0 or 1, and are taken for a label each")
         return MultiLabelClassification, {**settings, "label": by_label}
-    settings = {field: str(column) for field, column in columns.find("path", name, wanted, list(first_row)).items()}
+    settings = columns.find("path", name, wanted, list(first_row))
     rows = [row.fields for row, _ in reading.read("path", path, lambda _: settings, form=form)]
     texts, labels = ([row[field] for row in rows] for field in ("text", "label"))
     kind = max(candidates, key=lambda candidate: candidate.match_score(texts, labels))
@@ -154,17 +154,20 @@ def _by_values(
     if told := kind.settings_by(labels):
         said = ", ".join(f"{option}={spelled(value)}" for option, value in told.items())
         say(f"new-task: the labels look like {said}; change it in the YAML if it is not so")
-    return kind, {**settings, **told}
+    return kind, {
+        **{field: column if isinstance(column, str) else list(column) for field, column in settings.items()},
+        **told,
+    }
 
 
-def _options(arguments: Sequence[str]) -> dict[str, str]:
-    options = {}
+def _options(arguments: Sequence[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if key not in OPTIONS or not equals or not value:
             known = f"(options: {', '.join(f'{name}=...' for name in OPTIONS)})"
             raise UserError(f"new-task: {argument}: there is no such option{nearest(key, OPTIONS)} {known}")
-        options[key] = value
+        options[key] = yaml.safe_load(value) if value[0] in "[{" else value
     if not {"path", "name"} <= set(options):
         raise UserError("new-task: needs path=<file of labelled texts> name=<what to call the task>")
     if not re.fullmatch(r"\w[\w-]*", options["name"]):

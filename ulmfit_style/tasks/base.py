@@ -235,6 +235,10 @@ class Task(Section, abc.ABC):
         """Return further options that the values of the column `label` tell."""
         return {}
 
+    def cleaned(self, row: Row) -> Row:
+        """Return a labelled row as the task takes it."""
+        return row
+
     def keeps(self, row: Row) -> bool:
         """Return whether a row of the file belongs to the task."""
         return True

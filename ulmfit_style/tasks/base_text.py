@@ -1,6 +1,8 @@
 """What the kinds of text classification share: a text or a pair of texts, and one score or several for the whole."""
 
 import abc
+import ast
+import json
 import math
 import re
 import unicodedata
@@ -263,6 +265,20 @@ def label_name(value: Any) -> str:
 def _typed(value: Any) -> Any:
     """Return a class as it was typed where YAML takes it for a number, a truth value or nothing."""
     return value if isinstance(value, (list, dict)) else "null" if value is None else label_name(str(value))
+
+
+def read_written(cell: Any) -> Any:
+    """Return a cell, in which a list or mapping may be written as text, by Python, JSON or numpy."""
+    text = clean_text(cell) if isinstance(cell, str) else ""
+    if text[:1] + text[-1:] not in ("[]", "{}"):
+        return cell
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        return value if isinstance(value, dict) else list(value)
+    return text[1:-1].replace(",", " ").split()
 
 
 def separator_in(labels: Sequence[Any]) -> str | None:
