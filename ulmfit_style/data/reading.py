@@ -14,7 +14,7 @@ from ulmfit_style.config.section import spelled
 from ulmfit_style.config.training import Document
 from ulmfit_style.console import say_once
 from ulmfit_style.data import hub
-from ulmfit_style.data.formats import COMPRESSIONS, FORMATS, TEXT_COLUMN, How, Numbered, Record
+from ulmfit_style.data.formats import COMPRESSIONS, FORMATS, TEXT_COLUMN, How, Numbered, Record, nfc
 from ulmfit_style.errors import UserError, nearest, together
 from ulmfit_style.models import embedded
 from ulmfit_style.tasks.base import Name, Row, Several
@@ -63,7 +63,8 @@ def read(
                 continue
             is_first = names is None
             if names is None:
-                names = dict(choose(list(record)))
+                chosen = choose(list(record)).items()
+                names = {key: nfc(name) if isinstance(name, str) else tuple(map(nfc, name)) for key, name in chosen}
             wanted = names | dict.fromkeys(list(names)[:1], TEXT_COLUMN) if is_running_text else names
             fields, missing = {}, []
             for field, column in wanted.items():
