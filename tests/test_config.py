@@ -121,6 +121,8 @@ def test_a_grid_is_the_product_of_the_swept_options_and_one_that_cannot_be_count
     assert grid(["finetune.seed=1,2", "adapt.seed=0", "model=glob(mini_*)"]) == [
         [f"finetune.seed={seed}", "adapt.seed=0", f"model={name}"] for seed in (1, 2) for name in minis
     ]
+    equal = grid(["finetune.learning_rate=1e-3,0.001,2e-3", "finetune.seed=range(1,3)"])
+    assert [float(rate.split("=")[1]) for rate, _ in equal] == [1e-3, 1e-3, 2e-3, 2e-3]
     with pytest.raises(ConfigError, match="INTERVAL"):
         grid(["finetune.learning_rate=interval(1e-5,1e-4)"])
 

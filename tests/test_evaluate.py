@@ -63,6 +63,9 @@ def test_another_split_or_file_is_scored_and_a_model_can_be_named(
     # The recipe is that of another model, which nobody has made.
     named = evaluate(f"evaluate.path={path}", "finetune.seed=5", f"evaluate.model={run.directory}")
     assert named != directory
+    # No task is chosen: it is that of the model.
+    assert main(["evaluate", f"evaluate.model={run.directory}", f"evaluate.path={path}", f"runs={tmp_path}"]) == 0
+    assert read_json(tmp_path / "default/evaluate" / METRICS)["all"] == read_json(named / METRICS)["all"]
     assert read_json(named / METRICS)["all"] == read_json(directory / METRICS)["all"]
 
 

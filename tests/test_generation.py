@@ -195,6 +195,13 @@ def test_the_last_message_of_a_chat_is_learnt_in_the_template_of_the_tokenizer()
     assert words(row, 5) == "plot the story [SEP] actor"  # of a chat that is too long, the beginning is left out
 
 
+def test_an_answer_that_holds_the_end_token_is_learnt_whole_and_an_empty_one_is_refused():
+    tokenizer, task = tiny_tokenizer(), CHATS.for_architecture(DECODER)
+    tokenizer.chat_template, tokenizer.eos_token = TEMPLATE, "[SEP]"
+    assert task.written(chat("the film", "a [SEP] scene"), tokenizer) == "a [SEP] scene "
+    assert task.row_problem(chat("the film", "  ")) == "the answer is empty"
+
+
 def test_a_broken_chat_that_is_asked_is_told_with_its_place():
     task = CHATS.for_architecture(DECODER)
     with pytest.raises(UserError, match=r"chats\.jsonl:4: message 1 lacks a role"):

@@ -86,6 +86,20 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation_where_that_h
     assert (low, high) == pytest.approx((0.7 - half, 0.7 + half), abs=0.003)
 
 
+def test_the_interval_where_all_rows_are_right_or_wrong_is_wilsons():
+    right = ["a", "b"] * 3
+    wilson = (pytest.approx(0.6097, abs=1e-4), 1)  # of 6 of 6 by hand: 6 / (6 + 1.96 ** 2)
+    assert classification.intervals(right, right) == dict.fromkeys(
+        ("accuracy", "macro_f1", "micro_f1", "matthews"), wilson
+    )
+    wrong = classification.intervals(right[::-1], right)
+    assert wrong["accuracy"] == (0, pytest.approx(0.3903, abs=1e-4))
+    assert wrong["matthews"] == (-1, -1)
+    assert classification.intervals(["a"] * 6, right)["matthews"] == (0, 0)  # chance, and not all wrong
+    one_unanswerable = squad.intervals(["x", "y", "z"], [["x"], ["y"], []])
+    assert one_unanswerable["no_answer_accuracy"] == (0, pytest.approx(0.7935, abs=1e-4))  # of one question
+
+
 def test_pairs_give_a_narrower_interval_than_two_models_by_themselves():
     chance = np.random.default_rng(0)
     baseline = (chance.random(400) < 0.7).astype(float)

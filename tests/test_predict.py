@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -8,8 +9,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy
 import pandas
 import pytest
+from datasets import Dataset, DatasetDict
 from recipes import Trained
 from samples import jsonl, reviews
 
@@ -124,7 +127,7 @@ def test_rows_are_answered_while_the_rest_is_not_yet_read(model: Predictor, monk
     ("last", "output", "message"),
     [
         ("{broken", "out.jsonl", "a.jsonl:10: is not JSON"),
-        ('{"review": "y", "year": 1999}', "out.csv", "the column 'year' is in a later row"),
+        ('{"review": ["y"]}', "out.csv", "a.jsonl:10: the text is a list, where a text should be"),
     ],
 )
 def test_a_file_of_answers_is_there_whole_or_not_at_all(
@@ -139,6 +142,42 @@ def test_a_file_of_answers_is_there_whole_or_not_at_all(
     assert message in capsys.readouterr().err
     assert (tmp_path / output).read_text() == "what was there\n"
     assert {inside.name for inside in tmp_path.iterdir()} == {"a.jsonl", output}
+
+
+def test_the_answers_of_rows_with_various_columns_are_answered_again(
+    predicted: Callable[..., list[dict]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    jsonl(Path("0.jsonl"), [{"review": "a film", "label": "mine"}, {"note": "x", "review": "a plot"}])
+    for source, output in (("0.jsonl", "1.csv"), ("1.csv", "2.csv"), ("2.csv", "3.csv")):
+        assert predicted(f"predict.input={source}", f"predict.output={output}") == []
+    header, first, second = csv.reader(Path("3.csv").read_text().splitlines())
+    labels = ["input_label", "input_label_2", "input_label_3", "label"]
+    assert [name for name in header if "label" in name] == labels
+    assert dict(zip(header, first, strict=True))["input_label"] == "mine"
+    assert dict(zip(header, second, strict=True))["note"] == "x"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Great film, isn't it?",
+        'it costs $5 or ${oc.env:HOME}, "they" say \\',
+        "hub: the place to be",
+        "a: b, [c] {d} (e) #f = g",
+        "see the notes in manual.txt",
+        "~/x\n'y'",
+    ],
+)
+def test_a_text_is_taken_as_it_is_typed(predicted: Callable[..., list[dict]], text: str):
+    assert [row["text"] for row in predicted(f"predict.input={text}")] == [text]
+
+
+def test_the_words_of_a_row_to_be_answered_are_texts(trained: Callable[[str], Trained], tmp_path: Path, capsys):
+    path = jsonl(tmp_path / "a.jsonl", [{"tokens": [None, "film"]}])
+    model = f"predict.model={trained('entities').directory}"
+    assert main(["predict", model, f"predict.input={path}"]) == 2
+    assert "a.jsonl:1: the text holds nothing, where a text should be" in capsys.readouterr().err
 
 
 def test_a_reader_that_has_enough_is_no_error(directory: Path, monkeypatch: pytest.MonkeyPatch):
@@ -158,6 +197,47 @@ def test_python_takes_a_text_a_list_and_a_frame(model: Predictor):
         model(pandas.DataFrame({"review": ["x", None]}, index=[5, 7]))
 
 
+def test_python_takes_named_fields(model: Predictor, trained: Callable[[str], Trained]):
+    answers = model(TEXTS)
+    rows = [{"id": number, "review": text} for number, text in enumerate(TEXTS)]
+    assert model(rows) == model(Dataset.from_list(rows)) == answers
+    assert model({"text": TEXTS[0], "label": "bad"}) == pytest.approx(answers[0], abs=1e-5)
+    questions = load(trained("questions").directory, device="cpu")
+    asked = {"question": "the plot is very what", "context": "the plot is moving", "id": 3}
+    assert questions(asked) == questions([asked])[0] == questions(("the plot is very what", "the plot is moving"))
+    words = load(trained("entities").directory, device="cpu")
+    assert (
+        words({"tokens": ["the", "film"]}) == words([{"tokens": numpy.array(["the", "film"])}])[0] == words("the film")
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (None, "None is no text; give a text"),
+        (math.nan, "nan is no text"),
+        (b"a film", "b'a film' is no text"),
+        ([b"a film"], "entry 1: b'a film' is no text"),
+        (["a film", None], "entry 2: None is no text"),
+        (pandas.Series(["a film", math.nan]), "entry 2: nan is no text"),
+        ([{"review": "a film"}, {"review": None}], "entry 2 has no text"),
+        ([{"review": pandas.NA}], "entry 1 has no text"),
+        ({"review": b"a film"}, "entry 1: the text is a bytes, where a text should be"),
+        (Dataset.from_dict({"review": ["a", "b"]})[:2], "entry 1: the text is a list, where a text should be"),
+        ({"txt": "a film"}, "entry 1: no column could be identified as the text; call it 'review'"),
+        ({}, "entry 1: no column could be identified as the text"),
+        (DatasetDict(test=Dataset.from_dict({"review": ["a"]})), r"call it 'review' (columns: test)"),
+        (
+            pandas.DataFrame([["a", "b"]], columns=["text", "text"]),
+            "DataFrame: there are two columns 'text'; rename one",
+        ),
+    ],
+)
+def test_what_is_no_text_is_refused_in_python(model: Predictor, asked: object, message: str):
+    with pytest.raises(UserError, match=re.escape(message)):
+        model(asked)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -167,6 +247,8 @@ def test_python_takes_a_text_a_list_and_a_frame(model: Predictor):
         (["predict.input=texts.csv", "predict.output=a.xlsx"], "predict.output=a.xlsx: must end in .jsonl or .csv"),
         (["predict.input=texts.csv", "predict.output=texts.csv"], "predict.output=texts.csv: is the input"),
         (["predict.input=-"], "predict.input=-: line 1 is not UTF-8"),
+        (["predict.input=folder"], "predict.input=folder: is a folder; name one of its files"),
+        (["predict.input=words.txt"], "words.txt: holds a word and its tag a line; as a file call it .conll"),
     ],
 )
 def test_a_mistake_is_answered_before_the_model_is_loaded(
@@ -177,6 +259,8 @@ def test_a_mistake_is_answered_before_the_model_is_loaded(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"sch\xf6n\n")))
     Path("texts.csv").write_text("review\na film\n")
     Path("ids.csv").write_text("id,year\n1,1999\n")
+    Path("words.txt").write_text("-DOCSTART- -X- O\n\nthe\tO\nfilm\tB-thing\n")
+    Path("folder").mkdir()
     with pytest.raises(UserError, match=re.escape(message)):
         chain.run(compose([f"predict.model={directory}", *options]), ["predict"])
 
@@ -184,5 +268,7 @@ def test_a_mistake_is_answered_before_the_model_is_loaded(
 def test_a_model_without_the_head_answers_no_task(directory: Path, checkpoint: Path, tmp_path: Path):
     model = shutil.copytree(checkpoint, tmp_path / "model")
     shutil.copy(directory / RECIPE, model)
-    with pytest.raises(UserError, match="lacks the head of TextClassification; name a model that `finetune` made"):
+    with pytest.raises(
+        UserError, match=r"TextClassification \(classifier\.bias, classifier\.weight\); name a model that"
+    ):
         load(model)

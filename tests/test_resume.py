@@ -17,7 +17,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.training.monitoring import CURVE
-from ulmfit_style.training.resume import SEAL, is_whole, newest_whole, require_same_weights
+from ulmfit_style.training.resume import SEAL, damage, newest_whole, require_same_weights
 from ulmfit_style.training.scoring import Scorer
 
 OPTIONS = {"patience": 2, "epochs": 3, "schedule": "slanted", "layer_decay": 2}
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(tokenizer: PreTrainedTokenizerFast, folder: Path) -> TinyRun:
     """A run that was not stopped."""
     run = TinyRun(tokenizer, folder / "whole")
-    run.run(**OPTIONS)
+    run.results = run.run(**OPTIONS)
     return run
 
 
@@ -51,8 +51,10 @@ def assert_equal_ends(run: TinyRun, other: TinyRun) -> None:
 def test_a_killed_run_ends_in_the_same_way(run: TinyRun, whole: TinyRun, killed_at: int):
     with pytest.raises(Killed):
         run.run(killed_at=killed_at, **OPTIONS)
-    run.run(**OPTIONS)
+    results = run.run(**OPTIONS)
     assert_equal_ends(run, whole)
+    assert [result.log for result in results] == [result.log for result in whole.results]
+    assert run.model.config.to_dict() == whole.model.config.to_dict()
 
 
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_way(run: TinyRun, whole: TinyRun):
@@ -84,6 +86,8 @@ def zero_the_end(path: Path) -> None:
 HARMS: dict[str, Callable[[Path], object]] = {
     "no seal": lambda folder: (folder / SEAL).unlink(),
     "half a seal": lambda folder: (folder / SEAL).write_text('{"files": '),
+    "an empty seal": lambda folder: (folder / SEAL).write_text("{}"),
+    "a seal of null": lambda folder: (folder / SEAL).write_text("null"),
     "other scores": lambda folder: (folder / CURVE).write_text("[]"),
     "zeroed weights": lambda folder: zero_the_end(folder / "model.safetensors"),
 }
@@ -97,7 +101,7 @@ def test_a_checkpoint_that_is_not_whole_is_left_aside(killed: TinyRun, tmp_path:
     newest, older = newest_whole(copy), copy / "checkpoint-5"
     assert newest == copy / "checkpoint-6"
     harm(newest)
-    assert not is_whole(newest)
+    assert damage(newest)
     assert newest_whole(copy) == older
 
 
@@ -107,14 +111,16 @@ def test_training_goes_on_from_the_older_checkpoint(
     shutil.copytree(killed.folder, run.folder)
     (run.folder / "phase-0/checkpoint-6/optimizer.pt").unlink()
     run.run(**OPTIONS)
-    assert f"  head: goes on from {run.folder}/phase-0/checkpoint-5" in capsys.readouterr().out
+    passed_over, goes_on = capsys.readouterr().out.splitlines()[:2]
+    assert passed_over == f"  {run.folder}/phase-0/checkpoint-6 is passed over: optimizer.pt is missing"
+    assert goes_on == f"  head: goes on from {run.folder}/phase-0/checkpoint-5"
     assert_equal_ends(run, whole)
 
 
 def test_a_checkpoint_of_another_number_of_processes_is_refused(killed: TinyRun, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"was saved by 1 processes, and these are 2; go on with processes=1"):
-        is_whole(killed.folder / "phase-0/checkpoint-5")
+        newest_whole(killed.folder / "phase-0")
 
 
 def test_a_checkpoint_with_other_names_than_the_model_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path):

@@ -51,6 +51,8 @@ class TinyRun:
         self.rows = good_or_bad(tokenizer, TASK)
         self.seen: list[list[int]] = []
         """The rows of each batch of the last run."""
+        self.results: list[PhaseResult] = []
+        """What a run returned, if it was kept."""
         self.before_batch: Callable[[int], None] = lambda number: None
 
     def run(

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from ulmfit_style.artefacts.differences import environment_changes, why_missing
-from ulmfit_style.artefacts.directory import RECIPE, discard_weights
+from ulmfit_style.artefacts.directory import RECIPE, damage, discard_weights, sources
 from ulmfit_style.compute import devices, processes
 from ulmfit_style.console import say
 from ulmfit_style.recipe import Config
@@ -49,6 +49,7 @@ def plan(resolved: Resolved, stages: Sequence[str]) -> list[Step]:
         if name not in unchanged:
             resolved.stages[name].check(resolved, stages)
     steps = [step for stage in resolved.stages.values() for step in stage.steps(resolved, stages)]
+    _compare_what_is_loaded(steps, stages)
     for step in steps:
         if step.stage.name in unchanged and not step.artefact.finished:
             step.stage.check(step.resolved, stages)
@@ -59,6 +60,16 @@ def plan(resolved: Resolved, stages: Sequence[str]) -> list[Step]:
             continue
         require_finished(step.resolved, parent, step.stage.name)
     return steps
+
+
+def _compare_what_is_loaded(steps: Sequence[Step], stages: Sequence[str]) -> None:
+    """Compare the whole content of what will be loaded: what is damaged is not finished from then on."""
+    for step in reversed(steps):
+        if {"predict", "push"}.intersection(stages) and step.stage.name == "finetune":
+            damage(step.artefact.directory, "*")
+        if not step.artefact.finished:
+            for source in sources(step.artefact.runs, step.artefact.determinants):
+                damage(source, "*")
 
 
 def preview(config: Config, stages: Sequence[str]) -> None:

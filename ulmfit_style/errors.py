@@ -79,10 +79,10 @@ def trouble(error: Exception, folder: Path | None = None) -> str | None:
     return f"{where}{problem.lower().replace('file exists', 'is a file, and no folder')}{notes}"
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], shown: int = SHOWN_PROBLEMS) -> str:
     """Return the first of `names`, and how many there are beside: `a, b and 7 more`."""
-    more = f" and {len(names) - SHOWN_PROBLEMS:,} more" if len(names) > SHOWN_PROBLEMS else ""
-    return ", ".join(names[:SHOWN_PROBLEMS]) + more
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import tee
 from typing import TYPE_CHECKING, Any, final
 
+import numpy as np
 import transformers
 from accelerate import PartialState
 from transformers.utils import logging
 
 from ulmfit_style.artefacts.directory import RECIPE
-from ulmfit_style.data import columns
-from ulmfit_style.errors import UserError
+from ulmfit_style.data import columns, reading
+from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import architectures, attributions, checkpoints, tokenizer_pair
 from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
@@ -21,8 +22,8 @@ from ulmfit_style.training.scoring import Advance, Scorer, ignore
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Text = str | tuple[str, str]
-"""What is asked: a text, or a pair of texts for a model of pairs."""
+Asked = str | tuple[str, str] | Mapping[str, Any]
+"""What is asked: a text, a pair of texts for a model of pairs, or the fields of a row by their names."""
 
 
 @final
@@ -51,29 +52,33 @@ class Predictor:
         auto_class = self.task.auto_class(architectures.architecture(model_type))
         self.model, missing, _ = checkpoints.load_model(getattr(transformers, auto_class), directory, whole=True)
         if missing:
-            kind = f"lacks the head of {type(self.task).__name__}"
+            kind = f"lacks the head of {type(self.task).__name__} ({listed(sorted(missing))})"
             raise UserError(f"{option}={source}: {kind}; name a model that `finetune` made, not `adapt`")
         self.model.to(PartialState().device if device is None else device)
 
-    def __call__(self, texts: Text | Sequence[Text] | DataFrame) -> Any:
-        """Return the answer to a text, or one answer for each of several texts, or for each row of a DataFrame.
+    def __call__(self, asked: Asked | Iterable[Asked] | DataFrame) -> Any:
+        """Return the answer to what is asked, or one answer for each of several, or for each row of a DataFrame.
 
-        A model of pairs takes tuples of two texts. For text classification an answer is `{"label": ..., "score": ...}`,
-        the score being the label's probability; for token classification a list of entities, `{"entity_group", "score",
-        "word", "start", "end"}` each; for question answering `{"answer", "score", "start", "end"}`; for generation
-        `{"summary_text": ...}`, `{"translation_text": ...}` or `{"generated_text": ...}`.
+        A model of pairs takes tuples of two texts. A row of named fields is a dict, such as those of a
+        `datasets.Dataset`. For text classification an answer is `{"label": ..., "score": ...}`, the score being the
+        label's probability; for token classification a list of entities, `{"entity_group", "score", "word", "start",
+        "end"}` each; for question answering `{"answer", "score", "start", "end"}`; for generation `{"summary_text":
+        ...}`, `{"translation_text": ...}` or `{"generated_text": ...}`.
 
         Raises:
-            UserError: if the DataFrame lacks the task's column of texts, or a text in it.
+            UserError: if something is no text, or a row lacks the task's column of texts, or a text in it.
         """
         from pandas import DataFrame
 
-        if isinstance(texts, str) or (isinstance(texts, tuple) and len(self.task.inputs()) == 2):
-            return self([texts])[0]
-        if isinstance(texts, DataFrame):
-            rows = _rows(self.task, texts)
+        is_pair = isinstance(asked, tuple) and len(asked) == len(self.task.inputs()) == 2
+        if isinstance(asked, (str, Mapping)) or is_pair:
+            return self([asked])[0]
+        if isinstance(asked, DataFrame):
+            rows = _rows(self.task, asked)
+        elif isinstance(asked, Iterable) and not isinstance(asked, (bytes, bytearray)):
+            rows = (_row(self.task, f"entry {number}", entry) for number, entry in enumerate(asked, start=1))
         else:
-            rows = (self.task.row(*([text] if isinstance(text, str) else text)) for text in texts)
+            raise UserError(f"{asked!r} is no text; give a text, a dict of named fields, or several, or a DataFrame")
         return list(map(self.task.returned, self.stream(rows)))
 
     def stream(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[Answer]:
@@ -93,10 +98,33 @@ class Predictor:
 
 
 def _rows(task: Task, frame: DataFrame) -> Iterator[Row]:
-    names = columns.find_inputs(task, [name for name in frame.columns if isinstance(name, str)], "DataFrame")
-    texts = frame[list(names.values())]
-    missing = texts.isna().any(axis=1)
-    if missing.any():
-        raise UserError(f"DataFrame: row {missing.idxmax()} has no text; leave out such rows with dropna()")
-    for number, values in enumerate(texts.itertuples(index=False), start=1):
-        yield Row("DataFrame", number, dict(zip(names, values, strict=True)))
+    if not frame.columns.is_unique:
+        double = frame.columns[frame.columns.duplicated()][0]
+        raise UserError(f"DataFrame: there are two columns '{double}'; rename one")
+    for index, record in zip(frame.index, frame.to_dict("records"), strict=True):
+        yield _row(task, f"DataFrame: row {index}", record)
+
+
+def _row(task: Task, place: str, asked: Any) -> Row:
+    """Return what is asked as a row.
+
+    Args:
+        place: Where it stands, for error messages.
+    """
+    from pandas import isna
+
+    if not isinstance(asked, Mapping):
+        texts = [asked] if isinstance(asked, str) else asked
+        if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"{place}: {asked!r} is no text; a row of named fields is a dict")
+        return task.row(*texts)
+    names = columns.find_inputs(task, [name for name in asked if isinstance(name, str)], place)
+    values = {field: reading.value(asked, name) for field, name in names.items()}
+    if any(isna(value) is True for value in values.values()):
+        raise UserError(f"{place} has no text; leave it out")
+    row = Row(
+        place, 1, {field: value.tolist() if isinstance(value, np.ndarray) else value for field, value in values.items()}
+    )
+    if (problem := task.input_problem(row)) is not None:
+        raise UserError(f"{place}: {problem}")
+    return row

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from ulmfit_style import auto
 from ulmfit_style.artefacts.differences import why_missing
-from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact
+from ulmfit_style.artefacts.directory import RECIPE, Artefact, is_finished, require_intact
 from ulmfit_style.cli import CONF
 from ulmfit_style.config.section import sections_of
 from ulmfit_style.config.training import Corpus, Finetune
@@ -249,12 +249,13 @@ class Resolved:
         Nothing but its recipe is read.
         """
         link = self.config.runs / self.config.name / stage
-        if not (link / MANIFEST).exists():
+        directory = self.config.runs / link.resolve().name
+        if not is_finished(directory):
             return None
-        recipe, made_by = self.config.recipe(), yaml.safe_load((link / RECIPE).read_text(encoding="utf-8"))
+        recipe, made_by = self.config.recipe(), yaml.safe_load((directory / RECIPE).read_text(encoding="utf-8"))
         recipe["finetune"] |= {name: made_by["finetune"].get(name) for name in self.config.finetune.open}
         same = all(recipe[section] == made_by.get(section) for section in sections_of(stage))
-        return self.config.runs / link.resolve().name if same else None
+        return directory if same else None
 
     def finetuned(self, named: str | None, option: str) -> Checkpoint:
         """Return the fine-tuned model: the config's, finished or not, or the one that an option names.
@@ -276,6 +277,7 @@ def require_finished(resolved: Resolved, stage: str, command: str) -> None:
         UserError: naming the command that makes it, and the nearest artefact that there is.
     """
     artefact, asking = resolved.artefact(stage), resolved.stages.get(command)
+    require_intact(artefact.directory)
     if artefact.finished:
         return
     makes_more = asking is not None and asking.makes_artefact

@@ -15,7 +15,8 @@ def summarise(resolved: Resolved) -> None:
         rows = f"{metrics['train']['rows']:,} labelled training rows, {metrics['test']['rows']:,} test rows"
         if "folds" in metrics:
             rows = f"Measured {scores.measured_how(metrics)}; the model that is left is trained on all of them"
-        terminal.show(Prose(""), scores.by_name(task.metric, measured, rows))
+        table = scores.by_name(task.metric, measured, rows)
+        terminal.show(Prose(""), table, *scores.edges(measured.values(), task.metric))
     else:
         say("There are no labelled rows, so nothing is scored. A file of some would tell what the model is worth.")
     if len(measured) > 1:

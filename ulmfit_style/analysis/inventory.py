@@ -1,15 +1,14 @@
 """The artefacts that there are: `runs` and `clean-runs`."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import Timeout
 
-from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, RECIPE, lock_of
+from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, damage, lock_of, sources
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
@@ -34,7 +33,7 @@ class Entry:
     def state(self) -> str:
         """When it was finished, by the clock of this machine; else what it is."""
         if self.made is None:
-            return "being made" if self.being_made else "unfinished"
+            return "being made" if self.being_made else "damaged" if damage(self.directory) else "unfinished"
         scores = "" if (self.directory / MANIFEST).exists() else " (scores)"
         return f"{datetime.fromisoformat(self.made.manifest['finished']).astimezone():%Y-%m-%d %H:%M}{scores}"
 
@@ -75,9 +74,6 @@ def clean(arguments: Sequence[str]) -> None:
         return
     for entry in unneeded:
         with lock_of(entry.directory):
-            # Without its manifest, what is left of it is not taken for a whole one.
-            for name in (MANIFEST, MEASURED):
-                (entry.directory / name).unlink(missing_ok=True)
             shutil.rmtree(entry.directory)
         say(f"removed {entry.directory}")
 
@@ -88,17 +84,8 @@ def _needed(entries: Sequence[Entry]) -> set[Path]:
     reached = [entry.directory for entry in entries if entry.names]
     for directory in reached:  # which grows: nothing is made from itself, so it ends
         if directory in made:
-            reached += _sources(directory.parent, made[directory].determinants)
+            reached += sources(directory.parent, made[directory].determinants)
     return set(reached)
-
-
-def _sources(folder: Path, determinants: Mapping[str, Any]) -> Iterator[Path]:
-    """Return the artefacts that determinants name: `{"adapt": "3fa9c1e2"}`, on whichever level."""
-    for key, value in determinants.items():
-        if isinstance(value, Mapping):
-            yield from _sources(folder, value)
-        elif isinstance(value, str):
-            yield folder / f"{key}-{value}"
 
 
 def _entries(folder: Path) -> list[Entry]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from ulmfit_style.artefacts.directory import LIBRARIES, MANIFEST, RECIPE, Artefact, read_json, versions
+from ulmfit_style.artefacts.directory import LIBRARIES, MANIFEST, RECIPE, Artefact, damage, read_json, versions
 from ulmfit_style.compute import processes
 from ulmfit_style.compute.devices import device
 from ulmfit_style.config.section import sections_of, spelled
@@ -18,6 +18,8 @@ def why_missing(artefact: Artefact, recipe: Mapping[str, Any]) -> str:
     Args:
         recipe: The recipe of its config.
     """
+    if reason := damage(artefact.directory):
+        return f"{artefact.directory} is damaged: {reason}"
     if artefact.measured:
         return f"{artefact.directory} holds its scores, but a study did not keep its weights (study.keep_weights)"
     if artefact.directory.exists():
@@ -62,7 +64,7 @@ def _nearest(artefact: Artefact, recipe: Mapping[str, Any]) -> tuple[Path, list[
         recipe: The recipe of the config of `artefact`, to compare with those of the others.
     """
     candidates = []
-    for manifest in artefact.runs.glob(f"{artefact.stage}-*/{MANIFEST}"):
+    for manifest in (path for path in artefact.runs.glob(f"{artefact.stage}-*/{MANIFEST}") if not damage(path.parent)):
         other_recipe = yaml.safe_load((manifest.parent / RECIPE).read_text(encoding="utf-8"))
         sections = sections_of(artefact.stage)
         options = [line for key in sections for line in changes(other_recipe.get(key), recipe.get(key), key)]

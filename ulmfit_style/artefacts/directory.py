@@ -3,21 +3,24 @@
 A finished directory is named by the fingerprint of all that determined it, and holds a manifest that was written last.
 """
 
+import glob
 import json
 import os
 import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 import yaml
 from filelock import FileLock, Timeout
 
+from ulmfit_style.artefacts import seal
 from ulmfit_style.artefacts.fingerprint import fingerprint
 from ulmfit_style.compute import processes
 from ulmfit_style.compute.devices import device
@@ -32,6 +35,12 @@ RECIPE = "recipe.yaml"
 LOG = "log.txt"
 CHECKPOINTS = "checkpoints"
 """Within an artefact in the making: what a stopped stage goes on from."""
+
+WEIGHTS = "*.safetensors*"
+"""The files of a model that are not kept where only its scores are."""
+
+NOT_SEALED = (MANIFEST, MEASURED, LOG, CHECKPOINTS)
+"""What may change in a finished directory: a log is for people, and a later attempt adds to it."""
 
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "scikit-learn")
 """What a result may depend on though it is in no fingerprint."""
@@ -58,20 +67,20 @@ class Artefact:
 
     @property
     def finished(self) -> bool:
-        """Whether the directory is whole: its manifest is written last."""
-        return (self.directory / MANIFEST).exists()
+        """Whether the directory is whole: its manifest is written last, and tells what it holds."""
+        return is_finished(self.directory)
 
     @property
     def measured(self) -> bool:
         """Whether its scores and predictions are there, with or without the weights."""
-        return self.finished or (self.directory / MEASURED).exists()
+        return self.finished or ((self.directory / MEASURED).exists() and damage(self.directory) is None)
 
     def make(self, build: Callable[[Path], None], recipe: Mapping[str, Any], *, alone: bool = False) -> Path:
         """Let `build` fill the directory, unless it is finished, and return it.
 
-        The directory is locked meanwhile: another run that wants the same artefact waits, and finds it finished. What a
-        stopped run left in `CHECKPOINTS` is there for `build` to go on from, and removed in the end. The manifest is
-        written last, when `build` returned.
+        The directory is locked meanwhile: another run that wants the same artefact waits, and finds it finished. One
+        that is damaged is set aside. What a stopped run left in `CHECKPOINTS` is there for `build` to go on from, and
+        removed in the end. The manifest is written last, when `build` returned.
 
         Args:
             alone: Whether this process makes it by itself; else several come here together, and the main one writes.
@@ -79,6 +88,9 @@ class Artefact:
         is_writer = alone or processes.is_main()
         self.runs.mkdir(parents=True, exist_ok=True)
         with self._lock() if is_writer else nullcontext():
+            if is_writer and (reason := damage(self.directory, "*")):
+                aside = _set_aside(self.directory, "damaged")
+                say(f"{self.stage}: {self.directory} is damaged: {reason}; it is now {aside}, and is made again")
             if self.finished if alone else processes.from_main(self.finished):
                 return self.directory
             if is_writer:
@@ -86,20 +98,19 @@ class Artefact:
                 (self.directory / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
             if not alone:
                 processes.wait()
-            started = time.time()
+            started = time.monotonic()
             with logging_to(self.directory / LOG), self._removed_if_refused() if is_writer else nullcontext():
                 build(self.directory)
             if not alone:
                 processes.wait()
             if is_writer:
-                self._finish(time.time() - started)
+                self._finish(time.monotonic() - started)
             if not alone:
                 processes.wait()
         return self.directory
 
     def _finish(self, seconds: float) -> None:
-        """Remove what a stopped run would go on from, and write the manifest."""
-        shutil.rmtree(self.directory / CHECKPOINTS, ignore_errors=True)
+        """Write the manifest, and remove what a stopped run would go on from."""
         manifest = {
             "stage": self.stage,
             "fingerprint": self.fingerprint,
@@ -111,8 +122,9 @@ class Artefact:
             "versions": versions(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         }
-        write_json(self.directory / MANIFEST, manifest)
+        write_json(self.directory / MANIFEST, seal.signed(self.directory, manifest, NOT_SEALED))
         (self.directory / MEASURED).unlink(missing_ok=True)
+        shutil.rmtree(self.directory / CHECKPOINTS, ignore_errors=True)
 
     @contextmanager
     def _removed_if_refused(self) -> Iterator[None]:
@@ -128,21 +140,70 @@ class Artefact:
             raise
 
     def _lock(self) -> AbstractContextManager[Any]:
-        lock = lock_of(self.directory)
         try:
-            return lock.acquire(blocking=False)
+            return lock_of(self.directory).acquire(blocking=False)
         except Timeout:
             say(f"{self.stage}: another run is making {self.directory}; waiting for it")
-            return lock.acquire()
+            return lock_of(self.directory).acquire()
 
     def link(self, name: str, role: str) -> None:
         """Point `runs/<name>/<role>` at this artefact."""
+        if (left := self.directory / CHECKPOINTS).exists():  # by a run that ended when it had finished
+            shutil.rmtree(left)
         folder = self.runs / name
         folder.mkdir(parents=True, exist_ok=True)
-        fresh = folder / f".{role}.{os.getpid()}"
+        if (folder / role).is_dir() and not (folder / role).is_symlink():  # `runs` was copied, and links followed
+            say(f"{folder / role}: was a folder in place of a link; it is now {_set_aside(folder / role, 'copied')}")
+        fresh = _fresh(folder / role)
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(Path("..") / self.directory.name, target_is_directory=True)
-        fresh.replace(folder / role)
+        with suppress(FileNotFoundError):  # a process on another machine took it for a left one, and links as well
+            fresh.replace(folder / role)
+
+
+def _set_aside(directory: Path, word: str) -> Path:
+    """Put a word and the time before the name of a directory, and return its new path."""
+    return directory.rename(directory.with_name(f"{word}-{time.strftime('%Y%m%d-%H%M%S')}-{directory.name}"))
+
+
+def is_finished(directory: Path) -> bool:
+    """Tell whether a directory is a whole artefact, with its weights."""
+    return (directory / MANIFEST).exists() and damage(directory) is None
+
+
+def damage(directory: Path, large: str = "") -> str | None:
+    """Return how a directory differs from what it was when it was finished; None if it does not, or never was.
+
+    Args:
+        large: As `seal.damage` takes it.
+    """
+    if (directory / MANIFEST).exists():
+        return seal.damage(directory, MANIFEST, large)
+    return seal.damage(directory, MEASURED, large, gone=WEIGHTS) if (directory / MEASURED).exists() else None
+
+
+def require_intact(directory: Path, large: str = "*") -> None:
+    """Check that a directory, if it is a finished artefact, holds what it held when it was finished.
+
+    Args:
+        large: As `seal.damage` takes it; by default, all is compared.
+
+    Raises:
+        UserError: naming the file, and what to do.
+    """
+    if (reason := damage(directory, large)) is not None:
+        folder, stage = directory.resolve(), directory.resolve().name.rpartition("-")[0]
+        again = f"run `{stage}` with the same options, or" if stage in ("pretrain", "adapt", "finetune") else "then"
+        raise UserError(f"{folder} is damaged: {reason}; remove this folder, and {again} take a whole copy of it")
+
+
+def sources(runs: Path, determinants: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the directories of the artefacts that determinants name, `{"adapt": "3fa9c1e2"}`, on whichever level."""
+    for key, value in determinants.items():
+        if isinstance(value, Mapping):
+            yield from sources(runs, value)
+        elif isinstance(value, str):
+            yield runs / f"{key}-{value}"
 
 
 def discard_weights(directory: Path, folder: str) -> None:
@@ -150,12 +211,12 @@ def discard_weights(directory: Path, folder: str) -> None:
 
     Who wants the model then has it made again.
     """
-    if not (directory / MANIFEST).exists():
+    if not is_finished(directory):
         return
     links = (link for link in directory.parent.glob("*/*") if link.is_symlink() and link.parent.name != folder)
     if not any(link.resolve() == directory.resolve() for link in links):
         (directory / MANIFEST).replace(directory / MEASURED)
-        for path in directory.glob("*.safetensors*"):
+        for path in directory.glob(WEIGHTS):
             path.unlink()
 
 
@@ -173,18 +234,27 @@ def write_json(path: Path, value: Any) -> None:
 @contextmanager
 def whole(path: Path) -> Iterator[IO[str]]:
     """Open a text file to be written that is there whole in the end, or not at all."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh = _fresh(path)
     try:
         with fresh.open("w", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+        seal.sync(path.parent)
     except OSError as error:
         error.filename = error.filename or str(path)  # Python names it only when it opens a file
         raise
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _fresh(path: Path) -> Path:
+    """Return a name beside a path that takes its place in the end; what ended runs left under such names is removed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.[0-9]*"):
+        if not psutil.pid_exists(int(left.suffix[1:])):
+            left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def read_json(path: Path) -> Any:

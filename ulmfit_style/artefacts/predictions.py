@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ulmfit_style.artefacts.directory import require_intact
 from ulmfit_style.metrics import intervals
 from ulmfit_style.tasks.base import Answer, Row, Task
 
@@ -35,6 +36,7 @@ def read(directory: Path, split: str) -> list[Prediction]:
     """Read what `write` wrote of one split."""
     import pyarrow.parquet
 
+    require_intact(directory, FILE)
     table = pyarrow.parquet.read_table(directory / FILE, filters=[("split", "=", split)])
     predictions: list[Prediction] = table.to_pylist()
     return predictions

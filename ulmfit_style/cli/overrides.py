@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,12 @@ from ulmfit_style.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+
+PROSE = re.compile(r"(\+*predict\.(?:input|pair)=)(.*)", re.DOTALL)
+"""The overrides whose values are texts."""
+
+QUOTED = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*"|null""", re.DOTALL)
+"""What a user has quoted for Hydra already, or does not give."""
 
 SEARCH_PATH = "hydra.searchpath"
 """Hydra's list of further folders of YAMLs, which `--config-dir` adds to."""
@@ -33,6 +40,17 @@ def initialized() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         reason = str(error) if str(error).strip() else str(error.__cause__)
         raise ConfigError([" ".join(reason.split())]) from error
+
+
+def _as_typed(override: str) -> str:
+    """Return an override that is prose in quotes, so that Hydra reads nothing into its characters."""
+    prose = PROSE.fullmatch(override)
+    if prose is None or QUOTED.fullmatch(prose[2]):
+        return override
+    # A backslash means itself but before what it quotes: an interpolation, a quotation mark, or the end of the text.
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", prose[2])
+    text = re.sub(r"(\\*)'", r"\1\1\\'", f"{text}'").removesuffix(r"\'")
+    return f"{prose[1]}'{text}'"
 
 
 def parse(text: str) -> Override:
@@ -61,10 +79,11 @@ def grid(overrides: Sequence[str]) -> list[list[str]]:
     """
     axes = []
     with initialized():
-        for text in overrides:
+        for text in map(_as_typed, overrides):
             override = parse(text)
             if override.is_sweep_override():
-                axes.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
+                values = zip(map(str, override.sweep_iterator()), override.sweep_string_iterator(), strict=True)
+                axes.append([f"{override.get_key_element()}={value}" for value in dict(values).values()])
             else:
                 axes.append([text])
     return [list(point) for point in itertools.product(*axes)]
@@ -84,7 +103,7 @@ def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 
     parsed: list[tuple[str, Override]] = []
     problems: list[str] = []
-    for text in overrides:
+    for text in map(_as_typed, overrides):
         try:
             parsed.append((text, parse(text)))
         except ConfigError as error:

@@ -18,7 +18,8 @@ class Evaluate(Section):
     format: FileFormat = AS_FOUND
     """How that file is read, where it is not found out of it; as `task.format`."""
     model: str | None = None
-    """The directory that `finetune` made, or the Hub id that `push` uploaded to; null for this config's own model."""
+    """The directory that `finetune` made, or the Hub id that `push` uploaded to, whose task is taken where none is
+    chosen; null for this config's own model."""
     slices: tuple[str, ...] = ()
     """Columns of the rows' file that tell groups, such as [country, device]: each group's scores are told with their
     intervals, and the widest gap between two groups with how often chance alone makes one so wide."""
@@ -31,8 +32,8 @@ class Predict(Section):
     """What `predict` answers, and where the answers go."""
 
     input: str | None = None
-    """A text; a file (csv, tsv, json, jsonl, parquet, conll, xlsx, txt; also .gz, .bz2, .xz, .zip) with the task's
-    column of texts; or - for standard input, one text a line."""
+    """A text as it is typed; a file (csv, tsv, json, jsonl, parquet, conll, xlsx, txt; also .gz, .bz2, .xz, .zip) with
+    the task's column of texts; or - for standard input, one text a line."""
     format: FileFormat = AS_FOUND
     """How that file is read, where it is not found out of it; as `task.format`."""
     pair: str | None = None

@@ -1,5 +1,6 @@
 """What is named on the Hub without a revision is pinned: to the commit that was first used in the folder `runs`."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ def _pinned(runs: Path, option: str, value: Any) -> Any:
     Mappings hold what an experiment tries: it is pinned when the config of a trial is.
     """
     if isinstance(value, str):
-        return _reference(runs, option, value) if value.startswith(hub.PREFIX) else value
+        return _reference(runs, option, value) if re.match(rf"{hub.PREFIX}\S+/", value) else value
     if isinstance(value, (tuple, list)):
         return type(value)(_pinned(runs, option, item) for item in value)
     if not isinstance(value, Section):

@@ -69,7 +69,7 @@ def read(
             fields, missing = {}, []
             for field, column in wanted.items():
                 try:
-                    fields[field] = _value(record, column)
+                    fields[field] = value(record, column)
                 except KeyError as error:
                     lacking = error.args[0]
                     missing.append(
@@ -199,14 +199,14 @@ def kind(path: str | Path, form: FileFormat = AS_FOUND) -> str:
     return next((suffix for suffix in suffixes if suffix not in COMPRESSIONS), "")
 
 
-def _value(record: Mapping[str, Any], name: Name) -> Any:
+def value(record: Mapping[str, Any], name: Name) -> Any:
     """Return the value of a column, of one within another, or of several; KeyError where it is not there."""
     if not isinstance(name, str):
-        return Several({part: _value(record, part) for part in name})
+        return Several({part: value(record, part) for part in name})
     outer, dot, inner = name.partition(".")
     if name in record or not dot or not isinstance(record.get(outer), dict):
         return record[name]
-    return _value(record[outer], inner)
+    return value(record[outer], inner)
 
 
 def _records(option: str, path: Path, how: How) -> Iterator[Numbered]:

@@ -67,9 +67,7 @@ def watch(task: Task, sampled: Sequence[Row]) -> tuple[list[Row], list[Row]]:
 
 def folds(task: Task, rows: Sequence[Row], count: int) -> Iterator[tuple[list[Row], list[Row]]]:
     """Yield so many times the rows to train on and those to be answered, each row once; equal texts stay together."""
-    counts = Counter(label for row in rows for label in task.labels_of(row))
-    stratified = min(counts.values(), default=count) >= count  # or rounding would leave parts without a row
-    parts = splits.divide(task, rows, [1 / count] * (count - 1), stratified=stratified)
+    parts = splits.deal(task, rows, count)
     for place, held in enumerate(parts):
         learnt = [row for other, part in enumerate(parts) if other != place for row in part]
         if learnt and held:

@@ -81,9 +81,7 @@ def divide(task: Task, rows: Sequence[Row], ratios: Sequence[float], *, stratifi
 
 
 def folds(task: Task, files: Mapping[str, Sequence[Row]]) -> list[list[Row]]:
-    """Return the rows in folds of about the same size, by hash, each with its share of each class as in `divide`.
-
-    There are none where rows are to be split.
+    """Return the rows in folds; none where they are to be split.
 
     Raises:
         UserError: if there are too few rows.
@@ -91,15 +89,21 @@ def folds(task: Task, files: Mapping[str, Sequence[Row]]) -> list[list[Row]]:
     rows, count = files["train"], task.folds
     if count is None:
         count = FOLDS if len(files) == 1 and task.test_samples is None and len(rows) < FEW else 0
+    dealt = deal(task, rows, count) if count else []
+    if not all(dealt):
+        raise UserError(f"task.path={task.path}: {too_few(task, rows)} for {count} folds (task.folds)")
+    return dealt
+
+
+def deal(task: Task, rows: Sequence[Row], count: int) -> list[list[Row]]:
+    """Return the rows in so many parts of about the same size, each with its share of each class as in `divide`."""
     dealt: list[list[Row]] = [[] for _ in range(count)]
-    for units in _strata(task, rows, not task.group) if count else ():
+    for units in _strata(task, rows, not task.group):
         taken = [0] * count
         for unit in units:
             smallest = min(range(count), key=lambda number: (taken[number], len(dealt[number])))
             dealt[smallest] += unit
             taken[smallest] += len(unit)
-    if not all(dealt):
-        raise UserError(f"task.path={task.path}: {too_few(task, rows)} for {count} folds (task.folds)")
     return dealt
 
 

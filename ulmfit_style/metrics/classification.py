@@ -33,7 +33,8 @@ class Classification(Metric):
     def of(self, predictions: Labels, references: Labels) -> dict[str, Any]:
         """Return `accuracy`, `macro_f1` and `micro_f1`, and `matthews` too where a row has one label."""
         sums, counts, _ = _kinds(predictions, references)
-        return of_sums(counts @ sums, counts.sum(), single=_is_single(references))
+        scores = of_sums(counts @ sums, counts.sum(), single=_is_single(references))
+        return {name: np.nan_to_num(score) for name, score in scores.items()}
 
 
 scores = Classification.scores
@@ -68,8 +69,9 @@ def of_sums(sums: Array, rows: int, *, single: bool) -> dict[str, Array]:
     scores["micro_f1"] = divided(2 * right.sum(axis=-1), (predicted + held).sum(axis=-1))
     if single:  # Gorodkin 2004, equation 8
         covariance = exact * rows - (predicted * held).sum(axis=-1)
-        variances = (rows**2 - (side**2).sum(axis=-1) for side in (predicted, held))
-        scores["matthews"] = divided(covariance, np.sqrt(np.prod(list(variances), axis=0)))
+        ours, right_ones = (rows**2 - (side**2).sum(axis=-1) for side in (predicted, held))
+        matthews = divided(covariance, np.sqrt(ours * right_ones))
+        scores["matthews"] = np.where(right_ones == 0, np.nan, matthews)  # of one class there is no correlation
     return scores
 
 

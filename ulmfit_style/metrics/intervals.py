@@ -12,6 +12,11 @@ IN_MEMORY = 2**22
 """Numbers of a slice of the resamples."""
 
 CONFIDENCE = 0.95
+SIGNED = ("matthews",)
+"""Scores that can lie below 0, so that 0 is no edge of them."""
+
+WILSON = 1.959964**2
+"""The square of the normal quantile of that."""
 
 Interval = tuple[float, float]
 
@@ -47,7 +52,10 @@ def interval(points: Points, score: Combine = first) -> Interval:
     Rows are drawn with replacement, so the interval covers what other test rows of the same kind would have shown, but
     not other seeds or other training rows.
     """
-    return percentiles(_resampled(_rows(points), score))
+    values = _rows(points)
+    rows = np.count_nonzero(values[:, 1]) if score is ratio else len(values)
+    resampled = np.concatenate([score(values[drawn].mean(axis=1)) for drawn in draws(len(values))])
+    return percentiles(resampled, int(rows))
 
 
 def intervals_of_sums(
@@ -67,7 +75,8 @@ def intervals_of_sums(
     random = np.random.default_rng(0)
     drawn = (random.multinomial(rows, counts / rows, size=size) for size in _slices(len(sums)))
     resampled = np.concatenate([np.tensordot(frequencies, sums, axes=1) for frequencies in drawn])
-    return {name: percentiles(values) for name, values in scores(resampled).items()}
+    named = scores(resampled).items()
+    return {name: percentiles(values, rows, is_signed=name in SIGNED) for name, values in named}
 
 
 def by_chance(points: Points, groups: Sequence[str], widest: float, score: Combine = first) -> float:
@@ -137,21 +146,29 @@ def draws(rows: int) -> Iterator[np.ndarray[Any, Any]]:
         yield random.integers(rows, size=(count, rows))
 
 
-def percentiles(values: np.ndarray[Any, Any]) -> Interval:
-    """Return the bounds of the middle 95 % of a score's values over the resamples."""
+def percentiles(values: np.ndarray[Any, Any], rows: int = 0, *, is_signed: bool = False) -> Interval:
+    """Return the bounds of the middle 95 % of a score's values over the resamples; those without a value do not count.
+
+    Where all rows are right, or all wrong, so is every resample, however few they are: there the bound is that of
+    Wilson's interval of a share (Wilson 1927).
+
+    Args:
+        rows: How many rows a score of at most 1 is of; 0 for others.
+        is_signed: Whether the score can lie below 0, so that 0 is not all wrong.
+    """
+    values = values[~np.isnan(values)]
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(values, [tail, 100 - tail])
+    low, high = np.percentile(values, [tail, 100 - tail]) if len(values) else (0.0, 0.0)
+    if rows and low == high == 1:
+        low = rows / (rows + WILSON)
+    elif rows and low == high == 0 and not is_signed:
+        high = WILSON / (rows + WILSON)
     return float(low), float(high)
 
 
 def _rows(points: Points) -> Array:
     """Return points as (rows, numbers)."""
     return np.asarray(points, dtype=float).reshape(len(points), -1)
-
-
-def _resampled(rows: Array, score: Combine) -> Array:
-    """Return the score of each resample, (resamples,)."""
-    return np.concatenate([score(rows[drawn].mean(axis=1)) for drawn in draws(len(rows))])
 
 
 def _slices(width: int) -> Iterator[int]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ulmfit_style.artefacts.directory import RECIPE, read_json
+from ulmfit_style.artefacts.directory import RECIPE, read_json, require_intact
 from ulmfit_style.artefacts.fingerprint import digest, file_digest
 from ulmfit_style.config.training import Model
-from ulmfit_style.errors import UserError
+from ulmfit_style.console import say_once
+from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import architectures, gguf
 from ulmfit_style.models.embedded import locate
 
@@ -75,11 +77,32 @@ def find(model: Model, option: str) -> Path:
         directory = _from_hub(model, [f"*{ending}" for ending in ENDINGS], option)
     else:
         directory = _on_disk(str(model.checkpoint))
+        require_intact(directory, large="")
+        _require_own_files(directory, f"{option}={model.checkpoint}")
     if not (directory / "config.json").exists():
         raise UserError(f"{option}={model.checkpoint}: holds no config.json")
     if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
         raise UserError(f"{option}={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
     return directory
+
+
+def _require_own_files(directory: Path, place: str) -> None:
+    """Check that a checkpoint consists of files of its folder: a link, or a list of weights, may lead anywhere.
+
+    Raises:
+        UserError: naming the file.
+    """
+    # In the Hub's cache, a folder of links stands beside one of files.
+    own = {directory.resolve(), *(parent / "blobs" for parent in directory.resolve().parents[1:2])}
+    index = directory / f"{WEIGHTS}.index.json"
+    try:
+        shards = {str(name) for name in read_json(index)["weight_map"].values()} if index.exists() else set()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{place}: {index.name} does not list weights; take another copy of it") from error
+    names = [path.name for path in directory.glob("*") if path.name.endswith(ENDINGS)]
+    for path in (directory / name for name in [*names, *shards]):
+        if not path.is_file() or path.resolve().parent not in own:
+            raise UserError(f"{place}: {path.resolve()} is not a file of this folder; put a copy there")
 
 
 def _on_disk(name: str) -> Path:
@@ -98,6 +121,7 @@ def find_finetuned(source: str, option: str) -> Path:
     directory = find(Model(checkpoint=source), option)
     if not (directory / RECIPE).exists():
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
+    require_intact(directory)
     return directory
 
 
@@ -127,16 +151,23 @@ def load_model(auto_class: Any, source: Path, *, whole: bool = False, **settings
     Args:
         auto_class: The transformers class that loads it.
         whole: Load the head of a pooled model too, which is left out otherwise: its body can have any head.
-        settings: Values for its config. Weights whose sizes they change, such as those of a head, are new.
+        settings: Values for its config. Weights whose sizes they change, such as those of a head, are new. The outputs
+            of a head for the same labels are put in their order; one for other labels gets new outputs.
+
+    Raises:
+        UserError: if the checkpoint lacks weights of the body.
     """
     import torch
     from transformers import AutoConfig
 
+    require_intact(source)
     import ulmfit_style.models.pooling  # noqa: F401  # which lets transformers load the pooled head
 
     config, names = AutoConfig.from_pretrained(source, trust_remote_code=False), None
+    labels = config.id2label
     if is_pooled(source) and not whole:
         config, names = config.body, {rf"^{BODY}\.": ""}
+        config.id2label = labels  # of the head that is kept beside a language model
     for name, value in settings.items():
         setattr(config, name, value)
     model, info = auto_class.from_pretrained(
@@ -147,12 +178,74 @@ def load_model(auto_class: Any, source: Path, *, whole: bool = False, **settings
         dtype=torch.float32,  # or the weights of a checkpoint in bf16 would be trained in bf16
         use_safetensors=True,
         trust_remote_code=False,
-        ignore_mismatched_sizes=bool(settings),
+        ignore_mismatched_sizes=True,  # they count as missing
     )
     if names is not None:
         model._weight_conversions = None  # or the names would be changed back when it is saved
-    resized = {name for name, *_ in info["mismatched_keys"]}
-    return LoadedModel(model, set(info["missing_keys"]) | resized, set(info["unexpected_keys"]))
+    absent, unused = set(info["missing_keys"]), set(info["unexpected_keys"])
+    missing = absent | {name for name, *_ in info["mismatched_keys"]}
+    _require_body(model, source, missing, unused)
+    if "id2label" in settings:
+        name, output = _output(model)
+        if f"{name}.weight" not in absent:
+            order = _order(labels, model.config.id2label)
+            _reorder(output, order) if order else _renew(model, output)
+    return LoadedModel(model, missing, unused)
+
+
+def _require_body(model: Any, source: Path, missing: Collection[str], unused: Collection[str]) -> None:
+    """Raise if weights of the body are missing: heads, poolers and cross-attention may be new, and nothing else."""
+    body, new = {id(weight) for weight in model.base_model.parameters()}, re.compile("pooler|cross|lm_head")
+    inside = [name for name, weight in model.named_parameters() if name in missing and id(weight) in body]
+    if lacking := [name for name in inside if not new.search(name)]:
+        others = f"; it has others that fit nowhere: {listed(sorted(unused), 3)}" if unused else ""
+        problem = (
+            f"{len(lacking):,} weights of the body are missing, or have another size: {listed(lacking, 3)}{others}"
+        )
+        raise UserError(f"{source}: {problem}; they would begin at random, so name a checkpoint that is whole")
+
+
+def _output(model: Any) -> tuple[str, Any]:
+    """Return the last layer of the head, with its name."""
+    from torch import nn
+
+    body = set(model.base_model.modules())
+    named: Iterable[tuple[str, Any]] = model.named_modules()
+    return [(name, layer) for name, layer in named if isinstance(layer, nn.Linear) and layer not in body][-1]
+
+
+def _order(labels: Mapping[int, str], wanted: Mapping[int, str]) -> list[int] | None:
+    """Return which output of a trained head is for each label that is wanted; None where it is for other labels.
+
+    Args:
+        labels: The names of its outputs.
+    """
+    # Outputs that were given no names have the library's: LABEL_0, LABEL_1.
+    theirs, ours = (
+        [str(name).casefold().removeprefix("label_") for name in side.values()] for side in (labels, wanted)
+    )
+    if theirs == ours or len(theirs) == len(ours) == 1:
+        return list(range(len(ours)))
+    if sorted(theirs) != sorted(ours):
+        say_once(
+            f"  the checkpoint's head has other labels ({listed(list(labels.values()))}), and is replaced by a new one"
+        )
+        return None
+    say_once(
+        f"  the outputs of the checkpoint's head are put in the order of the labels: {listed(list(wanted.values()))}"
+    )
+    return [theirs.index(name) for name in ours]
+
+
+def _reorder(output: Any, order: Sequence[int]) -> None:
+    for weight in output.parameters():
+        weight.data = weight.data[list(order)]
+
+
+def _renew(model: Any, output: Any) -> None:
+    for weight in output.parameters():
+        weight._is_hf_initialized = False  # or the library would leave it as it is
+    model._init_weights(output)
 
 
 def load_pooled(
@@ -160,13 +253,13 @@ def load_pooled(
 ) -> tuple[PreTrainedModel, set[str]]:
     """Return a checkpoint's body under a head that pools it, and the names of the parameters that the body lacked.
 
-    The head is new, unless the checkpoint has one of the same pooling for as many outputs.
+    The head is new, unless the checkpoint has one of the same pooling for the same labels, in any order.
 
     Args:
         pooling: As `PooledConfig.pooling`.
         head: What the config tells of the outputs, as `Task.head` has it.
     """
-    from transformers import AutoModel
+    from transformers import AutoConfig, AutoModel
 
     from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 
@@ -178,8 +271,11 @@ def load_pooled(
     model = PooledForSequenceClassification(config, body)
     new = {name: weight for name, weight in model.state_dict().items() if name.startswith("head.")}
     trained = {name: weight for name, weight in _weights(source, unused) if name in new}
-    if {name: weight.shape for name, weight in trained.items()} == {name: weight.shape for name, weight in new.items()}:
+    fits = {name: weight.shape for name, weight in trained.items()} == {name: part.shape for name, part in new.items()}
+    labels = AutoConfig.from_pretrained(source, trust_remote_code=False).id2label
+    if trained and (order := _order(labels, head.get("id2label", {}))) and fits:
         model.load_state_dict(trained, strict=False)
+        _reorder(model.head[-1], order)
     return model, {f"{BODY}.{name}" for name in missing}
 
 

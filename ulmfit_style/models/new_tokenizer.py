@@ -32,28 +32,21 @@ def learn(
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     unknown = special["unk_token"]
-    common: dict[str, Any] = {
-        "vocab_size": options.vocab_size,
-        "special_tokens": [*special.values()],
-        "show_progress": False,
-    }
-    model: Any
-    splitter: Any
-    decoder: Any
     trainer: Any
+    common: Any = {"vocab_size": options.vocab_size, "special_tokens": [*special.values()], "show_progress": False}
     match options.kind:
         case "wordpiece":
-            model, splitter = models.WordPiece(unk_token=unknown), pre_tokenizers.BertPreTokenizer()
-            decoder, trainer = decoders.WordPiece(), trainers.WordPieceTrainer(**common)
+            tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
+            tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+            trainer = trainers.WordPieceTrainer(**common)
         case "bpe":
-            model, splitter = models.BPE(), pre_tokenizers.ByteLevel(add_prefix_space=False)
-            alphabet = pre_tokenizers.ByteLevel.alphabet()
-            decoder, trainer = decoders.ByteLevel(), trainers.BpeTrainer(initial_alphabet=alphabet, **common)
+            tokenizer, split = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel(add_prefix_space=False)
+            tokenizer.pre_tokenizer, tokenizer.decoder = split, decoders.ByteLevel()
+            trainer = trainers.BpeTrainer(initial_alphabet=split.alphabet(), **common)
         case "unigram":
-            model, splitter = models.Unigram(), pre_tokenizers.Metaspace()
-            decoder, trainer = decoders.Metaspace(), trainers.UnigramTrainer(unk_token=unknown, **common)
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer, tokenizer.decoder = splitter, decoder
+            tokenizer = Tokenizer(models.Unigram())
+            tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+            trainer = trainers.UnigramTrainer(unk_token=unknown, **common)
     if options.kind == "wordpiece":
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=options.lowercase)
     elif options.lowercase:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, read_json
+from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, damage, read_json
+from ulmfit_style.console import say_once
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.recipe import Config, load
 from ulmfit_style.results.parts import Difference
@@ -42,7 +43,10 @@ class Finished:
 
 
 def find(directory: Path) -> Finished | None:
-    """Read a finished artefact; None where there is none in the directory."""
+    """Read a finished artefact; None where there is none in the directory, or it is damaged, which is said."""
+    if reason := damage(directory):
+        say_once(f"{directory} is damaged, and passed over: {reason}")
+        return None
     for path in (directory / MANIFEST, directory / MEASURED):
         if path.exists():
             manifest, metrics = read_json(path), directory / METRICS

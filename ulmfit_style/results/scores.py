@@ -1,6 +1,6 @@
 """Tables of scores with intervals, and plain sentences on what they tell, wherever scores are shown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ulmfit_style.results.parts import Difference, Interval, Prose, Table
@@ -28,6 +28,13 @@ def by_name(metric: str, measured: Mapping[str, Measured], title: str = "", *, o
         for name, scored in measured.items()
     ]
     return Table((of, "rows", metric, INTERVAL), rows, title)
+
+
+def edges(measured: Iterable[Measured], metric: str | None = None) -> list[Prose]:
+    """Say which intervals of a table, of one score or of all, are not bootstrapped."""
+    bounds = {score for scored in measured for name, score in scored["scores"].items() if metric in (None, name)}
+    wilson = "The interval of a score of 0 or 1 is Wilson's, by the number of rows; others are bootstrapped."
+    return [Prose(wilson)] if bounds & {0, 1} else []
 
 
 def measured_how(metrics: Mapping[str, Any]) -> str:

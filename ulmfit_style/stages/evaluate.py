@@ -8,15 +8,31 @@ from ulmfit_style.analysis import probe, slices
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json, write_json
 from ulmfit_style.artefacts.fingerprint import digest
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.compute import processes
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, listed
+from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import load
-from ulmfit_style.resolved import Resolved, Step
+from ulmfit_style.resolved import Resolved, Stage, Step
 from ulmfit_style.results import scores, terminal
 from ulmfit_style.results.parts import Prose
 from ulmfit_style.tasks.base import Row
+
+
+def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
+    """Return the one step, whose task may be that of the model."""
+    return [Step(stage, _with_own_task(resolved), f"{stage.name}: {stage.noun}")]
+
+
+def _with_own_task(resolved: Resolved) -> Resolved:
+    """Return the config with the task of the model that is named, where no task was chosen."""
+    named, task = resolved.config.evaluate.model, resolved.config.task
+    if named is None or (task is not None and task != compose().task):
+        return resolved
+    trained = checkpoints.find_finetuned(named, "evaluate.model")
+    return resolved.variant(task=load(trained / RECIPE).require_task())
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -26,7 +42,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         UserError: if there is no task, or it is none of those.
     """
     if resolved.config.evaluate.probe != "none":
-        probe.check(resolved.task)
+        probe.check(_with_own_task(resolved).task)
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
@@ -35,6 +51,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     Raises:
         UserError: if the model is of another kind of task, or does not know a label of the rows.
     """
+    resolved = _with_own_task(resolved)
     task, options = resolved.task, resolved.config.evaluate
     model = resolved.finetuned(options.model, "evaluate.model")
     split, rows = scored(resolved)
@@ -46,8 +63,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
             kinds = f"was trained on {type(trained_on).__name__}, and the task is {type(task).__name__}"
             raise UserError(f"evaluate.model={options.model}: {kinds}; choose the task that fits")
         classes = read_json(model.directory / METRICS)["train"]["classes"]
-    names = ", ".join([*classes[:10], *(["..."] if len(classes) > 10 else [])])
-    problem = f"is one that the model does not know (it knows: {names})"
+    problem = f"is one that the model does not know (it knows: {listed(classes)})"
     labelled.require_known(task, classes, rows, options.path or f"evaluate: the {split} rows", problem)
     determinants = {
         "model": model.identity,
@@ -115,7 +131,7 @@ def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     data = config.evaluate.path or metrics["split"]
     title = f"{data}: {measured['rows']:,} rows, answered by {metrics['model']}"
     signatures = [Prose(f"{name}: {signature}") for name, signature in measured.get("signatures", {}).items()]
-    terminal.show(Prose(""), scores.by_score({data: measured}, title), *signatures)
+    terminal.show(Prose(""), scores.by_score({data: measured}, title), *scores.edges([measured]), *signatures)
     terminal.show(*scores.classes(measured["report"]))
     terminal.show(*scores.slices(metrics["metric"], metrics.get("slices", {})))
     terminal.show(*scores.probed(metrics.get("probe", {})))

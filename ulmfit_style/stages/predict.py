@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
-from itertools import chain, tee
+from itertools import chain, count, islice, tee
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
 from ulmfit_style.artefacts.directory import RECIPE, whole
@@ -19,7 +21,7 @@ from ulmfit_style.config.commands import Predict
 from ulmfit_style.config.section import spelled
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, reading
-from ulmfit_style.data.formats import FORMATS, Record
+from ulmfit_style.data.formats import FORMATS, TEXT_COLUMN, Record
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import attributions, checkpoints
 from ulmfit_style.recipe import load
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 STDIN = "-"
 ENDINGS = (".jsonl", ".csv")
 
+TAGGED = re.compile(r"\S+([ \t]+\S+)*[ \t]+(O|[BIESLU]-\S+)")
+"""A line of a CoNLL file."""
+
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check the options, before anything is trained or loaded.
@@ -45,6 +50,8 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         raise UserError(f"predict: what? Say predict.input=<a text, a file, or {STDIN} for standard input>")
     if _is_file(options.input):
         reading.first("predict.input", options.input, options.format)
+    elif _names(options.input, Path.is_dir):
+        raise UserError(f"predict.input={options.input}: is a folder; name one of its files")
     if options.pair is not None and (options.input == STDIN or _is_file(options.input)):
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
     if options.explain:
@@ -91,9 +98,12 @@ def run(resolved: Resolved) -> None:
     """
     options, source = resolved.config.predict, find_model(resolved)
     rows = _rows(_task(source), str(options.input), options)
-    first = next(rows, None)
-    if first is None:
+    first = list(islice(rows, 5))
+    if not first:
         raise UserError(f"predict.input={options.input}: holds no rows")
+    lines = [line for _, record in first if (line := str(record.get(TEXT_COLUMN)).strip())]
+    if len(lines) > 1 and all(map(TAGGED.fullmatch, lines)):
+        raise UserError(f"predict.input={options.input}: holds a word and its tag a line; as a file call it .conll")
 
     from ulmfit_style.predictor import Predictor  # not before the mistakes that can be told without torch
 
@@ -105,7 +115,7 @@ def run(resolved: Resolved) -> None:
         folder = resolved.config.runs / resolved.config.name
         page = folder / "explained.html" if output is None else output.with_suffix(".html")
     try:
-        _write(_answered(model, chain([first], rows), output, page), output)
+        _write(_answered(model, chain(first, rows), output, page), output)
     except BrokenPipeError:
         # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -117,10 +127,16 @@ def run(resolved: Resolved) -> None:
 
 
 def _is_file(given: str) -> bool:
-    """Tell a file from a text: there is one, or its ending says that there should be."""
+    """Tell a file from a text: there is one, or it has no blank, and the ending of a file."""
+    is_word = not re.search(r"\s", given)
+    is_name = re.match(r"package:|hub:.*/", given) or reading.kind(given) in FORMATS
+    return given.startswith(reading.SQLITE) or bool(is_word and is_name) or _names(given, Path.is_file)
+
+
+def _names(given: str, kind: Callable[[Path], bool]) -> bool:
+    """Tell whether what is given is the name of a file or folder."""
     try:
-        named = given.startswith(("package:", "hub:", reading.SQLITE)) or reading.kind(given) in FORMATS
-        return named or Path(given).expanduser().is_file()
+        return kind(Path(given).expanduser())
     except (OSError, RuntimeError):  # too long for a name, or it starts with ~
         return False
 
@@ -137,8 +153,13 @@ def _rows(task: Task, given: str, options: Predict) -> Iterator[tuple[Row, Recor
     elif _is_file(given):
         source = f"predict.input={given}"
         by_field = partial(columns.find_inputs, task, source=source)
-        yield from reading.read("predict.input", given, by_field, form=options.format)
+        for row, record in reading.read("predict.input", given, by_field, form=options.format):
+            if (problem := task.input_problem(row)) is not None:
+                raise UserError(f"{source}: {row.place}: {problem}")
+            yield row, record
     else:
+        if reading.kind(given) in FORMATS or re.fullmatch(r"\S+[./\\]\w+", given):
+            say(f"predict: there is no file '{given}', so it is answered as a text")
         row = task.row(given, *([] if options.pair is None else [options.pair]))
         yield row, row.fields
 
@@ -165,7 +186,7 @@ def _answered(
     # Answers on standard output tell by themselves how far it is.
     with nullcontext() if output is None else progress("predicting", None) as steps:
         for (row, fields), answer in zip(carried, answers, strict=True):
-            renamed = {name: f"input_{name}" for name in fields if name in answer}
+            renamed = {name: _free(f"input_{name}", fields) for name in fields if name in answer}
             if not counts["rows"] and renamed:
                 say(f"predict: columns of the input that have another name in the output: {spelled(renamed)}")
             if page is not None:
@@ -192,16 +213,22 @@ def _write(records: Iterator[Record], output: Path | None) -> None:
 
 
 def _write_csv(records: Iterator[Record], file: IO[str]) -> None:
-    """Write records under the header that the first one gives; lists and groups become JSON."""
-    first = next(records)
-    writer = csv.DictWriter(file, list(first))
-    writer.writeheader()
-    for record in chain([first], records):
-        if new := [name for name in record if name not in first]:
-            problem = f"the column '{new[0]}' is in a later row of the input, and not in the first"
-            raise UserError(f"predict.output: {problem}; csv needs the same in each, so write .jsonl")
-        cells = {name: _json(value) if isinstance(value, list | dict) else value for name, value in record.items()}
-        writer.writerow(cells)
+    """Write records under the columns that any of them has; lists and groups become JSON."""
+    with TemporaryFile("w+", encoding="utf-8") as kept:
+        names: dict[str, None] = {}
+        for record in records:
+            names |= dict.fromkeys(record)
+            cells = {name: _json(value) if isinstance(value, list | dict) else value for name, value in record.items()}
+            kept.write(f"{_json(cells)}\n")
+        kept.seek(0)
+        writer = csv.DictWriter(file, list(names))
+        writer.writeheader()
+        writer.writerows(map(json.loads, kept))
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """Return a name, or where it is taken the first of those with a number after it that is not."""
+    return next(free for number in count(1) if (free := name if number == 1 else f"{name}_{number}") not in taken)
 
 
 def _json(value: Any) -> str:

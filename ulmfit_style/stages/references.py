@@ -111,22 +111,20 @@ def _frozen(resolved: Resolved, unseen: Sequence[str]) -> tuple[Callable[[Sequen
     return features, np.load(kept.directory / FEATURES)
 
 
-def _features(body: Any, tokenizer: Any, max_length: int, texts: Sequence[str], batch_size: int = 64) -> Any:
+def _features(body: Any, tokenizer: Any, max_length: int, texts: Sequence[str]) -> Any:
     """Return the mean-pooled features of texts: (texts, hidden)."""
     import torch
     from accelerate import PartialState
 
+    from ulmfit_style.training.batching import collate, in_batches
+
     body.to(PartialState().device)
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
-    order = sorted(range(len(texts)), key=lambda place: len(encoded[place]))
+    rows = [{"input_ids": ids} for ids in tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]]
+    order = sorted(range(len(texts)), key=lambda row: len(rows[row]["input_ids"]))
     features = np.zeros((len(texts), body.config.hidden_size), dtype=np.float32)
     with torch.inference_mode(), progress(FROZEN, len(texts)) as steps:
-        for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            padded = tokenizer.pad({"input_ids": [encoded[place] for place in places]}, return_tensors="pt")
-            batch = padded.to(body.device)
-            hidden = body(**batch).last_hidden_state
-            mask = batch["attention_mask"].unsqueeze(-1)
-            features[places] = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
-            steps.advance(len(places))
+        for numbers, batch in in_batches(rows, order, partial(collate, tokenizer=tokenizer), body.device):
+            hidden, mask = body(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+            features[numbers] = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
+            steps.advance(len(numbers))
     return features

@@ -24,7 +24,7 @@ STAGES = {
             version=2,
             starts_from=lambda resolved: "scratch",
         ),
-        Stage("references", noun="scores of reference models", version=5, is_command=False),
+        Stage("references", noun="scores of reference models", version=6, is_command=False),
         Stage(
             "adapt",
             "continue the checkpoint's pretraining on your unlabelled text",
@@ -38,7 +38,7 @@ STAGES = {
             "train on the labelled rows, score the test rows, say what adaptation was worth",
             help_sections=("task", "finetune"),
             noun="fine-tuned model",
-            version=5,
+            version=6,
             starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
             is_cross_validated=True,
         ),
@@ -47,7 +47,7 @@ STAGES = {
             "score a finished model: evaluate.split=validation, evaluate.path=<file>, evaluate.model=<directory>",
             help_sections=("task", "evaluate"),
             noun="scores",
-            version=2,
+            version=3,
             starts_from=lambda resolved: "finetune" if resolved.config.evaluate.model is None else None,
         ),
         Stage(

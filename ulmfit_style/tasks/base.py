@@ -90,6 +90,8 @@ class Task(Section, abc.ABC):
     """The field of an answer that holds its label, or its labels; None for a task that does not choose labels."""
     pipeline: ClassVar[Pipeline | None] = None
     """How transformers runs the models, unless their architecture says more; None: the Hub has no word for them."""
+    parts: ClassVar[tuple[type, ...]] = ()
+    """What a list may hold that stands in the place of a text, such as words."""
     is_explained: ClassVar[bool] = False
     """Whether `explained_parts` returns parts of an answer."""
 
@@ -283,6 +285,17 @@ class Task(Section, abc.ABC):
             remedy = "predict.pair gives the second" if len(names) > 1 else "give one"
             raise UserError(f"this model reads a {fields}, and was given {len(texts)} texts; {remedy}")
         return Row("text", 1, dict(zip(names, texts, strict=True)))
+
+    def input_problem(self, row: Row) -> str | None:
+        """Return why a row cannot be answered, though its columns are there; None where it can."""
+        for name in self.inputs():
+            value = row.fields[name]
+            is_list = isinstance(value, list) and bool(self.parts)
+            for kind in map(type, value) if is_list else [type(value)]:
+                if not issubclass(kind, self.parts) if is_list else issubclass(kind, (list, dict, bytes)):
+                    what = "nothing" if kind is type(None) else f"a {kind.__name__}"
+                    return f"the {name} {'holds' if is_list else 'is'} {what}, where a text should be"
+        return None
 
     def labels_of(self, row: Row) -> list[str]:
         """Return the classes that a row is an example of; empty for a task without classes."""

@@ -5,7 +5,7 @@ An encoder-decoder reads the one and writes the other; a decoder continues the o
 
 import abc
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -22,6 +22,9 @@ SLOT = "{text}"
 
 KEPT = ("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids")
 """What stays of a checkpoint's own generation settings."""
+
+TextScores = tuple[Mapping[str, float], Mapping[str, str]]
+"""The scores of texts that were written, and how exactly they are computed: signatures by their names."""
 
 
 class GenerationTask(Task, abc.ABC):
@@ -256,9 +259,9 @@ class GenerationTask(Task, abc.ABC):
         `loss` is in nats a token, `perplexity` its exponential; `bits_per_byte` compares models of other tokenizers;
         `token_accuracy` is the share of the tokens that are the likeliest after the right ones before them.
         """
-        scores = {}
+        scores: dict[str, float] = {}
         if all(self.answer_field in answer for answer in answers):  # documents have a likelihood alone
-            scores = self.text_scores(self.written_in(answers), targets)
+            scores |= self.text_scores(self.written_in(answers), targets)[0]
         if all("nats" in answer for answer in answers):
             nats, tokens, hits, size = (
                 sum(answer[name] for answer in answers) for name in ("nats", "tokens", "hits", "bytes")
@@ -274,20 +277,15 @@ class GenerationTask(Task, abc.ABC):
         """Return the texts of answers."""
         return [answer[self.answer_field] for answer in answers]
 
-    def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
-        """Return the scores of texts that were written; by default ROUGE."""
+    def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> TextScores:
+        """Return the scores of texts that were written, and how they are computed; by default ROUGE."""
         from ulmfit_style.metrics import generation
 
-        return {name: sum(values) / len(values) for name, values in generation.rouge(written, targets).items()}
-
-    def signatures(self) -> dict[str, str]:
-        """Return how exactly the scores are computed, by their names."""
-        from ulmfit_style.metrics import generation
-
-        return {"rouge": generation.ROUGE_SIGNATURE}
+        scores = {name: sum(values) / len(values) for name, values in generation.rouge(written, targets).items()}
+        return scores, {"rouge": generation.ROUGE_SIGNATURE}
 
     def measure(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, Any]:
-        return {**super().measure(answers, targets), "signatures": self.signatures()}
+        return {**super().measure(answers, targets), "signatures": self.text_scores(["-"], ["-"])[1]}
 
 
 @contextmanager

@@ -26,6 +26,7 @@ class Summarization(GenerationTask):
     """Rows of a document and its summary."""
 
     metric: ClassVar[str] = "rougeL"
+    parts: ClassVar[tuple[type, ...]] = (str,)
     pipeline: ClassVar[Pipeline] = Pipeline("summarization", exists=False)
     answer_field: ClassVar[str] = "summary_text"
     default_prompt: ClassVar[str] = "{text}\n\nTL;DR: "

@@ -9,8 +9,8 @@ from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row
-from ulmfit_style.tasks.base_generation import GenerationTask, end_of, ids_of
-from ulmfit_style.tasks.base_text import TEXT_COLUMNS, clean_text
+from ulmfit_style.tasks.base_generation import GenerationTask, TextScores, end_of, ids_of
+from ulmfit_style.tasks.base_text import TEXT_COLUMNS, clean_text, text_problem
 from ulmfit_style.tasks.types import Label2id, Tokenizer
 from ulmfit_style.tasks.values import Architecture
 
@@ -88,7 +88,11 @@ class TextGeneration(GenerationTask):
         problem = _messages_problem(row.fields["text"])
         if problem is None and row.fields["text"][-1]["role"] != "assistant":
             return "the last message is not the assistant's, so there is nothing to learn"
-        return problem
+        return problem or text_problem("answer", self.target(row))
+
+    def input_problem(self, row: Row) -> str | None:
+        is_chat = self.form == "messages"
+        return _messages_problem(row.fields["text"]) if is_chat else super().input_problem(row)
 
     def source(self, row: Row) -> str:
         if self.form == "messages":
@@ -123,7 +127,9 @@ class TextGeneration(GenerationTask):
         question = _rendered(tokenizer, _question(row), asking=True)
         whole = _rendered(tokenizer, row.fields["text"], asking=False)
         answer = whole.removeprefix(question) if whole.startswith(question) else self.target(row)
-        return answer.partition(str(tokenizer.eos_token))[0]
+        # The template's own end of a message; the answer may hold its token too.
+        before, content, suffix = answer.rpartition(self.target(row).strip())
+        return before + content + suffix.partition(str(tokenizer.eos_token))[0]
 
     def _pieces(self, row: Row, tokenizer: Tokenizer, max_length: int) -> list[Feature]:
         """Return a document in pieces, each from the last token of the one before: all but the first are learnt."""
@@ -137,9 +143,10 @@ class TextGeneration(GenerationTask):
             for part, size in zip(parts, sizes, strict=True)
         ]
 
-    def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
+    def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> TextScores:
         same = [text.split() == target.split() for text, target in zip(written, targets, strict=True)]
-        return {"exact_match": sum(same) / len(same), **super().text_scores(written, targets)}
+        scores, signatures = super().text_scores(written, targets)
+        return {"exact_match": sum(same) / len(same), **scores}, signatures
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         return [(answer["hits"], answer["tokens"]) for answer in answers]

@@ -38,6 +38,7 @@ class TokenClassification(Task):
     """Rows of words and their tags (BIO, IOB1, IOBES, BILOU), or of a text and its entities by their characters."""
 
     is_explained: ClassVar[bool] = True
+    parts: ClassVar[tuple[type, ...]] = (str, int, float)
     metric: ClassVar[str] = "micro_f1"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "strict_f1", "precision", "recall")
     answer_options: ClassVar[Sequence[str]] = ("aggregation", "overlap")

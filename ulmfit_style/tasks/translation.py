@@ -9,7 +9,7 @@ from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row
-from ulmfit_style.tasks.base_generation import GenerationTask
+from ulmfit_style.tasks.base_generation import GenerationTask, TextScores
 from ulmfit_style.tasks.base_text import clean_text, text_problem
 from ulmfit_style.tasks.types import Generation, Label2id, Model, Tokenizer
 from ulmfit_style.tasks.values import Pipeline
@@ -109,15 +109,10 @@ class Translation(GenerationTask):
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         return {"the text, not translated": [{self.answer_field: self.source(row)} for row in rows]}
 
-    def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
+    def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> TextScores:
         from ulmfit_style.metrics import generation
 
-        return generation.translation(written, targets, self.target_language)[0]
-
-    def signatures(self) -> dict[str, str]:
-        from ulmfit_style.metrics import generation
-
-        return generation.translation(["-"], ["-"], self.target_language)[1]
+        return generation.translation(written, targets, self.target_language)
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         from ulmfit_style.metrics import generation

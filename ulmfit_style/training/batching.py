@@ -1,7 +1,7 @@
 """Datasets of encoded rows, the order in which they are trained, and how rows become a batch."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -12,6 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import IGNORED, Feature
+
+BATCH = 64
+"""Rows or features in a forward pass of a model that does not learn."""
 
 POOL = 50
 """Batches' worth of rows that are sorted by length together."""
@@ -123,6 +126,15 @@ def without_blanks(collate: Callable[[Sequence[Any]], dict[str, Any]], rows: Seq
     places = [row["place"] for row in real if "place" in row]
     marks = {"places": places} if places else {} if real else {"blank": True}
     return {**collate(real or rows[:1]), **marks}
+
+
+def in_batches(
+    rows: Any, order: Sequence[int], collate: Callable[[Sequence[Any]], dict[str, torch.Tensor]], device: Any
+) -> Iterator[tuple[Sequence[int], dict[str, torch.Tensor]]]:
+    """Yield rows that are not learnt from in batches, in this order, each with the numbers of its rows."""
+    for start in range(0, len(order), BATCH):
+        numbers = order[start : start + BATCH]
+        yield numbers, {name: tensor.to(device) for name, tensor in collate([rows[row] for row in numbers]).items()}
 
 
 def collate(features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:

@@ -23,14 +23,13 @@ from ulmfit_style.compute import devices, processes
 from ulmfit_style.config.training import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.layers import LayerGroups
-from ulmfit_style.training.batching import Rows, ShuffledDataset
+from ulmfit_style.training.batching import Rows, ShuffledDataset, in_batches
 from ulmfit_style.training.finite import require_weights
 from ulmfit_style.training.kept_trunk import kept_trunk
 from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores, at_epoch_end, spread
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require_same_weights
 from ulmfit_style.training.schedule import rate_factors
-from ulmfit_style.training.scoring import BATCH
 from ulmfit_style.training.trainer import Progress, Rates, RecipeTrainer, Reporting
 
 LOGGING_STEPS = 10
@@ -58,10 +57,9 @@ class TrainingData:
         """Run a model once over rows, in this order and without dropout; its hooks read what they need."""
         model.eval()
         with progress("frozen layers", len(rows)) as bar:
-            for start in range(0, len(rows), BATCH):
-                batch = self.collate([self.rows[row] for row in rows[start : start + BATCH]])
-                self.objective.loss(model, {name: tensor.to(model.device) for name, tensor in batch.items()})
-                bar.advance(BATCH)
+            for numbers, batch in in_batches(self.rows, rows, self.collate, model.device):
+                self.objective.loss(model, batch)
+                bar.advance(len(numbers))
 
 
 @dataclass(frozen=True)
@@ -210,6 +208,7 @@ def train_phase(
         steps_done = state.global_step
         if best is not None:
             best.load(resumed)
+        plan.model.config.use_cache = plan.options.trainer.get("use_cache", False)  # as the Trainer sets it
         if steps_done == steps or (best is not None and best.out_of_patience):  # it was stopped after its end
             plan.model.load_state_dict(load_file(resumed / "model.safetensors"), strict=False)
             return _loss_entries(state)
@@ -218,10 +217,10 @@ def train_phase(
     if plan.micro_batch_size == "auto":
         plan = replace(plan, micro_batch_size=_largest_micro_batch(plan, number, folder))
     rows = plan.dataset(number)
-    keeper = CheckpointKeeper(phase.title, plan.save_minutes, best)
+    keeper = CheckpointKeeper(phase.title, plan.save_minutes, best, resumed)
     with kept_trunk(plan, number), progress(phase.title, steps, steps_done) as bar, keeper:
         callbacks = [Progress(bar, rows, best), *watching, *callbacks, keeper]
-        trainer = _trainer(plan, number, rows, folder, callbacks)
+        trainer = keeper.trainer = _trainer(plan, number, rows, folder, callbacks)
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     plan.model.zero_grad(set_to_none=True)
     return _loss_entries(trainer.state)
@@ -256,8 +255,8 @@ def _largest_micro_batch(plan: TrainingPlan, number: int, folder: Path) -> int:
 
 
 def _loss_entries(state: TrainerState) -> list[dict[str, Any]]:
-    """Return the entries of the log that hold a loss."""
-    return [entry for entry in state.log_history if {"loss", "heldout_loss"} & set(entry)]
+    """Return the entries of the log that hold a loss, in the order of names that those of a checkpoint have."""
+    return [dict(sorted(entry.items())) for entry in state.log_history if {"loss", "heldout_loss"} & set(entry)]
 
 
 def _trainer(

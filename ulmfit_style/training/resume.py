@@ -13,14 +13,18 @@ from typing import Any, final
 from safetensors import safe_open
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ulmfit_style.artefacts import seal
 from ulmfit_style.artefacts.directory import read_json, write_json
-from ulmfit_style.artefacts.fingerprint import file_digest
 from ulmfit_style.compute import processes
+from ulmfit_style.console import say
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.training.monitoring import BestState
 
 SEAL = "whole.json"
 """Lists a folder's files with their digests. It is written last, so a folder without a correct one is not whole."""
+
+WINDOW = "window.json"
+"""For each process, the sum of the losses since the last entry of the log, and the step of that entry."""
 
 KEPT = 2
 """Whole checkpoints of a phase that are kept, lest the newest one is damaged later."""
@@ -29,37 +33,29 @@ AGREED_STEPS = 10
 """Several processes agree on saving and stopping at every so many steps."""
 
 
-def seal(folder: Path) -> None:
-    """Record what a folder holds, and how many processes wrote it."""
-    write_json(folder / SEAL, {"processes": processes.count(), "files": _digests(folder)})
+def damage(folder: Path) -> str | None:
+    """Return why a checkpoint is not what was sealed; None if it is."""
+    return seal.damage(folder, SEAL, "*") if (folder / SEAL).exists() else "the run ended while it was saved"
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
-    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
-
-
-def is_whole(folder: Path) -> bool:
-    """Tell whether a folder was sealed and still holds exactly what it held then.
+def newest_whole(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint of a phase's folder, or None, and say which are passed over.
 
     Raises:
         UserError: if it was sealed by another number of processes, which would resume with other random numbers.
     """
-    try:
-        sealed = read_json(folder / SEAL)
-    except (OSError, ValueError):
-        return False
-    if sealed["processes"] != processes.count():
-        raise UserError(
-            f"{folder}: was saved by {sealed['processes']} processes, and these are {processes.count()}; go on with "
-            f"processes={sealed['processes']}, or remove {folder.parents[1]} to start again"
-        )
-    return bool(sealed["files"] == _digests(folder))
-
-
-def newest_whole(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint of a phase's folder, or None."""
-    return next(filter(is_whole, _newest_first(folder)), None)
+    for checkpoint in _newest_first(folder):
+        if reason := damage(checkpoint):
+            say(f"  {checkpoint} is passed over: {reason}")
+            continue
+        count = read_json(checkpoint / SEAL)["processes"]
+        if count != processes.count():
+            raise UserError(
+                f"{checkpoint}: was saved by {count} processes, and these are {processes.count()}; go on with "
+                f"processes={count}, or remove {folder.parent} to start again"
+            )
+        return checkpoint
+    return None
 
 
 def require_same_weights(checkpoint: Path, model: PreTrainedModel) -> None:
@@ -95,8 +91,11 @@ class CheckpointKeeper(TrainerCallback):
     known to be whole, and on SIGTERM ends with exit code 0 (`test_resume.py` shows each of them answered).
     """
 
-    def __init__(self, title: str, minutes: float, best: BestState | None = None) -> None:
-        self.title, self.seconds, self.best = title, 60 * minutes, best
+    trainer: Any
+    """The Trainer that it is a callback of."""
+
+    def __init__(self, title: str, minutes: float, best: BestState | None = None, resumed: Path | None = None) -> None:
+        self.title, self.seconds, self.best, self.resumed = title, 60 * minutes, best, resumed
         self._saved = time.monotonic()
         self._signal: int | None = None
         self._stopping = False
@@ -119,6 +118,12 @@ class CheckpointKeeper(TrainerCallback):
         self._signal = number
         self.__exit__()
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Go on with the mean loss that the next entry of the log is to hold, which the Trainer would begin again."""
+        if self.resumed is not None:
+            loss, self.trainer._globalstep_last_logged = processes.share(read_json(self.resumed / WINDOW))[0]
+            self.trainer._tr_loss += loss
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask for a checkpoint when one is due, and at the end of the phase, in every process at the same step."""
         ends = control.should_training_stop
@@ -134,14 +139,15 @@ class CheckpointKeeper(TrainerCallback):
         Raises:
             Interrupted: after a signal.
         """
-        processes.wait()  # each process writes a part
+        windows = processes.from_all((float(self.trainer._tr_loss), self.trainer._globalstep_last_logged))
         if processes.is_main():
             folder = Path(str(args.output_dir))
             checkpoint = folder / f"checkpoint-{state.global_step}"
             if self.best is not None:
                 self.best.save(checkpoint)
-            seal(checkpoint)
-            for old in list(filter(is_whole, _newest_first(folder)))[KEPT:]:
+            write_json(checkpoint / WINDOW, windows)
+            write_json(checkpoint / SEAL, seal.signed(checkpoint, {"processes": processes.count()}, [SEAL]))
+            for old in [one for one in _newest_first(folder) if not damage(one)][KEPT:]:
                 shutil.rmtree(old)
         processes.wait()
         self._saved = time.monotonic()

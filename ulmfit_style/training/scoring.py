@@ -15,14 +15,11 @@ from ulmfit_style.compute import processes
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
-from ulmfit_style.training.batching import collate
+from ulmfit_style.training.batching import BATCH, collate
 from ulmfit_style.training.finite import require_logits
 
 WINDOW = 2048
 """Rows that are in memory at once, and within which features are sorted by length."""
-
-BATCH = 64
-"""Features in a forward pass."""
 
 Forward = Callable[[dict[str, torch.Tensor]], list[Any]]
 """Returns the output for each feature of a batch."""

@@ -27,7 +27,7 @@ MOST = 20_000
 COSINE_TEMPERATURE = 0.1
 """What the cosine of a text and an example of a class is divided by, to be a logit."""
 
-LEAST_SPREAD = 0.01
+LEAST_SPREAD = 0.1
 """The standard deviation that a dimension is taken to have at least, in medians of all. Three of MiniLM's have 1e-33:
 they would get weights of 1e29, and training on from there would follow these three alone."""
 
