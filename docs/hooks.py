@@ -1,7 +1,8 @@
 """The parts of the documentation that are made from the code: mkdocs calls the functions `on_...`.
 
-A line `<!-- options -->` of a page becomes the tables of all options, `<!-- floors -->` the rooms of the house,
-`<!-- files -->` what the readers are tried on. A notebook becomes a page with the outputs that are stored in it, so that no kernel is needed.
+A line `<!-- options -->` of a page becomes the tables of all options, `<!-- floors -->` the rooms of the house, and
+`<!-- files -->` what the readers are tried on. A notebook becomes a page with the outputs that are stored in it, so
+that no kernel is needed.
 """
 
 import ast

@@ -34,7 +34,7 @@ def test_every_question_is_a_row_with_its_number_its_context_and_its_title(tmp_p
             "json:1: .*lacks 'ques",
         ),
         (
-            '{"data": [{"paragraphs": [{"qas": []}]}]}',
+            '{"data": [{"paragraphs": [{"qas": [{"question": "b"}]}]}]}',
             r"is in no known form, such as that of SQuAD \(lacks 'context'\)",
         ),
         ('[{"question": "a"}]', "no column could be identified as the context"),
