@@ -46,6 +46,10 @@ ALONE = {
     "new-task": Command(
         "data.new_task:run", "look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews"
     ),
+    "check-data": Command(
+        "analysis.check_data:run",
+        "list rows that are copies, contradict others or hold debris, and likely label errors",
+    ),
     "doctor": Command(
         "analysis.doctor:run", "print what an issue should say of this machine; two_processes=true tries two of them"
     ),

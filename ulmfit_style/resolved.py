@@ -23,8 +23,9 @@ from ulmfit_style.cli import CONF
 from ulmfit_style.config.section import sections_of
 from ulmfit_style.config.training import Corpus, Finetune
 from ulmfit_style.console import say_once
-from ulmfit_style.data import corpus, labelled
+from ulmfit_style.data import corpus, guard, labelled
 from ulmfit_style.data.corpus import Documents
+from ulmfit_style.data.guard import Findings
 from ulmfit_style.data.labelled import Labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import architectures, checkpoints
@@ -178,10 +179,14 @@ class Resolved:
         return labelled.load(self.task)
 
     @cached_property
+    def findings(self) -> Findings:
+        """What is found in the labelled rows."""
+        return guard.findings(self.rows)
+
+    @cached_property
     def folds(self) -> list[Resolved]:
         """The config with each fold of the rows as the test; none where the rows are split."""
-        folds = range(len(self.rows.folds))
-        tasks = [self.task.model_copy(update={"fold": number}) for number in folds]
+        tasks = [self.task.model_copy(update={"fold": number}) for number in range(len(self.rows.folds))]
         # Calibrating each would take twice as long again, and change none of their labels.
         options = self.finetune.model_copy(update={"calibration_folds": 0})
         return [self.variant(task=task, finetune=options) for task in tasks]

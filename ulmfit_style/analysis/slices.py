@@ -28,14 +28,14 @@ def groups(config: Config, rows: Sequence[Row]) -> Slices:
     Raises:
         UserError: if a file has no such column, or it holds too many values for groups.
     """
-    assert config.task is not None  # there are rows
-    options, files = config.evaluate, config.task.path
-    path: References | None
-    option, path, form = "evaluate.path", options.path, options.format
+    options, task = config.evaluate, config.require_task()
+    files = task.path
+    path: References | None = options.path
+    option, form = "evaluate.path", options.format
     if path is None:
         # The rows of a split that has no file of its own are some of the training file's.
         split = options.split if options.split in files.files() else "train"
-        option, path, form = files.option(split), files.files()[split], config.task.format
+        option, path, form = files.option(split), files.files()[split], task.format
     fields = _read(option, path, options.slices, form)
     by_column = {column: [_name(fields[row.file, row.number][column]) for row in rows] for column in options.slices}
     for column, names in by_column.items():

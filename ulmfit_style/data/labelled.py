@@ -36,6 +36,8 @@ class Labelled:
     """How many rows of the files are not used, by the reason."""
     folds: Sequence[list[Row]] = ()
     """The test rows in parts, each to be scored by a model that is trained on the others; none where rows are split."""
+    repeats: Sequence[Row] = ()
+    """The rows that are left out because their text is in test or validation."""
 
     @property
     def learnt(self) -> list[Row]:
@@ -108,11 +110,12 @@ def load(task: Task) -> Labelled:
 
     folds = splits.folds(task, wanted)
     train, validation, test = (wanted["train"], [], []) if folds else splits.split(task, wanted)
-    before = len(validation) + len(train)
+    before = [*validation, *train]
     validation = splits.without(task, validation, {splits.key(task, row) for row in test})
     scored = [*validation, *test]
     pool = splits.without(task, train, {splits.key(task, row) for row in scored})
-    repeats = before - len(validation) - len(pool)
+    kept = set(map(id, [*validation, *pool]))
+    repeats = [row for row in before if id(row) not in kept]
     for name, members in (("training", pool), ("validation", validation), ("test", test)):
         if not members and not folds:
             problem = splits.too_few(task, [row for split in wanted.values() for row in split])
@@ -137,7 +140,7 @@ def load(task: Task) -> Labelled:
     if others:
         say(f"task: {others:,} rows {task.left_out(classes)} are left out")
     if repeats:
-        say(f"task: {repeats} rows are left out because their text is also in test or validation")
+        say(f"task: {len(repeats):,} rows are left out because their text is also in test or validation")
     return Labelled(
         task=task,
         pool=pool,
@@ -146,8 +149,9 @@ def load(task: Task) -> Labelled:
         test=[row for fold in folds for row in fold] or sampling.scored(task, test, "test"),
         held=frozenset(normalised(text) for row in scored for text in task.texts(row)),
         classes=classes,
-        left_out={"other_classes": others, "in_test_or_validation": repeats},
+        left_out={"other_classes": others, "in_test_or_validation": len(repeats)},
         folds=folds,
+        repeats=repeats,
     )
 
 

@@ -27,8 +27,7 @@ def pinned(config: Config) -> Config:
     Raises:
         UserError: if the Hub has no such checkpoint or file, or cannot be reached the first time.
     """
-    result: Config = _pinned(config.runs, "", config)
-    return result
+    return _pinned(config.runs, "", config)
 
 
 def _pinned(runs: Path, option: str, value: Any) -> Any:

@@ -43,11 +43,10 @@ def run(overrides: Sequence[str]) -> None:
 def _report(study: Study, folder: Path) -> None:
     overrides: list[str] = study.user_attrs["overrides"]
     config, ranked, counts = compose(overrides), trial_queue.ranked(study), trial_queue.count(study)
-    done, pruned, failed, running = (
-        counts[state] for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
-    )
+    done, running = counts[TrialState.COMPLETE], counts[TrialState.RUNNING]
+    stopped = f"{counts[TrialState.PRUNED]} stopped early, {counts[TrialState.FAIL]} failed"
     say()
-    say(f"{folder.name}: {done} trials done, {pruned} stopped early, {failed} failed, {running} running")
+    say(f"{folder.name}: {done} trials done, {stopped}, {running} running")
     for trial, error in trial_queue.failures(study):
         say(f"Failed: trial {trial.number} ({options_of(trial)}): {error}")
     if not ranked:

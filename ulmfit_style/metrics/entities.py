@@ -50,8 +50,7 @@ def report(predictions: Tags, references: Tags) -> list[dict[str, Any]]:
 def points(predictions: Tags, references: Tags) -> list[list[float]]:
     """Return of each row the two sums that the micro F1 is the ratio of."""
     right, predicted, held = _counts(predictions, references)[0][:, 0].sum(axis=-1).T
-    sums: list[list[float]] = np.stack([2 * right, predicted + held], axis=1).tolist()
-    return sums
+    return np.stack([2 * right, predicted + held], axis=1).tolist()
 
 
 def intervals(predictions: Tags, references: Tags) -> dict[str, Interval]:

@@ -65,8 +65,7 @@ def translation(
 def chrf_points(predictions: Sequence[str], references: Sequence[str]) -> list[list[float]]:
     """Return what chrF sums over the rows: of each order of n-grams those of the model, the right ones, and both's."""
     # As sacrebleu itself does for its intervals; it has no public name.
-    statistics: list[list[float]] = CHRF()._extract_corpus_statistics(predictions, [references])
-    return statistics
+    return CHRF()._extract_corpus_statistics(predictions, [references])
 
 
 def chrf_of_means(means: Array) -> Array:

@@ -31,8 +31,7 @@ Combine = Callable[[Array], Array]
 
 def first(means: Array) -> Array:
     """Return the score of rows that have one number each: its mean."""
-    score: Array = means[..., 0]
-    return score
+    return means[..., 0]
 
 
 def ratio(means: Array) -> Array:
@@ -42,8 +41,7 @@ def ratio(means: Array) -> Array:
 
 def divided(numerator: Array, denominator: Array) -> Array:
     """Divide, and return 0 where the denominator is 0, as scikit-learn does."""
-    quotient: Array = np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator != 0)
-    return quotient
+    return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator != 0)
 
 
 def interval(points: Points, score: Combine = first) -> Interval:

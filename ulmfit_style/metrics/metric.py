@@ -22,8 +22,7 @@ class Metric(evaluate.Metric, abc.ABC):
         return evaluate.MetricInfo(description=type(self).__doc__, citation="", features=features)
 
     def _compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
-        scores = self.of(predictions[:], references[:])
-        return {name: float(value) for name, value in scores.items()}
+        return {name: float(value) for name, value in self.of(predictions[:], references[:]).items()}
 
     @abc.abstractmethod
     def of(self, predictions: Any, references: Any) -> dict[str, Any]:
@@ -34,5 +33,4 @@ class Metric(evaluate.Metric, abc.ABC):
         """Return the scores; nothing is written to the user's home, where `evaluate` makes a folder for each metric."""
         with TemporaryDirectory() as folder:
             metric = cls(keep_in_memory=True, cache_dir=folder)
-            scores: dict[str, float] = metric.compute(predictions=predictions, references=references)
-        return scores
+            return metric.compute(predictions=predictions, references=references)

@@ -18,8 +18,7 @@ def pearson(predictions: Array, references: Array) -> Array:
         # Constant numbers have no correlation: scipy warns, and returns nan, which JSON does not have.
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
         warnings.simplefilter("ignore", stats.NearConstantInputWarning)
-        correlation: Array = np.nan_to_num(stats.pearsonr(predictions, references, axis=-1).statistic)
-    return correlation
+        return np.nan_to_num(stats.pearsonr(predictions, references, axis=-1).statistic)
 
 
 def spearman(predictions: Array, references: Array) -> Array:
@@ -29,8 +28,7 @@ def spearman(predictions: Array, references: Array) -> Array:
 
 def mse(predictions: Array, references: Array) -> Array:
     """Return the mean squared error."""
-    error: Array = np.mean((predictions - references) ** 2, axis=-1)
-    return error
+    return np.mean((predictions - references) ** 2, axis=-1)
 
 
 SCORES: Mapping[str, Callable[[Array, Array], Array]] = {"pearson": pearson, "spearman": spearman, "mse": mse}

@@ -23,10 +23,7 @@ class TokenizerPair:
 
     def __call__(self, text: str | None = None, *, text_target: str | None = None, **options: Any) -> Mapping[str, Any]:
         """Return the tokens of a text that is read, or of one that is written (`text_target`)."""
-        encoded: Mapping[str, Any] = (
-            self.target(text_target, **options) if text is None else self.source(text, **options)
-        )
-        return encoded
+        return self.target(text_target, **options) if text is None else self.source(text, **options)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.target if name in OF_TARGET else self.source, name)

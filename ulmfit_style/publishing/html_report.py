@@ -11,7 +11,7 @@ from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.config.section import MODEL_SECTIONS, spelled
 from ulmfit_style.console import duration, muted
-from ulmfit_style.data import labelled
+from ulmfit_style.data import guard, labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import options
 from ulmfit_style.results import figures, scores
@@ -46,6 +46,7 @@ def page(run: Run) -> Page:
             "Errors": _errors(run, task, answers, task.errors(answers, targets)),
         }
     sections |= {
+        "Data": _data(run),
         "Groups of rows": _groups(run),
         "Language model": _language_model(run),
         "Training": _training(run),
@@ -173,6 +174,13 @@ def _test_rows(run: Run, task: Task) -> dict[tuple[str, int], Row]:
         if data.digest == run.model.determinants["data"]:
             return {(row.file, row.number): row for row in data.test}
     return {}
+
+
+def _data(run: Run) -> Iterator[Part]:
+    for what, (count, first) in run.model.metrics.get("data", {}).items():
+        yield Table(("row", "detail"), first, f"{what}: {count:,}")
+    if run.has_predictions and (errors := guard.label_errors(predictions.read(run.model.directory, "test"))):
+        yield Table(("row", "detail"), errors, f"labels that are likely wrong, by the model: {len(errors):,}")
 
 
 def _groups(run: Run) -> Iterator[Part]:

@@ -38,8 +38,7 @@ class Finished:
     @property
     def init(self) -> Mapping[str, str]:
         """What it was made from: one stage with a fingerprint, or `checkpoint` with a commit or a digest of files."""
-        init: Mapping[str, str] = self.determinants["init"]
-        return init
+        return self.determinants["init"]
 
 
 def find(directory: Path) -> Finished | None:
@@ -141,12 +140,11 @@ class Run:
 
     def difference(self, other: Finished) -> Difference | None:
         """Return what the score of the test rows differs by from another model's, if both answered the same rows."""
-        assert self.config.task is not None  # it was fine-tuned
         ours, theirs = self.model.directory, other.directory
         rows = predictions.rows(ours)
         if not rows or rows != predictions.rows(theirs):
             return None
-        return Difference(*predictions.difference(self.config.task, [ours], [theirs], "test"))
+        return Difference(*predictions.difference(self.config.require_task(), [ours], [theirs], "test"))
 
     def _others(self, stage: str, wanted: Mapping[str, Any]) -> Iterator[Finished]:
         """Yield the other finished artefacts of a stage in the folder of the model's, the newest first.

@@ -17,7 +17,7 @@ from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, Artefact, wri
 from ulmfit_style.compute import processes
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune
 from ulmfit_style.console import say
-from ulmfit_style.data import labelled, sampling
+from ulmfit_style.data import guard, labelled, sampling
 from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.checkpoints import Checkpoint
 from ulmfit_style.resolved import Resolved, Step
@@ -45,6 +45,10 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         UserError: if no task is set, or this model cannot be fine-tuned on it.
     """
     checks.finetune(resolved.config, resolved.task)
+    if resolved.findings:
+        say(
+            "\n".join([*guard.lines(resolved.findings), "data: all of these rows: make check-data, with these options"])
+        )
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
@@ -111,6 +115,7 @@ def run(step: Step, directory: Path) -> None:
         "task": type(task).__name__,
         "metric": task.metric,
         "train": {"rows": len(rows.train), "of": len(rows.pool), "classes": rows.classes, "left_out": rows.left_out},
+        "data": {what: [len(cases), cases[: guard.KEPT]] for what, cases in resolved.findings.items()},
         **scores,
         "log": [{"phase": result.title, **entry} for result in results for entry in result.log],
     }

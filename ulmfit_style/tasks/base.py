@@ -292,7 +292,7 @@ class Task(Section, abc.ABC):
             value = row.fields[name]
             is_list = isinstance(value, list) and bool(self.parts)
             for kind in map(type, value) if is_list else [type(value)]:
-                if not issubclass(kind, self.parts) if is_list else issubclass(kind, (list, dict, bytes)):
+                if not issubclass(kind, self.parts) if is_list else kind in (list, dict, bytes):
                     what = "nothing" if kind is type(None) else f"a {kind.__name__}"
                     return f"the {name} {'holds' if is_list else 'is'} {what}, where a text should be"
         return None
@@ -429,8 +429,7 @@ class Task(Section, abc.ABC):
     def errors(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Sequence[float]:
         """Return how wrong each answer is: 0 where it is right; by default 1 less the `metric` of the row alone."""
         points = np.asarray(self.row_scores(answers, targets), dtype=float).reshape(len(targets), -1)
-        errors: list[float] = (1 - self.of_means(points)).tolist()
-        return errors
+        return (1 - self.of_means(points)).tolist()
 
     def display(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         """Return the target and the answer as people read them; `row` is None where it is not known."""

@@ -250,8 +250,7 @@ class GenerationTask(Task, abc.ABC):
         return [{self.answer_field: text.strip()} for text in texts]
 
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Any]) -> Answer:
-        answer: Answer = outputs[0]
-        return answer
+        return outputs[0]
 
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         """Return the scores of the texts, and of the likelihoods of the right ones where the answers have them.
@@ -314,8 +313,7 @@ def logits_at(model: Module, positions: Tensor) -> Iterator[None]:
 
 def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the tokens of a text, without special ones around it."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def end_of(tokenizer: Tokenizer) -> int:

@@ -84,8 +84,7 @@ class TextRegression(TextTask):
         return (logits.squeeze(-1) - labels) ** 2
 
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[float]:
-        values: list[float] = model(**batch).logits.float().squeeze(-1).tolist()
-        return values
+        return model(**batch).logits.float().squeeze(-1).tolist()
 
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[float]) -> Answer:
         return {"value": round(sum(outputs) / len(outputs), 6)}
@@ -99,8 +98,7 @@ class TextRegression(TextTask):
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[float]) -> Points:
         """Return the moments of both numbers, standardised: their products would drown in those of large numbers."""
         value, target = _standardised(_values(answers)), _standardised(targets)
-        moments: list[list[float]] = np.stack([value, target, value * target, value**2, target**2], axis=1).tolist()
-        return moments
+        return np.stack([value, target, value * target, value**2, target**2], axis=1).tolist()
 
     def of_means(self, means: Array) -> Array:
         value, target, product, value_squared, target_squared = np.moveaxis(means, -1, 0)

@@ -94,7 +94,7 @@ class ContrastiveObjective:
         itself = torch.eye(CONTRAST_GROUP_SIZE, dtype=torch.bool, device=features.device)
         similarity = (features @ features.mT / TEMPERATURE).masked_fill(itself, -torch.inf)
         alike = (batch["labels"][:, None] == batch["labels"][..., None]) & ~itself
-        losses: torch.Tensor = -similarity.log_softmax(dim=-1).masked_fill(~alike, 0).sum(-1) / alike.sum(-1)
+        losses = -similarity.log_softmax(dim=-1).masked_fill(~alike, 0).sum(-1) / alike.sum(-1)
         return losses.mean(-1).sum()
 
     def count(self, batch: Batch) -> torch.Tensor:

@@ -73,8 +73,7 @@ class Denoising(LanguageObjective):
         """Return the logits of the tokens of the target, (predicted, vocabulary)."""
         labels = batch["labels"]  # each architecture shifts them in its own way for its decoder to read
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
-        logits: torch.Tensor = model(**inputs, use_cache=False).logits
-        return logits[labels.ne(IGNORED)]
+        return model(**inputs, use_cache=False).logits[labels.ne(IGNORED)]
 
 
 MEAN_SPAN = 3

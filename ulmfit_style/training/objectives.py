@@ -74,8 +74,7 @@ class LanguageObjective(ABC):
             inputs["attention_mask"] = attention_mask(batch["documents"], causal=self.causal)
             inputs["position_ids"] = batch["positions"]
         with logits_at(model, batch["labels"].ne(IGNORED)):
-            logits: torch.Tensor = model(**inputs).logits
-        return logits
+            return model(**inputs).logits
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the cross entropy summed over the predicted tokens, a scalar."""
@@ -151,8 +150,7 @@ class CausalLM(LanguageObjective):
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Pad rows to the longest; a label stands at the position that predicts it, one before its token's own."""
-        labels = [self._next(row) for row in rows]
-        batch = self.pad(rows, [row["input_ids"] for row in rows], labels)
+        batch = self.pad(rows, [row["input_ids"] for row in rows], [self._next(row) for row in rows])
         batch["bytes"] = batch["bytes"].roll(-1, dims=1)
         return batch
 

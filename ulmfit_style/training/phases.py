@@ -49,8 +49,7 @@ class TrainingData:
     @property
     def by_length(self) -> list[int]:
         """The numbers of the rows, the shortest first."""
-        order: list[int] = np.argsort(self.rows.lengths, kind="stable").tolist()
-        return order
+        return np.argsort(self.rows.lengths, kind="stable").tolist()
 
     @torch.inference_mode()
     def run(self, model: PreTrainedModel, rows: Sequence[int]) -> None:

@@ -13,10 +13,6 @@ RATIO = 32
 """How many times smaller the lowest rate of the slanted schedule is than its peak (ULMFiT, section 3.2)."""
 
 
-def _wave(height: Fraction) -> float:
-    return (1 - math.cos(math.pi * height)) / 2
-
-
 def _slanted(height: Fraction) -> float:
     return float((1 + height * (RATIO - 1)) / RATIO)
 
@@ -24,7 +20,7 @@ def _slanted(height: Fraction) -> float:
 SHAPES: Mapping[Schedule, tuple[Callable[[Fraction], float], Callable[[Fraction], float]]] = {
     "linear": (float, float),
     "slanted": (_slanted, _slanted),
-    "cosine": (float, _wave),
+    "cosine": (float, lambda height: (1 - math.cos(math.pi * height)) / 2),
     "constant": (float, lambda height: 1.0),
 }
 """The factor while the rate rises, and while it falls, by the height: 0 at either end of the phase, 1 at the peak."""

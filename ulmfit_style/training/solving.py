@@ -51,8 +51,7 @@ class HeadInputs(NamedTuple):
 def output_layer(model: PreTrainedModel) -> nn.Linear:
     """Return the layer of a pooled head whose outputs are the logits."""
     head: Any = model.head
-    layer: nn.Linear = head[-1]
-    return layer
+    return head[-1]
 
 
 def head_inputs(model: PreTrainedModel, data: TrainingData) -> HeadInputs:
@@ -135,8 +134,7 @@ def logits(model: PreTrainedModel, inputs: Floats) -> Floats:
     """Return the logits (texts, outputs) of what the head reads, (texts, width)."""
     output = output_layer(model)
     with torch.inference_mode():
-        result: Floats = output(torch.from_numpy(inputs).to(output.weight.device)).float().cpu().numpy()
-    return result
+        return output(torch.from_numpy(inputs).to(output.weight.device)).float().cpu().numpy()
 
 
 def temperature(logits: Floats, labels: np.ndarray[Any, np.dtype[np.int64]]) -> float:

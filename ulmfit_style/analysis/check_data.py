@@ -1,0 +1,45 @@
+"""check-data: tell what is wrong with labelled texts, row by row, before a model suffers from it."""
+
+import csv
+from collections.abc import Sequence
+
+from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.directory import whole
+from ulmfit_style.cli.compose import compose
+from ulmfit_style.console import say
+from ulmfit_style.data import guard, labelled, pins, splits
+from ulmfit_style.models import checkpoints
+from ulmfit_style.results import finished
+
+SAMPLE = 1000
+"""Rows of which the lengths are measured."""
+
+
+def run(overrides: Sequence[str]) -> None:
+    """Print what is found in the labelled rows of a config, and write all of it to a csv file in `runs/<name>/`.
+
+    Raises:
+        UserError: if the rows cannot be read.
+    """
+    config = pins.pinned(compose(overrides))
+    rows = labelled.load(config.require_task())
+    found, folder = {**guard.findings(rows)}, config.runs / config.name
+    made = finished.find(folder / "finetune")
+    if made is not None and made.determinants.get("data") == rows.digest:
+        answers = [answer for split in ("validation", "test") for answer in predictions.read(made.directory, split)]
+        if errors := guard.label_errors(answers):
+            found["labels that are likely wrong, by the model"] = errors
+    if config.model.checkpoint is not None and rows.pool:
+        sample = sorted(rows.pool, key=splits.random_order(rows.task, 0))[:SAMPLE]
+        tokenizer = checkpoints.tokenizer(checkpoints.resolve(config.model, "model.checkpoint").directory)
+        texts = ["\n".join(rows.task.texts(row)) for row in sample]
+        longer = sum(len(ids) > config.finetune.max_length for ids in tokenizer(texts, verbose=False)["input_ids"])
+        share = f"{longer / len(sample):.0%} of {len(sample):,} training rows"
+        say(f"data: {share} are longer than finetune.max_length, and are {rows.task.long_texts}")
+    for line in guard.lines(found):
+        say(line)
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole(folder / "check-data.csv") as file:
+        cases = ((what, *case) for what, cases in found.items() for case in cases)
+        csv.writer(file).writerows([("found", "row", "detail"), *cases])
+    say(f"All of these rows: {folder / 'check-data.csv'}")

@@ -1,0 +1,130 @@
+"""What a score or a model suffers from in labelled texts, though each row is right by itself."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ulmfit_style.artefacts.predictions import Prediction
+from ulmfit_style.data.labelled import Labelled
+from ulmfit_style.data.splits import key, normalised
+from ulmfit_style.errors import listed
+from ulmfit_style.tasks.base import Row, Task
+
+FEWEST = 8
+"""Training rows from which on a class is not told."""
+
+NEARLY = 0.8
+"""Two texts are nearly the same that have this share of their pairs of words in common."""
+
+HASHES, BANDS, CHUNK = 128, 32, 10_000
+"""Texts that agree in one of the bands of their hashes are compared: of those at `NEARLY` as good as all."""
+
+IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""A word by itself, for there are no blanks around it."""
+
+DEBRIS = re.compile(
+    "\ufffd|[\ud800-\udfff\0]|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|&(?:amp|lt|gt|quot|nbsp|#\\d+);"
+)
+"""What is left of a text that was read in another encoding than its own, and of HTML."""
+
+KEPT = 100
+"""Cases of each kind that are kept with a model."""
+
+Case = tuple[str, str]
+"""The place of a row, or a class, and what it is about: another row, or what stands there."""
+
+Findings = Mapping[str, Sequence[Case]]
+"""Cases by what they are."""
+
+
+def findings(rows: Labelled) -> Findings:
+    """Return what is found in labelled rows. Of two that are alike the later one is told, or that of train."""
+    task, found = rows.task, defaultdict[str, list[Case]](list)
+    scored = [] if rows.folds else [*rows.test, *rows.validation]
+    held = {row.place: key(task, row) for row in scored}
+    places = {text: place for place, text in held.items()}
+    left_out = {row.place: places.get(key(task, row), "") for row in rows.repeats}
+    if left_out:
+        found["texts of test or validation in train, left out there"] = list(left_out.items())
+    first: dict[str, Row] = {}
+    for row in [*scored, *rows.repeats, *rows.pool]:
+        same = first.setdefault("\n".join(map(normalised, task.texts(row))), row)
+        if _says(task, same) != _says(task, row):
+            found["texts with another label elsewhere"].append((row.place, same.place))
+        elif same is not row and row.place not in left_out:
+            found["copies"].append((row.place, same.place))
+    texts, unique = list(first), list(first.values())
+    for later, earlier in near(texts):
+        row, other = unique[later], unique[earlier]
+        crosses = other.place in held and row.place not in held
+        found[f"near copies{' of test or validation in train' * crosses}"].append((row.place, other.place))
+    for text, row in first.items():
+        if len(text) < 2:
+            found["texts of one character"].append((row.place, text))
+        if debris := DEBRIS.search(text):
+            found["debris of encodings or HTML"].append((row.place, ascii(debris[0])))
+    counts = Counter(label for row in rows.pool for label in task.labels_of(row))
+    rare = [(label, f"{count} rows") for label, count in counts.items() if count < FEWEST]
+    return found | ({f"classes of fewer than {FEWEST} training rows": rare} if rare else {})
+
+
+def _says(task: Task, row: Row) -> Any:
+    """Return what rows of one text should agree on: classes, or a number."""
+    target = task.target(row)
+    return task.labels_of(row) or (target if isinstance(target, float) else None)
+
+
+def near(texts: Sequence[str]) -> list[tuple[int, int]]:
+    """Return each text that nearly equals an earlier one, with the first of those, by their numbers.
+
+    What two texts share is estimated by MinHash (Leskovec et al. 2020, sections 3.3 and 3.4).
+    """
+    from rensa import RMinHash
+
+    matrix, numbers = np.zeros((len(texts), HASHES), np.uint32), np.arange(len(texts))
+    for start in range(0, len(texts), CHUNK):
+        pairs = list(map(_pairs, texts[start : start + CHUNK]))
+        matrix[start : start + CHUNK] = RMinHash.digest_matrix_from_token_sets(pairs, HASHES, 0).to_rows()
+    first = numbers.copy()
+    for band in np.split(matrix, BANDS, axis=1) if texts else ():
+        _, starts, members = np.unique(band, axis=0, return_index=True, return_inverse=True)
+        earlier = starts[members.ravel()]
+        rows = numbers[earlier < first]
+        alike = rows[(matrix[rows] == matrix[earlier[rows]]).mean(axis=1) >= NEARLY]
+        first[alike] = earlier[alike]
+    return [(later, earlier) for later, earlier in enumerate(first.tolist()) if earlier < later]
+
+
+def _pairs(text: str) -> list[str]:
+    words = re.findall(r"\w+", text.casefold() if text.isascii() else IDEOGRAPH.sub(r" \g<0> ", text.casefold()))
+    return list(map(" ".join, pairwise(words))) or words or [text]
+
+
+def label_errors(answers: Sequence[Prediction]) -> list[Case]:
+    """Return the rows whose labels are likely wrong, the likeliest first, by answers of models that did not learn them.
+
+    Confident learning (Northcutt et al. 2021, section 3.1): a row is likely of another class if that class has at least
+    the mean probability in it that it has in its own rows.
+    """
+    own, ranked = defaultdict[str, list[float]](list), list[tuple[float, Case]]()
+    answers = [answer for answer in answers if answer.get("scores") and isinstance(answer["target"], str)]
+    for answer in answers:
+        own[answer["target"]].append(answer["scores"].get(answer["target"]) or 0)
+    for answer in answers:
+        label, scores = answer["target"], {name: score or 0 for name, score in answer["scores"].items()}
+        reached = [name for name, own_scores in own.items() if scores.get(name, 0) >= np.mean(own_scores)]
+        likeliest = max(reached, key=lambda name: scores.get(name, 0), default=label)
+        if likeliest != label:
+            case = (f"{answer['file']}:{answer['row']}", f"{label}, rather {likeliest}")
+            ranked.append((scores.get(label, 0) - scores[likeliest], case))
+    return [case for _, case in sorted(ranked)]
+
+
+def lines(found: Findings) -> list[str]:
+    """Return a line on each kind of finding."""
+    places = {what: listed([place for place, _ in cases], 3) for what, cases in found.items()}
+    return [f"data: {what}: {len(found[what]):,} ({where})" for what, where in places.items()]
