@@ -26,7 +26,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from ulmfit_style.artefacts.directory import Artefact
+from ulmfit_style.artefacts import seal
+from ulmfit_style.artefacts.directory import MANIFEST, NOT_SEALED, Artefact, read_json, write_json
 from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.data.tokens import Chunks
@@ -57,6 +58,12 @@ def reviews(count: int, seed: int = 0) -> list[tuple[str, str, str]]:
 def artefact(stage: str, config: Config) -> Artefact:
     """Return the artefact that a stage of a config makes."""
     return resolve(config).artefact(stage)
+
+
+def reseal(directory: Path, **changes: object) -> None:
+    """Write the manifest of an artefact anew, as if it had been finished with what it holds now, and with changes."""
+    manifest = {name: value for name, value in read_json(directory / MANIFEST).items() if name != "sha256"}
+    write_json(directory / MANIFEST, seal.signed(directory, {**manifest, **changes}, NOT_SEALED))
 
 
 def jsonl(path: Path, rows: Sequence[object]) -> Path:

@@ -21,7 +21,7 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.publishing import card
 from ulmfit_style.publishing.export import without_private_paths
 from ulmfit_style.recipe import from_recipe, load
-from ulmfit_style.results import finished
+from ulmfit_style.results import finished, markdown
 from ulmfit_style.results.finished import Finished, Run
 
 
@@ -139,4 +139,10 @@ def test_small_classes_and_bars_in_names_are_told(model: Finished) -> None:
     metrics = {**model.metrics, "train": train, "test": {**model.metrics["test"], "report": report}}
     text = write(replace(model, metrics=metrics), [])
     assert "| Classes | `a\\|b`, `c` |" in text
-    assert "Too few to judge a class by itself, under 30: a|b (4)" in text
+    assert "Too few to judge a class by itself, under 30: a\\|b (4)" in text
+
+
+def test_names_are_neither_links_nor_html_nor_the_end_of_code() -> None:
+    assert markdown.escaped("<b>[x](http://a) `y` \\[z") == r"\<b>\[x](http://a) \`y\` \\\[z"
+    assert markdown.code("a") == "`a`"
+    assert markdown.code("a`` <b>\n|b") == "``` a`` <b> \\|b ```"

@@ -1,5 +1,7 @@
 """From YAMLs and overrides to a config, and what is said of mistakes."""
 
+import itertools
+import sys
 from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
@@ -8,9 +10,9 @@ import pytest
 
 from ulmfit_style.cli import CONF
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.cli.overrides import grid
+from ulmfit_style.cli.overrides import TRUSTED_VARIABLES, grid
 from ulmfit_style.errors import ConfigError
-from ulmfit_style.recipe import Config, from_recipe
+from ulmfit_style.recipe import TRUSTED_MODULES, Config, from_recipe, load
 
 GROUPS = {"model": 14, "corpus": 2, "task": 20, "pretrain": 2, "adapt": 3, "finetune": 6, "study": 3, "sweep": 5}
 """How many YAMLs each has, beside those of whole recipes."""
@@ -109,11 +111,44 @@ def test_options_of_a_stage_that_is_switched_off_are_refused():
 @pytest.mark.parametrize(
     ("target", "message"), [("collections.Counter", "is not a subclass of"), ("nowhere.Task", "cannot be imported")]
 )
-def test_a_task_outside_the_package_is_imported_by_its_path(target: str, message: str):
+def test_a_task_outside_the_package_is_imported_by_its_path(target: str, message: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(TRUSTED_MODULES, "collections,nowhere")
     recipe = compose().recipe()
     recipe["task"]["_target_"] = target
     with pytest.raises(ConfigError, match=message):
         from_recipe(recipe)
+
+
+def test_no_module_is_imported_that_the_user_did_not_list(monkeypatch: pytest.MonkeyPatch):
+    recipe = compose().recipe()
+    recipe["task"]["_target_"] = "antigravity.Task"
+    with pytest.raises(
+        ConfigError, match="is not of this program; if you trust its code, set ULMFIT_STYLE_MODULES=anti"
+    ):
+        from_recipe(recipe)
+    assert "antigravity" not in sys.modules
+
+
+def test_the_environment_is_read_only_where_the_user_allows_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DATA", "s3cret")
+    assert compose(["runs=${oc.env:HOME}/runs"]).runs == Path("/home/me/runs")
+    [problem] = problems("runs=${oc.env:DATA}")
+    assert "DATA of the environment would be written to recipes and model cards; if it is no secret, set ULM" in problem
+    assert "s3cret" not in problem
+    monkeypatch.setenv(TRUSTED_VARIABLES, "OTHER,DATA")
+    assert compose(["runs=${oc.env:DATA}"]).runs == Path("s3cret")
+
+
+def test_a_yaml_that_would_fill_the_memory_is_refused(write_yaml, tmp_path: Path):
+    lines = [f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]" for before, name in itertools.pairwise("abcdefgh")]
+    bomb = "\n".join(["a: &a [x]", *lines])
+    assert problems(write_yaml("task/mine.yaml", bomb), "task=mine") == [
+        "my conf/task/mine.yaml: repeats parts of itself by *name more than 20 times; write them out"
+    ]
+    (tmp_path / "recipe.yaml").write_text(bomb)
+    with pytest.raises(ConfigError, match="repeats parts"):
+        load(tmp_path / "recipe.yaml")
 
 
 def test_a_grid_is_the_product_of_the_swept_options_and_one_that_cannot_be_counted_is_refused():

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from samples import artefact
+from samples import artefact, reseal
 
 from ulmfit_style import chain
 from ulmfit_style.analysis import inventory
 from ulmfit_style.artefacts.differences import why_missing
-from ulmfit_style.artefacts.directory import MANIFEST, NOT_SEALED, RECIPE, Artefact, read_json, write_json
-from ulmfit_style.artefacts.seal import signed
+from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact, read_json
 from ulmfit_style.compute.devices import device
 from ulmfit_style.data import corpus, labelled
 from ulmfit_style.errors import UserError
@@ -98,11 +97,13 @@ def test_a_plan_tells_each_step_and_does_nothing(made, compose_tiny, capsys, fol
 def test_an_artefact_that_is_up_to_date_tells_what_is_other_now(made, compose_tiny, capsys):
     adapted = made()
     manifest = read_json(adapted.directory / MANIFEST)
-    unsigned = {name: manifest[name] for name in manifest if name != "sha256"}
     there = f"[1/1] adapt: {compose_tiny().model.checkpoint} learns the corpus: up to date ({adapted.directory})"
 
     def told(*overrides: str, **changes) -> list[str]:
-        write_json(adapted.directory / MANIFEST, signed(adapted.directory, {**unsigned, **changes}, NOT_SEALED))
+        reseal(
+            adapted.directory,
+            **{"versions": manifest["versions"], "device": manifest["device"], "processes": 1, **changes},
+        )
         chain.preview(compose_tiny(*overrides), ["adapt"])
         lines = capsys.readouterr().out.splitlines()
         return lines[lines.index(there) + 1 :]

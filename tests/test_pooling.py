@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import read_json
+from ulmfit_style.artefacts.directory import MANIFEST, read_json
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.training import Model
 from ulmfit_style.errors import UserError
@@ -149,7 +149,7 @@ def test_a_model_is_fine_tuned_and_ours_reads_it_without_running_the_copy_that_l
     artefact: Path, tmp_path: Path
 ):
     expected = load(artefact, device="cpu")(TEXTS)
-    copy = shutil.copytree(artefact, tmp_path / "copy")
+    copy = shutil.copytree(artefact, tmp_path / "copy", ignore=shutil.ignore_patterns(MANIFEST))
     assert (copy / FILE).read_text() == Path(pooling.__file__).read_text()
     (copy / FILE).write_text("raise SystemExit('this was run')\n")
     assert load(copy, device="cpu")(TEXTS) == expected

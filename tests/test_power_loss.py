@@ -23,7 +23,7 @@ COMMAND = ["adapt", "finetune", *RECIPE, *ULMFIT]
 @contextmanager
 def mounted(image: Path, folder: Path) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", "-o", "loop,commit=60", image, folder], capture_output=True, text=True, check=False)
+    done = subprocess.run(["mount", "-o", "loop,commit=1", image, folder], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"no image can be mounted here: {done.stderr}")
     try:

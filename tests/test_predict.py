@@ -272,3 +272,13 @@ def test_a_model_without_the_head_answers_no_task(directory: Path, checkpoint: P
         UserError, match=r"TextClassification \(classifier\.bias, classifier\.weight\); name a model that"
     ):
         load(model)
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-cmd", "@a", "\t=1", "\r=1"])
+def test_no_cell_of_a_csv_is_a_formula(cell: str):
+    assert predict._guarded(cell) == f"'{cell}"
+
+
+def test_other_cells_of_a_csv_are_as_they_are():
+    cells = ["a=1", "-1.5", "", "'", -1.5, None]
+    assert [predict._guarded(cell) for cell in cells] == cells

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ulmfit_style import launch
+from ulmfit_style import __main__, launch
 from ulmfit_style.__main__ import main as run
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST
@@ -190,3 +190,82 @@ def test_when_a_machine_dies_the_other_ends_and_both_go_on_from_the_newest_check
 def children(process: int) -> list[int]:
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=True)
     return [int(line) for line in listed.stdout.split()]
+
+
+CHILD = """
+import time
+from ulmfit_style.compute import processes
+processes.end_with_launcher()
+print("started", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_process_ends_with_the_launcher_that_was_killed():
+    launch = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}])"
+    environment = {**os.environ, "WORLD_SIZE": "2"}
+    with subprocess.Popen([sys.executable, "-c", launch], env=environment, stdout=subprocess.PIPE) as launcher:
+        launcher.stdout.readline()
+        launcher.kill()
+        started = time.monotonic()
+        assert launcher.stdout.read() == b""  # which the other process held open
+    assert time.monotonic() - started < 20
+
+
+def test_sigterm_says_its_line_and_ctrl_c_is_no_problem_of_a_library(monkeypatch, capsys):
+    def work(arguments: list[signal.Signals]) -> None:
+        try:
+            signal.raise_signal(arguments[0])
+        except KeyboardInterrupt as error:
+            raise UserError("the configuration has 1 problem") from error
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(__main__, "_main", work)
+    assert run([signal.SIGTERM]) == 143
+    assert capsys.readouterr().err == "ulmfit-style: stopped; the same command goes on from there\n"
+    assert run([signal.SIGINT]) == 130
+    assert capsys.readouterr().err == "ulmfit-style: interrupted; what was finished is kept\n"
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_second_signal_ends_a_process_at_once(monkeypatch: pytest.MonkeyPatch):
+    handlers = []
+
+    def work(arguments: list[str]) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            handlers.extend(map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)))
+
+    monkeypatch.setattr(__main__, "_main", work)
+    assert run([]) == 130
+    assert handlers == [signal.SIG_DFL, signal.SIG_DFL]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_stops_two_processes_which_save_and_twice_stops_them_at_once(
+    not_adapted: list[str], tmp_path: Path, times: int
+):
+    options = [*not_adapted, "finetune.epochs=1000", "save_minutes=0.001", "processes=2"]
+    command = [sys.executable, "-m", "ulmfit_style", "finetune", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as launcher:
+        while not list(tmp_path.glob("runs/finetune-*/checkpoints/*/checkpoint-*/whole.json")):
+            assert launcher.poll() is None
+            time.sleep(0.1)
+        ranks = children(launcher.pid)
+        for _ in range(times):
+            os.killpg(launcher.pid, signal.SIGINT)  # as a terminal does
+            time.sleep(0.2)
+        _, errors = launcher.communicate(timeout=60)
+    if times == 1:
+        assert launcher.returncode == 130
+        assert re.fullmatch(r".*: stopped and saved at step .*\nulmfit-style: interrupted; .*\n", errors)
+    else:
+        assert launcher.returncode == -signal.SIGINT
+    if times == 2:
+        time.sleep(3)
+    states = subprocess.run(
+        ["ps", "-o", "stat=", "-p", ",".join(map(str, ranks))], check=False, capture_output=True, text=True
+    )
+    assert all(state.startswith("Z") for state in states.stdout.split())

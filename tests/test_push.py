@@ -185,6 +185,8 @@ def test_a_dry_run_lists_sizes_and_sends_nothing(
         ("https://me:swordfish@example.org/x", "a password in an address"),
         ('"api_key": "0123456789abcdef0123"', "what is called a secret"),
         ("password=correct-horse-battery-9", "what is called a secret"),
+        ("passphrase: Tr0ub4dor&3xyz", "what is called a secret"),
+        ("Authorization: Basic dXNlcjpwYXNzd29yZDEy", "what is called a secret"),
         ("mine", "your own token"),
     ],
 )
@@ -196,6 +198,7 @@ def test_what_a_model_is_made_of_is_no_secret(artefact: Path) -> None:
     texts = [(artefact / name).read_text() for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
     texts += ['"pad_token": "[PAD]"', '"summary_token": "first"', f"sha256: {'5c' * 32}", '"token": 20192020', "task-7"]
     texts += ["the secret: a film about passwords and tokens_of_love_and_hate", "risk-adjusted-return-on-capital-2024"]
+    texts += ["2,000 tokens per second", "token = aaaaaaaaaaaaaaaaaaaaaaaa1"]
     assert [secret for text in texts for secret in secrets.find(text, None)] == []
 
 

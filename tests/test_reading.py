@@ -389,3 +389,11 @@ def test_whatever_bytes_a_file_has_there_is_an_answer(
     path.write_bytes(packed)
     with suppress(UserError):  # and nothing else
         list(read("task.path", str(path), lambda present: {"text": present[0]} if present else {}))
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000 + "]" * 100_000, "9" * 10_000], ids=["nested", "digits"])
+def test_a_line_that_json_cannot_hold_is_named(tmp_path: Path, value: str):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "a"}}\n{{"text": {value}}}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl:2: is nested too deeply, or holds a number of too many digits"):
+        list(rows("task.path", str(path), ["text"]))

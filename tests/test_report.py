@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from recipes import Trained
+from samples import reseal
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
@@ -115,6 +116,7 @@ def copied(trained: Callable[[str], Trained], tmp_path: Path) -> Path:
 
 def test_without_predictions_the_page_says_so_and_tells_the_rest(copied: Path):
     (copied / "default/finetune" / predictions.FILE).unlink()
+    reseal(copied / "default/finetune")
     page = html_report.page(finished.named(copied, "default"))
     assert isinstance(page.sections["Scores"][0], Prose)
     assert "The predictions are gone" in page.sections["Scores"][0].text
@@ -128,6 +130,7 @@ def test_models_of_other_rows_are_not_compared(copied: Path):
     assert run.difference(other) == (0, 0, 0)
     answers = predictions.read(other.directory, "test")
     predictions.write(other.directory, [{**answer, "row": answer["row"] + 1} for answer in answers])
+    reseal(other.directory)
     assert run.difference(other) is None
 
 
@@ -137,6 +140,7 @@ def test_where_the_rows_have_changed_their_texts_are_not_shown(copied: Path, tmp
     if is_there:
         other.write_text("review,stars\n" + "".join(f"a film {n},{'good' if n % 2 else 'bad'}\n" for n in range(50)))
     recipe.write_text(re.sub(r"path: .*rows\.csv", f"path: {other}", recipe.read_text()))
+    reseal(recipe.parent)
     remark, _, table = html_report.page(finished.named(copied, "default")).sections["Errors"]
     assert isinstance(remark, Prose)
     assert "The labelled rows are gone or have changed since this run" in remark.text

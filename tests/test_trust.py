@@ -1,6 +1,7 @@
 """What is finished is compared with its seal: damage is told, and made again or refused; nothing outside is read."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from samples import save_bert
 
 from ulmfit_style.__main__ import main
+from ulmfit_style.analysis import inventory
 from ulmfit_style.artefacts import directory as directories
 from ulmfit_style.artefacts import seal
 from ulmfit_style.artefacts.directory import (
@@ -87,6 +89,13 @@ def test_a_large_file_is_compared_by_its_size_and_when_it_is_loaded_by_its_conte
     with pytest.raises(UserError, match=r"model\.safetensors has another content"):
         require_intact(made.directory)
     assert not made.finished  # for this process knows now
+
+
+def test_the_table_of_runs_tells_what_was_set_aside(made: Artefact, capsys: pytest.CaptureFixture[str]):
+    flip(made.directory / "model.safetensors")
+    made.make(build, {"name": "x"})
+    inventory.runs([f"runs={made.runs}"])
+    assert re.search(r"│ damaged +│", capsys.readouterr().out)
 
 
 def test_a_log_may_grow_and_weights_may_be_discarded(made: Artefact):

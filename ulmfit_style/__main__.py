@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pkgutil import resolve_name
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
-from ulmfit_style.errors import Interrupted, UserError, nearest, trouble
+from ulmfit_style.compute import processes
+from ulmfit_style.errors import Interrupted, UserError, ending, nearest
 
 
 class Command(NamedTuple):
@@ -59,23 +60,23 @@ ALONE = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    signals: list[int] = []
     try:
-        _main(sys.argv[1:] if arguments is None else arguments)
-    except UserError as error:
-        print(f"ulmfit-style: {error}", file=sys.stderr)
-        return 2
-    except Interrupted as stop:
-        print(f"ulmfit-style: {stop}", file=sys.stderr)
-        return 128 + stop.signal
-    except KeyboardInterrupt:
-        print("ulmfit-style: interrupted; what was finished is kept", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if (line := trouble(error)) is None:
+        with processes.stoppable(signals):
+            _main(sys.argv[1:] if arguments is None else arguments)
+    except BaseException as error:
+        # Whatever a library made of a signal that came while it worked.
+        is_signal = signals and not isinstance(error, Interrupted)
+        if (ended := ending(KeyboardInterrupt() if is_signal else error)) is None:
             raise
-        print(f"ulmfit-style: {line}", file=sys.stderr)
-        return 2
+        print(f"ulmfit-style: {ended[1]}", file=sys.stderr)
+        return ended[0]
     return 0
+
+
+def program() -> NoReturn:
+    """Run the command line of this process, and end it."""
+    processes.end(main())
 
 
 def _main(arguments: Sequence[str]) -> None:
@@ -142,4 +143,4 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

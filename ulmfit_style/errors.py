@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 class Interrupted(BaseException):
-    """A training run was stopped by a signal, and saved what it had: exit code 128 + the signal's number.
+    """A command was stopped by a signal, and saved what it had: exit code 128 + the signal's number.
 
     Like KeyboardInterrupt, it is not an Exception: a loop over several jobs must not go on with the next one.
     """
@@ -52,11 +52,21 @@ def together(head: str, problems: Sequence[str]) -> UserError:
     return UserError("\n  - ".join(lines))
 
 
+def ending(error: BaseException) -> tuple[int, str] | None:
+    """Return the exit code and the line of what may end a command, or None for what needs its traceback."""
+    if isinstance(error, Interrupted):
+        return 128 + error.signal, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted; what was finished is kept"
+    line = str(error) if isinstance(error, UserError) else trouble(error)
+    return None if line is None else (2, line)
+
+
 TROUBLE = (ENOSPC, EDQUOT, EROFS, EACCES, EPERM, ENOTDIR, EISDIR, EEXIST, ENAMETOOLONG, EMFILE, EIO)
 """What may be wrong with a disk, or a place on it, and is no fault of the program."""
 
 
-def trouble(error: Exception, folder: Path | None = None) -> str | None:
+def trouble(error: BaseException, folder: Path | None = None) -> str | None:
     """Return a line on trouble of the machine, a full disk or memory; None for all else, which needs its traceback.
 
     Libraries raise errors of their own for it, which have its name in their text; torch's for a full disk has not.
@@ -67,6 +77,10 @@ def trouble(error: Exception, folder: Path | None = None) -> str | None:
     text, notes = str(error), "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return f"the memory is too small{notes or '; take a smaller batch, max_length or model'}"
+    if isinstance(error, RecursionError) or "Exceeds the limit (" in text:
+        return (
+            f"what was read is nested too deeply, or holds a number of too many digits ({text[:80]}); mend or leave it"
+        )
     is_torch = "inline_container.cc" in text or "iostream error" in text
     known = [os.strerror(number) for number in TROUBLE if os.strerror(number) in text]
     if not (known or is_torch):

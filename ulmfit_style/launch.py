@@ -12,7 +12,7 @@ from uuid import uuid4
 from ulmfit_style import chain
 from ulmfit_style.compute import processes
 from ulmfit_style.console import muted, say
-from ulmfit_style.errors import Interrupted, Pruned, UserError, trouble
+from ulmfit_style.errors import Pruned, UserError, ending
 from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.stages.table import STAGES, resolve
@@ -38,27 +38,29 @@ def main(arguments: Sequence[str]) -> int:
     This is what `chain` starts on this machine, and what `accelerate launch -m ulmfit_style.launch recipe.yaml adapt
     finetune` starts on several.
     """
+    processes.end_with_launcher()
     try:
-        processes.join()
-        resolved, steps = _agreed(arguments)
-        _require_shared(resolved.config.runs)
-        chain.make_in_this_process(steps, resolved.config.name)
-        processes.leave()
-        if processes.is_main() and not processes.is_started():
-            chain.summarise(resolved, arguments[1:])
-    except (UserError, Interrupted) as error:
-        if not processes.is_main():
-            time.sleep(SPEAKING_SECONDS)
-        print(f"ulmfit-style: {error}", file=sys.stderr, flush=True)
-        return 128 + error.signal if isinstance(error, Interrupted) else 2
+        with processes.stoppable([]):
+            processes.join()
+            resolved, steps = _agreed(arguments)
+            _require_shared(resolved.config.runs)
+            chain.make_in_this_process(steps, resolved.config.name)
+            processes.leave()
+            if processes.is_main() and not processes.is_started():
+                chain.summarise(resolved, arguments[1:])
     except Pruned:
         return 0  # who started it sees that nothing was made
-    except Exception as error:
-        line = LOST if processes.is_loss(error) else trouble(error)
-        if line is None:
+    except BaseException as error:
+        ended = (1, LOST) if processes.is_loss(error) else ending(error)
+        if ended is None:
             raise
+        code, line = ended
+        if not processes.is_main():
+            if code >= 128:
+                return code  # all of them were stopped
+            time.sleep(SPEAKING_SECONDS)
         print(f"ulmfit-style: {line}", file=sys.stderr, flush=True)
-        return 1
+        return code
     return 0
 
 

@@ -6,6 +6,7 @@ Past it there are frozen sections; nobody looks an option up by name.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -30,6 +31,13 @@ def _of_its_kind(value: Any) -> Any:
         return value
     task_options = {name: option for name, option in value.items() if name != "_target_"}
     return task_class_of(value.get("_target_")).model_validate(task_options)
+
+
+TRUSTED_MODULES = "ULMFIT_STYLE_MODULES"
+"""An environment variable: the modules outside the package whose tasks a YAML may name, with commas between them."""
+
+MOST_ALIASES = 20
+"""How often a YAML may repeat a part by `*name`: repetitions of repetitions fill any memory."""
 
 
 class Config(Section):
@@ -125,16 +133,35 @@ def from_recipe(values: dict[str, Any]) -> Config:
 
 def load(recipe: Path) -> Config:
     """Read the config that an artefact's recipe.yaml holds."""
+    require_few_aliases(recipe)
     return from_recipe(yaml.safe_load(recipe.read_text(encoding="utf-8")))
 
 
-def task_class_of(target: str | None) -> type[Task]:
-    """Import the task that `_target_` names; it may lie outside the package.
+def require_few_aliases(path: Path) -> None:
+    """Check that a YAML is not made to fill the memory.
 
     Raises:
-        ConfigError: if there is no such class, or it is no task.
+        ConfigError: if it repeats itself too often.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if (
+        text.count("*") > MOST_ALIASES
+        and sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)) > MOST_ALIASES
+    ):
+        raise ConfigError([f"{path}: repeats parts of itself by *name more than {MOST_ALIASES} times; write them out"])
+
+
+def task_class_of(target: str | None) -> type[Task]:
+    """Import the task that `_target_` names. A module outside the package is code that runs, so the user lists it.
+
+    Raises:
+        ConfigError: if there is no such class, it is no task, or its module is not to be imported.
     """
     module, _, name = (target or "").rpartition(".")
+    listed = os.environ.get(TRUSTED_MODULES, "").split(",")
+    if not (module in listed or module.startswith(f"{__package__}.")):
+        remedy = f"if you trust its code, set {TRUSTED_MODULES}={module} in the environment"
+        raise ConfigError([f"task._target_={target}: is not of this program; {remedy}"])
     try:
         task_class = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -33,7 +33,7 @@ class Entry:
     def state(self) -> str:
         """When it was finished, by the clock of this machine; else what it is."""
         if self.made is None:
-            return "being made" if self.being_made else "damaged" if damage(self.directory) else "unfinished"
+            return "being made" if self.being_made else "damaged" if damage(self.directory, "*") else "unfinished"
         scores = "" if (self.directory / MANIFEST).exists() else " (scores)"
         return f"{datetime.fromisoformat(self.made.manifest['finished']).astimezone():%Y-%m-%d %H:%M}{scores}"
 
@@ -93,7 +93,8 @@ def _entries(folder: Path) -> list[Entry]:
     targets = {link: link.resolve() for link in sorted(folder.glob("*/*")) if link.is_symlink()}
     entries = []
     for recipe in sorted(folder.glob(f"*-*/{RECIPE}"), key=lambda recipe: recipe.stat().st_mtime):
-        directory, made, resolved = recipe.parent, finished.find(recipe.parent), recipe.parent.resolve()
+        directory, resolved = recipe.parent, recipe.parent.resolve()
+        made = None if directory.name.startswith("damaged-") else finished.find(directory)
         names = [str(link.relative_to(folder)) for link, target in targets.items() if target == resolved]
         entries.append(Entry(directory, made, made is None and _is_locked(directory), names))
     return entries

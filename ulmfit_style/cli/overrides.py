@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from ulmfit_style.cli import CONF
-from ulmfit_style.errors import ConfigError, nearest
+from ulmfit_style.errors import ConfigError, UserError, nearest
+from ulmfit_style.recipe import require_few_aliases
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -27,19 +29,36 @@ SEARCH_PATH = "hydra.searchpath"
 """Hydra's list of further folders of YAMLs, which `--config-dir` adds to."""
 
 
+VARIABLES = ("HOME", "USER", "TMPDIR", "SCRATCH")
+"""The variables of the environment that a YAML may read."""
+
+TRUSTED_VARIABLES = "ULMFIT_STYLE_VARIABLES"
+"""An environment variable: further ones, with commas between them."""
+
+
 @contextmanager
 def initialized() -> Iterator[None]:
     """Initialise Hydra on `conf/`, and turn its errors about YAMLs into a ConfigError."""
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    OmegaConf.register_new_resolver("oc.env", _variable, replace=True)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             yield
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         reason = str(error) if str(error).strip() else str(error.__cause__)
         raise ConfigError([" ".join(reason.split())]) from error
+
+
+def _variable(name: str, default: str | None = None) -> str | None:
+    """Return a variable of the environment for `${oc.env:NAME}`: what a YAML reads stands in recipes and on cards."""
+    if name not in (*VARIABLES, *os.environ.get(TRUSTED_VARIABLES, "").split(",")):
+        remedy = f"if it is no secret, set {TRUSTED_VARIABLES}={name} in the environment"
+        raise UserError(f"{name} of the environment would be written to recipes and model cards; {remedy}")
+    return os.environ.get(name, default)
 
 
 def _as_typed(override: str) -> str:
@@ -149,10 +168,13 @@ def _folder_problems(search_path: Iterable[Override]) -> list[str]:
     # What is no list of names is for Hydra to refuse.
     names = [str(name) for value in values if isinstance(value, list) for name in value]
     problems = []
+    for path in CONF.rglob("*.yaml"):
+        require_few_aliases(path)
     for folder in [Path(name.removeprefix("file://")) for name in names if not name.startswith("pkg://")]:
         if not folder.is_dir():
             problems.append(f"{folder}: there is no such folder of configs")
         for path in sorted(folder.rglob("*.yaml")):
+            require_few_aliases(path)
             name = path.relative_to(folder)
             if (CONF / name).exists():
                 problems.append(f"{path}: the program has a {name} of its own; choose another name")

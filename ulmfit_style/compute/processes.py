@@ -6,8 +6,13 @@ With one process nothing is imported.
 import logging
 import os
 import platform
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Literal, NoReturn, TypeVar
 
 from ulmfit_style.errors import Interrupted, UserError
@@ -21,20 +26,24 @@ RUN_ID = "ulmfit-style"
 """What the launcher calls the processes that `start` starts."""
 
 
+SAVING_SECONDS = 600
+"""How long processes that are stopped may take to save."""
+
+
 def start(count: int, module: str, arguments: Sequence[str]) -> None:
     """Start so many processes of `python -m module` on this machine, and wait for them.
 
+    A signal that stops this process stops them too: they have time to save, unless it comes again.
+
     Raises:
         UserError: if one of them fails; what it said stands on standard error.
-        Interrupted: if a signal stopped them.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # Without this each process would take every core, and they would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    logging.disable()  # torch's, on signals
     options = LaunchConfig(
         1,
         1,
@@ -44,14 +53,51 @@ def start(count: int, module: str, arguments: Sequence[str]) -> None:
         local_addr="localhost",  # the machine's own name need not be one that it knows
         run_id=RUN_ID,
         max_restarts=0,
+        signals_to_handle="",  # `stoppable` does
+        shutdown_timeout=SAVING_SECONDS,
     )
     try:
         elastic_launch(options, sys.executable)("-m", module, *arguments)
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         raise UserError(f"a process ended with exit code {code}; what it said stands above") from None
-    except SignalException as error:
-        raise Interrupted(error.sigval, "stopped") from None
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def stoppable(signals: list[int]) -> Iterator[None]:
+    """Raise KeyboardInterrupt on Ctrl-C and Interrupted on SIGTERM while the block runs; a second one ends it at once.
+
+    Args:
+        signals: Those that come are added.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        for each in handlers:
+            signal.signal(each, signal.SIG_DFL)
+        raise KeyboardInterrupt if number == signal.SIGINT else Interrupted(number, "stopped")
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    handlers = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def end_with_launcher() -> None:
+    """End this process when the one that started it is gone: it would train on by itself."""
+
+    def watch(launcher: int) -> None:
+        while os.getppid() == launcher:
+            time.sleep(1)
+        os._exit(1)
+
+    if count() > 1:
+        threading.Thread(target=watch, args=[os.getppid()], daemon=True).start()
 
 
 def count() -> int:
@@ -115,11 +161,11 @@ def join() -> None:
         raise UserError(f"{count()} processes were started, and {joined} found each other")
 
 
-def is_loss(error: Exception) -> bool:
+def is_loss(error: BaseException) -> bool:
     """Tell whether an error means that another process is gone, or the network to it."""
     import torch
 
-    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+    return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def leave() -> None:
@@ -134,9 +180,10 @@ def end(code: int) -> NoReturn:
     """End this process with an exit code, which the launcher is to see.
 
     Gloo's threads live until the interpreter is gone, and about one time in fifty they abort it on its way
-    ("terminate called without an active exception"): several processes therefore end without Python's farewell.
+    ("terminate called without an active exception"): several processes therefore end without Python's farewell. So does
+    one that was stopped by a signal: with torch the farewell takes seconds.
     """
-    if count() == 1:
+    if count() == 1 and code < 128:
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -50,7 +50,7 @@ def _parsed(text: str) -> Iterator[Any]:
     except UnicodeEncodeError:
         yield "contains half a character, such as \\ud83d alone; a text was cut within an emoji"
     except (ValueError, RecursionError) as error:
-        yield f"is not JSON ({error})"
+        yield f"is nested too deeply, or holds a number of too many digits ({str(error)[:40]})"
 
 
 def _of_one(value: Any) -> Sequence[Any]:

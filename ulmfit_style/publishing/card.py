@@ -57,8 +57,9 @@ def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {"cell": lambda value: markdown.escaped(str(value)), "table": markdown.table}
+    environment.filters |= {"code": lambda value: markdown.code(str(value)), "table": markdown.table}
     environment.filters |= {"grouped": "{:,}".format, "licence": licence_of, "spelled": spelled, "duration": duration}
+    environment.filters["text"] = markdown.escaped
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         metadata=metadata.to_yaml(),
         name=name,

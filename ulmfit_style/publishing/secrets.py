@@ -14,13 +14,17 @@ SHAPES = {
     "a JSON web token": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
     "a private key": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----",
     "a password in an address": r"\b[a-z][a-z+]*://[^\s/:@\"']+:[^\s/:@\"']+@",
-    # Long, and with a digit: `"pad_token": "[PAD]"` is none.
-    "what is called a secret": (
-        r"(?i:api[_-]?key|access[_-]?key|secret|token|password|passwd)[\"']?\s*[:=]\s*[\"']?"
-        r"(?=[A-Za-z_+/-]*\d)[\w+/-]{20,}"
-    ),
 }
 """What each kind looks like, as regular expressions."""
+
+NAMED = re.compile(
+    r"(?i:key|secret|token|passw(?:or)?d|passphrase|pwd|credentials?|auth(?:orization)?|bearer)[\"']?"
+    r"\s*[:=]\s*[\"']?(?:(?:Bearer|Basic)\s+)?(?=\S*\d)(?=\S*[A-Za-z])([^\s\"'`,;<>(){}\[\]|]{12,})"
+)
+"""A word beside which a secret stands, and what stands there: long, with a digit; `"pad_token": "[PAD]"` is none."""
+
+LEAST_SIGNS = 8
+"""How many different signs a secret has at least, about three bits a sign."""
 
 
 def find(text: str, token: str | None) -> Iterator[tuple[int, str]]:
@@ -31,5 +35,7 @@ def find(text: str, token: str | None) -> Iterator[tuple[int, str]]:
     """
     shapes = {**({"your own token": re.escape(token)} if token else {}), **SHAPES}
     places = [(match.start(), kind) for kind, shape in shapes.items() for match in re.finditer(shape, text)]
+    named = [match.start() for match in NAMED.finditer(text) if len(set(match[1])) >= LEAST_SIGNS]
+    places += [(start, "what is called a secret") for start in named]
     kinds = {text.count("\n", 0, start) + 1: kind for start, kind in sorted(places, reverse=True)}  # one of each line
     yield from sorted(kinds.items())

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ulmfit_style.artefacts.directory import RECIPE, whole
 from ulmfit_style.config.commands import Predict
 from ulmfit_style.config.section import spelled
-from ulmfit_style.console import progress, say
+from ulmfit_style.console import progress, say, say_once
 from ulmfit_style.data import columns, reading
 from ulmfit_style.data.formats import FORMATS, TEXT_COLUMN, Record
 from ulmfit_style.errors import UserError
@@ -222,13 +222,21 @@ def _write_csv(records: Iterator[Record], file: IO[str]) -> None:
             kept.write(f"{_json(cells)}\n")
         kept.seek(0)
         writer = csv.DictWriter(file, list(names))
-        writer.writeheader()
-        writer.writerows(map(json.loads, kept))
+        writer.writerow({name: _guarded(name) for name in names})
+        writer.writerows({name: _guarded(cell) for name, cell in json.loads(line).items()} for line in kept)
 
 
 def _free(name: str, taken: Collection[str]) -> str:
     """Return a name, or where it is taken the first of those with a number after it that is not."""
     return next(free for number in count(1) if (free := name if number == 1 else f"{name}_{number}") not in taken)
+
+
+def _guarded(cell: Any) -> Any:
+    """Put a `'` before a text that a spreadsheet would run as a formula: a text may come from anyone."""
+    if not (isinstance(cell, str) and re.match(r"[=+@\t\r]|-(?![\d.]+$)", cell)):
+        return cell
+    say_once("predict: cells that a spreadsheet would run begin with '; .jsonl has them as they are")
+    return f"'{cell}"
 
 
 def _json(value: Any) -> str:
