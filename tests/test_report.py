@@ -64,10 +64,11 @@ def test_the_page_of_a_chain_tells_its_lineage_and_what_adaptation_was_worth(
     assert f"report: {output}" in capsys.readouterr().out
     page = output.read_text(encoding="utf-8")
     assert headings(page) == [
-        *("Scores", "Which answers are wrong", "Calibration", "Errors", "Groups of rows"),
+        *("Scores", "Which answers are wrong", "Calibration", "Errors", "Data", "Groups of rows"),
         *("Language model", "Training", "How it was made"),
     ]
     assert "Adaptation changed accuracy by" in page
+    assert "texts with another label elsewhere: 1" in page
     assert "TF-IDF + logistic regression" in (output.with_suffix("") / "scores.svg").read_text()
     for stage in ("adapt", "finetune"):
         manifest = read_json(chain.runs / "default" / stage / "manifest.json")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ulmfit_style import errors
 from ulmfit_style.results.parts import Difference, Interval, Prose, Table
 
 Measured = Mapping[str, Any]
@@ -160,8 +161,7 @@ def small_classes(report: Sequence[Mapping[str, Any]]) -> str | None:
 def listed(counts: Mapping[str, int]) -> str:
     """Return names with their numbers of rows, the largest first, and how many more there are."""
     ranked = sorted(counts, key=lambda name: -counts[name])
-    more = f" and {len(ranked) - MOST_LISTED} others" if len(ranked) > MOST_LISTED else ""
-    return ", ".join(f"{name} ({counts[name]})" for name in ranked[:MOST_LISTED]) + more
+    return errors.listed([f"{name} ({counts[name]})" for name in ranked], MOST_LISTED)
 
 
 def widest_gap(column: str, metric: str, gap: Mapping[str, Any], groups: int) -> str:

@@ -45,7 +45,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         UserError: if no task is set, or this model cannot be fine-tuned on it.
     """
     checks.finetune(resolved.config, resolved.task)
-    if resolved.findings:
+    if processes.is_main() and resolved.findings:
         say(
             "\n".join([*guard.lines(resolved.findings), "data: all of these rows: make check-data, with these options"])
         )

@@ -7,6 +7,8 @@ import abc
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -78,6 +80,8 @@ class Task(Section, abc.ABC):
 
     metric: ClassVar[str]
     """The score that ranks models."""
+    metrics: ClassVar[str] = ""
+    """The module of `ulmfit_style.metrics` that has `score` and `intervals`; empty for a task with its own."""
     rankings: ClassVar[Sequence[str]] = ()
     """The other scores that a sweep can rank models by: of all these a higher one is better."""
     answer_options: ClassVar[Sequence[str]] = ()
@@ -400,12 +404,23 @@ class Task(Section, abc.ABC):
         """Return `metric` from the means of the points over rows, (..., numbers) to (...); by default the first."""
         return first(means)
 
-    @abc.abstractmethod
+    @property
+    def scoring(self) -> ModuleType:
+        """The module that `metrics` names, imported when it is needed: its libraries are slow to import."""
+        return import_module(f"ulmfit_style.metrics.{self.metrics}")
+
+    def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Return answers and targets as that module takes them."""
+        return answers, targets
+
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         """Return all scores of the answers, `metric` among them."""
+        return self.scoring.scores(*self.sides(answers, targets))
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
-        """Return the 95 % bootstrap interval of each score; by default of `metric` alone, by its points."""
+        """Return the 95 % bootstrap interval of each score; without a module of `metric` alone, by its points."""
+        if self.metrics:
+            return self.scoring.intervals(*self.sides(answers, targets))
         return {self.metric: interval(self.row_scores(answers, targets), self.of_means)}
 
     def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:

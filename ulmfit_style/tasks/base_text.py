@@ -169,6 +169,7 @@ class TextTask(Task, abc.ABC):
 class LabelTask(TextTask, abc.ABC):
     """Rows of a text, or a pair of texts, and labels of a set: one, or several."""
 
+    metrics: ClassVar[str] = "classification"
     problem_type: ClassVar[str]
     """What transformers calls the task; its pipelines go by that."""
     label_field: ClassVar[str]
@@ -220,20 +221,11 @@ class LabelTask(TextTask, abc.ABC):
     def answer_from(self, scores: Scores) -> Answer:
         """Return the answer to a row from the probabilities of its labels: what is chosen, and what is said of it."""
 
-    def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
-        from ulmfit_style.metrics import classification
-
-        return classification.scores([answer[self.label_field] for answer in answers], targets)
-
-    def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
-        from ulmfit_style.metrics import classification
-
-        return classification.intervals([answer[self.label_field] for answer in answers], targets)
+    def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        return [answer[self.label_field] for answer in answers], targets
 
     def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
-        from ulmfit_style.metrics import classification
-
-        return classification.report([answer[self.label_field] for answer in answers], targets)
+        return self.scoring.report(*self.sides(answers, targets))
 
 
 def _columns(encoded: Encoded, tokenizer: Tokenizer) -> dict[str, list[Any]]:

@@ -33,6 +33,7 @@ class QuestionAnswering(Task):
     """Rows of a question, a context, and the stretches of the context that answer it, if any."""
 
     metric: ClassVar[str] = "f1"
+    metrics: ClassVar[str] = "squad"
     rankings: ClassVar[Sequence[str]] = ("exact_match",)
     answer_options: ClassVar[Sequence[str]] = ("overlap", "max_answer_length", "null_threshold")
     pipeline: ClassVar[Pipeline] = Pipeline("question-answering", exists=False)
@@ -178,19 +179,10 @@ class QuestionAnswering(Task):
         return {"answer": context[start:end], "score": round(probability, 6), "start": start, "end": end}
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
-        from ulmfit_style.metrics import squad
+        return self.scoring.points(*self.sides(answers, targets))
 
-        return squad.points(*_sides(answers, targets))
-
-    def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
-        from ulmfit_style.metrics import squad
-
-        return squad.scores(*_sides(answers, targets))
-
-    def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
-        from ulmfit_style.metrics import squad
-
-        return squad.intervals(*_sides(answers, targets))
+    def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
+        return [answer["answer"] for answer in answers], [list(target["text"]) for target in targets]
 
     def display(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         return " / ".join(dict.fromkeys(target["text"])) or UNANSWERABLE, answer["answer"] or UNANSWERABLE
@@ -249,7 +241,3 @@ def _labelled(context: str, answers: Sequence[tuple[str, int]], features: Sequen
     if answers and labels == nowhere:
         return []
     return list(map(learnable, features, labels))
-
-
-def _sides(answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
-    return [answer["answer"] for answer in answers], [list(target["text"]) for target in targets]

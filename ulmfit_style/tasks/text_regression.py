@@ -23,6 +23,7 @@ class TextRegression(TextTask):
     """Rows of a text, or a pair of texts, and a number."""
 
     metric: ClassVar[str] = "pearson"
+    metrics: ClassVar[str] = "regression"
     rankings: ClassVar[Sequence[str]] = ("spearman",)
     label_columns: ClassVar[Sequence[str]] = (
         *("score", "label", "rating", "stars", "target", "value", "similarity"),
@@ -105,15 +106,8 @@ class TextRegression(TextTask):
         variances = np.maximum(value_squared - value**2, 0) * np.maximum(target_squared - target**2, 0)
         return divided(product - value * target, np.sqrt(variances))
 
-    def score(self, answers: Sequence[Answer], targets: Sequence[float]) -> dict[str, float]:
-        from ulmfit_style.metrics import regression
-
-        return regression.scores(_values(answers), targets)
-
-    def intervals(self, answers: Sequence[Answer], targets: Sequence[float]) -> dict[str, tuple[float, float]]:
-        from ulmfit_style.metrics import regression
-
-        return regression.intervals(_values(answers), targets)
+    def sides(self, answers: Sequence[Answer], targets: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+        return _values(answers), targets
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[float]) -> Sequence[float]:
         """Return by how much each number is off."""

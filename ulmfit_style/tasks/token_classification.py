@@ -40,6 +40,7 @@ class TokenClassification(Task):
     is_explained: ClassVar[bool] = True
     parts: ClassVar[tuple[type, ...]] = (str, int, float)
     metric: ClassVar[str] = "micro_f1"
+    metrics: ClassVar[str] = "entities"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "strict_f1", "precision", "recall")
     answer_options: ClassVar[Sequence[str]] = ("aggregation", "overlap")
     # Without the option, the pipeline answers single tokens.
@@ -207,27 +208,27 @@ class TokenClassification(Task):
         return answer["entities"]
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
-        from ulmfit_style.metrics import entities as scores
-
-        return scores.points(*_both_tags(answers, targets))
+        return self.scoring.points(*self.sides(answers, targets))
 
     def of_means(self, means: Array) -> Array:
         return ratio(means)
 
-    def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
-        from ulmfit_style.metrics import entities as scores
-
-        return scores.scores(*_both_tags(answers, targets))
-
-    def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
-        from ulmfit_style.metrics import entities as scores
-
-        return scores.intervals(*_both_tags(answers, targets))
-
     def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
-        from ulmfit_style.metrics import entities as scores
+        return self.scoring.report(*self.sides(answers, targets))
 
-        return scores.report(*_both_tags(answers, targets))
+    def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[list[list[str]], list[list[str]]]:
+        """Return the tags of answers and targets: of words, or of the stretches between the borders of all entities."""
+        predicted, right = [], []
+        for answer, target in zip(answers, targets, strict=True):
+            if target.get("tags") is not None:
+                sides = [list(answer["tags"]), list(target["tags"])]
+            else:
+                spans = _entities_of({"entities": answer["entities"]}), _entities_of(target)
+                borders = sorted({place for side in spans for entity in side for place in (entity.start, entity.end)})
+                sides = [entities.tagged(list(pairwise(borders)), side) for side in spans]
+            predicted.append(sides[0])
+            right.append(sides[1])
+        return predicted, right
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Sequence[float]:
         """Return how many entities are missing, too many, or of another type."""
@@ -326,18 +327,3 @@ def _entities_of(side: Mapping[str, Any]) -> list[Entity]:
     if side.get("tags") is not None:
         return entities.of_tags(side["tags"])
     return [Entity(entity["entity_group"], entity["start"], entity["end"]) for entity in side["entities"]]
-
-
-def _both_tags(answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[list[list[str]], list[list[str]]]:
-    """Return the tags of answers and targets: of words, or of the stretches between the borders of all entities."""
-    predicted, right = [], []
-    for answer, target in zip(answers, targets, strict=True):
-        if target.get("tags") is not None:
-            sides = [list(answer["tags"]), list(target["tags"])]
-        else:
-            spans = _entities_of({"entities": answer["entities"]}), _entities_of(target)
-            borders = sorted({place for side in spans for entity in side for place in (entity.start, entity.end)})
-            sides = [entities.tagged(list(pairwise(borders)), side) for side in spans]
-        predicted.append(sides[0])
-        right.append(sides[1])
-    return predicted, right
