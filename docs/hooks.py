@@ -1,10 +1,12 @@
 """The parts of the documentation that are made from the code: mkdocs calls the functions `on_...`.
 
-A line `<!-- options -->` of a page becomes the tables of all options, `<!-- floors -->` the rooms of the house. A
-notebook becomes a page with the outputs that are stored in it, so that no kernel is needed.
+A line `<!-- options -->` of a page becomes the tables of all options, `<!-- floors -->` the rooms of the house, and
+`<!-- files -->` what the readers are tried on. A notebook becomes a page with the outputs that are stored in it, so
+that no kernel is needed.
 """
 
 import ast
+import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,7 @@ def _blocks(cell: Any) -> Iterator[str]:
 def on_page_markdown(markdown: str, **page: Any) -> str:
     """Fill in what comes from the code, and link the page of a notebook where it itself is linked."""
     markdown = markdown.replace(f"{NOTEBOOK})", ".md)")
-    for mark, lines in (("<!-- options -->", options), ("<!-- floors -->", floors)):
+    for mark, lines in (("<!-- options -->", options), ("<!-- floors -->", floors), ("<!-- files -->", files)):
         if mark in markdown:
             markdown = markdown.replace(mark, "\n".join(lines()))
     return markdown
@@ -111,7 +113,8 @@ def _table(title: str, section: type[Section], values: Mapping[str, Any]) -> Ite
     properties = section.model_json_schema()["properties"]
     for name, value in values.items():
         key = name if section is Config else f"{group}.{name}"
-        default = "required" if value is PydanticUndefined else f"`{spelled(value)}`"
+        plain = value.determinants() if isinstance(value, Section) else value
+        default = "required" if value is PydanticUndefined else f"`{spelled(plain)}`"
         meaning = " ".join((section.model_fields[name].description or "").split()).replace("|", "\\|")
         yield f"| `{key}` | {_type(properties[name])} | {default} | {meaning} |"
     yield ""
@@ -132,11 +135,25 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if "$ref" in schema:
-        return "files"
+        return {"Splits": "files"}.get(schema["$ref"].rpartition("/")[2], "an ending, or keys and values")
     if schema["type"] == "array":
         return f"list of {_type(schema.get('items') or schema['prefixItems'][0])}"
     limits = [f"{sign} {schema[name]}" for name, sign in LIMITS.items() if name in schema]
     return ", ".join([TYPES.get(schema["type"], schema["type"]), *limits])
+
+
+def files() -> Iterator[str]:
+    """Yield the tables of what is read and what is refused, of what tests/test_reading.py tries."""
+    path = ROOT / "tests" / "readable.py"
+    spec = importlib.util.spec_from_file_location("readable", path)
+    assert spec is not None
+    assert spec.loader is not None
+    readable = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(readable)
+    for title, tried in (("read", readable.READ), ("refused, with its place", readable.REFUSED)):
+        yield from [f"| {title} | for example |", "| --- | --- |"]
+        yield from (f"| {what} | `{name}` |" for what, (name, *_) in tried.items())
+        yield ""
 
 
 def floors() -> Iterator[str]:

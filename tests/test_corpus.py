@@ -107,15 +107,17 @@ def test_where_a_corpus_lies_does_not_change_what_it_is(read, notes: Path):
 
 
 def test_a_broken_file_of_a_folder_is_told_by_its_name_and_nothing_is_left_of_it(read, notes: Path):
-    (notes / "07.txt").write_bytes("이 기록은 오래된 것이다".encode("cp949"))
-    with pytest.raises(UserError, match=r"notes/07\.txt:1: is not UTF-8"):
+    (notes / "07.txt").write_bytes("이 기록은\n오래된\n".encode() + b"\xea\xb3")
+    with pytest.raises(UserError, match=r"notes/07\.txt: cannot be read \(line 3 is not UTF-8"):
         read(notes)
     assert not list((notes.parent / "runs").glob("corpus-*"))
 
 
 def test_a_document_that_is_no_text_is_told_with_its_row(read, tmp_path: Path):
     path = jsonl(tmp_path / "a.jsonl", [{"text": f"{n}"} for n in range(30)] + [{"text": ["a", "b"]}])
-    with pytest.raises(UserError, match=r"a\.jsonl:31: 'text' is a list, not a text; name another with corpus\.text"):
+    with pytest.raises(
+        UserError, match=r"a\.jsonl:31: the text is a list, not a text; name another column with corpus\.text"
+    ):
         read(path)
 
 

@@ -106,6 +106,17 @@ def test_labels_that_other_rows_of_a_class_contradict_are_likely_wrong():
     assert guard.label_errors([{"file": "a", "row": 1, "target": "a text", "generated_text": "b"}]) == []
 
 
+def test_files_of_one_name_are_told_apart(tmp_path: Path):
+    for split, rows in {"train": [(f"{LONG} 1", "good")], "test": [(f"{LONG} 2", "good")], "validation": []}.items():
+        (tmp_path / split).mkdir()
+        with (tmp_path / split / "rows.csv").open("w", newline="") as file:
+            others = [(f"{split} text of the {label} kind", label) for label in ("good", "bad")]
+            csv.writer(file).writerows([("text", "label"), *rows, *others])
+    files = {split: str(tmp_path / split / "rows.csv") for split in ("train", "test", "validation")}
+    found = guard.findings(labelled.load(TextClassification(path=files)))
+    assert found["near copies of test or validation in train"] == [("rows.csv:2", "rows.csv:2")]
+
+
 def test_folds_have_no_test_rows_that_train_may_not_hold(write_csv: Callable[..., Path]):
     rows = [
         (f"a film number {number} of the {'good' if number % 2 else 'bad'} kind", str(number % 2))

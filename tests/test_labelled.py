@@ -1,4 +1,5 @@
 import csv
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -321,3 +322,33 @@ def test_other_watched_rows_are_another_artefact(split_files, compose_tiny):
 
     assert fingerprint("null", 0) == fingerprint("null", 1)
     assert len({fingerprint("null", 0), fingerprint("2", 0), fingerprint("2", 1)}) == 3
+
+
+def test_a_folder_or_a_mapping_may_call_the_splits_as_people_do(split_files, tmp_path: Path):
+    paths = split_files(train=reviews(60), dev=reviews(90)[60:], test=reviews(120)[90:])
+    for path in (str(tmp_path), paths):
+        task = TextClassification(path=path, text="review", label="stars")
+        assert task.path.files() == {name.replace("dev", "validation"): file for name, file in paths.items()}
+    assert [len(load(task).split(name)) for name in ("train", "validation", "test")] == [60, 30, 30]
+
+
+def test_shards_are_the_rows_of_one_split(split_files):
+    paths = split_files(a=reviews(60), b=reviews(120)[60:])
+    task = TextClassification(path=list(paths.values()), text="review", label="stars", folds=0)
+    assert len(load(task).pool) + len(load(task).validation) + len(load(task).test) == 120
+
+
+def test_a_label_a_column_makes_several_labels(write_csv):
+    rows = [(f"text {n}", str(n % 2), str(int(n % 3 == 0)), "") for n in range(60)]
+    path = write_csv(rows, ("text", "late", "broken", "kind"))
+    task = MultiLabelClassification(path=str(path), label=("late", "broken", "kind"), folds=0)
+    assert load(task).classes == ["broken", "late"]
+    assert {tuple(task.target(row)) for row in load(task).pool} == {(), ("broken",), ("late",), ("broken", "late")}
+
+
+def test_several_columns_are_one_text_and_it_is_said_how(write_csv, capsys: pytest.CaptureFixture[str]):
+    path = write_csv([(f"subject {n}", f"body {n}", "ab"[n % 2]) for n in range(60)], ("subject", "body", "label"))
+    task = TextClassification(path=str(path), text=("subject", "body"), folds=0)
+    assert all(re.fullmatch(r"subject (\d+)\nbody \1", text) for row in load(task).pool for text in task.texts(row))
+    assert "using subject and body, with a line break between them, as the text" in capsys.readouterr().out
+    assert find_inputs(task, ["body", "subject"], "new.csv") == {"text": ("subject", "body")}

@@ -100,6 +100,56 @@ def test_what_is_asked_or_written_is_known_by_their_columns(row: dict, kind: typ
     assert {name: getattr(task, name) for name in options} == options
 
 
+def written(path: str, header: str, *rows: str) -> None:
+    Path(path).write_text(
+        "\n".join([header, *(row.replace("{}", str(n)) for n, row in enumerate(rows * 60))]), encoding="utf-8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "kind", "options"),
+    [
+        (
+            "text,labels",
+            ["a {},late;broken", "b {},late", "c {},broken"],
+            MultiLabelClassification,
+            {"label_separator": ";"},
+        ),
+        ("text,labels", ["a {},\"['late', 'broken']\"", "b {},['late']"], MultiLabelClassification, {}),
+        ("text,labels", ["a {},1|0", "b {},1|1"], MultiLabelClassification, {"labels": ("name_0", "name_1")}),
+        ("text,late,kind", ["a {},1,0", "b {},1,1", "c {},0,0"], MultiLabelClassification, {"label": ("late", "kind")}),
+        ("text,label", ['a {},"0,5"', 'b {},"1,0"'], TextRegression, {}),
+        ("sentence1,sentence2,label", ["a {},b,yes", "c {},d,no"], TextClassification, {"text_pair": "sentence2"}),
+        ("question,passage,label", ["a {},b,yes", "c {},d,no"], TextClassification, {"text": "question"}),
+        ("text,label", ['Ada {},"[{""start"":0,""end"":3,""label"":""person""}]"'], TokenClassification, {}),
+        ("tokens,tags", ["\"['Ada', '{}']\",\"['B-person', 'O']\""], TokenClassification, {}),
+    ],
+)
+def test_what_a_table_holds_is_known_by_its_values(header: str, rows: list[str], kind: type, options: dict):
+    written("a.csv", header, *rows)
+    task, _ = made("path=a.csv")
+    assert type(task) is kind
+    assert {name: getattr(task, name) for name in options} == options
+
+
+def test_text_without_labels_becomes_a_corpus(capsys: pytest.CaptureFixture[str]):
+    written("a.csv", "text,verdict", "a text {},bad")
+    new_task.run(["path=a.csv", "name=mine", "format={encoding: utf-8}"])
+    out = capsys.readouterr().out
+    assert "a.csv is taken for text without labels, so for a corpus; if one of its other columns is the label" in out
+    assert "ulmfit-style adapt task=none --config-dir conf corpus=mine" in out
+    corpus = compose(["hydra.searchpath=[conf]", "corpus=mine", "task=none"]).corpus
+    assert (corpus.path, corpus.text, corpus.format.encoding) == (("a.csv",), "text", "utf-8")
+
+
+def test_words_in_rows_are_no_texts():
+    written("a.csv", "sentence_id,words,labels", "{},Ada,B-person", "{},left,O")
+    with pytest.raises(
+        UserError, match="the rows are words with their tags; task=token_classification takes sentences"
+    ):
+        made("path=a.csv")
+
+
 def test_columns_that_fit_two_kinds_of_task_are_told(capsys: pytest.CaptureFixture[str]):
     jsonl(Path("a.jsonl"), [{"document": f"a text {n}", "summary": "short", "messages": MESSAGES} for n in range(60)])
     assert type(made("path=a.jsonl")[0]) is Summarization

@@ -274,6 +274,13 @@ def test_a_model_without_the_head_answers_no_task(directory: Path, checkpoint: P
         load(model)
 
 
+def test_an_answer_that_is_no_number_is_an_error_that_names_its_rows(directory: Path):
+    broken = load(directory, device="cpu")
+    broken.model.classifier.bias.data.fill_(math.nan)
+    with pytest.raises(UserError, match=r"^the model's logits are not finite on text:1, text:1; look at the rows"):
+        broken(TEXTS[:2])
+
+
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-cmd", "@a", "\t=1", "\r=1"])
 def test_no_cell_of_a_csv_is_a_formula(cell: str):
     assert predict._guarded(cell) == f"'{cell}"

@@ -5,19 +5,27 @@ import lzma
 import os
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies
+from pydantic import ValidationError
+from readable import COMMAS, LINES, READ, REFUSED, ROWS, database, parquet, xlsx, zipped
 from samples import jsonl
 
-from ulmfit_style.data.reading import files, first, rows
+from ulmfit_style.config.files import FileFormat
+from ulmfit_style.data.formats import FORMATS
+from ulmfit_style.data.reading import files, first, read, rows
 from ulmfit_style.errors import UserError
+from ulmfit_style.tasks.text_classification import TextClassification
 
 
 def texts(path: Path, document=None) -> list[tuple[int, object]]:
-    return [(row.number, row.fields["text"]) for row in rows("task.path", str(path), ["text"], document)]
+    found = read("task.path", str(path), lambda _: {"text": "text"}, document)
+    return [(row.number, row.fields["text"]) for row, _ in found]
 
 
 def test_a_csv_row_knows_its_line_even_after_a_text_of_several_lines(tmp_path: Path):
@@ -102,22 +110,16 @@ def test_rows_are_given_before_the_rest_of_the_file_is_read(tmp_path: Path):
         ("a.csv", b"text,label\nhello\n", r"^\S+a\.csv:2: has 1 columns, and the header 2; a text that contains the"),
         ("a.csv", b'text\n"never closed\n', r"a\.csv:2: cannot be parsed \(unexpected end of data\); is a quote not"),
         ("a.csv", b"text,text\na,b\n", r"a\.csv:1: the header has two columns 'text'"),
-        (
-            "a.csv",
-            "text\nplain\n정말 재미있는\n".encode("cp949"),
-            r"a\.csv:3: is not UTF-8; it looks like cp949",
-        ),
-        (
-            "a.csv.gz",
-            gzip.compress("text\n한국어\n".encode("utf-16"), mtime=0),
-            r"gz:1: is not UTF-8; it looks like utf-16; ",
-        ),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"a\.jsonl:2: is not JSON \(.* at column 9\)"),
         ("a.jsonl", b'"just text"\n', r"a\.jsonl:1: is not a JSON object"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "cut \\ud83d"}\n', r"a\.jsonl:2: contains half a character"),
         ("a.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', r"a\.jsonl:2: has no column 'text'; did you mean 'txt'\?"),
         ("a.parquet", b"PAR1 and no more", r"a\.parquet: cannot be read \(Parquet "),
-        ("a.docx", b"", r"files of type '\.docx' cannot be read \(supported: csv, "),
+        (
+            "a.docx",
+            b"",
+            r"files of type '\.docx' cannot be read; task\.format=<ending> says how to read it \(supported: csv, ",
+        ),
         ("a.csv.gz", b"not gzip", "a.csv.gz: cannot be read"),
     ],
 )
@@ -242,6 +244,151 @@ def test_empty_cells_beyond_the_header_are_left_out_and_a_column_without_a_name_
     path.write_text("text,label,\na,x,more\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"a\.csv:2: has 3 columns, and the header 2"):
         texts(path)
+
+
+@pytest.mark.parametrize("what", READ)
+def test_what_people_have_is_read(what: str, tmp_path: Path):
+    name, content, expected = READ[what]
+    (tmp_path / name).write_bytes(content)
+    task = TextClassification(path="-")
+    found = rows("task.path", str(tmp_path / name), ["text", "label"])
+    assert [(*task.texts(row), task.target(row)) for row in found] == expected
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_read_is_told_with_its_place(what: str, tmp_path: Path):
+    name, content, message = REFUSED[what]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        texts(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            READ["cp1252 (Windows, Western Europe)"][1],
+            "is not UTF-8; it is read as cp1252, in which 'Menü' is a word of it",
+        ),
+        (b"text,label\na caf\xe9,x\n", "it is read as cp1252, in which 'café' is a word of it"),
+        (READ["csv with semicolons, as Excel writes it in much of Europe"][1], "columns are separated by ';', and"),
+    ],
+)
+def test_what_was_found_is_said_in_a_line_with_the_option_that_says_otherwise(content, said, tmp_path: Path, capsys):
+    (tmp_path / "a.csv").write_bytes(content)
+    first("task.path", str(tmp_path / "a.csv"))
+    first("task.path", str(tmp_path / "a.csv"))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "a.csv: " in line and said in line]
+    assert line.endswith("(task.format)")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "form", "expected"),
+    [
+        ("notes_00", b"one\ntwo\n", "txt", {"text": "one"}),
+        ("a.dat", LINES, {"kind": "jsonl"}, {"text": ROWS[0][0], "label": "bad"}),
+        ("a.csv", b"text^label\na;b^x\n", {"delimiter": "^"}, {"text": "a;b", "label": "x"}),
+        ("a.csv", b'text\n"quoted"\n', {"quotes": False}, {"text": '"quoted"'}),
+        ("a.csv", "text\nжизнь\n".encode("koi8_r"), {"encoding": "koi8-r"}, {"text": "жизнь"}),
+        ("a.xlsx", xlsx(Notes=[("x", "y"), ("1", "2")], Data=[("text",), ("b",)]), {"sheet": "Data"}, {"text": "b"}),
+        ("a.json", b'{"train": [{"text": "a"}], "test": [{"text": "b"}]}', {"field": "test"}, {"text": "b"}),
+        ("a.db", database("old", "new"), {"query": "select label as text from new"}, {"text": "bad"}),
+    ],
+)
+def test_an_option_says_how_a_file_is_read(name: str, content: bytes, form: object, expected: dict, tmp_path: Path):
+    (tmp_path / name).write_bytes(content)
+    assert first("task.path", str(tmp_path / name), FileFormat.model_validate(form)) == expected
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("nope", r"files of type '\.nope' cannot be read; task\.format=<ending> says how"),
+        ({"sheet": "Dat"}, "there is no sheet Dat"),
+    ],
+)
+def test_a_format_that_there_is_not_is_refused(form: object, message: str, tmp_path: Path):
+    (tmp_path / "a.xlsx").write_bytes(xlsx(Data=[("text",), ("b",)]))
+    with pytest.raises(UserError, match=message):
+        first("task.path", str(tmp_path / "a.xlsx"), FileFormat.model_validate(form))
+    with pytest.raises(ValidationError, match="there is no such encoding"):
+        FileFormat(encoding="utf-9")
+
+
+def test_a_database_is_read_by_its_table_or_a_query_and_not_written(tmp_path: Path):
+    (tmp_path / "a.db").write_bytes(database("old", "new"))
+    reference = f"sqlite:///{tmp_path}/a.db?"
+    assert len(list(rows("task.path", f"{reference}new", ["text"]))) == 3
+    (row,) = rows("task.path", f"{reference}select text from old where label = 'bad'", ["text"])
+    assert (row.place, row.fields) == ("a.db:1", {"text": ROWS[0][0]})
+    with pytest.raises(UserError, match="attempt to write a readonly database"):
+        list(rows("task.path", f"{reference}drop table old", ["text"]))
+
+
+def test_a_sheet_is_read_with_the_rows_that_it_shows_and_whole_numbers_as_such(tmp_path: Path):
+    sheet = xlsx(One=[("text", "label"), ("a", "1"), ("", ""), ("b", "2")])
+    (tmp_path / "a.xlsx").write_bytes(sheet)
+    assert texts(tmp_path / "a.xlsx") == [(2, "a"), (4, "b")]
+
+
+def test_the_shards_of_a_folder_a_glob_or_a_list_are_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for number in range(3):
+        (tmp_path / f"part-{number}.csv").write_text(f"text,label\n{number},x\n", encoding="utf-8")
+    (tmp_path / "README.md").touch()
+    for reference in (str(tmp_path), f"{tmp_path}/part-*", [str(tmp_path / f"part-{n}.csv") for n in range(3)]):
+        assert [row.fields["text"] for row in rows("task.path", reference, ["text"])] == ["0", "1", "2"]
+    assert "1 files of other types are skipped (.md)" in capsys.readouterr().out
+
+
+def test_a_file_in_a_folder_of_its_class_is_one_text_of_it(tmp_path: Path):
+    for folder, text in (("pos", "good\nfilm"), ("neg", "bad")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "urls.txt").write_text("no text", encoding="utf-8")
+    found = list(rows("task.path", str(tmp_path), ["text", "folder"]))
+    assert [(row.file, *row.fields.values()) for row in found] == [
+        ("neg/1.txt", "bad", "neg"),
+        ("pos/1.txt", "good\nfilm", "pos"),
+    ]
+
+
+def test_several_columns_are_one_text(tmp_path: Path):
+    path = jsonl(
+        tmp_path / "a.jsonl", [{"subject": "a", "body": {"text": "b"}}, {"subject": None, "body": {"text": "c"}}]
+    )
+    found = read("task.path", str(path), lambda _: {"text": ("subject", "body.text")})
+    assert [str(row.fields["text"]) for row, _ in found] == ["a\nb", "c"]
+
+
+SEEDS = {
+    ".csv": COMMAS,
+    ".jsonl": LINES,
+    ".parquet": parquet(),
+    ".db": database("a"),
+    ".xlsx": xlsx(A=[("text",), ("b",)]),
+}
+
+
+@settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(data=strategies.data())
+def test_whatever_bytes_a_file_has_there_is_an_answer(
+    data: strategies.DataObject, tmp_path_factory: pytest.TempPathFactory
+):
+    name, pack = (
+        data.draw(strategies.sampled_from([*FORMATS, ".csv"])),
+        data.draw(strategies.sampled_from(["", ".gz", ".zip"])),
+    )
+    seed = SEEDS.get(name, LINES)
+    content = data.draw(strategies.binary(max_size=200))
+    if data.draw(strategies.booleans()):
+        place = data.draw(strategies.integers(0, len(seed)))
+        content = seed[:place] + content[:8] + seed[place + data.draw(strategies.integers(0, 8)) :]
+    packed = {"": content, ".gz": gzip.compress(content), ".zip": zipped(content, f"a{name}")}[pack]
+    path = tmp_path_factory.mktemp("any") / f"a{name}{pack}"
+    path.write_bytes(packed)
+    with suppress(UserError):  # and nothing else
+        list(read("task.path", str(path), lambda present: {"text": present[0]} if present else {}))
 
 
 @pytest.mark.parametrize("value", ["[" * 100_000 + "]" * 100_000, "9" * 10_000], ids=["nested", "digits"])

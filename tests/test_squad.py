@@ -1,5 +1,6 @@
 """Files in the form of SQuAD; the scores of answers against those worked by hand and another reading of the rules."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from samples import squad as write
 from ulmfit_style.data import labelled, reading
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics import squad
+from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.question_answering import QuestionAnswering
 
 
@@ -29,10 +31,13 @@ def test_every_question_is_a_row_with_its_number_its_context_and_its_title(tmp_p
     [
         (
             '{"data": [{"paragraphs": [{"context": "a", "qas": [{"question": "b", "answers": []}, {}]}]}]}',
-            "json:2: .*lacks 'ques",
+            "json:1: .*lacks 'ques",
         ),
-        ('{"data": [{"paragraphs": [{"qas": []}]}]}', r"is not in the format of SQuAD \(lacks 'context'\)"),
-        ('[{"question": "a"}]', "is not in the format of SQuAD .*; one JSON object a line goes into a .jsonl file"),
+        (
+            '{"data": [{"paragraphs": [{"qas": [{"question": "b"}]}]}]}',
+            r"is in no known form, such as that of SQuAD \(lacks 'context'\)",
+        ),
+        ('[{"question": "a"}]', "no column could be identified as the context"),
         ('{"data": []}', "holds no rows"),
     ],
 )
@@ -40,6 +45,23 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, content: str, message
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(UserError, match=message):
         labelled.load(QuestionAnswering(path=str(tmp_path / "a.json")))
+
+
+@pytest.mark.parametrize("answers", [[], [{"text": "", "answer_start": -1}], [{"text": "Ada", "answer_start": 9}]])
+def test_an_impossible_question_or_an_empty_answer_has_none_and_articles_may_lack_a_title(
+    tmp_path: Path, answers: list
+):
+    asked = {"question": "who", "answers": answers, "is_impossible": bool(answers and answers[0]["text"])}
+    data = [{"paragraphs": [{"context": f"Ada left {number}", "qas": [asked]}]} for number in range(2)]
+    (tmp_path / "a.json").write_text(json.dumps({"data": data}))
+    task = QuestionAnswering(path="-")
+    rows = [Row("a", 1, fields | {"answer": fields["answers"]}) for fields in records(tmp_path / "a.json")]
+    assert [(task.row_problem(row), task.labels_of(row)) for row in rows] == [(None, ["no answer"])] * 2
+    assert [row.fields["title"] for row in rows] == ["article 1", "article 2"]
+
+
+def records(path: Path) -> list[dict]:
+    return [dict(record) for _, record in reading.read("task.path", str(path), lambda present: {})]
 
 
 def test_the_scores_are_those_worked_by_hand():

@@ -101,7 +101,7 @@ BROKEN = {
     "summaries": ('"summary": "', '"summary": "", "x": "'),
     "translations": ('"de": "', '"fr": "'),
     "completions": ('"completion": "', '"completion": " ", "x": "'),
-    "documents": ('"text": "', '"text": " ", "x": "'),
+    "documents": ('"text": "', '"text": [], "x": "'),
     "pairs": ('"b": "', '"b": " ", "x": "'),
 }
 """What is written into a file, once, so that one of its rows is wrong."""

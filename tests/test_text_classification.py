@@ -20,6 +20,7 @@ from ulmfit_style.tasks.base import IGNORED, Row, Task, inputs_of
 from ulmfit_style.tasks.base_text import TextTask
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text_classification import TextClassification
+from ulmfit_style.tasks.text_regression import TextRegression
 from ulmfit_style.training import scoring
 from ulmfit_style.training.batching import collate
 from ulmfit_style.training.scoring import Scorer
@@ -192,7 +193,7 @@ def test_whole_numbers_are_labels_wherever_they_come_from():
     [
         ("classification", {"text": " \t", "label": "a"}, "the text is empty"),
         ("classification", {"text": "a", "label": float("nan")}, "the label is empty"),
-        ("classification", {"text": "a", "label": ["b"]}, "the label is a list or mapping; for several"),
+        ("classification", {"text": "a", "label": ["b", "c"]}, "the label is a list or mapping; for several"),
         ("classification", {"text": "a", "label": {"b": 1}}, "the label is a list or mapping"),
         ("multi-label classification", {"text": "a", "label": ["b", None]}, "one of the labels is empty"),
         (
@@ -291,3 +292,39 @@ def test_words_that_yaml_reads_otherwise_are_classes_as_they_were_typed():
 def test_words_with_tags_are_no_texts_with_classes():
     problem = TextClassification(path="-").dataset_problem(rows_of(["B-person", "O", "I-person", "O"])) or ""
     assert "task=token_classification takes sentences, as in a .conll file" in problem
+
+
+def test_a_label_alone_in_a_list_is_the_class_and_a_sign_between_several_is_told():
+    task = TextClassification(path="-")
+    assert task.target(rows_of([["late"]])[0]) == "late"
+    (said,) = task.remarks(rows_of(["late|broken", "late", "broken"]))
+    assert said == "labels hold '|'; task=multi_label_classification takes several of a row"
+
+
+@pytest.mark.parametrize(
+    ("label", "decimal", "number"),
+    [
+        *[("0,5", None, 0.5), ("1.234,5", None, 1234.5), ("1,234.5", None, 1234.5), ("-1 234,5", None, -1234.5)],
+        *[
+            ("1,234,567", None, 1234567),
+            ("1,234", ".", 1234),
+            ("1,234", ",", 1.234),
+            ("1.234", ",", 1234),
+            (1.5, ",", 1.5),
+        ],
+    ],
+)
+def test_a_number_may_have_a_decimal_comma(label: Any, decimal: str | None, number: float):
+    task = TextRegression(path="-", decimal=decimal)
+    (row,) = rows_of([label])
+    assert task.row_problem(row) is None
+    assert task.target(row) == number
+
+
+def test_a_decimal_comma_is_said_and_a_doubtful_one_is_asked_for():
+    task = TextRegression(path="-")
+    assert task.remarks(rows_of(["1", "0,5"])) == ["the label '0,5' is read as 0.5 (task.decimal)"]
+    assert "say task.decimal" in (task.row_problem(rows_of(["1,234"])[0]) or "")
+    assert "some numbers have a comma, and others a point, such as 1.234" in (
+        task.dataset_problem(rows_of(["0,5", "1.234"])) or ""
+    )

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from ulmfit_style.config.files import FileFormat
 from ulmfit_style.data import reading
+from ulmfit_style.data.reading import References
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config
 from ulmfit_style.results.scores import FEWEST
@@ -26,13 +28,15 @@ def groups(config: Config, rows: Sequence[Row]) -> Slices:
     Raises:
         UserError: if a file has no such column, or it holds too many values for groups.
     """
-    options, files = config.evaluate, config.require_task().path
-    option, path = "evaluate.path", options.path
+    options, task = config.evaluate, config.require_task()
+    files = task.path
+    path: References | None = options.path
+    option, form = "evaluate.path", options.format
     if path is None:
         # The rows of a split that has no file of its own are some of the training file's.
         split = options.split if options.split in files.files() else "train"
-        option, path = files.option(split), files.files()[split]
-    fields = _read(option, path, options.slices)
+        option, path, form = files.option(split), files.files()[split], task.format
+    fields = _read(option, path, options.slices, form)
     by_column = {column: [_name(fields[row.file, row.number][column]) for row in rows] for column in options.slices}
     for column, names in by_column.items():
         if (count := len(set(names))) > MOST_GROUPS:
@@ -44,9 +48,11 @@ def groups(config: Config, rows: Sequence[Row]) -> Slices:
 
 
 @cache
-def _read(option: str, path: str, columns: Sequence[str]) -> dict[tuple[str, int], Mapping[str, Any]]:
+def _read(
+    option: str, path: References, columns: Sequence[str], form: FileFormat
+) -> dict[tuple[str, int], Mapping[str, Any]]:
     """Return columns of a file, by the places of its rows."""
-    return {(row.file, row.number): row.fields for row in reading.rows(option, path, columns)}
+    return {(row.file, row.number): row.fields for row in reading.rows(option, path, columns, form)}
 
 
 def _name(value: Any) -> str:

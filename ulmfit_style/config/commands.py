@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.config.section import Section, one_or_several
 
 
@@ -14,6 +15,8 @@ class Evaluate(Section):
     """The rows of the task that are scored: test, validation or train (those whose labels were used)."""
     path: str | None = None
     """Another file with the columns of the task's, of which all rows are scored, whatever `split` says."""
+    format: FileFormat = AS_FOUND
+    """How that file is read, where it is not found out of it; as `task.format`."""
     model: str | None = None
     """The directory that `finetune` made, or the Hub id that `push` uploaded to, whose task is taken where none is
     chosen; null for this config's own model."""
@@ -29,8 +32,10 @@ class Predict(Section):
     """What `predict` answers, and where the answers go."""
 
     input: str | None = None
-    """A text as it is typed; a file (csv, tsv, jsonl, parquet, conll, txt; also .gz, .bz2, .xz) with the task's column
-    of texts; or - for standard input, one text a line."""
+    """A text as it is typed; a file (csv, tsv, json, jsonl, parquet, conll, xlsx, txt; also .gz, .bz2, .xz, .zip) with
+    the task's column of texts; or - for standard input, one text a line."""
+    format: FileFormat = AS_FOUND
+    """How that file is read, where it is not found out of it; as `task.format`."""
     pair: str | None = None
     """The second text, where `input` is the first of two: the context of a question, or a hypothesis."""
     output: str | None = None

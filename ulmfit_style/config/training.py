@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.config.section import Count, Needs, Rate, Ratio, Section, Seed, Unhashed, one_or_several
 
 Document = Literal["line", "paragraph", "file"]
@@ -114,11 +115,14 @@ class Corpus(Section):
     """Unlabelled text for `adapt`."""
 
     path: Annotated[tuple[str, ...], BeforeValidator(one_or_several)] | None
-    """What holds the documents: a file (csv, tsv, jsonl, parquet, txt, md; also .gz, .bz2, .xz), a folder with
-    all files in it, a glob such as 'notes/*.txt', or a list of these; null for the text of the task's training split.
-    """
-    text: str = "text"
-    """The column that holds the text; txt and md files have none."""
+    """What holds the documents: a file (csv, tsv, json, jsonl, parquet, xlsx, txt, md; also .gz, .bz2, .xz, .zip), a
+    folder with all files in it, a glob such as 'notes/*.txt', or a list of these; null for the text of the task's
+    training split."""
+    format: FileFormat = AS_FOUND
+    """How the files are read, where that is not found out of them: corpus.format=txt for files of any name, or
+    corpus.format={encoding: cp1252}, as `task.format`."""
+    text: str | tuple[str, ...] = "text"
+    """The column that holds the text, or several, with a line break between them; txt and md files have none."""
     document: Document | None = None
     """What one document is in txt and md files: a line, a paragraph (blank lines between them), or the whole file;
     null for a line of a txt file, and the whole of an md file."""

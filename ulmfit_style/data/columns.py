@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError, nearest, together
-from ulmfit_style.tasks.base import Column, Task
+from ulmfit_style.tasks.base import Column, Name, Task
 
 
-def find(option: str, reference: str, columns: Mapping[str, Column], present: Sequence[str]) -> dict[str, str]:
+def find(option: str, reference: str, columns: Mapping[str, Column], present: Sequence[str]) -> dict[str, Name]:
     """Return the name of each field's column in a file, and say which columns were identified.
 
     Args:
@@ -17,11 +17,14 @@ def find(option: str, reference: str, columns: Mapping[str, Column], present: Se
     Raises:
         UserError: if a field's column cannot be identified.
     """
-    names, identified, problems = {}, [], []
+    names: dict[str, Name] = {}
+    identified, problems = [], []
     for field, column in columns.items():
         candidates = _known(column, present)
         if column.name is not None:
             names[field] = column.name  # the reader says when it is missing
+            if not isinstance(column.name, str) and field != "label":
+                identified.append(f"{' and '.join(column.name)}, with a line break between them, as the {field}")
         elif len(candidates) == 1:
             names[field] = candidates[0]
             identified.append(f"column '{candidates[0]}' as the {field}")
@@ -36,7 +39,7 @@ def find(option: str, reference: str, columns: Mapping[str, Column], present: Se
     return names
 
 
-def find_inputs(task: Task, present: Sequence[str], source: str) -> dict[str, str]:
+def find_inputs(task: Task, present: Sequence[str], source: str) -> dict[str, Name]:
     """Return which column holds each field of a row to be answered.
 
     It may have the name that it had in training, or the field's own, or another one by which it is identified.
@@ -48,28 +51,29 @@ def find_inputs(task: Task, present: Sequence[str], source: str) -> dict[str, st
     Raises:
         UserError: if a field's column cannot be identified.
     """
-    names = {}
+    names: dict[str, Name] = {}
     for field, column in task.inputs().items():
         by_field = [name for name in (column.name, field) if name is not None and _is_in(name, present)]
-        candidates = by_field[:1] or _known(column, present)
+        candidates: list[Name] = by_field[:1] or [*_known(column, present)]
         if len(candidates) != 1:
-            name = column.name or field
+            name = column.name if isinstance(column.name, str) else field
             remedy = f"call it '{name}'{nearest(name, present)}"
             raise UserError(f"{source}: {_unclear(field, candidates, present, remedy)}")
         names[field] = candidates[0]
     return names
 
 
-def _is_in(name: str, present: Sequence[str]) -> bool:
-    return name in present or name.partition(".")[0] in present  # a column, or one within it
+def _is_in(name: Name, present: Sequence[str]) -> bool:
+    names = [name] if isinstance(name, str) else name
+    return all(part in present or part.partition(".")[0] in present for part in names)  # a column, or one within it
 
 
 def _known(column: Column, present: Sequence[str]) -> list[str]:
     return [name for name in present if name.strip().casefold() in column.known]
 
 
-def _unclear(field: str, candidates: Sequence[str], present: Sequence[str], remedy: str) -> str:
+def _unclear(field: str, candidates: Sequence[Name], present: Sequence[str], remedy: str) -> str:
     """Return why a field's column cannot be identified, and what to do."""
     if candidates:
-        return f"more than one column could be the {field} ({', '.join(candidates)}); {remedy}"
+        return f"more than one column could be the {field} ({', '.join(map(str, candidates))}); {remedy}"
     return f"no column could be identified as the {field}; {remedy} (columns: {', '.join(present)})"

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -17,13 +16,14 @@ import numpy as np
 
 from ulmfit_style.artefacts.directory import Artefact
 from ulmfit_style.artefacts.fingerprint import digest, file_digest
+from ulmfit_style.config.files import FileFormat
 from ulmfit_style.config.training import Corpus
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
 from ulmfit_style.data.formats import FORMATS
 from ulmfit_style.data.splits import normalised, position
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.tasks.base import Row, Several, Task
 
 if TYPE_CHECKING:
     import pyarrow
@@ -134,18 +134,22 @@ def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str
     """Return the documents of files, folders and globs, what stands for them, and where they come from, in words."""
     import pyarrow
 
-    files: dict[str, Path] = {}  # in order, and each once, whichever reference names it
+    files: dict[str, tuple[Path, FileFormat]] = {}  # in order, and each once, whichever reference names it
     for reference in references:
-        members, skipped = reading.files(option, reference)
-        files |= {file: reading.locate(option, file) for file in members}
+        members, skipped = reading.files(option, reference, corpus.format)
+        for file in members:
+            files[file] = reading.locate(option, file, corpus.format)
         if skipped:
             kinds = ", ".join(sorted(skipped))
             say(f"{option}: {skipped.total():,} files in {reference} are of other types, and are skipped ({kinds})")
-    formats = [FORMATS[reading.kind(file)] for file in files]
+    formats = [FORMATS[reading.kind(*file)] for file in files.values()]
     units = sorted({corpus.document or format.document for format in formats if format.document})
     determinants = {
         "version": READING_VERSION,
-        "files": [[reading.kind(file), file_digest(path)] for file, path in files.items()],
+        "files": [
+            [reading.kind(*file), file_digest(file[0]), *filter(None, [file[1].determinants()])]
+            for file in files.values()
+        ],
         "text": corpus.text,
         "document": units,
     }
@@ -163,27 +167,27 @@ def _gather(corpus: Corpus, files: Sequence[str], option: str, directory: Path) 
     """Read files into a table in a directory."""
     import pyarrow
 
-    rows = chain.from_iterable(reading.rows(option, file, [corpus.text], corpus.document) for file in files)
+    found = reading.read(option, files, lambda _: {"text": corpus.text}, corpus.document, corpus.format)
     with (
         pyarrow.OSFile(str(directory / TABLE), "wb") as sink,
         pyarrow.ipc.new_file(sink, _hashed([]).schema) as writer,
         progress("reading documents", None) as steps,
     ):
-        for texts in batched(_text(row, corpus.text) for row in rows):
+        for texts in batched(_text(row) for row, _ in found):
             writer.write_batch(_hashed(texts))
             steps.advance(len(texts))
 
 
-def _text(row: Row, column: str) -> str:
+def _text(row: Row) -> str:
     """Return a document; a column that holds no text is an error.
 
     Raises:
         UserError: naming the row.
     """
-    text = row.fields[column]
-    if isinstance(text, (list, dict)):
+    text = row.fields["text"]
+    if isinstance(text, (list, dict)) and not isinstance(text, Several):
         kind = type(text).__name__
-        raise UserError(f"{row.place}: '{column}' is a {kind}, not a text; name another with corpus.text=<column>")
+        raise UserError(f"{row.place}: the text is a {kind}, not a text; name another column with corpus.text=<column>")
     return "" if text is None else str(text)
 
 

@@ -1,18 +1,73 @@
-"""What a table does not say of itself: what separates and encloses its cells."""
+"""What a text file does not say of itself: its encoding, and of a table what separates and encloses its cells."""
 
+import codecs
 import csv
 import io
 import re
 import sys
-from typing import Any
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
 
-SAMPLE = 2**18
-"""Characters of a file that are looked at."""
+ENCODINGS = ["utf_16", "cp1252", "cp949", "cp932", "gb18030", "big5", "cp1251"]
+"""What text that is not UTF-8 may be in: the encodings of Windows, which hold those that are older."""
+
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""The encodings by the marks that a file begins with; that of UTF-32 begins with that of UTF-16."""
+
+SAMPLE, ENOUGH = 2**18, 1000
+"""Bytes or characters of a file that are looked at, and lines that are not UTF-8."""
 
 csv.field_size_limit(sys.maxsize)  # a clinical note is longer than the module's default of 128 kB
 
 
-def dialect_of(sample: str, usual: str) -> dict[str, Any]:
+@cache
+def encoding_of(path: Path, changed: int, open_file: Callable[[Path, str], IO[bytes]]) -> tuple[str, str]:
+    """Return the encoding of a file: by its mark, UTF-8 where it can be, else the likeliest one, with a word by it.
+
+    Args:
+        changed: When the file was last changed, so that other content is looked at anew.
+
+    Raises:
+        ValueError: if it is unlikely to be all in one encoding, or none fits.
+    """
+    import charset_normalizer
+
+    with open_file(path, "rb") as file:
+        head = file.read(SAMPLE)
+        zeros = [head[start::2].count(0) for start in (0, 1)]  # a half of the bytes of most texts in UTF-16
+        by_zeros = "" if max(zeros) * 8 <= len(head) else "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
+        if name := next((name for mark, name in MARKS.items() if head.startswith(mark)), by_zeros):
+            return name, ""
+        file.seek(0)
+        odd = ((number, line) for number, line in enumerate(file, start=1) if not line.isascii())
+        right, wrong = 0, list[tuple[int, bytes]]()
+        while len(wrong) < ENOUGH and (line := next(odd, None)):
+            is_right = line[1].decode(errors="ignore").encode() == line[1]
+            right += is_right
+            wrong += [] if is_right else [line]
+    if not wrong:
+        return "utf-8", ""
+    guess = charset_normalizer.from_bytes(b"".join(line for _, line in wrong)[:SAMPLE], cp_isolation=ENCODINGS).best()
+    if guess is None or right > len(wrong):
+        why = "in no common encoding" if guess is None else f"not UTF-8, as {right:,} others are"
+        raise ValueError(f"line {wrong[0][0]} is {why}; mend it, or name the encoding")
+    # No word of Cyrillic has a Latin letter.
+    for name in (guess.encoding, "cp1252"):
+        word = re.findall(r"\w*[^\x00-\x7f]\w*", wrong[0][1].decode(name, errors="replace"))[0]
+        if name != "cp1251" or not re.search("[A-Za-z]", word):
+            break
+    return name.replace("_", "-"), word
+
+
+def dialect_of(sample: str, usual: str, delimiter: str | None, quotes: bool | None) -> dict[str, Any]:
     """Return how the cells of a table are written, for `csv.reader`: as most rows have as many as the header.
 
     Quotation marks enclose cells; but in a table of tabs they are parts of texts, unless the header has them, they are
@@ -21,6 +76,8 @@ def dialect_of(sample: str, usual: str) -> dict[str, Any]:
     Args:
         sample: The file, or its beginning.
         usual: The delimiter that the ending of its name stands for.
+        delimiter: That of the user, if any.
+        quotes: Whether they enclose cells, if the user says so.
     """
     lines, is_whole = list(io.StringIO(sample, newline="")), re.compile(r'"([^"]|"")*"').fullmatch
     header = lines[0].strip("\r\n") if lines else ""
@@ -29,8 +86,8 @@ def dialect_of(sample: str, usual: str) -> dict[str, Any]:
     is_told = is_told or all(map(is_whole, header.split("\t")))
     ways: list[dict[str, Any]] = [
         {"delimiter": sign, "quoting": csv.QUOTE_MINIMAL if way else csv.QUOTE_NONE, "escapechar": escape}
-        for sign in [usual, *(sign for sign in ",\t;|" if sign in header)]
-        for way in ([True] if sign != "\t" or is_told else [False, True])
+        for sign in ([delimiter] if delimiter else [usual, *(sign for sign in ",\t;|" if sign in header)])
+        for way in ([quotes] if quotes is not None else [True] if sign != "\t" or is_told else [False, True])
         for escape in ([None, "\\"] if way and '\\"' in sample else [None])
     ]
     return max(ways, key=lambda way: _fit(way, lines)) | {"strict": True}

@@ -3,39 +3,51 @@
 import bz2
 import csv
 import gzip
-import json
+import io
 import lzma
+import sqlite3
 import unicodedata
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from urllib.parse import quote
 
+from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.config.training import Document
-from ulmfit_style.console import say_once
-from ulmfit_style.data import conll, dialects, squad
+from ulmfit_style.data import conll, dialects, nested
 
 Record = Mapping[str, Any]
 """The fields of one row, by the names of the file's columns in NFC."""
 
 Numbered = tuple[int, Record | str]
-"""The line (csv, tsv, jsonl, conll, txt, md), row (parquet) or question (json), and its fields or what is wrong."""
+"""The line (csv, tsv, jsonl, conll, txt, md) or row (all else), and its fields or what is wrong."""
 
 TAB, JOINED = "\t", "a cell has a tab and a line break; is a quotation mark a part of its text?"
 
 TEXT_COLUMN = "text"
 """What the only column of a txt or md file is called."""
 
-COMPRESSIONS: Mapping[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-"""What opens a compressed file, by its last ending."""
+
+class How(NamedTuple):
+    """How a file is to be read."""
+
+    format: FileFormat = AS_FOUND
+    document: Document | None = None
+    found: Callable[[str], None] = lambda what: None
+    """Takes what was found out of the file, in words."""
+    has_folder: bool = False
+    """Whether it was found beside others in several folders."""
 
 
 class Format(NamedTuple):
     """A file format."""
 
-    read: Callable[[Path, Document | None], Iterator[Numbered]]
+    read: Callable[[Path, How], Iterator[Numbered]]
     """Yields the records of a file; it raises what its library does for a broken one."""
     document: Document | None = None
     """What one record is unless the user chooses, where the files are running text."""
@@ -48,6 +60,19 @@ def nfc(name: Any) -> str:
     return unicodedata.normalize("NFC", str(name))
 
 
+def _open_zip(path: Path, mode: str, **options: Any) -> IO[Any]:
+    """Open the only file of a zip archive, but for those that macOS adds."""
+    archive = zipfile.ZipFile(path)
+    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    if len(names) != 1:
+        raise ValueError(f"it holds {len(names)} files, and one is read; unpack it")
+    return io.TextIOWrapper(archive.open(names[0]), **options) if "t" in mode else archive.open(names[0])
+
+
+COMPRESSIONS: Mapping[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": _open_zip}
+"""What opens a compressed file, by its last ending."""
+
+
 def open_file(path: Path, mode: str, **options: Any) -> IO[Any]:
     """Open a file, compressed or not."""
     opened: IO[Any] = COMPRESSIONS.get(path.suffix.lower(), open)(path, mode, **options)
@@ -55,13 +80,18 @@ def open_file(path: Path, mode: str, **options: Any) -> IO[Any]:
 
 
 def _text_format(
-    parse: Callable[[IO[str]], Iterator[Numbered]], document: Document | None = None, *, of_documents: bool = True
+    parse: Callable[[IO[str], How], Iterator[Numbered]], document: Document | None = None, *, of_documents: bool = True
 ) -> Format:
     """Return the format of text files from what parses an open one."""
 
-    def read(path: Path, chosen: Document | None) -> Iterator[Numbered]:
-        with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:
-            yield from (DOCUMENTS[chosen] if chosen and document else parse)(file)
+    def read(path: Path, how: How) -> Iterator[Numbered]:
+        encoding, example = how.format.encoding or "", ""
+        if not encoding:
+            encoding, example = dialects.encoding_of(path, path.stat().st_mtime_ns, open_file)
+        if example:
+            how.found(f"is not UTF-8; it is read as {encoding}, in which '{example}' is a word of it")
+        with open_file(path, "rt", encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
+            yield from (DOCUMENTS[how.document] if how.document and document else parse)(file, how)
 
     return Format(read, document, of_documents)
 
@@ -89,13 +119,13 @@ def _table(rows: Iterator[tuple[int, Sequence[Any] | str]]) -> Iterator[Numbered
             yield number, f"has {len(row)} columns, and the header {len(names)}; {remedy}"
 
 
-def _delimited(file: IO[str], usual: str) -> Iterator[Numbered]:
-    dialect = dialects.dialect_of(file.read(dialects.SAMPLE), usual)
+def _delimited(file: IO[str], how: How, usual: str) -> Iterator[Numbered]:
+    dialect = dialects.dialect_of(file.read(dialects.SAMPLE), usual, how.format.delimiter, how.format.quotes)
     file.seek(0)
     sign, encloses = dialect["delimiter"], dialect["quoting"] == csv.QUOTE_MINIMAL
     if sign != usual or encloses == (sign == TAB):
-        said = f"columns are separated by {'tabs' if sign == TAB else repr(sign)}, and quotation marks"
-        say_once(f"{getattr(file, 'name', 'a table')}: {said} {'enclose cells' if encloses else 'are parts of texts'}")
+        quotes = "enclose cells" if encloses else "are parts of texts"
+        how.found(f"columns are separated by {'tabs' if sign == TAB else repr(sign)}, and quotation marks {quotes}")
     reader, line = csv.reader(file, **dialect), 0
 
     def rows() -> Iterator[tuple[int, Sequence[str] | str]]:
@@ -112,28 +142,13 @@ def _delimited(file: IO[str], usual: str) -> Iterator[Numbered]:
         yield line + 1, f"cannot be parsed ({error}); is a quote not closed, or a part of the text?"
 
 
-def _json_lines(file: IO[str]) -> Iterator[Numbered]:
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
-        try:
-            fields = json.loads(line.strip())
-            if "\\ud" in line.lower():
-                json.dumps(fields, ensure_ascii=False).encode()  # fails on half of a surrogate pair
-        except json.JSONDecodeError as error:
-            yield number, f"is not JSON ({error.msg} at column {error.colno})"
-        except UnicodeEncodeError:
-            yield number, "contains half a character, such as \\ud83d alone; a text was cut within an emoji"
-        except (RecursionError, ValueError) as error:
-            yield number, f"is nested too deeply, or holds a number of too many digits ({str(error)[:40]})"
-        else:
-            if isinstance(fields, dict):
-                yield number, {nfc(name): value for name, value in fields.items()}
-            else:
-                yield number, 'is not a JSON object such as {"text": "..."}'
+def _json(file: IO[str], how: How, *, is_one: bool) -> Iterator[Numbered]:
+    for number, row in nested.rows(file, how.format.field, is_one=is_one):
+        record = {nfc(name): value for name, value in row.items()} if isinstance(row, dict) else nested.NO_ROW
+        yield number, row if isinstance(row, str) else record
 
 
-def _parquet(path: Path, document: Document | None) -> Iterator[Numbered]:
+def _parquet(path: Path, how: How) -> Iterator[Numbered]:
     import pyarrow.parquet
 
     batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024)
@@ -142,12 +157,49 @@ def _parquet(path: Path, document: Document | None) -> Iterator[Numbered]:
         yield number, {nfc(name): value for name, value in fields.items()}
 
 
-def _lines(file: IO[str]) -> Iterator[Numbered]:
+def _sheet(path: Path, how: How) -> Iterator[Numbered]:
+    import python_calamine
+
+    try:
+        with open_file(path, "rb") as file:
+            book = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(file.read()))
+        tables = {name: book.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in book.sheet_names}
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # what Rust raises, which is no Exception
+            raise
+        raise ValueError("it is no whole spreadsheet") from error
+    names = [name for name, rows in tables.items() if rows] if how.format.sheet is None else [how.format.sheet]
+    if not tables.keys() >= set(names):
+        raise ValueError(f"there is no sheet {names[0]} (sheets: {', '.join(tables)})")
+    if names[1:]:
+        how.found(f"has the sheets {', '.join(names)}, of which the first is read")
+    numbered = enumerate(tables[names[0]] if names else (), start=1)
+    yield from _table((number, list(map(_cell, cells))) for number, cells in numbered if any(cells))
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell of a sheet, whose numbers are all floats, as it is shown."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _database(path: Path, how: How) -> Iterator[Numbered]:
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
+        tables = [
+            name for (name,) in database.execute("select name from sqlite_master where type in ('table', 'view')")
+        ]
+        if how.format.query is None and len(tables) != 1:
+            raise ValueError(f"name one of its tables, or give a query, after a ?: {', '.join(tables)}")
+        query = how.format.query or tables[0]
+        cursor = database.execute(f'select * from "{query}"' if query in tables else query)
+        yield from _table(enumerate(chain([[name for name, *_ in cursor.description or ()]], cursor)))
+
+
+def _lines(file: IO[str], how: How) -> Iterator[Numbered]:
     for number, line in enumerate(file, start=1):
         yield number, {TEXT_COLUMN: line.rstrip("\r\n")}
 
 
-def _paragraphs(file: IO[str]) -> Iterator[Numbered]:
+def _paragraphs(file: IO[str], how: How) -> Iterator[Numbered]:
     numbered = enumerate((line.rstrip("\r\n") for line in file), start=1)
     for has_text, group in groupby(numbered, key=lambda pair: bool(pair[1].strip())):
         if has_text:
@@ -155,23 +207,29 @@ def _paragraphs(file: IO[str]) -> Iterator[Numbered]:
             yield numbers[0], {TEXT_COLUMN: "\n".join(lines)}
 
 
-def _whole(file: IO[str]) -> Iterator[Numbered]:
+def _whole(file: IO[str], how: How) -> Iterator[Numbered]:
     yield 1, {TEXT_COLUMN: file.read().replace("\r\n", "\n")}
 
 
-DOCUMENTS: Mapping[Document, Callable[[IO[str]], Iterator[Numbered]]] = {
+DOCUMENTS: Mapping[Document, Callable[[IO[str], How], Iterator[Numbered]]] = {
     "line": _lines,
     "paragraph": _paragraphs,
     "file": _whole,
 }
 
+SHEETS, DATABASES = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods"), (".sqlite", ".sqlite3", ".db")
+
 FORMATS: Mapping[str, Format] = {
     ".csv": _text_format(partial(_delimited, usual=",")),
-    ".tsv": _text_format(partial(_delimited, usual=TAB)),
-    **dict.fromkeys((".jsonl", ".ndjson"), _text_format(_json_lines)),
+    ".tsv": _text_format(partial(_delimited, usual="\t")),
+    **dict.fromkeys((".jsonl", ".ndjson"), _text_format(partial(_json, is_one=True))),
     ".parquet": Format(_parquet),
+    **dict.fromkeys(SHEETS, Format(_sheet)),
     ".txt": _text_format(_lines, "line"),
     ".md": _text_format(_whole, "file"),
-    **dict.fromkeys((".conll", ".bio", ".iob"), _text_format(conll.sentences, of_documents=False)),
-    ".json": _text_format(squad.questions, of_documents=False),
+    **dict.fromkeys(
+        (".conll", ".bio", ".iob"), _text_format(lambda file, how: conll.sentences(file), of_documents=False)
+    ),
+    ".json": _text_format(partial(_json, is_one=False), of_documents=False),
+    **dict.fromkeys(DATABASES, Format(_database, of_documents=False)),
 }

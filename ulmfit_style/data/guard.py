@@ -45,22 +45,23 @@ def findings(rows: Labelled) -> Findings:
     """Return what is found in labelled rows. Of two that are alike the later one is told, or that of train."""
     task, found = rows.task, defaultdict[str, list[Case]](list)
     scored = [] if rows.folds else [*rows.test, *rows.validation]
-    held = {row.place: key(task, row) for row in scored}
-    places = {text: place for place, text in held.items()}
-    left_out = {row.place: places.get(key(task, row), "") for row in rows.repeats}
-    if left_out:
-        found["texts of test or validation in train, left out there"] = list(left_out.items())
+    held, left_out = set(map(id, scored)), set(map(id, rows.repeats))
+    places = {key(task, row): row.place for row in scored}
+    for row in rows.repeats:
+        found["texts of test or validation in train, left out there"].append(
+            (row.place, places.get(key(task, row), ""))
+        )
     first: dict[str, Row] = {}
     for row in [*scored, *rows.repeats, *rows.pool]:
         same = first.setdefault("\n".join(map(normalised, task.texts(row))), row)
         if _says(task, same) != _says(task, row):
             found["texts with another label elsewhere"].append((row.place, same.place))
-        elif same is not row and row.place not in left_out:
+        elif same is not row and id(row) not in left_out:
             found["copies"].append((row.place, same.place))
     texts, unique = list(first), list(first.values())
     for later, earlier in near(texts):
         row, other = unique[later], unique[earlier]
-        crosses = other.place in held and row.place not in held
+        crosses = id(other) in held and id(row) not in held
         found[f"near copies{' of test or validation in train' * crosses}"].append((row.place, other.place))
     for text, row in first.items():
         if len(text) < 2:

@@ -8,8 +8,10 @@ from functools import cache, cached_property
 from pathlib import PurePath
 
 from ulmfit_style.artefacts.fingerprint import digest
+from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, reading, sampling, splits
+from ulmfit_style.data.reading import References
 from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError, together
 from ulmfit_style.tasks.base import Column, Row, Task
@@ -99,7 +101,7 @@ def load(task: Task) -> Labelled:
         classes = task.classes([])
         _require_names(task, "task.path=null", classes)
         return Labelled(task, [], [], [], [], frozenset(), classes, left_out={})
-    rows = {split: _rows(task.path.option(split), path, task.columns()) for split, path in files.items()}
+    rows = {split: _rows(task, task.path.option(split), path, task.columns()) for split, path in files.items()}
     wanted = {split: [row for row in rows[split] if task.keeps(row)] for split in files}
     _require_right(task, f"task.path={task.path}", [row for split in wanted.values() for row in split])
     problem = task.dataset_problem(rows["train"])
@@ -123,7 +125,7 @@ def load(task: Task) -> Labelled:
         problem = "is in no training row; add training rows with it, or remove these"
         require_known(task, classes, scored, f"task.path={task.path}", problem)
 
-    names = ", ".join(PurePath(path).name for path in files.values())
+    names = ", ".join(PurePath(path).name for path in task.path.all_files())
     if folds:
         how = f"in {len(folds)} folds, each scored by a model that is trained on the others (task.folds=0: splits)"
         say(f"task: {len(pool):,} rows of {names} {how}")
@@ -136,7 +138,7 @@ def load(task: Task) -> Labelled:
             say(f"{task.path.option(split)}={path}: {remark}")
     others = sum(map(len, rows.values())) - sum(map(len, wanted.values()))
     if others:
-        say(f"task: {others:,} rows of other classes than {', '.join(classes)} are left out")
+        say(f"task: {others:,} rows {task.left_out(classes)} are left out")
     if repeats:
         say(f"task: {len(repeats):,} rows are left out because their text is also in test or validation")
     return Labelled(
@@ -154,7 +156,7 @@ def load(task: Task) -> Labelled:
 
 
 @cache
-def load_whole(task: Task, option: str, reference: str) -> list[Row]:
+def load_whole(task: Task, option: str, reference: str, form: FileFormat = AS_FOUND) -> list[Row]:
     """Read and check the labelled rows of another file than the task's, to be scored as they are, not split.
 
     Args:
@@ -163,7 +165,7 @@ def load_whole(task: Task, option: str, reference: str) -> list[Row]:
     Raises:
         UserError: listing what is wrong with the rows, each with its place.
     """
-    rows = _rows(option, reference, {**task.inputs(), **task.targets()})
+    rows = _rows(task.model_copy(update={"format": form}), option, reference, {**task.inputs(), **task.targets()})
     wanted = [row for row in rows if task.keeps(row)]
     _require_right(task, f"{option}={reference}", wanted)
     if not wanted:
@@ -204,11 +206,13 @@ def _require_names(task: Task, option: str, classes: Sequence[str]) -> None:
     say(f"task: the names of {len(classes)} classes are learnt from, and no labelled row ({option})")
 
 
-def _rows(option: str, path: str, wanted: Mapping[str, Column]) -> list[Row]:
+def _rows(task: Task, option: str, path: References, wanted: Mapping[str, Column]) -> list[Row]:
     """Read the rows of a file that an option names, with the fields named as the task names them."""
-    rows = [row for row, _ in reading.read(option, path, lambda present: columns.find(option, path, wanted, present))]
+    name = path if isinstance(path, str) else f"[{', '.join(path)}]"
+    found = reading.read(option, path, lambda present: columns.find(option, name, wanted, present), form=task.format)
+    rows = [task.cleaned(row) for row, _ in found]
     if not rows:
-        raise UserError(f"{option}={path}: holds no rows")
+        raise UserError(f"{option}={name}: holds no rows")
     return rows
 
 

@@ -7,51 +7,89 @@ from importlib import import_module
 from inspect import isabstract
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 import yaml
 
 from ulmfit_style import tasks
 from ulmfit_style.cli import CONF
+from ulmfit_style.config.files import FileFormat
+from ulmfit_style.config.section import spelled
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, labelled, reading
 from ulmfit_style.data.formats import Record
+from ulmfit_style.data.reading import References
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.tasks.base import Column, Row, Task
-from ulmfit_style.tasks.base_text import separator_in
+from ulmfit_style.tasks.base_text import PAIRS, TEXT_COLUMNS
+from ulmfit_style.tasks.files import Splits
+from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 
-OPTIONS = ("path", "name", "text", "text_pair", "label")
-FOLDER = Path("conf/task")
+OPTIONS = ("path", "name", "text", "text_pair", "label", "format")
+FOLDER = Path("conf")
 SHOWN_CLASSES = 20
 """How many classes are listed, from the most frequent down."""
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Write `conf/task/<name>.yaml` of the working directory for the file `path`.
+    """Write `conf/task/<name>.yaml` of the working directory for the file `path`; without labels, a corpus.
 
     Args:
         arguments: `path=<file>` and `name=<name>`; `text=`, `text_pair=` and `label=` name columns that cannot be
-            identified by their own names.
+            identified by their own names; `format=` is what `task.format` takes.
 
     Raises:
         UserError: if an argument is wrong, there is such a task, or the file cannot be learnt from.
     """
     options = _options(arguments)
-    target = FOLDER / f"{options['name']}.yaml"
-    for existing in (target, CONF / "task" / target.name):
+    for existing in [
+        root / group / f"{options['name']}.yaml" for root in (FOLDER, CONF) for group in ("task", "corpus")
+    ]:
         if existing.exists():
             raise UserError(f"new-task: name={options['name']}: {existing} exists already; choose another name")
-    path = options["path"]
-    first_row = reading.first("path", path)
-    kind, settings = _by_columns(path, options, first_row) or _by_values(path, options, first_row)
-    task = kind.model_validate({"path": path, **settings})
+    form = FileFormat.model_validate(options.get("format", {}))
+    files = Splits.model_validate(options["path"])
+    path, name = files.train or "", str(files)
+    first_row = reading.first("path", path, form)
+    found = _by_columns(name, options, first_row) or _by_values(name, path, form, options, first_row)
+    if found is None:
+        _write_corpus(options, files, form, first_row)
+        return
+    kind, settings = found
+    task = kind.model_validate({"path": files.files(), "format": form, **settings})
+    what = f"{kind.__module__.rpartition('.')[2]}: {(kind.__doc__ or '').partition('.')[0].lower()}"
+    say(f"new-task: {name} is taken for task={what}")
     rows = labelled.load(task)
     every_row = rows.pool if rows.folds else [*rows.pool, *rows.validation, *rows.test]
-    unused = [name for name in first_row if name not in settings.values()]
+    used = [part for value in settings.values() for part in ([value] if isinstance(value, str) else value)]
+    text = _yaml(task, settings, every_row, [name for name in first_row if name not in used])
+    _write(options, "task", text, "adapt finetune")
+
+
+def _write(options: Mapping[str, Any], group: str, text: str, command: str) -> None:
+    """Write a YAML of a group, and say what to do with it."""
+    target = FOLDER / group / f"{options['name']}.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(_yaml(task, settings, every_row, unused), encoding="utf-8")
-    is_shipped = CONF.resolve() == FOLDER.parent.resolve()
-    command = "make adapt finetune" if is_shipped else f"ulmfit-style adapt finetune --config-dir {FOLDER.parent}"
-    say(f"new-task: wrote {target}; look at it, then:\n  {command} task={options['name']}")
+    target.write_text(text, encoding="utf-8")
+    program = "make" if CONF.resolve() == FOLDER.resolve() else "ulmfit-style"
+    config = "" if program == "make" else f" --config-dir {FOLDER}"
+    say(f"new-task: wrote {target}; look at it, then:\n  {program} {command}{config} {group}={options['name']}")
+
+
+def _write_corpus(options: Mapping[str, Any], files: Splits, form: FileFormat, first_row: Record) -> None:
+    """Write the YAML of a corpus, for rows without labels."""
+    named = columns.find(
+        "path", str(files), {"text": Column("text", options.get("text"), TEXT_COLUMNS)}, list(first_row)
+    )
+    others = [name for name in first_row if name != named["text"]]
+    doubt = f"; if one of its other columns is the label, say which: label={others[0]}" if others else ""
+    say(f"new-task: {files} is taken for text without labels, so for a corpus{doubt}")
+    values = {"path": files.all_files(), "text": named["text"], **_given(form)}
+    lines = [
+        f"# {options['name']}: text without labels",
+        "# document: paragraph # or file, or line, of txt and md files",
+    ]
+    _write(options, "corpus", "\n".join([*lines, _dumped(values), ""]), "adapt task=none")
 
 
 def kinds() -> list[type[Task]]:
@@ -61,11 +99,11 @@ def kinds() -> list[type[Task]]:
     return [kind for kind in dict.fromkeys(classes) if issubclass(kind, Task) and not isabstract(kind)]
 
 
-def _by_columns(path: str, options: Mapping[str, str], first_row: Record) -> tuple[type[Task], dict[str, str]] | None:
+def _by_columns(path: str, options: Mapping[str, Any], first_row: Record) -> tuple[type[Task], dict[str, str]] | None:
     """Return the kind of task that the names of a file's columns tell, and its settings; None where they do not."""
     if options.keys() & {"text", "label"}:
         return None
-    names = {name.strip().casefold(): name for name in first_row}
+    names = _by_lower_case(first_row)
     recognised = {kind: kind.recognised(names, first_row) for kind in kinds()}
     fitting = {kind: settings for kind, settings in recognised.items() if settings is not None}
     if not fitting:
@@ -76,39 +114,60 @@ def _by_columns(path: str, options: Mapping[str, str], first_row: Record) -> tup
         say(f"new-task: the columns fit {kind.__name__}, which is taken, and {names_of_others} too")
     wanted = kind.model_validate({"path": path, **settings}).columns()
     present = columns.find("path", path, wanted, list(first_row))
-    named = {wanted[field].option.removeprefix("task."): name for field, name in present.items()}
+    named = {wanted[field].option.removeprefix("task."): str(name) for field, name in present.items()}
     return kind, {**named, **settings}
 
 
-def _by_values(path: str, options: Mapping[str, str], first_row: Record) -> tuple[type[Task], dict[str, str]]:
-    """Return the kind of task that texts and labels look like, and the columns that hold them."""
+def _by_lower_case(row: Record) -> dict[str, str]:
+    return {name.strip().casefold(): name for name in row}
+
+
+def _by_values(
+    name: str, path: References, form: FileFormat, options: Mapping[str, Any], first_row: Record
+) -> tuple[type[Task], dict[str, Any]] | None:
+    """Return the kind of task that texts and labels look like, and its settings; None where there are no labels."""
     candidates = [kind for kind in kinds() if {"text", "label"} <= kind.model_fields.keys()]
+    lower = _by_lower_case(first_row)
+    pair = next(([lower[part] for part in pair] for pair in PAIRS if set(pair) <= lower.keys()), [])
+    chosen = {**dict(zip(("text", "text_pair"), pair, strict=False)), **options}
     wanted = {}
     for field in ("text", "label"):
-        known = {name for kind in candidates for name in kind.model_validate({"path": path}).columns()[field].known}
-        wanted[field] = Column(field, options.get(field), sorted(known))
-    if "text_pair" in options:
-        wanted["text_pair"] = Column("text_pair", options["text_pair"])
-    settings = columns.find("path", path, wanted, list(first_row))
-    rows = list(reading.rows("path", path, list(settings.values())))
-    texts, labels = ([row.fields[settings[field]] for row in rows] for field in ("text", "label"))
+        known = {known for kind in candidates for known in kind.model_validate({"path": None}).columns()[field].known}
+        wanted[field] = Column(field, chosen.get(field), sorted(known))
+    if "text_pair" in chosen:
+        wanted["text_pair"] = Column("text_pair", chosen["text_pair"])
+    if wanted["label"].name is None and not lower.keys() & set(wanted["label"].known):
+        del wanted["label"]
+        settings = columns.find("path", name, wanted, list(first_row))
+        records = [record for _, record in reading.read("path", path, lambda _: {}, form=form)]
+        by_label = [column for column in first_row if all(str(row.get(column)) in ("0", "1") for row in records)]
+        if len(by_label) < 2:
+            return None
+        say(f"new-task: the columns {', '.join(by_label)} hold 0 or 1, and are taken for a label each")
+        return MultiLabelClassification, {**settings, "label": by_label}
+    settings = columns.find("path", name, wanted, list(first_row))
+    rows = [row.fields for row, _ in reading.read("path", path, lambda _: settings, form=form)]
+    texts, labels = ([row[field] for row in rows] for field in ("text", "label"))
     kind = max(candidates, key=lambda candidate: candidate.match_score(texts, labels))
     if not settings.keys() <= kind.model_fields.keys():
         raise UserError(f"new-task: text_pair={settings['text_pair']}: rows of {kind.__name__} have no second text")
-    if "label_separator" in kind.model_fields and (separator := separator_in(labels)):
-        say(f"new-task: the labels of a row seem to have '{separator}' between them (label_separator)")
-        settings["label_separator"] = separator
-    return kind, settings
+    if told := kind.settings_by(labels):
+        said = ", ".join(f"{option}={spelled(value)}" for option, value in told.items())
+        say(f"new-task: the labels look like {said}; change it in the YAML if it is not so")
+    return kind, {
+        **{field: column if isinstance(column, str) else list(column) for field, column in settings.items()},
+        **told,
+    }
 
 
-def _options(arguments: Sequence[str]) -> dict[str, str]:
-    options = {}
+def _options(arguments: Sequence[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if key not in OPTIONS or not equals or not value:
             known = f"(options: {', '.join(f'{name}=...' for name in OPTIONS)})"
             raise UserError(f"new-task: {argument}: there is no such option{nearest(key, OPTIONS)} {known}")
-        options[key] = value
+        options[key] = yaml.safe_load(value) if value[0] in "[{" else value
     if not {"path", "name"} <= set(options):
         raise UserError("new-task: needs path=<file of labelled texts> name=<what to call the task>")
     if not re.fullmatch(r"\w[\w-]*", options["name"]):
@@ -116,14 +175,22 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
     return options
 
 
-def _yaml(task: Task, settings: dict[str, str], rows: Sequence[Row], unused: Sequence[str]) -> str:
+def _given(form: FileFormat) -> dict[str, Any]:
+    return {"format": given} if (given := form.determinants()) else {}
+
+
+def _dumped(values: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False, width=1000).rstrip()
+
+
+def _yaml(task: Task, settings: Mapping[str, Any], rows: Sequence[Row], unused: Sequence[str]) -> str:
     """Return the YAML; `settings` name the columns that are used, `unused` are the others."""
     words = [sum(len(text.split()) for text in task.texts(row)) for row in rows]
     lines = [
         f"# {len(rows):,} texts of {sum(words) / len(words):.0f} words on average, {max(words):,} at most.",
         "# finetune.max_length counts tokens, of which a word has one or more.",
         f"_target_: {type(task).__module__}.{type(task).__qualname__}",
-        yaml.safe_dump({"path": str(task.path), **settings}, allow_unicode=True, sort_keys=False, width=1000).rstrip(),
+        _dumped({"path": task.model_dump(mode="json")["path"], **settings, **_given(task.format)}),
     ]
     counts = Counter(label for row in rows for label in task.labels_of(row))
     if counts:

@@ -1,93 +1,141 @@
 """Reads files of any supported format into rows that know where they stand; all problems of a file are gathered."""
 
 import glob
-import lzma
-import zlib
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ulmfit_style.config.files import AS_FOUND, FileFormat
+from ulmfit_style.config.section import spelled
 from ulmfit_style.config.training import Document
+from ulmfit_style.console import say_once
 from ulmfit_style.data import hub
-from ulmfit_style.data.formats import COMPRESSIONS, FORMATS, TEXT_COLUMN, Numbered, Record, nfc, open_file
+from ulmfit_style.data.formats import COMPRESSIONS, FORMATS, TEXT_COLUMN, How, Numbered, Record, nfc
 from ulmfit_style.errors import UserError, nearest, together
 from ulmfit_style.models import embedded
-from ulmfit_style.tasks.base import Row
+from ulmfit_style.tasks.base import Name, Row, Several
 
 SUPPORTED = f"(supported: {', '.join(ending[1:] for ending in FORMATS)})"
 
-ENCODINGS = ["utf_16", "cp1252", "cp949", "cp932", "gb18030", "big5", "cp1251"]
-"""What text that is not UTF-8 may be in: the encodings of Windows, which hold those that are older."""
+SQLITE = "sqlite:///"
+"""How a reference to a database begins: sqlite:///reviews.db?select text, label from reviews."""
 
-Choose = Callable[[Sequence[str]], Mapping[str, str]]
-"""Returns the column of each field that is wanted, by the columns that a file has."""
+FOLDER_COLUMN = "folder"
+"""What tells of a text file in a folder in which of its folders it lies: the class, where each has one."""
+
+References = str | Sequence[str]
+"""One file, folder or glob, or several of them."""
+
+Choose = Callable[[Sequence[str]], Mapping[str, Name]]
+"""Returns the column of each field that is wanted, or its columns, by the columns that a file has."""
 
 
-def read(option: str, reference: str, choose: Choose, document: Document | None = None) -> Iterator[tuple[Row, Record]]:
-    """Read a file's rows, one after another: the fields that are wanted, and the whole record.
+def read(
+    option: str, reference: References, choose: Choose, document: Document | None = None, form: FileFormat = AS_FOUND
+) -> Iterator[tuple[Row, Record]]:
+    """Read the rows of files, one after another: the fields that are wanted, and the whole record.
 
-    After a bad row no more are yielded: the rest of the file is only searched for other problems.
+    After a bad row no more are yielded: the rest of the files is only searched for other problems.
 
     Args:
-        option: The config field that names the file, for error messages.
-        reference: A path, `package:<file>` of an installed Python package, or `hub:<data set>/<file>` of the Hub.
+        option: The config field that names the files, for error messages.
+        reference: A path, `package:<file>` of an installed Python package, `hub:<data set>/<file>` of the Hub, or
+            `sqlite:///<file>?<query>`; of a folder or a glob all files that hold rows.
         choose: Asked once. `summary.outcome` is `outcome` within the column `summary`, where no column has that name
             itself. The text of a txt or md file goes by the first of these names, whatever it is.
         document: What one row of a txt or md file is; by default a line of txt, and the whole of an md file.
+        form: What is known of how the files are written.
 
     Raises:
-        UserError: if the file is missing, broken, not UTF-8, or lacks a column; it says where, and what to do.
+        UserError: if a file is missing, broken, or lacks a column; it says where, and what to do.
     """
-    path = locate(option, reference)
-    is_running_text = FORMATS[kind(path)].document is not None
-    names: dict[str, str] | None = None
+    names: dict[str, Name] | None = None
     problems: list[str] = []
-    for number, record in _records(option, path, document):
-        if isinstance(record, str):
-            problems.append(f"{path}:{number}: {record}")
-            continue
-        is_first = names is None
-        if names is None:
-            names = {field: nfc(name) for field, name in choose(list(record)).items()}
-            if is_running_text:
-                names |= dict.fromkeys(list(names)[:1], TEXT_COLUMN)
-        fields, missing = {}, []
-        for field, name in names.items():
-            try:
-                fields[field] = value(record, name)
-            except KeyError:
-                missing.append(f"has no column '{name}'{nearest(name, record)} (columns: {', '.join(record)})")
-        if missing and is_first:  # so does every row
-            raise UserError("\n".join(f"{option}={reference}: {problem}" for problem in missing))
-        problems += [f"{path}:{number}: {problem}" for problem in missing]
-        if not problems:
-            yield Row(path.name, number, fields), record
+    for path, name, how in sources(option, reference, document, form):
+        is_running_text = FORMATS[kind(path, how.format)].document is not None
+        for number, record in _records(option, path, how):
+            if isinstance(record, str):
+                problems.append(f"{path}:{number}: {record}")
+                continue
+            is_first = names is None
+            if names is None:
+                chosen = choose(list(record)).items()
+                names = {key: nfc(name) if isinstance(name, str) else tuple(map(nfc, name)) for key, name in chosen}
+            wanted = names | dict.fromkeys(list(names)[:1], TEXT_COLUMN) if is_running_text else names
+            fields, missing = {}, []
+            for field, column in wanted.items():
+                try:
+                    fields[field] = value(record, column)
+                except KeyError as error:
+                    lacking = error.args[0]
+                    missing.append(
+                        f"has no column '{lacking}'{nearest(lacking, record)} (columns: {', '.join(record)})"
+                    )
+            if missing and is_first:  # so does every row
+                raise UserError("\n".join(f"{option}={spelled(reference)}: {problem}" for problem in missing))
+            problems += [f"{path}:{number}: {problem}" for problem in missing]
+            if not problems:
+                yield Row(name, number, fields), record
     if problems:
-        raise together(f"{option}={reference}", problems)
+        raise together(f"{option}={spelled(reference)}", problems)
 
 
-def rows(option: str, reference: str, columns: Sequence[str], document: Document | None = None) -> Iterator[Row]:
-    """Read columns of a file by their own names, as `read` does."""
-    names = {name: name for name in columns}
-    return (row for row, _ in read(option, reference, lambda _: names, document))
+def rows(option: str, reference: References, columns: Sequence[str], form: FileFormat = AS_FOUND) -> Iterator[Row]:
+    """Read columns of files by their own names, as `read` does."""
+    return (row for row, _ in read(option, reference, lambda _: {name: name for name in columns}, form=form))
 
 
-def first(option: str, reference: str) -> Record:
+def first(option: str, reference: References, form: FileFormat = AS_FOUND) -> Record:
     """Return the first row of a file.
 
     Raises:
-        UserError: if the file is missing, empty, broken before its first row, or not UTF-8.
+        UserError: if the file is missing, empty, or broken before its first row.
     """
-    for _, record in read(option, reference, lambda _: {}):
+    for _, record in read(option, reference, lambda _: {}, form=form):
         return record
-    raise UserError(f"{option}={reference}: holds no rows")
+    raise UserError(f"{option}={spelled(reference)}: holds no rows")
 
 
-def files(option: str, reference: str) -> tuple[list[str], Counter[str]]:
+def sources(
+    option: str, reference: References, document: Document | None = None, form: FileFormat = AS_FOUND
+) -> Iterator[tuple[Path, str, How]]:
+    """Yield the files that references mean, each with its name beside the others, and say which are skipped.
+
+    Of a folder with tables the running text is skipped. Of running text in several folders each file is one text.
+
+    Raises:
+        UserError: if there is no such file, or none that can be read.
+    """
+    for part in (reference,) if isinstance(reference, str) else reference:
+        found, skipped = files(option, part, form, of_documents=False)
+        root, is_one = Path(part).expanduser(), found == [part]
+        members = found if is_one else [file for file in found if not FORMATS[kind(file, form)].document] or found
+        folders = {Path(file).parent for file in members if not is_one}
+        if len(folders) > 1 and root in folders:  # where there is a folder for each class, these are no texts
+            members = [file for file in members if Path(file).parent != root]
+        if skipped := skipped + Counter(Path(file).suffix for file in found if file not in members):
+            kinds = ", ".join(sorted(skipped))
+            say_once(f"{option}={part}: {skipped.total():,} files of other types are skipped ({kinds})")
+        for file in members:
+            path, own = locate(option, file, form)
+            name = path.relative_to(root) if root.is_dir() else Path(path.name if is_one else file)
+            unit = document or ("file" if len(folders) > 1 else None)
+            yield path, str(name), How(own, unit, partial(_say_found, option, file), len(folders) > 1)
+
+
+def files(
+    option: str, reference: str, form: FileFormat = AS_FOUND, *, of_documents: bool = True
+) -> tuple[list[str], Counter[str]]:
     """Return the files that a reference means: itself, all in a folder and those within, or those of a glob, sorted.
 
     Hidden files are none of these.
+
+    Args:
+        of_documents: Whether only those are meant that may hold documents.
 
     Returns:
         The files, and the endings of those that are not read.
@@ -96,24 +144,28 @@ def files(option: str, reference: str) -> tuple[list[str], Counter[str]]:
         UserError: if none of the files can be read.
     """
     path = Path(reference).expanduser()
-    if path.is_file() or not (path.is_dir() or glob.has_magic(reference)):
+    if reference.startswith(SQLITE) or path.is_file() or not (path.is_dir() or glob.has_magic(reference)):
         return [reference], Counter()
     pattern = f"{glob.escape(str(path))}/**" if path.is_dir() else str(path)
     # Not that of pathlib, which returns hidden files too.
     matches = sorted(match for match in glob.glob(pattern, recursive=True) if Path(match).is_file())  # noqa: PTH207
-    readable = [match for match in matches if kind(match) in FORMATS and FORMATS[kind(match)].of_documents]
+    formats = {match: FORMATS.get(kind(match, form)) for match in matches}
+    readable = [match for match, known in formats.items() if known and (known.of_documents or not of_documents)]
     if not readable:
         raise UserError(f"{option}={reference}: there is no file that can be read {SUPPORTED}")
     return readable, Counter(Path(match).suffix for match in matches if match not in readable)
 
 
-def locate(option: str, reference: str) -> Path:
-    """Return the file that a reference means.
+def locate(option: str, reference: str, form: FileFormat = AS_FOUND) -> tuple[Path, FileFormat]:
+    """Return the file that a reference means, and what is known of how it is written.
 
     Raises:
         UserError: if there is none, or its format is not supported.
     """
-    if reference.startswith("package:"):
+    name, _, query = reference.removeprefix(SQLITE).partition("?")
+    if reference.startswith(SQLITE):
+        path, form = Path(name).expanduser(), form.model_copy(update={"kind": "sqlite", "query": query or form.query})
+    elif reference.startswith("package:"):
         path = embedded.locate(reference)
     elif reference.startswith(hub.PREFIX):
         path = hub.locate(option, reference)
@@ -122,49 +174,47 @@ def locate(option: str, reference: str) -> Path:
     if not path.is_file():
         siblings = [sibling.name for sibling in path.parent.glob("*") if sibling.is_file()]
         raise UserError(f"{option}={reference}: there is no such file{nearest(path.name, siblings)}")
-    if kind(path) not in FORMATS:
-        raise UserError(f"{option}={reference}: files of type '{kind(path)}' cannot be read {SUPPORTED}")
-    return path
+    if (ending := kind(path, form)) not in FORMATS:
+        how = f"{_format_of(option)}=<ending> says how to read it {SUPPORTED}"
+        raise UserError(f"{option}={reference}: files of type '{ending}' cannot be read; {how}")
+    return path, form
 
 
-def kind(path: str | Path) -> str:
-    """Return the ending that tells a file's format, such as ".csv" of reviews.csv.gz."""
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
-    return next((suffix for suffix in reversed(suffixes) if suffix not in COMPRESSIONS), "")
+def _format_of(option: str) -> str:
+    """Return the option that says how the files are written that another one names."""
+    return ".".join([*option.split(".")[:-1][:1], "format"])
 
 
-def value(record: Mapping[str, Any], name: str) -> Any:
-    """Return the value of a column, or of one within another; KeyError where it is not there."""
+def _say_found(option: str, reference: str, what: str) -> None:
+    say_once(f"{option}={reference}: {what} ({_format_of(option)})")
+
+
+def kind(path: str | Path, form: FileFormat = AS_FOUND) -> str:
+    """Return the ending that tells a file's format, such as ".csv" of reviews.csv.gz, or of what is in reviews.zip."""
+    names = [(form.kind and f".{form.kind.lstrip('.')}") or str(path)]
+    if names[0].lower().endswith(".zip"):
+        with suppress(OSError, zipfile.BadZipFile):  # which is told when it is read
+            names += zipfile.ZipFile(path).namelist()
+    suffixes = [suffix.lower() for name in names for suffix in reversed(Path(f"_{name}").suffixes)]
+    return next((suffix for suffix in suffixes if suffix not in COMPRESSIONS), "")
+
+
+def value(record: Mapping[str, Any], name: Name) -> Any:
+    """Return the value of a column, of one within another, or of several; KeyError where it is not there."""
+    if not isinstance(name, str):
+        return Several({part: value(record, part) for part in name})
     outer, dot, inner = name.partition(".")
     if name in record or not dot or not isinstance(record.get(outer), dict):
         return record[name]
     return value(record[outer], inner)
 
 
-def _records(option: str, path: Path, document: Document | None) -> Iterator[Numbered]:
+def _records(option: str, path: Path, how: How) -> Iterator[Numbered]:
+    form = FORMATS[kind(path, how.format)]
+    own = {FOLDER_COLUMN: path.parent.name} if how.has_folder and form.document else {}
     try:
-        yield from FORMATS[kind(path)].read(path, document)
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path) from error
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        RecursionError,
-        lzma.LZMAError,
-        zlib.error,
-    ) as error:  # of whatever library reads it
-        raise UserError(f"{option}={path}: cannot be read ({error})") from error
-
-
-def _not_utf8(path: Path) -> UserError:
-    """Return the error that says where a file is not UTF-8, what it seems to be, and how to convert it."""
-    import charset_normalizer
-
-    with open_file(path, "rb") as file:
-        lines: list[bytes] = file.readlines()
-    wrong = next(index for index, line in enumerate(lines) if line.decode(errors="ignore").encode() != line)
-    guess = charset_normalizer.from_bytes(b"".join(lines[wrong:])[:100_000], cp_isolation=ENCODINGS).best()
-    encoding = guess.encoding.replace("_", "-") if guess else "<its encoding>"
-    looks = f"; it looks like {encoding}" if guess else ""
-    return UserError(f"{path}:{wrong + 1}: is not UTF-8{looks}; convert it with `iconv -f {encoding} -t UTF-8`")
+        for number, record in form.read(path, how):
+            yield number, {**record, **own} if own and not isinstance(record, str) else record
+    except Exception as error:  # of whatever library reads it
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{option}={path}: cannot be read ({reason}); {_format_of(option)} may help") from error

@@ -42,7 +42,7 @@ def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
     pipeline = _pipeline(run, model_config["architectures"][0])
     tag = None if pipeline is None else pipeline.tag
     corpus = recipe.corpus.path or ()
-    files = [*corpus, *(task.path.files().values() if task is not None else ())]
+    files = [*corpus, *(task.path.all_files() if task is not None else ())]
     datasets = dict.fromkeys(hub.parse("path", file).repository for file in files if file.startswith(hub.PREFIX))
     metadata = ModelCardData(
         library_name="transformers",
@@ -111,7 +111,7 @@ def _results(run: Run, tag: str | None) -> Iterator[EvalResult]:
     task, test = run.config.task, run.model.metrics.get("test")
     if task is None or test is None:
         return
-    path = str(task.path.train)
+    path = task.path.all_files()[0]
     source = hub.parse("task.path", path).repository if path.startswith(hub.PREFIX) else PurePosixPath(path).name
     for metric, value in test["scores"].items():
         bounds = test["intervals"].get(metric)

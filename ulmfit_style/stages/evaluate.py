@@ -86,7 +86,7 @@ def scored(resolved: Resolved) -> tuple[str, list[Row]]:
     """
     options = resolved.config.evaluate
     if options.path is not None:
-        return "all", labelled.load_whole(resolved.task, "evaluate.path", options.path)
+        return "all", labelled.load_whole(resolved.task, "evaluate.path", options.path, options.format)
     rows, folds = resolved.rows.split(options.split), resolved.rows.folds
     if not rows or (folds and options.model is not None and options.split == "test"):
         which = f"{options.split} rows{' kept from training (task.folds)' if folds else ''}"

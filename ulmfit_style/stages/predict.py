@@ -10,12 +10,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain, count, islice, tee
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
 from ulmfit_style.artefacts.directory import RECIPE, whole
+from ulmfit_style.config.commands import Predict
 from ulmfit_style.config.section import spelled
 from ulmfit_style.console import progress, say, say_once
 from ulmfit_style.data import columns, reading
@@ -47,7 +49,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if options.input is None:
         raise UserError(f"predict: what? Say predict.input=<a text, a file, or {STDIN} for standard input>")
     if _is_file(options.input):
-        reading.first("predict.input", options.input)
+        reading.first("predict.input", options.input, options.format)
     elif _names(options.input, Path.is_dir):
         raise UserError(f"predict.input={options.input}: is a folder; name one of its files")
     if options.pair is not None and (options.input == STDIN or _is_file(options.input)):
@@ -95,7 +97,7 @@ def run(resolved: Resolved) -> None:
         UserError: if there is no model, or something in the input or the options is wrong.
     """
     options, source = resolved.config.predict, find_model(resolved)
-    rows = _rows(_task(source), str(options.input), options.pair)
+    rows = _rows(_task(source), str(options.input), options)
     first = list(islice(rows, 5))
     if not first:
         raise UserError(f"predict.input={options.input}: holds no rows")
@@ -128,7 +130,7 @@ def _is_file(given: str) -> bool:
     """Tell a file from a text: there is one, or it has no blank, and the ending of a file."""
     is_word = not re.search(r"\s", given)
     is_name = re.match(r"package:|hub:.*/", given) or reading.kind(given) in FORMATS
-    return bool(is_word and is_name) or _names(given, Path.is_file)
+    return given.startswith(reading.SQLITE) or bool(is_word and is_name) or _names(given, Path.is_file)
 
 
 def _names(given: str, kind: Callable[[Path], bool]) -> bool:
@@ -139,25 +141,26 @@ def _names(given: str, kind: Callable[[Path], bool]) -> bool:
         return False
 
 
-def _rows(task: Task, given: str, pair: str | None) -> Iterator[tuple[Row, Record]]:
+def _rows(task: Task, given: str, options: Predict) -> Iterator[tuple[Row, Record]]:
     """Yield the rows as the model reads them, each beside what the input holds of it."""
     if given == STDIN:
         for number, line in enumerate(sys.stdin.buffer, start=1):
             try:
-                row = task.row(line.decode("utf-8").rstrip("\r\n"))
+                row = task.row(line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n"))
             except UnicodeDecodeError as error:
                 raise UserError(f"predict.input={STDIN}: line {number:,} is not UTF-8; convert it by iconv") from error
             yield row, row.fields
     elif _is_file(given):
         source = f"predict.input={given}"
-        for row, record in reading.read("predict.input", given, lambda names: columns.find_inputs(task, names, source)):
+        by_field = partial(columns.find_inputs, task, source=source)
+        for row, record in reading.read("predict.input", given, by_field, form=options.format):
             if (problem := task.input_problem(row)) is not None:
                 raise UserError(f"{source}: {row.place}: {problem}")
             yield row, record
     else:
         if reading.kind(given) in FORMATS or re.fullmatch(r"\S+[./\\]\w+", given):
             say(f"predict: there is no file '{given}', so it is answered as a text")
-        row = task.row(given) if pair is None else task.row(given, pair)
+        row = task.row(given, *([] if options.pair is None else [options.pair]))
         yield row, row.fields
 
 

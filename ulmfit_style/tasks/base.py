@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.config.section import Count, Section, Unhashed, spelled
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.metrics.intervals import Array, Points, first, interval
@@ -47,14 +48,25 @@ class Row:
         return f"{self.file}:{self.number}"
 
 
+Name = str | tuple[str, ...]
+"""The name of a column, or those of several that are one field."""
+
+
+class Several(dict[str, Any]):
+    """The values of several columns by their names; as a text, they have a line break between them."""
+
+    def __str__(self) -> str:
+        return "\n".join(str(value) for value in self.values() if value not in (None, ""))
+
+
 @dataclass(frozen=True)
 class Column:
     """Where a field of a task's rows is found in a file."""
 
     option: str
     """The option that names the column, for messages: "task.text"."""
-    name: str | None
-    """The column's name; None to find it."""
+    name: Name | None
+    """The column's name, or those of several; None to find it."""
     known: Sequence[str] = ()
     """The names by which it is found, in upper or lower case, where the user gives none."""
     hint: str = ""
@@ -89,11 +101,15 @@ class Task(Section, abc.ABC):
 
     # The data enter a fingerprint by the content of the rows that these options choose, not by the options.
     path: Annotated[Splits, Unhashed]
-    """The file of labelled rows (csv, tsv, jsonl, parquet, conll, or json in the form of SQuAD; also .gz, .bz2,
-    .xz), `package:<file>` of an installed Python package, or `hub:<data set>@<commit>/<file>` of the Hub (without a
-    commit it is the newest when first used, and stands in `pins.json` of the folder `runs`); it is split into train,
-    validation and test. Or the files of splits that there are: task.path={train: a.csv, test: b.csv}; what is missing
-    is made from train. null: there are none, and the names of the classes (`task.labels`) are learnt from alone."""
+    """The file of labelled rows (csv, tsv, json, jsonl, parquet, conll, xlsx, xls, ods; also .gz, .bz2, .xz, .zip),
+    `package:<file>` of an installed Python package, `hub:<data set>@<commit>/<file>` of the Hub (without a commit it is
+    the newest when first used, and stands in `pins.json` of the folder `runs`), or `sqlite:///<file>?<query>`; also a
+    folder, a glob or a list of such files. It is split into train, validation and test. Or the files of splits that
+    there are: task.path={train: a.csv, test: b.csv}; what is missing is made from train. null: there are none, and the
+    names of the classes (`task.labels`) are learnt from alone."""
+    format: Annotated[FileFormat, Unhashed] = AS_FOUND
+    """How the files are read, where that is not found out of them: task.format=conll for files of any name, or some of
+    task.format={kind: csv, encoding: cp1252, delimiter: ;, quotes: false, sheet: May, field: rows, query: reviews}."""
     license: Annotated[str | None, Unhashed] = None
     """The data's licence, for the model card: cc-by-4.0, or `cc-by-4.0 of <the start of task.path>`, which holds for
     those data alone. null: the card says that it is not known."""
@@ -220,9 +236,22 @@ class Task(Section, abc.ABC):
         """
         return 0
 
+    @classmethod
+    def settings_by(cls, labels: Sequence[Any]) -> dict[str, Any]:
+        """Return further options that the values of the column `label` tell."""
+        return {}
+
+    def cleaned(self, row: Row) -> Row:
+        """Return a labelled row as the task takes it."""
+        return row
+
     def keeps(self, row: Row) -> bool:
         """Return whether a row of the file belongs to the task."""
         return True
+
+    def left_out(self, classes: Sequence[str]) -> str:
+        """Return which rows do not belong to the task, for messages."""
+        return f"of other classes than {', '.join(classes)}"
 
     @abc.abstractmethod
     def row_problem(self, row: Row) -> str | None:
@@ -267,7 +296,7 @@ class Task(Section, abc.ABC):
             value = row.fields[name]
             is_list = isinstance(value, list) and bool(self.parts)
             for kind in map(type, value) if is_list else [type(value)]:
-                if not issubclass(kind, self.parts) if is_list else issubclass(kind, (list, dict, bytes)):
+                if not issubclass(kind, self.parts) if is_list else kind in (list, dict, bytes):
                     what = "nothing" if kind is type(None) else f"a {kind.__name__}"
                     return f"the {name} {'holds' if is_list else 'is'} {what}, where a text should be"
         return None

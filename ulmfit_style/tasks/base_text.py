@@ -1,6 +1,8 @@
 """What the kinds of text classification share: a text or a pair of texts, and one score or several for the whole."""
 
 import abc
+import ast
+import json
 import math
 import re
 import unicodedata
@@ -11,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from ulmfit_style.config.section import Unhashed
-from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task, inputs_of, named_outputs
+from ulmfit_style.tasks.base import Answer, Column, Feature, Name, Row, Several, Task, inputs_of, named_outputs
 from ulmfit_style.tasks.types import Batch, Encoded, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
 
@@ -35,6 +37,13 @@ FRACTION = re.compile(r"(-?\d+)\.0*")
 """A whole number as it is written with others that are none."""
 
 
+PAIRS = (
+    *(("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"), ("premise", "hypothesis")),
+    *(("#1 string", "#2 string"), ("question", "sentence"), ("question", "passage"), ("query", "passage")),
+)
+"""Names of columns that hold the two texts of a pair."""
+
+
 class TextTask(Task, abc.ABC):
     """Rows of a text, or a pair of texts, and what a model answers to the whole."""
 
@@ -45,8 +54,9 @@ class TextTask(Task, abc.ABC):
     label_columns: ClassVar[Sequence[str]]
     """Names of columns that hold the right answer wherever they stand."""
 
-    text: Annotated[str | None, Unhashed] = None
-    """The column of the text; null: found by its name (text, review, sentence ...)."""
+    text: Annotated[Name | None, Unhashed] = None
+    """The column of the text, or several, with a line break between them: task.text=[subject,body]; null: found by its
+    name (text, review, sentence ...)."""
     text_pair: Annotated[str | None, Unhashed] = None
     """The column of a second text, where a row is a pair (premise and hypothesis, question and answer)."""
     label: Annotated[str | None, Unhashed] = None
@@ -74,7 +84,8 @@ class TextTask(Task, abc.ABC):
 
     def inputs(self) -> dict[str, Column]:
         pair = {"text_pair": Column("task.text_pair", self.text_pair)} if self.text_pair else {}
-        return {"text": Column("task.text", self.text, TEXT_COLUMNS), **pair}
+        hint = f"; of a pair name both: task.text={PAIRS[0][0]} task.text_pair={PAIRS[0][1]}"
+        return {"text": Column("task.text", self.text, TEXT_COLUMNS, hint), **pair}
 
     def targets(self) -> dict[str, Column]:
         return {"label": Column("task.label", self.label, self.label_columns)}
@@ -225,7 +236,7 @@ def _columns(encoded: Encoded, tokenizer: Tokenizer) -> dict[str, list[Any]]:
 
 def text_problem(name: str, value: Any) -> str | None:
     """Return what is wrong with a cell that should hold a text."""
-    if isinstance(value, (list, dict)):
+    if isinstance(value, (list, dict, bytes)) and not isinstance(value, Several):
         return f"the {name} is a {type(value).__name__}, not a text"
     return None if clean_text(value) else f"the {name} is empty"
 
@@ -246,6 +257,20 @@ def label_name(value: Any) -> str:
 def _typed(value: Any) -> Any:
     """Return a class as it was typed where YAML takes it for a number, a truth value or nothing."""
     return value if isinstance(value, (list, dict)) else "null" if value is None else label_name(str(value))
+
+
+def read_written(cell: Any) -> Any:
+    """Return a cell, in which a list or mapping may be written as text, by Python, JSON or numpy."""
+    text = clean_text(cell) if isinstance(cell, str) else ""
+    if text[:1] + text[-1:] not in ("[]", "{}"):
+        return cell
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        return value if isinstance(value, dict) else list(value)
+    return text[1:-1].replace(",", " ").split()
 
 
 def separator_in(labels: Sequence[Any]) -> str | None:

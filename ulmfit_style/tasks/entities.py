@@ -56,11 +56,12 @@ def words_of(row: Row) -> list[Range]:
 def entity_of(span: Any) -> Entity:
     """Return an entity of a file, in characters: [0, 5, person] or {start: 0, end: 5, label: person}.
 
-    The answer of a model has `entity_group` for `label`.
+    The answer of a model has `entity_group` for `label`, doccano `start_offset`, and Argilla the label first.
     """
     if isinstance(span, dict):
-        span = (span["start"], span["end"], span.get("label") or span.get("entity_group") or "")
-    start, end, name = span
+        start, end = (span.get(side, span.get(f"{side}_offset")) for side in ("start", "end"))
+        span = (start, end, span.get("label") or span.get("entity_group") or next(iter(span.get("labels") or ()), ""))
+    start, end, name = span if not isinstance(span[0], str) else (*span[1:], span[0])
     return Entity(str(name).strip(), start, end)
 
 
@@ -85,7 +86,7 @@ def spans_problem(text: str, spans: Sequence[Any]) -> str | None:
     """Return what is wrong with the entities of a text."""
     entities = []
     for span in spans:
-        is_whole = {"start", "end"} <= set(span) if isinstance(span, dict) else len(span) == 3
+        is_whole = isinstance(span, dict) or (isinstance(span, list) and len(span) == 3)
         entity = entity_of(span) if is_whole else Entity("", 0, 0)
         if not isinstance(entity.start, int) or not isinstance(entity.end, int) or not entity.type:
             return f"{span} is not an entity; write {{start: 0, end: 5, label: person}} or [0, 5, person]"

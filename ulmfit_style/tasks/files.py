@@ -1,44 +1,74 @@
 """The files of a task's labelled rows."""
 
-from typing import Any
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import model_serializer, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from ulmfit_style.config.section import Section, spelled
+
+Files = str | Annotated[tuple[str, ...], Field(min_length=1)]
+"""A file, or several whose rows belong together."""
+
+OTHER_NAMES = {"dev": "validation", "val": "validation", "valid": "validation"}
+"""What people call a split."""
 
 
 class Splits(Section):
     """The file of each split that has one."""
 
-    train: str | None
+    train: Files | None
     """The training rows. Splits without a file of their own are made from them. None: there are no labelled rows."""
-    validation: str | None = None
+    validation: Files | None = None
     """The rows that sweeps choose by."""
-    test: str | None = None
+    test: Files | None = None
     """The rows that are only scored. They never move."""
 
     @model_validator(mode="before")
     @classmethod
     def _one_file(cls, value: Any) -> Any:
-        if value is None or isinstance(value, str):
+        if isinstance(value, str):
+            return _in_folder(value) or {"train": value}
+        if value is None or isinstance(value, (list, tuple)):
             return {"train": value}
         if isinstance(value, dict):  # where another split has a file, train needs one
-            return {split: path for split, path in value.items() if path is not None}
+            return {OTHER_NAMES.get(split, split): path for split, path in value.items() if path is not None}
         raise ValueError("should be a file, or files by their splits: {train: a.csv, test: b.csv}")
 
     @model_serializer
-    def _as_given(self) -> str | dict[str, str] | None:
+    def _as_given(self) -> Any:
         files = self.files()
         return files if len(files) > 1 else self.train
 
-    def files(self) -> dict[str, str]:
-        """Return the file of each split that has one."""
+    def files(self) -> dict[str, str | tuple[str, ...]]:
+        """Return the file, or the files, of each split that has one."""
         return {split: path for split, path in self if path is not None}
+
+    def all_files(self) -> list[str]:
+        """Return all files of all splits."""
+        return [file for path in self.files().values() for file in ([path] if isinstance(path, str) else path)]
 
     def option(self, split: str) -> str:
         """Return the option that names the file of a split."""
         return "task.path" if list(self.files()) == ["train"] else f"task.path.{split}"
 
     def __str__(self) -> str:
-        files = [f"{split}: {path}" for split, path in self.files().items()]
-        return f"{{{', '.join(files)}}}" if len(files) > 1 else spelled(self.train)
+        files = [f"{split}: {_spelled(path)}" for split, path in self.files().items()]
+        return f"{{{', '.join(files)}}}" if len(files) > 1 else _spelled(self.train)
+
+
+def _spelled(files: str | Sequence[str] | None) -> str:
+    return spelled(files) if files is None or isinstance(files, str) else f"[{', '.join(files)}]"
+
+
+def _in_folder(path: str) -> dict[str, str | list[str]] | None:
+    """Return the files or folders of the splits in a folder, if it has any of train."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for member in sorted(Path(path).expanduser().glob("*")):
+        if split := re.match("(train|dev|valid|val|validation|test)(?![a-z])", member.name.lower()):
+            found[OTHER_NAMES.get(split[1], split[1])].append(str(member))
+    splits = {name: files[0] if len(files) == 1 else files for name, files in found.items()}
+    return splits if "train" in splits else None

@@ -1,7 +1,5 @@
 """Multi-label classification: any number of labels for a text, or for a pair of texts."""
 
-import ast
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
@@ -13,7 +11,7 @@ from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import nearest
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import Answer, Row, in_order
-from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, separator_in
+from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, read_written, separator_in
 from ulmfit_style.tasks.types import Tensor
 from ulmfit_style.tasks.values import Reference
 
@@ -37,6 +35,9 @@ class MultiLabelClassification(LabelTask):
         *("라벨", "레이블", "분류", "태그"),
     )
 
+    label: Annotated[str | tuple[str, ...] | None, Unhashed] = None  # type: ignore[assignment]  # others take one
+    """The column of the labels, or those of each label, which hold 0 or 1: task.label=[sport,money]; null: found by its
+    name (labels, tags, topics, genres ...)."""
     labels: Annotated[tuple[Label, ...] | None, Unhashed] = None
     """The names of all labels. Where a row holds 0 or 1 for each ([1, 0, 1]), they are in this order. null: those that
     the rows name."""
@@ -45,11 +46,18 @@ class MultiLabelClassification(LabelTask):
 
     @classmethod
     def match_score(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
-        is_list = any(isinstance(_read(label), (list, dict)) for label in labels)
-        return 2 if is_list or separator_in(labels) else 0
+        read = list(map(read_written, labels))
+        has_lists = any(isinstance(label, dict) or (isinstance(label, list) and len(label) != 1) for label in read)
+        return 2 if has_lists or separator_in(labels) else 0
+
+    @classmethod
+    def settings_by(cls, labels: Sequence[Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {"label_separator": sign} if (sign := separator_in(labels)) else {}
+        cells = list(map(cls(path=None, **found)._parts, labels))
+        return found | ({"labels": [f"name_{n}" for n, _ in enumerate(cells[0])]} if _are_by_place(cells) else {})
 
     def label_problem(self, row: Row) -> str | None:
-        labels = _read(row.fields["label"])
+        labels = read_written(row.fields["label"])
         if isinstance(labels, dict):
             wrong = [f"'{name}' has '{value}'" for name, value in labels.items() if _is_given(value) is None]
             return f"the label {wrong[0]}, which is neither 0 nor 1" if wrong else None
@@ -83,7 +91,7 @@ class MultiLabelClassification(LabelTask):
 
     def _parts(self, cell: Any) -> Sequence[Any]:
         """Return the labels of a cell one by one; of 0 or 1 by name those that have a 1."""
-        labels = _read(cell)
+        labels = read_written(cell)
         if isinstance(labels, dict):
             return [name for name, value in labels.items() if _is_given(value)]
         return labels if isinstance(labels, list) else clean_text(labels).split(self.label_separator)
@@ -141,20 +149,6 @@ def _one_regression_a_label(features: Any, targets: Sequence[Sequence[str]]) -> 
     binarizer = MultiLabelBinarizer()
     model = OneVsRestClassifier(LogisticRegression(max_iter=1000)).fit(features, binarizer.fit_transform(targets))
     return lambda unseen: [{"labels": list(labels)} for labels in binarizer.inverse_transform(model.predict(unseen))]
-
-
-def _read(cell: Any) -> Any:
-    """Return the labels of a cell, in which a list may be written as text, by Python, JSON or numpy."""
-    text = clean_text(cell) if isinstance(cell, str) else ""
-    if text[:1] + text[-1:] not in ("[]", "{}"):
-        return cell
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            value = parse(text)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-        return value if isinstance(value, dict) else list(value)
-    return text[1:-1].replace(",", " ").split()
 
 
 def _is_given(value: Any) -> bool | None:

@@ -72,7 +72,8 @@ class QuestionAnswering(Task):
 
     @classmethod
     def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
-        return {} if columns.keys() & set(QUESTION_COLUMNS) and columns.keys() & set(CONTEXT_COLUMNS) else None
+        needed = (QUESTION_COLUMNS, CONTEXT_COLUMNS, ANSWER_COLUMNS)
+        return {} if all(columns.keys() & set(names) for names in needed) else None
 
     def targets(self) -> dict[str, Column]:
         return {
@@ -93,8 +94,8 @@ class QuestionAnswering(Task):
             shape = '{"text": ["Ada"], "answer_start": [0]}'
             return f"the answers are neither like {shape} nor a text beside its answer_start"
         for text, start in answers:
-            if not isinstance(text, str) or not text.strip():
-                return "an answer is empty, or no text"
+            if not isinstance(text, str):
+                return "an answer is no text"
             if not context.startswith(text, start):
                 place = context.find(text)
                 remedy = "it is nowhere in the context" if place < 0 else f"it begins at {place}"
@@ -214,6 +215,8 @@ def _answers(row: Row) -> list[tuple[Any, int]] | None:
     elif not isinstance(value, list) and not clean_text(value):
         return []
     texts, starts = (cell if isinstance(cell, list) else [cell] for cell in (value, start))
+    if not any(map(clean_text, texts)):
+        return []
     if len(texts) != len(starts) or not all(WHOLE_NUMBER.fullmatch(str(number)) for number in starts):
         return None
     return [(text, int(float(number))) for text, number in zip(texts, starts, strict=True)]

@@ -31,7 +31,7 @@ class Summarization(GenerationTask):
     answer_field: ClassVar[str] = "summary_text"
     default_prompt: ClassVar[str] = "{text}\n\nTL;DR: "
 
-    text: Annotated[str | None, Unhashed] = None
+    text: Annotated[str | tuple[str, ...] | None, Unhashed] = None
     """The column of the document, which may hold its sentences as a list; null: found by its name (document, article,
     text, dialogue ...)."""
     summary: Annotated[str | None, Unhashed] = None

@@ -10,7 +10,7 @@ from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import SHOWN_PROBLEMS, nearest
 from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import Answer, Row, in_order
-from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name
+from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, separator_in
 from ulmfit_style.tasks.entities import OUTSIDE, TAG
 from ulmfit_style.tasks.types import Tensor
 from ulmfit_style.tasks.values import Confusion, Reference
@@ -29,7 +29,20 @@ class TextClassification(LabelTask):
     metric: ClassVar[str] = "accuracy"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "micro_f1", "matthews")
     label_columns: ClassVar[Sequence[str]] = (
-        *("label", "class", "category", "stars", "target", "sentiment", "rating", "intent", "topic", "genre"),
+        *(
+            "label",
+            "class",
+            "category",
+            "stars",
+            "target",
+            "sentiment",
+            "rating",
+            "intent",
+            "topic",
+            "genre",
+            "folder",
+            "annotation",
+        ),
         *("라벨", "레이블", "분류", "감정", "별점"),
     )
 
@@ -46,7 +59,7 @@ class TextClassification(LabelTask):
         return self.labels is None or self.target(row) in self.labels
 
     def label_problem(self, row: Row) -> str | None:
-        if isinstance(row.fields["label"], (list, dict)):
+        if isinstance(_label(row), (list, dict)):
             return "the label is a list or mapping; for several labels per row use task=multi_label_classification"
         return None if self.target(row) else "the label is empty"
 
@@ -69,15 +82,18 @@ class TextClassification(LabelTask):
         return None
 
     def remarks(self, rows: Sequence[Row]) -> list[str]:
-        written, alike = {clean_text(row.fields["label"]) for row in rows}, defaultdict[str, set[str]](set)
+        written, alike = {clean_text(_label(row)) for row in rows}, defaultdict[str, set[str]](set)
         for name in sorted(written):
             alike[" ".join(label_name(name).casefold().split())].add(label_name(name))
         same = [f"{name} is read as {label_name(name)}" for name in sorted(written) if label_name(name) != name]
         doubtful = [" and ".join(map(repr, sorted(names))) for names in alike.values() if len(names) > 1]
-        return [*same, *(f"the classes {names} differ by case or blanks alone" for names in doubtful)][:SHOWN_PROBLEMS]
+        doubts = [f"the classes {names} differ by case or blanks alone" for names in doubtful]
+        if sign := separator_in(sorted(written)):
+            doubts.append(f"labels hold '{sign}'; task=multi_label_classification takes several of a row")
+        return [*same, *doubts][:SHOWN_PROBLEMS]
 
     def target(self, row: Row) -> str:
-        return label_name(row.fields["label"])
+        return label_name(_label(row))
 
     def labels_of(self, row: Row) -> list[str]:
         return [self.target(row)]
@@ -126,6 +142,12 @@ class TextClassification(LabelTask):
         pairs = Counter((target, answer["label"]) for answer, target in zip(answers, targets, strict=True))
         names = in_order({name for pair in pairs for name in pair})
         return Confusion(names, [[pairs[target, answer] for answer in names] for target in names])
+
+
+def _label(row: Row) -> Any:
+    """Return the label of a row, which may be alone in a list: so tools for several labels write it."""
+    label = row.fields["label"]
+    return label[0] if isinstance(label, list) and len(label) == 1 else label
 
 
 def logistic_regression(features: Any, targets: Sequence[Any], weights: Any = None) -> Any:

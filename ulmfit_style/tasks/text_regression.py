@@ -1,16 +1,21 @@
 """Text regression: a number for a text, or for a pair of texts."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, final
+from typing import Annotated, Any, ClassVar, Literal, final
 
 import numpy as np
 
+from ulmfit_style.config.section import Unhashed
 from ulmfit_style.metrics.intervals import Array, Points, divided
 from ulmfit_style.tasks.base import Answer, Feature, Row, named_outputs
 from ulmfit_style.tasks.base_text import TextTask, clean_text
 from ulmfit_style.tasks.types import Batch, Model, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Reference, Scatter
+
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+"""What may be a number with a decimal comma, or a thousand times as much."""
 
 
 @final
@@ -25,22 +30,37 @@ class TextRegression(TextTask):
         *("점수", "평점", "별점"),
     )
 
+    decimal: Annotated[Literal[".", ","] | None, Unhashed] = None
+    """The decimal sign of numbers that are written as text; null: found, and said where it is a comma."""
+
     @classmethod
     def match_score(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
         numbers = list(map(_number, labels))
         return 2 if all(map(math.isfinite, numbers)) and any(number % 1 for number in numbers) else 0
 
     def label_problem(self, row: Row) -> str | None:
-        label = row.fields["label"]
-        return None if math.isfinite(_number(label)) else f"the label '{clean_text(label)}' is not a number"
+        label = clean_text(row.fields["label"])
+        if self.decimal is None and THOUSANDS.fullmatch(label):
+            return f"the label '{label}' may be less than a thousand or more; say task.decimal=',' or task.decimal=."
+        return None if math.isfinite(self.target(row)) else f"the label '{label}' is not a number"
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
         if len(set(map(self.target, rows))) == 1:
             return f"every row has the number {self.target(rows[0]):g}; there is nothing to learn"
+        written = [label for label in (row.fields["label"] for row in rows) if isinstance(label, str)]
+        points = [label for label in written if "." in label and "," not in label]
+        if self.decimal is None and points and len(points) < len(written) and any("," in label for label in written):
+            return f"some numbers have a comma, and others a point, such as {points[0]}; say which by task.decimal"
         return None
 
+    def remarks(self, rows: Sequence[Row]) -> list[str]:
+        first = next((label for row in rows if "," in (label := clean_text(row.fields["label"]))), None)
+        return (
+            [] if first is None else [f"the label '{first}' is read as {_number(first, self.decimal):g} (task.decimal)"]
+        )
+
     def target(self, row: Row) -> float:
-        return _number(row.fields["label"])
+        return _number(row.fields["label"], self.decimal)
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {"problem_type": "regression", **named_outputs(["value"])}
@@ -100,10 +120,18 @@ class TextRegression(TextTask):
         return Scatter(targets, _values(answers))
 
 
-def _number(label: Any) -> float:
-    """Return the number that a label is; nan where it is none."""
+def _number(label: Any, decimal: str | None = None) -> float:
+    """Return the number that a label is; nan where it is none.
+
+    Args:
+        decimal: The sign before its fraction; by default a comma that is the last of its signs, else a point.
+    """
+    text = "".join(clean_text(label).split())
+    sign = decimal if isinstance(label, str) else "."
+    if sign is None:
+        sign = "," if text.count(",") == 1 and text.rfind(",") > text.rfind(".") else "."
     try:
-        return float(clean_text(label))
+        return float(text.replace("." if sign == "," else ",", "").replace(sign, "."))
     except ValueError:
         return math.nan
 

@@ -1,7 +1,7 @@
 """Token classification: the entities of a text, each a stretch of it with a type."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, final
@@ -12,7 +12,7 @@ from ulmfit_style.config.section import Unhashed
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks import entities
 from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row, Task, inputs_of, named_outputs
-from ulmfit_style.tasks.base_text import TEXT_COLUMNS, text_problem
+from ulmfit_style.tasks.base_text import TEXT_COLUMNS, read_written, text_problem
 from ulmfit_style.tasks.entities import OUTSIDE, Entity, is_words, text_of, words_of
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
@@ -74,18 +74,26 @@ class TokenClassification(Task):
 
     @classmethod
     def match_score(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
-        entries = (entry for label in labels if isinstance(label, list) for entry in label)
-        words = any(isinstance(text, list) for text in texts)
+        entries = (entry for label in map(read_written, labels) if isinstance(label, list) for entry in label)
+        words = any(isinstance(read_written(text), list) for text in texts)
         return 3 if words or any(isinstance(entry, (dict, list)) for entry in entries) else 0
 
     def targets(self) -> dict[str, Column]:
         hint = "; a file with a word and its tag a line is called .conll"
         return {"label": Column("task.label", self.label, LABEL_COLUMNS, hint)}
 
+    def cleaned(self, row: Row) -> Row:
+        label = read_written(row.fields["label"])
+        has_tags = isinstance(label, list) and all(isinstance(tag, (str, int)) for tag in label)
+        text = read_written(row.fields["text"]) if has_tags else row.fields["text"]
+        return replace(row, fields={**row.fields, "text": text, "label": label})
+
     def row_problem(self, row: Row) -> str | None:
         text, label = row.fields["text"], row.fields["label"]
         if not isinstance(label, list):
-            return "the label is neither a list of tags nor a list of entities"
+            return (
+                "the label is empty" if label is None else "the label is neither a list of tags nor a list of entities"
+            )
         in_characters = [isinstance(entry, (dict, list)) for entry in label]
         if is_words(row):
             mixed = "the text is a list of words, but the label is a list of entities in characters"
