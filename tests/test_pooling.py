@@ -64,7 +64,7 @@ def make(saved: Callable[[str, str], Path]) -> Make:
 
     def run(name: str, head: dict = HEAD, pooling: Literal["concat", "mean"] = "concat"):
         transformers.set_seed(0)
-        model, missing = load_pooled(saved(name, BODIES[name][1]), pooling, head)
+        model, missing, _ = load_pooled(saved(name, BODIES[name][1]), pooling, head)
         return model.eval(), missing
 
     return run
@@ -76,7 +76,7 @@ def test_the_body_has_the_weights_of_its_checkpoint_whatever_head_that_has(name:
     class_name = kind.format(name) if "{}" in kind else BODIES[name][1]
     source = saved(name, class_name)
     expected = getattr(transformers, class_name).from_pretrained(source).base_model.state_dict()
-    model, missing = load_pooled(source, "concat", HEAD)
+    model, missing, _ = load_pooled(source, "concat", HEAD)
     weights = model.body.state_dict()
     assert set(weights) == {name for name in expected if not name.startswith("pooler.")}
     assert all(torch.equal(weights[name], expected[name]) for name in weights)

@@ -115,7 +115,7 @@ def test_both_parts_begin_with_what_the_adapted_encoder_learnt(recipe: Callable[
 def test_both_parts_can_be_the_body_of_a_pooled_model(
     recipe: Callable[..., list[str]], checkpoint: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ):
-    pooled, _ = load_pooled(checkpoint, "mean", {"num_labels": 2})
+    pooled, *_ = load_pooled(checkpoint, "mean", {"num_labels": 2})
     pooled.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     config = compose(recipe("adapt=none", "model.decoder=same", f"model.checkpoint={tmp_path}"))

@@ -26,22 +26,21 @@ class Command(NamedTuple):
     help: str
     """What it does, in a line."""
     help_sections: tuple[str, ...] = ()
-    """The sections of the config whose options it takes."""
+    """The sections of the config, beside that of its name, whose options it takes."""
 
 
 ALONE = {
     "lr_find": Command(
         "experiments.lr_find:run",
         "look for a learning rate of finetune, or of adapt with lr_find.stage=adapt, on a copy",
-        ("adapt", "task", "finetune", "lr_find"),
+        ("adapt", "task", "finetune"),
     ),
     "sweep": Command(
         "experiments.sweep:run",
         "try many options over one shared adapt: sweep=finetune, or a grid finetune.learning_rate=2e-5,5e-5",
-        ("sweep",),
     ),
     "sweep-report": Command("experiments.sweep_report:run", "tell what a sweep has found so far, also while it runs"),
-    "study": Command("experiments.study:run", "compare arms over seeds and numbers of labels", ("study",)),
+    "study": Command("experiments.study:run", "compare arms over seeds and numbers of labels"),
     "runs": Command("analysis.inventory:runs", "list the artefacts: when they were made, their size, their names"),
     "clean-runs": Command("analysis.inventory:clean", "list the artefacts that no name needs; yes=true removes them"),
     "new-task": Command(
@@ -108,7 +107,7 @@ def _main(arguments: Sequence[str]) -> None:
     if not words:
         help.overview(commands)
     elif ours.help:
-        sections = [section for word in words if word != "plan" for section in (ALONE | STAGES)[word].help_sections]
+        sections = [name for word in words if word != "plan" for name in (*(ALONE | STAGES)[word].help_sections, word)]
         help.options({word: commands[word] for word in words}, sections, rest)
     elif words[0] in ALONE:
         resolve_name(f"ulmfit_style.{ALONE[words[0]].function}")(rest)

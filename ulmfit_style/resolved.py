@@ -61,7 +61,7 @@ class Stage:
     help: str = ""
     """What the command does, in a line."""
     help_sections: tuple[str, ...] = ()
-    """The sections of the config whose options `--help` lists with the command."""
+    """The sections of the config, beside that of its name, whose options `--help` lists with the command."""
     noun: str = ""
     """What the artefact is, for messages: `fine-tuned model`."""
     version: int | None = None

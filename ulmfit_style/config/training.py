@@ -28,9 +28,7 @@ def _rising(value: Any) -> Any:
     numbers = [0, *(math.inf if number == "all" else number for number in trainable)]
     known = all(isinstance(number, int) or number == math.inf for number in numbers)
     if not trainable or not known or any(low >= high for low, high in pairwise(numbers)):
-        raise ValueError(
-            "should be rising numbers of layer groups from 1 on, of which the last may be all; or chain_thaw"
-        )
+        raise ValueError("should be rising numbers of layer groups from 1 on, and may end with all; or chain_thaw")
     return trainable
 
 

@@ -48,8 +48,7 @@ def run(overrides: Sequence[str]) -> None:
     with muted():
         check(config)
         search_space.check(overrides, sweep.space, check)
-    queue = TrialQueue(config, sweep, overrides)
-    flags.run(_train, ["--multirun", *overrides], partial(_search, queue))
+    flags.run(_train, ["--multirun", *overrides], partial(_search, TrialQueue(config, sweep, overrides)))
     sweep_report.run(overrides)
 
 

@@ -73,8 +73,7 @@ def intervals_of_sums(
     random = np.random.default_rng(0)
     drawn = (random.multinomial(rows, counts / rows, size=size) for size in _slices(len(sums)))
     resampled = np.concatenate([np.tensordot(frequencies, sums, axes=1) for frequencies in drawn])
-    named = scores(resampled).items()
-    return {name: percentiles(values, rows, is_signed=name in SIGNED) for name, values in named}
+    return {name: percentiles(each, rows, is_signed=name in SIGNED) for name, each in scores(resampled).items()}
 
 
 def by_chance(points: Points, groups: Sequence[str], widest: float, score: Combine = first) -> float:

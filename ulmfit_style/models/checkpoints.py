@@ -241,9 +241,7 @@ def _renew(model: Any, output: Any) -> None:
     model._init_weights(output)
 
 
-def load_pooled(
-    source: Path, pooling: Literal["concat", "mean"], head: Mapping[str, Any]
-) -> tuple[PreTrainedModel, set[str]]:
+def load_pooled(source: Path, pooling: Literal["concat", "mean"], head: Mapping[str, Any]) -> LoadedModel:
     """Return a checkpoint's body under a head that pools it, and the names of the parameters that the body lacked.
 
     The head is new, unless the checkpoint has one of the same pooling for the same labels, in any order.
@@ -269,7 +267,7 @@ def load_pooled(
     if trained and (order := _order(labels, head.get("id2label", {}))) and fits:
         model.load_state_dict(trained, strict=False)
         _reorder(model.head[-1], order)
-    return model, {f"{BODY}.{name}" for name in missing}
+    return LoadedModel(model, {f"{BODY}.{name}" for name in missing}, unused - set(trained))
 
 
 def save(model: PreTrainedModel, directory: Path, source: Path, unused: set[str]) -> None:

@@ -1,6 +1,6 @@
 """The layer groups of a model: which parameters are trainable together, and learn at one rate (ULMFiT, section 3)."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -55,22 +55,19 @@ def _layers(body: nn.Module) -> nn.ModuleList | tuple[()]:
     return max((layers for layers in lists if id(layers) not in inner), key=len, default=())
 
 
-def split_by_layer(
-    optimizer_groups: Iterable[Mapping[str, Any]], layers: LayerGroups, layer_decay: float
-) -> Iterator[dict[str, Any]]:
+def split_by_layer(groups: Sequence[Mapping[str, Any]], layers: LayerGroups, decay: float) -> Iterator[dict[str, Any]]:
     """Split an optimizer's parameter groups by layer groups; each part has its own `lr`, and its title as `layer`.
 
     The head comes first: the Trainer logs the rate of the first part.
 
     Args:
-        layer_decay: The factor by which the rate of each group is lower than that of the one above.
+        decay: The factor by which the rate of each group is lower than that of the one above.
     """
-    unsplit = list(optimizer_groups)
     for depth, (title, parameters) in enumerate(reversed(list(layers.items()))):
         members = set(map(id, parameters))
-        for group in unsplit:
+        for group in groups:
             if params := [parameter for parameter in group["params"] if id(parameter) in members]:
-                yield {**group, "params": params, "lr": group["lr"] / layer_decay**depth, "layer": title}
+                yield {**group, "params": params, "lr": group["lr"] / decay**depth, "layer": title}
 
 
 def drift(model: PreTrainedModel, start: PreTrainedModel, missing: Collection[str]) -> dict[str, float]:

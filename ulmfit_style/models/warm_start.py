@@ -2,31 +2,26 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from tokenizers import Tokenizer, processors
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    EncoderDecoderModel,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+import tokenizers
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, EncoderDecoderModel, PreTrainedTokenizerFast
 
 from ulmfit_style.compute import processes
 from ulmfit_style.config.training import DecoderTokenizer, Model
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints
+from ulmfit_style.models.checkpoints import LoadedModel
 from ulmfit_style.models.new_tokenizer import DECODER, learn
 from ulmfit_style.models.tokenizer_pair import TokenizerPair
+from ulmfit_style.tasks.types import Tokenizer
 
 POSITIONS = 512
 """The most tokens that a decoder from scratch generates, unless `task.max_target_length` asks for more."""
 
 
-def pair_tokenizers(options: Model, source: PreTrainedTokenizerBase, decoder: Path) -> TokenizerPair:
+def pair_tokenizers(options: Model, source: Tokenizer, decoder: Path) -> TokenizerPair:
     """Return the encoder's tokenizer with the decoder's, which ends a text and puts nothing before it.
 
     Args:
@@ -40,9 +35,9 @@ def pair_tokenizers(options: Model, source: PreTrainedTokenizerBase, decoder: Pa
     if end is None or not target.is_fast:
         problem = "has no token that ends a text" if target.is_fast else "has no tokenizer.json"
         raise UserError(f"model.decoder={options.decoder}: its tokenizer {problem}; name another decoder")
-    backend = Tokenizer.from_str(target.backend_tokenizer.to_str())
+    backend = tokenizers.Tokenizer.from_str(target.backend_tokenizer.to_str())
     ends = [(end, target.convert_tokens_to_ids(end))]
-    backend.post_processor = processors.TemplateProcessing(f"$A {end}", f"$A {end} $B:1 {end}:1", ends)
+    backend.post_processor = tokenizers.processors.TemplateProcessing(f"$A {end}", f"$A {end} $B:1 {end}:1", ends)
     special = {**target.special_tokens_map, "eos_token": end, "pad_token": target.pad_token or end}
     return TokenizerPair(source, PreTrainedTokenizerFast(tokenizer_object=backend, **special))
 
@@ -56,9 +51,7 @@ def learn_tokenizer(options: DecoderTokenizer, targets: Sequence[str], directory
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **DECODER).save_pretrained(directory)
 
 
-def encoder_decoder(
-    options: Model, source: Path, decoder: Path, tokenizer: TokenizerPair, length: int
-) -> tuple[PreTrainedModel, set[str]]:
+def encoder_decoder(options: Model, source: Path, decoder: Path, pair: TokenizerPair, length: int) -> LoadedModel:
     """Return the encoder-decoder, and the names of its new parameters.
 
     Args:
@@ -66,27 +59,25 @@ def encoder_decoder(
         decoder: The directory of the decoder's checkpoint; not read where its weights are random.
         length: The most tokens that are generated.
     """
-    target = tokenizer.target
+    target = pair.target
     encoder, missing, _ = checkpoints.load_model(AutoModel, source)
     if options.decoder == "scratch":
-        decoder_model, decoder_missing = _untrained_decoder(options, encoder, target, length)
+        decoder_model, decoder_missing, _ = _untrained_decoder(options, encoder, target, length)
     else:
         settings = {"is_decoder": True, "add_cross_attention": True}
         decoder_model, decoder_missing, _ = checkpoints.load_model(AutoModelForCausalLM, decoder, **settings)
     for part in (encoder, decoder_model):
         part.config.name_or_path = ""  # a path of this disk, which would be saved
     model = EncoderDecoderModel(encoder=encoder, decoder=decoder_model)
-    model.config.decoder_start_token_id = next(
-        token for token in (target.cls_token_id, target.bos_token_id, target.eos_token_id) if token is not None
-    )
+    starts = (target.cls_token_id, target.bos_token_id, target.eos_token_id)
+    model.config.decoder_start_token_id = next(token for token in starts if token is not None)
     model.config.pad_token_id, model.config.eos_token_id = target.pad_token_id, target.eos_token_id
     new = {f"encoder.{name}" for name in missing} | {f"decoder.{name}" for name in decoder_missing}
-    return model, new | {name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj.")}
+    new |= {name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj.")}
+    return LoadedModel(model, new, set())
 
 
-def _untrained_decoder(
-    options: Model, encoder: PreTrainedModel, target: PreTrainedTokenizerBase, length: int
-) -> tuple[PreTrainedModel, set[str]]:
+def _untrained_decoder(options: Model, encoder: Any, target: Tokenizer, length: int) -> LoadedModel:
     """Return a decoder with random weights, as wide as the encoder, and the names of its parameters.
 
     It is a GPT-2, with its norms before each block: it learns from fewer rows than a BERT.
@@ -104,4 +95,4 @@ def _untrained_decoder(
         eos_token_id=target.eos_token_id,
     )
     decoder = AutoModelForCausalLM.from_config(config)
-    return decoder, {name for name, _ in decoder.named_parameters()}
+    return LoadedModel(decoder, {name for name, _ in decoder.named_parameters()}, set())

@@ -22,10 +22,11 @@ from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.checkpoints import Checkpoint
 from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.tasks.types import Tokenizer
 from ulmfit_style.training import checks
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from ulmfit_style.models.layers import LayerGroups
     from ulmfit_style.models.tokenizer_pair import TokenizerPair
@@ -46,9 +47,8 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """
     checks.finetune(resolved.config, resolved.task)
     if processes.is_main() and resolved.findings:
-        say(
-            "\n".join([*guard.lines(resolved.findings), "data: all of these rows: make check-data, with these options"])
-        )
+        for line in (*guard.lines(resolved.findings), "data: all of these rows: make check-data, with these options"):
+            say(line)
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
@@ -164,9 +164,7 @@ def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     comparison.summarise(resolved)
 
 
-def prepare(
-    resolved: Resolved, training_rows: Sequence[Row] | None = None
-) -> tuple[TrainingPlan, PreTrainedTokenizerBase]:
+def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> tuple[TrainingPlan, Tokenizer]:
     """Return the model with a new head and all that it is trained on, and its tokenizer.
 
     Args:
@@ -195,25 +193,23 @@ def prepare(
     set_seed(options.seed)
     if pair is not None:
         decoder, positions = _decoder(resolved).directory, task.positions_needed(0)
-        model, missing = warm_start.encoder_decoder(config.model, source, decoder, pair, positions)
+        model, missing, _ = warm_start.encoder_decoder(config.model, source, decoder, pair, positions)
     elif options.pooling is None or options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
         auto_class = getattr(transformers, task.auto_class(architecture))
         model, missing, _ = checkpoints.load_model(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
-        model, missing = checkpoints.load_pooled(source, options.pooling, head)
+        model, missing, _ = checkpoints.load_pooled(source, options.pooling, head)
     task.prepare_model(model, tokenizer, rows)
     layers = add_adapters(model, layer_groups(model, missing), options)
     data = TrainingData(task, features, partial(collate, tokenizer=tokenizer))
-    phases = _phases(options, layers, features, data, tokenizer, has_rows=bool(rows))
+    phases = _phases(options, layers, data, tokenizer, has_rows=bool(rows))
     if pair is not None and options.new_epochs:
         phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
     return TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes), tokenizer
 
 
-def _tokenizer(
-    resolved: Resolved, source: Path, rows: Sequence[Row]
-) -> tuple[PreTrainedTokenizerBase, TokenizerPair | None]:
+def _tokenizer(resolved: Resolved, source: Path, rows: Sequence[Row]) -> tuple[Tokenizer, TokenizerPair | None]:
     """Return the tokenizer, and the two that it is made of where an encoder gets a decoder."""
     from ulmfit_style.models import warm_start
 
@@ -231,13 +227,7 @@ def _tokenizer(
 
 
 def _phases(
-    options: Finetune,
-    layers: LayerGroups,
-    features: EncodedDataset,
-    data: TrainingData,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    has_rows: bool,
+    options: Finetune, layers: LayerGroups, data: TrainingData, tokenizer: Tokenizer, *, has_rows: bool
 ) -> list[Phase]:
     """Return what is done in which order: the contrast, the head, and what `unfreeze` thaws.
 
@@ -251,7 +241,7 @@ def _phases(
 
     phases = []
     if options.contrast_steps:
-        rows = ContrastiveDataset(features, tokenizer, options.seed)
+        rows = ContrastiveDataset([dict(data.rows[row]) for row in range(len(data.rows))], tokenizer, options.seed)
         body = [parameter for title, parameters in layers.items() if title != HEAD for parameter in parameters]
         contrast = TrainingData(ContrastiveObjective(), rows, rows.collate, CONTRAST_GROUP_SIZE)
         steps, rate = options.contrast_steps, options.contrast_learning_rate
@@ -285,7 +275,7 @@ def _decoder_tokenizer(resolved: Resolved) -> Artefact:
 
 
 def _encoded(
-    task: Task, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int, head: Mapping[str, Any]
+    task: Task, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int, head: Mapping[str, Any]
 ) -> EncodedDataset:
     """Return the features of the rows to be trained on, and say how many rows are cut or left out."""
     from ulmfit_style.training.batching import EncodedDataset

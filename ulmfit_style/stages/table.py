@@ -19,7 +19,7 @@ STAGES = {
         Stage(
             "pretrain",
             "train a language model from random weights on general text: model=mini_bert pretrain.path=<folder>",
-            help_sections=("model", "corpus", "pretrain"),
+            help_sections=("model", "corpus"),
             noun="pretrained model",
             version=2,
             starts_from=lambda resolved: "scratch",
@@ -28,7 +28,7 @@ STAGES = {
         Stage(
             "adapt",
             "continue the checkpoint's pretraining on your unlabelled text",
-            help_sections=("model", "corpus", "adapt"),
+            help_sections=("model", "corpus"),
             noun="adapted model",
             version=4,
             starts_from=_start,
@@ -36,7 +36,7 @@ STAGES = {
         Stage(
             "finetune",
             "train on the labelled rows, score the test rows, say what adaptation was worth",
-            help_sections=("task", "finetune"),
+            help_sections=("task",),
             noun="fine-tuned model",
             version=6,
             starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
@@ -45,7 +45,7 @@ STAGES = {
         Stage(
             "evaluate",
             "score a finished model: evaluate.split=validation, evaluate.path=<file>, evaluate.model=<directory>",
-            help_sections=("task", "evaluate"),
+            help_sections=("task",),
             noun="scores",
             version=3,
             starts_from=lambda resolved: "finetune" if resolved.config.evaluate.model is None else None,
@@ -53,12 +53,9 @@ STAGES = {
         Stage(
             "predict",
             "answer texts: predict.input=<text, file, or - for standard input> predict.output=<.jsonl, .csv>",
-            help_sections=("predict",),
         ),
-        Stage(
-            "report", "write an HTML page on the run, or side by side on report.runs=[a,b]", help_sections=("report",)
-        ),
-        Stage("push", "upload the fine-tuned model to the Hub: hub.repo=<name>", help_sections=("hub", "push")),
+        Stage("report", "write an HTML page on the run, or side by side on report.runs=[a,b]"),
+        Stage("push", "upload the fine-tuned model to the Hub: hub.repo=<name>", help_sections=("hub",)),
     )
 }
 """The stages by name, in the order in which a chain runs them."""

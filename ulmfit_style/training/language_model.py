@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import set_seed
 
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, write_json
 from ulmfit_style.compute import processes
@@ -18,6 +18,7 @@ from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.models.layers import HEAD, drift, layer_groups
 from ulmfit_style.models.lora import add_adapters, full_phase_title, merge
 from ulmfit_style.recipe import Config
+from ulmfit_style.tasks.types import Tokenizer
 from ulmfit_style.training.batching import MixedDataset, Rows
 from ulmfit_style.training.denoising import Denoising
 from ulmfit_style.training.masking import MaskedLM
@@ -111,9 +112,7 @@ def prepare(
     return Prepared(plan, objective, chunks.tokens, heldout, general_heldout, missing, unused)
 
 
-def choose_objective(
-    options: LanguageModelling, model_type: str, tokenizer: PreTrainedTokenizerBase
-) -> LanguageObjective:
+def choose_objective(options: LanguageModelling, model_type: str, tokenizer: Tokenizer) -> LanguageObjective:
     """Return the objective of an architecture.
 
     Raises:
@@ -148,12 +147,9 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
     start = "untrained head" if prepared.missing else "checkpoint"
     measured = {"random weights" if isinstance(options, Pretrain) else start: results[0].before}
     measured |= {result.title: result.after for result in results}
+    count, heldout = len(documents.train), len(documents.heldout)
     metrics: dict[str, Any] = {
-        "documents": {
-            "train": len(documents.train),
-            "heldout": len(documents.heldout),
-            "in_test_or_validation": documents.removed,
-        },
+        "documents": {"train": count, "heldout": heldout, "in_test_or_validation": documents.removed},
         "tokens": prepared.token_count,
         "rows": len(prepared.plan.data.rows),
         "per": prepared.objective.per,

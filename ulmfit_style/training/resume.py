@@ -50,10 +50,8 @@ def newest_whole(folder: Path) -> Path | None:
             continue
         count = read_json(checkpoint / SEAL)["processes"]
         if count != processes.count():
-            remedy = f"go on with processes={count}, or remove {folder.parent} to start again"
-            raise UserError(
-                f"{checkpoint}: was saved by {count} processes, and these are {processes.count()}; {remedy}"
-            )
+            problem = f"{checkpoint}: was saved by {count} processes, and these are {processes.count()}"
+            raise UserError(f"{problem}; go on with processes={count}, or remove {folder.parent} to start again")
         return checkpoint
     return None
 
