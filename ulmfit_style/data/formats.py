@@ -115,7 +115,7 @@ def _table(rows: Iterator[tuple[int, Sequence[Any] | str]]) -> Iterator[Numbered
         elif len(row) == len(names):
             yield number, dict(zip(names, row, strict=True))
         elif row:
-            remedy = "a text that contains the separator needs quotes"
+            remedy = "a text that contains the separator needs quotes" if names[1:] else "it has to be the first row"
             yield number, f"has {len(row)} columns, and the header {len(names)}; {remedy}"
 
 
