@@ -59,10 +59,8 @@ class Translation(GenerationTask):
     def row_problem(self, row: Row) -> str | None:
         for field, language in (("text", self.source_language), ("translation", self.target_language)):
             value = row.fields[field]
-            if (problem := _missing(field, value, language)) is not None:
-                return problem
-            text = value[language] if isinstance(value, dict) else value
-            if (problem := text_problem(field, text)) is not None:
+            text = value.get(language) if isinstance(value, dict) else value
+            if problem := _missing(field, value, language) or text_problem(field, text):
                 return problem
         return None
 
@@ -136,6 +134,5 @@ def _in(language: str, value: Any) -> str:
 
 def _missing(field: str, value: Any, language: str) -> str | None:
     """Return that a field which has several languages lacks one."""
-    if isinstance(value, dict) and language not in value:
-        return f"the {field} is not there in '{language}' (there are: {', '.join(value)})"
-    return None
+    lacks = isinstance(value, dict) and language not in value
+    return f"the {field} is not there in '{language}' (there are: {', '.join(value)})" if lacks else None
