@@ -48,8 +48,7 @@ def together(head: str, problems: Sequence[str]) -> UserError:
     if len(problems) == 1:
         return UserError(problems[0])
     more = [f"... and {len(problems) - SHOWN_PROBLEMS:,} more"] if len(problems) > SHOWN_PROBLEMS else []
-    lines = [f"{head} has {len(problems):,} problems:", *problems[:SHOWN_PROBLEMS], *more]
-    return UserError("\n  - ".join(lines))
+    return UserError("\n  - ".join([f"{head} has {len(problems):,} problems:", *problems[:SHOWN_PROBLEMS], *more]))
 
 
 def ending(error: BaseException) -> tuple[int, str] | None:
@@ -78,9 +77,7 @@ def trouble(error: BaseException, folder: Path | None = None) -> str | None:
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return f"the memory is too small{notes or '; take a smaller batch, max_length or model'}"
     if isinstance(error, RecursionError) or "Exceeds the limit (" in text:
-        return (
-            f"what was read is nested too deeply, or holds a number of too many digits ({text[:80]}); mend or leave it"
-        )
+        return f"what was read nests too deeply, or holds a number of too many digits ({text[:80]}); mend or leave it"
     is_torch = "inline_container.cc" in text or "iostream error" in text
     known = [os.strerror(number) for number in TROUBLE if os.strerror(number) in text]
     if not (known or is_torch):
@@ -93,10 +90,10 @@ def trouble(error: BaseException, folder: Path | None = None) -> str | None:
     return f"{where}{problem.lower().replace('file exists', 'is a file, and no folder')}{notes}"
 
 
-def listed(names: Sequence[str], shown: int = SHOWN_PROBLEMS) -> str:
+def listed(names: Iterable[str], shown: int = SHOWN_PROBLEMS) -> str:
     """Return the first of `names`, and how many there are beside: `a, b and 7 more`."""
-    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+    names = list(names)
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

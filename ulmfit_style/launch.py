@@ -105,10 +105,8 @@ def _plan(arguments: Sequence[str]) -> tuple[Resolved, list[Step]]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; `ulmfit-style {' '.join(stages)} --cfg job >{path}` writes it")
     config = load(path)
-    if config.processes not in (None, processes.count()):
-        raise UserError(
-            f"processes={config.processes}: there are {processes.count()}; start as many, or put null in {path}"
-        )
+    if config.processes not in (None, count := processes.count()):
+        raise UserError(f"processes={config.processes}: there are {count}; start as many, or put null in {path}")
     with muted():
         resolved = resolve(config)
         steps = chain.plan(resolved, stages)
@@ -136,10 +134,8 @@ def _require_shared(runs: Path) -> None:
         mark.unlink()
     blind = dict.fromkeys(machine for machine, sees in seen_by if not sees)
     if blind:
-        raise UserError(
-            f"runs={runs}: {', '.join(blind)} does not see there what {seen_by[0][0]} writes; all machines need one "
-            "shared folder, by the same path"
-        )
+        problem = f"{', '.join(blind)} does not see there what {seen_by[0][0]} writes"
+        raise UserError(f"runs={runs}: {problem}; all machines need one shared folder, by the same path")
 
 
 if __name__ == "__main__":

@@ -36,11 +36,7 @@ class Predictor:
     """
 
     def __init__(
-        self,
-        source: str,
-        device: str | None = None,
-        task: Mapping[str, Any] | None = None,
-        option: str = "source",
+        self, source: str, device: str | None = None, task: Mapping[str, Any] | None = None, option: str = "source"
     ) -> None:
         logging.disable_progress_bar()
         directory = checkpoints.find_finetuned(source, option)
@@ -122,9 +118,8 @@ def _row(task: Task, place: str, asked: Any) -> Row:
     values = {field: reading.value(asked, name) for field, name in names.items()}
     if any(isna(value) is True for value in values.values()):
         raise UserError(f"{place} has no text; leave it out")
-    row = Row(
-        place, 1, {field: value.tolist() if isinstance(value, np.ndarray) else value for field, value in values.items()}
-    )
+    plain = {field: value.tolist() if isinstance(value, np.ndarray) else value for field, value in values.items()}
+    row = Row(place, 1, plain)
     if (problem := task.input_problem(row)) is not None:
         raise UserError(f"{place}: {problem}")
     return row

@@ -87,9 +87,7 @@ class Config(Section):
             UserError: if there is none.
         """
         if self.task is None:
-            raise UserError(
-                "task=none: there is nothing to fine-tune on; choose a task, for example task=rotten_tomatoes"
-            )
+            raise UserError("task=none: there is nothing to fine-tune on; choose a task, such as task=rotten_tomatoes")
         return self.task
 
     def recipe(self) -> dict[str, Any]:
@@ -118,16 +116,11 @@ def from_recipe(values: dict[str, Any]) -> Config:
         trainer = (values.get(stage) or {}).get("trainer")
         if isinstance(trainer, dict):
             problems += trainer_options.problems(stage, trainer)
-    if (
-        not problems
-        and config.adapt is not None
-        and config.corpus.path is None
-        and not (config.task and config.task.path.files())
-    ):
-        problem = "there is no task with rows whose text could be adapted to"
-        problems.append(f"corpus=task: {problem}; give corpus.path=<file>, or adapt=none")
     if problems:
         raise ConfigError(problems)
+    if config.adapt is not None and config.corpus.path is None and not (config.task and config.task.path.files()):
+        problem = "there is no task with rows whose text could be adapted to"
+        raise ConfigError([f"corpus=task: {problem}; give corpus.path=<file>, or adapt=none"])
     return config
 
 
@@ -144,10 +137,8 @@ def require_few_aliases(path: Path) -> None:
         ConfigError: if it repeats itself too often.
     """
     text = path.read_text(encoding="utf-8", errors="replace")
-    if (
-        text.count("*") > MOST_ALIASES
-        and sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)) > MOST_ALIASES
-    ):
+    aliases = (isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+    if text.count("*") > MOST_ALIASES and sum(aliases) > MOST_ALIASES:  # every alias has a star
         raise ConfigError([f"{path}: repeats parts of itself by *name more than {MOST_ALIASES} times; write them out"])
 
 
@@ -191,11 +182,8 @@ def options(task_class: type[Section]) -> dict[str, FieldInfo]:
 
 def _without_missing(values: dict[str, Any]) -> dict[str, Any]:
     """Leave out what a YAML marks as required (`???`) and nobody gave, so that it is reported as such."""
-    return {
-        key: _without_missing(value) if isinstance(value, dict) else value
-        for key, value in values.items()
-        if value != "???"
-    }
+    given = {key: value for key, value in values.items() if value != "???"}
+    return {key: _without_missing(value) if isinstance(value, dict) else value for key, value in given.items()}
 
 
 def _problem(details: ErrorDetails, known: Mapping[str, FieldInfo]) -> str:

@@ -253,14 +253,12 @@ class Resolved:
 
         Nothing but its recipe is read.
         """
-        link = self.config.runs / self.config.name / stage
-        directory = self.config.runs / link.resolve().name
+        directory = self.config.runs / (self.config.runs / self.config.name / stage).resolve().name
         if not is_finished(directory):
             return None
         recipe, made_by = self.config.recipe(), yaml.safe_load((directory / RECIPE).read_text(encoding="utf-8"))
         recipe["finetune"] |= {name: made_by["finetune"].get(name) for name in self.config.finetune.open}
-        same = all(recipe[section] == made_by.get(section) for section in sections_of(stage))
-        return directory if same else None
+        return directory if all(recipe[name] == made_by.get(name) for name in sections_of(stage)) else None
 
     def finetuned(self, named: str | None, option: str) -> Checkpoint:
         """Return the fine-tuned model: the config's, finished or not, or the one that an option names.
@@ -288,10 +286,9 @@ def require_finished(resolved: Resolved, stage: str, command: str) -> None:
     makes_more = asking is not None and asking.makes_artefact
     # Random weights are made by the way, when something is trained from them.
     commands = [*_makers(resolved, stage), *([command] if makes_more else [])] or ["finetune"]
-    raise UserError(
-        f"{command}: there is no {resolved.stages[stage].noun} for this config "
-        f"({why_missing(artefact, resolved.recipe(stage))}); run `{' '.join(commands)}` with the same options"
-    )
+    missing, why = resolved.stages[stage].noun, why_missing(artefact, resolved.recipe(stage))
+    remedy = f"run `{' '.join(commands)}` with the same options"
+    raise UserError(f"{command}: there is no {missing} for this config ({why}); {remedy}")
 
 
 def _makers(resolved: Resolved, stage: str) -> list[str]:

@@ -54,12 +54,8 @@ def better_reference(run: finished.Run, metric: str) -> str | None:
     best = max(reversed(measured), key=lambda name: measured[name]["scores"][metric])  # of equal ones the last
     if best == "this model":
         return None
-    theirs, command = measured[best], "make finetune adapt=none finetune=frozen"
+    theirs, keep = measured[best], "to keep it, with the same options: make finetune adapt=none finetune=frozen"
     scored = f"{metric} {theirs['scores'][metric]:.3f} on the {ours['rows']:,} {rows} rows"
     overlap = "" if theirs["interval"][0] > ours["interval"][1] else " (the intervals overlap)"
-    remedy = (
-        f"to keep it, with the same options: {command}"
-        if best.startswith(finished.FROZEN)
-        else "no command makes a model of it"
-    )
+    remedy = keep if best.startswith(finished.FROZEN) else "no command makes a model of it"
     return f"{best} has {scored}, and this model {ours['scores'][metric]:.3f}{overlap}; {remedy}"

@@ -114,5 +114,4 @@ def _show(title: str, entries: Sequence[Entry]) -> None:
         (*entry.directory.name.rsplit("-", 1), entry.state, size, ", ".join(entry.names))
         for entry, size in zip(entries, sizes, strict=True)
     ]
-    header = ("stage", "fingerprint", "finished", "size", "names")
-    terminal.show(Table(header, rows, f"{title}: {Size(sum(sizes))}"))
+    terminal.show(Table(("stage", "fingerprint", "finished", "size", "names"), rows, f"{title}: {Size(sum(sizes))}"))

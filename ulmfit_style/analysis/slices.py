@@ -40,10 +40,8 @@ def groups(config: Config, rows: Sequence[Row]) -> Slices:
     by_column = {column: [_name(fields[row.file, row.number][column]) for row in rows] for column in options.slices}
     for column, names in by_column.items():
         if (count := len(set(names))) > MOST_GROUPS:
-            raise UserError(
-                f"evaluate.slices: the column '{column}' has {count:,} values in {len(rows):,} rows; the most is "
-                f"{MOST_GROUPS}. Name a column of groups, with numbers as ranges"
-            )
+            problem = f"the column '{column}' has {count:,} values in {len(rows):,} rows; the most is {MOST_GROUPS}"
+            raise UserError(f"evaluate.slices: {problem}. Name a column of groups, with numbers as ranges")
     return by_column
 
 

@@ -40,10 +40,8 @@ def environment_changes(artefact: Artefact, process_count: int | None, micro_bat
         process_count: The number of processes that the user asks for; None for one on each GPU.
         micro_batch_size: That of the config.
     """
-    manifest, versions_now, device_now = read_json(artefact.directory / MANIFEST), versions(), device()
-    pairs: list[tuple[str, Any, Any]] = [
-        (f"{name} ", manifest["versions"][name], versions_now[name]) for name in LIBRARIES
-    ]
+    manifest, here, device_now = read_json(artefact.directory / MANIFEST), versions(), device()
+    pairs: list[tuple[str, Any, Any]] = [(f"{name} ", manifest["versions"][name], here[name]) for name in LIBRARIES]
     if device_now is not None and manifest["device"] is not None:
         pairs.append(("", manifest["device"], device_now))
     if artefact.stage in ("pretrain", "adapt", "finetune"):

@@ -86,6 +86,7 @@ class Artefact:
             alone: Whether this process makes it by itself; else several come here together, and the main one writes.
         """
         is_writer = alone or processes.is_main()
+        wait: Callable[[], None] = (lambda: None) if alone else processes.wait
         self.runs.mkdir(parents=True, exist_ok=True)
         with self._lock() if is_writer else nullcontext():
             if is_writer and (reason := damage(self.directory, "*")):
@@ -96,17 +97,14 @@ class Artefact:
             if is_writer:
                 self.directory.mkdir(exist_ok=True)
                 (self.directory / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
-            if not alone:
-                processes.wait()
+            wait()
             started = time.monotonic()
             with logging_to(self.directory / LOG), self._removed_if_refused() if is_writer else nullcontext():
                 build(self.directory)
-            if not alone:
-                processes.wait()
+            wait()
             if is_writer:
                 self._finish(time.monotonic() - started)
-            if not alone:
-                processes.wait()
+            wait()
         return self.directory
 
     def _finish(self, seconds: float) -> None:

@@ -21,8 +21,7 @@ def device() -> str | None:
 def see_one_gpu() -> None:
     """Hide all GPUs but the first where one process trains: the Trainer would split every batch over them."""
     if processes.count() == 1:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.partition(",")[0]
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
 
 
 def precision_warning(trainer_options: Mapping[str, Any]) -> str | None:

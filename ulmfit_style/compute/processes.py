@@ -123,9 +123,8 @@ def split(batch_size: int, micro_batch_size: Micro, texts: int = 1, among: int |
     micro = max(1, given // texts)
     passes, rest = divmod(whole, micro * among)
     if rest or not whole:
-        raise UserError(
-            f"batch_size={batch_size}: cannot be split into {micro * texts} texts for each of {among} processes"
-        )
+        parts = f"{micro * texts} texts for each of {among} processes"
+        raise UserError(f"batch_size={batch_size}: cannot be split into {parts}")
     return micro, passes
 
 

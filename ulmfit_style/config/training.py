@@ -29,7 +29,7 @@ def _rising(value: Any) -> Any:
     known = all(isinstance(number, int) or number == math.inf for number in numbers)
     if not trainable or not known or any(low >= high for low, high in pairwise(numbers)):
         raise ValueError(
-            "should be rising numbers of layer groups from 1 on, the last of which may be all; or chain_thaw"
+            "should be rising numbers of layer groups from 1 on, of which the last may be all; or chain_thaw"
         )
     return trainable
 
@@ -91,9 +91,7 @@ class Model(Section):
     def _has_what_it_names(self) -> Model:
         is_described = "model_type" in (self.architecture or {}) and self.tokenizer is not None
         if self.checkpoint is None and not (is_described and self.init == "scratch"):
-            raise ValueError(
-                "needs a checkpoint; or init=scratch, a tokenizer, and an architecture with its model_type"
-            )
+            raise ValueError("needs a checkpoint; or init=scratch, a tokenizer and an architecture with its model_type")
         if self.checkpoint is not None and (self.architecture is not None or self.tokenizer is not None):
             raise ValueError("has a checkpoint, whose architecture and tokenizer are taken; leave the others out")
         if self.decoder_revision is not None and self.decoder_checkpoint() is None:

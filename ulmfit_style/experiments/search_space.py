@@ -69,10 +69,8 @@ def of_recipe(config: Config, typed: Sequence[str], space: Space) -> Values:
         if not dimension.contains(value):
             is_open = value is None and key.startswith("finetune.")
             remedy = "add finetune=plain" if is_open else f"widen it, or type {key}=<a value in it>"
-            raise UserError(
-                f"sweep.space: {key}: the recipe's {spelled(value)} lies outside, and the recipe is the first trial, "
-                f"which the others are held against; {remedy}"
-            )
+            first = "the recipe is the first trial, which the others are held against"
+            raise UserError(f"sweep.space: {key}: the recipe's {spelled(value)} lies outside, and {first}; {remedy}")
         values[key] = _choice(value)
     return values
 

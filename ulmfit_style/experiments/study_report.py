@@ -87,10 +87,8 @@ def _every_run(results: Sequence[Result], metric: str) -> Table:
     header = ("arm", "labels", "seed", "searched", metric, f"validation {metric}", "artefact", "error")
     rows = []
     for result in results:
-        run, scored = result.run, (result.score, result.validation)
-        rows.append(
-            (run.arm, run.labels, run.seed, " ".join(run.searched), *scored, result.directory.name, result.error)
-        )
+        run, scored, made = result.run, (result.score, result.validation), result.directory.name
+        rows.append((run.arm, run.labels, run.seed, " ".join(run.searched), *scored, made, result.error))
     return Table(header, rows)
 
 

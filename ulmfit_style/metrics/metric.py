@@ -32,5 +32,4 @@ class Metric(evaluate.Metric, abc.ABC):
     def scores(cls, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
         """Return the scores; nothing is written to the user's home, where `evaluate` makes a folder for each metric."""
         with TemporaryDirectory() as folder:
-            metric = cls(keep_in_memory=True, cache_dir=folder)
-            return metric.compute(predictions=predictions, references=references)
+            return cls(keep_in_memory=True, cache_dir=folder).compute(predictions=predictions, references=references)

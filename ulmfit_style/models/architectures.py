@@ -32,8 +32,7 @@ def architecture(model_type: str) -> Architecture:
     if has_head(ENCODER_DECODER, model_type):
         return Architecture(model_type, "encoder-decoder")
     # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
-    is_encoder = has_head(MASKED_LM, model_type)
-    is_causal = has_head(CAUSAL_LM, model_type) and not is_encoder
+    is_causal = has_head(CAUSAL_LM, model_type) and not has_head(MASKED_LM, model_type)
     return Architecture(model_type, "decoder" if is_causal else "encoder")
 
 

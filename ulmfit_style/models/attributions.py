@@ -63,8 +63,7 @@ def _explain(
     padding = torch.where(is_special, ids, torch.full_like(ids, pad))
 
     def logit(ids: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
-        inputs = dict(zip(names, others, strict=True))
-        return part.read(model(input_ids=ids, **inputs).logits.float())
+        return part.read(model(input_ids=ids, **dict(zip(names, others, strict=True))).logits.float())
 
     method = LayerIntegratedGradients(logit, model.get_input_embeddings())
     attributions = method.attribute(

@@ -63,8 +63,7 @@ def resolve(model: Model, option: str) -> Checkpoint:
         # The Hub's cache names the folder of a snapshot by its commit.
         return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
     files = sorted(path for path in directory.iterdir() if path.name.endswith(ENDINGS) and path.is_file())
-    digests = {path.name: file_digest(path) for path in files}
-    return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
+    return Checkpoint(directory, {"checkpoint": digest({path.name: file_digest(path) for path in files})[:16]})
 
 
 def find(model: Model, option: str) -> Path:
@@ -199,9 +198,7 @@ def _require_body(model: Any, source: Path, missing: Collection[str], unused: Co
     inside = [name for name, weight in model.named_parameters() if name in missing and id(weight) in body]
     if lacking := [name for name in inside if not new.search(name)]:
         others = f"; it has others that fit nowhere: {listed(sorted(unused), 3)}" if unused else ""
-        problem = (
-            f"{len(lacking):,} weights of the body are missing, or have another size: {listed(lacking, 3)}{others}"
-        )
+        problem = f"{len(lacking):,} weights of the body are missing, or of another size: {listed(lacking, 3)}{others}"
         raise UserError(f"{source}: {problem}; they would begin at random, so name a checkpoint that is whole")
 
 
@@ -227,13 +224,9 @@ def _order(labels: Mapping[int, str], wanted: Mapping[int, str]) -> list[int] | 
     if theirs == ours or len(theirs) == len(ours) == 1:
         return list(range(len(ours)))
     if sorted(theirs) != sorted(ours):
-        say_once(
-            f"  the checkpoint's head has other labels ({listed(list(labels.values()))}), and is replaced by a new one"
-        )
+        say_once(f"  the checkpoint's head has other labels ({listed(labels.values())}), and is replaced by a new one")
         return None
-    say_once(
-        f"  the outputs of the checkpoint's head are put in the order of the labels: {listed(list(wanted.values()))}"
-    )
+    say_once(f"  the outputs of the checkpoint's head are put in the order of the labels: {listed(wanted.values())}")
     return [theirs.index(name) for name in ours]
 
 

@@ -95,15 +95,12 @@ def locate(reference: str) -> Path:
         importlib.invalidate_caches()
         spec = importlib.util.find_spec(name)
     if spec is None or spec.submodule_search_locations is None:
-        raise UserError(
-            f"{reference}: there is no Python package '{name}' in this environment; "
-            f"{SETUP} installs those of the shipped recipes, pip any other"
-        )
+        problem = f"there is no Python package '{name}' in this environment"
+        raise UserError(f"{reference}: {problem}; {SETUP} installs those of the shipped recipes, pip any other")
     for folder in spec.submodule_search_locations:
         path = Path(folder, inside)
         if path.exists():
             return path
-    raise UserError(
-        f"{reference}: the Python package '{name}' is installed, but has no '{inside}'; "
-        f"check the spelling, or let {SETUP} install the version that the shipped recipes use"
-    )
+    problem = f"the Python package '{name}' is installed, but has no '{inside}'"
+    remedy = f"check the spelling, or let {SETUP} install the version that the shipped recipes use"
+    raise UserError(f"{reference}: {problem}; {remedy}")

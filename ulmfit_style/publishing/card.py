@@ -41,8 +41,7 @@ def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
     name, model_config = repo.rpartition("/")[2], read_json(run.model.directory / "config.json")
     pipeline = _pipeline(run, model_config["architectures"][0])
     tag = None if pipeline is None else pipeline.tag
-    corpus = recipe.corpus.path or ()
-    files = [*corpus, *(task.path.all_files() if task is not None else ())]
+    files = [*(recipe.corpus.path or ()), *(task.path.all_files() if task is not None else ())]
     datasets = dict.fromkeys(hub.parse("path", file).repository for file in files if file.startswith(hub.PREFIX))
     metadata = ModelCardData(
         library_name="transformers",
@@ -54,13 +53,11 @@ def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
         model_name=name,
         eval_results=list(_results(run, tag)) or None,
     )
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters |= {"code": lambda value: markdown.code(str(value)), "table": markdown.table}
-    environment.filters |= {"grouped": "{:,}".format, "licence": licence_of, "spelled": spelled, "duration": duration}
-    environment.filters["text"] = markdown.escaped
-    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    jinja.filters |= {"code": lambda value: markdown.code(str(value)), "table": markdown.table}
+    jinja.filters |= {"grouped": "{:,}".format, "licence": licence_of, "spelled": spelled, "duration": duration}
+    jinja.filters["text"] = markdown.escaped
+    text = jinja.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         metadata=metadata.to_yaml(),
         name=name,
         repo=repo,

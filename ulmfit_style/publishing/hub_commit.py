@@ -57,10 +57,8 @@ def send(api: HfApi, repo: str, folder: Path, message: str, *, private: bool) ->
     url = api.create_repo(repo, private=private, exist_ok=True)
     before = api.model_info(repo)
     if private and not before.private:
-        raise UserError(
-            f"push: {repo} exists already and is public, but hub.private=true; nothing was uploaded. Give "
-            "hub.private=false to publish in it, or choose another hub.repo"
-        )
+        problem = f"{repo} exists already and is public, but hub.private=true; nothing was uploaded"
+        raise UserError(f"push: {problem}. Give hub.private=false to publish in it, or choose another hub.repo")
     names = export.files(folder)
     on_hub = [file.rfilename for file in before.siblings or []]
     stale = [name for name in on_hub if export.goes(name) and name not in names]
@@ -77,10 +75,8 @@ def send(api: HfApi, repo: str, folder: Path, message: str, *, private: bool) ->
     compared = api.verify_repo_checksums(repo, revision=commit.oid, local_dir=folder)
     wrong = [*compared.extra_paths, *(mismatch["path"] for mismatch in compared.mismatches)]
     if wrong:
-        raise UserError(
-            f"push: {', '.join(wrong)} in commit {commit.oid} is not what was sent; do not use this commit. "
-            "Delete it or its files on the Hub, and push again"
-        )
+        problem = f"{', '.join(wrong)} in commit {commit.oid} is not what was sent; do not use this commit"
+        raise UserError(f"push: {problem}. Delete it or its files on the Hub, and push again")
     return commit
 
 
@@ -108,10 +104,8 @@ def patiently(call: Callable[[], T]) -> T:
                 reason = "the Hub could not be reached, or broke off"
                 may_pass = not isinstance(error, OSError | ValueError)
             if wait is None or not may_pass:
-                raise UserError(
-                    f"push: {reason}\n{type(origin).__name__}: {origin}\n"
-                    "The repository changes in one commit or not at all; run the same command again to finish"
-                ) from error
+                remedy = "The repository changes in one commit or not at all; run the same command again to finish"
+                raise UserError(f"push: {reason}\n{type(origin).__name__}: {origin}\n{remedy}") from error
             say(f"push: {reason}; tries again in {wait} s")
             time.sleep(wait)
     raise AssertionError  # the last try returned or raised

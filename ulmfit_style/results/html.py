@@ -52,8 +52,7 @@ def _source(figure: Figure, folder: Path) -> str:
     # As an image, so that neither ids nor styles of two figures get into each other's way.
     path = folder / figure.name
     figure.draw(path)
-    svg = path.with_suffix(".svg").read_bytes()
-    return f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
+    return f"data:image/svg+xml;base64,{b64encode(path.with_suffix('.svg').read_bytes()).decode()}"
 
 
 def _text(cell: Any) -> str:

@@ -115,9 +115,7 @@ def run(step: Step, directory: Path) -> None:
     metrics |= {"path": options.path, "split": split, split: measured}
     if options.slices:
         targets, columns = [task.target(row) for row in rows], slices.groups(step.config, rows)
-        metrics["slices"] = {
-            column: slices.measure(task, answered, targets, groups) for column, groups in columns.items()
-        }
+        metrics["slices"] = {name: slices.measure(task, answered, targets, groups) for name, groups in columns.items()}
     if options.probe != "none":
         metrics["probe"] = {"this one": probe.measure(task, model.stream, rows)}
     write_json(directory / METRICS, metrics)

@@ -208,8 +208,7 @@ def prepare(
     phases = _phases(options, layers, features, data, tokenizer, has_rows=bool(rows))
     if pair is not None and options.new_epochs:
         phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
-    plan = TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes)
-    return plan, tokenizer
+    return TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes), tokenizer
 
 
 def _tokenizer(

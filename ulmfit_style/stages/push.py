@@ -88,9 +88,7 @@ def _token() -> str:
 
     token = get_token()
     if token is None:
-        raise UserError(
-            "push: there is no token; nothing was sent. Make one that may write, at "
-            "https://huggingface.co/settings/tokens, and set HF_TOKEN to it in the environment, or log in with "
-            "`hf auth login`"
-        )
+        make = "Make one that may write, at https://huggingface.co/settings/tokens"
+        give = "set HF_TOKEN to it in the environment, or log in with `hf auth login`"
+        raise UserError(f"push: there is no token; nothing was sent. {make}, and {give}")
     return token

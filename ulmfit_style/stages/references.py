@@ -14,6 +14,7 @@ from ulmfit_style.console import progress, say
 from ulmfit_style.models import checkpoints
 from ulmfit_style.resolved import Resolved, Stage, Step
 from ulmfit_style.results.finished import FROZEN
+from ulmfit_style.results.parts import Interval
 from ulmfit_style.tasks.base import Answer, Row
 
 FEATURES = "features.npy"
@@ -58,9 +59,8 @@ def run(step: Step, directory: Path) -> None:
         targets = [task.target(row) for row in scored]
         metrics[split] = {name: task.measure(given, targets) for name, given in of_split.items()}
     for name, measured in metrics["test"].items():
-        low, high = measured["interval"]
-        score = measured["scores"][task.metric]
-        say(f"  {name}: {task.metric} {score:.3f} (95 % interval {low:.3f} to {high:.3f})")
+        score, interval = measured["scores"][task.metric], Interval(*measured["interval"])
+        say(f"  {name}: {task.metric} {score:.3f} (95 % interval {interval})")
     write_json(directory / METRICS, metrics)
 
 
@@ -71,15 +71,13 @@ def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer
 
     from ulmfit_style.training import solving
 
-    task, model = resolved.task, resolved.task.reference()
-    if model is None:
+    task, rows = resolved.task, resolved.rows
+    if (model := task.reference()) is None:
         return {}
     answers: dict[str, list[Answer]] = {}
-    named = task.name_rows(resolved.rows.classes)
-    targets = [task.target(row) for row in resolved.rows.learnt]
-    texts, texts_unseen, names = (
-        [" ".join(task.texts(row)) for row in rows] for rows in (resolved.rows.learnt, unseen, named)
-    )
+    named = task.name_rows(rows.classes)
+    targets = [task.target(row) for row in rows.learnt]
+    texts, texts_unseen, names = ([" ".join(task.texts(row)) for row in of] for of in (rows.learnt, unseen, named))
     frozen, frozen_unseen = _frozen(resolved, texts_unseen)
     if named:
         nearest = cosine_similarity(frozen_unseen, frozen(names)).argmax(axis=1)

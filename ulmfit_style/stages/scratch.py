@@ -84,13 +84,9 @@ def _fit(
 
     model_type = options["model_type"]
     fields = AutoConfig.for_model(model_type).to_dict()
-    problems = [
-        f"model.architecture.{name}: a {model_type} has no such field{nearest(name, fields)}"
-        for name in options
-        if name not in fields
-    ]
-    if problems:
-        raise UserError("\n".join(problems))
+    if unknown := [name for name in options if name not in fields]:
+        problem = f"a {model_type} has no such field"
+        raise UserError("\n".join(f"model.architecture.{name}: {problem}{nearest(name, fields)}" for name in unknown))
     inputs = ["input_ids", *(["token_type_ids"] if fields.get("type_vocab_size", 0) > 1 else []), "attention_mask"]
     special = {**DECODER, "bos_token": DECODER["eos_token"], "pad_token": DECODER["eos_token"]}
     if masked:

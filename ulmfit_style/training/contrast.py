@@ -72,10 +72,8 @@ class ContrastiveDataset:
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Draw the texts of rows, and pad them: tensors (rows, texts, length), and `labels` (rows, texts)."""
         drawn = [feature for row in rows for feature in self.draw(row["phase_epoch"], row["index"])]
-        return {
-            name: tensor.unflatten(0, (-1, CONTRAST_GROUP_SIZE))
-            for name, tensor in collate(drawn, self.tokenizer).items()
-        }
+        batch = collate(drawn, self.tokenizer).items()
+        return {name: tensor.unflatten(0, (-1, CONTRAST_GROUP_SIZE)) for name, tensor in batch}
 
 
 @dataclass(frozen=True)

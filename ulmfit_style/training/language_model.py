@@ -161,8 +161,7 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
         "log": [{"phase": result.title, **entry} for result in results for entry in result.log],
     }
     if isinstance(options, Adapt):
-        untrained = _load(prepared.objective, source, options.seed).model
-        metrics["drift"] = drift(model, untrained, prepared.missing)
+        metrics["drift"] = drift(model, _load(prepared.objective, source, options.seed).model, prepared.missing)
         say(f"  weights have moved by {', '.join(f'{share:.1%} ({name})' for name, share in metrics['drift'].items())}")
     write_json(directory / METRICS, metrics)
 

@@ -130,11 +130,8 @@ class LanguageObjective(ABC):
             predicted_bytes = batch["bytes"][batch["labels"].ne(IGNORED)].sum()
             sums += self.loss(model, batch).item(), int(self.count(batch)), int(predicted_bytes)
         total, count, size_in_bytes = np.sum(processes.from_all(sums), axis=0).tolist()
-        return {
-            "loss": total / count,
-            "perplexity": math.exp(total / count),
-            "bits_per_byte": total / math.log(2) / size_in_bytes,
-        }
+        loss = total / count
+        return {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": total / math.log(2) / size_in_bytes}
 
 
 @final

@@ -50,9 +50,9 @@ def newest_whole(folder: Path) -> Path | None:
             continue
         count = read_json(checkpoint / SEAL)["processes"]
         if count != processes.count():
+            remedy = f"go on with processes={count}, or remove {folder.parent} to start again"
             raise UserError(
-                f"{checkpoint}: was saved by {count} processes, and these are {processes.count()}; go on with "
-                f"processes={count}, or remove {folder.parent} to start again"
+                f"{checkpoint}: was saved by {count} processes, and these are {processes.count()}; {remedy}"
             )
         return checkpoint
     return None
@@ -73,10 +73,9 @@ def require_same_weights(checkpoint: Path, model: PreTrainedModel) -> None:
     missing -= set(model._keys_to_ignore_on_save or ())
     if missing or saved - set(weights):
         name = min(missing or saved - set(weights))
-        raise UserError(
-            f"{checkpoint}: cannot be resumed, because it names its weights in another way than the model ({name}); "
-            f"remove {checkpoint.parents[1]} to start again"
-        )
+        problem = f"it names its weights in another way than the model ({name})"
+        remedy = f"remove {checkpoint.parents[1]} to start again"
+        raise UserError(f"{checkpoint}: cannot be resumed, because {problem}; {remedy}")
 
 
 def _newest_first(folder: Path) -> list[Path]:
