@@ -166,7 +166,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "what stands above the header": (
         "a.csv",
         b"May\ntext,label\n",
-        r"a\.csv:2: has 2 columns.*; it has to be the first row",
+        r"a\.csv:2: has 2 columns.*needs quotes, or row 1 is no header",
     ),
     "a quotation mark that is not closed": ("a.csv", b'text,label\n"a,b\n', r"a\.csv:2: cannot be parsed"),
     "a cell that swallows rows of a tsv": (

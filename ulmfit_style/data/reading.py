@@ -149,7 +149,7 @@ def files(
     pattern = f"{glob.escape(str(path))}/**" if path.is_dir() else str(path)
     # Not that of pathlib, which returns hidden files too.
     matches = sorted(match for match in glob.glob(pattern, recursive=True) if Path(match).is_file())  # noqa: PTH207
-    formats = {match: FORMATS.get(kind(match, form)) for match in matches}
+    formats = {match: FORMATS.get(kind(match, form)) for match in matches if Path(match).name != "Thumbs.db"}
     readable = [match for match, known in formats.items() if known and (known.of_documents or not of_documents)]
     if not readable:
         raise UserError(f"{option}={reference}: there is no file that can be read {SUPPORTED}")
