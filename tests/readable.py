@@ -88,7 +88,8 @@ def annotated(text: str, label: str) -> dict[str, object]:
 
 def answered(text: str, label: str) -> dict[str, object]:
     """Return a row as Argilla exports it."""
-    return {"id": "a", "fields": {"text": text}, "responses": {"label": [{"value": label}]}, "suggestions": {}}
+    given = [{"value": "none", "status": "discarded"}, {"value": label, "status": "submitted"}]
+    return {"id": "a", "fields": {"text": text}, "responses": {"label": given}, "suggestions": {}}
 
 
 COMMAS = table(",").encode()
@@ -99,6 +100,7 @@ READ: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
     "csv with commas": ("a.csv", COMMAS, ROWS),
     "csv with semicolons, as Excel writes it in much of Europe": ("a.csv", table(";").encode(), ROWS),
     "csv with tabs": ("a.csv", table("\t").encode(), ROWS),
+    "csv with a blank after each comma": ("a.csv", table(", ").encode(), ROWS),
     "csv with bars": ("a.csv", table("|").encode(), ROWS),
     "tsv": ("a.tsv", table("\t").encode(), ROWS),
     "tsv without quoting": ("a.tsv", table("\t").replace('"', "").encode(), ROWS),
@@ -143,7 +145,12 @@ READ: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
     "Argilla's json": ("a.json", json.dumps([answered(*row) for row in ROWS]).encode(), ROWS),
     "Argilla's flat records": (
         "a.jsonl",
-        "\n".join(json.dumps({"text": text, "label.responses": [label]}) for text, label in ROWS).encode(),
+        "\n".join(
+            json.dumps(
+                {"text": text, "label.responses": ["none", label], "label.responses.status": ["draft", "submitted"]}
+            )
+            for text, label in ROWS
+        ).encode(),
         ROWS,
     ),
     "doccano's jsonl": (
@@ -156,6 +163,11 @@ READ: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
 
 REFUSED: dict[str, tuple[str, bytes, str]] = {
     "a row with more or fewer cells than the header": ("a.csv", b"text,label\na,b,c\n", r"a\.csv:2: has 3 columns"),
+    "what stands above the header": (
+        "a.csv",
+        b"May\ntext,label\n",
+        r"a\.csv:2: has 2 columns.*needs quotes, or row 1 is no header",
+    ),
     "a quotation mark that is not closed": ("a.csv", b'text,label\n"a,b\n', r"a\.csv:2: cannot be parsed"),
     "a cell that swallows rows of a tsv": (
         "a.tsv",

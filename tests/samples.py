@@ -4,6 +4,7 @@ import json
 import random
 import string
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,10 @@ class Alone:
 
     def eval(self) -> None:
         """It has no other mode."""
+
+    def register_forward_hook(self, hook: Callable[..., None]) -> nullcontext[None]:
+        """Nothing of it is looked at."""
+        return nullcontext()
 
     def __call__(self, input_ids: torch.Tensor, **others: torch.Tensor) -> Any:
         return self.output(input_ids)

@@ -38,7 +38,9 @@ def test_words_alone_are_read_for_prediction(read):
 
 @pytest.mark.parametrize("separator", [" ", "\t"])
 def test_any_blank_line_ends_a_sentence_and_documents_and_comments_are_no_words(read, separator: str):
-    text = "# id 1\n-DOCSTART- -X- O\n\n\t\nAda|x|B-person\r\n#ours\nleft|x|O\n  \n\n#left|x|O\n-DOCSTART- -X- O\n"
+    text = (
+        "# id 1\tof 2\n-DOCSTART- -X- O\n\n\t\nAda|x|B-person\r\n#ours\nleft|x|O\n  \n\n#left|x|O\n-DOCSTART- -X- O\n"
+    )
     first, second = read(text.replace("|", separator))
     assert first == (5, {**ADA, "column_2": ["x", "x"]})
     assert (second[0], second[1]["tokens"]) == (10, ["#left"])

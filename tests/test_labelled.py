@@ -324,8 +324,11 @@ def test_other_watched_rows_are_another_artefact(split_files, compose_tiny):
     assert len({fingerprint("null", 0), fingerprint("2", 0), fingerprint("2", 1)}) == 3
 
 
-def test_a_folder_or_a_mapping_may_call_the_splits_as_people_do(split_files, tmp_path: Path):
-    paths = split_files(train=reviews(60), dev=reviews(90)[60:], test=reviews(120)[90:])
+@pytest.mark.parametrize("before", ["", "films_"])
+def test_a_folder_or_a_mapping_may_call_the_splits_as_people_do(before: str, split_files, tmp_path: Path):
+    rows = {"train": reviews(60), "dev": reviews(90)[60:], "test": reviews(120)[90:]}
+    files = split_files(**{f"{before}{split}": rows[split] for split in rows})
+    paths = dict(zip(rows, files.values(), strict=True))
     for path in (str(tmp_path), paths):
         task = TextClassification(path=path, text="review", label="stars")
         assert task.path.files() == {name.replace("dev", "validation"): file for name, file in paths.items()}

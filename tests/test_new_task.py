@@ -118,7 +118,20 @@ def written(path: str, header: str, *rows: str) -> None:
         ("text,labels", ["a {},\"['late', 'broken']\"", "b {},['late']"], MultiLabelClassification, {}),
         ("text,labels", ["a {},1|0", "b {},1|1"], MultiLabelClassification, {"labels": ("name_0", "name_1")}),
         ("text,late,kind", ["a {},1,0", "b {},1,1", "c {},0,0"], MultiLabelClassification, {"label": ("late", "kind")}),
+        (
+            "text,late,kind",
+            ["a {},False,True", "b {},True,True"],
+            MultiLabelClassification,
+            {"label": ("late", "kind")},
+        ),
+        (
+            "text,labels",
+            ["a {},\"['late', 'broken']\"", "b {},broken"],
+            MultiLabelClassification,
+            {"label_separator": "|"},
+        ),
         ("text,label", ['a {},"0,5"', 'b {},"1,0"'], TextRegression, {}),
+        ("text,score", ["a {},{}", "b {},{}"], TextRegression, {}),
         ("sentence1,sentence2,label", ["a {},b,yes", "c {},d,no"], TextClassification, {"text_pair": "sentence2"}),
         ("question,passage,label", ["a {},b,yes", "c {},d,no"], TextClassification, {"text": "question"}),
         ("text,label", ['Ada {},"[{""start"":0,""end"":3,""label"":""person""}]"'], TokenClassification, {}),
@@ -142,11 +155,10 @@ def test_text_without_labels_becomes_a_corpus(capsys: pytest.CaptureFixture[str]
     assert (corpus.path, corpus.text, corpus.format.encoding) == (("a.csv",), "text", "utf-8")
 
 
-def test_words_in_rows_are_no_texts():
-    written("a.csv", "sentence_id,words,labels", "{},Ada,B-person", "{},left,O")
-    with pytest.raises(
-        UserError, match="the rows are words with their tags; task=token_classification takes sentences"
-    ):
+@pytest.mark.parametrize("rows", [["{},Ada,B-person", "{},left,O"], ["{},Ada left,B-person O", "{},she left,O O"]])
+def test_tags_of_words_are_no_classes(rows: list[str]):
+    written("a.csv", "sentence_id,words,labels", *rows)
+    with pytest.raises(UserError, match="the labels are tags of words; task=token_classification takes lists"):
         made("path=a.csv")
 
 

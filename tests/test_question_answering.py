@@ -59,7 +59,7 @@ def test_an_answer_may_have_several_forms_or_not_be_there(answer: Any, start: An
         (asked(start=""), 'the answers are neither like {"text": ["Ada"], "answer_start": [0]} nor a text beside'),
         (asked(start=-1), "the answers are neither like"),
         (asked(answer={"text": ["Ada", "Bo"], "answer_start": [0]}), "the answers are neither like"),
-        (asked(answer=[{"text": " ", "answer_start": 3}]), "an answer is empty, or no text"),
+        (asked(answer=[{"text": 5, "answer_start": 0}]), "an answer is no text"),
         (asked(answer="left", start=3), "the answer 'left' does not begin at character 3 of the context; it be"),
         (asked(answer="Bo", start=99), "the answer 'Bo' does not begin at character 99 of the context; it is "),
     ],

@@ -346,6 +346,7 @@ def test_a_file_in_a_folder_of_its_class_is_one_text_of_it(tmp_path: Path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "1.txt").write_text(text, encoding="utf-8")
     (tmp_path / "urls.txt").write_text("no text", encoding="utf-8")
+    (tmp_path / "pos" / "Thumbs.db").write_bytes(b"no table")
     found = list(rows("task.path", str(tmp_path), ["text", "folder"]))
     assert [(row.file, *row.fields.values()) for row in found] == [
         ("neg/1.txt", "bad", "neg"),

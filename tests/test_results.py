@@ -32,7 +32,7 @@ def test_markdown_aligns_numbers_and_no_bar_ends_a_cell():
     assert markdown.table(TABLE).splitlines() == [
         "| model | rows | accuracy | 95 % interval |",
         "| --- | ---: | ---: | ---: |",
-        "| a\\|b [bold] | 2,560 | 0.691 | 0.673 to 0.709 |",
+        "| a\\|b \\[bold] | 2,560 | 0.691 | 0.673 to 0.709 |",
         "| plain | 40 |  |  |",
     ]
 

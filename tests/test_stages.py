@@ -92,7 +92,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(module, name, counting)
 
-    count(reading, "read", lambda option, reference, *rest: f"read {Path(reference).name}")
+    count(reading, "read", lambda option, reference, *rest: f"read {Path(str(reference)).name}")
     count(labelled, "digest_of", lambda task, rows: "hash rows")
     count(checkpoints, "file_digest", lambda path: f"hash {path.name}")
     for cached in (labelled.load, corpus.load, checkpoints.resolve):

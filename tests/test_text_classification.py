@@ -222,6 +222,18 @@ def test_labels_that_cannot_be_learnt_from_are_doubted(task: Task, labels: list[
     assert (task.dataset_problem(rows) or "").startswith(doubt)
 
 
+def test_labels_that_are_named_are_held_to_in_every_form():
+    task = MultiLabelClassification(path="-", labels=["late", "kind"])
+    for label in (["rude"], {"rude": 1, "late": 0}, '{"choices": ["rude", "late"]}'):
+        assert (
+            task.row_problem(Row("a.csv", 2, {"text": "a", "label": label}))
+            == "the label 'rude' is none of task.labels"
+        )
+    for label in ({"kind": True, "late": 0}, '{"choices": ["kind"]}', {"choices": ["kind"]}, [0, 1]):
+        row = Row("a.csv", 2, {"text": "a", "label": label})
+        assert (task.row_problem(row), task.target(row)) == (None, ["kind"])
+
+
 def test_names_of_classes_are_texts_where_they_are_words():
     names = ["card_arrival", "isSpam", "3", "물류"]
     assert [(row.fields["text"], row.fields["label"]) for row in TextClassification(path="-").name_rows(names)] == [
@@ -291,7 +303,7 @@ def test_words_that_yaml_reads_otherwise_are_classes_as_they_were_typed():
 
 def test_words_with_tags_are_no_texts_with_classes():
     problem = TextClassification(path="-").dataset_problem(rows_of(["B-person", "O", "I-person", "O"])) or ""
-    assert "task=token_classification takes sentences, as in a .conll file" in problem
+    assert "task=token_classification takes lists of both, or a .conll file" in problem
 
 
 def test_a_label_alone_in_a_list_is_the_class_and_a_sign_between_several_is_told():

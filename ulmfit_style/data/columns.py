@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ulmfit_style.console import say
-from ulmfit_style.errors import UserError, nearest, together
+from ulmfit_style.errors import UserError, listed, nearest, together
 from ulmfit_style.tasks.base import Column, Name, Task
 
 
@@ -76,4 +76,4 @@ def _unclear(field: str, candidates: Sequence[Name], present: Sequence[str], rem
     """Return why a field's column cannot be identified, and what to do."""
     if candidates:
         return f"more than one column could be the {field} ({', '.join(map(str, candidates))}); {remedy}"
-    return f"no column could be identified as the {field}; {remedy} (columns: {', '.join(present)})"
+    return f"no column could be identified as the {field}; {remedy} (columns: {listed(present)})"

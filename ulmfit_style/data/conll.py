@@ -20,7 +20,7 @@ TAB, BLANKS = re.compile("\t"), re.compile("[ \t]+")
 def sentences(file: IO[str]) -> Iterator[tuple[int, dict[str, list[str]] | str]]:
     """Yield the line where each sentence begins, and its columns; or a line and what is wrong with it."""
     lines = [line.strip(" \t\r\n") for line in file]
-    separator = TAB if any("\t" in line for line in lines) else BLANKS
+    separator = TAB if any("\t" in line and line[0] != "#" for line in lines) else BLANKS
     rows = [[cell.strip(" ") for cell in separator.split(line)] for line in lines]
     widths = Counter(len(row) for row in rows if row[0] and not row[0].startswith(("#", DOCUMENT)))
     width = widths.most_common(1)[0][0] if widths else 1

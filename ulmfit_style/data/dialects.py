@@ -90,7 +90,10 @@ def dialect_of(sample: str, usual: str, delimiter: str | None, quotes: bool | No
         for way in ([quotes] if quotes is not None else [True] if sign != "\t" or is_told else [False, True])
         for escape in ([None, "\\"] if way and '\\"' in sample else [None])
     ]
-    return max(ways, key=lambda way: _fit(way, lines)) | {"strict": True}
+    chosen = max(ways, key=lambda way: _fit(way, lines))
+    sign = re.escape(chosen["delimiter"])  # after which a blank may stand before a quoted cell
+    has_blanks = re.search(rf'{sign} "([^"]|"")*" *({sign}|\r?$)', sample, re.MULTILINE)
+    return {**chosen, "skipinitialspace": has_blanks is not None, "strict": True}
 
 
 def _fit(way: dict[str, Any], lines: list[str]) -> float:

@@ -115,7 +115,7 @@ def _table(rows: Iterator[tuple[int, Sequence[Any] | str]]) -> Iterator[Numbered
         elif len(row) == len(names):
             yield number, dict(zip(names, row, strict=True))
         elif row:
-            remedy = "a text that contains the separator needs quotes"
+            remedy = "a text that contains the separator needs quotes" + ", or row 1 is no header" * (len(names) < 2)
             yield number, f"has {len(row)} columns, and the header {len(names)}; {remedy}"
 
 

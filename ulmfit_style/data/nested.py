@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from typing import IO, Any
 
 NO_ROW = 'is not a JSON object such as {"text": "..."}'
@@ -107,7 +107,12 @@ def _parts(row: Any) -> tuple[Any, dict[str, Any]]:
     own, flat = row.get("fields"), {name[:-10]: row[name] for name in row if name.endswith(".responses")}
     if flat or (isinstance(own, dict) and isinstance(row.get("responses"), dict)):  # Argilla
         for name, values in (flat or row["responses"]).items():
-            said = [value["value"] if isinstance(value, dict) else value for value in values or ()]
+            states = row.get(f"{name}.responses.status") or ()
+            said = [
+                value["value"] if isinstance(value, dict) else value
+                for value, state in zip_longest(values or (), states)
+                if (value.get("status") if isinstance(value, dict) else state) in (None, "submitted")
+            ]
             given |= {name: max(said, key=said.count)} if said else {}  # what most people say, or the first
         return own or {**row}, given
     own, done = row.get("data"), row.get("annotations")
@@ -116,5 +121,5 @@ def _parts(row: Any) -> tuple[Any, dict[str, Any]]:
     results = next((made["result"] for made in done if not made.get("was_cancelled")), ())  # Label Studio
     for value, name in ((result["value"], result.get("from_name", "label")) for result in results):
         spans = [{**value, "label": label} for kind in ("labels", "hypertextlabels") for label in value.get(kind, ())]
-        given[name] = [*given.get(name, ()), *value.get("choices", spans)]
+        given[name] = [*given.get(name, ()), *value.get("choices", [value["rating"]] if "rating" in value else spans)]
     return own, given

@@ -14,16 +14,15 @@ import yaml
 from ulmfit_style import tasks
 from ulmfit_style.cli import CONF
 from ulmfit_style.config.files import FileFormat
-from ulmfit_style.config.section import spelled
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, labelled, reading
 from ulmfit_style.data.formats import Record
 from ulmfit_style.data.reading import References
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.tasks.base import Column, Row, Task
-from ulmfit_style.tasks.base_text import PAIRS, TEXT_COLUMNS
+from ulmfit_style.tasks.base_text import PAIRS, TEXT_COLUMNS, label_name
 from ulmfit_style.tasks.files import Splits
-from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
+from ulmfit_style.tasks.multi_label_classification import GIVEN, MultiLabelClassification
 
 OPTIONS = ("path", "name", "text", "text_pair", "label", "format")
 FOLDER = Path("conf")
@@ -57,13 +56,13 @@ def run(arguments: Sequence[str]) -> None:
         return
     kind, settings = found
     task = kind.model_validate({"path": files.files(), "format": form, **settings})
-    what = f"{kind.__module__.rpartition('.')[2]}: {(kind.__doc__ or '').partition('.')[0].lower()}"
-    say(f"new-task: {name} is taken for task={what}")
+    what = (kind.__doc__ or "").partition(".")[0]
+    say(f"new-task: {name} is taken for task={kind.__module__.rpartition('.')[2]}: {what[:1].lower()}{what[1:]}")
     rows = labelled.load(task)
     every_row = rows.pool if rows.folds else [*rows.pool, *rows.validation, *rows.test]
     used = [part for value in settings.values() for part in ([value] if isinstance(value, str) else value)]
-    text = _yaml(task, settings, every_row, [name for name in first_row if name not in used])
-    _write(options, "task", text, "adapt finetune")
+    unused = [name for name in first_row if not any(f"{part}.".startswith(f"{name}.") for part in used)]
+    _write(options, "task", _yaml(task, settings, every_row, unused), "adapt finetune")
 
 
 def _write(options: Mapping[str, Any], group: str, text: str, command: str) -> None:
@@ -138,11 +137,11 @@ def _by_values(
         wanted["text_pair"] = Column("text_pair", chosen["text_pair"])
     if wanted["label"].name is None and not lower.keys() & set(wanted["label"].known):
         del wanted["label"]
-        settings = columns.find("path", name, wanted, list(first_row))
         records = [record for _, record in reading.read("path", path, lambda _: {}, form=form)]
-        by_label = [column for column in first_row if all(str(row.get(column)) in ("0", "1") for row in records)]
+        by_label = [column for column in first_row if all(label_name(row.get(column)) in GIVEN for row in records)]
         if len(by_label) < 2:
             return None
+        settings = columns.find("path", name, wanted, list(first_row))
         say(f"new-task: the columns {', '.join(by_label)} hold 0 or 1, and are taken for a label each")
         return MultiLabelClassification, {**settings, "label": by_label}
     settings = columns.find("path", name, wanted, list(first_row))
@@ -152,7 +151,7 @@ def _by_values(
     if not settings.keys() <= kind.model_fields.keys():
         raise UserError(f"new-task: text_pair={settings['text_pair']}: rows of {kind.__name__} have no second text")
     if told := kind.settings_by(labels):
-        said = ", ".join(f"{option}={spelled(value)}" for option, value in told.items())
+        said = ", ".join(f"{option}: {value!r}" for option, value in told.items())
         say(f"new-task: the labels look like {said}; change it in the YAML if it is not so")
     return kind, {
         **{field: column if isinstance(column, str) else list(column) for field, column in settings.items()},

@@ -15,7 +15,7 @@ from ulmfit_style.config.training import Document
 from ulmfit_style.console import say_once
 from ulmfit_style.data import hub
 from ulmfit_style.data.formats import COMPRESSIONS, FORMATS, TEXT_COLUMN, How, Numbered, Record, nfc
-from ulmfit_style.errors import UserError, nearest, together
+from ulmfit_style.errors import UserError, listed, nearest, together
 from ulmfit_style.models import embedded
 from ulmfit_style.tasks.base import Name, Row, Several
 
@@ -73,7 +73,7 @@ def read(
                 except KeyError as error:
                     lacking = error.args[0]
                     missing.append(
-                        f"has no column '{lacking}'{nearest(lacking, record)} (columns: {', '.join(record)})"
+                        f"has no column '{lacking}'{nearest(lacking, record)} (columns: {listed([*record])})"
                     )
             if missing and is_first:  # so does every row
                 raise UserError("\n".join(f"{option}={spelled(reference)}: {problem}" for problem in missing))
@@ -149,7 +149,7 @@ def files(
     pattern = f"{glob.escape(str(path))}/**" if path.is_dir() else str(path)
     # Not that of pathlib, which returns hidden files too.
     matches = sorted(match for match in glob.glob(pattern, recursive=True) if Path(match).is_file())  # noqa: PTH207
-    formats = {match: FORMATS.get(kind(match, form)) for match in matches}
+    formats = {match: FORMATS.get(kind(match, form)) for match in matches if Path(match).name != "Thumbs.db"}
     readable = [match for match, known in formats.items() if known and (known.of_documents or not of_documents)]
     if not readable:
         raise UserError(f"{option}={reference}: there is no file that can be read {SUPPORTED}")

@@ -260,7 +260,9 @@ def _typed(value: Any) -> Any:
 
 
 def read_written(cell: Any) -> Any:
-    """Return a cell, in which a list or mapping may be written as text, by Python, JSON or numpy."""
+    """Return a cell, in which a list or mapping may be written as text, by Python, JSON, numpy or Label Studio."""
+    if isinstance(cell, dict) and isinstance(cell.get("choices"), list):
+        return cell["choices"]
     text = clean_text(cell) if isinstance(cell, str) else ""
     if text[:1] + text[-1:] not in ("[]", "{}"):
         return cell
@@ -269,13 +271,13 @@ def read_written(cell: Any) -> Any:
             value = parse(text)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
-        return value if isinstance(value, dict) else list(value)
+        return read_written(value) if isinstance(value, dict) else list(value)
     return text[1:-1].replace(",", " ").split()
 
 
 def separator_in(labels: Sequence[Any]) -> str | None:
     """Return what stands between the labels of cells, where several are in one."""
-    cells = set(map(clean_text, labels))
+    cells = {clean_text(label) for label in labels if not isinstance(read_written(label), (list, dict))}
     parts = {sign: {part.strip() for cell in cells for part in cell.split(sign)} for sign in SEPARATORS}
     # Names of classes hold such signs too, but then their parts are not those of other cells.
     likely = (sign for sign in SEPARATORS if len(parts[sign]) < len(cells) + (sign == "|"))

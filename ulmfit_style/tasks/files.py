@@ -68,7 +68,7 @@ def _in_folder(path: str) -> dict[str, str | list[str]] | None:
     """Return the files or folders of the splits in a folder, if it has any of train."""
     found: dict[str, list[str]] = defaultdict(list)
     for member in sorted(Path(path).expanduser().glob("*")):
-        if split := re.match("(train|dev|valid|val|validation|test)(?![a-z])", member.name.lower()):
+        if split := re.search("(?<![a-z])(train|dev|valid|val|validation|test)(?![a-z])", member.name.lower()):
             found[OTHER_NAMES.get(split[1], split[1])].append(str(member))
     splits = {name: files[0] if len(files) == 1 else files for name, files in found.items()}
     return splits if "train" in splits else None

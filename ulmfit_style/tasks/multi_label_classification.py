@@ -58,9 +58,9 @@ class MultiLabelClassification(LabelTask):
 
     def label_problem(self, row: Row) -> str | None:
         labels = read_written(row.fields["label"])
-        if isinstance(labels, dict):
-            wrong = [f"'{name}' has '{value}'" for name, value in labels.items() if _is_given(value) is None]
-            return f"the label {wrong[0]}, which is neither 0 nor 1" if wrong else None
+        given = labels.items() if isinstance(labels, dict) else ()
+        if wrong := [f"'{name}' has '{value}'" for name, value in given if _is_given(value) is None]:
+            return f"the label {wrong[0]}, which is neither 0 nor 1"
         parts = self._parts(labels)
         if any(isinstance(part, (list, dict)) or not clean_text(part) for part in parts):
             return "one of the labels is empty, or no name" if isinstance(labels, list) else None

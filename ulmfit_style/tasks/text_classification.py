@@ -70,8 +70,9 @@ class TextClassification(LabelTask):
                 yaml = "; YAML reads no and yes as false and true: quote them" if label in ("true", "false") else ""
                 return f"no row has the label '{label}' of task.labels{yaml or nearest(label, labels)}"
         counts = Counter(self.target(row) for row in rows if self.keeps(row))
-        if OUTSIDE in counts and all(map(TAG.fullmatch, counts)):
-            return "the rows are words with their tags; task=token_classification takes sentences, as in a .conll file"
+        tags = {tag for label in counts for tag in re.split(r"[\s,]+", label)}
+        if OUTSIDE in tags and all(map(TAG.fullmatch, tags)):
+            return "the labels are tags of words; task=token_classification takes lists of both, or a .conll file"
         if len(counts) == 1:
             return f"every row has the label '{next(iter(counts))}'; two classes are needed"
         if len(counts) > max(2, len(rows) // 2):

@@ -36,7 +36,8 @@ class TextRegression(TextTask):
     @classmethod
     def match_score(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
         numbers = list(map(_number, labels))
-        return 2 if all(map(math.isfinite, numbers)) and any(number % 1 for number in numbers) else 0
+        are_classes = len(set(numbers)) <= max(2, len(numbers) // 2) and not any(number % 1 for number in numbers)
+        return 2 if all(map(math.isfinite, numbers)) and not are_classes else 0
 
     def label_problem(self, row: Row) -> str | None:
         label = clean_text(row.fields["label"])

@@ -59,12 +59,14 @@ class Translation(GenerationTask):
     def row_problem(self, row: Row) -> str | None:
         for field, language in (("text", self.source_language), ("translation", self.target_language)):
             value = row.fields[field]
-            if isinstance(value, dict) and language not in value:
-                return f"the {field} is not there in '{language}' (there are: {', '.join(value)})"
-            text = value[language] if isinstance(value, dict) else value
-            if (problem := text_problem(field, text)) is not None:
+            text = value.get(language) if isinstance(value, dict) else value
+            if problem := _missing(field, value, language) or text_problem(field, text):
                 return problem
         return None
+
+    def input_problem(self, row: Row) -> str | None:
+        value = row.fields["text"]
+        return _missing("text", value, self.source_language) if isinstance(value, dict) else super().input_problem(row)
 
     def source(self, row: Row) -> str:
         return _in(self.source_language, row.fields["text"])
@@ -128,3 +130,9 @@ class Translation(GenerationTask):
 def _in(language: str, value: Any) -> str:
     """Return a text, or that of a language where there are several."""
     return clean_text(value.get(language) if isinstance(value, dict) else value)
+
+
+def _missing(field: str, value: Any, language: str) -> str | None:
+    """Return that a field which has several languages lacks one."""
+    lacks = isinstance(value, dict) and language not in value
+    return f"the {field} is not there in '{language}' (there are: {', '.join(value)})" if lacks else None
