@@ -13,6 +13,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli.compose import compose
+from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
 
 
@@ -48,7 +49,7 @@ def test_a_finished_evaluation_is_shown_without_torch_and_without_evaluate(run: 
 
 
 def test_another_split_or_file_is_scored_and_a_model_can_be_named(
-    run: Trained, evaluate: Callable[..., Path], tmp_path: Path
+    run: Trained, evaluate: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = tmp_path / "others.csv"
     with run.file.open(newline="") as file, path.open("w", newline="") as others:
@@ -63,7 +64,8 @@ def test_another_split_or_file_is_scored_and_a_model_can_be_named(
     # The recipe is that of another model, which nobody has made.
     named = evaluate(f"evaluate.path={path}", "finetune.seed=5", f"evaluate.model={run.directory}")
     assert named != directory
-    # No task is chosen: it is that of the model.
+    # No task is chosen: it is that of the model, whose own rows may be gone.
+    monkeypatch.setattr(labelled, "load", lambda task: pytest.fail("the rows that it was trained on are read"))
     assert main(["evaluate", f"evaluate.model={run.directory}", f"evaluate.path={path}", f"runs={tmp_path}"]) == 0
     assert read_json(tmp_path / "default/evaluate" / METRICS)["all"] == read_json(named / METRICS)["all"]
     assert read_json(named / METRICS)["all"] == read_json(directory / METRICS)["all"]

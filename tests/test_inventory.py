@@ -9,7 +9,7 @@ from samples import artefact, reseal
 
 from ulmfit_style import chain
 from ulmfit_style.analysis import inventory
-from ulmfit_style.artefacts.differences import why_missing
+from ulmfit_style.artefacts.differences import changes, why_missing
 from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact, read_json
 from ulmfit_style.compute.devices import device
 from ulmfit_style.data import corpus, labelled
@@ -82,6 +82,9 @@ def test_a_fine_tuning_of_another_adapted_model_is_told_by_the_options_of_adapt(
     assert why_missing(artefact("finetune", config), config.recipe()).endswith(
         ": adapt is not none, finetune.seed=0 instead of 1"
     )
+    assert list(changes({"train": "a", "test": "b"}, "a", "task.path")) == [
+        'task.path={"train": "a", "test": "b"} instead of a'
+    ]
 
 
 def test_a_plan_tells_each_step_and_does_nothing(made, compose_tiny, capsys, folder: Path):

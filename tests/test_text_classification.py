@@ -17,7 +17,7 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import IGNORED, Row, Task, inputs_of
-from ulmfit_style.tasks.base_text import TextTask
+from ulmfit_style.tasks.base_text import TextTask, read_written
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
@@ -220,6 +220,21 @@ def test_what_is_wrong_with_a_row_is_said(kind: str, fields: dict[str, Any], pro
 def test_labels_that_cannot_be_learnt_from_are_doubted(task: Task, labels: list[Any], doubt: str):
     rows = [Row("a", number, {"text": "x", "label": label}) for number, label in enumerate(labels)]
     assert (task.dataset_problem(rows) or "").startswith(doubt)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "['very late', ',', \"it's kind\"]",
+        "['very late' ',' \"it's kind\"]",  # numpy
+        "['very late' ','\n \"it's kind\"]",
+        '["very late", ",", "it\'s kind"]',
+    ],
+)
+def test_a_list_of_names_is_read_however_it_is_written(cell: str):
+    assert read_written(cell) == ["very late", ",", "it's kind"]
+    assert read_written("[very late, kind]") == ["very late", "kind"]
+    assert read_written("[1. 0.\n 1.]") == ["1.", "0.", "1."]
 
 
 def test_labels_that_are_named_are_held_to_in_every_form():

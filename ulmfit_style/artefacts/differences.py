@@ -78,7 +78,7 @@ def changes(other: Any, this: Any, key: str) -> Iterator[str]:
     if isinstance(other, dict) and isinstance(this, dict):
         for name in {**this, **other}:
             yield from changes(other.get(name), this.get(name), f"{key}.{name}")
-    elif isinstance(other, dict) or isinstance(this, dict):
+    elif None in (other, this) and (isinstance(other, dict) or isinstance(this, dict)):
         yield f"{key}=none" if other is None else f"{key} is not none"
     elif other != this:
         yield f"{key}={spelled(other)} instead of {spelled(this)}"

@@ -15,6 +15,7 @@ from ulmfit_style.data.reading import References
 from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError, together
 from ulmfit_style.tasks.base import Column, Row, Task
+from ulmfit_style.tasks.files import named
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def _require_names(task: Task, option: str, classes: Sequence[str]) -> None:
 
 def _rows(task: Task, option: str, path: References, wanted: Mapping[str, Column]) -> list[Row]:
     """Read the rows of a file that an option names, with the fields named as the task names them."""
-    name = path if isinstance(path, str) else f"[{', '.join(path)}]"
+    name = named(path)
     found = reading.read(option, path, lambda present: columns.find(option, name, wanted, present), form=task.format)
     rows = [task.cleaned(row) for row, _ in found]
     if not rows:

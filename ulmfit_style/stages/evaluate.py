@@ -102,7 +102,7 @@ def run(step: Step, directory: Path) -> None:
     split, rows = scored(resolved)
     source = resolved.finetuned(options.model, "evaluate.model").directory
     model = Predictor(str(source), option="evaluate.model")
-    if rows is resolved.rows.test and resolved.rows.folds:
+    if options.path is None and rows is resolved.rows.test and resolved.rows.folds:
         answered = predictions.read(source, "test")  # each by the model that has not seen the row
         measured = task.measure(answered, list(map(task.target, rows)))
     else:

@@ -29,13 +29,14 @@ TEXT_COLUMNS = (
 )
 """Names of columns that hold the text wherever they stand."""
 
-
 SEPARATORS = "|;,#"
 """What people put between labels, in the order in which it is looked for."""
 
 FRACTION = re.compile(r"(-?\d+)\.0*")
 """A whole number as it is written with others that are none."""
 
+QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(\s+(?=['"]))?""")
+"""A name in a list that is written as text, and the blank before the next one, where numpy has no comma."""
 
 PAIRS = (
     *(("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"), ("premise", "hypothesis")),
@@ -266,13 +267,14 @@ def read_written(cell: Any) -> Any:
     text = clean_text(cell) if isinstance(cell, str) else ""
     if text[:1] + text[-1:] not in ("[]", "{}"):
         return cell
-    for parse in (json.loads, ast.literal_eval):
+    with_commas = QUOTED.sub(lambda name: name[1] + "," * bool(name[2]), text)  # or Python makes one name of two
+    for parse, written in ((json.loads, text), (ast.literal_eval, with_commas)):
         try:
-            value = parse(text)
+            value = parse(written)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
         return read_written(value) if isinstance(value, dict) else list(value)
-    return text[1:-1].replace(",", " ").split()
+    return [part.strip() for part in text[1:-1].split("," if "," in text else None)]
 
 
 def separator_in(labels: Sequence[Any]) -> str | None:

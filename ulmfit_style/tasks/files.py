@@ -56,11 +56,12 @@ class Splits(Section):
         return "task.path" if list(self.files()) == ["train"] else f"task.path.{split}"
 
     def __str__(self) -> str:
-        files = [f"{split}: {_spelled(path)}" for split, path in self.files().items()]
-        return f"{{{', '.join(files)}}}" if len(files) > 1 else _spelled(self.train)
+        files = [f"{split}: {named(path)}" for split, path in self.files().items()]
+        return f"{{{', '.join(files)}}}" if len(files) > 1 else named(self.train)
 
 
-def _spelled(files: str | Sequence[str] | None) -> str:
+def named(files: str | Sequence[str] | None) -> str:
+    """Return a file or several as they are typed."""
     return spelled(files) if files is None or isinstance(files, str) else f"[{', '.join(files)}]"
 
 

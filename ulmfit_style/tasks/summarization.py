@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, final
 
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.metrics.intervals import Points, interval
-from ulmfit_style.tasks.base import Answer, Column, Row
+from ulmfit_style.tasks.base import Answer, Column, Name, Row
 from ulmfit_style.tasks.base_generation import GenerationTask
 from ulmfit_style.tasks.base_text import clean_text
 from ulmfit_style.tasks.values import Pipeline
@@ -31,7 +31,7 @@ class Summarization(GenerationTask):
     answer_field: ClassVar[str] = "summary_text"
     default_prompt: ClassVar[str] = "{text}\n\nTL;DR: "
 
-    text: Annotated[str | tuple[str, ...] | None, Unhashed] = None
+    text: Annotated[Name | None, Unhashed] = None
     """The column of the document, which may hold its sentences as a list; null: found by its name (document, article,
     text, dialogue ...)."""
     summary: Annotated[str | None, Unhashed] = None

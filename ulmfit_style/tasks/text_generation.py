@@ -8,7 +8,7 @@ from pydantic import ValidationInfo, field_validator
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Array, Points, ratio
-from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row
+from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Name, Row
 from ulmfit_style.tasks.base_generation import GenerationTask, TextScores, end_of, ids_of
 from ulmfit_style.tasks.base_text import TEXT_COLUMNS, clean_text, text_problem
 from ulmfit_style.tasks.types import Label2id, Tokenizer
@@ -36,7 +36,7 @@ class TextGeneration(GenerationTask):
     """What a row is. completions: a prompt and a completion, which alone is learnt. messages: a list of messages, each
     {role: user, content: ...}, in the tokenizer's chat template; the last one, the assistant's, is learnt. documents: a
     text, all of which is learnt."""
-    text: Annotated[str | tuple[str, ...] | None, Unhashed] = None
+    text: Annotated[Name | None, Unhashed] = None
     """The column of the prompt, the messages or the document; null: found by its name (prompt, messages, text ...)."""
     completion: Annotated[str | None, Unhashed] = None
     """The column of the completion; null: found by its name (completion, answer, response ...)."""
