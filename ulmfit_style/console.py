@@ -43,8 +43,7 @@ class ProgressReport:
     """Shows how far a loop has come: by a live bar on a terminal, elsewhere by a line now and then."""
 
     def __init__(self, title: str, bar: Progress, task: TaskID) -> None:
-        self.title = title
-        self._bar, self._task = bar, task
+        self.title, self._bar, self._task = title, bar, task
         self._last_line = time.monotonic()
 
     def advance(self, count: int = 1, notes: str = "") -> None:

@@ -3,13 +3,11 @@
 Past it there are frozen sections; nobody looks an option up by name.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
@@ -75,7 +73,7 @@ class Config(Section):
     sweep: Sweep | None = None
     """null: `sweep` runs a grid."""
 
-    def seeded(self, seed: int) -> Config:
+    def seeded(self, seed: int) -> Self:
         """Return the recipe of a trial: with a seed of the labelled rows and of `finetune`, and without folds."""
         task = None if self.task is None else self.task.model_copy(update={"sample_seed": seed, "folds": 0})
         return self.model_copy(update={"task": task, "finetune": self.finetune.model_copy(update={"seed": seed})})

@@ -216,8 +216,7 @@ class Resolved:
 
     def recipe(self, stage: str) -> dict[str, Any]:
         """Return the recipe of a stage's artefact as plain values; that of a fine-tuned model leaves nothing open."""
-        settled = {"finetune": self.finetune} if stage == "finetune" else {}
-        return self.config.model_copy(update=settled).recipe()
+        return self.config.model_copy(update={"finetune": self.finetune} if stage == "finetune" else {}).recipe()
 
     @cached_property
     def corpus(self) -> Documents:

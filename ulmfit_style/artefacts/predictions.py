@@ -37,9 +37,7 @@ def read(directory: Path, split: str) -> list[Prediction]:
     import pyarrow.parquet
 
     require_intact(directory, FILE)
-    table = pyarrow.parquet.read_table(directory / FILE, filters=[("split", "=", split)])
-    predictions: list[Prediction] = table.to_pylist()
-    return predictions
+    return pyarrow.parquet.read_table(directory / FILE, filters=[("split", "=", split)]).to_pylist()
 
 
 def difference(task: Task, models: Sequence[Path], baseline: Sequence[Path], split: str) -> tuple[float, float, float]:

@@ -49,8 +49,7 @@ def initialized() -> Iterator[None]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             yield
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        reason = str(error) if str(error).strip() else str(error.__cause__)
-        raise ConfigError([" ".join(reason.split())]) from error
+        raise ConfigError([" ".join((str(error).strip() or str(error.__cause__)).split())]) from error
 
 
 def _variable(name: str, default: str | None = None) -> str | None:

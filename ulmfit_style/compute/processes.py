@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Literal, NoReturn, TypeVar
@@ -25,6 +25,8 @@ Micro = int | Literal["auto"] | None
 RUN_ID = "ulmfit-style"
 """What the launcher calls the processes that `start` starts."""
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+"""The signals that stop a process."""
 
 SAVING_SECONDS = 600
 """How long processes that are stopped may take to save."""
@@ -75,11 +77,22 @@ def stoppable(signals: list[int]) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         signals.append(number)
-        for each in handlers:
+        for each in STOPPING:
             signal.signal(each, signal.SIG_DFL)
         raise KeyboardInterrupt if number == signal.SIGINT else Interrupted(number, "stopped")
 
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    with handled_by(stop):
+        yield
+
+
+@contextmanager
+def handled_by(stop: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Give the signals that stop a process to a function while the block runs; nothing is done outside the main thread.
+
+    Args:
+        stop: Called with the signal.
+    """
+    numbers = STOPPING if threading.current_thread() is threading.main_thread() else ()
     handlers = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield

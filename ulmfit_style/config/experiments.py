@@ -1,8 +1,6 @@
 """Many runs: the range test of a rate, studies and sweeps."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -65,7 +63,7 @@ class Study(Section):
     predictions and manifests always do."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Study:
+    def _fits_together(self) -> Self:
         if self.baseline not in self.arms:
             raise ValueError(f"the baseline '{self.baseline}' is no arm{nearest(self.baseline, self.arms)}")
         if self.search and not self.search_seeds:
@@ -97,7 +95,7 @@ class Dimension(Section):
         return {"choices": value} if isinstance(value, list | tuple) else value
 
     @model_validator(mode="after")
-    def _is_one_kind(self) -> Dimension:
+    def _is_one_kind(self) -> Self:
         if self.choices is not None:
             if {self.low, self.high, self.step} != {None} or self.log:
                 raise ValueError("has choices, so it has no low, high, step and log")
@@ -112,10 +110,8 @@ class Dimension(Section):
 
     def counts(self, values: dict[str, Any]) -> bool:
         """Tell whether it counts, by the values of those above it that count."""
-        return all(
-            key in values and values[key] in (wanted if isinstance(wanted, list | tuple) else [wanted])
-            for key, wanted in self.when.items()
-        )
+        wanted = {key: value if isinstance(value, list | tuple) else [value] for key, value in self.when.items()}
+        return all(key in values and values[key] in among for key, among in wanted.items())
 
     def contains(self, value: Any) -> bool:
         """Tell whether a value lies in it."""
@@ -179,7 +175,7 @@ class Sweep(Section):
     """Which fine-tuned models stay on the disk: those of the best trial, all, or none. Scores and predictions do."""
 
     @model_validator(mode="after")
-    def _ends(self) -> Sweep:
+    def _ends(self) -> Self:
         if self.trials is None and self.max_hours is None:
             raise ValueError("needs trials, max_hours or both")
         for number, (key, dimension) in enumerate(self.space.items()):

@@ -1,10 +1,8 @@
 """What determines a model: its checkpoint, the corpus, and how each stage trains."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -86,7 +84,7 @@ class Model(Section):
     """The tokenizer of a decoder from scratch; it has fewer tokens where the right answers make no more."""
 
     @model_validator(mode="after")
-    def _has_what_it_names(self) -> Model:
+    def _has_what_it_names(self) -> Self:
         is_described = "model_type" in (self.architecture or {}) and self.tokenizer is not None
         if self.checkpoint is None and not (is_described and self.init == "scratch"):
             raise ValueError("needs a checkpoint; or init=scratch, a tokenizer and an architecture with its model_type")
@@ -96,7 +94,7 @@ class Model(Section):
             raise ValueError(f"decoder_revision goes with a checkpoint, and decoder is {self.decoder or 'null'}")
         return self
 
-    def decoder_checkpoint(self) -> Model | None:
+    def decoder_checkpoint(self) -> "Model | None":
         """Return the decoder as a model of its own, where it is another checkpoint."""
         if self.decoder in (None, "same", "scratch"):
             return None
@@ -199,7 +197,7 @@ class Adapt(LanguageModelling):
     """Share of the rows of each pass that are general text, to forget less."""
 
     @model_validator(mode="after")
-    def _has_general_text(self) -> Adapt:
+    def _has_general_text(self) -> Self:
         if self.general is None and self.replay_ratio:
             raise ValueError("replay_ratio needs general text; give adapt.general=<file>")
         return self
@@ -258,7 +256,7 @@ class Finetune(Training):
     are then not trained on; without these two, they are the validation rows."""
 
     @model_validator(mode="after")
-    def _has_what_is_contrasted(self) -> Finetune:
+    def _has_what_is_contrasted(self) -> Self:
         if self.contrast_steps and self.pooling == "default":
             raise ValueError("contrast_steps needs a head that pools the tokens; give finetune.pooling=mean or concat")
         if self.head == "solved" and self.pooling == "default":

@@ -61,10 +61,8 @@ def run(overrides: Sequence[str]) -> None:
     suggestion = suggest(points, options.steps)
     csv.write(folder / f"{FILE}.csv", Table(("step", "rate", "loss", "smoothed loss"), points))
     _, rates, losses, smoothed = zip(*points, strict=True)
-    lines = {
-        "loss of each step": Line(rates, losses, style={"alpha": 0.3}),
-        "smoothed loss": Line(rates, smoothed, style={"marker": ""}),
-    }
+    of_steps, smooth = Line(rates, losses, style={"alpha": 0.3}), Line(rates, smoothed, style={"marker": ""})
+    lines = {"loss of each step": of_steps, "smoothed loss": smooth}
     lowest, fall = min(losses), smoothed[0] - min(losses) or 1
     title = f"{config.name}: range test of {option}"
     # The last losses may be hundreds, and would press the fall into a line.

@@ -136,8 +136,7 @@ def ranked(study: Study) -> list[FrozenTrial]:
 
 def failures(study: Study) -> list[tuple[FrozenTrial, str]]:
     """Return the trials that failed, and why."""
-    failed = study.get_trials(states=(TrialState.FAIL,))
-    return [(trial, trial.user_attrs.get("error", DIED)) for trial in failed]
+    return [(trial, trial.user_attrs.get("error", DIED)) for trial in study.get_trials(states=(TrialState.FAIL,))]
 
 
 def count(study: Study) -> Counter[TrialState]:

@@ -66,9 +66,8 @@ def _explain(
         return part.read(model(input_ids=ids, **dict(zip(names, others, strict=True))).logits.float())
 
     method = LayerIntegratedGradients(logit, model.get_input_embeddings())
-    attributions = method.attribute(
-        ids, padding, additional_forward_args=tuple(others), n_steps=STEPS, internal_batch_size=STEPS_PER_PASS
-    )
+    steps = {"n_steps": STEPS, "internal_batch_size": STEPS_PER_PASS}
+    attributions = method.attribute(ids, padding, additional_forward_args=tuple(others), **steps)
     model.zero_grad(set_to_none=True)
     scores = attributions.sum(dim=-1)[0].tolist()
     with torch.inference_mode():

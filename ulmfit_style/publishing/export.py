@@ -93,10 +93,8 @@ def require_no_secrets(folder: Path, token: str | None) -> None:
     ]
     if problems:
         listed = "\n  - ".join(["push: these files seem to hold secrets; nothing was sent:", *problems])
-        raise UserError(
-            f"{listed}\nRemove them from what these files were made from (the data, the tokenizer, push.notes, "
-            "the options), and replace every token that was there with a new one"
-        )
+        remedy = "Remove them from what these files were made from (the data, the tokenizer, push.notes, the options)"
+        raise UserError(f"{listed}\n{remedy}, and replace every token that was there with a new one")
 
 
 def without_private_paths(recipe: Config) -> dict[str, Any]:

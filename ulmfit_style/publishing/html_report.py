@@ -137,10 +137,9 @@ def _calibration(pairs: Sequence[tuple[float, bool]]) -> Iterator[Part]:
         return
     bins = calibration.bins(pairs)
     confidence, accuracy = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
-    yield Prose(
-        f"Expected calibration error {calibration.expected_error(bins):.3f} (Guo et al. 2017, section 2): the mean "
-        f"probability of {len(pairs):,} answers is {confidence:.3f}, and {accuracy:.3f} of them are right."
-    )
+    error = f"Expected calibration error {calibration.expected_error(bins):.3f} (Guo et al. 2017, section 2)"
+    means = f"the mean probability of {len(pairs):,} answers is {confidence:.3f}, and {accuracy:.3f} of them are right"
+    yield Prose(f"{error}: {means}.")
     rows = [(part.confidence, part.right, part.count) for part in bins]
     yield Table(("mean probability", "share that is right", "answers"), rows)
 

@@ -24,10 +24,7 @@ def by_name(metric: str, measured: Mapping[str, Measured], title: str = "", *, o
     Args:
         of: The header of the names, such as "model" or "country".
     """
-    rows = [
-        (name, scored["rows"], scored["scores"][metric], Interval(*scored["interval"]))
-        for name, scored in measured.items()
-    ]
+    rows = [(name, one["rows"], one["scores"][metric], Interval(*one["interval"])) for name, one in measured.items()]
     return Table((of, "rows", metric, INTERVAL), rows, title)
 
 
@@ -171,7 +168,6 @@ def widest_gap(column: str, metric: str, gap: Mapping[str, Any], groups: int) ->
         gap: What `analysis.slices.measure` found of the column.
         groups: How many groups were judged.
     """
-    return (
-        f"{column}: the widest gap of {groups} groups is {gap['value']:.3f} {metric}, from {gap['lowest']} to "
-        f"{gap['highest']}; dealt at random, groups of these sizes lie so far apart in {gap['chance']:.1%} of the cases"
-    )
+    widest = f"{gap['value']:.3f} {metric}, from {gap['lowest']} to {gap['highest']}"
+    chance = f"dealt at random, groups of these sizes lie so far apart in {gap['chance']:.1%} of the cases"
+    return f"{column}: the widest gap of {groups} groups is {widest}; {chance}"

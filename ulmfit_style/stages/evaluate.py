@@ -31,8 +31,7 @@ def _with_own_task(resolved: Resolved) -> Resolved:
     named, task = resolved.config.evaluate.model, resolved.config.task
     if named is None or (task is not None and task != compose().task):
         return resolved
-    trained = checkpoints.find_finetuned(named, "evaluate.model")
-    return resolved.variant(task=load(trained / RECIPE).require_task())
+    return resolved.variant(task=load(checkpoints.find_finetuned(named, "evaluate.model") / RECIPE).require_task())
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:

@@ -53,8 +53,7 @@ class Denoising(LanguageObjective):
         places = np.flatnonzero(row["words"] >= 0)
         begins = places if self.sentinels else places[np.unique(row["words"][places], return_index=True)[1]]
         bounds = np.append(begins, places[-1:] + 1)
-        spans = _spans(random, len(begins), self.mask_probability)
-        chosen = [(bounds[first], bounds[last]) for first, last in spans]
+        chosen = [(bounds[first], bounds[last]) for first, last in _spans(random, len(begins), self.mask_probability)]
         # Spans for which there are too few sentinels stay.
         marks = self.sentinels or [self.tokenizer.mask_token_id] * len(chosen)
         left, target, target_sizes, end = [], [], [], 0

@@ -1,14 +1,12 @@
 """Checkpoints to resume from: saved every few minutes and on a signal, trusted only when they are whole."""
 
-from __future__ import annotations
-
 import shutil
 import signal
-import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import Any, final
+from typing import Any, Self, final
 
 from safetensors import safe_open
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -96,20 +94,16 @@ class CheckpointKeeper(TrainerCallback):
         self._saved = time.monotonic()
         self._signal: int | None = None
         self._stopping = False
-        self._handlers: dict[int, Any] = {}
+        self._handlers = ExitStack()
 
-    def __enter__(self) -> CheckpointKeeper:
+    def __enter__(self) -> Self:
         """Take over Ctrl-C and SIGTERM; a second one ends the process at once."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._request)
+        self._handlers.enter_context(processes.handled_by(self._request))
         return self
 
     def __exit__(self, *error: object) -> None:
         """Give the signals back."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers.clear()
+        self._handlers.close()
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
