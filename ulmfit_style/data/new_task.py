@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from inspect import isabstract
+from itertools import islice
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -81,6 +82,11 @@ def _write_corpus(options: Mapping[str, Any], files: Splits, form: FileFormat, f
         "path", str(files), {"text": Column("text", options.get("text"), TEXT_COLUMNS)}, list(first_row)
     )
     others = [name for name in first_row if name != named["text"]]
+    sample = [record for _, record in islice(reading.read("path", files.all_files(), lambda _: {}, form=form), 1000)]
+    seen = {name: {str(record.get(name)) for record in sample} for name in others}
+    if label := next((name for name in others if 1 < len(seen[name]) <= len(sample) / 2), None):
+        remedy = f"label={label} makes a task of it; for text without labels leave that column out"
+        raise UserError(f"path={files}: column '{label}' may be the label, for its values come again; {remedy}")
     doubt = f"; if one of its other columns is the label, say which: label={others[0]}" if others else ""
     say(f"new-task: {files} is taken for text without labels, so for a corpus{doubt}")
     values = {"path": files.all_files(), "text": named["text"], **_given(form)}
