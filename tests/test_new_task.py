@@ -145,7 +145,7 @@ def test_what_a_table_holds_is_known_by_its_values(header: str, rows: list[str],
     assert {name: getattr(task, name) for name in options} == options
 
 
-def test_a_column_whose_values_come_again_may_be_the_label():
+def test_a_column_whose_values_repeat_may_be_the_label():
     Path("a.csv").write_text("text,when,verdict\n" + "".join(f"text {n},day {n},{n % 2}\n" for n in range(9)))
     with pytest.raises(UserError, match=r"column 'verdict' may be the label.* label=verdict makes a task of it"):
         new_task.run(["path=a.csv", "name=mine"])

@@ -269,9 +269,9 @@ def test_what_cannot_be_read_is_told_with_its_place(what: str, tmp_path: Path):
     [
         (
             READ["cp1252 (Windows, Western Europe)"][1],
-            "is not UTF-8; it is read as cp1252, in which 'Menü' is a word of it",
+            "is not UTF-8; it is read as cp1252, with words such as 'Menü'",
         ),
-        (b"text,label\na caf\xe9,x\n", "it is read as cp1252, in which 'café' is a word of it"),
+        (b"text,label\na caf\xe9,x\n", "it is read as cp1252, with words such as 'café'"),
         (READ["csv with semicolons, as Excel writes it in much of Europe"][1], "columns are separated by ';', and"),
     ],
 )

@@ -16,7 +16,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
 import yaml
 from filelock import FileLock, Timeout
 
@@ -249,6 +248,8 @@ def whole(path: Path) -> Iterator[IO[str]]:
 
 def _fresh(path: Path) -> Path:
     """Return a name beside a path that takes its place in the end; what ended runs left under such names is removed."""
+    import psutil
+
     for left in path.parent.glob(f".{glob.escape(path.name)}.[0-9]*"):
         if not psutil.pid_exists(int(left.suffix[1:])):
             left.unlink(missing_ok=True)

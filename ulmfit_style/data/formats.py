@@ -89,7 +89,7 @@ def _text_format(
         if not encoding:
             encoding, example = dialects.encoding_of(path, path.stat().st_mtime_ns, open_file)
         if example:
-            how.found(f"is not UTF-8; it is read as {encoding}, in which '{example}' is a word of it")
+            how.found(f"is not UTF-8; it is read as {encoding}, with words such as '{example}'")
         with open_file(path, "rt", encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
             yield from (DOCUMENTS[how.document] if how.document and document else parse)(file, how)
 
@@ -167,7 +167,7 @@ def _sheet(path: Path, how: How) -> Iterator[Numbered]:
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # what Rust raises, which is no Exception
             raise
-        raise ValueError("it is no whole spreadsheet") from error
+        raise ValueError("the spreadsheet is damaged or incomplete") from error
     names = [name for name, rows in tables.items() if rows] if how.format.sheet is None else [how.format.sheet]
     if not tables.keys() >= set(names):
         raise ValueError(f"there is no sheet {names[0]} (sheets: {', '.join(tables)})")

@@ -1,4 +1,4 @@
-"""What a score or a model suffers from in labelled texts, though each row is right by itself."""
+"""Problems of labelled texts that no single row shows: copies, contradictions, rare classes and likely label errors."""
 
 import re
 from collections import Counter, defaultdict
@@ -15,13 +15,13 @@ from ulmfit_style.errors import listed
 from ulmfit_style.tasks.base import Row, Task
 
 FEWEST = 8
-"""Training rows from which on a class is not told."""
+"""A class of fewer training rows than this is reported."""
 
 NEARLY = 0.8
-"""Two texts are nearly the same that have this share of their pairs of words in common."""
+"""The share of their pairs of words that two near copies have in common."""
 
 HASHES, BANDS, CHUNK = 128, 32, 10_000
-"""Texts that agree in one of the bands of their hashes are compared: of those at `NEARLY` as good as all."""
+"""Texts that agree in one band of their hashes are compared: at `NEARLY` these are nearly all pairs."""
 
 IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """A word by itself, for there are no blanks around it."""
@@ -42,7 +42,7 @@ Findings = Mapping[str, Sequence[Case]]
 
 
 def findings(rows: Labelled) -> Findings:
-    """Return what is found in labelled rows. Of two that are alike the later one is told, or that of train."""
+    """Return what is found in labelled rows. Of two that are alike the later one is reported, or the training row."""
     task, found = rows.task, defaultdict[str, list[Case]](list)
     scored = [] if rows.folds else [*rows.test, *rows.validation]
     held, left_out = set(map(id, scored)), set(map(id, rows.repeats))

@@ -85,16 +85,13 @@ def _write_corpus(options: Mapping[str, Any], files: Splits, form: FileFormat, f
     sample = [record for _, record in islice(reading.read("path", files.all_files(), lambda _: {}, form=form), 1000)]
     seen = {name: {str(record.get(name)) for record in sample} for name in others}
     if label := next((name for name in others if 1 < len(seen[name]) <= len(sample) / 2), None):
-        remedy = f"label={label} makes a task of it; for text without labels leave that column out"
-        raise UserError(f"path={files}: column '{label}' may be the label, for its values come again; {remedy}")
+        remedy = f"label={label} makes a task of it; for unlabelled text, remove that column"
+        raise UserError(f"path={files}: column '{label}' may be the label, because its values repeat; {remedy}")
     doubt = f"; if one of its other columns is the label, say which: label={others[0]}" if others else ""
     say(f"new-task: {files} is taken for text without labels, so for a corpus{doubt}")
     values = {"path": files.all_files(), "text": named["text"], **_given(form)}
-    lines = [
-        f"# {options['name']}: text without labels",
-        "# document: paragraph # or file, or line, of txt and md files",
-    ]
-    _write(options, "corpus", "\n".join([*lines, _dumped(values), ""]), "adapt task=none")
+    head = f"# {options['name']}: text without labels\n# document: paragraph # or file, or line, of txt and md files"
+    _write(options, "corpus", f"{head}\n{_dumped(values)}\n", "adapt task=none")
 
 
 def kinds() -> list[type[Task]]:

@@ -47,7 +47,10 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """
     checks.finetune(resolved.config, resolved.task)
     if processes.is_main() and resolved.findings:
-        for line in (*guard.lines(resolved.findings), "data: all of these rows: make check-data, with these options"):
+        for line in (
+            *guard.lines(resolved.findings),
+            "data: make check-data, with the same options, lists all of these rows",
+        ):
             say(line)
 
 
