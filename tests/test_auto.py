@@ -46,7 +46,7 @@ def test_a_preset_is_what_its_yaml_says(preset: str, tiny_overrides: list[str], 
 )
 def test_the_task_and_its_labels_decide(task: Any, kind: Any, rows: int, preset: str):
     labelled = [Row("f", number, {"text": "a", "label": str(number % 2)}) for number in range(rows)]
-    assert choose(compose([]).finetune, task, kind, labelled).preset == preset
+    assert choose(compose([]).finetune, task, kind, labelled, rows).preset == preset
 
 
 def test_what_is_typed_is_not_chosen(tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]):

@@ -219,7 +219,7 @@ def test_what_is_wrong_with_a_row_is_said(kind: str, fields: dict[str, Any], pro
 )
 def test_labels_that_cannot_be_learnt_from_are_doubted(task: Task, labels: list[Any], doubt: str):
     rows = [Row("a", number, {"text": "x", "label": label}) for number, label in enumerate(labels)]
-    assert (task.dataset_problem(rows) or "").startswith(doubt)
+    assert (task.dataset_problem(rows, len(rows)) or "").startswith(doubt)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def rows_of(labels: list[Any]) -> list[Row]:
 )
 def test_0_or_1_by_place_is_read_by_the_names_of_the_labels_and_refused_without_them(cell: Any):
     assert HOT.target(rows_of([cell])[0]) == ["broken", "kind"]
-    problem = MultiLabelClassification(path="-").dataset_problem(rows_of([cell, cell[:]])) or ""
+    problem = MultiLabelClassification(path="-").dataset_problem(rows_of([cell, cell[:]]), 2) or ""
     assert problem.startswith("every row has 0 or 1 for each of 3 labels; name them in order: task.labels=")
 
 
@@ -313,11 +313,13 @@ def test_words_that_yaml_reads_otherwise_are_classes_as_they_were_typed():
     typed = compose(["task=text_classification", "task.path=a.csv", "task.labels=[True, null, nan, NA, 1.0, no]"])
     assert typed.task.labels == ("true", "null", "nan", "NA", "1", "no")
     task = TextClassification(path="-", labels=(False, True))  # what YAML makes of [no, yes]
-    assert "YAML reads no and yes as false and true: quote them" in (task.dataset_problem(rows_of(["no", "yes"])) or "")
+    assert "YAML reads no and yes as false and true: quote them" in (
+        task.dataset_problem(rows_of(["no", "yes"]), 2) or ""
+    )
 
 
 def test_words_with_tags_are_no_texts_with_classes():
-    problem = TextClassification(path="-").dataset_problem(rows_of(["B-person", "O", "I-person", "O"])) or ""
+    problem = TextClassification(path="-").dataset_problem(rows_of(["B-person", "O", "I-person", "O"]), 4) or ""
     assert "task=token_classification takes lists of both, or a .conll file" in problem
 
 
@@ -353,5 +355,5 @@ def test_a_decimal_comma_is_said_and_a_doubtful_one_is_asked_for():
     assert task.remarks(rows_of(["1", "0,5"])) == ["the label '0,5' is read as 0.5 (task.decimal)"]
     assert "say task.decimal" in (task.row_problem(rows_of(["1,234"])[0]) or "")
     assert "some numbers have a comma, and others a point, such as 1.234" in (
-        task.dataset_problem(rows_of(["0,5", "1.234"])) or ""
+        task.dataset_problem(rows_of(["0,5", "1.234"]), 2) or ""
     )

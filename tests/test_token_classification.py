@@ -88,7 +88,7 @@ def test_words_and_texts_tell_the_same_entities():
 
 
 def test_a_file_without_entities_is_refused_and_borders_that_cannot_be_learnt_are_counted():
-    assert TASK.dataset_problem([of_words("a b", "O O"), of_text("a b")]) == (
+    assert TASK.dataset_problem([of_words("a b", "O O"), of_text("a b")], 2) == (
         "no row has an entity; is task.label the column of the tags?"
     )
     spans = [of_text("서울에서 왔다", [0, 2, "l"]), of_text("Ada left", [0, 4, "p"])]

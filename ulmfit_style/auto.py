@@ -19,13 +19,18 @@ class Choice(NamedTuple):
 
 
 def choose(
-    options: Finetune, task: Task, kind: Literal["encoder", "decoder", "encoder-decoder"], rows: Sequence[Row]
+    options: Finetune,
+    task: Task,
+    kind: Literal["encoder", "decoder", "encoder-decoder"],
+    rows: Sequence[Row],
+    count: int,
 ) -> Choice:
     """Choose a recipe for what is left open.
 
     Args:
         kind: What the model is.
-        rows: The labelled rows to be trained on.
+        rows: Labelled rows to be trained on, of each class.
+        count: How many there are.
     """
     if options.pooling == "default" or options.head == "random":
         return Choice("plain", "finetune.pooling or finetune.head, as typed, rules out a solved head")
@@ -33,10 +38,10 @@ def choose(
         return Choice("few_labels", "finetune.contrast_steps asks for it")
     if not task.is_single_label or len(task.inputs()) > 1 or kind == "encoder-decoder":
         return Choice("plain", "the others are for one text, one class and a model of one body")
-    if not rows:
+    if not count:
         return Choice("frozen", "there are no labelled rows, and the names of the classes stand for them")
     classes = len(task.classes(rows))
-    share = f"{len(rows):,} labelled rows of {classes} classes"
-    if len(rows) <= FEW * classes:
+    share = f"{count:,} labelled rows of {classes} classes"
+    if count <= FEW * classes:
         return Choice("few_labels", f"{share}, at most {FEW} a class")
     return Choice("lp_ft", f"{share}, more than {FEW} a class")

@@ -27,11 +27,12 @@ from ulmfit_style.data import corpus, guard, labelled
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.data.guard import Findings
 from ulmfit_style.data.labelled import Labelled
+from ulmfit_style.data.rows import Rows
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.models.checkpoints import Checkpoint
 from ulmfit_style.recipe import Config
-from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.tasks.base import Task
 
 
 class Reporter(Protocol):
@@ -181,7 +182,7 @@ class Resolved:
     @cached_property
     def findings(self) -> Findings:
         """What is found in the labelled rows."""
-        return guard.findings(self.rows)
+        return guard.findings(self.rows, guard.MOST)
 
     @cached_property
     def folds(self) -> list[Resolved]:
@@ -192,7 +193,7 @@ class Resolved:
         return [self.variant(task=task, finetune=options) for task in tasks]
 
     @property
-    def training_rows(self) -> list[Row]:
+    def training_rows(self) -> Rows:
         """The labelled rows that `finetune` trains on."""
         return self.rows.train if self.config.finetune.patience is None else self.rows.watched[0]
 
@@ -203,7 +204,8 @@ class Resolved:
         if not options.open:
             return options
         kind = architectures.architecture(checkpoints.model_type(self.config.model)).kind
-        choice = auto.choose(options, self.task, kind, self.rows.train)
+        rows = self.rows.train
+        choice = auto.choose(options, self.task, kind, rows.one_of_each, len(rows))
         say_once(f"finetune=auto takes {choice.preset}: {choice.reason}")
         values: dict[str, Any] = {}
         for name in ("plain", choice.preset):  # which the others are built on

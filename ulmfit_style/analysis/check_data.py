@@ -30,7 +30,7 @@ def run(overrides: Sequence[str]) -> None:
         if errors := guard.label_errors(answers):
             found["labels that are likely wrong, by the model"] = errors
     if config.model.checkpoint is not None and rows.pool:
-        sample = sorted(rows.pool, key=splits.random_order(rows.task, 0))[:SAMPLE]
+        sample = splits.shuffled(rows.task, rows.pool, 0)[:SAMPLE]
         tokenizer = checkpoints.tokenizer(checkpoints.resolve(config.model, "model.checkpoint").directory)
         texts = ["\n".join(rows.task.texts(row)) for row in sample]
         longer = sum(len(ids) > config.finetune.max_length for ids in tokenizer(texts, verbose=False)["input_ids"])

@@ -5,9 +5,11 @@ What that is, each stage says in its `determinants`, and each section of the con
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def fingerprint(stage: str, determinants: Mapping[str, Any]) -> str:
@@ -17,8 +19,16 @@ def fingerprint(stage: str, determinants: Mapping[str, Any]) -> str:
 
 def digest(value: Any) -> str:
     """Return the SHA-256, in hex, of any JSON value."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(_JSON.encode(value).encode("utf-8")).hexdigest()
+
+
+def digest_of_all(values: Iterable[Any]) -> str:
+    """Return the `digest` of the list of the values, of which one at a time is in memory."""
+    hasher = hashlib.sha256(b"[")
+    for number, value in enumerate(values):
+        hasher.update(f"{',' * (number > 0)}{_JSON.encode(value)}".encode())
+    hasher.update(b"]")
+    return hasher.hexdigest()
 
 
 def file_digest(path: Path) -> str:

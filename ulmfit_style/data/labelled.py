@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import PurePath
 
-from ulmfit_style.artefacts.fingerprint import digest
+import numpy as np
+
+from ulmfit_style.artefacts.fingerprint import digest, digest_of_all
 from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, reading, sampling, splits
 from ulmfit_style.data.reading import References
+from ulmfit_style.data.rows import UNWANTED, Rows, stored
 from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError, together
 from ulmfit_style.tasks.base import Column, Row, Task
@@ -23,34 +26,39 @@ class Labelled:
     """The rows of a task: all that a command needs of its files."""
 
     task: Task
-    pool: list[Row]
+    pool: Rows
     """The whole training split: the unlabelled text of the task."""
-    train: list[Row]
+    train: Rows
     """The rows whose labels are used: `task.train_samples` or `task.shots` of the pool."""
-    validation: list[Row]
-    test: list[Row]
-    held: frozenset[str]
-    """The normalised texts of all validation and test rows, whether scored or not: no model may train on them."""
+    validation: Rows
+    test: Rows
+    scored: Rows
+    """All validation and test rows, whether scored or not: no model may train on their texts."""
+    repeats: Rows
+    """The rows that are left out because their text is in test or validation."""
     classes: list[str]
     """The labels of the pool, in the order of the model's outputs."""
     left_out: Mapping[str, int]
     """How many rows of the files are not used, by the reason."""
-    folds: Sequence[list[Row]] = ()
+    folds: Sequence[Rows] = ()
     """The test rows in parts, each to be scored by a model that is trained on the others; none where rows are split."""
-    repeats: Sequence[Row] = ()
-    """The rows that are left out because their text is in test or validation."""
 
     @property
-    def learnt(self) -> list[Row]:
+    def learnt(self) -> Sequence[Row]:
         """The rows to learn from: those of train, or where there are none the names of the classes."""
         return self.train or self.task.name_rows(self.classes)
 
-    def split(self, name: str) -> list[Row]:
+    @property
+    def held(self) -> set[str]:
+        """The normalised texts of all validation and test rows."""
+        return {normalised(text) for row in self.scored for text in self.task.texts(row)}
+
+    def split(self, name: str) -> Rows:
         """Return the rows of train (those whose labels are used), validation or test."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
     @cached_property
-    def watched(self) -> tuple[list[Row], list[Row]]:
+    def watched(self) -> tuple[Rows, Rows]:
         """The rows to train on, and those by which `finetune.patience` chooses the state that is kept.
 
         Where `task.train_samples` or `task.shots` says how many labels there are, the watched rows are a share of them,
@@ -73,7 +81,7 @@ class Labelled:
 
 def digest_of(task: Task, rows: Sequence[Row]) -> str:
     """Return the digest of what scoring reads of rows."""
-    return digest([[*task.texts(row), task.target(row)] for row in rows])
+    return digest_of_all([*task.texts(row), task.target(row)] for row in rows)
 
 
 @cache
@@ -91,7 +99,7 @@ def load(task: Task) -> Labelled:
                     f"task.fold={task.fold}: there are {len(whole.folds)} folds, counted from 0 (task.folds)"
                 )
             test = whole.folds[task.fold]
-            train = splits.without(task, whole.train, {splits.key(task, row) for row in test})
+            train = splits.without(whole.train, test)
             return replace(whole, task=task, train=train, test=test, folds=())
         train = sampling.sample(task, whole.pool, whole.classes)
         if not train:
@@ -101,30 +109,32 @@ def load(task: Task) -> Labelled:
     if not files:
         classes = task.classes([])
         _require_names(task, "task.path=null", classes)
-        return Labelled(task, [], [], [], [], frozenset(), classes, left_out={})
-    rows = {split: _rows(task, task.path.option(split), path, task.columns()) for split, path in files.items()}
-    wanted = {split: [row for row in rows[split] if task.keeps(row)] for split in files}
-    _require_right(task, f"task.path={task.path}", [row for split in wanted.values() for row in split])
-    problem = task.dataset_problem(rows["train"])
+        none = stored(task, [], [])
+        return Labelled(task, none, none, none, none, none, none, classes, left_out={})
+    options = {task.path.option(split): path for split, path in files.items()}
+    every = _rows(task, f"task.path={task.path}", options, task.columns())
+    rows = {split: every[every.column("split") == number] for number, split in enumerate(files)}
+    wanted = {split: _wanted(rows[split]) for split in files}
+    problem = task.dataset_problem(rows["train"].different(task.told_by), len(rows["train"]))
     if problem is not None:
         raise UserError(f"{task.path.option('train')}={task.path.train}: {problem}")
 
     folds = splits.folds(task, wanted)
-    train, validation, test = (wanted["train"], [], []) if folds else splits.split(task, wanted)
-    before = [*validation, *train]
-    validation = splits.without(task, validation, {splits.key(task, row) for row in test})
-    scored = [*validation, *test]
-    pool = splits.without(task, train, {splits.key(task, row) for row in scored})
-    kept = set(map(id, [*validation, *pool]))
-    repeats = [row for row in before if id(row) not in kept]
+    none = every[:0]
+    train, validation, test = (wanted["train"], none, none) if folds else splits.split(task, wanted)
+    before = validation + train
+    validation = splits.without(validation, test)
+    scored = validation + test
+    pool = splits.without(train, scored)
+    repeats = before[~np.isin(before.places, (validation + pool).places)]
     for name, members in (("training", pool), ("validation", validation), ("test", test)):
         if not members and not folds:
-            problem = splits.too_few(task, [row for split in wanted.values() for row in split])
+            problem = splits.too_few(sum(wanted.values(), none))
             raise UserError(f"task.path={task.path}: {problem}; none is left for {name} (task.validation_ratio)")
-    classes = task.classes(pool)
+    classes = task.classes(pool.one_of_each)
     if classes:
         problem = "is in no training row; add training rows with it, or remove these"
-        require_known(task, classes, scored, f"task.path={task.path}", problem)
+        require_known(classes, scored, f"task.path={task.path}", problem)
 
     names = ", ".join(PurePath(path).name for path in task.path.all_files())
     if folds:
@@ -135,7 +145,7 @@ def load(task: Task) -> Labelled:
         origin = f"{names}; {made} split off train" if made else names
         say(f"task: {len(pool):,} training, {len(validation):,} validation and {len(test):,} test rows of {origin}")
     for split, path in files.items():
-        for remark in task.remarks(wanted[split]):
+        for remark in task.remarks(wanted[split].different(task.told_by)):
             say(f"{task.path.option(split)}={path}: {remark}")
     others = sum(map(len, rows.values())) - sum(map(len, wanted.values()))
     if others:
@@ -147,8 +157,8 @@ def load(task: Task) -> Labelled:
         pool=pool,
         train=pool,
         validation=sampling.scored(task, validation, "validation"),
-        test=[row for fold in folds for row in fold] or sampling.scored(task, test, "test"),
-        held=frozenset(normalised(text) for row in scored for text in task.texts(row)),
+        test=sum(folds, none) or sampling.scored(task, test, "test"),
+        scored=scored,
         classes=classes,
         left_out={"other_classes": others, "in_test_or_validation": len(repeats)},
         folds=folds,
@@ -157,7 +167,7 @@ def load(task: Task) -> Labelled:
 
 
 @cache
-def load_whole(task: Task, option: str, reference: str, form: FileFormat = AS_FOUND) -> list[Row]:
+def load_whole(task: Task, option: str, reference: str, form: FileFormat = AS_FOUND) -> Rows:
     """Read and check the labelled rows of another file than the task's, to be scored as they are, not split.
 
     Args:
@@ -166,18 +176,18 @@ def load_whole(task: Task, option: str, reference: str, form: FileFormat = AS_FO
     Raises:
         UserError: listing what is wrong with the rows, each with its place.
     """
-    rows = _rows(task.model_copy(update={"format": form}), option, reference, {**task.inputs(), **task.targets()})
-    wanted = [row for row in rows if task.keeps(row)]
-    _require_right(task, f"{option}={reference}", wanted)
+    source, fields = f"{option}={reference}", {**task.inputs(), **task.targets()}
+    rows = _rows(task.model_copy(update={"format": form}), source, {option: reference}, fields)
+    wanted = _wanted(rows)
     if not wanted:
-        raise UserError(f"{option}={reference}: none of its {len(rows):,} rows is of the classes of task.labels")
+        raise UserError(f"{source}: none of its {len(rows):,} rows is of the classes of task.labels")
     left_out = f"; {len(rows) - len(wanted):,} of other classes are left out" if len(wanted) < len(rows) else ""
-    for line in (f"{len(wanted):,} rows{left_out}", *task.remarks(wanted)):
-        say(f"{option}={reference}: {line}")
+    for line in (f"{len(wanted):,} rows{left_out}", *task.remarks(wanted.different(task.told_by))):
+        say(f"{source}: {line}")
     return wanted
 
 
-def require_known(task: Task, classes: Sequence[str], rows: Sequence[Row], source: str, problem: str) -> None:
+def require_known(classes: Sequence[str], rows: Rows, source: str, problem: str) -> None:
     """Check that each label of the rows is one of the classes.
 
     Args:
@@ -187,13 +197,14 @@ def require_known(task: Task, classes: Sequence[str], rows: Sequence[Row], sourc
     Raises:
         UserError: naming each other label, and the first row that has it.
     """
-    known, unknown = set(classes), dict[str, Row]()
-    for row in rows:
-        for label in task.labels_of(row):
+    known, unknown = set(classes), dict[str, int]()
+    for number, labels in enumerate(rows.labels):
+        for label in labels:
             if label not in known:
-                unknown.setdefault(label, row)
+                unknown.setdefault(label, number)
     if unknown:
-        raise together(source, [f"{row.place}: the label '{label}' {problem}" for label, row in unknown.items()])
+        places = {label: rows[number].place for label, number in unknown.items()}
+        raise together(source, [f"{place}: the label '{label}' {problem}" for label, place in places.items()])
 
 
 def _require_names(task: Task, option: str, classes: Sequence[str]) -> None:
@@ -207,24 +218,43 @@ def _require_names(task: Task, option: str, classes: Sequence[str]) -> None:
     say(f"task: the names of {len(classes)} classes are learnt from, and no labelled row ({option})")
 
 
-def _rows(task: Task, option: str, path: References, wanted: Mapping[str, Column]) -> list[Row]:
-    """Read the rows of a file that an option names, with the fields named as the task names them."""
-    name = named(path)
-    found = reading.read(option, path, lambda present: columns.find(option, name, wanted, present), form=task.format)
-    rows = [task.cleaned(row) for row, _ in found]
-    if not rows:
-        raise UserError(f"{option}={name}: holds no rows")
-    return rows
+def _rows(task: Task, source: str, files: Mapping[str, References], wanted: Mapping[str, Column]) -> Rows:
+    """Read and check the rows of files, and keep them with the number of their file and whether they are wanted.
+
+    Args:
+        source: What all files are, for error messages.
+        files: By the options that name them.
+        wanted: The columns of the fields, by the names that the task gives them.
+    """
+    return stored(task, list(wanted), _checked(task, source, files, wanted))
 
 
-def _require_right(task: Task, source: str, rows: Sequence[Row]) -> None:
-    """Raise for the rows that are wrong one by one."""
-    problems = []
-    for row in rows:
-        problem = task.row_problem(row)
-        if problem is None and row.fields.get("group", "not asked for") in (None, ""):
-            problem = f"'{task.group}' is empty, which task.group names"
-        if problem is not None:
-            problems.append(f"{row.place}: {problem}")
+def _checked(
+    task: Task, source: str, files: Mapping[str, References], wanted: Mapping[str, Column]
+) -> Iterator[tuple[Row, int, bool]]:
+    problems: list[str] = []
+    joined = [name for name, column in task.inputs().items() if isinstance(column.name, tuple)]
+    for split, (option, path) in enumerate(files.items()):
+        name, row = named(path), None
+        find = partial(columns.find, option, name, wanted)
+        for read, _ in reading.read(option, path, find, form=task.format):
+            row = task.cleaned(read)
+            if joined:
+                row = replace(row, fields={**row.fields, **{field: str(row.fields[field]) for field in joined}})
+            is_wanted = task.keeps(row)
+            problem = task.row_problem(row) if is_wanted else None
+            if problem is None and is_wanted and row.fields.get("group", "not asked for") in (None, ""):
+                problem = f"'{task.group}' is empty, which task.group names"
+            if problem is not None:
+                problems.append(f"{row.place}: {problem}")
+            elif not problems:
+                yield row, split, is_wanted
+        if row is None:
+            raise UserError(f"{option}={name}: holds no rows")
     if problems:
         raise together(source, problems)
+
+
+def _wanted(rows: Rows) -> Rows:
+    """Return the rows that belong to the task."""
+    return rows[rows.column("labels") != UNWANTED]

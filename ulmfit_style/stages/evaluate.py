@@ -12,13 +12,13 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.compute import processes
 from ulmfit_style.console import say
 from ulmfit_style.data import labelled
+from ulmfit_style.data.rows import Rows
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved, Stage, Step
 from ulmfit_style.results import scores, terminal
 from ulmfit_style.results.parts import Prose
-from ulmfit_style.tasks.base import Row
 
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
@@ -63,7 +63,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
             raise UserError(f"evaluate.model={options.model}: {kinds}; choose the task that fits")
         classes = read_json(model.directory / METRICS)["train"]["classes"]
     problem = f"is one that the model does not know (it knows: {listed(classes)})"
-    labelled.require_known(task, classes, rows, options.path or f"evaluate: the {split} rows", problem)
+    labelled.require_known(classes, rows, options.path or f"evaluate: the {split} rows", problem)
     determinants = {
         "model": model.identity,
         "task": {"kind": type(task).__name__, **task.determinants()},
@@ -77,7 +77,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     return determinants
 
 
-def scored(resolved: Resolved) -> tuple[str, list[Row]]:
+def scored(resolved: Resolved) -> tuple[str, Rows]:
     """Return the rows that are scored, and what they are called: a split, or "all" rows of another file.
 
     Raises:

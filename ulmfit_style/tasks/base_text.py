@@ -8,12 +8,13 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from ulmfit_style.config.section import Unhashed
-from ulmfit_style.tasks.base import Answer, Column, Feature, Name, Row, Several, Task, inputs_of, named_outputs
+from ulmfit_style.tasks.base import Answer, Column, Feature, Name, Row, Task, inputs_of, named_outputs
 from ulmfit_style.tasks.types import Batch, Encoded, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
 
@@ -50,6 +51,7 @@ class TextTask(Task, abc.ABC):
 
     scores_whole_texts: ClassVar[bool] = True
     is_explained: ClassVar[bool] = True
+    told_by: ClassVar[str] = "label"
     pipeline: ClassVar[Pipeline | None] = Pipeline("text-classification")
     answer_options: ClassVar[Sequence[str]] = ("long_documents", "overlap")
     label_columns: ClassVar[Sequence[str]]
@@ -92,37 +94,41 @@ class TextTask(Task, abc.ABC):
         return {"label": Column("task.label", self.label, self.label_columns)}
 
     def row_problem(self, row: Row) -> str | None:
-        problems = (text_problem(name, row.fields[name]) for name in self.inputs())
+        problems = (text_problem(name, row.fields[name]) for name in self._texts)
         return next(filter(None, problems), None) or self.label_problem(row)
+
+    @property
+    def _texts(self) -> Sequence[str]:
+        """The names of the fields that hold the texts."""
+        return ("text", "text_pair") if self.text_pair else ("text",)
 
     @abc.abstractmethod
     def label_problem(self, row: Row) -> str | None:
         """Return what is wrong with a row's label; None when it is right."""
 
     def texts(self, row: Row) -> list[str]:
-        return ["" if row.fields[name] is None else str(row.fields[name]) for name in self.inputs()]
+        return ["" if row.fields[name] is None else str(row.fields[name]) for name in self._texts]
 
     def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
-        encoded = tokenizer(
-            *self.texts(row),
-            truncation=True,
-            max_length=max_length,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-        )
-        # The first part is what truncation leaves; the others show that something was cut.
-        long, columns = len(encoded["input_ids"]) > 1, _columns(encoded, tokenizer)
-        pieces = [list(range(len(columns["input_ids"])))]
-        if long and self.long_documents != "head":
-            columns = _columns(tokenizer([self.texts(row)[0]], return_offsets_mapping=True), tokenizer)
-            pieces = self._pieces(columns["texts"], max_length)
-        shared: Feature = {"long": long}
-        if label2id is not None:
-            shared |= {"labels": self.encode_target(self.target(row), label2id), "weight": 1 / len(pieces)}
-            columns = {name: columns[name] for name in tokenizer.model_input_names if name in columns}
-        return [
-            {name: [column[place] for place in piece] for name, column in columns.items()} | shared for piece in pieces
-        ]
+        return self.encode_all([row], tokenizer, max_length, label2id)[0]
+
+    def encode_all(
+        self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int, label2id: Label2id | None
+    ) -> list[list[Feature]]:
+        texts = map(list, zip(*map(self.texts, rows), strict=True))
+        encoded = tokenizer(*texts, truncation=True, max_length=max_length, return_offsets_mapping=True)
+        features = []
+        for number, (row, encoding) in enumerate(zip(rows, encoded.encodings or (), strict=True)):
+            columns, pieces, shared = _columns(encoded, number, tokenizer), [], Feature(long=bool(encoding.overflowing))
+            if shared["long"] and self.long_documents != "head":
+                columns = _columns(tokenizer([self.texts(row)[0]], return_offsets_mapping=True), 0, tokenizer)
+                pieces = self._pieces(columns["texts"], max_length)
+            if label2id is not None:
+                shared |= {"labels": self.encode_target(self.target(row), label2id), "weight": 1 / max(1, len(pieces))}
+                columns = {name: columns[name] for name in tokenizer.model_input_names if name in columns}
+            parts = [{name: [column[place] for place in piece] for name, column in columns.items()} for piece in pieces]
+            features.append([part | shared for part in parts or [columns]])
+        return features
 
     def _pieces(self, texts: Sequence[int | None], max_length: int) -> list[list[int]]:
         """Return the places of the tokens that are read together, each time with all special tokens.
@@ -229,15 +235,15 @@ class LabelTask(TextTask, abc.ABC):
         return self.scoring.report(*self.sides(answers, targets))
 
 
-def _columns(encoded: Encoded, tokenizer: Tokenizer) -> dict[str, list[Any]]:
-    """Return what the first of encoded texts has of each token: what the model reads, its offsets and its text."""
-    columns = {name: encoded[name][0] for name in tokenizer.model_input_names if name in encoded}
-    return {**columns, "offsets": encoded["offset_mapping"][0], "texts": encoded.sequence_ids(0)}
+def _columns(encoded: Encoded, number: int, tokenizer: Tokenizer) -> dict[str, list[Any]]:
+    """Return what one of encoded texts has of each token: what the model reads, its offsets and its text."""
+    columns = {name: encoded[name][number] for name in tokenizer.model_input_names if name in encoded}
+    return {**columns, "offsets": encoded["offset_mapping"][number], "texts": encoded.sequence_ids(number)}
 
 
 def text_problem(name: str, value: Any) -> str | None:
     """Return what is wrong with a cell that should hold a text."""
-    if isinstance(value, (list, dict, bytes)) and not isinstance(value, Several):
+    if isinstance(value, (list, dict, bytes)):
         return f"the {name} is a {type(value).__name__}, not a text"
     return None if clean_text(value) else f"the {name} is empty"
 
@@ -250,7 +256,11 @@ def clean_text(value: Any) -> str:
 
 def label_name(value: Any) -> str:
     """Return a cell as the name of a class: 1 and 1.0 are one, and so are true, True and TRUE."""
-    name = clean_text(value)
+    return _label_name(clean_text(value))
+
+
+@lru_cache(maxsize=10_000)  # for many rows of few classes
+def _label_name(name: str) -> str:
     whole = FRACTION.fullmatch(name)
     return whole[1] if whole else name.casefold() if name.casefold() in ("true", "false") else name
 

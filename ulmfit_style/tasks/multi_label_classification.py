@@ -69,7 +69,7 @@ class MultiLabelClassification(LabelTask):
                 return f"the label '{name}' is none of task.labels{nearest(name, self.labels or ())}"
         return None
 
-    def dataset_problem(self, rows: Sequence[Row]) -> str | None:
+    def dataset_problem(self, rows: Sequence[Row], count: int) -> str | None:
         cells = [self._parts(row.fields["label"]) for row in rows]
         if not self.labels and _are_by_place(cells):
             return f"every row has 0 or 1 for each of {len(cells[0])} labels; name them in order: task.labels=[...]"

@@ -1,7 +1,7 @@
 """Extractive question answering: the stretch of a context that answers a question, or that there is none."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
@@ -102,7 +102,7 @@ class QuestionAnswering(Task):
                 return f"the answer '{text}' does not begin at character {start} of the context; {remedy}"
         return None
 
-    def dataset_problem(self, rows: Sequence[Row]) -> str | None:
+    def dataset_problem(self, rows: Sequence[Row], count: int) -> str | None:
         return None if any(map(_answers, rows)) else "no question has an answer"
 
     def remarks(self, rows: Sequence[Row]) -> list[str]:
@@ -113,9 +113,9 @@ class QuestionAnswering(Task):
         question, context = ("" if row.fields[name] is None else str(row.fields[name]) for name in self.inputs())
         return [question.strip(), context]
 
-    def documents(self, rows: Sequence[Row]) -> list[str]:
+    def documents(self, rows: Iterable[Row]) -> Iterable[str]:
         """Return the contexts, each once: questions are no text of the domain, and several are about one context."""
-        return list(dict.fromkeys(self.texts(row)[1] for row in rows))
+        return dict.fromkeys(self.texts(row)[1] for row in rows)
 
     def target(self, row: Row) -> dict[str, Any]:
         """Return the right answers as data sets of the Hub have them; none where there is no answer."""
@@ -125,8 +125,8 @@ class QuestionAnswering(Task):
     def labels_of(self, row: Row) -> list[str]:
         return [ANSWERED if _answers(row) else UNANSWERABLE]
 
-    def strata(self, rows: Sequence[Row]) -> list[str]:
-        return [""] * len(rows)  # articles and contexts stay whole, whatever their questions
+    def strata(self, labels: Sequence[Sequence[str]]) -> list[str]:
+        return [""] * len(labels)  # articles and contexts stay whole, whatever their questions
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {"num_labels": 2}

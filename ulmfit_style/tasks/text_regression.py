@@ -45,7 +45,7 @@ class TextRegression(TextTask):
             return f"the label '{label}' may be less than a thousand or more; say task.decimal=',' or task.decimal=."
         return None if math.isfinite(self.target(row)) else f"the label '{label}' is not a number"
 
-    def dataset_problem(self, rows: Sequence[Row]) -> str | None:
+    def dataset_problem(self, rows: Sequence[Row], count: int) -> str | None:
         if len(set(map(self.target, rows))) == 1:
             return f"every row has the number {self.target(rows[0]):g}; there is nothing to learn"
         written = [label for label in (row.fields["label"] for row in rows) if isinstance(label, str)]

@@ -102,7 +102,7 @@ class TokenClassification(Task):
             return "the label is a list of tags, but the text is not a list of words"
         return text_problem("text", text) or entities.spans_problem(text_of(row), label)
 
-    def dataset_problem(self, rows: Sequence[Row]) -> str | None:
+    def dataset_problem(self, rows: Sequence[Row], count: int) -> str | None:
         if not any(map(self._entities, rows)):
             return "no row has an entity; is task.label the column of the tags?"
         return None

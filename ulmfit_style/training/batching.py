@@ -1,7 +1,9 @@
 """Datasets of encoded rows, the order in which they are trained, and how rows become a batch."""
 
+import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -10,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ulmfit_style.data.rows import TextColumn
 from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import IGNORED, Feature
 
@@ -33,13 +36,23 @@ class Rows(Protocol):
 
 
 @final
-class EncodedDataset(list[Any]):
-    """Encoded rows in memory."""
+class EncodedDataset(Sequence[Mapping[str, Any]]):
+    """Encoded rows, which lie on the disk."""
 
-    @property
-    def lengths(self) -> Integers:
+    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        lengths, kept = array("i"), TextColumn()
+        for row in rows:
+            lengths.append(len(row["input_ids"]))
+            kept.add(json.dumps(row))
+        self._rows = kept.array()
+        self.lengths: Integers = np.array(lengths, dtype=np.int32)
         """The tokens of each row."""
-        return np.array([len(row["input_ids"]) for row in self], dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:  # slices are not asked for
+        return json.loads(self._rows[index].as_py())
 
 
 @final

@@ -99,7 +99,7 @@ class Scorer:
         self.model.eval()
         iterator = iter(rows)
         while window := list(islice(iterator, WINDOW)):
-            encoded = [self._task().encode(row, self.tokenizer, self.max_length, label2id) for row in window]
+            encoded = self._task().encode_all(window, self.tokenizer, self.max_length, label2id)
             outputs: list[list[Any]] = [[None] * len(features) for features in encoded]
             places = [(row, number) for row, features in enumerate(encoded) for number in range(len(features))]
             places.sort(key=lambda place: len(encoded[place[0]][place[1]]["input_ids"]))
