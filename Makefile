@@ -54,7 +54,7 @@ runs:          ## list what was made: when, its size, and which names link to it
 clean-runs:    ## list what no name needs any more; with yes=true, remove it
 new-task:      ## look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews
 check-data:    ## list labelled rows that are copies, contradict others or hold debris, and likely label errors
-doctor:        ## print what an issue should say about this machine; two_processes=true tries whether two train as one
+doctor:        ## print what an issue should say about this machine
 
 # The first command typed runs them all, in the order typed.
 $(COMMANDS): $(VENV)/installed

@@ -50,9 +50,7 @@ ALONE = {
         "analysis.check_data:run",
         "list rows that are copies, contradict others or hold debris, and likely label errors",
     ),
-    "doctor": Command(
-        "analysis.doctor:run", "print what an issue should say of this machine; two_processes=true tries two of them"
-    ),
+    "doctor": Command("analysis.doctor:run", "print what an issue should say of this machine"),
     "setup": Command("models.embedded:install", "install the embedded model and data"),
 }
 
