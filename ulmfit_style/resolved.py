@@ -114,7 +114,7 @@ class Step:
     """Whether it is linked and its weights are kept; else only scores and predictions are."""
 
     def with_folds(self) -> list[Step]:
-        """Return the step, after those of its folds whose scores it needs and that are not there."""
+        """Return the step, after those of its folds that are not scored, or whose weights are still to be removed."""
         if not self.stage.is_cross_validated or self.artefact.finished:
             return [self]
         folds = self.resolved.folds
@@ -122,7 +122,7 @@ class Step:
             replace(self, resolved=fold, title=f"{self.title}, fold {number} of {len(folds)}", is_kept=False)
             for number, fold in enumerate(folds, start=1)
         ]
-        return [*(step for step in steps if not step.artefact.measured), self]
+        return [*(step for step in steps if step.artefact.finished or not step.artefact.measured), self]
 
     @property
     def artefact(self) -> Artefact:
