@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 
-COMMANDS := plan pretrain adapt finetune evaluate predict report push lr_find sweep sweep-report study runs clean-runs new-task check-data doctor
+COMMANDS := plan pretrain adapt finetune evaluate predict report push sweep sweep-report study runs clean-runs new-task check-data doctor
 WORKERS  := -n auto --dist loadfile
 MKDOCS    = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
@@ -46,7 +46,6 @@ evaluate:      ## score a finished model on other rows, and keep every predictio
 predict:       ## answer a text, a file of them or standard input with a finished model
 report:        ## write a page, and its figures, on a finished run; on several with report.runs=[a,b]
 push:          ## put the model on the Hugging Face Hub
-lr_find:       ## look for a learning rate on a copy: a plot, the curve, and a band; of adapt with lr_find.stage=adapt
 sweep:         ## try many values of the options, and tell which are best: sweep=finetune, or a grid
 sweep-report:  ## tell what a sweep has found so far, also while it runs
 study:         ## tell what adaptation, or any arm of your own, is worth on your data, over seeds and numbers of labels

@@ -37,7 +37,7 @@ OWN_OPTIONS = {"new-task": new_task.OPTIONS, "clean-runs": ("yes",)}
 REFUSED = "ulmfit-style: "
 """How the output of a command begins that the tutorial lets fail."""
 
-WRITTEN = {"sample.py", "log.txt", "model.safetensors", "lr_find.csv", "lr_find.png"}
+WRITTEN = {"sample.py", "log.txt", "model.safetensors"}
 """What the reader makes, or the program."""
 
 

@@ -145,8 +145,7 @@ class Artefact:
 
     def link(self, name: str, role: str) -> None:
         """Point `runs/<name>/<role>` at this artefact."""
-        if (left := self.directory / CHECKPOINTS).exists():  # by a run that ended when it had finished
-            shutil.rmtree(left)
+        shutil.rmtree(self.directory / CHECKPOINTS, ignore_errors=True)  # left by a run that ended when it had finished
         folder = self.runs / name
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / role).is_dir() and not (folder / role).is_symlink():  # `runs` was copied, and links followed
