@@ -21,7 +21,7 @@ from ulmfit_style.artefacts.differences import why_missing
 from ulmfit_style.artefacts.directory import RECIPE, Artefact, is_finished, require_intact
 from ulmfit_style.cli import CONF
 from ulmfit_style.config.section import sections_of
-from ulmfit_style.config.training import Corpus, Finetune
+from ulmfit_style.config.training import Corpus, Finetune, Model
 from ulmfit_style.console import say_once
 from ulmfit_style.data import corpus, guard, labelled
 from ulmfit_style.data.corpus import Documents
@@ -265,7 +265,10 @@ class Resolved:
         Raises:
             UserError: if there is none of that name.
         """
-        return self._checkpoint_of("finetune") if named is None else checkpoints.finetuned(named, option)
+        if named is None:
+            return self._checkpoint_of("finetune")
+        checkpoints.find_finetuned(named, option)
+        return checkpoints.resolve(Model(checkpoint=named), option)
 
     def _checkpoint_of(self, stage: str) -> Checkpoint:
         artefact = self.artefact(stage)

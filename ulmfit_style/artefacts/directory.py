@@ -145,7 +145,8 @@ class Artefact:
 
     def link(self, name: str, role: str) -> None:
         """Point `runs/<name>/<role>` at this artefact."""
-        shutil.rmtree(self.directory / CHECKPOINTS, ignore_errors=True)  # left by a run that ended when it had finished
+        if (left := self.directory / CHECKPOINTS).exists():  # by a run that ended when it had finished
+            shutil.rmtree(left)
         folder = self.runs / name
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / role).is_dir() and not (folder / role).is_symlink():  # `runs` was copied, and links followed
@@ -207,10 +208,8 @@ def discard_weights(directory: Path, folder: str) -> None:
 
     Who wants the model then has it made again.
     """
-    if not is_finished(directory):
-        return
     links = (link for link in directory.parent.glob("*/*") if link.is_symlink() and link.parent.name != folder)
-    if not any(link.resolve() == directory.resolve() for link in links):
+    if is_finished(directory) and not any(link.resolve() == directory.resolve() for link in links):
         shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)  # of a run that ended when it had finished
         (directory / MANIFEST).replace(directory / MEASURED)
         for path in directory.glob(WEIGHTS):
