@@ -150,6 +150,22 @@ class TextColumn:
         return pyarrow.Array.from_buffers(pyarrow.large_string(), len(self._ends) - 1, buffers)
 
 
+class Stored(Sequence[Any]):
+    """JSON values that lie on the disk."""
+
+    def __init__(self, values: Iterable[Any]) -> None:
+        texts = TextColumn()
+        for value in values:
+            texts.add(json.dumps(value))
+        self._texts = texts.array()
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, index: Any) -> Any:  # slices are not asked for
+        return json.loads(self._texts[index].as_py())
+
+
 def _cell(value: Any) -> str:
     is_plain = isinstance(value, str) and not value.startswith(MARK)
     return value if is_plain else MARK + json.dumps(value, default=str)  # dates and the like are read as text anyway

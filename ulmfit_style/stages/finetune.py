@@ -16,6 +16,7 @@ import numpy as np
 from ulmfit_style.analysis import comparison
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, Artefact, write_json
+from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.compute import processes
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune
 from ulmfit_style.console import say
@@ -102,13 +103,15 @@ def run(step: Step, directory: Path) -> None:
 
     # Score
     folds = resolved.folds  # each row is answered by the model that has not seen it
-    answered = [answer for fold in folds for answer in predictions.read(fold.artefact("finetune").directory, "test")]
-    right = list(map(task.target, rows.test))
-    scores: dict[str, Any] = {"folds": len(folds), "test": task.measure(answered, right)} if folds else {}
+    of_folds = [predictions.read(fold.artefact("finetune").directory, "test") for fold in folds]
+    answered: list[Sequence[Prediction]] = [[answer for fold in of_folds for answer in fold]] if folds else []
+    scores: dict[str, Any] = {"folds": len(folds)} if folds else {}
     for split in ("validation", "test"):
-        if split not in scores and (members := rows.split(split)):
+        if folds and split == "test":
+            scores[split] = task.measure(answered[0], list(map(task.target, rows.test)))
+        elif members := rows.split(split):
             scores[split], split_predictions = scorer.score(members, split)
-            answered += split_predictions
+            answered.append(split_predictions)
 
     # Finish
     if not processes.is_main():
@@ -116,7 +119,7 @@ def run(step: Step, directory: Path) -> None:
     plan.model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     if answered:
-        predictions.write(directory, answered)
+        predictions.write(directory, *answered)
     metrics: dict[str, Any] = {
         "task": type(task).__name__,
         "metric": task.metric,

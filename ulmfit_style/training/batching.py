@@ -1,6 +1,5 @@
 """Datasets of encoded rows, the order in which they are trained, and how rows become a batch."""
 
-import json
 import math
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ulmfit_style.console import progress
-from ulmfit_style.data.rows import TextColumn
+from ulmfit_style.data.rows import Stored
 from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import IGNORED, Feature
 
@@ -42,23 +41,14 @@ class Rows(Protocol):
 
 
 @final
-class EncodedDataset(Sequence[Mapping[str, Any]]):
+class EncodedDataset(Stored):
     """Encoded rows, which lie on the disk."""
 
     def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        lengths, kept = array("i"), TextColumn()
-        for row in rows:
-            lengths.append(len(row["input_ids"]))
-            kept.add(json.dumps(row))
-        self._rows = kept.array()
+        lengths = array("i")
+        super().__init__(lengths.append(len(row["input_ids"])) or row for row in rows)
         self.lengths: Integers = np.array(lengths, dtype=np.int32)
         """The tokens of each row."""
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: Any) -> Any:  # slices are not asked for
-        return json.loads(self._rows[index].as_py())
 
 
 @final
