@@ -113,9 +113,10 @@ def load(task: Task) -> Labelled:
         return Labelled(task, none, none, none, none, none, none, classes, left_out={})
     options = {task.path.option(split): path for split, path in files.items()}
     every = _rows(task, f"task.path={task.path}", options, task.columns())
-    rows = {split: every[every.column("split") == number] for number, split in enumerate(files)}
-    wanted = {split: _wanted(rows[split]) for split in files}
-    problem = task.dataset_problem(rows["train"].different(task.told_by), len(rows["train"]))
+    is_wanted, split_of = every.column("labels") != UNWANTED, every.column("split")
+    wanted = {split: every[is_wanted & (split_of == number)] for number, split in enumerate(files)}
+    trained = every[split_of == 0]
+    problem = task.dataset_problem(trained.different(task.told_by), len(trained))
     if problem is not None:
         raise UserError(f"{task.path.option('train')}={task.path.train}: {problem}")
 
@@ -147,8 +148,7 @@ def load(task: Task) -> Labelled:
     for split, path in files.items():
         for remark in task.remarks(wanted[split].different(task.told_by)):
             say(f"{task.path.option(split)}={path}: {remark}")
-    others = sum(map(len, rows.values())) - sum(map(len, wanted.values()))
-    if others:
+    if others := int((~is_wanted).sum()):
         say(f"task: {others:,} rows {task.left_out(classes)} are left out")
     if repeats:
         say(f"task: {len(repeats):,} rows are left out because their text is also in test or validation")
@@ -178,7 +178,7 @@ def load_whole(task: Task, option: str, reference: str, form: FileFormat = AS_FO
     """
     source, fields = f"{option}={reference}", {**task.inputs(), **task.targets()}
     rows = _rows(task.model_copy(update={"format": form}), source, {option: reference}, fields)
-    wanted = _wanted(rows)
+    wanted = rows[rows.column("labels") != UNWANTED]
     if not wanted:
         raise UserError(f"{source}: none of its {len(rows):,} rows is of the classes of task.labels")
     left_out = f"; {len(rows) - len(wanted):,} of other classes are left out" if len(wanted) < len(rows) else ""
@@ -253,8 +253,3 @@ def _checked(
             raise UserError(f"{option}={name}: holds no rows")
     if problems:
         raise together(source, problems)
-
-
-def _wanted(rows: Rows) -> Rows:
-    """Return the rows that belong to the task."""
-    return rows[rows.column("labels") != UNWANTED]

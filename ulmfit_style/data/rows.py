@@ -133,8 +133,11 @@ class TextColumn:
     """Texts that are written to a file without a name, which is gone when nothing needs them any more."""
 
     def __init__(self) -> None:
-        self._file = TemporaryFile()  # noqa: SIM115  # as long as there is the array
+        self._file = TemporaryFile()  # noqa: SIM115  # `__del__` closes it, even where a row is wrong
         self._ends = array("q", [0])
+
+    def __del__(self) -> None:
+        self._file.close()
 
     def add(self, text: str) -> None:
         """Write a text."""

@@ -8,6 +8,7 @@ from ulmfit_style.analysis import probe, slices
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json, write_json
 from ulmfit_style.artefacts.fingerprint import digest
+from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.compute import processes
 from ulmfit_style.console import say
@@ -103,7 +104,7 @@ def run(step: Step, directory: Path) -> None:
     source = resolved.finetuned(options.model, "evaluate.model").directory
     model = Predictor(str(source), option="evaluate.model")
     if options.path is None and rows is resolved.rows.test and resolved.rows.folds:
-        answered = predictions.read(source, "test")  # each by the model that has not seen the row
+        answered: Sequence[Prediction] = predictions.read(source, "test")  # each by the model that has not seen the row
         measured = task.measure(answered, list(map(task.target, rows)))
     else:
         measured, answered = Scorer(model.model, model.tokenizer, task, model.max_length).score(rows, split)

@@ -2,7 +2,7 @@
 
 import math
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -46,7 +46,13 @@ class EncodedDataset(Stored):
 
     def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
         lengths = array("i")
-        super().__init__(lengths.append(len(row["input_ids"])) or row for row in rows)
+
+        def measured() -> Iterator[Mapping[str, Any]]:
+            for row in rows:
+                lengths.append(len(row["input_ids"]))
+                yield row
+
+        super().__init__(measured())
         self.lengths: Integers = np.array(lengths, dtype=np.int32)
         """The tokens of each row."""
 
