@@ -3,6 +3,7 @@
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -132,11 +133,9 @@ def _entries(folder: Path) -> list[Entry]:
 
 
 def _is_locked(directory: Path) -> bool:
-    try:
-        with lock_of(directory).acquire(blocking=False):
-            return False
-    except Timeout:
-        return True
+    with suppress(Timeout), lock_of(directory).acquire(blocking=False):
+        return False
+    return True
 
 
 def _when(made: Finished) -> str:
