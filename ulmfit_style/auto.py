@@ -1,10 +1,9 @@
 """What `finetune=auto` chooses: the recipe that measured best for such a task and so many labels (docs/measured.md)."""
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from ulmfit_style.config.training import Finetune
-from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.tasks.base import Task
 
 FEW = 200
 """Labelled rows of a class, on average, up to which contrast and a solved head are chosen."""
@@ -19,18 +18,14 @@ class Choice(NamedTuple):
 
 
 def choose(
-    options: Finetune,
-    task: Task,
-    kind: Literal["encoder", "decoder", "encoder-decoder"],
-    rows: Sequence[Row],
-    count: int,
+    options: Finetune, task: Task, kind: Literal["encoder", "decoder", "encoder-decoder"], rows: int, classes: int
 ) -> Choice:
     """Choose a recipe for what is left open.
 
     Args:
         kind: What the model is.
-        rows: Labelled rows to be trained on, of each class.
-        count: How many there are.
+        rows: How many labelled rows are to be trained on.
+        classes: How many classes there are.
     """
     if options.pooling == "default" or options.head == "random":
         return Choice("plain", "finetune.pooling or finetune.head, as typed, rules out a solved head")
@@ -38,10 +33,9 @@ def choose(
         return Choice("few_labels", "finetune.contrast_steps asks for it")
     if not task.is_single_label or len(task.inputs()) > 1 or kind == "encoder-decoder":
         return Choice("plain", "the others are for one text, one class and a model of one body")
-    if not count:
+    if not rows:
         return Choice("frozen", "there are no labelled rows, and the names of the classes stand for them")
-    classes = len(task.classes(rows))
-    share = f"{count:,} labelled rows of {classes} classes"
-    if count <= FEW * classes:
+    share = f"{rows:,} labelled rows of {classes} classes"
+    if rows <= FEW * classes:
         return Choice("few_labels", f"{share}, at most {FEW} a class")
     return Choice("lp_ft", f"{share}, more than {FEW} a class")

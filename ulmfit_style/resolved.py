@@ -205,8 +205,7 @@ class Resolved:
         if not options.open:
             return options
         kind = architectures.architecture(checkpoints.model_type(self.config.model)).kind
-        rows = self.rows.train
-        choice = auto.choose(options, self.task, kind, rows.one_of_each, len(rows))
+        choice = auto.choose(options, self.task, kind, len(self.rows.train), len(self.rows.classes))
         say_once(f"finetune=auto takes {choice.preset}: {choice.reason}")
         values: dict[str, Any] = {}
         for name in ("plain", choice.preset):  # which the others are built on
