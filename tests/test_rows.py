@@ -84,12 +84,14 @@ def test_predictions_are_written_in_parts_of_which_the_first_may_lack_a_field(
 
 
 def test_of_many_rows_some_are_looked_at_whose_copies_are_among_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     texts = [f"a film about {name} {number}" for number in range(100) for name in ("war", "love", "the sea")]
     path = jsonl(tmp_path / "a.jsonl", [{"text": text, "label": text[-1]} for text in texts * 2])
     data = labelled.load(TextClassification(path=str(path)))
-    found = guard.findings(data, 60)
-    assert math.isclose(len(found["copies"]), 30, abs_tol=2)
+    monkeypatch.setattr(guard, "SAMPLE", 60)
+    assert len(guard.findings(data, is_quick=True)["copies"]) == 300
+    monkeypatch.setattr(guard, "MOST", 599)
+    assert math.isclose(len(guard.findings(data, is_quick=True)["copies"]), 30, abs_tol=2)
     assert len(guard.findings(data)["copies"]) == 300
     assert "data: of 600 rows 60 are looked at, and all of them by make check-data" in capsys.readouterr().out

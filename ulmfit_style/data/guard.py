@@ -32,8 +32,8 @@ DEBRIS = re.compile(
 )
 """What is left of a text that was read in another encoding than its own, and of HTML."""
 
-MOST = 20_000
-"""Rows that a run looks at before it trains."""
+MOST, SAMPLE = 100_000, 20_000
+"""Rows of which a run looks at all before it trains, and rows that it looks at where there are more."""
 
 KEPT = 100
 """Cases of each kind that are kept with a model."""
@@ -45,20 +45,21 @@ Findings = Mapping[str, Sequence[Case]]
 """Cases by what they are."""
 
 
-def findings(rows: Labelled, most: int | None = None) -> Findings:
+def findings(rows: Labelled, *, is_quick: bool = False) -> Findings:
     """Return what is found in labelled rows. Of two that are alike the later one is reported, or the training row.
 
     Args:
-        most: Rows that are looked at; of more about so many, by the hash of their texts, so that copies are together.
+        is_quick: Whether only `SAMPLE` are looked at of more than `MOST`: by the hash of their texts, so that copies are
+            together.
     """
     task, found = rows.task, defaultdict[str, list[Case]](list)
     parts = [rows.test[:0] if rows.folds else rows.test + rows.validation, rows.repeats, rows.pool]
     every, part_of = sum(parts, rows.pool[:0]), np.repeat(np.arange(3), list(map(len, parts)))
     once = np.sort(np.unique(every.places, return_index=True)[1])  # the test rows of a fold are in the pool too
     every, part_of = every[once], part_of[once]
-    if most is not None and len(every) > most:
-        say(f"data: of {len(every):,} rows {most:,} are looked at, and all of them by make check-data")
-        chosen = every.keys <= np.sort(every.keys)[most - 1]
+    if is_quick and len(every) > MOST:
+        say(f"data: of {len(every):,} rows {SAMPLE:,} are looked at, and all of them by make check-data")
+        chosen = every.keys <= np.sort(every.keys)[SAMPLE - 1]
         every, part_of = every[chosen], part_of[chosen]
     is_scored, is_left_out = part_of == 0, part_of == 1
     places = {key: every.place(number) for number, key in enumerate(every.keys.tolist()) if is_scored[number]}
