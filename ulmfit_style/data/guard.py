@@ -49,7 +49,7 @@ def findings(rows: Labelled, *, is_quick: bool = False) -> Findings:
     """Return what is found in labelled rows. Of two that are alike the later one is reported, or the training row.
 
     Args:
-        is_quick: Whether only `SAMPLE` are looked at of more than `MOST`: by the hash of their texts, so that copies are
+        is_quick: Whether only `SAMPLE` are looked at of more than `MOST`, by the hash of their texts: so copies are
             together.
     """
     task, found = rows.task, defaultdict[str, list[Case]](list)
