@@ -120,7 +120,6 @@ def test_rows_are_given_before_the_rest_of_the_file_is_read(tmp_path: Path):
             b"",
             r"files of type '\.docx' cannot be read; task\.format=<ending> says how to read it \(supported: csv, ",
         ),
-        ("a.csv.gz", b"not gzip", "a.csv.gz: cannot be read"),
     ],
 )
 def test_a_bad_file_is_answered_with_its_place(tmp_path: Path, name: str, content: bytes, message: str):

@@ -69,13 +69,21 @@ def _open_zip(path: Path, mode: str, **options: Any) -> IO[Any]:
     return io.TextIOWrapper(archive.open(names[0]), **options) if "t" in mode else archive.open(names[0])
 
 
-COMPRESSIONS: Mapping[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": _open_zip}
-"""What opens a compressed file, by its last ending."""
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zip")
+"""The last endings of compressed files."""
+
+OPENERS: Mapping[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+"""What opens a compressed file, by how it begins: a browser unpacks what keeps the name of what was packed."""
 
 
 def open_file(path: Path, mode: str, **options: Any) -> IO[Any]:
     """Open a file, compressed or not."""
-    opened: IO[Any] = COMPRESSIONS.get(path.suffix.lower(), open)(path, mode, **options)
+    with path.open("rb") as file:
+        head = file.read(6)
+    usual = _open_zip if path.suffix.lower() == ".zip" else open
+    opened: IO[Any] = next((opener for mark, opener in OPENERS.items() if head.startswith(mark)), usual)(
+        path, mode, **options
+    )
     return opened
 
 
