@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import chain, count, islice, tee
 from pathlib import Path
@@ -22,7 +23,7 @@ from ulmfit_style.config.section import spelled
 from ulmfit_style.console import progress, say, say_once
 from ulmfit_style.data import columns, reading
 from ulmfit_style.data.formats import FORMATS, TEXT_COLUMN, Record
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import attributions, checkpoints
 from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved, require_finished
@@ -146,7 +147,8 @@ def _rows(task: Task, given: str, options: Predict) -> Iterator[tuple[Row, Recor
     if given == STDIN:
         for number, line in enumerate(sys.stdin.buffer, start=1):
             try:
-                row = task.row(line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n"))
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                row = replace(task.row(text), file=STDIN, number=number)
             except UnicodeDecodeError as error:
                 raise UserError(f"predict.input={STDIN}: line {number:,} is not UTF-8; convert it by iconv") from error
             yield row, row.fields
@@ -174,6 +176,7 @@ def _answered(
     """
     counts: Counter[str] = Counter()
     explained: list[tuple[Row, Answer]] = []
+    empty: list[str] = []
 
     def advance(rows: int, long: int) -> None:
         counts["long"] += long
@@ -192,11 +195,15 @@ def _answered(
             if page is not None:
                 explained.append((row, answer))
             counts["rows"] += 1
+            if not all(map(str.strip, model.task.texts(row))):
+                empty.append(row.place)
             yield {**{renamed.get(name, name): value for name, value in fields.items()}, **answer}
     if page is not None:
         title, lead = "What answers rest on", f"Model: {model.model.name_or_path}"
         html.write(html.Page(title, lead, {"Answers": html.explained(model.task, explained)}), page)
     say(f"predict: rows answered by {model.model.name_or_path}: {counts['rows']:,}")
+    if empty:
+        say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: {listed(empty, 3)}")
     if counts["long"]:
         treatment = f"longer than the {model.max_length} tokens that the model was trained on; {model.task.long_texts}"
         say(f"predict: {counts['long']:,} rows are {treatment}")

@@ -83,6 +83,11 @@ class MultiLabelClassification(LabelTask):
             )
         return None
 
+    def remarks(self, rows: Sequence[Row]) -> list[str]:
+        used = {label for row in rows for label in self.target(row)}
+        unused = [label for label in self.labels or () if label not in used]
+        return [f"no row has the label {' or '.join(unused)} of task.labels, so no answer will"] if unused else []
+
     def target(self, row: Row) -> list[str]:
         parts = self._parts(row.fields["label"])
         if self.labels and len(parts) == len(self.labels) and _are_by_place([parts]):
