@@ -21,7 +21,7 @@ from ulmfit_style.artefacts.differences import why_missing
 from ulmfit_style.artefacts.directory import RECIPE, Artefact, is_finished, require_intact
 from ulmfit_style.cli import CONF
 from ulmfit_style.config.section import sections_of
-from ulmfit_style.config.training import Corpus, Finetune
+from ulmfit_style.config.training import Corpus, Finetune, Model
 from ulmfit_style.console import say_once
 from ulmfit_style.data import corpus, guard, labelled
 from ulmfit_style.data.corpus import Documents
@@ -114,7 +114,7 @@ class Step:
     """Whether it is linked and its weights are kept; else only scores and predictions are."""
 
     def with_folds(self) -> list[Step]:
-        """Return the step, after those of its folds whose scores it needs and that are not there."""
+        """Return the step, after those of its folds that are not scored, or whose weights are still to be removed."""
         if not self.stage.is_cross_validated or self.artefact.finished:
             return [self]
         folds = self.resolved.folds
@@ -122,7 +122,7 @@ class Step:
             replace(self, resolved=fold, title=f"{self.title}, fold {number} of {len(folds)}", is_kept=False)
             for number, fold in enumerate(folds, start=1)
         ]
-        return [*(step for step in steps if not step.artefact.measured), self]
+        return [*(step for step in steps if step.artefact.finished or not step.artefact.measured), self]
 
     @property
     def artefact(self) -> Artefact:
@@ -265,7 +265,10 @@ class Resolved:
         Raises:
             UserError: if there is none of that name.
         """
-        return self._checkpoint_of("finetune") if named is None else checkpoints.finetuned(named, option)
+        if named is None:
+            return self._checkpoint_of("finetune")
+        checkpoints.find_finetuned(named, option)
+        return checkpoints.resolve(Model(checkpoint=named), option)
 
     def _checkpoint_of(self, stage: str) -> Checkpoint:
         artefact = self.artefact(stage)

@@ -124,16 +124,6 @@ def find_finetuned(source: str, option: str) -> Path:
     return directory
 
 
-def finetuned(source: str, option: str) -> Checkpoint:
-    """Find a fine-tuned model's files, and what identifies them.
-
-    Raises:
-        UserError: as `find_finetuned`.
-    """
-    find_finetuned(source, option)
-    return resolve(Model(checkpoint=source), option)
-
-
 class LoadedModel(NamedTuple):
     """A model with a checkpoint's weights."""
 

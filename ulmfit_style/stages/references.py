@@ -10,7 +10,7 @@ import numpy as np
 
 from ulmfit_style.artefacts.directory import METRICS, Artefact, write_json
 from ulmfit_style.artefacts.fingerprint import digest
-from ulmfit_style.console import progress, say
+from ulmfit_style.console import say
 from ulmfit_style.models import checkpoints
 from ulmfit_style.resolved import Resolved, Stage, Step
 from ulmfit_style.results.finished import FROZEN
@@ -101,7 +101,7 @@ def _frozen(resolved: Resolved, unseen: Sequence[str]) -> tuple[Callable[[Sequen
     from transformers import AutoModel
 
     source, config = resolved.source_of("adapt").directory, resolved.config
-    body, tokenizer = checkpoints.load_model(AutoModel, source).model.eval(), checkpoints.tokenizer(source)
+    body, tokenizer = checkpoints.load_model(AutoModel, source).model, checkpoints.tokenizer(source)
     features = partial(_features, body, tokenizer, config.finetune.max_length)
     # The references of all samples of labels share the features of the rows that are scored.
     kept = Artefact("features", {**determinants(resolved), "data": digest(list(unseen))}, config.runs)
@@ -111,18 +111,17 @@ def _frozen(resolved: Resolved, unseen: Sequence[str]) -> tuple[Callable[[Sequen
 
 def _features(body: Any, tokenizer: Any, max_length: int, texts: Sequence[str]) -> Any:
     """Return the mean-pooled features of texts: (texts, hidden)."""
-    import torch
     from accelerate import PartialState
 
-    from ulmfit_style.training.batching import collate, in_batches
+    from ulmfit_style.training.batching import collate, run_over
 
-    body.to(PartialState().device)
     rows = [{"input_ids": ids} for ids in tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]]
     order = sorted(range(len(texts)), key=lambda row: len(rows[row]["input_ids"]))
     features = np.zeros((len(texts), body.config.hidden_size), dtype=np.float32)
-    with torch.inference_mode(), progress(FROZEN, len(texts)) as steps:
-        for numbers, batch in in_batches(rows, order, partial(collate, tokenizer=tokenizer), body.device):
-            hidden, mask = body(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
-            features[numbers] = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
-            steps.advance(len(numbers))
+
+    def average(numbers: Sequence[int], batch: Any) -> None:
+        hidden, mask = body(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+        features[numbers] = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
+
+    run_over(rows, order, body.to(PartialState().device), partial(collate, tokenizer=tokenizer), average, FROZEN)
     return features
