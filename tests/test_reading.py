@@ -136,7 +136,8 @@ def test_all_bad_rows_of_a_file_are_told_at_once_and_none_is_given_after_the_fir
         given.extend(row.fields["text"] for row in rows("task.path", str(path), ["text"]))
     head, *problems = str(caught.value).splitlines()
     assert head == f"task.path={path} has 13 problems:"
-    assert (len(problems), problems[-1]) == (11, "  - ... and 3 more")
+    assert problems[0].startswith(f"  - {path}:2, {path}:3, {path}:4 and 9 more: is not JSON (Expecting ':'")
+    assert problems[1:] == [f"  - {path}:14: has no column 'text'; did you mean 'txt'? (columns: txt)"]
     assert given == ["a"]
 
 

@@ -47,7 +47,7 @@ SHOWN_PROBLEMS = 10
 def together(head: str, problems: Sequence[str]) -> UserError:
     """Return one error for all problems of `head`, an option with its value: the first ones and their number.
 
-    A problem is a place and what is wrong there, which is told once for all of its places.
+    A problem is a place and what is wrong there; what is wrong in several places is told once.
     """
     if len(problems) == 1:
         return UserError(problems[0])

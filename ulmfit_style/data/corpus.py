@@ -20,7 +20,7 @@ from ulmfit_style.config.files import FileFormat
 from ulmfit_style.config.training import Corpus
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
-from ulmfit_style.data.formats import FORMATS
+from ulmfit_style.data.formats import RUNNING_TEXT
 from ulmfit_style.data.splits import normalised, position
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row, Several, Task
@@ -142,8 +142,8 @@ def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str
         if skipped:
             kinds = ", ".join(sorted(skipped))
             say(f"{option}: {skipped.total():,} files in {reference} are of other types, and are skipped ({kinds})")
-    formats = [FORMATS[reading.kind(*file)] for file in files.values()]
-    units = sorted({corpus.document or format.document for format in formats if format.document})
+    endings = {reading.kind(*file) for file in files.values()}
+    units = sorted({corpus.document or usual for ending, usual in RUNNING_TEXT.items() if ending in endings})
     determinants = {
         "version": READING_VERSION,
         "files": [

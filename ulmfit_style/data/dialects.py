@@ -1,6 +1,5 @@
 """What a text file does not say of itself: its encoding, and of a table what separates and encloses its cells."""
 
-import codecs
 import csv
 import io
 import re
@@ -10,11 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-"""What a file in UTF-16, or in UTF-32, may begin with."""
-
-ANY_BYTES = "application/octet-stream"
-"""What chardet calls bytes that are neither a text nor of a kind that it knows."""
+WESTERN = ("cp1252", "iso8859-1")
+"""The encoding of Windows for Western Europe, and what is a part of it but for its controls."""
 
 SAMPLE, ENOUGH, LITTLE = 2**18, 1000, 0.02
 """Bytes or characters of a file that are looked at, lines that are not UTF-8, and how much likelier is little."""
@@ -38,9 +34,9 @@ def encoding_of(path: Path, changed: int, open_file: Callable[[Path, str], IO[by
         head = file.read(SAMPLE)
         if b"\0" in head:  # so it is in UTF-16 or 32, or no text
             found = chardet.detect(head, compat_names=False)
-            if found["encoding"] is None and found["mime_type"] != ANY_BYTES:
+            if found["encoding"] is None and found["mime_type"] != "application/octet-stream":
                 raise ValueError(f"it holds no text, but {found['mime_type']}; give it the ending of what it is")
-            if head.startswith(MARKS) or head.count(0) * 8 > len(head):
+            if found["encoding"] in ("utf-16", "utf-32") or head.count(0) * 8 > len(head):  # by its mark or its zeros
                 return found["encoding"] or "utf-8", ""
         file.seek(0)
         odd = ((number, line) for number, line in enumerate(file, start=1) if not line.isascii())
@@ -65,10 +61,8 @@ def _likeliest(text: bytes) -> str | None:
     eras = chardet.EncodingEra
     of_people = eras.ALL & ~eras.MAINFRAME & ~eras.LEGACY_REGIONAL
     guesses = chardet.detect_all(text, encoding_era=of_people, compat_names=False, ignore_threshold=True)
-    likely = {guess["encoding"]: guess["confidence"] for guess in guesses}
-    western = "cp1252" if "cp1252" in likely else "iso8859-1"  # which is a part of it, but for its controls
-    best = max(likely, key=lambda name: likely[name])
-    return western if likely[best] - likely.get(western, 0) < LITTLE else best
+    likely = [guess["encoding"] for guess in guesses if guesses[0]["confidence"] - guess["confidence"] < LITTLE]
+    return next((name for name in WESTERN if name in likely), likely[0])
 
 
 def dialect_of(sample: str, usual: str, delimiter: str | None, quotes: bool | None) -> dict[str, Any]:

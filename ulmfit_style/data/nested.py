@@ -62,16 +62,14 @@ def _of_one(value: Any) -> Sequence[Any]:
         return value if isinstance(value, list) else [value]
     if value.keys() == {"columns", "index", "data"}:  # pandas, orient="split"
         return [dict(zip(value["columns"], cells, strict=True)) for cells in value["data"]]
-    parts = {
-        name: part
-        for name, part in value.items()
-        if isinstance(part, list) and all(isinstance(row, dict) for row in part)
-    }
-    if (name := next((name for name in ("data", "rows", *parts) if name in parts), None)) is not None:
-        if len(parts) > 1 and name not in ("data", "rows"):
-            raise ValueError(f"it has the lists {', '.join(parts)}; say which by {{field: {name}}}")
-        is_squad = parts[name] and "paragraphs" in parts[name][0]
-        return _questions(parts[name]) if is_squad else [row.get("row", row) for row in parts[name]]
+    lists = [
+        name for name, part in value.items() if isinstance(part, list) and all(isinstance(row, dict) for row in part)
+    ]
+    if (name := next((name for name in ("data", "rows", *lists) if name in lists), None)) is not None:
+        if len(lists) > 1 and name not in ("data", "rows"):
+            raise ValueError(f"it has the lists {', '.join(lists)}; say which by {{field: {name}}}")
+        is_squad = value[name] and "paragraphs" in value[name][0]
+        return _questions(value[name]) if is_squad else [row.get("row", row) for row in value[name]]
     values = list(value.values())  # as pandas writes them: by columns, or by rows
     if all(isinstance(part, dict) for part in values):
         inner = {name for part in values for name in part}
@@ -90,10 +88,8 @@ def _questions(articles: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         title = {"title": article.get("title") or f"article {number}"} if len(articles) > 1 else {}
         for paragraph in article["paragraphs"]:
             for asked in paragraph["qas"]:
-                answers: dict[str, Any] = {"answers": []} if asked.get("is_impossible") else {}
-                found.append(
-                    {**title, "context": paragraph["context"], "question": asked["question"], **asked, **answers}
-                )
+                row = {**title, "context": paragraph["context"], "question": asked["question"], **asked}
+                found.append({**row, "answers": []} if asked.get("is_impossible") else row)
     return found
 
 
@@ -105,7 +101,9 @@ def _plain(rows: list[Any]) -> list[Any]:
     parts = [_parts(row) for row in rows]
     asked = dict.fromkeys(name for _, given in parts for name in given)
     return [
-        own if own is row or own is None else {**own, **dict.fromkeys(asked, [] if row.get("annotations") else None), **given}
+        own
+        if own is row or own is None
+        else {**own, **dict.fromkeys(asked, [] if row.get("annotations") else None), **given}
         for row, (own, given) in zip(rows, parts, strict=True)
     ]
 

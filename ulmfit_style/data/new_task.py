@@ -106,8 +106,7 @@ def _by_columns(path: str, options: Mapping[str, Any], first_row: Record) -> tup
     if options.keys() & {"text", "label"}:
         return None
     names = _by_lower_case(first_row)
-    recognised = {kind: kind.recognised(names, first_row) for kind in kinds()}
-    fitting = {kind: settings for kind, settings in recognised.items() if settings is not None}
+    fitting = {kind: found for kind in kinds() if (found := kind.recognised(names, first_row)) is not None}
     if not fitting:
         return None
     (kind, settings), *others = fitting.items()

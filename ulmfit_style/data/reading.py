@@ -13,8 +13,8 @@ from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.config.section import spelled
 from ulmfit_style.config.training import Document
 from ulmfit_style.console import say_once
-from ulmfit_style.data import hub
-from ulmfit_style.data.formats import COMPRESSIONS, FORMATS, TEXT_COLUMN, How, Numbered, Record, nfc
+from ulmfit_style.data import formats, hub
+from ulmfit_style.data.formats import FORMATS, RUNNING_TEXT, TEXT_COLUMN, How, Numbered, Record, nfc
 from ulmfit_style.errors import UserError, listed, nearest, together
 from ulmfit_style.models import embedded
 from ulmfit_style.tasks.base import Name, Row, Several
@@ -56,7 +56,7 @@ def read(
     names: dict[str, Name] | None = None
     problems: list[str] = []
     for path, name, how in sources(option, reference, document, form):
-        is_running_text = FORMATS[kind(path, how.format)].document is not None
+        is_running_text = kind(path, how.format) in RUNNING_TEXT
         for number, record in _records(option, path, how):
             if isinstance(record, str):
                 problems.append(f"{path}:{number}: {record}")
@@ -113,7 +113,7 @@ def sources(
     for part in (reference,) if isinstance(reference, str) else reference:
         found, skipped = files(option, part, form, of_documents=False)
         root, is_one = Path(part).expanduser(), found == [part]
-        members = found if is_one else [file for file in found if not FORMATS[kind(file, form)].document] or found
+        members = found if is_one else [file for file in found if kind(file, form) not in RUNNING_TEXT] or found
         folders = {Path(file).parent for file in members if not is_one}
         if len(folders) > 1 and root in folders:  # where there is a folder for each class, these are no texts
             members = [file for file in members if Path(file).parent != root]
@@ -149,8 +149,10 @@ def files(
     pattern = f"{glob.escape(str(path))}/**" if path.is_dir() else str(path)
     # Not that of pathlib, which returns hidden files too.
     matches = sorted(match for match in glob.glob(pattern, recursive=True) if Path(match).is_file())  # noqa: PTH207
-    formats = {match: FORMATS.get(kind(match, form)) for match in matches if Path(match).name != "Thumbs.db"}
-    readable = [match for match, known in formats.items() if known and (known.of_documents or not of_documents)]
+    kinds = {match: kind(match, form) for match in matches if Path(match).name != "Thumbs.db"}
+    readable = [
+        m for m, ending in kinds.items() if ending in FORMATS and not (of_documents and ending in formats.LABELLED)
+    ]
     if not readable:
         raise UserError(f"{option}={reference}: there is no file that can be read {SUPPORTED}")
     return readable, Counter(Path(match).suffix for match in matches if match not in readable)
@@ -196,7 +198,7 @@ def kind(path: str | Path, form: FileFormat = AS_FOUND) -> str:
         with suppress(OSError, zipfile.BadZipFile):  # which is told when it is read
             names += zipfile.ZipFile(path).namelist()
     suffixes = [suffix.lower() for name in names for suffix in reversed(Path(f"_{name}").suffixes)]
-    return next((suffix for suffix in suffixes if suffix not in COMPRESSIONS), "")
+    return next((suffix for suffix in suffixes if suffix not in formats.COMPRESSIONS), "")
 
 
 def value(record: Mapping[str, Any], name: Name) -> Any:
@@ -210,10 +212,10 @@ def value(record: Mapping[str, Any], name: Name) -> Any:
 
 
 def _records(option: str, path: Path, how: How) -> Iterator[Numbered]:
-    form = FORMATS[kind(path, how.format)]
-    own = {FOLDER_COLUMN: path.parent.name} if how.has_folder and form.document else {}
+    ending = kind(path, how.format)
+    own = {FOLDER_COLUMN: path.parent.name} if how.has_folder and ending in RUNNING_TEXT else {}
     try:
-        for number, record in form.read(path, how):
+        for number, record in FORMATS[ending](path, how):
             yield number, {**record, **own} if own and not isinstance(record, str) else record
     except Exception as error:  # of whatever library reads it
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from itertools import chain, count, islice, tee
 from pathlib import Path
@@ -147,8 +146,7 @@ def _rows(task: Task, given: str, options: Predict) -> Iterator[tuple[Row, Recor
     if given == STDIN:
         for number, line in enumerate(sys.stdin.buffer, start=1):
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                row = replace(task.row(text), file=STDIN, number=number)
+                row = task.row(line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n"))
             except UnicodeDecodeError as error:
                 raise UserError(f"predict.input={STDIN}: line {number:,} is not UTF-8; convert it by iconv") from error
             yield row, row.fields
@@ -196,14 +194,14 @@ def _answered(
                 explained.append((row, answer))
             counts["rows"] += 1
             if not all(map(str.strip, model.task.texts(row))):
-                empty.append(row.place)
+                empty.append(f"{counts['rows']:,}")
             yield {**{renamed.get(name, name): value for name, value in fields.items()}, **answer}
     if page is not None:
         title, lead = "What answers rest on", f"Model: {model.model.name_or_path}"
         html.write(html.Page(title, lead, {"Answers": html.explained(model.task, explained)}), page)
     say(f"predict: rows answered by {model.model.name_or_path}: {counts['rows']:,}")
     if empty:
-        say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: {listed(empty, 3)}")
+        say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: row {listed(empty, 3)}")
     if counts["long"]:
         treatment = f"longer than the {model.max_length} tokens that the model was trained on; {model.task.long_texts}"
         say(f"predict: {counts['long']:,} rows are {treatment}")

@@ -29,20 +29,8 @@ class TextClassification(LabelTask):
     metric: ClassVar[str] = "accuracy"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "micro_f1", "matthews")
     label_columns: ClassVar[Sequence[str]] = (
-        *(
-            "label",
-            "class",
-            "category",
-            "stars",
-            "target",
-            "sentiment",
-            "rating",
-            "intent",
-            "topic",
-            "genre",
-            "folder",
-            "annotation",
-        ),
+        *("label", "class", "category", "stars", "target", "sentiment", "rating", "intent", "topic", "genre", "folder"),
+        "annotation",
         *("라벨", "레이블", "분류", "감정", "별점"),
     )
 
