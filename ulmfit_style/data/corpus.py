@@ -136,12 +136,8 @@ def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str
 
     files: dict[str, tuple[Path, FileFormat]] = {}  # in order, and each once, whichever reference names it
     for reference in references:
-        members, skipped = reading.files(option, reference, corpus.format)
-        for file in members:
+        for file in reading.files(option, reference, corpus.format):
             files[file] = reading.locate(option, file, corpus.format)
-        if skipped:
-            kinds = ", ".join(sorted(skipped))
-            say(f"{option}: {skipped.total():,} files in {reference} are of other types, and are skipped ({kinds})")
     endings = {reading.kind(*file) for file in files.values()}
     units = sorted({corpus.document or usual for ending, usual in RUNNING_TEXT.items() if ending in endings})
     determinants = {

@@ -22,6 +22,8 @@ csv.field_size_limit(sys.maxsize)  # a clinical note is longer than the module's
 def encoding_of(path: Path, changed: int, open_file: Callable[[Path, str], IO[bytes]]) -> tuple[str, str]:
     """Return the encoding of a file: by its mark, UTF-8 where it can be, else the likeliest one, with a word by it.
 
+    It is that of Windows for Western Europe where none is much likelier.
+
     Args:
         changed: When the file was last changed, so that other content is looked at anew.
 
@@ -47,22 +49,16 @@ def encoding_of(path: Path, changed: int, open_file: Callable[[Path, str], IO[by
             wrong += [] if is_right else [line]
     if not wrong:
         return "utf-8", ""
-    name = _likeliest(b"".join(line for _, line in wrong)[:SAMPLE])
+    eras = chardet.EncodingEra
+    of_people = eras.ALL & ~eras.MAINFRAME & ~eras.LEGACY_REGIONAL
+    sample = b"".join(line for _, line in wrong)[:SAMPLE]
+    guesses = chardet.detect_all(sample, encoding_era=of_people, compat_names=False, ignore_threshold=True)
+    likely = [guess["encoding"] for guess in guesses if guesses[0]["confidence"] - guess["confidence"] < LITTLE]
+    name = next((name for name in WESTERN if name in likely), likely[0])
     if name is None or right > len(wrong):
         why = "in no common encoding" if name is None else f"not UTF-8, as {right:,} others are"
         raise ValueError(f"line {wrong[0][0]} is {why}; mend it, or name the encoding")
     return name, re.findall(r"\w*[^\x00-\x7f]\w*", wrong[0][1].decode(name, errors="replace"))[0]
-
-
-def _likeliest(text: bytes) -> str | None:
-    """Return the likeliest encoding of a text; Windows' for Western Europe where none is much likelier."""
-    import chardet
-
-    eras = chardet.EncodingEra
-    of_people = eras.ALL & ~eras.MAINFRAME & ~eras.LEGACY_REGIONAL
-    guesses = chardet.detect_all(text, encoding_era=of_people, compat_names=False, ignore_threshold=True)
-    likely = [guess["encoding"] for guess in guesses if guesses[0]["confidence"] - guess["confidence"] < LITTLE]
-    return next((name for name in WESTERN if name in likely), likely[0])
 
 
 def dialect_of(sample: str, usual: str, delimiter: str | None, quotes: bool | None) -> dict[str, Any]:
