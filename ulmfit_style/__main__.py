@@ -121,6 +121,7 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     from ulmfit_style.cli import flags
     from ulmfit_style.cli.compose import compose
     from ulmfit_style.console import lines_on_stderr
+    from ulmfit_style.resolved import as_made
 
     stages = [word for word in words if word != "plan"] or ["adapt", "finetune"]
     job = partial(chain.preview if "plan" in words else chain.run, stages=stages)
@@ -128,6 +129,8 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     with lines_on_stderr() if "predict" in words else nullcontext():
         if any(argument.startswith("-") for argument in rest):
             flags.run(job, rest)
+        elif {"pretrain", "adapt", "finetune"}.isdisjoint(stages):
+            job(as_made(compose(rest), rest))
         else:
             job(compose(rest))
 

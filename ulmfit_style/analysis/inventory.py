@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -101,11 +102,9 @@ def _entries(folder: Path) -> list[Entry]:
 
 
 def _is_locked(directory: Path) -> bool:
-    try:
-        with lock_of(directory).acquire(blocking=False):
-            return False
-    except Timeout:
-        return True
+    with suppress(Timeout), lock_of(directory).acquire(blocking=False):
+        return False
+    return True
 
 
 def _show(title: str, entries: Sequence[Entry]) -> None:
