@@ -80,9 +80,10 @@ def database(*tables: str) -> bytes:
         return made.serialize()
 
 
-def annotated(text: str, label: str) -> dict[str, object]:
+def annotated(text: str, label: str, kind: str = "choices") -> dict[str, object]:
     """Return a row as Label Studio exports it."""
-    result = {"from_name": "label", "type": "choices", "value": {"choices": [label]}}
+    value = {"choices": [label]} if kind == "choices" else {"taxonomy": [["mood", label]]}
+    result = {"from_name": "label", "type": kind, "value": value}
     return {"id": 1, "data": {"text": text}, "annotations": [{"was_cancelled": False, "result": [result]}]}
 
 
@@ -158,7 +159,31 @@ READ: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
         json.dumps({name: {str(n): row[name] for n, row in enumerate(OBJECTS)} for name in OBJECTS[0]}).encode(),
         ROWS,
     ),
+    'json, as pandas writes it by orient="index"': (
+        "a.json",
+        json.dumps({f"row {n}": row for n, row in enumerate(OBJECTS)}).encode(),
+        ROWS,
+    ),
+    'json, as pandas writes it by orient="split"': (
+        "a.json",
+        json.dumps({"columns": ["text", "label"], "index": [0, 1, 2], "data": ROWS}).encode(),
+        ROWS,
+    ),
     "Label Studio's json": ("a.json", json.dumps([annotated(*row) for row in ROWS]).encode(), ROWS),
+    "Label Studio's taxonomies": (
+        "a.json",
+        json.dumps([annotated(text, name, "taxonomy") for text, name in ROWS]).encode(),
+        [(text, f"mood/{name}") for text, name in ROWS],
+    ),
+    "Prodigy's jsonl, without what was rejected or ignored": (
+        "a.jsonl",
+        "\n".join(
+            json.dumps({"text": text, "_task_hash": 1, "tokens": [], "accept": [label], "answer": answer})
+            for text, label in ROWS
+            for answer in ("reject", "accept", "ignore")
+        ).encode(),
+        ROWS,
+    ),
     "Argilla's json": ("a.json", json.dumps([answered(*row) for row in ROWS]).encode(), ROWS),
     "Argilla's flat records": (
         "a.jsonl",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies
+from hypothesis import given, strategies
 from pydantic import ValidationError
 from readable import COMMAS, LINES, READ, REFUSED, ROWS, database, parquet, xlsx, zipped
 from samples import jsonl
@@ -371,7 +371,6 @@ SEEDS = {
 }
 
 
-@settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(data=strategies.data())
 def test_whatever_bytes_a_file_has_there_is_an_answer(
     data: strategies.DataObject, tmp_path_factory: pytest.TempPathFactory

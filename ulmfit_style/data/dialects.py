@@ -49,8 +49,7 @@ def encoding_of(path: Path, changed: int, open_file: Callable[[Path, str], IO[by
             wrong += [] if is_right else [line]
     if not wrong:
         return "utf-8", ""
-    eras = chardet.EncodingEra
-    of_people = eras.ALL & ~eras.MAINFRAME & ~eras.LEGACY_REGIONAL
+    of_people = ~(chardet.EncodingEra.MAINFRAME | chardet.EncodingEra.LEGACY_REGIONAL)
     sample = b"".join(line for _, line in wrong)[:SAMPLE]
     guesses = chardet.detect_all(sample, encoding_era=of_people, compat_names=False, ignore_threshold=True)
     likely = [guess["encoding"] for guess in guesses if guesses[0]["confidence"] - guess["confidence"] < LITTLE]

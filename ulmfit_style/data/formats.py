@@ -62,9 +62,6 @@ def _open_zip(path: Path, mode: str, **options: Any) -> IO[Any]:
     return io.TextIOWrapper(archive.open(names[0]), **options) if "t" in mode else archive.open(names[0])
 
 
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zip")
-"""The last endings of compressed files."""
-
 OPENERS: Mapping[bytes, Any] = {b"\x1f\x8b\x08": gzip.open, b"BZh": bz2.open, b"\xfd7z": lzma.open}
 """What opens a compressed file, by how it begins: a browser unpacks what keeps the name of what was packed."""
 

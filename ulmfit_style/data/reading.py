@@ -196,7 +196,7 @@ def kind(path: str | Path, form: FileFormat = AS_FOUND) -> str:
         with suppress(OSError, zipfile.BadZipFile):  # which is told when it is read
             names += zipfile.ZipFile(path).namelist()
     suffixes = [suffix.lower() for name in names for suffix in reversed(Path(f"_{name}").suffixes)]
-    return next((suffix for suffix in suffixes if suffix not in formats.COMPRESSIONS), "")
+    return next((suffix for suffix in suffixes if suffix not in (".gz", ".bz2", ".xz", ".zip")), "")
 
 
 def value(record: Mapping[str, Any], name: Name) -> Any:

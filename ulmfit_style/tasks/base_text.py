@@ -268,10 +268,8 @@ def read_written(cell: Any) -> Any:
     if isinstance(cell, dict) and isinstance(cell.get("choices"), list):
         return cell["choices"]
     text = clean_text(cell) if isinstance(cell, str) else ""
-    if PLACES.fullmatch(text):
-        return text.split()
     if text[:1] + text[-1:] not in ("[]", "{}"):
-        return cell
+        return text.split() if PLACES.fullmatch(text) else cell
     with_commas = QUOTED.sub(lambda name: name[1] + "," * bool(name[2]), text)  # or Python makes one name of two
     for parse, written in ((json.loads, text), (ast.literal_eval, with_commas)):
         try:
