@@ -34,7 +34,8 @@ ALONE = {
     ),
     "sweep-report": Command("experiments.sweep_report:run", "tell what a sweep has found so far, also while it runs"),
     "study": Command("experiments.study:run", "compare arms over seeds and numbers of labels"),
-    "runs": Command("analysis.inventory:runs", "list the artefacts: when they were made, their size, their names"),
+    "runs": Command("analysis.inventory:runs", "list models by their scores, and artefacts; task=reviews: of one task"),
+    "compare": Command("stages.report:compare", "say what runs differ by on the same test rows: names=[a,b]"),
     "clean-runs": Command("analysis.inventory:clean", "list the artefacts that no name needs; yes=true removes them"),
     "new-task": Command(
         "data.new_task:run", "look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews"
