@@ -178,7 +178,7 @@ def test_empty_texts_are_told_with_their_rows(directory: Path, tmp_path: Path, c
     path = jsonl(tmp_path / "a.jsonl", [{"review": text} for text in ("a film", " ", "a plot", None)])
     options = [f"predict.model={directory}", f"predict.input={path}", f"predict.output={tmp_path / 'a.csv'}"]
     assert main(["predict", *options]) == 0
-    assert "2 rows have an empty text, and are answered all the same: row 2, 4" in capsys.readouterr().out
+    assert "2 rows have an empty text, and are answered all the same: row 2, 4" in capsys.readouterr().err
 
 
 def test_the_words_of_a_row_to_be_answered_are_texts(trained: Callable[[str], Trained], tmp_path: Path, capsys):

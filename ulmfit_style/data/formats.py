@@ -178,9 +178,8 @@ def _cell(value: Any) -> Any:
 
 def _database(path: Path, how: How) -> Iterator[Numbered]:
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
-        tables = [
-            name for (name,) in database.execute("select name from sqlite_master where type in ('table', 'view')")
-        ]
+        named = database.execute("select name from sqlite_master where type in ('table', 'view')")
+        tables = [name for (name,) in named]
         if how.format.query is None and len(tables) != 1:
             raise ValueError(f"name one of its tables, or give a query, after a ?: {', '.join(tables)}")
         query = how.format.query or tables[0]
