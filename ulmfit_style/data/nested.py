@@ -112,11 +112,11 @@ def _parts(row: Any) -> tuple[Any, dict[str, Any]]:
     """Return the fields of a row, and what people answered, by the names of the questions."""
     if not isinstance(row, dict):
         return row, {}
-    if "_task_hash" in row:  # Prodigy
-        own = {name: value for name, value in row.items() if name not in OF_PRODIGY}
-        given = {"label": row["accept"]} if "accept" in row else {}
-        return (own, given) if row.get("answer", "accept") == "accept" else (None, {})
     given: dict[str, Any] = {}
+    if "_task_hash" in row:  # Prodigy
+        given |= {"label": row["accept"]} if "accept" in row else {}
+        plain = {name: value for name, value in row.items() if name not in OF_PRODIGY}
+        return (plain, given) if row.get("answer", "accept") == "accept" else (None, {})
     own, flat = row.get("fields"), {name[:-10]: row[name] for name in row if name.endswith(".responses")}
     if flat or (isinstance(own, dict) and isinstance(row.get("responses"), dict)):  # Argilla
         for name, values in (flat or row["responses"]).items():
