@@ -170,6 +170,12 @@ READ: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
         ROWS,
     ),
     "Label Studio's json": ("a.json", json.dumps([annotated(*row) for row in ROWS]).encode(), ROWS),
+    "Label Studio's csv, in which choices are json": (
+        "a.csv",
+        b"text,label\n"
+        + b"".join(b'%b,"{""choices"":[""%b""]}"\n' % pair for pair in [(b"a", b"bad"), (b"b", b"good")]),
+        [("a", "bad"), ("b", "good")],
+    ),
     "Label Studio's taxonomies": (
         "a.json",
         json.dumps([annotated(text, name, "taxonomy") for text, name in ROWS]).encode(),

@@ -127,7 +127,7 @@ def _parts(row: Any) -> tuple[Any, dict[str, Any]]:
                 if (value.get("status") if isinstance(value, dict) else state) in (None, "submitted")
             ]
             given |= {name: max(said, key=said.count)} if said else {}  # what most people say, or the first
-        return own or {**row}, given
+        return own or {name: value for name, value in row.items() if ".responses" not in name}, given
     own, done = row.get("data"), row.get("annotations")
     if not isinstance(own, dict) or not isinstance(done, list):
         return row, {}

@@ -29,7 +29,7 @@ TEXT_COLUMNS = (
 )
 """Names of columns that hold the text wherever they stand."""
 
-SEPARATORS = "|;,#"
+SEPARATORS = "|;,#/&"
 """What people put between labels, in the order in which it is looked for."""
 
 FRACTION = re.compile(r"(-?\d+)\.0*")
