@@ -117,6 +117,8 @@ def written(path: str, header: str, *rows: str) -> None:
         ),
         ("text,labels", ["a {},\"['late', 'broken']\"", "b {},['late']"], MultiLabelClassification, {}),
         ("text,labels", ["a {},1|0", "b {},1|1"], MultiLabelClassification, {"labels": ("name_0", "name_1")}),
+        ("text,labels", ["a {},1 0", "b {},0 1"], MultiLabelClassification, {"labels": ("name_0", "name_1")}),
+        ("text,label", ["a {},bad", "b {},good", "c {},"], TextClassification, {"labels": ("bad", "good")}),
         ("text,late,kind", ["a {},1,0", "b {},1,1", "c {},0,0"], MultiLabelClassification, {"label": ("late", "kind")}),
         (
             "text,late,kind",

@@ -13,8 +13,9 @@ import numpy
 import pandas
 import pytest
 from datasets import Dataset, DatasetDict
+from hypothesis import given, settings, strategies
 from recipes import Trained
-from samples import jsonl, reviews
+from samples import UNICODE, jsonl, reviews
 
 from ulmfit_style import chain, load, predictor
 from ulmfit_style.__main__ import main
@@ -174,6 +175,13 @@ def test_a_text_is_taken_as_it_is_typed(predicted: Callable[..., list[dict]], te
     assert [row["text"] for row in predicted(f"predict.input={text}")] == [text]
 
 
+def test_empty_texts_are_told_with_their_rows(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = jsonl(tmp_path / "a.jsonl", [{"review": text} for text in ("a film", " ", "a plot", None)])
+    options = [f"predict.model={directory}", f"predict.input={path}", f"predict.output={tmp_path / 'a.csv'}"]
+    assert main(["predict", *options]) == 0
+    assert "2 rows have an empty text, and are answered all the same: row 2, 4" in capsys.readouterr().err
+
+
 def test_the_words_of_a_row_to_be_answered_are_texts(trained: Callable[[str], Trained], tmp_path: Path, capsys):
     path = jsonl(tmp_path / "a.jsonl", [{"tokens": [None, "film"]}])
     model = f"predict.model={trained('entities').directory}"
@@ -212,6 +220,17 @@ def test_python_takes_named_fields(model: Predictor, trained: Callable[[str], Tr
     )
 
 
+@settings(max_examples=settings.default.max_examples // 5)
+@given(texts=strategies.lists(UNICODE, max_size=9), window=strategies.integers(1, 4))
+def test_each_row_has_one_answer_whatever_stands_beside_it(model: Predictor, texts: list[str], window: int):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "WINDOW", window)
+        answers = model(texts)
+    assert len(answers) == len(texts)
+    for text, answer in zip(texts, answers, strict=True):
+        assert model(text) == pytest.approx(answer, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -219,6 +238,8 @@ def test_python_takes_named_fields(model: Predictor, trained: Callable[[str], Tr
         (math.nan, "nan is no text"),
         (b"a film", "b'a film' is no text"),
         ([b"a film"], "entry 1: b'a film' is no text"),
+        ("a film \ud83d", "the text contains half a character, such as \\ud83d alone; it was cut within an emoji"),
+        ({"review": "\ud83d"}, "entry 1: the text contains half a character"),
         (["a film", None], "entry 2: None is no text"),
         (pandas.Series(["a film", math.nan]), "entry 2: nan is no text"),
         ([{"review": "a film"}, {"review": None}], "entry 2 has no text"),

@@ -42,10 +42,8 @@ def run(arguments: Sequence[str]) -> None:
         UserError: if an argument is wrong, there is such a task, or the file cannot be learnt from.
     """
     options = _options(arguments)
-    for existing in [
-        root / group / f"{options['name']}.yaml" for root in (FOLDER, CONF) for group in ("task", "corpus")
-    ]:
-        if existing.exists():
+    for folder in [root / group for root in (FOLDER, CONF) for group in ("task", "corpus")]:
+        if (existing := folder / f"{options['name']}.yaml").exists():
             raise UserError(f"new-task: name={options['name']}: {existing} exists already; choose another name")
     form = FileFormat.model_validate(options.get("format", {}))
     files = Splits.model_validate(options["path"])
@@ -78,9 +76,8 @@ def _write(options: Mapping[str, Any], group: str, text: str, command: str) -> N
 
 def _write_corpus(options: Mapping[str, Any], files: Splits, form: FileFormat, first_row: Record) -> None:
     """Write the YAML of a corpus, for rows without labels."""
-    named = columns.find(
-        "path", str(files), {"text": Column("text", options.get("text"), TEXT_COLUMNS)}, list(first_row)
-    )
+    wanted = {"text": Column("text", options.get("text"), TEXT_COLUMNS)}
+    named = columns.find("path", str(files), wanted, list(first_row))
     others = [name for name in first_row if name != named["text"]]
     sample = [record for _, record in islice(reading.read("path", files.all_files(), lambda _: {}, form=form), 1000)]
     seen = {name: {str(record.get(name)) for record in sample} for name in others}
@@ -106,8 +103,7 @@ def _by_columns(path: str, options: Mapping[str, Any], first_row: Record) -> tup
     if options.keys() & {"text", "label"}:
         return None
     names = _by_lower_case(first_row)
-    recognised = {kind: kind.recognised(names, first_row) for kind in kinds()}
-    fitting = {kind: settings for kind, settings in recognised.items() if settings is not None}
+    fitting = {kind: found for kind in kinds() if (found := kind.recognised(names, first_row)) is not None}
     if not fitting:
         return None
     (kind, settings), *others = fitting.items()

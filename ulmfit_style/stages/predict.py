@@ -23,7 +23,7 @@ from ulmfit_style.config.section import spelled
 from ulmfit_style.console import progress, say, say_once
 from ulmfit_style.data import columns, reading
 from ulmfit_style.data.formats import FORMATS, TEXT_COLUMN, Record
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, listed
 from ulmfit_style.metrics import selective
 from ulmfit_style.models import attributions, checkpoints
 from ulmfit_style.recipe import load
@@ -211,6 +211,7 @@ def _answered(
     """
     counts: Counter[str] = Counter()
     explained: list[tuple[Row, Answer]] = []
+    empty: list[str] = []
 
     def advance(rows: int, long: int) -> None:
         counts["long"] += long
@@ -234,6 +235,8 @@ def _answered(
             if page is not None:
                 explained.append((row, answer))
             counts["rows"] += 1
+            if not all(map(str.strip, model.task.texts(row))):
+                empty.append(f"{counts['rows']:,}")
             yield {**{renamed.get(name, name): value for name, value in fields.items()}, **answer}
     if page is not None:
         title, lead = "What answers rest on", f"Model: {model.model.name_or_path}"
@@ -241,6 +244,8 @@ def _answered(
     say(f"predict: rows answered by {model.model.name_or_path}: {counts['rows'] - counts['guesses']:,}")
     if counts["guesses"]:
         say(f"predict: rows not answered, with a guess alone: {counts['guesses']:,} (predict.threshold)")
+    if empty:
+        say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: row {listed(empty, 3)}")
     if counts["long"]:
         treatment = f"longer than the {model.max_length} tokens that the model was trained on; {model.task.long_texts}"
         say(f"predict: {counts['long']:,} rows are {treatment}")
