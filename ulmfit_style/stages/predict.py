@@ -201,7 +201,7 @@ def _answered(
     rows: Iterator[tuple[Row, Record]],
     output: Path | None,
     page: Path | None,
-    lowest: float | None,
+    lowest: float | None = None,
 ) -> Iterator[Record]:
     """Yield each row of the input with its answer; say in the end how many there were, and how many were cut.
 
