@@ -23,6 +23,7 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
+from ulmfit_style.metrics import selective
 from ulmfit_style.predictor import Predictor
 from ulmfit_style.stages import predict
 from ulmfit_style.tasks.base import Row
@@ -310,3 +311,41 @@ def test_no_cell_of_a_csv_is_a_formula(cell: str):
 def test_other_cells_of_a_csv_are_as_they_are():
     cells = ["a=1", "-1.5", "", "'", -1.5, None]
     assert [predict._guarded(cell) for cell in cells] == cells
+
+
+def test_what_is_not_sure_enough_is_a_guess(
+    predicted: Callable[..., list[dict]], model: Predictor, tmp_path: Path, capsys
+):
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(TEXTS))
+    answers = model(TEXTS)
+    middle = sorted(answer["score"] for answer in answers)[len(TEXTS) // 2]
+    given = predicted(f"predict.input={file}", f"predict.threshold={middle}")
+    assert [row["guess"] for row in given] == [answer["label"] for answer in answers]
+    assert [row["label"] is not None for row in given] == [answer["score"] >= middle for answer in answers]
+
+
+def test_the_probability_of_a_precision_is_chosen_and_measured_on_rows_that_were_not_trained_on(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(selective, "FEWEST", 5)
+    options = ["predict", f"predict.model={directory}", f"predict.input='{TEXTS[0]}'"]
+    assert main([*options, "predict.threshold=precision:0.5"]) == 0
+    said = capsys.readouterr().err
+    assert "chosen on the validation rows" in said
+    assert re.search(r"of the test rows \d+\.\d% are answered so, and \d+\.\d% of these right", said)
+    monkeypatch.setattr(selective, "FEWEST", 1000)
+    assert main([*options, "predict.threshold=precision:0.5"]) == 2
+    assert "no 1000 answers of the 12 validation rows are right so often" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("threshold", ["2", "precision:1.5", "sure"])
+def test_a_threshold_is_a_probability_or_a_precision(threshold: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["predict", "predict.input=a", f"predict.threshold={threshold}"]) == 2
+    assert f"predict.threshold={threshold}: should be a probability" in capsys.readouterr().err
+
+
+def test_a_threshold_is_for_classes(trained: Callable[[str], Trained], capsys: pytest.CaptureFixture[str]):
+    numbers = trained("numbers").directory
+    assert main(["predict", f"predict.model={numbers}", "predict.input=a", "predict.threshold=0.5"]) == 2
+    assert "is for a class a text" in capsys.readouterr().err
