@@ -228,6 +228,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
         "text,label\né,a\né,b\n".encode() + b"\xe9,c\n",
         r"line 4 is not UTF-8, as 2 others are; mend it, or name the encoding",
     ),
+    "a mark of UTF-8 before what is not": ("a.csv", b"\xef\xbb\xbftext\n\xe9\n", "can't decode byte 0xe9"),
     "a json file of several lists": ("a.json", b'{"train": [{}], "test": [{}]}', "it has the lists train, test"),
     "broken json": ("a.json", b'[{"text": "a"},\n{"text": ]', r"is not JSON \(Expecting value at line 2, column 10\)"),
     "half a character in json": ("a.jsonl", b'{"text": "\\ud83d"}\n', "contains half a character"),
