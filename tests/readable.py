@@ -111,6 +111,7 @@ ENCODED = {
 READ: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
     "csv with commas": ("a.csv", COMMAS, ROWS),
     "csv with semicolons, as Excel writes it in much of Europe": ("a.csv", table(";").encode(), ROWS),
+    "csv with Excel's line sep=; above the header": ("a.csv", b"sep=;\r\n" + table(";").encode(), ROWS),
     "csv with tabs": ("a.csv", table("\t").encode(), ROWS),
     "csv with a blank after each comma": ("a.csv", table(", ").encode(), ROWS),
     "csv with bars": ("a.csv", table("|").encode(), ROWS),
