@@ -160,7 +160,7 @@ def _units(task: Task, rows: Rows, stratified: bool) -> Units:
     by_hash = np.argsort(hashes, kind="stable")
     starts = np.flatnonzero(np.diff(hashes[by_hash], prepend=~hashes[by_hash[:1]]))
     first, sizes = by_hash[starts], np.diff(starts, append=len(rows))
-    names = task.strata(rows[first].labels) if stratified else [""] * len(first)
+    names = task.strata(rows[first], rows[first].labels) if stratified else [""] * len(first)
     ranks: dict[str, int] = {}  # by their first rows
     for name, number in zip(names, first.tolist(), strict=True):
         ranks[name] = min(number, ranks.get(name, number))

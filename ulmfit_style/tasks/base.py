@@ -318,7 +318,7 @@ class Task(Section, abc.ABC):
         """Return the classes that a row is an example of; empty for a task without classes."""
         return []
 
-    def strata(self, labels: Sequence[Sequence[str]]) -> list[str]:
+    def strata(self, rows: Sequence[Row], labels: Sequence[Sequence[str]]) -> list[str]:
         """Return a name for each row, by its labels: each split gets its share of the rows of each name.
 
         By default it is a row's rarest label; the more frequent ones even out.

@@ -125,8 +125,8 @@ class QuestionAnswering(Task):
     def labels_of(self, row: Row) -> list[str]:
         return [ANSWERED if _answers(row) else UNANSWERABLE]
 
-    def strata(self, labels: Sequence[Sequence[str]]) -> list[str]:
-        return [""] * len(labels)  # articles and contexts stay whole, whatever their questions
+    def strata(self, rows: Sequence[Row], labels: Sequence[Sequence[str]]) -> list[str]:
+        return [""] * len(rows)  # articles and contexts stay whole, whatever their questions
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {"num_labels": 2}
