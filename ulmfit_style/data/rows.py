@@ -95,14 +95,23 @@ class Rows(Sequence[Row]):
         """Return the first row of each value of a field; without a field all rows."""
         if field is None:
             return self
-        values = self.fields[field].take(self.places).dictionary_encode().indices.to_numpy()
+        values = _taken(self.fields[field], self.places).dictionary_encode().indices.to_numpy()
         return self[np.sort(np.unique(values, return_index=True)[1])]
 
     def _read(self, places: Numbers) -> Iterator[Row]:
         files, numbers = (self.small[name][places].tolist() for name in ("file", "number"))
-        columns = [map(_value, column.take(places).to_pylist()) for column in self.fields.values()]
+        columns = [map(_value, _taken(column, places).to_pylist()) for column in self.fields.values()]
         for file, number, *values in zip(files, numbers, *columns, strict=True):
             yield Row(self.files[file], number, dict(zip(self.fields, values, strict=True)))
+
+
+def _taken(column: pyarrow.LargeStringArray, places: Numbers) -> pyarrow.LargeStringArray:
+    import pyarrow
+
+    buffer = pyarrow.py_buffer(np.ascontiguousarray(places, np.int64))
+    return column.take(
+        pyarrow.Array.from_buffers(pyarrow.int64(), len(places), [None, buffer])
+    )  # else pandas is loaded
 
 
 def stored(task: Task, names: Sequence[str], rows: Iterable[tuple[Row, int, bool]]) -> Rows:
