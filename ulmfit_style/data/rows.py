@@ -95,8 +95,9 @@ class Rows(Sequence[Row]):
         """Return the first row of each value of a field; without a field all rows."""
         if field is None:
             return self
-        values = _taken(self.fields[field], self.places).dictionary_encode().indices.to_numpy()
-        return self[np.sort(np.unique(values, return_index=True)[1])]
+        values = _taken(self.fields[field], self.places).dictionary_encode().indices
+        numbers = np.frombuffer(values.buffers()[1], np.int32, len(values))  # `to_numpy` loads pandas
+        return self[np.sort(np.unique(numbers, return_index=True)[1])]
 
     def _read(self, places: Numbers) -> Iterator[Row]:
         files, numbers = (self.small[name][places].tolist() for name in ("file", "number"))
@@ -111,7 +112,7 @@ def _taken(column: pyarrow.LargeStringArray, places: Numbers) -> pyarrow.LargeSt
     buffer = pyarrow.py_buffer(np.ascontiguousarray(places, np.int64))
     return column.take(
         pyarrow.Array.from_buffers(pyarrow.int64(), len(places), [None, buffer])
-    )  # else pandas is loaded
+    )  # an array of numpy would load pandas
 
 
 def stored(task: Task, names: Sequence[str], rows: Iterable[tuple[Row, int, bool]]) -> Rows:
