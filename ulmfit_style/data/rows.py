@@ -109,10 +109,9 @@ class Rows(Sequence[Row]):
 def _taken(column: pyarrow.LargeStringArray, places: Numbers) -> pyarrow.LargeStringArray:
     import pyarrow
 
+    # By its memory: to take an array of numpy's, pyarrow loads pandas.
     buffer = pyarrow.py_buffer(np.ascontiguousarray(places, np.int64))
-    return column.take(
-        pyarrow.Array.from_buffers(pyarrow.int64(), len(places), [None, buffer])
-    )  # an array of numpy would load pandas
+    return column.take(pyarrow.Array.from_buffers(pyarrow.int64(), len(places), [None, buffer]))
 
 
 def stored(task: Task, names: Sequence[str], rows: Iterable[tuple[Row, int, bool]]) -> Rows:
