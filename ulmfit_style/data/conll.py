@@ -13,6 +13,9 @@ TOKENS, TAGS = "tokens", "tags"
 DOCUMENT = "-DOCSTART-"
 """What CoNLL-2003 has in place of a word between documents."""
 
+TAGGED = re.compile(r"\S+([ \t]+\S+)*[ \t]+(O|[BIESLU]-\S+)")
+"""A line of such a file."""
+
 TAB, BLANKS = re.compile("\t"), re.compile("[ \t]+")
 """What stands between columns. Not any white space: a no-break space is a part of its word."""
 

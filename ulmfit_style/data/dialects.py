@@ -9,9 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-WESTERN = ("cp1252", "iso8859-1")
-"""The encoding of Windows for Western Europe, and what is a part of it but for its controls."""
-
 SAMPLE, ENOUGH, LITTLE = 2**18, 1000, 0.02
 """Bytes or characters of a file that are looked at, lines that are not UTF-8, and how much likelier is little."""
 
@@ -47,13 +44,14 @@ def encoding_of(path: Path, changed: int, open_file: Callable[[Path, str], IO[by
             is_right = line[1].decode(errors="ignore").encode() == line[1]
             right += is_right
             wrong += [] if is_right else [line]
-    if not wrong:
+    if not wrong or head.startswith(b"\xef\xbb\xbf"):  # its mark
         return "utf-8", ""
     of_people = ~(chardet.EncodingEra.MAINFRAME | chardet.EncodingEra.LEGACY_REGIONAL)
     sample = b"".join(line for _, line in wrong)[:SAMPLE]
     guesses = chardet.detect_all(sample, encoding_era=of_people, compat_names=False, ignore_threshold=True)
     likely = [guess["encoding"] for guess in guesses if guesses[0]["confidence"] - guess["confidence"] < LITTLE]
-    name = next((name for name in WESTERN if name in likely), likely[0])
+    # The second is a part of the first, but for its controls.
+    name = next((name for name in ("cp1252", "iso8859-1") if name in likely), likely[0])
     if name is None or right > len(wrong):
         why = "in no common encoding" if name is None else f"not UTF-8, as {right:,} others are"
         raise ValueError(f"line {wrong[0][0]} is {why}; mend it, or name the encoding")

@@ -21,7 +21,7 @@ from ulmfit_style.artefacts.directory import RECIPE, whole
 from ulmfit_style.config.commands import Predict
 from ulmfit_style.config.section import spelled
 from ulmfit_style.console import progress, say, say_once
-from ulmfit_style.data import columns, reading
+from ulmfit_style.data import columns, conll, reading
 from ulmfit_style.data.formats import FORMATS, TEXT_COLUMN, Record
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.metrics import selective
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 ENDINGS = (".jsonl", ".csv")
-
-TAGGED = re.compile(r"\S+([ \t]+\S+)*[ \t]+(O|[BIESLU]-\S+)")
-"""A line of a CoNLL file."""
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -106,7 +103,7 @@ def run(resolved: Resolved) -> None:
     if not first:
         raise UserError(f"predict.input={options.input}: holds no rows")
     lines = [line for _, record in first if (line := str(record.get(TEXT_COLUMN)).strip())]
-    if len(lines) > 1 and all(map(TAGGED.fullmatch, lines)):
+    if len(lines) > 1 and all(map(conll.TAGGED.fullmatch, lines)):
         raise UserError(f"predict.input={options.input}: holds a word and its tag a line; as a file call it .conll")
 
     from ulmfit_style.predictor import Predictor  # not before the mistakes that can be told without torch

@@ -60,13 +60,12 @@ class MultiLabelClassification(LabelTask):
         labels = read_written(row.fields["label"])
         given = labels.items() if isinstance(labels, dict) else ()
         if wrong := [f"'{name}' has '{value}'" for name, value in given if _is_given(value) is None]:
-            return f"the label {wrong[0]}, which is neither 0 nor 1"
+            return f"the label {wrong[0]}, which is neither 0 nor 1; task.label=<column>.<name> takes one value within"
         parts = self._parts(labels)
         if any(isinstance(part, (list, dict)) or not clean_text(part) for part in parts):
             return "one of the labels is empty, or no name" if isinstance(labels, list) else None
-        unknown = [name for name in self.target(row) if name not in (self.labels or (name,))]
-        likely = nearest(unknown[0], self.labels or ()) if unknown else ""
-        return f"the label '{unknown[0]}' is none of task.labels{likely}" if unknown else None
+        unknown = next((name for name in self.target(row) if name not in (self.labels or (name,))), None)
+        return unknown and f"the label '{unknown}' is none of task.labels{nearest(unknown, self.labels or ())}"
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
         cells = [self._parts(row.fields["label"]) for row in rows]

@@ -10,7 +10,7 @@ from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import SHOWN_PROBLEMS, nearest
 from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import Answer, Row, in_order
-from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, separator_in
+from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, read_written, separator_in
 from ulmfit_style.tasks.entities import OUTSIDE, TAG
 from ulmfit_style.tasks.types import Tensor
 from ulmfit_style.tasks.values import Confusion, Reference
@@ -30,7 +30,7 @@ class TextClassification(LabelTask):
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "micro_f1", "matthews")
     label_columns: ClassVar[Sequence[str]] = (
         *("label", "class", "category", "stars", "target", "sentiment", "rating", "intent", "topic", "genre", "folder"),
-        "annotation",
+        *("annotation", "gold_label"),
         *("라벨", "레이블", "분류", "감정", "별점"),
     )
 
@@ -143,6 +143,7 @@ class TextClassification(LabelTask):
 def _label(row: Row) -> Any:
     """Return the label of a row, which may be alone in a list: so tools for several labels write it."""
     label = row.fields["label"]
+    label = read_written(label) if str(label).startswith('{"choices"') else label  # Label Studio's csv
     return label[0] if isinstance(label, list) and len(label) == 1 else label
 
 
