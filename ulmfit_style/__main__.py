@@ -50,6 +50,11 @@ ALONE = {
         "analysis.check_data:run",
         "list rows that are copies, contradict others or hold debris, and likely label errors",
     ),
+    "select": Command(
+        "experiments.select:run",
+        "pick the texts to label next: select.count=50; take them back: select.merge=to-label.xlsx",
+        ("task", "corpus"),
+    ),
     "doctor": Command(
         "analysis.doctor:run", "print what an issue should say of this machine; two_processes=true tries two of them"
     ),

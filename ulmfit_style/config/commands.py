@@ -1,11 +1,11 @@
-"""What is done with a finished model: evaluate, predict, push, report."""
+"""What is done with a finished model: evaluate, predict, push, report; and with texts that have no labels yet."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from ulmfit_style.config.files import AS_FOUND, FileFormat
-from ulmfit_style.config.section import Section, one_or_several
+from ulmfit_style.config.section import Count, Section, one_or_several
 
 
 class Evaluate(Section):
@@ -77,3 +77,22 @@ class Report(Section):
 
     runs: Annotated[tuple[str, ...], BeforeValidator(one_or_several)] = ()
     """Names of finished runs, or directories: one alone, or several side by side; empty for this config's own."""
+
+
+class Select(Section):
+    """Which texts `select` picks to be labelled, and where they go and come from."""
+
+    count: Count = 50
+    """How many texts are picked."""
+    strategy: Literal["auto", "typical", "uncertain", "random"] = "auto"
+    """typical: the most typical text of each cluster of what has no label yet; uncertain: those between whose two
+    likeliest classes the model hesitates most; random: by chance, as test rows have to be chosen. auto: what was the
+    best in simulations: typical at first, and ..."""
+    seed: int = 0
+    """Seed of clusters, and of what is random."""
+    output: str = "to-label.xlsx"
+    """Where the texts are written, with an empty column to be filled in: a new file that ends in .xlsx or .csv."""
+    merge: str | None = None
+    """The file that comes back, filled in: its rows are checked, and added to those of `task.path.chosen`."""
+    new_classes: tuple[str, ...] = ()
+    """Classes that the file may hold though no labelled row has them: select.new_classes=[refund]"""

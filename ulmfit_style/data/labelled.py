@@ -14,7 +14,7 @@ from ulmfit_style.data import columns, reading, sampling, splits
 from ulmfit_style.data.reading import References
 from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError, together
-from ulmfit_style.tasks.base import Column, Row, Task
+from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.files import named
 
 
@@ -37,6 +37,8 @@ class Labelled:
     """How many rows of the files are not used, by the reason."""
     folds: Sequence[list[Row]] = ()
     """The test rows in parts, each to be scored by a model that is trained on the others; none where rows are split."""
+    chosen: Sequence[Row] = ()
+    """The rows of `task.path.chosen`, which are in `pool` and in every `train`."""
     repeats: Sequence[Row] = ()
     """The rows that are left out because their text is in test or validation."""
 
@@ -93,7 +95,9 @@ def load(task: Task) -> Labelled:
             test = whole.folds[task.fold]
             train = splits.without(task, whole.train, {splits.key(task, row) for row in test})
             return replace(whole, task=task, train=train, test=test, folds=())
-        train = sampling.sample(task, whole.pool, whole.classes)
+        chosen = set(map(id, whole.chosen))
+        others = [row for row in whole.pool if id(row) not in chosen]
+        train = [*sampling.sample(task, others, task.classes(others)), *whole.chosen]
         if not train:
             _require_names(task, "task.shots=0", whole.classes)
         return replace(whole, task=task, train=train)
@@ -102,15 +106,18 @@ def load(task: Task) -> Labelled:
         classes = task.classes([])
         _require_names(task, "task.path=null", classes)
         return Labelled(task, [], [], [], [], frozenset(), classes, left_out={})
-    rows = {split: _rows(task, task.path.option(split), path, task.columns()) for split, path in files.items()}
+    rows = {
+        split: read(task, task.path.option(split), path, has_group=split != "chosen") for split, path in files.items()
+    }
     wanted = {split: [row for row in rows[split] if task.keeps(row)] for split in files}
-    _require_right(task, f"task.path={task.path}", [row for split in wanted.values() for row in split])
-    problem = task.dataset_problem(rows["train"])
+    require_right(task, f"task.path={task.path}", [row for split in wanted.values() for row in split])
+    problem = task.dataset_problem([*rows["train"], *rows.get("chosen", ())])
     if problem is not None:
         raise UserError(f"{task.path.option('train')}={task.path.train}: {problem}")
 
     folds = splits.folds(task, wanted)
     train, validation, test = (wanted["train"], [], []) if folds else splits.split(task, wanted)
+    train = [*train, *wanted.get("chosen", ())]
     before = [*validation, *train]
     validation = splits.without(task, validation, {splits.key(task, row) for row in test})
     scored = [*validation, *test]
@@ -126,10 +133,13 @@ def load(task: Task) -> Labelled:
         problem = "is in no training row; add training rows with it, or remove these"
         require_known(task, classes, scored, f"task.path={task.path}", problem)
 
+    chosen = [row for row in wanted.get("chosen", ()) if id(row) in kept]
     names = ", ".join(PurePath(path).name for path in task.path.all_files())
+    if chosen:
+        say(f"task: {len(chosen):,} rows of {task.path.option('chosen')} are only trained on")
     if folds:
         how = f"in {len(folds)} folds, each scored by a model that is trained on the others (task.folds=0: splits)"
-        say(f"task: {len(pool):,} rows of {names} {how}")
+        say(f"task: {len(pool) - len(chosen):,} rows of {named(files['train'])} {how}")
     else:
         made = " and ".join(split for split in ("validation", "test") if split not in files)
         origin = f"{names}; {made} split off train" if made else names
@@ -152,6 +162,7 @@ def load(task: Task) -> Labelled:
         classes=classes,
         left_out={"other_classes": others, "in_test_or_validation": len(repeats)},
         folds=folds,
+        chosen=chosen,
         repeats=repeats,
     )
 
@@ -166,9 +177,9 @@ def load_whole(task: Task, option: str, reference: str, form: FileFormat = AS_FO
     Raises:
         UserError: listing what is wrong with the rows, each with its place.
     """
-    rows = _rows(task.model_copy(update={"format": form}), option, reference, {**task.inputs(), **task.targets()})
+    rows = read(task.model_copy(update={"format": form}), option, reference, has_group=False)
     wanted = [row for row in rows if task.keeps(row)]
-    _require_right(task, f"{option}={reference}", wanted)
+    require_right(task, f"{option}={reference}", wanted)
     if not wanted:
         raise UserError(f"{option}={reference}: none of its {len(rows):,} rows is of the classes of task.labels")
     left_out = f"; {len(rows) - len(wanted):,} of other classes are left out" if len(wanted) < len(rows) else ""
@@ -207,9 +218,13 @@ def _require_names(task: Task, option: str, classes: Sequence[str]) -> None:
     say(f"task: the names of {len(classes)} classes are learnt from, and no labelled row ({option})")
 
 
-def _rows(task: Task, option: str, path: References, wanted: Mapping[str, Column]) -> list[Row]:
-    """Read the rows of a file that an option names, with the fields named as the task names them."""
-    name = named(path)
+def read(task: Task, option: str, path: References, *, has_group: bool) -> list[Row]:
+    """Read the rows of a file that an option names, with the fields named as the task names them.
+
+    Args:
+        has_group: Whether the rows need the column of `task.group`, by which they are split.
+    """
+    name, wanted = named(path), task.columns() if has_group else {**task.inputs(), **task.targets()}
     found = reading.read(option, path, lambda present: columns.find(option, name, wanted, present), form=task.format)
     rows = [task.cleaned(row) for row, _ in found]
     if not rows:
@@ -217,7 +232,7 @@ def _rows(task: Task, option: str, path: References, wanted: Mapping[str, Column
     return rows
 
 
-def _require_right(task: Task, source: str, rows: Sequence[Row]) -> None:
+def require_right(task: Task, source: str, rows: Sequence[Row]) -> None:
     """Raise for the rows that are wrong one by one."""
     problems = []
     for row in rows:

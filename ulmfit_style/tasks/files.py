@@ -26,6 +26,8 @@ class Splits(Section):
     """The rows that sweeps choose by."""
     test: Files | None = None
     """The rows that are only scored. They never move."""
+    chosen: Files | None = None
+    """Rows that are only trained on, whatever the splits: texts that `select` picked say little of all others."""
 
     @model_validator(mode="before")
     @classmethod
