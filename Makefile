@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 
-COMMANDS := plan pretrain adapt finetune evaluate predict report push lr_find sweep sweep-report study runs clean-runs new-task check-data select doctor
+COMMANDS := plan pretrain adapt finetune evaluate predict report push sweep sweep-report study runs clean-runs new-task check-data select doctor
 WORKERS  := -n auto --dist loadfile
 MKDOCS    = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
@@ -46,7 +46,6 @@ evaluate:      ## score a finished model on other rows, and keep every predictio
 predict:       ## answer a text, a file of them or standard input with a finished model
 report:        ## write a page, and its figures, on a finished run; on several with report.runs=[a,b]
 push:          ## put the model on the Hugging Face Hub
-lr_find:       ## look for a learning rate on a copy: a plot, the curve, and a band; of adapt with lr_find.stage=adapt
 sweep:         ## try many values of the options, and tell which are best: sweep=finetune, or a grid
 sweep-report:  ## tell what a sweep has found so far, also while it runs
 study:         ## tell what adaptation, or any arm of your own, is worth on your data, over seeds and numbers of labels
@@ -55,7 +54,7 @@ clean-runs:    ## list what no name needs any more; with yes=true, remove it
 new-task:      ## look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews
 check-data:    ## list labelled rows that are copies, contradict others or hold debris, and likely label errors
 select:        ## pick the texts to label next, as a spreadsheet: select.count=50; take it back: select.merge=to-label.xlsx
-doctor:        ## print what an issue should say about this machine; two_processes=true tries whether two train as one
+doctor:        ## print what an issue should say about this machine
 
 # The first command typed runs them all, in the order typed.
 $(COMMANDS): $(VENV)/installed

@@ -31,13 +31,13 @@ LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 NAMED = re.compile(r"`((?:conf|docs|tests|bench|ulmfit_style)/[^` ]*|\w+\.(?:md|txt|toml)|Makefile)`")
 
 PROGRAMS = ("make", "ulmfit-style")
-OWN_OPTIONS = {"new-task": new_task.OPTIONS, "clean-runs": ("yes",), "doctor": ("two_processes",)}
+OWN_OPTIONS = {"new-task": new_task.OPTIONS, "clean-runs": ("yes",)}
 """Arguments that are no options of the configuration."""
 
 REFUSED = "ulmfit-style: "
 """How the output of a command begins that the tutorial lets fail."""
 
-WRITTEN = {"sample.py", "log.txt", "model.safetensors", "lr_find.csv", "lr_find.png"}
+WRITTEN = {"sample.py", "log.txt", "model.safetensors"}
 """What the reader makes, or the program."""
 
 

@@ -17,7 +17,6 @@ from ulmfit_style.compute.devices import precision_warning
 from ulmfit_style.compute.processes import split
 from ulmfit_style.errors import UserError, trouble
 from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset
-from ulmfit_style.training.finite import NotFinite
 from ulmfit_style.training.trainer import Progress
 
 
@@ -119,7 +118,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_rows(run: Tin
     for number, row in enumerate(run.rows):
         row |= {"place": f"a.csv:{number}", "weight": math.inf if number == 7 else 1.0}
     with pytest.raises(
-        NotFinite, match=r"^all: the loss is nan at step \d on (a\.csv:\d+, ){3}a\.csv:\d+; look"
+        UserError, match=r"^all: the loss is nan at step \d on (a\.csv:\d+, ){3}a\.csv:\d+; look"
     ) as stopped:
         run.run({})
     assert "a.csv:7" in str(stopped.value)
@@ -132,14 +131,14 @@ def test_weights_that_are_not_finite_are_told_by_the_step_that_made_them(run: Ti
 
     run.before_batch = break_weights
     with pytest.raises(
-        NotFinite, match=r"^all: before step 2: 1 of \d+ weight tensors are not finite \(classifier.bias"
+        UserError, match=r"^all: before step 2: 1 of \d+ weight tensors are not finite \(classifier.bias"
     ):
         run.run({})
 
 
 def test_no_weights_that_are_not_finite_are_saved(run: TinyRun):
     # Adam moves by the rate, whatever the gradients are: every loss before the only step is finite.
-    with pytest.raises(NotFinite, match=r"^all: after step 1: \d+ of \d+ weight tensors are not finite"):
+    with pytest.raises(UserError, match=r"^all: after step 1: \d+ of \d+ weight tensors are not finite"):
         run.run({"learning_rate": 1e300, "epochs": 0.2}, schedule="constant")
     assert not list(run.folder.glob("phase-0/checkpoint-*"))
 
@@ -147,7 +146,7 @@ def test_no_weights_that_are_not_finite_are_saved(run: TinyRun):
 def test_a_gradient_that_is_not_finite_stops_the_run(run: TinyRun):
     run.run({"epochs": 0.2})
     entry = {"loss": 1.0, "grad_norm": math.inf}
-    with pytest.raises(NotFinite, match=r"^all: the gradient norm is inf at step 3; try a lower learning_rate"):
+    with pytest.raises(UserError, match=r"^all: the gradient norm is inf at step 3; try a lower learning_rate"):
         Progress(SimpleNamespace(title="all"), run.rows).on_log(
             SimpleNamespace(fp16=False), SimpleNamespace(log_history=[entry], global_step=3), None
         )

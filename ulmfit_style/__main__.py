@@ -25,16 +25,9 @@ class Command(NamedTuple):
     """What runs it, given the arguments that follow it."""
     help: str
     """What it does, in a line."""
-    help_sections: tuple[str, ...] = ()
-    """The sections of the config, beside that of its name, whose options it takes."""
 
 
 ALONE = {
-    "lr_find": Command(
-        "experiments.lr_find:run",
-        "look for a learning rate of finetune, or of adapt with lr_find.stage=adapt, on a copy",
-        ("adapt", "task", "finetune"),
-    ),
     "sweep": Command(
         "experiments.sweep:run",
         "try many options over one shared adapt: sweep=finetune, or a grid finetune.learning_rate=2e-5,5e-5",
@@ -53,11 +46,8 @@ ALONE = {
     "select": Command(
         "experiments.select:run",
         "pick the texts to label next: select.count=50; take them back: select.merge=to-label.xlsx",
-        ("task", "corpus"),
     ),
-    "doctor": Command(
-        "analysis.doctor:run", "print what an issue should say of this machine; two_processes=true tries two of them"
-    ),
+    "doctor": Command("analysis.doctor:run", "print what an issue should say of this machine"),
     "setup": Command("models.embedded:install", "install the embedded model and data"),
 }
 
@@ -112,8 +102,8 @@ def _main(arguments: Sequence[str]) -> None:
     if not words:
         help.overview(commands)
     elif ours.help:
-        sections = [name for word in words if word != "plan" for name in (*(ALONE | STAGES)[word].help_sections, word)]
-        help.options({word: commands[word] for word in words}, sections, rest)
+        further = [name for word in words if word in STAGES for name in STAGES[word].help_sections]
+        help.options({word: commands[word] for word in words}, [*words, *further], rest)
     elif words[0] in ALONE:
         resolve_name(f"ulmfit_style.{ALONE[words[0]].function}")(rest)
     else:

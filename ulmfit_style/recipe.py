@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from ulmfit_style.config import trainer_options
 from ulmfit_style.config.commands import Evaluate, Hub, Predict, Push, Report, Select
-from ulmfit_style.config.experiments import LrFind, Study, Sweep
+from ulmfit_style.config.experiments import Study, Sweep
 from ulmfit_style.config.section import Count, Section, spelled
 from ulmfit_style.config.training import Adapt, Corpus, Finetune, Model, Pretrain
 from ulmfit_style.errors import ConfigError, UserError, nearest
@@ -69,7 +69,6 @@ class Config(Section):
     push: Push = Push()
     report: Report = Report()
     select: Select = Select()
-    lr_find: LrFind = LrFind()
     study: Study
     sweep: Sweep | None = None
     """null: `sweep` runs a grid."""

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from ulmfit_style.analysis import two_processes
 from ulmfit_style.artefacts.directory import LIBRARIES, versions
 from ulmfit_style.compute.devices import device
 from ulmfit_style.console import say
@@ -23,23 +22,17 @@ PACKAGES = (*LIBRARIES, "huggingface_hub", "hydra-core", "pydantic", "numpy", "p
 
 TIMEOUT_SECONDS = 5
 
-TWO_PROCESSES = "two_processes=true"
-"""The option that trains a tiny model in one process and in two, which takes most of a minute."""
-
 
 def run(arguments: Sequence[str]) -> None:
-    """Print versions, hardware, what answers and what is installed; when asked, whether two processes train as one.
+    """Print versions, hardware, what answers and what is installed.
 
     Raises:
-        UserError: if an argument is not `two_processes=true`.
+        UserError: if there is an argument.
     """
-    for argument in arguments:
-        if argument != TWO_PROCESSES:
-            raise UserError(f"{argument}: is no option of doctor; it has one: {TWO_PROCESSES}")
+    if arguments:
+        raise UserError(f"{arguments[0]}: doctor has no options; leave it out")
     for name, value in _facts():
         say(f"{name:16}{value}")
-    if arguments:
-        say(f"{'two processes':16}{two_processes.compared()}")
 
 
 def _facts() -> Iterator[tuple[str, str]]:

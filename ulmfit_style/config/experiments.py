@@ -1,32 +1,11 @@
-"""Many runs: the range test of a rate, studies and sweeps."""
+"""Many runs: studies and sweeps."""
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from ulmfit_style.config.section import Count, Distinct, Rate, Section, Seed, Seeds
+from ulmfit_style.config.section import Count, Distinct, Section, Seed, Seeds
 from ulmfit_style.errors import nearest
-
-
-class LrFind(Section):
-    """Which rates `lr_find` tries, and of which stage."""
-
-    stage: Literal["finetune", "adapt"] = "finetune"
-    """The stage whose learning_rate is looked for, in its last phase: finetune or adapt."""
-    lowest: Rate = 1e-7
-    """The rate of the first step; too low to learn anything, so that it is seen where learning begins."""
-    highest: Rate = 0.1
-    """The rate of the last step, if the test comes so far. AdamW moves a weight by about the rate in every step, and
-    those of transformers begin at about 0.02 (BERT's initializer_range): at 0.1 nothing of them is left."""
-    steps: Annotated[int, Field(ge=50)] = 100
-    """Optimizer steps, over which the rate rises exponentially; fewer than 50 show their own noise."""
-
-    @field_validator("highest")
-    @classmethod
-    def _above_lowest(cls, highest: float, info: ValidationInfo) -> float:
-        if highest <= (lowest := info.data.get("lowest", 0)):
-            raise ValueError(f"should be greater than lr_find.lowest={lowest:g}")
-        return highest
 
 
 class Study(Section):

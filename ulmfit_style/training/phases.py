@@ -30,7 +30,7 @@ from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores, at
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require_same_weights
 from ulmfit_style.training.schedule import rate_factors
-from ulmfit_style.training.trainer import Progress, Rates, RecipeTrainer, Reporting
+from ulmfit_style.training.trainer import Progress, RecipeTrainer, Reporting
 
 LOGGING_STEPS = 10
 """Optimizer steps between two entries of the log; fewer in a phase that would have fewer than so many entries."""
@@ -75,8 +75,6 @@ class Phase:
     """Optimizer steps at most, however many epochs there are."""
     data: TrainingData | None = None
     """What it is trained on; None for the data of the plan."""
-    rates: Rates | None = None
-    """The rates of a range test, whose every step is logged; None for those of the schedule in the options."""
     solve: Callable[[PreTrainedModel], None] | None = None
     """What is done instead of gradient steps: the head is solved."""
 
@@ -283,11 +281,10 @@ def _trainer(
         "logging_steps": min(LOGGING_STEPS, math.ceil(steps / LOGGING_STEPS)),
         "dataloader_pin_memory": on_gpu,
     }
-    every_step = {} if phase.rates is None else {"logging_strategy": "steps", "logging_steps": 1}
     return RecipeTrainer(
         model=plan.model,
         objective=data.objective,
-        rates=phase.rates or partial(rate_factors, options.schedule, options.warmup_ratio),
+        rates=partial(rate_factors, options.schedule, options.warmup_ratio),
         layer_groups=None if options.layer_decay == 1 else plan.layers,
         layer_decay=options.layer_decay,
         title=phase.title,
@@ -304,7 +301,7 @@ def _trainer(
             disable_tqdm=True,
             remove_unused_columns=False,
             logging_nan_inf_filter=False,
-            **{**defaults, **options.trainer, **every_step, "report_to": "none"},  # `Reporting` reports
+            **{**defaults, **options.trainer, "report_to": "none"},  # `Reporting` reports
         ),
         train_dataset=rows,
         callbacks=callbacks,

@@ -18,7 +18,7 @@ from ulmfit_style.console import ProgressReport
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models.layers import LayerGroups, split_by_layer
 from ulmfit_style.training.batching import ShuffledDataset, without_blanks
-from ulmfit_style.training.finite import REMEDY, NotFinite, require_weights
+from ulmfit_style.training.finite import REMEDY, require_weights
 from ulmfit_style.training.monitoring import BestState
 from ulmfit_style.training.objectives import Objective
 
@@ -118,7 +118,7 @@ class RecipeTrainer(Trainer):
             step = self.state.global_step + 1
             require_weights(model, f"{self.title}: before step {step}")
             rows = f" on {listed(places)}; look at these rows, or" if places else ";"
-            raise NotFinite(f"{self.title}: the loss is {loss.item()} at step {step}{rows} {REMEDY}")
+            raise UserError(f"{self.title}: the loss is {loss.item()} at step {step}{rows} {REMEDY}")
         # Gradients are averaged over the processes, and this is a sum.
         loss = loss * self.accelerator.num_processes
         return (loss, None) if return_outputs else loss
@@ -150,13 +150,13 @@ class Progress(TrainerCallback):
         """Note the loss.
 
         Raises:
-            NotFinite: if the gradient norm is infinite or not a number; fp16 looks for its scale by such steps.
+            UserError: if the gradient norm is infinite or not a number; fp16 looks for its scale by such steps.
         """
         entry: Any = state.log_history[-1]
         if "loss" not in entry:
             return
         if not (math.isfinite(norm := entry.get("grad_norm", 0)) or args.fp16):
-            raise NotFinite(f"{self.bar.title}: the gradient norm is {norm} at step {state.global_step}; {REMEDY}")
+            raise UserError(f"{self.bar.title}: the gradient norm is {norm} at step {state.global_step}; {REMEDY}")
         self.loss = f"loss {entry['loss']:.3f}, "
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
