@@ -1,11 +1,11 @@
-"""Which texts to label next, by what a model reads of them and how sure it is of their classes."""
+"""Which texts to label next, by what a model reads of them and how sure it is of their classes.
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+Each strategy returns numbers of texts, the best first, of those that have no label: `is_known` says which have one.
+"""
+
+from typing import Any
 
 import numpy as np
-
-from ulmfit_style.errors import UserError
 
 Array = np.ndarray[Any, Any]
 
@@ -17,75 +17,57 @@ SMALLEST = 5
 
 MOST_CLUSTERS = 500
 
-
-class Candidates(NamedTuple):
-    """Texts by their numbers, some of which have labels."""
-
-    features: Array
-    """(texts, width)"""
-    known: frozenset[int]
-    """Those that have labels."""
-    probabilities: Array | None
-    """Those of the classes, (texts, classes); None where no model tells them."""
-    seed: int
-
-    def unknown(self, order: Array) -> list[int]:
-        """Return numbers of texts in an order, without those that have labels."""
-        return [number for number in order.tolist() if number not in self.known]
+DOUBTFUL = 10
+"""Times as many texts as are picked are those that a model is the least sure of."""
 
 
-def typical(texts: Candidates, count: int) -> list[int]:
+def at_random(is_known: Array, count: int, seed: int = 0) -> list[int]:
+    """Return texts by chance: what any other strategy has to beat, and how rows are chosen to be scored."""
+    return np.random.default_rng(seed).permutation(np.flatnonzero(~is_known))[:count].tolist()
+
+
+def typical(features: Array, is_known: Array, count: int, seed: int = 0) -> list[int]:
     """Return the most typical texts of clusters, those of large clusters first that hold no label.
 
     It is TypiClust (Hacohen et al. 2022): there are as many clusters as there will be labels, and a text is typical
     that is near to its neighbours.
+
+    Args:
+        features: Those of all texts, (texts, width).
     """
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.neighbors import NearestNeighbors
     from sklearn.preprocessing import normalize
 
-    units, clusters = normalize(texts.features), min(len(texts.known) + count, MOST_CLUSTERS)
-    kmeans = MiniBatchKMeans(clusters, n_init=1, batch_size=2048, random_state=texts.seed)
-    cluster_of = kmeans.fit_predict(units)
-    sizes, held, left = np.bincount(cluster_of, minlength=clusters).tolist(), [], []
+    units, clusters = normalize(features), min(int(is_known.sum()) + count, MOST_CLUSTERS)
+    kmeans = MiniBatchKMeans(clusters, n_init=1, batch_size=2048, random_state=seed)
+    cluster_of, ranked = kmeans.fit_predict(units), []
     for cluster in range(clusters):
         members = np.flatnonzero(cluster_of == cluster)
         if len(members) > 1:
             near = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(members) - 1)).fit(units[members])
-            members = members[np.argsort(near.kneighbors()[0].mean(axis=1))]
-        left.append(texts.unknown(members))
-        held.append(len(members) - len(left[-1]))
-    picked: list[int] = []
-    while len(picked) < count:
-        best = min(
-            (cluster for cluster in range(clusters) if left[cluster]),
-            key=lambda cluster: (sizes[cluster] < SMALLEST, held[cluster], -sizes[cluster]),
-        )
-        picked.append(left[best].pop(0))
-        held[best] += 1
-    return picked
+            members = members[near.kneighbors()[0].mean(axis=1).argsort()]
+        is_small, held, unknown = len(members) < SMALLEST, is_known[members].sum(), members[~is_known[members]]
+        ranked += [((is_small, held + place, -len(members)), number) for place, number in enumerate(unknown.tolist())]
+    return [number for _, number in sorted(ranked)[:count]]
 
 
-def uncertain(texts: Candidates, count: int) -> list[int]:
-    """Return the texts whose two likeliest classes have the nearest probabilities."""
-    if texts.probabilities is None:
-        raise UserError("select.strategy=uncertain: there is no model of single labels yet; at first take typical")
-    second, first = np.sort(texts.probabilities, axis=1)[:, -2:].T
-    return texts.unknown(np.argsort(first - second))[:count]
+def mixed(features: Array, probabilities: Array, is_known: Array, count: int, seed: int = 0) -> list[int]:
+    """Return the texts in the middle of clusters of those whose two likeliest classes are nearly as likely.
 
+    So uncertain texts are not all alike (Zhdanov 2019).
 
-def random(texts: Candidates, count: int) -> list[int]:
-    """Return texts by chance."""
-    return texts.unknown(np.random.default_rng(texts.seed).permutation(len(texts.features)))[:count]
+    Args:
+        features: Those of all texts, (texts, width).
+        probabilities: Those of the classes, (texts, classes).
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import pairwise_distances_argmin
+    from sklearn.preprocessing import normalize
 
-
-STRATEGIES: Mapping[str, Callable[[Candidates, int], list[int]]] = {
-    "typical": typical,
-    "uncertain": uncertain,
-    "random": random,
-}
-
-
-def best(texts: Candidates) -> str:
-    """Return the strategy that was the best in simulations (bench/labelling.py)."""
-    return "typical" if texts.probabilities is None else "uncertain"
+    second, first = np.sort(probabilities, axis=1)[:, -2:].T
+    doubtful = np.flatnonzero(~is_known)[np.argsort((first - second)[~is_known])][: DOUBTFUL * count]
+    units, doubts = normalize(features[doubtful]), (1 + second - first)[doubtful]
+    kmeans = KMeans(count, n_init=1, random_state=seed).fit(units, sample_weight=doubts)
+    middle = pairwise_distances_argmin(kmeans.cluster_centers_, units)
+    return doubtful[list(dict.fromkeys([*middle, *range(len(doubtful))]))[:count]].tolist()

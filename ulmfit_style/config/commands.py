@@ -80,19 +80,15 @@ class Report(Section):
 
 
 class Select(Section):
-    """Which texts `select` picks to be labelled, and where they go and come from."""
+    """Which texts `select` picks to be labelled, and where they go."""
 
     count: Count = 50
     """How many texts are picked."""
-    strategy: Literal["auto", "typical", "uncertain", "random"] = "auto"
-    """typical: the most typical text of each cluster of what has no label yet; uncertain: those between whose two
-    likeliest classes the model hesitates most; random: by chance, as test rows have to be chosen. auto: what was the
-    best in simulations: typical at first, and ..."""
-    seed: int = 0
-    """Seed of clusters, and of what is random."""
+    strategy: Literal["auto", "random"] = "auto"
+    """auto: what was the best in simulations: at first the most typical text of each cluster of texts, then the middles
+    of clusters of the texts of whose class the model is the least sure. random: by chance, as rows have to be chosen
+    that are to be scored."""
     output: str = "to-label.xlsx"
-    """Where the texts are written, with an empty column to be filled in: a new file that ends in .xlsx or .csv."""
+    """Where the texts are written, with an empty column of labels: a new file that ends in .xlsx or .csv."""
     merge: str | None = None
-    """The file that comes back, filled in: its rows are checked, and added to those of `task.path.chosen`."""
-    new_classes: tuple[str, ...] = ()
-    """Classes that the file may hold though no labelled row has them: select.new_classes=[refund]"""
+    """Such a file, filled in: it is checked with the rows that there are, and what it brings is told."""

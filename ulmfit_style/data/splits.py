@@ -88,7 +88,7 @@ def folds(task: Task, files: Mapping[str, Sequence[Row]]) -> list[list[Row]]:
     """
     rows, count = files["train"], task.folds
     if count is None:
-        count = FOLDS if files.keys() <= {"train", "chosen"} and task.test_samples is None and len(rows) < FEW else 0
+        count = FOLDS if len(files) == 1 and task.test_samples is None and len(rows) < FEW else 0
     dealt = deal(task, rows, count) if count else []
     if not all(dealt):
         raise UserError(f"task.path={task.path}: {too_few(task, rows)} for {count} folds (task.folds)")
