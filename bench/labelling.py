@@ -16,12 +16,11 @@ from collections.abc import Callable
 import numpy as np
 
 from ulmfit_style import chain
-from ulmfit_style.analysis import strategies
-from ulmfit_style.analysis.strategies import Array
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import labelled, splits
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import select
+from ulmfit_style.experiments.select import Array
 from ulmfit_style.stages import references
 from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -32,18 +31,18 @@ Strategy = Callable[[Array, Array | None, Array, int, int], list[int]]
 
 def by_chance(features: Array, probabilities: Array | None, is_known: Array, count: int, seed: int) -> list[int]:
     """What all others are compared with."""
-    return strategies.at_random(is_known, count, seed)
+    return np.random.default_rng(seed).permutation(np.flatnonzero(~is_known))[:count].tolist()
 
 
 def typical(features: Array, probabilities: Array | None, is_known: Array, count: int, seed: int) -> list[int]:
     """TypiClust at every step (Hacohen et al. 2022)."""
-    return strategies.typical(features, is_known, count, seed)
+    return select.typical(features, is_known, count, seed)
 
 
 def margin(features: Array, probabilities: Array | None, is_known: Array, count: int, seed: int) -> list[int]:
     """Those between whose two likeliest classes the model hesitates most; at first chance."""
     if probabilities is None:
-        return strategies.at_random(is_known, count, seed)
+        return by_chance(features, probabilities, is_known, count, seed)
     second, first = np.sort(probabilities, axis=1)[:, -2:].T
     order = np.argsort(first - second)
     return order[~is_known[order]][:count].tolist()
@@ -74,7 +73,7 @@ def first_typical(then: Strategy) -> Strategy:
 
     def picked(features: Array, probabilities: Array | None, is_known: Array, count: int, seed: int) -> list[int]:
         if probabilities is None:
-            return strategies.typical(features, is_known, count, seed)
+            return select.typical(features, is_known, count, seed)
         return then(features, probabilities, is_known, count, seed)
 
     return picked
@@ -87,7 +86,7 @@ STRATEGIES: dict[str, Strategy] = {
     "typical": typical,
     "typical, then margin": first_typical(margin),
     "typical, then badge": first_typical(badge),
-    "typical, then mixed (auto)": first_typical(strategies.mixed),
+    "typical, then mixed (auto)": first_typical(select.mixed),
 }
 
 

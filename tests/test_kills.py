@@ -78,7 +78,7 @@ def files(folder: Path) -> dict[str, Any]:
     for name in ("measured.json", "manifest.json"):
         for path in folder.glob(f"runs/*-*/{name}"):
             held = json.loads(path.read_text())["files"]
-            found |= {f"{path.parent.name}/{file}": held[file]["sha256"] for file in held}
+            found |= {f"{path.parent.name}/{name}: {file}": held[file]["sha256"] for file in held}
     return found
 
 
@@ -114,8 +114,10 @@ def kill(commands: Commands, inputs: Path, whole: Whole, chain: str, chance: ran
     shutil.copytree(inputs, folder, dirs_exist_ok=True)
     for command, end in zip(CHAINS[chain], whole.ends, strict=True):
         for _ in range(min(most, MOST.get(chain, 12)) - kills.total()):
-            event = chance.choice(sorted(end.events))  # those of many files are many
-            at = (event, chance.randint(1, min(3, end.events[event])))
+            at = None  # what ranks do to files is not seen from here
+            if end.events:
+                event = chance.choice(sorted(end.events))  # those of many files are many
+                at = (event, chance.randint(1, min(3, end.events[event])))
             ended = commands.run(folder, command, at, after=chance.uniform(0.1, 0.9) * end.seconds)
             assert ended.code in (0, -9), f"{chain}: after {kills}: {ended.said}"
             if ended.code == 0:

@@ -101,8 +101,10 @@ def test_the_table_of_runs_tells_what_was_set_aside(made: Artefact, capsys: pyte
 def test_a_log_may_grow_and_weights_may_be_discarded(made: Artefact):
     with (made.directory / LOG).open("a") as file:
         file.write("a line of a later attempt")
+    (made.directory / CHECKPOINTS).mkdir()  # as a run leaves it that is killed when the manifest is there
     assert made.finished
     discard_weights(made.directory, folder="")
+    assert not (made.directory / CHECKPOINTS).exists()
     assert (made.directory / MEASURED).exists()
     assert not made.finished
     assert made.measured

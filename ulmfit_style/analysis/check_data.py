@@ -1,15 +1,14 @@
 """check-data: tell what is wrong with labelled texts, row by row, before a model suffers from it."""
 
-import csv
 from collections.abc import Sequence
 
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import whole
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.console import say
 from ulmfit_style.data import guard, labelled, pins, splits
 from ulmfit_style.models import checkpoints
-from ulmfit_style.results import finished
+from ulmfit_style.results import csv, finished
+from ulmfit_style.results.parts import Table
 
 SAMPLE = 1000
 """Rows of which the lengths are measured."""
@@ -39,7 +38,6 @@ def run(overrides: Sequence[str]) -> None:
     for line in guard.lines(found):
         say(line)
     folder.mkdir(parents=True, exist_ok=True)
-    with whole(folder / "check-data.csv") as file:
-        cases = ((what, *case) for what, cases in found.items() for case in cases)
-        csv.writer(file).writerows([("found", "row", "detail"), *cases])
+    rows_found = [(what, *case) for what, cases in found.items() for case in cases]
+    csv.write(folder / "check-data.csv", Table(("found", "row", "detail"), rows_found))
     say(f"All of these rows: {folder / 'check-data.csv'}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from ulmfit_style.artefacts.directory import LIBRARIES, versions
+from ulmfit_style.artefacts.directory import LIBRARIES, installed, versions
 from ulmfit_style.compute.devices import device
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
@@ -50,10 +50,8 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "disk", f"{decimal(shutil.disk_usage(Path.cwd()).free)} free here"
     yield "Hub", _hub()
     yield "HF_TOKEN", "set" if os.environ.get("HF_TOKEN") else "not set"
-    names = [package.name for package in embedded.packages()]
-    installed = versions(names)
-    for name in names:
-        yield "embedded", f"{name} {installed[name]}"
+    for package in embedded.packages():
+        yield "embedded", f"{package.name} {installed(package.name)}"
 
 
 def _hub() -> str:

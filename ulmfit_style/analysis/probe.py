@@ -6,39 +6,26 @@ what changes is the model's doing (a counterfactual test: Garg et al. 2019, sect
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Answer, Row, Task
 
-WHITE_WOMEN = ["Allison", "Anne", "Carrie", "Emily", "Jill", "Laurie", "Kristen", "Meredith", "Sarah"]
-WHITE_MEN = ["Brad", "Brendan", "Geoffrey", "Greg", "Brett", "Jay", "Matthew", "Neil", "Todd"]
-BLACK_WOMEN = ["Aisha", "Ebony", "Keisha", "Kenya", "Lakisha", "Latonya", "Latoya", "Tamika", "Tanisha"]
-BLACK_MEN = ["Darnell", "Hakim", "Jamal", "Jermaine", "Kareem", "Leroy", "Rasheed", "Tremayne", "Tyrone"]
-"""First names that told employers most clearly whose they are (Bertrand and Mullainathan 2004, table 8)."""
-
-WORDS = """he/she himself/herself man/woman men/women boy/girl boys/girls father/mother dad/mom son/daughter
-sons/daughters brother/sister brothers/sisters husband/wife uncle/aunt king/queen actor/actress actors/actresses
-male/female gentleman/lady mr/ms sir/madam"""
-
-NOT_BOTH_WAYS = {"him": "her", "his": "her", "hers": "his", "her": "him"}
-"""But before a word, her is his."""
-
 Swaps = Mapping[str, str]
 
-
-def _both_ways(first: Sequence[str], second: Sequence[str]) -> dict[str, str]:
-    return dict(zip([*first, *second], [*second, *first], strict=True))
+WORDS = Path(__file__).with_name("swaps.yaml")
 
 
-SWAPS: Mapping[str, Swaps] = {
-    "women's and men's names and words": {
-        **_both_ways(*zip(*(pair.split("/") for pair in WORDS.split()), strict=True)),
-        **_both_ways(WHITE_WOMEN + BLACK_WOMEN, WHITE_MEN + BLACK_MEN),
-        **NOT_BOTH_WAYS,
-    },
-    "white and black Americans' names": _both_ways(WHITE_WOMEN + WHITE_MEN, BLACK_WOMEN + BLACK_MEN),
-}
+def _both_ways(pairs: str) -> Swaps:
+    """Return what each word of pairs, `he/she him/her`, becomes; where a word is in several, the first counts."""
+    words = [pair.split("/") for pair in reversed(pairs.split())]
+    return {one: other for pair in words for one, other in (pair, pair[::-1])}
+
+
+SWAPS = {name: _both_ways(pairs) for name, pairs in yaml.safe_load(WORDS.read_text(encoding="utf-8")).items()}
 """What is exchanged, word for word. Names count with a capital alone, for some are words too."""
 
 
@@ -60,7 +47,7 @@ def exchanged(text: str, swaps: Swaps) -> str:
         swap = swaps.get(word.lower()) or swaps.get(word.capitalize()) if is_capital else swaps.get(word)
         if swap is None:
             return word
-        if word.lower() == "her" and re.match(r"\s+\w", text[match.end() :]):
+        if word.lower() == "her" and re.match(r"\s+\w", text[match.end() :]):  # her name: his name
             swap = "his"
         if word.isupper() and len(word) > 1:
             return swap.upper()

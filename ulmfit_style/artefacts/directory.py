@@ -208,10 +208,9 @@ def discard_weights(directory: Path, folder: str) -> None:
 
     Who wants the model then has it made again.
     """
-    if not is_finished(directory):
-        return
     links = (link for link in directory.parent.glob("*/*") if link.is_symlink() and link.parent.name != folder)
-    if not any(link.resolve() == directory.resolve() for link in links):
+    if is_finished(directory) and not any(link.resolve() == directory.resolve() for link in links):
+        shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)  # of a run that ended when it had finished
         (directory / MANIFEST).replace(directory / MEASURED)
         for path in directory.glob(WEIGHTS):
             path.unlink()

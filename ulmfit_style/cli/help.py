@@ -1,6 +1,7 @@
 """What `--help` prints."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ulmfit_style.cli import CONF
@@ -8,29 +9,14 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.section import Section, spelled
 from ulmfit_style.console import say
 
-USAGE = """usage: ulmfit-style COMMAND [COMMAND ...] [key=value ...] [flags]
-
-commands:
-{commands}
-
-`ulmfit-style COMMAND --help` lists a command's options and their values.
-
-examples:
-  ulmfit-style adapt finetune
-  ulmfit-style adapt finetune task=text_classification task.path=reviews.csv task.text=review task.label=stars
-  ulmfit-style plan adapt finetune finetune.epochs=5
-
-flags:
-  --cfg job          print the composed configuration
-  --info             print where each value comes from
-  --multirun, -m     run every point of the grid that key=a,b spans
-  --config-dir DIR   a folder of further YAMLs: DIR/task/mine.yaml is task=mine"""
+USAGE = Path(__file__).with_name("usage.txt")
 
 
 def overview(commands: Mapping[str, str]) -> None:
     """Print the commands, each with its line."""
     width = max(map(len, commands))
-    say(USAGE.format(commands="\n".join(f"  {name:{width}}  {line}" for name, line in commands.items())))
+    lines = "\n".join(f"  {name:{width}}  {line}" for name, line in commands.items())
+    say(USAGE.read_text(encoding="utf-8").rstrip().format(commands=lines))
 
 
 def options(commands: Mapping[str, str], sections: Sequence[str], overrides: Sequence[str]) -> None:

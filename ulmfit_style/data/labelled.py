@@ -95,9 +95,8 @@ def load(task: Task) -> Labelled:
             test = whole.folds[task.fold]
             train = splits.without(task, whole.train, {splits.key(task, row) for row in test})
             return replace(whole, task=task, train=train, test=test, folds=())
-        chosen = set(map(id, whole.chosen))
-        others = [row for row in whole.pool if id(row) not in chosen]
-        train = [*sampling.sample(task, others, task.classes(others)), *whole.chosen]
+        unpicked = whole.pool[: len(whole.pool) - len(whole.chosen)]  # which come last
+        train = [*sampling.sample(task, unpicked, task.classes(unpicked)), *whole.chosen]
         if not train:
             _require_names(task, "task.shots=0", whole.classes)
         return replace(whole, task=task, train=train)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ulmfit_style.artefacts.directory import METRICS, Artefact, write_json
 from ulmfit_style.artefacts.fingerprint import digest
-from ulmfit_style.console import progress, say
+from ulmfit_style.console import say
 from ulmfit_style.models import checkpoints
 from ulmfit_style.resolved import Resolved, Stage, Step
 from ulmfit_style.results.finished import FROZEN
@@ -20,16 +20,16 @@ from ulmfit_style.tasks.base import Answer, Row
 FEATURES = "features.npy"
 
 
-def determinants(resolved: Resolved) -> dict[str, Any]:
-    """Return what the scores of the reference models depend on."""
-    return _determinants(resolved, resolved.rows.digest)
+def determinants(resolved: Resolved, data: str | None = None) -> dict[str, Any]:
+    """Return what the scores of the reference models depend on.
 
-
-def _determinants(resolved: Resolved, data: str) -> dict[str, Any]:
+    Args:
+        data: The digest of what is read; None for that of the rows.
+    """
     return {
         "kind": type(resolved.task).__name__,
         "init": resolved.source_of("adapt").identity,
-        "data": data,
+        "data": data or resolved.rows.digest,
         "max_length": resolved.config.finetune.max_length,
     }
 
@@ -105,28 +105,27 @@ def features_of(resolved: Resolved, unseen: Sequence[str]) -> tuple[Callable[[Se
     from transformers import AutoModel
 
     source, config = resolved.source_of("adapt").directory, resolved.config
-    body, tokenizer = checkpoints.load_model(AutoModel, source).model.eval(), checkpoints.tokenizer(source)
+    body, tokenizer = checkpoints.load_model(AutoModel, source).model, checkpoints.tokenizer(source)
     features = partial(_features, body, tokenizer, config.finetune.max_length)
     # The references of all samples of labels share the features of the rows that are scored.
-    kept = Artefact("features", _determinants(resolved, digest(list(unseen))), config.runs)
+    kept = Artefact("features", determinants(resolved, digest(list(unseen))), config.runs)
     kept.make(lambda directory: np.save(directory / FEATURES, features(unseen)), config.recipe(), alone=True)
     return features, np.load(kept.directory / FEATURES)
 
 
 def _features(body: Any, tokenizer: Any, max_length: int, texts: Sequence[str]) -> Any:
     """Return the mean-pooled features of texts: (texts, hidden)."""
-    import torch
     from accelerate import PartialState
 
-    from ulmfit_style.training.batching import collate, in_batches
+    from ulmfit_style.training.batching import collate, run_over
 
-    body.to(PartialState().device)
     rows = [{"input_ids": ids} for ids in tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]]
     order = sorted(range(len(texts)), key=lambda row: len(rows[row]["input_ids"]))
     features = np.zeros((len(texts), body.config.hidden_size), dtype=np.float32)
-    with torch.inference_mode(), progress(FROZEN, len(texts)) as steps:
-        for numbers, batch in in_batches(rows, order, partial(collate, tokenizer=tokenizer), body.device):
-            hidden, mask = body(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
-            features[numbers] = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
-            steps.advance(len(numbers))
+
+    def average(numbers: Sequence[int], batch: Any) -> None:
+        hidden, mask = body(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+        features[numbers] = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
+
+    run_over(rows, order, body.to(PartialState().device), partial(collate, tokenizer=tokenizer), average, FROZEN)
     return features

@@ -1,7 +1,7 @@
 """Datasets of encoded rows, the order in which they are trained, and how rows become a batch."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ulmfit_style.console import progress
 from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import IGNORED, Feature
 
@@ -18,6 +19,11 @@ BATCH = 64
 
 POOL = 50
 """Batches' worth of rows that are sorted by length together."""
+
+Collate = Callable[[Sequence[Any]], dict[str, torch.Tensor]]
+"""Makes a batch of rows."""
+
+Forward = Callable[[Sequence[int], dict[str, torch.Tensor]], object]
 
 
 class Rows(Protocol):
@@ -128,13 +134,21 @@ def without_blanks(collate: Callable[[Sequence[Any]], dict[str, Any]], rows: Seq
     return {**collate(real or rows[:1]), **marks}
 
 
-def in_batches(
-    rows: Any, order: Sequence[int], collate: Callable[[Sequence[Any]], dict[str, torch.Tensor]], device: Any
-) -> Iterator[tuple[Sequence[int], dict[str, torch.Tensor]]]:
-    """Yield rows that are not learnt from in batches, in this order, each with the numbers of its rows."""
-    for start in range(0, len(order), BATCH):
-        numbers = order[start : start + BATCH]
-        yield numbers, {name: tensor.to(device) for name, tensor in collate([rows[row] for row in numbers]).items()}
+@torch.inference_mode()
+def run_over(rows: Any, order: Sequence[int], model: Any, collate: Collate, forward: Forward, title: str) -> None:
+    """Run a model over rows that it does not learn from, in this order and without dropout.
+
+    Args:
+        forward: Calls the model with a batch; it is also given the numbers of the rows in it.
+        title: What the progress is called.
+    """
+    model.eval()
+    with progress(title, len(order)) as bar:
+        for start in range(0, len(order), BATCH):
+            numbers = order[start : start + BATCH]
+            batch = collate([rows[row] for row in numbers])
+            forward(numbers, {name: tensor.to(model.device) for name, tensor in batch.items()})
+            bar.advance(len(numbers))
 
 
 def collate(features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:

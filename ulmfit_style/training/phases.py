@@ -23,7 +23,7 @@ from ulmfit_style.compute import devices, processes
 from ulmfit_style.config.training import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.layers import LayerGroups
-from ulmfit_style.training.batching import Rows, ShuffledDataset, in_batches
+from ulmfit_style.training.batching import Collate, Rows, ShuffledDataset, run_over
 from ulmfit_style.training.finite import require_weights
 from ulmfit_style.training.kept_trunk import kept_trunk
 from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores, at_epoch_end, spread
@@ -42,7 +42,7 @@ class TrainingData:
 
     objective: Objective
     rows: Rows
-    collate: Callable[[Sequence[Any]], dict[str, torch.Tensor]]
+    collate: Collate
     texts_per_row: int = 1
     """The batch size counts texts."""
 
@@ -51,14 +51,10 @@ class TrainingData:
         """The numbers of the rows, the shortest first."""
         return np.argsort(self.rows.lengths, kind="stable").tolist()
 
-    @torch.inference_mode()
     def run(self, model: PreTrainedModel, rows: Sequence[int]) -> None:
         """Run a model once over rows, in this order and without dropout; its hooks read what they need."""
-        model.eval()
-        with progress("frozen layers", len(rows)) as bar:
-            for numbers, batch in in_batches(self.rows, rows, self.collate, model.device):
-                self.objective.loss(model, batch)
-                bar.advance(len(numbers))
+        loss = self.objective.loss
+        run_over(self.rows, rows, model, self.collate, lambda _, batch: loss(model, batch), "frozen layers")
 
 
 @dataclass(frozen=True)
@@ -166,8 +162,7 @@ def train(
         say(f"  {phase.title}: {', '.join(changes) or 'done'}")
     if best is not None:
         best.restore(model)
-    if results:  # a head may have been solved, and a best state restored
-        require_weights(model, f"after '{results[-1].title}'")
+    require_weights(model, f"after '{results[-1].title}'")  # a head may have been solved, and a best state restored
     return results
 
 
