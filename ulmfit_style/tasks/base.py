@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ulmfit_style.config.files import AS_FOUND, FileFormat
@@ -28,6 +30,9 @@ Feature = dict[str, Any]
 
 Answer = dict[str, Any]
 """The answer to one row, as JSON values."""
+
+COLUMNS: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("columns.yaml").read_text(encoding="utf-8"))
+"""The names by which columns are found; a kind of task may have others."""
 
 IGNORED = -100
 """The label of a token that is not learnt; torch's own."""

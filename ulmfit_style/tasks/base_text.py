@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from ulmfit_style.config.section import Unhashed
-from ulmfit_style.tasks.base import Answer, Column, Feature, Name, Row, Several, Task, inputs_of, named_outputs
+from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Feature, Name, Row, Several, Task, inputs_of, named_outputs
 from ulmfit_style.tasks.types import Batch, Encoded, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
 
@@ -22,12 +22,6 @@ Scores = Mapping[str, float]
 
 MOST_KEPT = 300
 """Labels whose probabilities are kept of each row that is scored."""
-
-TEXT_COLUMNS = (
-    *("text", "review", "sentence", "content", "body", "document", "comment", "message", "tweet", "utterance"),
-    *("텍스트", "리뷰", "문장", "내용", "본문"),
-)
-"""Names of columns that hold the text wherever they stand."""
 
 SEPARATORS = "|;,#/&"
 """What people put between labels, in the order in which it is looked for."""
@@ -40,12 +34,6 @@ PLACES = re.compile(r"[01](\s+[01])+")
 
 QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(\s+(?=['"]))?""")
 """A name in a list that is written as text, and the blank before the next one, where numpy has no comma."""
-
-PAIRS = (
-    *(("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"), ("premise", "hypothesis")),
-    *(("#1 string", "#2 string"), ("question", "sentence"), ("question", "passage"), ("query", "passage")),
-)
-"""Names of columns that hold the two texts of a pair."""
 
 
 class TextTask(Task, abc.ABC):
@@ -88,8 +76,8 @@ class TextTask(Task, abc.ABC):
 
     def inputs(self) -> dict[str, Column]:
         pair = {"text_pair": Column("task.text_pair", self.text_pair)} if self.text_pair else {}
-        hint = f"; of a pair name both: task.text={PAIRS[0][0]} task.text_pair={PAIRS[0][1]}"
-        return {"text": Column("task.text", self.text, TEXT_COLUMNS, hint), **pair}
+        hint = "; of a pair name both: task.text={} task.text_pair={}".format(*COLUMNS["pairs"][0])
+        return {"text": Column("task.text", self.text, COLUMNS["text"], hint), **pair}
 
     def targets(self) -> dict[str, Column]:
         return {"label": Column("task.label", self.label, self.label_columns)}

@@ -10,7 +10,7 @@ from pydantic import Field
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import nearest
 from ulmfit_style.metrics.intervals import Array, Points, ratio
-from ulmfit_style.tasks.base import Answer, Name, Row, in_order
+from ulmfit_style.tasks.base import COLUMNS, Answer, Name, Row, in_order
 from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, read_written, separator_in
 from ulmfit_style.tasks.types import Tensor
 from ulmfit_style.tasks.values import Reference
@@ -30,10 +30,7 @@ class MultiLabelClassification(LabelTask):
     label_field: ClassVar[str] = "labels"
     metric: ClassVar[str] = "micro_f1"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "accuracy")
-    label_columns: ClassVar[Sequence[str]] = (
-        *("labels", "label", "classes", "categories", "tags", "topics", "genres", "emotions"),
-        *("라벨", "레이블", "분류", "태그"),
-    )
+    label_columns: ClassVar[Sequence[str]] = COLUMNS["labels"]
 
     label: Annotated[Name | None, Unhashed] = None  # type: ignore[assignment]  # others take one
     """The column of the labels, or those of each label, which hold 0 or 1: task.label=[sport,money]; null: found by its

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, final
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import SHOWN_PROBLEMS, nearest
 from ulmfit_style.metrics.intervals import Points
-from ulmfit_style.tasks.base import Answer, Row, in_order
+from ulmfit_style.tasks.base import COLUMNS, Answer, Row, in_order
 from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, read_written, separator_in
 from ulmfit_style.tasks.entities import OUTSIDE, TAG
 from ulmfit_style.tasks.types import Tensor
@@ -28,11 +28,7 @@ class TextClassification(LabelTask):
     label_field: ClassVar[str] = "label"
     metric: ClassVar[str] = "accuracy"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "micro_f1", "matthews")
-    label_columns: ClassVar[Sequence[str]] = (
-        *("label", "class", "category", "stars", "target", "sentiment", "rating", "intent", "topic", "genre", "folder"),
-        *("annotation", "gold_label"),
-        *("라벨", "레이블", "분류", "감정", "별점"),
-    )
+    label_columns: ClassVar[Sequence[str]] = COLUMNS["class"]
 
     labels: Annotated[tuple[Label, ...] | None, Unhashed] = None
     """The classes to keep; rows of other classes are left out, and counted. null for all classes."""
