@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from ulmfit_style.config.section import Unhashed
-from ulmfit_style.tasks.base import Answer, Column, Feature, Name, Row, Several, Task, inputs_of, named_outputs
+from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Feature, Name, Row, Several, Task, inputs_of, named_outputs
 from ulmfit_style.tasks.types import Batch, Encoded, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
 
@@ -23,13 +23,7 @@ Scores = Mapping[str, float]
 MOST_KEPT = 300
 """Labels whose probabilities are kept of each row that is scored."""
 
-TEXT_COLUMNS = (
-    *("text", "review", "sentence", "content", "body", "document", "comment", "message", "tweet", "utterance"),
-    *("텍스트", "리뷰", "문장", "내용", "본문"),
-)
-"""Names of columns that hold the text wherever they stand."""
-
-SEPARATORS = "|;,#"
+SEPARATORS = "|;,#/&"
 """What people put between labels, in the order in which it is looked for."""
 
 FRACTION = re.compile(r"(-?\d+)\.0*")
@@ -37,12 +31,6 @@ FRACTION = re.compile(r"(-?\d+)\.0*")
 
 QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(\s+(?=['"]))?""")
 """A name in a list that is written as text, and the blank before the next one, where numpy has no comma."""
-
-PAIRS = (
-    *(("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"), ("premise", "hypothesis")),
-    *(("#1 string", "#2 string"), ("question", "sentence"), ("question", "passage"), ("query", "passage")),
-)
-"""Names of columns that hold the two texts of a pair."""
 
 
 class TextTask(Task, abc.ABC):
@@ -85,8 +73,8 @@ class TextTask(Task, abc.ABC):
 
     def inputs(self) -> dict[str, Column]:
         pair = {"text_pair": Column("task.text_pair", self.text_pair)} if self.text_pair else {}
-        hint = f"; of a pair name both: task.text={PAIRS[0][0]} task.text_pair={PAIRS[0][1]}"
-        return {"text": Column("task.text", self.text, TEXT_COLUMNS, hint), **pair}
+        hint = "; of a pair name both: task.text={} task.text_pair={}".format(*COLUMNS["pairs"][0])
+        return {"text": Column("task.text", self.text, COLUMNS["text"], hint), **pair}
 
     def targets(self) -> dict[str, Column]:
         return {"label": Column("task.label", self.label, self.label_columns)}
@@ -266,7 +254,7 @@ def read_written(cell: Any) -> Any:
         return cell["choices"]
     text = clean_text(cell) if isinstance(cell, str) else ""
     if text[:1] + text[-1:] not in ("[]", "{}"):
-        return cell
+        return text.split() if re.fullmatch(r"[01](\s+[01])+", text) else cell  # 0 or 1 for each label
     with_commas = QUOTED.sub(lambda name: name[1] + "," * bool(name[2]), text)  # or Python makes one name of two
     for parse, written in ((json.loads, text), (ast.literal_eval, with_commas)):
         try:

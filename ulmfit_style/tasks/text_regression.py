@@ -9,7 +9,7 @@ import numpy as np
 
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.metrics.intervals import Array, Points, divided
-from ulmfit_style.tasks.base import Answer, Feature, Row, named_outputs
+from ulmfit_style.tasks.base import COLUMNS, Answer, Feature, Row, named_outputs
 from ulmfit_style.tasks.base_text import TextTask, clean_text
 from ulmfit_style.tasks.types import Batch, Model, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Reference, Scatter
@@ -25,10 +25,7 @@ class TextRegression(TextTask):
     metric: ClassVar[str] = "pearson"
     metrics: ClassVar[str] = "regression"
     rankings: ClassVar[Sequence[str]] = ("spearman",)
-    label_columns: ClassVar[Sequence[str]] = (
-        *("score", "label", "rating", "stars", "target", "value", "similarity"),
-        *("점수", "평점", "별점"),
-    )
+    label_columns: ClassVar[Sequence[str]] = COLUMNS["number"]
 
     decimal: Annotated[Literal[".", ","] | None, Unhashed] = None
     """The decimal sign of numbers that are written as text; null: found, and said where it is a comma."""
