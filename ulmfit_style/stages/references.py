@@ -48,7 +48,7 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
 def run(step: Step, directory: Path) -> None:
     """Score the answers that need no training, then fit and score the reference models."""
     task, rows = step.resolved.task, step.resolved.rows
-    if task.reference() is None:
+    if task.reference is None:
         say("  there are no simple models to be trained for this kind of task")
     answers: dict[str, list[Answer]] = defaultdict(list)
     for part in step.resolved.folds or [step.resolved]:
@@ -76,7 +76,7 @@ def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer
     from ulmfit_style.training import solving
 
     task, rows = resolved.task, resolved.rows
-    if (model := task.reference()) is None:
+    if (model := task.reference) is None:
         return {}
     answers: dict[str, list[Answer]] = {}
     named = task.name_rows(rows.classes)

@@ -98,6 +98,8 @@ class Task(Section, abc.ABC):
     """Whether the head reads one vector for a whole text, so that there are several ways to pool it."""
     label_field: ClassVar[str | None] = None
     """The field of an answer that holds its label, or its labels; None for a task that does not choose labels."""
+    reference: ClassVar[Reference | None] = None
+    """The linear model that results are compared with."""
     pipeline: ClassVar[Pipeline | None] = None
     """How transformers runs the models, unless their architecture says more; None: the Hub has no word for them."""
     parts: ClassVar[tuple[type, ...]] = ()
@@ -402,10 +404,6 @@ class Task(Section, abc.ABC):
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         """Return answers to labelled rows that nothing is trained for, by their names: what any result has to beat."""
         return {}
-
-    def reference(self) -> Reference | None:
-        """Return the linear model that results are compared with; None where the task has none."""
-        return None
 
     @abc.abstractmethod
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:

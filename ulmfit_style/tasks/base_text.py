@@ -159,8 +159,6 @@ class LabelTask(TextTask, abc.ABC):
     """Rows of a text, or a pair of texts, and labels of a set: one, or several."""
 
     metrics: ClassVar[str] = "classification"
-    problem_type: ClassVar[str]
-    """What transformers calls the task; its pipelines go by that."""
     label_field: ClassVar[str]
     """Where an answer holds what is chosen: `label` or `labels`."""
     answer_options: ClassVar[Sequence[str]] = (*TextTask.answer_options, "top_k")
@@ -180,7 +178,9 @@ class LabelTask(TextTask, abc.ABC):
         return self.model_copy(update={"top_k": MOST_KEPT})
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
-        return {"problem_type": self.problem_type, **named_outputs(classes)}
+        # transformers has these words for its pipelines.
+        kind = "single_label_classification" if self.is_single_label else "multi_label_classification"
+        return {"problem_type": kind, **named_outputs(classes)}
 
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         """Return the largest class of these very rows: how much of a score needs no model at all."""

@@ -29,6 +29,7 @@ class QuestionAnswering(Task):
     metric: ClassVar[str] = "f1"
     metrics: ClassVar[str] = "squad"
     rankings: ClassVar[Sequence[str]] = ("exact_match",)
+    long_texts: ClassVar[str] = "read in windows that overlap"
     answer_options: ClassVar[Sequence[str]] = ("overlap", "max_answer_length", "null_threshold")
     pipeline: ClassVar[Pipeline] = Pipeline("question-answering", exists=False)
 
@@ -50,10 +51,6 @@ class QuestionAnswering(Task):
     null_threshold: float = 0.0
     """By how much the score of no answer, the sum of two logits, must exceed that of the best answer for none to be
     given. Only models that were trained on questions without an answer give none."""
-
-    @property
-    def long_texts(self) -> str:
-        return "read in windows that overlap"
 
     def auto_class(self, architecture: Architecture) -> str:
         return "AutoModelForQuestionAnswering"

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, final
 
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.metrics.intervals import Points, interval
 from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Name, Row
 from ulmfit_style.tasks.base_generation import GenerationTask
-from ulmfit_style.tasks.base_text import clean_text
+from ulmfit_style.tasks.base_text import clean_text, text_problem
 from ulmfit_style.tasks.values import Pipeline
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。\uff01\uff1f])")
@@ -45,10 +44,8 @@ class Summarization(GenerationTask):
         return {"summary": Column("task.summary", self.summary, COLUMNS["summary"])}
 
     def row_problem(self, row: Row) -> str | None:
-        sentences = row.fields["text"]
-        if isinstance(sentences, list) and all(isinstance(sentence, str) for sentence in sentences):
-            row = replace(row, fields={**row.fields, "text": " ".join(sentences)})
-        return super().row_problem(row)
+        problem = self.input_problem(row) or text_problem("text", self.source(row))
+        return problem or text_problem("summary", row.fields["summary"])
 
     def source(self, row: Row) -> str:
         text = row.fields["text"]

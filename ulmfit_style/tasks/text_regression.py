@@ -18,11 +18,19 @@ THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 """What may be a number with a decimal comma, or a thousand times as much."""
 
 
+def _ridge_regression(features: Any, targets: Sequence[float]) -> Callable[[Any], list[Answer]]:
+    from sklearn.linear_model import Ridge
+
+    model = Ridge().fit(features, targets)
+    return lambda unseen: [{"value": float(value)} for value in model.predict(unseen)]
+
+
 @final
 class TextRegression(TextTask):
     """Rows of a text, or a pair of texts, and a number."""
 
     metric: ClassVar[str] = "pearson"
+    reference: ClassVar[Reference] = Reference("ridge regression", _ridge_regression)
     metrics: ClassVar[str] = "regression"
     rankings: ClassVar[Sequence[str]] = ("spearman",)
     label_columns: ClassVar[Sequence[str]] = COLUMNS["number"]
@@ -91,9 +99,6 @@ class TextRegression(TextTask):
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         return {"mean of the numbers": [{"value": float(np.mean(list(map(self.target, rows))))}] * len(rows)}
 
-    def reference(self) -> Reference:
-        return Reference("ridge regression", _ridge_regression)
-
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[float]) -> Points:
         """Return the moments of both numbers, standardised: their products would drown in those of large numbers."""
         value, target = _standardised(_values(answers)), _standardised(targets)
@@ -143,10 +148,3 @@ def _standardised(values: Sequence[float]) -> Array:
     array = np.asarray(values, dtype=np.float64)
     centred: Array = array - array.mean()
     return centred / (array.std() or 1.0)
-
-
-def _ridge_regression(features: Any, targets: Sequence[float]) -> Callable[[Any], list[Answer]]:
-    from sklearn.linear_model import Ridge
-
-    model = Ridge().fit(features, targets)
-    return lambda unseen: [{"value": float(value)} for value in model.predict(unseen)]

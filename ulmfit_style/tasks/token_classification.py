@@ -34,6 +34,7 @@ class TokenClassification(Task):
     metric: ClassVar[str] = "micro_f1"
     metrics: ClassVar[str] = "entities"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "strict_f1", "precision", "recall")
+    long_texts: ClassVar[str] = "read in windows that overlap"
     answer_options: ClassVar[Sequence[str]] = ("aggregation", "overlap")
     # Without the option, the pipeline answers single tokens.
     pipeline: ClassVar[Pipeline] = Pipeline("token-classification", options={"aggregation_strategy": "first"})
@@ -53,10 +54,6 @@ class TokenClassification(Task):
     simple: there are no words, and tokens that go on are one entity, which is for subwords=all."""
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.25
     """The share of its tokens that a window of a long text has in common with the next one."""
-
-    @property
-    def long_texts(self) -> str:
-        return "read in windows that overlap"
 
     def auto_class(self, architecture: Architecture) -> str:
         return "AutoModelForTokenClassification"
