@@ -316,11 +316,11 @@ class Killed(Exception):
 
 def good_or_bad(tokenizer: PreTrainedTokenizerFast, task: TextTask) -> EncodedDataset:
     """Return 40 encoded reviews with their labels as numbers."""
-    return EncodedDataset(
-        {**feature, "labels": int(label == "good"), "number": number}
-        for number, (text, label, _) in enumerate(reviews(40))
-        for feature in task.encode(task.row(text), tokenizer, 32, None)
-    )
+    rows = EncodedDataset()
+    for number, (text, label, _) in enumerate(reviews(40)):
+        (feature,) = task.encode(task.row(text), tokenizer, 32, None)
+        rows.append({**feature, "labels": int(label == "good"), "number": number})
+    return rows
 
 
 def chunks(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, max_length: int, folder: Path) -> Chunks:

@@ -77,7 +77,7 @@ def test_rows_are_answered_together_and_in_their_order_as_the_transformers_pipel
 @pytest.mark.parametrize("kind", OF_TEXTS)
 def test_every_kind_that_tells_of_whole_texts_has_a_linear_reference(kind: str):
     task, rows = TASKS[kind], labelled(kind)
-    reference = task.reference()
+    reference = task.reference
     assert reference is not None
     known = [[float(number % 2 == 0), float(number % 3 == 0), float(number % 7 == 0), number] for number in range(40)]
     found = reference.fit(known, [task.target(row) for row in rows])(known)
@@ -89,7 +89,7 @@ def test_every_kind_that_tells_of_whole_texts_has_a_linear_reference(kind: str):
 def test_the_penalty_of_a_reference_is_chosen_with_classes_of_one_row_too(recwarn: pytest.WarningsRecorder):
     targets = [str(label) for label in range(20) for _ in range(1 if label == 0 else 3)]
     small = 0.01 * np.eye(20)[[int(label) for label in targets]]  # so small that a penalty at 1 leaves nothing
-    answers = TASKS["classification"].reference().fit(small, targets)(small)
+    answers = TASKS["classification"].reference.fit(small, targets)(small)
     assert [answer["label"] for answer in answers][1:] == targets[1:]
     assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]
 
@@ -219,7 +219,7 @@ def test_what_is_wrong_with_a_row_is_said(kind: str, fields: dict[str, Any], pro
 )
 def test_labels_that_cannot_be_learnt_from_are_doubted(task: Task, labels: list[Any], doubt: str):
     rows = [Row("a", number, {"text": "x", "label": label}) for number, label in enumerate(labels)]
-    assert (task.dataset_problem(rows, len(rows)) or "").startswith(doubt)
+    assert (task.dataset_problem(rows) or "").startswith(doubt)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def rows_of(labels: list[Any]) -> list[Row]:
 )
 def test_0_or_1_by_place_is_read_by_the_names_of_the_labels_and_refused_without_them(cell: Any):
     assert HOT.target(rows_of([cell])[0]) == ["broken", "kind"]
-    problem = MultiLabelClassification(path="-").dataset_problem(rows_of([cell, cell[:]]), 2) or ""
+    problem = MultiLabelClassification(path="-").dataset_problem(rows_of([cell, cell[:]])) or ""
     assert problem.startswith("every row has 0 or 1 for each of 3 labels; name them in order: task.labels=")
 
 
@@ -314,13 +314,11 @@ def test_words_that_yaml_reads_otherwise_are_classes_as_they_were_typed():
     typed = compose(["task=text_classification", "task.path=a.csv", "task.labels=[True, null, nan, NA, 1.0, no]"])
     assert typed.task.labels == ("true", "null", "nan", "NA", "1", "no")
     task = TextClassification(path="-", labels=(False, True))  # what YAML makes of [no, yes]
-    assert "YAML reads no and yes as false and true: quote them" in (
-        task.dataset_problem(rows_of(["no", "yes"]), 2) or ""
-    )
+    assert "YAML reads no and yes as false and true: quote them" in (task.dataset_problem(rows_of(["no", "yes"])) or "")
 
 
 def test_words_with_tags_are_no_texts_with_classes():
-    problem = TextClassification(path="-").dataset_problem(rows_of(["B-person", "O", "I-person", "O"]), 4) or ""
+    problem = TextClassification(path="-").dataset_problem(rows_of(["B-person", "O", "I-person", "O"])) or ""
     assert "task=token_classification takes lists of both, or a .conll file" in problem
 
 
@@ -366,5 +364,5 @@ def test_a_decimal_comma_is_said_and_a_doubtful_one_is_asked_for():
     assert task.remarks(rows_of(["1", "0,5"])) == ["the label '0,5' is read as 0.5 (task.decimal)"]
     assert "say task.decimal" in (task.row_problem(rows_of(["1,234"])[0]) or "")
     assert "some numbers have a comma, and others a point, such as 1.234" in (
-        task.dataset_problem(rows_of(["0,5", "1.234"]), 2) or ""
+        task.dataset_problem(rows_of(["0,5", "1.234"])) or ""
     )

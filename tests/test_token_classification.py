@@ -108,7 +108,7 @@ def test_words_and_texts_tell_the_same_entities():
 
 
 def test_a_file_without_entities_is_refused_and_borders_that_cannot_be_learnt_are_counted():
-    assert TASK.dataset_problem([of_words("a b", "O O"), of_text("a b")], 2) == (
+    assert TASK.dataset_problem([of_words("a b", "O O"), of_text("a b")]) == (
         "no row has an entity; is task.label the column of the tags?"
     )
     spans = [of_text("서울에서 왔다", [0, 2, "l"]), of_text("Ada left", [0, 4, "p"])]
@@ -254,7 +254,7 @@ def test_words_that_a_tokenizer_throws_away_have_a_tag_too(network, tokenizer: P
 def test_predictions_of_texts_and_of_words_are_kept_side_by_side_in_any_order(tmp_path: Path):
     rows = [of_text("a b", [0, 1, "p"]), of_words("a b", "B-p O")]
     found = [{**TASK.target(row), "entities": []} for row in rows]
-    predictions.write(tmp_path, list(predictions.of("test", TASK, rows, found)))
+    predictions.write(tmp_path, predictions.of("test", TASK, rows, found))
     text, words = predictions.read(tmp_path, "test")
     assert words["tags"] == ["B-p", "O"]
     assert text["target"]["entities"][0]["entity_group"] == "p"

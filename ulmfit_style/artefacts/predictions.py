@@ -1,7 +1,6 @@
 """Every prediction with its row, as parquet: what a score was computed from, and can be computed from again."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +10,26 @@ from ulmfit_style.tasks.base import Answer, Row, Task
 
 FILE = "predictions.parquet"
 
-AT_ONCE = 10_000
-"""Predictions that are written at once."""
-
 Prediction = dict[str, Any]
 """`split`, `file` and `row` say which row was answered, `target` what is right; beside them are the answer's fields."""
 
 
-def of(split: str, task: Task, rows: Iterable[Row], answers: Iterable[Answer]) -> Iterator[Prediction]:
+def of(split: str, task: Task, rows: Sequence[Row], answers: Sequence[Answer]) -> list[Prediction]:
     """Put answers beside their rows."""
-    for row, answer in zip(rows, answers, strict=True):
-        yield {"split": split, "file": row.file, "row": row.number, "target": task.target(row), **answer}
+    return [
+        {"split": split, "file": row.file, "row": row.number, "target": task.target(row), **answer}
+        for row, answer in zip(rows, answers, strict=True)
+    ]
 
 
-def write(directory: Path, *several: Sequence[Prediction]) -> None:
-    """Write the predictions of a directory, some at a time: they may lie on the disk."""
+def write(directory: Path, predictions: Sequence[Prediction]) -> None:
+    """Write the predictions of a directory."""
     import pyarrow
     import pyarrow.parquet
 
-    def parts() -> Iterator[list[Prediction]]:
-        predictions = chain.from_iterable(several)
-        while part := list(islice(predictions, AT_ONCE)):
-            names = {name: None for prediction in part for name in prediction}  # not every row may have all
-            yield [{**names, **prediction} for prediction in part]
-
-    schemas = (pyarrow.RecordBatch.from_pylist(part).schema for part in parts())
-    schema = pyarrow.unify_schemas(schemas, promote_options="permissive")
-    with pyarrow.parquet.ParquetWriter(directory / FILE, schema) as writer:
-        for part in parts():
-            writer.write_batch(pyarrow.RecordBatch.from_pylist(part, schema=schema))
+    names = {name: None for prediction in predictions for name in prediction}  # not every row may have all
+    rows = [{**names, **prediction} for prediction in predictions]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), directory / FILE)
 
 
 def read(directory: Path, split: str) -> list[Prediction]:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Literal, NoReturn, TypeVar
@@ -227,14 +227,12 @@ def share(items: Sequence[T]) -> Sequence[T]:
     return items[int(os.environ.get("RANK", "0")) :: count()]
 
 
-def joined(results: Iterable[T]) -> Iterable[T]:
+def joined(results: Sequence[T]) -> list[T]:
     """Return, in every process, what all of them made of their shares, in the order of the items.
 
     Args:
         results: What this process made of its share.
     """
-    if count() == 1:
-        return results
     shares = from_all(list(results))
     return [shares[place % len(shares)][place // len(shares)] for place in range(sum(map(len, shares)))]
 

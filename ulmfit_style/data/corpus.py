@@ -6,7 +6,6 @@ only a hash and its place are held.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -16,13 +15,12 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from ulmfit_style.artefacts.directory import Artefact
-from ulmfit_style.artefacts.fingerprint import digest, digest_of_all, file_digest
+from ulmfit_style.artefacts.fingerprint import digest, file_digest
 from ulmfit_style.config.files import FileFormat
 from ulmfit_style.config.training import Corpus
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
 from ulmfit_style.data.formats import RUNNING_TEXT
-from ulmfit_style.data.rows import TextColumn
 from ulmfit_style.data.splits import normalised, position
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row, Several, Task
@@ -49,9 +47,7 @@ AT_ONCE = 2**20
 class Texts(Sequence[str]):
     """Some documents of a table, in its order."""
 
-    def __init__(
-        self, column: pyarrow.ChunkedArray | pyarrow.LargeStringArray, places: np.ndarray[Any, np.dtype[np.int64]]
-    ) -> None:
+    def __init__(self, column: pyarrow.ChunkedArray, places: np.ndarray[Any, np.dtype[np.int64]]) -> None:
         self._column, self._places = column, places
 
     def __len__(self) -> int:
@@ -96,13 +92,13 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
     rows = None if task is None else labelled.load(task)
     if corpus.path is not None:
         table, text_identity, source = _of_files(corpus, corpus.path, runs, option)
-        text, keys = table["text"], table["key"].to_numpy()
     elif rows is not None and rows.pool:
-        text, keys = _kept(rows.task.documents(rows.pool))
-        text_identity = digest_of_all(cell.as_py() for cell in text)
+        texts = rows.task.documents(rows.pool)
+        table, text_identity = _hashed(texts), digest(texts)
         source = f"the training split of {rows.task.path}"
     else:
         raise UserError(f"{option}=null: there is no task with rows whose text could be read; give {option}=<file>")
+    keys: np.ndarray[Any, np.dtype[np.uint64]] = table["key"].to_numpy()
     is_empty = keys == _key("")
     if is_empty.any():
         say(f"{title}: {is_empty.sum():,} empty documents are left out")
@@ -131,16 +127,7 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
         "max_documents": corpus.max_documents,
         "heldout_ratio": corpus.heldout_ratio,
     }
-    return Documents(Texts(text, train), Texts(text, heldout), identity, int(is_held.sum()))
-
-
-def _kept(documents: Iterable[str]) -> tuple[pyarrow.LargeStringArray, np.ndarray[Any, np.dtype[np.uint64]]]:
-    """Keep documents on the disk, and return them and their hashes."""
-    text, keys = TextColumn(), array("Q")
-    for document in documents:
-        text.add(document)
-        keys.append(_key(normalised(document)))
-    return text.array(), np.array(keys)
+    return Documents(Texts(table["text"], train), Texts(table["text"], heldout), identity, int(is_held.sum()))
 
 
 def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str) -> tuple[pyarrow.Table, Any, str]:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from ulmfit_style.artefacts.predictions import Prediction
-from ulmfit_style.console import say
 from ulmfit_style.data.labelled import Labelled
-from ulmfit_style.data.splits import normalised
+from ulmfit_style.data.splits import key, normalised
 from ulmfit_style.errors import listed
 from ulmfit_style.tasks.base import Row, Task
 
@@ -32,9 +31,6 @@ DEBRIS = re.compile(
 )
 """What is left of a text that was read in another encoding than its own, and of HTML."""
 
-MOST, SAMPLE = 100_000, 20_000
-"""Rows of which a run looks at all before it trains, and rows that it looks at where there are more."""
-
 KEPT = 100
 """Cases of each kind that are kept with a model."""
 
@@ -45,46 +41,33 @@ Findings = Mapping[str, Sequence[Case]]
 """Cases by what they are."""
 
 
-def findings(rows: Labelled, *, is_quick: bool = False) -> Findings:
-    """Return what is found in labelled rows. Of two that are alike the later one is reported, or the training row.
-
-    Args:
-        is_quick: Whether only `SAMPLE` are looked at of more than `MOST`, by the hash of their texts: so copies are
-            together.
-    """
+def findings(rows: Labelled) -> Findings:
+    """Return what is found in labelled rows. Of two that are alike the later one is reported, or the training row."""
     task, found = rows.task, defaultdict[str, list[Case]](list)
-    parts = [rows.test[:0] if rows.folds else rows.test + rows.validation, rows.repeats, rows.pool]
-    every, part_of = sum(parts, rows.pool[:0]), np.repeat(np.arange(3), list(map(len, parts)))
-    once = np.sort(np.unique(every.places, return_index=True)[1])  # the test rows of a fold are in the pool too
-    every, part_of = every[once], part_of[once]
-    if is_quick and len(every) > MOST:
-        say(f"data: of {len(every):,} rows {SAMPLE:,} are looked at, and all of them by make check-data")
-        chosen = every.keys <= np.sort(every.keys)[SAMPLE - 1]
-        every, part_of = every[chosen], part_of[chosen]
-    is_scored, is_left_out = part_of == 0, part_of == 1
-    places = {key: every.place(number) for number, key in enumerate(every.keys.tolist()) if is_scored[number]}
-    for number in np.flatnonzero(is_left_out).tolist():
-        case = every.place(number), places.get(int(every.keys[number]), "")
-        found["texts of test or validation in train, left out there"].append(case)
-    first: dict[str, tuple[int, Any]] = {}
-    for number, row in enumerate(every):
-        says = _says(task, row)
-        same, theirs = first.setdefault("\n".join(map(normalised, task.texts(row))), (number, says))
-        if theirs != says:
-            found["texts with another label elsewhere"].append((row.place, every.place(same)))
-        elif same != number and not is_left_out[number]:
-            found["copies"].append((row.place, every.place(same)))
-    texts, unique = list(first), [number for number, _ in first.values()]
+    scored, repeats = [] if rows.folds else [*rows.test, *rows.validation], list(rows.repeats)
+    held, left_out = ({row.place for row in part} for part in (scored, repeats))
+    places = {key(task, row): row.place for row in scored}
+    for row in repeats:
+        found["texts of test or validation in train, left out there"].append(
+            (row.place, places.get(key(task, row), ""))
+        )
+    first: dict[str, Row] = {}
+    for row in [*scored, *repeats, *rows.pool]:
+        same = first.setdefault("\n".join(map(normalised, task.texts(row))), row)
+        if _says(task, same) != _says(task, row):
+            found["texts with another label elsewhere"].append((row.place, same.place))
+        elif same != row and row.place not in left_out:
+            found["copies"].append((row.place, same.place))
+    texts, unique = list(first), list(first.values())
     for later, earlier in near(texts):
-        row_number, other = unique[later], unique[earlier]
-        crosses = is_scored[other] and not is_scored[row_number]
-        what = f"near copies{' of test or validation in train' * bool(crosses)}"
-        found[what].append((every.place(row_number), every.place(other)))
-    for text, number in zip(texts, unique, strict=True):
+        row, other = unique[later], unique[earlier]
+        crosses = other.place in held and row.place not in held
+        found[f"near copies{' of test or validation in train' * crosses}"].append((row.place, other.place))
+    for text, row in first.items():
         if len(text) < 2:
-            found["texts of one character"].append((every.place(number), text))
+            found["texts of one character"].append((row.place, text))
         if debris := DEBRIS.search(text):
-            found["debris of encodings or HTML"].append((every.place(number), ascii(debris[0])))
+            found["debris of encodings or HTML"].append((row.place, ascii(debris[0])))
     counts = Counter(label for labels in rows.pool.labels for label in labels)
     rare = [(label, f"{count} rows") for label, count in counts.items() if count < FEWEST]
     return found | ({f"classes of fewer than {FEWEST} training rows": rare} if rare else {})

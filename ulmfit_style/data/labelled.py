@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import PurePath
@@ -17,7 +17,7 @@ from ulmfit_style.data.reading import References
 from ulmfit_style.data.rows import UNWANTED, Rows, stored
 from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError, together
-from ulmfit_style.tasks.base import Column, Row, Task
+from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.files import named
 
 
@@ -34,6 +34,8 @@ class Labelled:
     test: Rows
     scored: Rows
     """All validation and test rows, whether scored or not: no model may train on their texts."""
+    chosen: Rows
+    """The rows of `task.path.chosen`: in `pool`, and in every `train`."""
     repeats: Rows
     """The rows that are left out because their text is in test or validation."""
     classes: list[str]
@@ -101,7 +103,8 @@ def load(task: Task) -> Labelled:
             test = whole.folds[task.fold]
             train = splits.without(whole.train, test)
             return replace(whole, task=task, train=train, test=test, folds=())
-        train = sampling.sample(task, whole.pool, whole.classes)
+        unpicked = whole.pool[: len(whole.pool) - len(whole.chosen)]  # which come last
+        train = sampling.sample(task, unpicked, task.classes(unpicked.one_of_each)) + whole.chosen
         if not train:
             _require_names(task, "task.shots=0", whole.classes)
         return replace(whole, task=task, train=train)
@@ -110,23 +113,24 @@ def load(task: Task) -> Labelled:
         classes = task.classes([])
         _require_names(task, "task.path=null", classes)
         none = stored(task, [], [])
-        return Labelled(task, none, none, none, none, none, none, classes, left_out={})
-    options = {task.path.option(split): path for split, path in files.items()}
-    every = _rows(task, f"task.path={task.path}", options, task.columns())
+        return Labelled(task, none, none, none, none, none, none, none, classes, left_out={})
+    every = _stored(task, f"task.path={task.path}", {split: (task.path.option(split), files[split]) for split in files})
     is_wanted, split_of = every.column("labels") != UNWANTED, every.column("split")
-    wanted = {split: every[is_wanted & (split_of == number)] for number, split in enumerate(files)}
-    trained = every[split_of == 0]
-    problem = task.dataset_problem(trained.different(task.told_by), len(trained))
+    splits_of_files = [split if "train" in files else {"chosen": "train"}.get(split, split) for split in files]
+    wanted = {split: every[is_wanted & (split_of == number)] for number, split in enumerate(splits_of_files)}
+    is_learnt = [split in ("train", "chosen") for split in splits_of_files]
+    problem = task.dataset_problem(every[np.array(is_learnt)[split_of]])
     if problem is not None:
         raise UserError(f"{task.path.option('train')}={task.path.train}: {problem}")
 
-    folds = splits.folds(task, wanted)
     none = every[:0]
+    chosen = wanted.pop("chosen", none)
+    folds = splits.folds(task, wanted)
     train, validation, test = (wanted["train"], none, none) if folds else splits.split(task, wanted)
-    before = validation + train
+    before = validation + train + chosen
     validation = splits.without(validation, test)
     scored = validation + test
-    pool = splits.without(train, scored)
+    pool = splits.without(train + chosen, scored)
     repeats = before[~np.isin(before.places, (validation + pool).places)]
     for name, members in (("training", pool), ("validation", validation), ("test", test)):
         if not members and not folds:
@@ -135,18 +139,18 @@ def load(task: Task) -> Labelled:
     classes = task.classes(pool.one_of_each)
     if classes:
         problem = "is in no training row; add training rows with it, or remove these"
-        require_known(classes, scored, f"task.path={task.path}", problem)
+        require_known(task, classes, scored, f"task.path={task.path}", problem)
 
     names = ", ".join(PurePath(path).name for path in task.path.all_files())
     if folds:
         how = f"in {len(folds)} folds, each scored by a model that is trained on the others (task.folds=0: splits)"
-        say(f"task: {len(pool):,} rows of {names} {how}")
+        say(f"task: {sum(map(len, folds)):,} rows of {names} {how}")
     else:
         made = " and ".join(split for split in ("validation", "test") if split not in files)
         origin = f"{names}; {made} split off train" if made else names
         say(f"task: {len(pool):,} training, {len(validation):,} validation and {len(test):,} test rows of {origin}")
     for split, path in files.items():
-        for remark in task.remarks(wanted[split].different(task.told_by)):
+        for remark in task.remarks(wanted.get(split, chosen)):
             say(f"{task.path.option(split)}={path}: {remark}")
     if others := int((~is_wanted).sum()):
         say(f"task: {others:,} rows {task.left_out(classes)} are left out")
@@ -159,10 +163,11 @@ def load(task: Task) -> Labelled:
         validation=sampling.scored(task, validation, "validation"),
         test=sum(folds, none) or sampling.scored(task, test, "test"),
         scored=scored,
+        chosen=splits.without(chosen, scored),
+        repeats=repeats,
         classes=classes,
         left_out={"other_classes": others, "in_test_or_validation": len(repeats)},
         folds=folds,
-        repeats=repeats,
     )
 
 
@@ -176,18 +181,18 @@ def load_whole(task: Task, option: str, reference: str, form: FileFormat = AS_FO
     Raises:
         UserError: listing what is wrong with the rows, each with its place.
     """
-    source, fields = f"{option}={reference}", {**task.inputs(), **task.targets()}
-    rows = _rows(task.model_copy(update={"format": form}), source, {option: reference}, fields)
+    source = f"{option}={reference}"
+    rows = _stored(task.model_copy(update={"format": form}), source, {"all": (option, reference)}, has_group=False)
     wanted = rows[rows.column("labels") != UNWANTED]
     if not wanted:
         raise UserError(f"{source}: none of its {len(rows):,} rows is of the classes of task.labels")
     left_out = f"; {len(rows) - len(wanted):,} of other classes are left out" if len(wanted) < len(rows) else ""
-    for line in (f"{len(wanted):,} rows{left_out}", *task.remarks(wanted.different(task.told_by))):
+    for line in (f"{len(wanted):,} rows{left_out}", *task.remarks(wanted)):
         say(f"{source}: {line}")
     return wanted
 
 
-def require_known(classes: Sequence[str], rows: Rows, source: str, problem: str) -> None:
+def require_known(task: Task, classes: Sequence[str], rows: Sequence[Row], source: str, problem: str) -> None:
     """Check that each label of the rows is one of the classes.
 
     Args:
@@ -197,14 +202,13 @@ def require_known(classes: Sequence[str], rows: Rows, source: str, problem: str)
     Raises:
         UserError: naming each other label, and the first row that has it.
     """
-    known, unknown = set(classes), dict[str, int]()
-    for number, labels in enumerate(rows.labels):
-        for label in labels:
+    known, unknown = set(classes), dict[str, Row]()
+    for row in rows:
+        for label in task.labels_of(row):
             if label not in known:
-                unknown.setdefault(label, number)
+                unknown.setdefault(label, row)
     if unknown:
-        places = {label: rows[number].place for label, number in unknown.items()}
-        raise together(source, [f"{place}: the label '{label}' {problem}" for label, place in places.items()])
+        raise together(source, [f"{row.place}: the label '{label}' {problem}" for label, row in unknown.items()])
 
 
 def _require_names(task: Task, option: str, classes: Sequence[str]) -> None:
@@ -218,38 +222,52 @@ def _require_names(task: Task, option: str, classes: Sequence[str]) -> None:
     say(f"task: the names of {len(classes)} classes are learnt from, and no labelled row ({option})")
 
 
-def _rows(task: Task, source: str, files: Mapping[str, References], wanted: Mapping[str, Column]) -> Rows:
-    """Read and check the rows of files, and keep them with the number of their file and whether they are wanted.
+def with_label(task: Task, rows: Iterable[Row]) -> list[Row]:
+    """Return the rows that have something in the columns of the right answer."""
+    return [row for row in rows if any(str(row.fields[name] or "").strip() for name in task.targets())]
+
+
+def read(task: Task, option: str, path: References, has_group: bool = False) -> Iterator[Row]:
+    """Read the rows of a file that an option names, with the fields named as the task names them.
+
+    Args:
+        has_group: Whether they need the column of `task.group`, by which they are split.
+    """
+    name, wanted = named(path), task.columns() if has_group else {**task.inputs(), **task.targets()}
+    row = None
+    for row, _ in reading.read(option, path, partial(columns.find, option, name, wanted), form=task.format):
+        yield task.cleaned(row)
+    if row is None:
+        raise UserError(f"{option}={name}: holds no rows")
+
+
+def _stored(task: Task, source: str, files: Mapping[str, tuple[str, References]], *, has_group: bool = True) -> Rows:
+    """Keep the rows of files on the disk, each with the number of its file; raise for those that are wrong one by one.
 
     Args:
         source: What all files are, for error messages.
-        files: By the options that name them.
-        wanted: The columns of the fields, by the names that the task gives them.
+        files: By their splits, with the options that name them.
     """
-    return stored(task, list(wanted), _checked(task, source, files, wanted))
-
-
-def _checked(
-    task: Task, source: str, files: Mapping[str, References], wanted: Mapping[str, Column]
-) -> Iterator[tuple[Row, int, bool]]:
     problems: list[str] = []
-    joined = [name for name, column in task.inputs().items() if isinstance(column.name, tuple)]
-    for split, (option, path) in enumerate(files.items()):
-        name, row = named(path), None
-        find = partial(columns.find, option, name, wanted)
-        for read, _ in reading.read(option, path, find, form=task.format):
-            row = task.cleaned(read)
-            if joined:
-                row = replace(row, fields={**row.fields, **{field: str(row.fields[field]) for field in joined}})
-            is_wanted = task.keeps(row)
-            problem = task.row_problem(row) if is_wanted else None
-            if problem is None and is_wanted and row.fields.get("group", "not asked for") in (None, ""):
-                problem = f"'{task.group}' is empty, which task.group names"
-            if problem is not None:
-                problems.append(f"{row.place}: {problem}")
-            elif not problems:
-                yield row, split, is_wanted
-        if row is None:
-            raise UserError(f"{option}={name}: holds no rows")
+
+    def checked() -> Iterator[tuple[Row, int, bool]]:
+        for number, (split, (option, path)) in enumerate(files.items()):
+            rows = read(task, option, path, has_group and split != "chosen")
+            if split == "chosen":
+                every = list(rows)
+                rows = iter(filled := with_label(task, every))
+                say(f"task: {len(filled):,} of the {len(every):,} rows of {named(path)} have a label")
+            for row in rows:
+                is_wanted = task.keeps(row)
+                problem = task.row_problem(row) if is_wanted else None
+                if problem is None and is_wanted and row.fields.get("group", "not asked for") in (None, ""):
+                    problem = f"'{task.group}' is empty, which task.group names"
+                if problem is not None:
+                    problems.append(f"{row.place}: {problem}")
+                elif not problems:
+                    yield row, number, is_wanted
+
+    rows = stored(task, list(task.columns()), checked())
     if problems:
         raise together(source, problems)
+    return rows

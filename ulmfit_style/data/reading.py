@@ -203,11 +203,9 @@ def value(record: Mapping[str, Any], name: Name) -> Any:
     """Return the value of a column, of one within another, or of several; KeyError where it is not there."""
     if not isinstance(name, str):
         return Several({part: value(record, part) for part in name})
-    if name in record:
-        return record[name]
     outer, dot, inner = name.partition(".")
-    if not dot or not isinstance(record.get(outer), dict):
-        raise KeyError(name)
+    if name in record or not dot or not isinstance(record.get(outer), dict):
+        return record[name]
     return value(record[outer], inner)
 
 

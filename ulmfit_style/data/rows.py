@@ -10,7 +10,6 @@ import mmap
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, final
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from ulmfit_style.data import splits
 from ulmfit_style.data.splits import Numbers
-from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.tasks.base import Row, Several, Task
 
 if TYPE_CHECKING:
     import pyarrow
@@ -71,16 +70,6 @@ class Rows(Sequence[Row]):
         values: Numbers = self.small[name][self.places]
         return values
 
-    def place(self, index: int) -> str:
-        """Return where a row stands, as `Row.place` does, without reading it."""
-        small = self.small[self.places[index]]
-        return f"{self.files[small['file']]}:{small['number']}"
-
-    @cached_property
-    def keys(self) -> Numbers:
-        """The hash of each row that is the same for those that count as equal."""
-        return self.column("key")
-
     @property
     def labels(self) -> list[Sequence[str]]:
         """The labels of each row."""
@@ -90,14 +79,6 @@ class Rows(Sequence[Row]):
     def one_of_each(self) -> Rows:
         """The first of the rows with the same labels, of each kind."""
         return self[np.sort(np.unique(self.column("labels"), return_index=True)[1])]
-
-    def different(self, field: str | None) -> Rows:
-        """Return the first row of each value of a field; without a field all rows."""
-        if field is None:
-            return self
-        values = _taken(self.fields[field], self.places).dictionary_encode().indices
-        numbers = np.frombuffer(values.buffers()[1], np.int32, len(values))  # `to_numpy` loads pandas
-        return self[np.sort(np.unique(numbers, return_index=True)[1])]
 
     def _read(self, places: Numbers) -> Iterator[Row]:
         files, numbers = (self.small[name][places].tolist() for name in ("file", "number"))
@@ -162,23 +143,8 @@ class TextColumn:
         return pyarrow.Array.from_buffers(pyarrow.large_string(), len(self._ends) - 1, buffers)
 
 
-class Stored(Sequence[Any]):
-    """JSON values that lie on the disk."""
-
-    def __init__(self, values: Iterable[Any]) -> None:
-        texts = TextColumn()
-        for value in values:
-            texts.add(json.dumps(value))
-        self._texts = texts.array()
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def __getitem__(self, index: Any) -> Any:  # slices are not asked for
-        return json.loads(self._texts[index].as_py())
-
-
 def _cell(value: Any) -> str:
+    value = str(value) if isinstance(value, Several) else value
     is_plain = isinstance(value, str) and not value.startswith(MARK)
     return value if is_plain else MARK + json.dumps(value, default=str)  # dates and the like are read as text anyway
 

@@ -57,7 +57,7 @@ def split(task: Task, files: Mapping[str, Rows]) -> tuple[Rows, Rows, Rows]:
 
 def without(rows: Rows, others: Rows) -> Rows:
     """Return the rows that equal none of the others."""
-    return rows[~np.isin(rows.keys, others.keys)]
+    return rows[~np.isin(rows.column("key"), others.column("key"))]
 
 
 def divide(task: Task, rows: Rows, ratios: Sequence[float], *, stratified: bool) -> list[Rows]:
@@ -122,7 +122,7 @@ def deal(task: Task, rows: Rows, count: int) -> list[Rows]:
 def too_few(rows: Rows) -> str:
     """Return that rows are too few, and what keeps them together."""
     units = rows.column("unit")
-    count, kind = len(np.unique(units)), "different text" if (units == rows.keys).all() else "group"
+    count, kind = len(np.unique(units)), "group" if "group" in rows.fields else "different text"
     together = f" of {count} {kind}{'s' * (count > 1)}, never divided," if count < len(rows) else ""
     return f"{len(rows)} rows{together} are too few"
 
@@ -160,7 +160,7 @@ def _units(task: Task, rows: Rows, stratified: bool) -> Units:
     by_hash = np.argsort(hashes, kind="stable")
     starts = np.flatnonzero(np.diff(hashes[by_hash], prepend=~hashes[by_hash[:1]]))
     first, sizes = by_hash[starts], np.diff(starts, append=len(rows))
-    names = task.strata(rows[first], rows[first].labels) if stratified else [""] * len(first)
+    names = task.strata(rows[first]) if stratified else [""] * len(first)
     ranks: dict[str, int] = {}  # by their first rows
     for name, number in zip(names, first.tolist(), strict=True):
         ranks[name] = min(number, ranks.get(name, number))

@@ -8,7 +8,6 @@ from ulmfit_style.analysis import probe, slices
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json, write_json
 from ulmfit_style.artefacts.fingerprint import digest
-from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.compute import processes
 from ulmfit_style.console import say
@@ -64,7 +63,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
             raise UserError(f"evaluate.model={options.model}: {kinds}; choose the task that fits")
         classes = read_json(model.directory / METRICS)["train"]["classes"]
     problem = f"is one that the model does not know (it knows: {listed(classes)})"
-    labelled.require_known(classes, rows, options.path or f"evaluate: the {split} rows", problem)
+    labelled.require_known(task, classes, rows, options.path or f"evaluate: the {split} rows", problem)
     determinants = {
         "model": model.identity,
         "task": {"kind": type(task).__name__, **task.determinants()},
@@ -104,7 +103,7 @@ def run(step: Step, directory: Path) -> None:
     source = resolved.finetuned(options.model, "evaluate.model").directory
     model = Predictor(str(source), option="evaluate.model")
     if options.path is None and rows is resolved.rows.test and resolved.rows.folds:
-        answered: Sequence[Prediction] = predictions.read(source, "test")  # each by the model that has not seen the row
+        answered = predictions.read(source, "test")  # each by the model that has not seen the row
         measured = task.measure(answered, list(map(task.target, rows)))
     else:
         measured, answered = Scorer(model.model, model.tokenizer, task, model.max_length).score(rows, split)

@@ -6,13 +6,15 @@ No torch and no transformers at import, so that a task is checked before they ar
 import abc
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ulmfit_style.config.files import AS_FOUND, FileFormat
@@ -28,6 +30,9 @@ Feature = dict[str, Any]
 
 Answer = dict[str, Any]
 """The answer to one row, as JSON values."""
+
+COLUMNS: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("columns.yaml").read_text(encoding="utf-8"))
+"""The names by which columns are found; a kind of task may have others."""
 
 IGNORED = -100
 """The label of a token that is not learnt; torch's own."""
@@ -93,10 +98,10 @@ class Task(Section, abc.ABC):
     """Whether the head reads one vector for a whole text, so that there are several ways to pool it."""
     label_field: ClassVar[str | None] = None
     """The field of an answer that holds its label, or its labels; None for a task that does not choose labels."""
+    reference: ClassVar[Reference | None] = None
+    """The linear model that results are compared with."""
     pipeline: ClassVar[Pipeline | None] = None
     """How transformers runs the models, unless their architecture says more; None: the Hub has no word for them."""
-    told_by: ClassVar[str | None] = None
-    """The field by whose different values `dataset_problem` and `remarks` judge; None: they need every row."""
     parts: ClassVar[tuple[type, ...]] = ()
     """What a list may hold that stands in the place of a text, such as words."""
     is_explained: ClassVar[bool] = False
@@ -260,26 +265,21 @@ class Task(Section, abc.ABC):
     def row_problem(self, row: Row) -> str | None:
         """Return what is wrong with a labelled row, without its place; None when it is right."""
 
-    def dataset_problem(self, rows: Sequence[Row], count: int) -> str | None:
-        """Return why the rows of the training file, wanted or not, cannot be learnt from though each is right.
-
-        Args:
-            rows: Of those that do not differ in `told_by` the first; else all.
-            count: How many there are.
-        """
+    def dataset_problem(self, rows: Sequence[Row]) -> str | None:
+        """Return why the rows of the training file, wanted or not, cannot be learnt from though each is right."""
         return None
 
     def remarks(self, rows: Sequence[Row]) -> list[str]:
-        """Return what the user should know of rows, as `dataset_problem` has them, that are not used as they stand."""
+        """Return what the user should know of rows that are not used as they stand in their file."""
         return []
 
     @abc.abstractmethod
     def texts(self, row: Row) -> list[str]:
         """Return the texts of a row that the model reads."""
 
-    def documents(self, rows: Iterable[Row]) -> Iterable[str]:
+    def documents(self, rows: Sequence[Row]) -> list[str]:
         """Return the documents of rows for `adapt`; rows with equal ones count as equal, and stay in one split."""
-        return (text for row in rows for text in self.texts(row))
+        return [text for row in rows for text in self.texts(row)]
 
     @abc.abstractmethod
     def target(self, row: Row) -> Any:
@@ -318,11 +318,12 @@ class Task(Section, abc.ABC):
         """Return the classes that a row is an example of; empty for a task without classes."""
         return []
 
-    def strata(self, rows: Sequence[Row], labels: Sequence[Sequence[str]]) -> list[str]:
-        """Return a name for each row, by its labels: each split gets its share of the rows of each name.
+    def strata(self, rows: Sequence[Row]) -> list[str]:
+        """Return a name for each row: each split gets its share of the rows of each name.
 
         By default it is a row's rarest label; the more frequent ones even out.
         """
+        labels = [self.labels_of(row) for row in rows]
         counts = Counter(label for row_labels in labels for label in row_labels)
         return [min(row_labels, key=lambda label: (counts[label], label), default="") for row_labels in labels]
 
@@ -356,12 +357,6 @@ class Task(Section, abc.ABC):
         Args:
             label2id: The number of each of the model's outputs, as `head` has it.
         """
-
-    def encode_all(
-        self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int, label2id: Label2id | None
-    ) -> list[list[Feature]]:
-        """Encode several rows, which may be faster than one after another."""
-        return [self.encode(row, tokenizer, max_length, label2id) for row in rows]
 
     @abc.abstractmethod
     def loss(self, model: Module, batch: Batch) -> Tensor:
@@ -409,10 +404,6 @@ class Task(Section, abc.ABC):
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         """Return answers to labelled rows that nothing is trained for, by their names: what any result has to beat."""
         return {}
-
-    def reference(self) -> Reference | None:
-        """Return the linear model that results are compared with; None where the task has none."""
-        return None
 
     @abc.abstractmethod
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:

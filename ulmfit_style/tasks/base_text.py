@@ -8,13 +8,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from ulmfit_style.config.section import Unhashed
-from ulmfit_style.tasks.base import Answer, Column, Feature, Name, Row, Task, inputs_of, named_outputs
+from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Feature, Name, Row, Several, Task, inputs_of, named_outputs
 from ulmfit_style.tasks.types import Batch, Encoded, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
 
@@ -23,12 +22,6 @@ Scores = Mapping[str, float]
 
 MOST_KEPT = 300
 """Labels whose probabilities are kept of each row that is scored."""
-
-TEXT_COLUMNS = (
-    *("text", "review", "sentence", "content", "body", "document", "comment", "message", "tweet", "utterance"),
-    *("텍스트", "리뷰", "문장", "내용", "본문"),
-)
-"""Names of columns that hold the text wherever they stand."""
 
 SEPARATORS = "|;,#/&"
 """What people put between labels, in the order in which it is looked for."""
@@ -39,19 +32,12 @@ FRACTION = re.compile(r"(-?\d+)\.0*")
 QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(\s+(?=['"]))?""")
 """A name in a list that is written as text, and the blank before the next one, where numpy has no comma."""
 
-PAIRS = (
-    *(("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"), ("premise", "hypothesis")),
-    *(("#1 string", "#2 string"), ("question", "sentence"), ("question", "passage"), ("query", "passage")),
-)
-"""Names of columns that hold the two texts of a pair."""
-
 
 class TextTask(Task, abc.ABC):
     """Rows of a text, or a pair of texts, and what a model answers to the whole."""
 
     scores_whole_texts: ClassVar[bool] = True
     is_explained: ClassVar[bool] = True
-    told_by: ClassVar[str] = "label"
     pipeline: ClassVar[Pipeline | None] = Pipeline("text-classification")
     answer_options: ClassVar[Sequence[str]] = ("long_documents", "overlap")
     label_columns: ClassVar[Sequence[str]]
@@ -87,48 +73,44 @@ class TextTask(Task, abc.ABC):
 
     def inputs(self) -> dict[str, Column]:
         pair = {"text_pair": Column("task.text_pair", self.text_pair)} if self.text_pair else {}
-        hint = f"; of a pair name both: task.text={PAIRS[0][0]} task.text_pair={PAIRS[0][1]}"
-        return {"text": Column("task.text", self.text, TEXT_COLUMNS, hint), **pair}
+        hint = "; of a pair name both: task.text={} task.text_pair={}".format(*COLUMNS["pairs"][0])
+        return {"text": Column("task.text", self.text, COLUMNS["text"], hint), **pair}
 
     def targets(self) -> dict[str, Column]:
         return {"label": Column("task.label", self.label, self.label_columns)}
 
     def row_problem(self, row: Row) -> str | None:
-        problems = (text_problem(name, row.fields[name]) for name in self._texts)
+        problems = (text_problem(name, row.fields[name]) for name in self.inputs())
         return next(filter(None, problems), None) or self.label_problem(row)
-
-    @property
-    def _texts(self) -> Sequence[str]:
-        """The names of the fields that hold the texts."""
-        return ("text", "text_pair") if self.text_pair else ("text",)
 
     @abc.abstractmethod
     def label_problem(self, row: Row) -> str | None:
         """Return what is wrong with a row's label; None when it is right."""
 
     def texts(self, row: Row) -> list[str]:
-        return ["" if row.fields[name] is None else str(row.fields[name]) for name in self._texts]
+        return ["" if row.fields[name] is None else str(row.fields[name]) for name in self.inputs()]
 
     def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
-        return self.encode_all([row], tokenizer, max_length, label2id)[0]
-
-    def encode_all(
-        self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int, label2id: Label2id | None
-    ) -> list[list[Feature]]:
-        texts = map(list, zip(*map(self.texts, rows), strict=True))
-        encoded = tokenizer(*texts, truncation=True, max_length=max_length, return_offsets_mapping=True)
-        features = []
-        for number, (row, encoding) in enumerate(zip(rows, encoded.encodings or (), strict=True)):
-            columns, pieces, shared = _columns(encoded, number, tokenizer), [], Feature(long=bool(encoding.overflowing))
-            if shared["long"] and self.long_documents != "head":
-                columns = _columns(tokenizer([self.texts(row)[0]], return_offsets_mapping=True), 0, tokenizer)
-                pieces = self._pieces(columns["texts"], max_length)
-            if label2id is not None:
-                shared |= {"labels": self.encode_target(self.target(row), label2id), "weight": 1 / max(1, len(pieces))}
-                columns = {name: columns[name] for name in tokenizer.model_input_names if name in columns}
-            parts = [{name: [column[place] for place in piece] for name, column in columns.items()} for piece in pieces]
-            features.append([part | shared for part in parts or [columns]])
-        return features
+        encoded = tokenizer(
+            *self.texts(row),
+            truncation=True,
+            max_length=max_length,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        # The first part is what truncation leaves; the others show that something was cut.
+        long, columns = len(encoded["input_ids"]) > 1, _columns(encoded, tokenizer)
+        pieces = [list(range(len(columns["input_ids"])))]
+        if long and self.long_documents != "head":
+            columns = _columns(tokenizer([self.texts(row)[0]], return_offsets_mapping=True), tokenizer)
+            pieces = self._pieces(columns["texts"], max_length)
+        shared: Feature = {"long": long}
+        if label2id is not None:
+            shared |= {"labels": self.encode_target(self.target(row), label2id), "weight": 1 / len(pieces)}
+            columns = {name: columns[name] for name in tokenizer.model_input_names if name in columns}
+        return [
+            {name: [column[place] for place in piece] for name, column in columns.items()} | shared for piece in pieces
+        ]
 
     def _pieces(self, texts: Sequence[int | None], max_length: int) -> list[list[int]]:
         """Return the places of the tokens that are read together, each time with all special tokens.
@@ -177,8 +159,6 @@ class LabelTask(TextTask, abc.ABC):
     """Rows of a text, or a pair of texts, and labels of a set: one, or several."""
 
     metrics: ClassVar[str] = "classification"
-    problem_type: ClassVar[str]
-    """What transformers calls the task; its pipelines go by that."""
     label_field: ClassVar[str]
     """Where an answer holds what is chosen: `label` or `labels`."""
     answer_options: ClassVar[Sequence[str]] = (*TextTask.answer_options, "top_k")
@@ -198,7 +178,9 @@ class LabelTask(TextTask, abc.ABC):
         return self.model_copy(update={"top_k": MOST_KEPT})
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
-        return {"problem_type": self.problem_type, **named_outputs(classes)}
+        # transformers has these words for its pipelines.
+        kind = "single_label_classification" if self.is_single_label else "multi_label_classification"
+        return {"problem_type": kind, **named_outputs(classes)}
 
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         """Return the largest class of these very rows: how much of a score needs no model at all."""
@@ -235,15 +217,15 @@ class LabelTask(TextTask, abc.ABC):
         return self.scoring.report(*self.sides(answers, targets))
 
 
-def _columns(encoded: Encoded, number: int, tokenizer: Tokenizer) -> dict[str, list[Any]]:
-    """Return what one of encoded texts has of each token: what the model reads, its offsets and its text."""
-    columns = {name: encoded[name][number] for name in tokenizer.model_input_names if name in encoded}
-    return {**columns, "offsets": encoded["offset_mapping"][number], "texts": encoded.sequence_ids(number)}
+def _columns(encoded: Encoded, tokenizer: Tokenizer) -> dict[str, list[Any]]:
+    """Return what the first of encoded texts has of each token: what the model reads, its offsets and its text."""
+    columns = {name: encoded[name][0] for name in tokenizer.model_input_names if name in encoded}
+    return {**columns, "offsets": encoded["offset_mapping"][0], "texts": encoded.sequence_ids(0)}
 
 
 def text_problem(name: str, value: Any) -> str | None:
     """Return what is wrong with a cell that should hold a text."""
-    if isinstance(value, (list, dict, bytes)):
+    if isinstance(value, (list, dict, bytes)) and not isinstance(value, Several):
         return f"the {name} is a {type(value).__name__}, not a text"
     return None if clean_text(value) else f"the {name} is empty"
 
@@ -256,11 +238,7 @@ def clean_text(value: Any) -> str:
 
 def label_name(value: Any) -> str:
     """Return a cell as the name of a class: 1 and 1.0 are one, and so are true, True and TRUE."""
-    return _label_name(clean_text(value))
-
-
-@lru_cache(maxsize=10_000)  # for many rows of few classes
-def _label_name(name: str) -> str:
+    name = clean_text(value)
     whole = FRACTION.fullmatch(name)
     return whole[1] if whole else name.casefold() if name.casefold() in ("true", "false") else name
 

@@ -1,8 +1,7 @@
 """Datasets of encoded rows, the order in which they are trained, and how rows become a batch."""
 
 import math
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -12,7 +11,6 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ulmfit_style.console import progress
-from ulmfit_style.data.rows import Stored
 from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import IGNORED, Feature
 
@@ -41,20 +39,13 @@ class Rows(Protocol):
 
 
 @final
-class EncodedDataset(Stored):
-    """Encoded rows, which lie on the disk."""
+class EncodedDataset(list[Any]):
+    """Encoded rows in memory."""
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        lengths = array("i")
-
-        def measured() -> Iterator[Mapping[str, Any]]:
-            for row in rows:
-                lengths.append(len(row["input_ids"]))
-                yield row
-
-        super().__init__(measured())
-        self.lengths: Integers = np.array(lengths, dtype=np.int32)
+    @property
+    def lengths(self) -> Integers:
         """The tokens of each row."""
+        return np.array([len(row["input_ids"]) for row in self], dtype=np.int32)
 
 
 @final

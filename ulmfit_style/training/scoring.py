@@ -13,7 +13,6 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.compute import processes
 from ulmfit_style.console import progress, say
-from ulmfit_style.data.rows import Stored
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
 from ulmfit_style.training.batching import BATCH, collate
@@ -61,18 +60,17 @@ class Scorer:
         for _, _, parts in self._forward(rows, label2id, likelihoods, advance):
             yield {name: sum(part[name] for part in parts) for name in parts[0]}
 
-    def outputs(self, rows: Sequence[Row], advance: Advance = ignore) -> Sequence[Answer]:
+    def outputs(self, rows: Sequence[Row], advance: Advance = ignore) -> list[Answer]:
         """Return what the task is scored by for each row: its answer, the likelihood of the right one, or both."""
         share, kinds = processes.share(rows), {"answers": self.answers, "likelihoods": self.likelihoods}
         outputs = zip(*(kinds[kind](share, advance) for kind in self.task.scored_by()), strict=True)
-        merged = ({name: value for part in parts for name, value in part.items()} for parts in outputs)
-        return Stored(processes.joined(merged))
+        return processes.joined([{name: value for part in parts for name, value in part.items()} for parts in outputs])
 
     def metric(self, rows: Sequence[Row], name: str | None = None) -> float:
         """Return one score; `name` is None for the task's own metric."""
         return self.task.score(self.outputs(rows), list(map(self.task.target, rows)))[name or self.task.metric]
 
-    def score(self, rows: Sequence[Row], split: str) -> tuple[dict[str, Any], Sequence[Prediction]]:
+    def score(self, rows: Sequence[Row], split: str) -> tuple[dict[str, Any], list[Prediction]]:
         """Return the metrics of a split, as metrics.json has them, and the prediction for each row."""
         long = 0
 
@@ -88,7 +86,7 @@ class Scorer:
             treatment = f"longer than {self.max_length} tokens, and were {self.task.long_texts}"
             say(f"  {split}: {long:,} of {len(rows):,} rows are {treatment}")
         metrics = self.task.measure(outputs, list(map(self.task.target, rows)))
-        return metrics, Stored(predictions.of(split, self.task, rows, outputs))
+        return metrics, predictions.of(split, self.task, rows, outputs)
 
     def _task(self) -> Task:
         return self.task.for_architecture(architecture(self.model.config.model_type))
@@ -101,7 +99,7 @@ class Scorer:
         self.model.eval()
         iterator = iter(rows)
         while window := list(islice(iterator, WINDOW)):
-            encoded = self._task().encode_all(window, self.tokenizer, self.max_length, label2id)
+            encoded = [self._task().encode(row, self.tokenizer, self.max_length, label2id) for row in window]
             outputs: list[list[Any]] = [[None] * len(features) for features in encoded]
             places = [(row, number) for row, features in enumerate(encoded) for number in range(len(features))]
             places.sort(key=lambda place: len(encoded[place[0]][place[1]]["input_ids"]))
