@@ -183,7 +183,7 @@ class Resolved:
     @cached_property
     def findings(self) -> Findings:
         """What is found in the labelled rows."""
-        return guard.findings(self.rows)
+        return guard.findings(self.rows, is_quick=True)
 
     @cached_property
     def folds(self) -> list[Resolved]:

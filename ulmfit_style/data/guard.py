@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ulmfit_style.artefacts.predictions import Prediction
+from ulmfit_style.console import say
 from ulmfit_style.data.labelled import Labelled
 from ulmfit_style.data.splits import key, normalised
 from ulmfit_style.errors import listed
@@ -31,6 +32,9 @@ DEBRIS = re.compile(
 )
 """What is left of a text that was read in another encoding than its own, and of HTML."""
 
+MOST, SAMPLE = 100_000, 20_000
+"""Rows of which a run looks at all before it trains, and rows that it looks at where there are more."""
+
 KEPT = 100
 """Cases of each kind that are kept with a model."""
 
@@ -41,10 +45,21 @@ Findings = Mapping[str, Sequence[Case]]
 """Cases by what they are."""
 
 
-def findings(rows: Labelled) -> Findings:
-    """Return what is found in labelled rows. Of two that are alike the later one is reported, or the training row."""
+def findings(rows: Labelled, *, is_quick: bool = False) -> Findings:
+    """Return what is found in labelled rows. Of two that are alike the later one is reported, or the training row.
+
+    Args:
+        is_quick: Whether only `SAMPLE` are looked at of more than `MOST`, by the hash of their texts: so copies are
+            together.
+    """
     task, found = rows.task, defaultdict[str, list[Case]](list)
-    scored, repeats = [] if rows.folds else [*rows.test, *rows.validation], list(rows.repeats)
+    parts = [rows.test[:0] if rows.folds else rows.test + rows.validation, rows.repeats, rows.pool]
+    keys = [part.column("key").byteswap() for part in parts]  # reversed, for by its beginning a row is a test row
+    if is_quick and (count := sum(map(len, parts))) > MOST:
+        say(f"data: of {count:,} rows {SAMPLE:,} are looked at, and all of them by make check-data")
+        last = np.sort(np.concatenate(keys))[SAMPLE - 1]
+        parts = [part[hashes <= last] for part, hashes in zip(parts, keys, strict=True)]
+    scored, repeats, pool = map(list, parts)
     held, left_out = ({row.place for row in part} for part in (scored, repeats))
     places = {key(task, row): row.place for row in scored}
     for row in repeats:
@@ -52,7 +67,7 @@ def findings(rows: Labelled) -> Findings:
             (row.place, places.get(key(task, row), ""))
         )
     first: dict[str, Row] = {}
-    for row in [*scored, *repeats, *rows.pool]:
+    for row in [*scored, *repeats, *pool]:
         same = first.setdefault("\n".join(map(normalised, task.texts(row))), row)
         if _says(task, same) != _says(task, row):
             found["texts with another label elsewhere"].append((row.place, same.place))

@@ -112,14 +112,16 @@ def load(task: Task) -> Labelled:
     if not files:
         classes = task.classes([])
         _require_names(task, "task.path=null", classes)
-        none = stored(task, [], [])
+        none = stored(task, [])
         return Labelled(task, none, none, none, none, none, none, none, classes, left_out={})
-    every = _stored(task, f"task.path={task.path}", {split: (task.path.option(split), files[split]) for split in files})
+    options = {split: (task.path.option(split), path) for split, path in files.items()}
+    if "train" not in options:
+        options["train"] = options.pop("chosen")
+    every = _stored(task, f"task.path={task.path}", options.values())
     is_wanted, split_of = every.column("labels") != UNWANTED, every.column("split")
-    splits_of_files = [split if "train" in files else {"chosen": "train"}.get(split, split) for split in files]
-    wanted = {split: every[is_wanted & (split_of == number)] for number, split in enumerate(splits_of_files)}
-    is_learnt = [split in ("train", "chosen") for split in splits_of_files]
-    problem = task.dataset_problem(every[np.array(is_learnt)[split_of]])
+    wanted = {split: every[is_wanted & (split_of == number)] for number, split in enumerate(options)}
+    learnt = [number for number, split in enumerate(options) if split in ("train", "chosen")]
+    problem = task.dataset_problem(every[np.isin(split_of, learnt)])
     if problem is not None:
         raise UserError(f"{task.path.option('train')}={task.path.train}: {problem}")
 
@@ -182,7 +184,7 @@ def load_whole(task: Task, option: str, reference: str, form: FileFormat = AS_FO
         UserError: listing what is wrong with the rows, each with its place.
     """
     source = f"{option}={reference}"
-    rows = _stored(task.model_copy(update={"format": form}), source, {"all": (option, reference)}, has_group=False)
+    rows = _stored(task.model_copy(update={"format": form}), source, [(option, reference)], has_group=False)
     wanted = rows[rows.column("labels") != UNWANTED]
     if not wanted:
         raise UserError(f"{source}: none of its {len(rows):,} rows is of the classes of task.labels")
@@ -241,19 +243,20 @@ def read(task: Task, option: str, path: References, has_group: bool = False) -> 
         raise UserError(f"{option}={name}: holds no rows")
 
 
-def _stored(task: Task, source: str, files: Mapping[str, tuple[str, References]], *, has_group: bool = True) -> Rows:
+def _stored(task: Task, source: str, files: Iterable[tuple[str, References]], *, has_group: bool = True) -> Rows:
     """Keep the rows of files on the disk, each with the number of its file; raise for those that are wrong one by one.
 
     Args:
         source: What all files are, for error messages.
-        files: By their splits, with the options that name them.
+        files: Each with the option that names it.
     """
     problems: list[str] = []
 
     def checked() -> Iterator[tuple[Row, int, bool]]:
-        for number, (split, (option, path)) in enumerate(files.items()):
-            rows = read(task, option, path, has_group and split != "chosen")
-            if split == "chosen":
+        for number, (option, path) in enumerate(files):
+            is_chosen = option == "task.path.chosen"
+            rows = read(task, option, path, has_group and not is_chosen)
+            if is_chosen:
                 every = list(rows)
                 rows = iter(filled := with_label(task, every))
                 say(f"task: {len(filled):,} of the {len(every):,} rows of {named(path)} have a label")
@@ -267,7 +270,7 @@ def _stored(task: Task, source: str, files: Mapping[str, tuple[str, References]]
                 elif not problems:
                     yield row, number, is_wanted
 
-    rows = stored(task, list(task.columns()), checked())
+    rows = stored(task, checked())
     if problems:
         raise together(source, problems)
     return rows

@@ -80,15 +80,20 @@ class TextTask(Task, abc.ABC):
         return {"label": Column("task.label", self.label, self.label_columns)}
 
     def row_problem(self, row: Row) -> str | None:
-        problems = (text_problem(name, row.fields[name]) for name in self.inputs())
+        problems = (text_problem(name, row.fields[name]) for name in self._texts)
         return next(filter(None, problems), None) or self.label_problem(row)
+
+    @property
+    def _texts(self) -> Sequence[str]:
+        """The names of the fields that hold the texts."""
+        return ("text", "text_pair") if self.text_pair else ("text",)
 
     @abc.abstractmethod
     def label_problem(self, row: Row) -> str | None:
         """Return what is wrong with a row's label; None when it is right."""
 
     def texts(self, row: Row) -> list[str]:
-        return ["" if row.fields[name] is None else str(row.fields[name]) for name in self.inputs()]
+        return ["" if row.fields[name] is None else str(row.fields[name]) for name in self._texts]
 
     def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
         encoded = tokenizer(

@@ -83,15 +83,15 @@ class TextClassification(LabelTask):
             if label not in labels:
                 yaml = "; YAML reads no and yes as false and true: quote them" if label in ("true", "false") else ""
                 return f"no row has the label '{label}' of task.labels{yaml or nearest(label, labels)}"
-        counts = Counter(self.target(row) for row in rows if self.keeps(row))
-        tags = {tag for label in counts for tag in re.split(r"[\s,]+", label)}
+        labels &= set(self.labels or labels)
+        tags = {tag for label in labels for tag in re.split(r"[\s,]+", label)}
         if OUTSIDE in tags and all(map(TAG.fullmatch, tags)):
             return "the labels are tags of words; task=token_classification takes lists of both, or a .conll file"
-        if len(counts) == 1:
-            return f"every row has the label '{next(iter(counts))}'; two classes are needed"
-        if len(counts) > max(2, len(rows) // 2):
+        if len(labels) == 1:
+            return f"every row has the label '{next(iter(labels))}'; two classes are needed"
+        if len(labels) > max(2, len(rows) // 2):
             return (
-                f"{len(counts):,} different labels in {len(rows):,} rows; is task.label the column of the class? "
+                f"{len(labels):,} different labels in {len(rows):,} rows; is task.label the column of the class? "
                 "task=text_regression learns numbers"
             )
         return None
