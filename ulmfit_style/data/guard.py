@@ -59,8 +59,10 @@ def findings(rows: Labelled, *, is_quick: bool = False) -> Findings:
         say(f"data: of {count:,} rows {SAMPLE:,} are looked at, and all of them by make check-data")
         last = np.sort(np.concatenate(keys))[SAMPLE - 1]
         parts = [part[hashes <= last] for part, hashes in zip(parts, keys, strict=True)]
-    scored, repeats, pool = map(list, parts)
-    held, left_out = ({row.place for row in part} for part in (scored, repeats))
+    made: dict[int, Row] = {}  # each once, though the test rows of a fold are in the pool too
+    places_and_rows = (zip(part.places.tolist(), part, strict=True) for part in parts)
+    scored, repeats, pool = ([made.setdefault(place, row) for place, row in pairs] for pairs in places_and_rows)
+    held, left_out = set(map(id, scored)), set(map(id, repeats))
     places = {key(task, row): row.place for row in scored}
     for row in repeats:
         found["texts of test or validation in train, left out there"].append(
@@ -71,12 +73,12 @@ def findings(rows: Labelled, *, is_quick: bool = False) -> Findings:
         same = first.setdefault("\n".join(map(normalised, task.texts(row))), row)
         if _says(task, same) != _says(task, row):
             found["texts with another label elsewhere"].append((row.place, same.place))
-        elif same != row and row.place not in left_out:
+        elif same is not row and id(row) not in left_out:
             found["copies"].append((row.place, same.place))
     texts, unique = list(first), list(first.values())
     for later, earlier in near(texts):
         row, other = unique[later], unique[earlier]
-        crosses = other.place in held and row.place not in held
+        crosses = id(other) in held and id(row) not in held
         found[f"near copies{' of test or validation in train' * crosses}"].append((row.place, other.place))
     for text, row in first.items():
         if len(text) < 2:
