@@ -314,7 +314,7 @@ class Task(Section, abc.ABC):
             is_list = isinstance(value, list) and bool(self.parts)
             for kind in map(type, value) if is_list else [type(value)]:
                 if not issubclass(kind, self.parts) if is_list else kind in (list, dict, bytes):
-                    what = "nothing" if kind is type(None) else f"a {kind.__name__}"
+                    what = {type(None): "nothing", int: "an int"}.get(kind, f"a {kind.__name__}")
                     return f"the {name} {'holds' if is_list else 'is'} {what}, where a text should be"
         return None
 
