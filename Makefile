@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 
-COMMANDS := plan pretrain adapt finetune evaluate predict report push sweep sweep-report study runs clean-runs new-task check-data doctor
+COMMANDS := plan pretrain adapt finetune evaluate predict report push sweep sweep-report study runs compare clean-runs new-task check-data doctor
 WORKERS  := -n auto --dist loadfile
 MKDOCS    = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
@@ -49,7 +49,8 @@ push:          ## put the model on the Hugging Face Hub
 sweep:         ## try many values of the options, and tell which are best: sweep=finetune, or a grid
 sweep-report:  ## tell what a sweep has found so far, also while it runs
 study:         ## tell what adaptation, or any arm of your own, is worth on your data, over seeds and numbers of labels
-runs:          ## list what was made: when, its size, and which names link to it
+runs:          ## list models by their scores, and all that was made; of one task with task=reviews
+compare:       ## say what runs differ by on the same test rows: names=[a,b]
 clean-runs:    ## list what no name needs any more; with yes=true, remove it
 new-task:      ## look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews
 check-data:    ## list labelled rows that are copies, contradict others or hold debris, and likely label errors

@@ -31,7 +31,7 @@ LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 NAMED = re.compile(r"`((?:conf|docs|tests|bench|ulmfit_style)/[^` ]*|\w+\.(?:md|txt|toml)|Makefile)`")
 
 PROGRAMS = ("make", "ulmfit-style")
-OWN_OPTIONS = {"new-task": new_task.OPTIONS, "clean-runs": ("yes",)}
+OWN_OPTIONS = {"new-task": new_task.OPTIONS, "clean-runs": ("yes",), "compare": ("names",)}
 """Arguments that are no options of the configuration."""
 
 REFUSED = "ulmfit-style: "

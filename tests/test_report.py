@@ -115,16 +115,6 @@ def copied(trained: Callable[[str], Trained], tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def test_without_predictions_the_page_says_so_and_tells_the_rest(copied: Path):
-    (copied / "default/finetune" / predictions.FILE).unlink()
-    reseal(copied / "default/finetune")
-    page = html_report.page(finished.named(copied, "default"))
-    assert isinstance(page.sections["Scores"][0], Prose)
-    assert "The predictions are gone" in page.sections["Scores"][0].text
-    assert not {"Which answers are wrong", "Calibration", "Errors"} & set(page.sections)
-    assert page.sections["Training"]
-
-
 def test_models_of_other_rows_are_not_compared(copied: Path):
     run = finished.named(copied, "default")
     other = replace(run.model, directory=shutil.copytree(run.model.directory, copied / "other"))

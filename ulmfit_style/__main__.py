@@ -34,7 +34,8 @@ ALONE = {
     ),
     "sweep-report": Command("experiments.sweep_report:run", "tell what a sweep has found so far, also while it runs"),
     "study": Command("experiments.study:run", "compare arms over seeds and numbers of labels"),
-    "runs": Command("analysis.inventory:runs", "list the artefacts: when they were made, their size, their names"),
+    "runs": Command("analysis.inventory:runs", "list models by their scores, and artefacts; task=reviews: of one task"),
+    "compare": Command("stages.report:compare", "say what runs differ by on the same test rows: names=[a,b]"),
     "clean-runs": Command("analysis.inventory:clean", "list the artefacts that no name needs; yes=true removes them"),
     "new-task": Command(
         "data.new_task:run", "look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews"
@@ -121,6 +122,7 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     from ulmfit_style.cli import flags
     from ulmfit_style.cli.compose import compose
     from ulmfit_style.console import lines_on_stderr
+    from ulmfit_style.resolved import as_made
 
     stages = [word for word in words if word != "plan"] or ["adapt", "finetune"]
     job = partial(chain.preview if "plan" in words else chain.run, stages=stages)
@@ -128,6 +130,8 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     with lines_on_stderr() if "predict" in words else nullcontext():
         if any(argument.startswith("-") for argument in rest):
             flags.run(job, rest)
+        elif {"pretrain", "adapt", "finetune"}.isdisjoint(stages):
+            job(as_made(compose(rest), rest))
         else:
             job(compose(rest))
 

@@ -5,6 +5,7 @@ A command resolves its config once: what it reads is read and hashed when first 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,9 +21,9 @@ from ulmfit_style import auto
 from ulmfit_style.artefacts.differences import why_missing
 from ulmfit_style.artefacts.directory import RECIPE, Artefact, is_finished, require_intact
 from ulmfit_style.cli import CONF
-from ulmfit_style.config.section import sections_of
+from ulmfit_style.config.section import MODEL_SECTIONS, sections_of
 from ulmfit_style.config.training import Corpus, Finetune, Model
-from ulmfit_style.console import say_once
+from ulmfit_style.console import say, say_once
 from ulmfit_style.data import corpus, guard, labelled
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.data.guard import Findings
@@ -30,7 +31,7 @@ from ulmfit_style.data.labelled import Labelled
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.models.checkpoints import Checkpoint
-from ulmfit_style.recipe import Config
+from ulmfit_style.recipe import Config, load
 from ulmfit_style.tasks.base import Row, Task
 
 
@@ -268,11 +269,28 @@ class Resolved:
         if named is None:
             return self._checkpoint_of("finetune")
         checkpoints.find_finetuned(named, option)
-        return checkpoints.resolve(Model(checkpoint=named), option)
+        return checkpoints.resolve(Model(checkpoint=checkpoints.of_run(named)), option)
 
     def _checkpoint_of(self, stage: str) -> Checkpoint:
         artefact = self.artefact(stage)
         return Checkpoint(artefact.directory, {stage: artefact.fingerprint})
+
+
+def as_made(config: Config, overrides: Sequence[str]) -> Config:
+    """Return a config whose model is that which `runs/<name>/` links to, where nothing typed says which is meant.
+
+    Args:
+        overrides: What was typed, such as `name=reviews` and `predict.input=new.csv`.
+    """
+    typed = {re.split(r"[@./=]", override.lstrip("+~"), maxsplit=1)[0] for override in overrides}
+    linked = [config.runs / config.name / stage for stage in ("finetune", "adapt", "pretrain")]
+    directory = next(filter(is_finished, linked), None)
+    is_named = config.evaluate.model is not None or config.predict.model is not None
+    if directory is None or is_named or not typed.isdisjoint({*MODEL_SECTIONS, "experiment", "hydra"}):
+        return config
+    say(f"name={config.name}: the options of the model are those of {config.runs / directory.resolve().name}")
+    made_by = load(directory / RECIPE)
+    return config.model_copy(update={name: getattr(made_by, name) for name in MODEL_SECTIONS})
 
 
 def require_finished(resolved: Resolved, stage: str, command: str) -> None:

@@ -1,5 +1,7 @@
 """What a run showed: every score on the same test rows, and what adaptation was worth."""
 
+from pathlib import Path
+
 from ulmfit_style.console import say
 from ulmfit_style.resolved import Resolved
 from ulmfit_style.results import finished, scores, terminal
@@ -35,12 +37,17 @@ def summarise(resolved: Resolved) -> None:
     folder = config.runs / config.name / "finetune"
     text = '"..."' if len(task.inputs()) == 1 else '("...", "...")'
     say()
-    say(f"The model is in {folder} ({config.runs / run.model.directory.name}). Next, with the same options:")
+    say(f"The model is in {folder} ({config.runs / run.model.directory.name}). Next:")
     say(f"""  python -c 'from ulmfit_style import load; print(load("{folder}")({text}))'""")
     rate = "learning_rate=2e-5,5e-5,1e-4" if run.config.finetune.epochs else "contrast_learning_rate=5e-5,1e-4,2e-4"
-    say(f"  make sweep finetune.{rate}" if measured else "  make evaluate evaluate.path=<file>")
-    say("  make report")
-    say("  make push hub.repo=my-model hub.dry_run=true")
+    name = f"name={config.name}" + ("" if config.runs == Path("runs") else f" runs={config.runs}")
+    say(
+        f"  make sweep finetune.{rate}, and the same options"
+        if measured
+        else f"  make evaluate {name} evaluate.path=<file>"
+    )
+    say(f"  make report {name}")
+    say(f"  make push {name} hub.repo=my-model hub.dry_run=true")
 
 
 def better_reference(run: finished.Run, metric: str) -> str | None:

@@ -1,7 +1,9 @@
-"""The artefacts that there are: `runs` and `clean-runs`."""
+"""What there is: `runs` lists models by their scores, and artefacts; `clean-runs` removes those that no name needs."""
 
 import shutil
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,9 +14,9 @@ from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, damage, lock_of, 
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.results import finished, terminal
-from ulmfit_style.results.finished import Finished
-from ulmfit_style.results.parts import Size, Table
+from ulmfit_style.results import finished, scores, terminal
+from ulmfit_style.results.finished import Finished, Run
+from ulmfit_style.results.parts import Interval, Size, Table
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,48 @@ class Entry:
         """When it was finished, by the clock of this machine; else what it is."""
         if self.made is None:
             return "being made" if self.being_made else "damaged" if damage(self.directory, "*") else "unfinished"
-        scores = "" if (self.directory / MANIFEST).exists() else " (scores)"
-        return f"{datetime.fromisoformat(self.made.manifest['finished']).astimezone():%Y-%m-%d %H:%M}{scores}"
+        return _when(self.made) + ("" if (self.directory / MANIFEST).exists() else " (scores)")
 
 
 def runs(overrides: Sequence[str]) -> None:
-    """Print a table of the artefacts in the folder `runs`, the newest last."""
-    folder = compose(overrides).runs
-    entries = _entries(folder)
+    """Print the scored models that have a name, a table for each task, and all artefacts, the newest last.
+
+    With `task=reviews` among the overrides, the models of that task alone.
+    """
+    config = compose(overrides)
+    wanted = config.task if any(override.startswith("task=") for override in overrides) else None
+    tables = [table for path, table in _by_task(config.runs) if wanted is None or path == str(wanted.path)]
+    terminal.show(*tables)
+    if wanted is not None:
+        if not tables:
+            say(f"There is no scored model of {wanted.path} in {config.runs} yet; make adapt finetune makes one.")
+        return
+    entries = _entries(config.runs)
     if entries:
-        _show(f"{len(entries)} artefacts in {folder}", entries)
+        _show(f"{len(entries)} artefacts in {config.runs}", entries)
     else:
-        say(f"There is nothing in {folder} yet; make adapt finetune makes something.")
+        say(f"There is nothing in {config.runs} yet; make adapt finetune makes something.")
+
+
+def _by_task(folder: Path) -> Iterator[tuple[str, Table]]:
+    """Yield a table for the rows of each task: the models by their scores, with what `compare` takes as their names."""
+    found: defaultdict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    for link in sorted(folder.glob("*/finetune")):
+        if finished.find(link) is None:
+            continue
+        run = finished.read(link, link.parent.name)
+        if run.measured:
+            task = run.config.require_task()
+            found[str(task.path), type(task).__name__, task.metric].append(run)
+    for (path, kind, metric), scored in found.items():
+        rows = []
+        for run in sorted(scored, key=lambda run: -run.model.metrics["test"]["scores"][metric]):
+            measured, labels = run.model.metrics["test"], run.model.metrics["train"]["rows"]
+            score, interval = measured["scores"][metric], Interval(*measured["interval"])
+            what = run.config.model.title().removeprefix("package:")
+            rows.append((run.name, labels, score, interval, run.worth, _when(run.model)[:10], what))
+        header = ("name", "labels", metric, scores.INTERVAL, "adapted", "finished", "model")
+        yield path, Table(header, rows, f"{kind}: {path}")
 
 
 def clean(arguments: Sequence[str]) -> None:
@@ -101,15 +133,21 @@ def _entries(folder: Path) -> list[Entry]:
 
 
 def _is_locked(directory: Path) -> bool:
-    try:
-        with lock_of(directory).acquire(blocking=False):
-            return False
-    except Timeout:
-        return True
+    with suppress(Timeout), lock_of(directory).acquire(blocking=False):
+        return False
+    return True
+
+
+def _when(made: Finished) -> str:
+    return f"{datetime.fromisoformat(made.manifest['finished']).astimezone():%Y-%m-%d %H:%M}"
+
+
+def _size(directory: Path) -> Size:
+    return Size(sum(path.lstat().st_size for path in directory.rglob("*")))
 
 
 def _show(title: str, entries: Sequence[Entry]) -> None:
-    sizes = [Size(sum(path.lstat().st_size for path in entry.directory.rglob("*"))) for entry in entries]
+    sizes = [_size(entry.directory) for entry in entries]
     rows = [
         (*entry.directory.name.rsplit("-", 1), entry.state, size, ", ".join(entry.names))
         for entry, size in zip(entries, sizes, strict=True)

@@ -58,6 +58,5 @@ def _row_scores(task: Task, predictions: Sequence[Prediction]) -> intervals.Poin
 
 
 def rows(directory: Path) -> list[tuple[Any, ...]]:
-    """Return where the test rows stand, and what is right of each; nothing where the predictions are gone."""
-    answers = read(directory, "test") if (directory / FILE).exists() else []
-    return [(answer["file"], answer["row"], answer["target"]) for answer in answers]
+    """Return where the test rows stand, and what is right of each."""
+    return [(answer["file"], answer["row"], answer["target"]) for answer in read(directory, "test")]

@@ -43,8 +43,7 @@ SET_BY_THE_STAGE = (
 
 def problems(stage: str, options: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with the names and values of `<stage>.trainer`."""
-    problems = [_problem(stage, name, value) for name, value in options.items()]
-    return [problem for problem in problems if problem is not None]
+    return [problem for name, value in options.items() if (problem := _problem(stage, name, value)) is not None]
 
 
 def _problem(stage: str, name: str, value: Any) -> str | None:

@@ -257,10 +257,9 @@ class Finetune(Training):
 
     @model_validator(mode="after")
     def _has_what_is_contrasted(self) -> Self:
-        if self.contrast_steps and self.pooling == "default":
-            raise ValueError("contrast_steps needs a head that pools the tokens; give finetune.pooling=mean or concat")
-        if self.head == "solved" and self.pooling == "default":
-            raise ValueError("head=solved needs a head that pools the tokens; give finetune.pooling=mean or concat")
+        if self.pooling == "default" and (self.contrast_steps or self.head == "solved"):
+            wanted = "contrast_steps" if self.contrast_steps else "head=solved"
+            raise ValueError(f"{wanted} needs a head that pools the tokens; give finetune.pooling=mean or concat")
         if self.epochs == 0 and self.head == "random":
             raise ValueError("epochs=0 leaves the head random; give finetune.head=solved, or some epochs")
         if self.epochs == 0 and self.patience is not None:

@@ -88,8 +88,8 @@ def _search(queue: TrialQueue, overrides: Sequence[str], launch: Launch) -> None
 
 def _train(config: Config) -> Outcome:
     """Train the models of a trial, one for each seed, in whichever process the launcher chose."""
-    if (sweep := config.sweep) is None:
-        raise UserError("sweep=none: this is a job of a search")
+    sweep = config.sweep
+    assert sweep is not None  # this is a job of a search
     recipe, number, metric = _recipe(config), int(os.environ[NUMBER]), trial_queue.ranked_by(config)
     outcome, folder = Outcome(TrialState.COMPLETE), config.runs / recipe.name
     try:

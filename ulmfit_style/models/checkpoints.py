@@ -112,16 +112,23 @@ def find_finetuned(source: str, option: str) -> Path:
     """Return where a fine-tuned model is: the directory that `finetune` made, or of the Hub id that `push` uploaded to.
 
     Args:
+        source: The directory, the Hub id, or the name of a run in `runs`.
         option: What the user names it by, for error messages.
 
     Raises:
         UserError: if there is no such model, or it was not made by `finetune`.
     """
-    directory = find(Model(checkpoint=source), option)
+    directory = find(Model(checkpoint=of_run(source)), option)
     if not (directory / RECIPE).exists():
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
     require_intact(directory)
     return directory
+
+
+def of_run(source: str) -> str:
+    """Return the fine-tuned model of the run that is named so, if there is one, else what is named itself."""
+    linked = Path("runs", source, "finetune")
+    return str(linked) if linked.is_dir() and not Path(source).exists() else source
 
 
 class LoadedModel(NamedTuple):

@@ -37,7 +37,7 @@ def page(run: Run) -> Page:
     """Return the page on a run."""
     sections: dict[str, Iterator[Part]] = {"Scores": _scores(run)}
     task = run.config.task
-    if task is not None and run.has_predictions:
+    if task is not None and run.measured:
         answers = predictions.read(run.model.directory, "test")
         targets = [answer["target"] for answer in answers]
         sections |= {
@@ -85,9 +85,6 @@ def _headline(run: Run) -> str:
 
 def _scores(run: Run) -> Iterator[Part]:
     metrics = run.model.metrics
-    if run.measured and not run.has_predictions:
-        missing = run.model.directory / predictions.FILE
-        yield Prose(f"The predictions are gone ({missing}), and with them all that is computed from them.")
     if len(run.measured) > 1:
         yield _whiskers(metrics["metric"], run.measured)
         yield Prose(scores.highest(metrics["metric"], run.measured, run.paired))
@@ -178,7 +175,7 @@ def _test_rows(run: Run, task: Task) -> dict[tuple[str, int], Row]:
 def _data(run: Run) -> Iterator[Part]:
     for what, (count, first) in run.model.metrics.get("data", {}).items():
         yield Table(("row", "detail"), first, f"{what}: {count:,}")
-    if run.has_predictions and (errors := guard.label_errors(predictions.read(run.model.directory, "test"))):
+    if run.measured and (errors := guard.label_errors(predictions.read(run.model.directory, "test"))):
         yield Table(("row", "detail"), errors, f"labels that are likely wrong, by the model: {len(errors):,}")
 
 

@@ -123,15 +123,10 @@ class Run:
             measured[NOT_ADAPTED] = self.not_adapted.metrics["test"]
         return {**measured, ADAPTED if self.is_adapted else "fine-tuned": self.model.metrics["test"]}
 
-    @property
-    def has_predictions(self) -> bool:
-        """Whether the model's answers to the test rows were kept."""
-        return (self.model.directory / predictions.FILE).exists()
-
     @cached_property
     def worth(self) -> Difference | None:
-        """What adaptation changed in the score of the test rows, if the answers with and without it are there."""
-        return None if self.not_adapted is None else self.difference(self.not_adapted)
+        """What adaptation changed in the score of the test rows, if the model without it is there."""
+        return self.difference(self.not_adapted) if self.measured and self.not_adapted is not None else None
 
     @property
     def paired(self) -> Mapping[frozenset[str], Difference]:
@@ -141,8 +136,7 @@ class Run:
     def difference(self, other: Finished) -> Difference | None:
         """Return what the score of the test rows differs by from another model's, if both answered the same rows."""
         ours, theirs = self.model.directory, other.directory
-        rows = predictions.rows(ours)
-        if not rows or rows != predictions.rows(theirs):
+        if predictions.rows(ours) != predictions.rows(theirs):
             return None
         return Difference(*predictions.difference(self.config.require_task(), [ours], [theirs], "test"))
 

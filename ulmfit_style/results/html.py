@@ -39,7 +39,8 @@ def write(page: Page, path: Path) -> Path:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     kinds = {"prose": Prose, "table": Table, "figure": Figure, "folded": Folded}
     environment.tests |= {name: lambda part, kind=kind: isinstance(part, kind) for name, kind in kinds.items()}
-    environment.filters |= {"text": _text, "sort_key": _sort_key, "source": lambda figure: _source(figure, folder)}
+    environment.filters["text"] = lambda cell: cell if isinstance(cell, Markup) else as_text(cell)
+    environment.filters |= {"sort_key": _sort_key, "source": lambda figure: _source(figure, folder)}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as file:
@@ -53,10 +54,6 @@ def _source(figure: Figure, folder: Path) -> str:
     path = folder / figure.name
     figure.draw(path)
     return f"data:image/svg+xml;base64,{b64encode(path.with_suffix('.svg').read_bytes()).decode()}"
-
-
-def _text(cell: Any) -> str:
-    return cell if isinstance(cell, Markup) else as_text(cell)
 
 
 def _sort_key(cell: Any) -> float | None:

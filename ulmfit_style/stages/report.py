@@ -1,14 +1,18 @@
 """report: write a page on a finished run, or on several side by side, from what lies in their artefacts."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.publishing import html_report
 from ulmfit_style.resolved import Resolved, require_finished
-from ulmfit_style.results import finished, html
+from ulmfit_style.results import finished, html, terminal
 from ulmfit_style.results.finished import MODELS, Run
+from ulmfit_style.results.parts import Prose, Table
+from ulmfit_style.stages.table import resolve
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -22,11 +26,26 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
             finished.named(resolved.config.runs, name)
 
 
+def compare(overrides: Sequence[str]) -> None:
+    """Print what finished runs differ by on the same test rows, and write the page: `names=[a,b]`.
+
+    Raises:
+        UserError: if there are not two.
+    """
+    names = [re.sub("^names=", "report.runs=", override) for override in overrides]
+    resolved = resolve(compose(names))
+    if len(resolved.config.report.runs) < 2:
+        raise UserError("compare: what with what? Say names=[a,b]; make runs lists the names")
+    run(resolved)
+
+
 def run(resolved: Resolved) -> None:
     """Write the page, and its figures beside it."""
     config, names = resolved.config, resolved.config.report.runs
     runs = [finished.named(config.runs, name) for name in names] or [_last_model(resolved)]
     page = html_report.page(runs[0]) if len(runs) == 1 else html_report.side_by_side(runs)
+    if len(runs) > 1:
+        terminal.show(*(part for parts in page.sections.values() for part in parts if isinstance(part, Prose | Table)))
     output = config.runs / config.name / f"{'-'.join(['report', *(Path(name).name for name in names)])}.html"
     folder = html.write(page, output)
     say(f"report: {output}; its figures as PNG and SVG: {folder}/", style="bold")

@@ -162,8 +162,7 @@ def train(
         say(f"  {phase.title}: {', '.join(changes) or 'done'}")
     if best is not None:
         best.restore(model)
-    if results:  # a head may have been solved, and a best state restored
-        require_weights(model, f"after '{results[-1].title}'")
+    require_weights(model, f"after '{results[-1].title}'")  # a head may have been solved, and a best state restored
     return results
 
 

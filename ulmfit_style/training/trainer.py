@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations import get_reporting_integration_callbacks  # type: ignore[attr-defined]
 
 from ulmfit_style.console import ProgressReport
@@ -57,7 +57,6 @@ class RecipeTrainer(Trainer):
         self.rates, self.layer_groups, self.layer_decay = rates, layer_groups, layer_decay
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
-        self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
