@@ -191,16 +191,8 @@ class Adapt(LanguageModelling):
     head_learning_rate: Annotated[Rate, Needs("head_epochs")]
     """Peak rate of those head passes."""
     general: Annotated[str | None, Unhashed]
-    """General text, a file or a folder: half of its documents measure what the model forgets, the other half is what
-    `replay_ratio` mixes in. A document of a txt file is a line. null: nothing is measured."""
-    replay_ratio: Annotated[float, Field(ge=0, lt=1)]
-    """Share of the rows of each pass that are general text, to forget less."""
-
-    @model_validator(mode="after")
-    def _has_general_text(self) -> Self:
-        if self.general is None and self.replay_ratio:
-            raise ValueError("replay_ratio needs general text; give adapt.general=<file>")
-        return self
+    """General text, a file or a folder: half of its documents measure what the model forgets. A document of a txt
+    file is a line. null: nothing is measured."""
 
 
 class Finetune(Training):

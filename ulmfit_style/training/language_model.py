@@ -19,7 +19,7 @@ from ulmfit_style.models.layers import HEAD, drift, layer_groups
 from ulmfit_style.models.lora import add_adapters, full_phase_title, merge
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.types import Tokenizer
-from ulmfit_style.training.batching import MixedDataset, Rows
+from ulmfit_style.training.batching import Rows
 from ulmfit_style.training.denoising import Denoising
 from ulmfit_style.training.masking import MaskedLM
 from ulmfit_style.training.objectives import CausalLM, LanguageObjective
@@ -61,7 +61,7 @@ def prepare(
 
     Args:
         source: The directory of the checkpoint.
-        general: The text that `adapt` is not to forget; half of it is held out to measure that.
+        general: The text that `adapt` is not to forget; half of its documents measure that.
 
     Raises:
         UserError: if there is too little text, or the model and its tokenizer do not fit.
@@ -88,18 +88,10 @@ def prepare(
     if start is None:
         say(f"  a model of type '{model_type}' cannot keep packed documents apart: each has a row of its own")
 
-    def packed(documents: tokens.Chunks) -> Rows:
-        return documents if start is None else PackedDataset(documents, options.max_length, start)
-
-    rows, general_heldout = packed(chunks), None
+    rows: Rows = chunks if start is None else PackedDataset(chunks, options.max_length, start)
     measured = f"the loss is on the held-out ones, in nats a {objective.per}"
     say(f"  {chunks.tokens:,} tokens in {len(rows):,} rows; {measured}")
-    if general is not None and isinstance(options, Adapt):
-        replayed, general_heldout = tokens.load(general, tokenizer, options.max_length, config.runs)
-        if options.replay_ratio:
-            mixed = MixedDataset(rows, packed(replayed), options.replay_ratio)
-            say(f"  {len(mixed) - len(rows):,} rows of general text are mixed in (adapt.replay_ratio)")
-            rows = mixed
+    general_heldout = None if general is None else tokens.load(general, tokenizer, options.max_length, config.runs)[1]
 
     # Phases
     parameters = [parameter for group in layers.values() for parameter in group]
