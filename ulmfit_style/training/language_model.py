@@ -1,10 +1,11 @@
 """Training a language model on documents: what `pretrain` and `adapt` share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import transformers
+from accelerate import PartialState
 from transformers import set_seed
 
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, write_json
@@ -14,11 +15,12 @@ from ulmfit_style.console import say
 from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError
-from ulmfit_style.models import architectures, checkpoints
+from ulmfit_style.models import architectures, checkpoints, shipped_head
 from ulmfit_style.models.layers import HEAD, drift, layer_groups
 from ulmfit_style.models.lora import add_adapters, full_phase_title, merge
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.types import Tokenizer
+from ulmfit_style.training.anchoring import Anchored
 from ulmfit_style.training.batching import Rows
 from ulmfit_style.training.denoising import Denoising
 from ulmfit_style.training.masking import MaskedLM
@@ -76,7 +78,8 @@ def prepare(
         raise UserError(f"the {chunks.tokens:,} tokens to train on do not fill a row of {options.max_length}; {remedy}")
 
     # Model
-    model, missing, unused = _load(objective, source, options.seed)
+    loaded = _load(objective, source, options.seed)
+    model, missing, unused = shipped_head.add(loaded, source)
     layers = add_adapters(model, layer_groups(model, missing), options)
     if len(tokenizer) > (vocabulary := model.get_input_embeddings().weight.shape[0]):
         raise UserError(f"{source}: the tokenizer has {len(tokenizer):,} tokens, and the model {vocabulary:,}")
@@ -100,6 +103,11 @@ def prepare(
         say("  the checkpoint has no language-model head: a new one is trained first, with the body frozen")
         phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
     data = TrainingData(objective, rows, objective.collate)
+    if loaded.missing and isinstance(options, Adapt) and options.anchor and isinstance(objective, MaskedLM):
+        say("  the embeddings of texts are held near the checkpoint's, which has no language-model head (adapt.anchor)")
+        checkpoint = _load(objective, source, options.seed).model.to(PartialState().device)
+        anchored = Anchored(objective, checkpoint, options.anchor)
+        phases[-1] = replace(phases[-1], data=replace(data, objective=anchored))
     plan = TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes)
     return Prepared(plan, objective, chunks.tokens, heldout, general_heldout, missing, unused)
 
@@ -149,7 +157,8 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
         "log": [{"phase": result.title, **entry} for result in results for entry in result.log],
     }
     if isinstance(options, Adapt):
-        metrics["drift"] = drift(model, _load(prepared.objective, source, options.seed).model, prepared.missing)
+        before = shipped_head.add(_load(prepared.objective, source, options.seed), source).model
+        metrics["drift"] = drift(model, before, prepared.missing)
         say(f"  weights have moved by {', '.join(f'{share:.1%} ({name})' for name, share in metrics['drift'].items())}")
     write_json(directory / METRICS, metrics)
 
