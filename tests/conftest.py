@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from hypothesis import HealthCheck, settings
 from recipes import RECIPES, Trained, compared, recipe
 from samples import FAMILIES, TEXT, reviews, save_bert, save_llama, save_t5, tiny_sizes, tiny_tokenizer, tokenizer_of
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, set_seed
@@ -22,6 +23,23 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, s
 from ulmfit_style.__main__ import main
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.recipe import Config
+
+for profile, examples in (("quick", 25), ("slow", 1000)):
+    settings.register_profile(
+        profile, max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the properties that hypothesis tries more examples where the slow tests are asked for."""
+    settings.load_profile("slow" if config.option.markexpr == "slow" else "quick")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Count these among the slow tests then."""
+    is_property = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+    if is_property and item.config.option.markexpr == "slow":
+        item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

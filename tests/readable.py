@@ -80,9 +80,10 @@ def database(*tables: str) -> bytes:
         return made.serialize()
 
 
-def annotated(text: str, label: str) -> dict[str, object]:
+def annotated(text: str, label: str, kind: str = "choices") -> dict[str, object]:
     """Return a row as Label Studio exports it."""
-    result = {"from_name": "label", "type": "choices", "value": {"choices": [label]}}
+    value = {"choices": [label]} if kind == "choices" else {"taxonomy": [["mood", label]]}
+    result = {"from_name": "label", "type": kind, "value": value}
     return {"id": 1, "data": {"text": text}, "annotations": [{"was_cancelled": False, "result": [result]}]}
 
 
@@ -95,6 +96,17 @@ def answered(text: str, label: str) -> dict[str, object]:
 COMMAS = table(",").encode()
 LINES = "".join(json.dumps(row) + "\n" for row in OBJECTS).encode()
 LIST = json.dumps(OBJECTS).encode()
+
+ENCODED = {
+    "cp1250": ("Windows, Central Europe", [("Słuchawki grają świetnie", "good"), ("Żona jest zła", "bad")]),
+    "cp1251": ("Windows, Cyrillic", [("Экран разбит, деньги на ветер", "bad"), ("Очень вежливые люди", "good")]),
+    "koi8-r": ("Unix, Russia", [("Экран разбит, деньги на ветер", "bad"), ("Очень вежливые люди", "good")]),
+    "cp1253": ("Windows, Greece", [("Η οθόνη έσπασε", "bad"), ("Πολύ ευγενικό προσωπικό", "good")]),
+    "cp1254": ("Windows, Turkey", [("Çalışanlar çok kibardı, teşekkürler", "good"), ("Ekran kırık çıktı", "bad")]),
+    "cp932": ("Windows, Japan", [("画面が割れていて、返事がありません", "bad"), ("とても快適です", "good")]),
+    "gb18030": ("China", [("屏幕碎了，卖家一直不回复", "bad"), ("服务员很热情", "good")]),
+}
+"""Texts and labels in encodings of one script, and whose these are."""
 
 READ: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
     "csv with commas": ("a.csv", COMMAS, ROWS),
@@ -109,7 +121,13 @@ READ: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
     "UTF-16 without a byte order mark": ("a.csv", table(",", WEST).encode("utf-16-le"), WEST),
     "cp1252 (Windows, Western Europe)": ("a.csv", table(";", WEST).encode("cp1252"), WEST),
     "cp949 (Windows, Korea)": ("a.csv", table(",", ROWS[2:]).encode("cp949"), ROWS[2:]),
+    **{
+        f"{encoding} ({whose})": ("a.csv", table(",", rows).encode(encoding), rows)
+        for encoding, (whose, rows) in ENCODED.items()
+    },
     "gz": ("a.csv.gz", gzip.compress(COMMAS), ROWS),
+    "gz that is called csv": ("a.csv", gzip.compress(COMMAS), ROWS),
+    "csv that is still called gz, as a browser leaves it": ("a.csv.gz", COMMAS, ROWS),
     "bz2": ("a.csv.bz2", bz2.compress(COMMAS), ROWS),
     "xz": ("a.csv.xz", lzma.compress(COMMAS), ROWS),
     "zip of one file": ("reviews.zip", zipped(COMMAS, "in/a.csv"), ROWS),
@@ -141,7 +159,37 @@ READ: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
         json.dumps({name: {str(n): row[name] for n, row in enumerate(OBJECTS)} for name in OBJECTS[0]}).encode(),
         ROWS,
     ),
+    'json, as pandas writes it by orient="index"': (
+        "a.json",
+        json.dumps({f"row {n}": row for n, row in enumerate(OBJECTS)}).encode(),
+        ROWS,
+    ),
+    'json, as pandas writes it by orient="split"': (
+        "a.json",
+        json.dumps({"columns": ["text", "label"], "index": [0, 1, 2], "data": ROWS}).encode(),
+        ROWS,
+    ),
     "Label Studio's json": ("a.json", json.dumps([annotated(*row) for row in ROWS]).encode(), ROWS),
+    "Label Studio's csv, in which choices are json": (
+        "a.csv",
+        b"text,label\n"
+        + b"".join(b'%b,"{""choices"":[""%b""]}"\n' % pair for pair in [(b"a", b"bad"), (b"b", b"good")]),
+        [("a", "bad"), ("b", "good")],
+    ),
+    "Label Studio's taxonomies": (
+        "a.json",
+        json.dumps([annotated(text, name, "taxonomy") for text, name in ROWS]).encode(),
+        [(text, f"mood/{name}") for text, name in ROWS],
+    ),
+    "Prodigy's jsonl, without what was rejected or ignored": (
+        "a.jsonl",
+        "\n".join(
+            json.dumps({"text": text, "_task_hash": 1, "tokens": [], "accept": [label], "answer": answer})
+            for text, label in ROWS
+            for answer in ("reject", "accept", "ignore")
+        ).encode(),
+        ROWS,
+    ),
     "Argilla's json": ("a.json", json.dumps([answered(*row) for row in ROWS]).encode(), ROWS),
     "Argilla's flat records": (
         "a.jsonl",
@@ -193,7 +241,12 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
         zipped(COMMAS, "a.csv", "b.csv"),
         "it holds 2 files, and one is read; unpack it",
     ),
-    "a broken archive": ("a.csv.gz", b"not gzip", "cannot be read"),
+    "a broken archive": ("a.csv.gz", gzip.compress(COMMAS)[:50], "cannot be read"),
+    "a spreadsheet, a zip archive or parquet that is called csv": (
+        "a.csv",
+        xlsx(One=[("text", "label"), *ROWS]),
+        "it holds no text, but application/vnd.openxml.*; give it the ending of what it is",
+    ),
     "other kinds of file": ("a.docx", b"", r"files of type '\.docx' cannot be read"),
 }
 """What is told with its place: a file's name, its bytes, and what the message matches."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 import torch
+from hypothesis import strategies
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BartConfig,
@@ -275,6 +276,15 @@ def tokenizer_of(family: str, texts: Sequence[str]) -> PreTrainedTokenizerFast:
     made.post_processor = processors.ByteLevel(trim_offsets=family == "byte-level, trimmed")
     return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="</s>")
 
+
+TRICKY = (
+    *("a", "é", "e\u0301", "İ", "ß", "ﬁ", "𝔘", "№", "'", ".", "-", " ", "\t", "\n", "\u200b", "\x1f", "한국", "नमस्ते"),
+    *("שָׁלוֹם", "\u202eمرحبا", "日本", "🏴", "👩\u200d👩\u200d👧"),
+)
+UNICODE = strategies.lists(
+    strategies.sampled_from(TRICKY) | strategies.characters(exclude_categories=["Cs"]), max_size=40
+).map("".join)
+"""Texts in any Unicode: combining marks, emoji of several characters, right to left, and what looks like nothing."""
 
 FAMILIES = ("WordPiece", "byte-level", "byte-level, trimmed", "metaspace")
 TEXT = "Zoë (from St. Gallen)  visited New-York's 北京 office;\n서울에서 😀 e\u0301t U.S."

@@ -91,7 +91,7 @@ def test_a_folder_of_notes_is_cut_into_documents_as_told(read, notes: Path, docu
     assert count(documents) == expected
     out = capsys.readouterr().out
     assert f"from {notes} (31 files); in txt and md files a document is a {document} (corpus.document)" in out
-    assert f"1 files in {notes} are of other types, and are skipped (.png)" in out
+    assert "1 files of other types are skipped (.png)" in out
     assert ("empty documents are left out" in out) == (document == "line")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, strategies
 from pydantic import ValidationError
 from samples import artefact, jsonl, reviews
 
@@ -355,3 +356,39 @@ def test_several_columns_are_one_text_and_it_is_said_how(write_csv, capsys: pyte
     assert all(re.fullmatch(r"subject (\d+)\nbody \1", text) for row in load(task).pool for text in task.texts(row))
     assert "using subject and body, with a line break between them, as the text" in capsys.readouterr().out
     assert find_inputs(task, ["body", "subject"], "new.csv") == {"text": ("subject", "body")}
+
+
+ROWS = strategies.lists(
+    strategies.tuples(strategies.integers(0, 30), strategies.sampled_from("ab"), strategies.integers(0, 9)),
+    min_size=12,
+    max_size=60,
+)
+
+
+@given(rows=ROWS, group=strategies.sampled_from([None, "film"]), ratio=strategies.sampled_from([0.1, 0.3]))
+def test_each_row_is_in_one_split_and_what_belongs_together_stays_together(
+    rows: list[tuple[int, str, int]], group: str | None, ratio: float, tmp_path_factory: pytest.TempPathFactory
+):
+    path = tmp_path_factory.mktemp("split") / "a.csv"
+    lines = [f"text {text},{label},{film}" for text, label, film in rows]
+    path.write_text("\n".join(["text,label,film", *lines]), encoding="utf-8")
+    task = TextClassification(path=str(path), group=group, test_ratio=ratio, folds=0)
+    try:
+        found = load(task)
+    except UserError:  # too few of something
+        return
+    splits = {"train": found.pool, "validation": found.validation, "test": found.test, "left out": found.repeats}
+    places = {name: [row.number for row in members] for name, members in splits.items()}
+    assert sorted(number for numbers in places.values() for number in numbers) == list(range(2, len(rows) + 2))
+    for column in (0, 2) if group else (0,):
+        sides = {
+            name: {rows[number - 2][column] for number in places[name]} for name in ("train", "validation", "test")
+        }
+        assert not sides["train"] & sides["test"]
+        assert not sides["train"] & sides["validation"]
+        assert not sides["validation"] & sides["test"]
+    load.cache_clear()
+    again = load(task)
+    assert [row.number for row in (*again.pool, *again.validation, *again.test)] == [
+        number for name in ("train", "validation", "test") for number in places[name]
+    ]

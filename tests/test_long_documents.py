@@ -3,14 +3,15 @@
 import random
 
 import pytest
+from hypothesis import given, strategies
 from pydantic import ValidationError
-from samples import TEXT
+from samples import TEXT, UNICODE
 from transformers import PreTrainedTokenizerFast
 
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
-from ulmfit_style.tasks.windows import windows
+from ulmfit_style.tasks.windows import pieces_of, trimmed, windows
 
 
 def task(**options: object) -> TextClassification:
@@ -95,6 +96,24 @@ def test_every_token_belongs_to_one_window_whatever_their_length_and_overlap(fam
         several += len(features) > 2
     assert several > 10
     assert windows(family, row(""), "", max_length=30, overlap=0.25) == []
+
+
+@given(text=UNICODE, length=strategies.integers(4, 40), overlap=strategies.floats(0, 0.9))
+def test_windows_hold_every_token_once_and_where_it_stands_in_any_unicode(family, text: str, length: int, overlap):
+    features = windows(family, row(""), text, max_length=length, overlap=overlap)
+    whole = family(text, add_special_tokens=False, return_offsets_mapping=True)
+    assert owned(features, "input_ids") == whole["input_ids"]
+    pieces = [trimmed(text, piece) for piece in owned(features, "offsets")]
+    tokens = zip(whole.tokens(), whole["offset_mapping"], strict=True)
+    assert [piece for piece in pieces if piece[0] < piece[1]] == [
+        piece for token, place in tokens if (piece := trimmed(text, place))[0] < piece[1] and token != "\u2581"
+    ]
+    assert pieces_of(text, features) == pieces
+    if "Ġ" in family.get_vocab():  # of bytes, of which none is thrown away
+        covered = {place for start, end in pieces for place in range(start, end)}
+        assert {place for place, letter in enumerate(text) if not letter.isspace()} == {
+            place for place in covered if not text[place].isspace()
+        }
 
 
 def test_a_token_belongs_to_the_window_where_it_has_most_on_both_sides(family: PreTrainedTokenizerFast):

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import evaluate
@@ -6,7 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from ulmfit_style.metrics import classification, entities, regression, squad
+from ulmfit_style.metrics import classification, entities, regression, selective, squad
 from ulmfit_style.metrics.intervals import difference, draws, interval, ratio
 
 
@@ -119,3 +120,21 @@ def test_the_difference_of_two_ratios_is_resampled_as_a_difference_of_ratios():
     (drawn,) = draws(50)
     gains = [np.divide(*ours[rows].sum(0)) - np.divide(*theirs[rows].sum(0)) for rows in drawn]
     assert (low, high) == pytest.approx(tuple(np.percentile(gains, [2.5, 97.5])))
+
+
+CLAIMS = [(0.9, True), (0.9, True), (0.8, False), (0.7, True), (0.6, False)]
+
+
+def test_cuts_tell_what_share_is_answered_and_right_from_each_probability_on():
+    expected = [(0.9, 0.4, 1), (0.8, 0.6, 2 / 3), (0.7, 0.8, 3 / 4), (0.6, 1, 3 / 5)]
+    assert selective.cuts(CLAIMS) == [pytest.approx(cut) for cut in expected]
+    for cut in selective.cuts(CLAIMS):
+        assert selective.cut_at(CLAIMS, cut.probability) == pytest.approx(cut)
+    assert math.isnan(selective.cut_at(CLAIMS, 0.95).precision)
+
+
+def test_the_cut_of_a_precision_answers_most_rows_and_rests_on_enough_of_them():
+    assert selective.for_precision(CLAIMS, 0.5) is None
+    many = CLAIMS * 20
+    assert selective.for_precision(many, 0.75) == pytest.approx((0.7, 0.8, 0.75))
+    assert selective.for_precision(many, 0.99) == pytest.approx((0.9, 0.4, 1))

@@ -117,6 +117,9 @@ def written(path: str, header: str, *rows: str) -> None:
         ),
         ("text,labels", ["a {},\"['late', 'broken']\"", "b {},['late']"], MultiLabelClassification, {}),
         ("text,labels", ["a {},1|0", "b {},1|1"], MultiLabelClassification, {"labels": ("name_0", "name_1")}),
+        ("text,labels", ["a {},x / y", "b {},x", "c {},y"], MultiLabelClassification, {"label_separator": "/"}),
+        ("text,labels", ["a {},1 0", "b {},0 1"], MultiLabelClassification, {"labels": ("name_0", "name_1")}),
+        ("text,label", ["a {},bad", "b {},good", "c {},"], TextClassification, {"labels": ("bad", "good")}),
         ("text,late,kind", ["a {},1,0", "b {},1,1", "c {},0,0"], MultiLabelClassification, {"label": ("late", "kind")}),
         (
             "text,late,kind",
@@ -149,6 +152,13 @@ def test_a_column_whose_values_repeat_may_be_the_label():
     Path("a.csv").write_text("text,when,verdict\n" + "".join(f"text {n},day {n},{n % 2}\n" for n in range(9)))
     with pytest.raises(UserError, match=r"column 'verdict' may be the label.* label=verdict makes a task of it"):
         new_task.run(["path=a.csv", "name=mine"])
+
+
+@pytest.mark.parametrize("line", ["Ada B-person\n\nleft O", "__label__bad a film"])
+def test_lines_that_hold_their_labels_are_no_corpus(line: str):
+    Path("a.txt").write_text(f"{line}\n" * 30)
+    with pytest.raises(UserError, match=r"a\.txt: each line has a label; words with tags are read by format=conll"):
+        new_task.run(["path=a.txt", "name=mine"])
 
 
 def test_text_without_labels_becomes_a_corpus(capsys: pytest.CaptureFixture[str]):

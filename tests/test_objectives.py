@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from samples import chunks, encoder_decoder, with_sentinels
+from hypothesis import given, strategies
+from samples import chunks, encoder_decoder, tiny_tokenizer, with_sentinels
 from tiny_run import without_dropout
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
@@ -24,6 +25,29 @@ DOCUMENTS = [
 ]
 
 Rows = Callable[[int], Chunks]
+
+
+@given(
+    sizes=strategies.lists(strategies.integers(0, 4), max_size=40),
+    share=strategies.floats(0.01, 1),
+    place=strategies.tuples(*3 * [strategies.integers(0, 1000)]),
+)
+def test_a_share_of_the_words_is_masked_whole_and_the_same_ones_whenever_they_are(sizes, share, place):
+    tokenizer = tiny_tokenizer()
+    objective = MaskedLM(tokenizer, mask_probability=share, seed=3)
+    # A special token stands where a word has none.
+    words = np.array([number if size else -1 for number, size in enumerate(sizes) for _ in range(size or 1)], np.int32)
+    ids = np.where(words < 0, tokenizer.cls_token_id, 20 + words).astype(np.int32)
+    inputs, labels = objective.mask(ids, words, place[:2], place[2])
+    is_masked, count = labels != IGNORED, len(set(words[words >= 0]))
+    assert len(set(words[is_masked])) == (max(1, round(share * count)) if count else 0)
+    assert not set(words[is_masked]) & (set(words[~is_masked]) | {-1})
+    assert (labels[is_masked] == ids[is_masked]).all()
+    assert (inputs[~is_masked] == ids[~is_masked]).all()
+    assert not set(inputs[is_masked]) & (set(tokenizer.all_special_ids) - {tokenizer.mask_token_id})
+    again = MaskedLM(tiny_tokenizer(), mask_probability=share, seed=3).mask(ids, words, place[:2], place[2])
+    assert (again[0] == inputs).all()
+    assert (again[1] == labels).all()
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from hypothesis import given, strategies
 from samples import chunks, reviews
 from tiny_run import without_dropout
 from transformers import PreTrainedTokenizerFast, set_seed
@@ -41,6 +43,38 @@ def test_rows_hold_every_chunk_and_its_words_once_and_whole_and_are_nearly_full(
     assert max(packed.lengths) <= LENGTH
     assert packed.lengths.sum() == rows.tokens
     assert len(rows) > len(packed) <= 1.1 * rows.tokens / LENGTH
+
+
+class Numbered:
+    """Chunks of given lengths, in which no token and no word comes twice."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.lengths, self._starts = np.array(lengths, np.int32), np.cumsum([0, *lengths])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        ids = np.arange(self._starts[index], self._starts[index + 1])
+        return {"input_ids": ids, "words": np.array([-1, *range(len(ids) - 1)]), "bytes": ids + 1}
+
+
+@given(lengths=strategies.lists(strategies.integers(1, LENGTH), min_size=1, max_size=60))
+def test_no_token_is_lost_or_doubled_however_long_the_chunks_are(lengths: list[int]):
+    chunks = Numbered(lengths)
+    packed = PackedDataset(chunks, LENGTH, first_position=2)
+    rows = [packed[index] for index in range(len(packed))]
+    held = {}
+    for row in rows:
+        assert len(row["input_ids"]) <= LENGTH
+        for document in np.unique(row["documents"]):
+            ids, positions = (row[name][row["documents"] == document] for name in ("input_ids", "positions"))
+            assert positions.tolist() == list(range(2, 2 + len(ids)))
+            held[int(ids[0])] = ids.tolist()
+        assert len(np.unique(row["words"][row["words"] >= 0])) == (row["words"] >= 0).sum()
+        assert (row["bytes"] == row["input_ids"] + 1).all()
+    assert sorted(held.values()) == [chunks[index]["input_ids"].tolist() for index in range(len(chunks))]
+    assert packed.lengths.tolist() == [len(row["input_ids"]) for row in rows]
 
 
 ARCHITECTURES: Sequence[tuple[str, str, int | None, dict]] = [

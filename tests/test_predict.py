@@ -13,8 +13,9 @@ import numpy
 import pandas
 import pytest
 from datasets import Dataset, DatasetDict
+from hypothesis import given, settings, strategies
 from recipes import Trained
-from samples import jsonl, reviews
+from samples import UNICODE, jsonl, reviews
 
 from ulmfit_style import chain, load, predictor
 from ulmfit_style.__main__ import main
@@ -22,6 +23,7 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
+from ulmfit_style.metrics import selective
 from ulmfit_style.predictor import Predictor
 from ulmfit_style.stages import predict
 from ulmfit_style.tasks.base import Row
@@ -173,6 +175,13 @@ def test_a_text_is_taken_as_it_is_typed(predicted: Callable[..., list[dict]], te
     assert [row["text"] for row in predicted(f"predict.input={text}")] == [text]
 
 
+def test_empty_texts_are_told_with_their_rows(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = jsonl(tmp_path / "a.jsonl", [{"review": text} for text in ("a film", " ", "a plot", None)])
+    options = [f"predict.model={directory}", f"predict.input={path}", f"predict.output={tmp_path / 'a.csv'}"]
+    assert main(["predict", *options]) == 0
+    assert "2 rows have an empty text, and are answered all the same: row 2, 4" in capsys.readouterr().err
+
+
 def test_the_words_of_a_row_to_be_answered_are_texts(trained: Callable[[str], Trained], tmp_path: Path, capsys):
     path = jsonl(tmp_path / "a.jsonl", [{"tokens": [None, "film"]}])
     model = f"predict.model={trained('entities').directory}"
@@ -211,6 +220,17 @@ def test_python_takes_named_fields(model: Predictor, trained: Callable[[str], Tr
     )
 
 
+@settings(max_examples=settings.default.max_examples // 5)
+@given(texts=strategies.lists(UNICODE, max_size=9), window=strategies.integers(1, 4))
+def test_each_row_has_one_answer_whatever_stands_beside_it(model: Predictor, texts: list[str], window: int):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "WINDOW", window)
+        answers = model(texts)
+    assert len(answers) == len(texts)
+    for text, answer in zip(texts, answers, strict=True):
+        assert model(text) == pytest.approx(answer, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -218,6 +238,8 @@ def test_python_takes_named_fields(model: Predictor, trained: Callable[[str], Tr
         (math.nan, "nan is no text"),
         (b"a film", "b'a film' is no text"),
         ([b"a film"], "entry 1: b'a film' is no text"),
+        ("a film \ud83d", "the text contains half a character, such as \\ud83d alone; it was cut within an emoji"),
+        ({"review": "\ud83d"}, "entry 1: the text contains half a character"),
         (["a film", None], "entry 2: None is no text"),
         (pandas.Series(["a film", math.nan]), "entry 2: nan is no text"),
         ([{"review": "a film"}, {"review": None}], "entry 2 has no text"),
@@ -289,3 +311,41 @@ def test_no_cell_of_a_csv_is_a_formula(cell: str):
 def test_other_cells_of_a_csv_are_as_they_are():
     cells = ["a=1", "-1.5", "", "'", -1.5, None]
     assert [predict._guarded(cell) for cell in cells] == cells
+
+
+def test_what_is_not_sure_enough_is_a_guess(
+    predicted: Callable[..., list[dict]], model: Predictor, tmp_path: Path, capsys
+):
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(TEXTS))
+    answers = model(TEXTS)
+    middle = sorted(answer["score"] for answer in answers)[len(TEXTS) // 2]
+    given = predicted(f"predict.input={file}", f"predict.threshold={middle}")
+    assert [row["guess"] for row in given] == [answer["label"] for answer in answers]
+    assert [row["label"] is not None for row in given] == [answer["score"] >= middle for answer in answers]
+
+
+def test_the_probability_of_a_precision_is_chosen_and_measured_on_rows_that_were_not_trained_on(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(selective, "FEWEST", 5)
+    options = ["predict", f"predict.model={directory}", f"predict.input='{TEXTS[0]}'"]
+    assert main([*options, "predict.threshold=precision:0.5"]) == 0
+    said = capsys.readouterr().err
+    assert "chosen on the validation rows" in said
+    assert re.search(r"of the test rows \d+\.\d% are answered so, and \d+\.\d% of these right", said)
+    monkeypatch.setattr(selective, "FEWEST", 1000)
+    assert main([*options, "predict.threshold=precision:0.5"]) == 2
+    assert "no 1000 answers of the 12 validation rows are right so often" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("threshold", ["2", "precision:1.5", "sure"])
+def test_a_threshold_is_a_probability_or_a_precision(threshold: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["predict", "predict.input=a", f"predict.threshold={threshold}"]) == 2
+    assert f"predict.threshold={threshold}: should be a probability" in capsys.readouterr().err
+
+
+def test_a_threshold_is_for_classes(trained: Callable[[str], Trained], capsys: pytest.CaptureFixture[str]):
+    numbers = trained("numbers").directory
+    assert main(["predict", f"predict.model={numbers}", "predict.input=a", "predict.threshold=0.5"]) == 2
+    assert "is for a class a text" in capsys.readouterr().err

@@ -78,7 +78,7 @@ def test_the_page_of_a_chain_tells_its_lineage_and_what_adaptation_was_worth(
     assert "country: the widest gap" in page or "country: too few rows" in page
     figures = {path.stem for path in output.with_suffix("").iterdir()}
     curves = {f"{curve}-{stage}" for curve in ("loss", "learning_rate") for stage in ("adapt", "finetune")}
-    assert figures == {"confusion", "scores", *curves}
+    assert figures == {"confusion", "coverage", "scores", *curves}
     assert page.count("<img") == len(figures)
 
 

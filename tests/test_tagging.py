@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given, strategies
+from samples import UNICODE
 
 from ulmfit_style.tasks.entities import Entity, Unit, iob2, of_tags, tagged, units, words
 from ulmfit_style.tasks.windows import trimmed
@@ -72,3 +74,36 @@ def test_blanks_at_the_ends_are_no_part_of_a_piece():
     assert trimmed(text, (3, 7)) == (3, 6)
     start, end = trimmed(text, (1, 3))
     assert start == end
+
+
+@given(text=UNICODE, data=strategies.data())
+def test_entities_become_tags_and_tags_the_same_entities_in_any_unicode(text: str, data: strategies.DataObject):
+    pieces = words(text)
+    assert all(start < end and text[start:end].strip() for start, end in pieces)
+    assert [end for _, end in pieces[:-1]] <= [start for start, _ in pieces[1:]]
+    borders = sorted(data.draw(strategies.sets(strategies.integers(0, len(pieces)), max_size=8)))
+    ranges = list(zip(borders[::2], borders[1::2], strict=False))
+    types = [data.draw(strategies.sampled_from("ab")) for _ in ranges]
+    spans = [Entity(t, pieces[first][0], pieces[last - 1][1]) for t, (first, last) in zip(types, ranges, strict=True)]
+    found = [Entity(entity.type, *entity_range(pieces, entity)) for entity in of_tags(tagged(pieces, spans))]
+    assert found == spans
+
+
+def entity_range(pieces: list[tuple[int, int]], entity: Entity) -> tuple[int, int]:
+    return pieces[entity.start][0], pieces[entity.end - 1][1]
+
+
+RANGES = strategies.lists(strategies.integers(0, 40), max_size=30, unique=True).map(
+    lambda places: list(zip(sorted(places)[::2], sorted(places)[1::2], strict=False))
+)
+
+
+@given(pieces=RANGES, tokens=RANGES)
+def test_each_token_that_touches_a_word_is_in_one_part_with_all_words_that_it_touches(pieces, tokens):
+    parts = units(pieces, tokens)
+    assert [part.last for part in parts[:-1]] < [part.first for part in parts[1:]] or len(parts) < 2
+    for start, end in tokens:
+        touched = {n for n, (first, last) in enumerate(pieces) if first < end and start < last}
+        holders = [part for part in parts if touched & set(range(part.first, part.last + 1))]
+        assert len(holders) == bool(touched)
+        assert all(touched <= set(range(part.first, part.last + 1)) for part in holders)

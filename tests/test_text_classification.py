@@ -269,7 +269,8 @@ def rows_of(labels: list[Any]) -> list[Row]:
 
 
 @pytest.mark.parametrize(
-    "cell", [[0, 1, 1], [0.0, 1.0, 1.0], [False, True, True], "0|1|1", "[0, 1, 1]", "[0. 1. 1.]", ["0", "1", "true"]]
+    "cell",
+    [[0, 1, 1], [0.0, 1.0, 1.0], [False, True, True], "0|1|1", "0 1 1", "[0, 1, 1]", "[0. 1. 1.]", ["0", "1", "true"]],
 )
 def test_0_or_1_by_place_is_read_by_the_names_of_the_labels_and_refused_without_them(cell: Any):
     assert HOT.target(rows_of([cell])[0]) == ["broken", "kind"]
@@ -326,6 +327,16 @@ def test_a_label_alone_in_a_list_is_the_class_and_a_sign_between_several_is_told
     assert task.target(rows_of([["late"]])[0]) == "late"
     (said,) = task.remarks(rows_of(["late|broken", "late", "broken"]))
     assert said == "labels hold '|'; task=multi_label_classification takes several of a row"
+    (said,) = task.remarks(rows_of(["010", "110"]))
+    assert said == "labels look like 0 or 1 for each; with blanks between (0 1 0) they are several labels"
+    assert task.remarks(rows_of(["10", "11"])) == []
+
+
+def test_a_label_that_no_row_has_is_told():
+    task = MultiLabelClassification(path="-", labels=("late", "broken", "lost"))
+    rows = rows_of(["late|broken", "late", "broken"])
+    assert task.remarks(rows) == ["no row has the label lost of task.labels, so no answer will"]
+    assert task.remarks(rows_of(["0 1 1", "1 0 0"])) == []
 
 
 @pytest.mark.parametrize(

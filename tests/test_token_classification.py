@@ -9,13 +9,15 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from hypothesis import assume, given, strategies
 from recipes import Trained
-from samples import TEXT, Alone, conll, sentences, tiny_sizes, tiny_tokenizer
+from samples import TEXT, UNICODE, Alone, conll, sentences, tiny_sizes, tiny_tokenizer, tokenizer_of
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast, pipeline, set_seed
 
 from ulmfit_style import load
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.data import labelled
+from ulmfit_style.tasks import entities
 from ulmfit_style.tasks.base import IGNORED, Row
 from ulmfit_style.tasks.token_classification import TokenClassification, likeliest_tags
 from ulmfit_style.training.scoring import Scorer
@@ -36,6 +38,24 @@ def of_text(text: str, *spans: Any) -> Row:
 
 def of(text: Any, label: Any) -> Row:
     return Row("a", 1, {"text": text, "label": label})
+
+
+@given(text=UNICODE, data=strategies.data(), length=strategies.integers(12, 40), subwords=strategies.booleans())
+def test_a_model_that_says_what_it_learnt_finds_each_entity_where_it_is_in_any_unicode(text, data, length, subwords):
+    tokenizer, pieces = tokenizer_of("byte-level", [TEXT]), entities.words(text)
+    borders = sorted(data.draw(strategies.sets(strategies.integers(0, len(pieces)), max_size=8)))
+    spans = [
+        [pieces[first][0], pieces[last - 1][1], data.draw(strategies.sampled_from(["quality", "thing"]))]
+        for first, last in zip(borders[::2], borders[1::2], strict=False)
+    ]
+    task, row = TokenClassification(path="-", subwords="all" if subwords else "first"), of_text(text, *spans)
+    learnt = task.encode(row, tokenizer, length, LABEL2ID)
+    features = task.encode(row, tokenizer, length, None)
+    assume(len(learnt) == len(features))  # a window within one word is not learnt
+    outputs = [[(NAMES[max(label, 0)], 1.0) for label in feature["labels"]] for feature in learnt]
+    found = task.merge(row, features, outputs)["entities"]
+    assert [[entity["start"], entity["end"], entity["entity_group"]] for entity in found] == spans
+    assert all(entity["word"] == text[entity["start"] : entity["end"]] for entity in found)
 
 
 # Rows

@@ -3,6 +3,7 @@
 import difflib
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from errno import EACCES, EDQUOT, EEXIST, EIO, EISDIR, EMFILE, ENAMETOOLONG, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
@@ -44,11 +45,18 @@ SHOWN_PROBLEMS = 10
 
 
 def together(head: str, problems: Sequence[str]) -> UserError:
-    """Return one error for all problems of `head`, an option with its value: the first ones and their number."""
+    """Return one error for all problems of `head`, an option with its value: the first ones and their number.
+
+    A problem is a place and what is wrong there; what is wrong in several places is told once.
+    """
     if len(problems) == 1:
         return UserError(problems[0])
-    more = [f"... and {len(problems) - SHOWN_PROBLEMS:,} more"] if len(problems) > SHOWN_PROBLEMS else []
-    return UserError("\n  - ".join([f"{head} has {len(problems):,} problems:", *problems[:SHOWN_PROBLEMS], *more]))
+    places = defaultdict[str, list[str]](list)
+    for place, colon, what in (problem.partition(": ") for problem in problems):
+        places[colon + what].append(place)
+    lines = [listed(where, 3) + what for what, where in places.items()]
+    more = [f"... and {len(lines) - SHOWN_PROBLEMS:,} more"] if len(lines) > SHOWN_PROBLEMS else []
+    return UserError("\n  - ".join([f"{head} has {len(problems):,} problems:", *lines[:SHOWN_PROBLEMS], *more]))
 
 
 def ending(error: BaseException) -> tuple[int, str] | None:

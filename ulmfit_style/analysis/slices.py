@@ -76,5 +76,5 @@ def measure(task: Task, answers: Sequence[Answer], targets: Sequence[Any], group
     lowest, *_, highest = sorted(judged, key=lambda name: measured[name]["scores"][task.metric])
     width = measured[highest]["scores"][task.metric] - measured[lowest]["scores"][task.metric]
     rows = sorted(row for name in judged for row in members[name])
-    chance = by_chance(task.row_scores(*among(rows)), [groups[row] for row in rows], width, task.of_means)
+    chance = by_chance(task.row_scores(*among(rows)), [groups[row] for row in rows], task.of_means)
     return {"groups": measured, "gap": {"highest": highest, "lowest": lowest, "value": width, "chance": chance}}

@@ -1,8 +1,9 @@
 """What is done with a finished model: evaluate, predict, push, report."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.config.section import Section, one_or_several
@@ -28,6 +29,13 @@ class Evaluate(Section):
     Americans' for black Americans', and the answers that change are counted."""
 
 
+def _probability_or_precision(value: float | str | None) -> float | str | None:
+    is_precision = isinstance(value, str) and re.fullmatch(r"precision:0?\.\d+", value)
+    if value is None or is_precision or (isinstance(value, float) and 0 < value < 1):
+        return value
+    raise ValueError("should be a probability between 0 and 1, or precision:0.95")
+
+
 class Predict(Section):
     """What `predict` answers, and where the answers go."""
 
@@ -42,6 +50,10 @@ class Predict(Section):
     """A file that ends in .jsonl or .csv; null for JSON lines on standard output."""
     model: str | None = None
     """The directory that `finetune` made, or the Hub id that `push` uploaded to; null for this config's own model."""
+    threshold: Annotated[float | str | None, AfterValidator(_probability_or_precision)] = None
+    """The lowest probability with which a class is answered; below it, a row has its label as `guess` alone. A number,
+    or precision:0.95 for that from which on such a share of the answers is right, chosen on the validation rows and
+    measured on the test rows. null: every row is answered."""
     explain: bool = False
     """Tell which tokens each answer rests on, as `explanations` of each row and as an HTML page beside
     `predict.output`, or in runs/<name>/. Needs Captum, and takes far longer."""

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import IO
 
 from ulmfit_style.tasks.entities import TAG
@@ -12,6 +12,9 @@ TOKENS, TAGS = "tokens", "tags"
 
 DOCUMENT = "-DOCSTART-"
 """What CoNLL-2003 has in place of a word between documents."""
+
+TAGGED = re.compile(r"\S+([ \t]+\S+)*[ \t]+(O|[BIESLU]-\S+)")
+"""A line of such a file."""
 
 TAB, BLANKS = re.compile("\t"), re.compile("[ \t]+")
 """What stands between columns. Not any white space: a no-break space is a part of its word."""
@@ -28,7 +31,9 @@ def sentences(file: IO[str]) -> Iterator[tuple[int, dict[str, list[str]] | str]]
     for number, row in enumerate([*rows, [""]], start=1):  # a blank line ends the last sentence too
         if not row[0] or row[0].startswith(DOCUMENT):
             if words:
-                yield start, _columns(words)
+                columns = [*map(list, zip(*words, strict=True))]
+                names = [TOKENS, *(f"column_{place}" for place in range(2, len(columns))), TAGS]
+                yield start, dict(zip(names, columns, strict=False))  # words alone have no tags
             words = []
         elif row[0].startswith("#") and width > 1 and not any(map(TAG.fullmatch, row[1:])):
             continue  # a comment; a word that begins with # has a tag
@@ -38,9 +43,3 @@ def sentences(file: IO[str]) -> Iterator[tuple[int, dict[str, list[str]] | str]]
         else:
             start = start if words else number
             words.append(row)
-
-
-def _columns(words: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    columns = list(map(list, zip(*words, strict=True)))
-    names = [TOKENS, *(f"column_{number}" for number in range(2, len(columns))), TAGS]
-    return dict(zip(names, columns, strict=False))  # words alone have no tags

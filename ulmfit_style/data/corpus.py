@@ -20,7 +20,7 @@ from ulmfit_style.config.files import FileFormat
 from ulmfit_style.config.training import Corpus
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
-from ulmfit_style.data.formats import FORMATS
+from ulmfit_style.data.formats import RUNNING_TEXT
 from ulmfit_style.data.splits import normalised, position
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row, Several, Task
@@ -136,14 +136,10 @@ def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str
 
     files: dict[str, tuple[Path, FileFormat]] = {}  # in order, and each once, whichever reference names it
     for reference in references:
-        members, skipped = reading.files(option, reference, corpus.format)
-        for file in members:
+        for file in reading.files(option, reference, corpus.format):
             files[file] = reading.locate(option, file, corpus.format)
-        if skipped:
-            kinds = ", ".join(sorted(skipped))
-            say(f"{option}: {skipped.total():,} files in {reference} are of other types, and are skipped ({kinds})")
-    formats = [FORMATS[reading.kind(*file)] for file in files.values()]
-    units = sorted({corpus.document or format.document for format in formats if format.document})
+    endings = {reading.kind(*file) for file in files.values()}
+    units = sorted({corpus.document or usual for ending, usual in RUNNING_TEXT.items() if ending in endings})
     determinants = {
         "version": READING_VERSION,
         "files": [

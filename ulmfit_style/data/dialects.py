@@ -1,6 +1,5 @@
 """What a text file does not say of itself: its encoding, and of a table what separates and encloses its cells."""
 
-import codecs
 import csv
 import io
 import re
@@ -10,20 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-ENCODINGS = ["utf_16", "cp1252", "cp949", "cp932", "gb18030", "big5", "cp1251"]
-"""What text that is not UTF-8 may be in: the encodings of Windows, which hold those that are older."""
-
-MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-"""The encodings by the marks that a file begins with; that of UTF-32 begins with that of UTF-16."""
-
-SAMPLE, ENOUGH = 2**18, 1000
-"""Bytes or characters of a file that are looked at, and lines that are not UTF-8."""
+SAMPLE, ENOUGH, LITTLE = 2**18, 1000, 0.02
+"""Bytes or characters of a file that are looked at, lines that are not UTF-8, and how much likelier is little."""
 
 csv.field_size_limit(sys.maxsize)  # a clinical note is longer than the module's default of 128 kB
 
@@ -32,20 +19,24 @@ csv.field_size_limit(sys.maxsize)  # a clinical note is longer than the module's
 def encoding_of(path: Path, changed: int, open_file: Callable[[Path, str], IO[bytes]]) -> tuple[str, str]:
     """Return the encoding of a file: by its mark, UTF-8 where it can be, else the likeliest one, with a word by it.
 
+    It is that of Windows for Western Europe where none is much likelier.
+
     Args:
         changed: When the file was last changed, so that other content is looked at anew.
 
     Raises:
         ValueError: if it is unlikely to be all in one encoding, or none fits.
     """
-    import charset_normalizer
+    import chardet
 
     with open_file(path, "rb") as file:
         head = file.read(SAMPLE)
-        zeros = [head[start::2].count(0) for start in (0, 1)]  # a half of the bytes of most texts in UTF-16
-        by_zeros = "" if max(zeros) * 8 <= len(head) else "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
-        if name := next((name for mark, name in MARKS.items() if head.startswith(mark)), by_zeros):
-            return name, ""
+        if b"\0" in head:  # so it is in UTF-16 or 32, or no text
+            found = chardet.detect(head, compat_names=False)
+            if found["encoding"] is None and found["mime_type"] != "application/octet-stream":
+                raise ValueError(f"it holds no text, but {found['mime_type']}; give it the ending of what it is")
+            if found["encoding"] in ("utf-16", "utf-32") or head.count(0) * 8 > len(head):  # by its mark or its zeros
+                return found["encoding"] or "utf-8", ""
         file.seek(0)
         odd = ((number, line) for number, line in enumerate(file, start=1) if not line.isascii())
         right, wrong = 0, list[tuple[int, bytes]]()
@@ -55,16 +46,16 @@ def encoding_of(path: Path, changed: int, open_file: Callable[[Path, str], IO[by
             wrong += [] if is_right else [line]
     if not wrong:
         return "utf-8", ""
-    guess = charset_normalizer.from_bytes(b"".join(line for _, line in wrong)[:SAMPLE], cp_isolation=ENCODINGS).best()
-    if guess is None or right > len(wrong):
-        why = "in no common encoding" if guess is None else f"not UTF-8, as {right:,} others are"
+    of_people = ~(chardet.EncodingEra.MAINFRAME | chardet.EncodingEra.LEGACY_REGIONAL)
+    sample = b"".join(line for _, line in wrong)[:SAMPLE]
+    guesses = chardet.detect_all(sample, encoding_era=of_people, compat_names=False, ignore_threshold=True)
+    likely = [guess["encoding"] for guess in guesses if guesses[0]["confidence"] - guess["confidence"] < LITTLE]
+    # The second is a part of the first, but for its controls.
+    name = next((name for name in ("cp1252", "iso8859-1") if name in likely), likely[0])
+    if name is None or right > len(wrong):
+        why = "in no common encoding" if name is None else f"not UTF-8, as {right:,} others are"
         raise ValueError(f"line {wrong[0][0]} is {why}; mend it, or name the encoding")
-    # No word of Cyrillic has a Latin letter.
-    for name in (guess.encoding, "cp1252"):
-        word = re.findall(r"\w*[^\x00-\x7f]\w*", wrong[0][1].decode(name, errors="replace"))[0]
-        if name != "cp1251" or not re.search("[A-Za-z]", word):
-            break
-    return name.replace("_", "-"), word
+    return name, re.findall(r"\w*[^\x00-\x7f]\w*", wrong[0][1].decode(name, errors="replace"))[0]
 
 
 def dialect_of(sample: str, usual: str, delimiter: str | None, quotes: bool | None) -> dict[str, Any]:

@@ -38,21 +38,14 @@ class How(NamedTuple):
 
     format: FileFormat = AS_FOUND
     document: Document | None = None
-    found: Callable[[str], None] = lambda what: None
-    """Takes what was found out of the file, in words."""
+    found: Callable[..., None] = lambda what, can_change=True: None
+    """Takes what was found out of the file, in words, and whether `format` can say otherwise."""
     has_folder: bool = False
     """Whether it was found beside others in several folders."""
 
 
-class Format(NamedTuple):
-    """A file format."""
-
-    read: Callable[[Path, How], Iterator[Numbered]]
-    """Yields the records of a file; it raises what its library does for a broken one."""
-    document: Document | None = None
-    """What one record is unless the user chooses, where the files are running text."""
-    of_documents: bool = True
-    """Whether a folder of documents is searched for such files; those of words and of questions hold labelled rows."""
+Read = Callable[[Path, How], Iterator[Numbered]]
+"""Yields the records of a file; it raises what its library does for a broken one."""
 
 
 def nfc(name: Any) -> str:
@@ -69,20 +62,19 @@ def _open_zip(path: Path, mode: str, **options: Any) -> IO[Any]:
     return io.TextIOWrapper(archive.open(names[0]), **options) if "t" in mode else archive.open(names[0])
 
 
-COMPRESSIONS: Mapping[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": _open_zip}
-"""What opens a compressed file, by its last ending."""
+OPENERS: Mapping[bytes, Any] = {b"\x1f\x8b\x08": gzip.open, b"BZh": bz2.open, b"\xfd7z": lzma.open}
+"""What opens a compressed file, by how it begins: a browser unpacks what keeps the name of what was packed."""
 
 
 def open_file(path: Path, mode: str, **options: Any) -> IO[Any]:
     """Open a file, compressed or not."""
-    opened: IO[Any] = COMPRESSIONS.get(path.suffix.lower(), open)(path, mode, **options)
-    return opened
+    with path.open("rb") as file:
+        opener = OPENERS.get(file.read(3), _open_zip if path.suffix.lower() == ".zip" else open)
+    return opener(path, mode, **options)
 
 
-def _text_format(
-    parse: Callable[[IO[str], How], Iterator[Numbered]], document: Document | None = None, *, of_documents: bool = True
-) -> Format:
-    """Return the format of text files from what parses an open one."""
+def _text_format(parse: Callable[[IO[str], How], Iterator[Numbered]]) -> Read:
+    """Return what reads text files from what parses an open one."""
 
     def read(path: Path, how: How) -> Iterator[Numbered]:
         encoding, example = how.format.encoding or "", ""
@@ -91,32 +83,36 @@ def _text_format(
         if example:
             how.found(f"is not UTF-8; it is read as {encoding}, with words such as '{example}'")
         with open_file(path, "rt", encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
-            yield from (DOCUMENTS[how.document] if how.document and document else parse)(file, how)
+            yield from parse(file, how)
 
-    return Format(read, document, of_documents)
+    return read
 
 
 def _table(rows: Iterator[tuple[int, Sequence[Any] | str]]) -> Iterator[Numbered]:
     """Yield the records of a table whose first row is the header, without the empty cells beyond it."""
-    names: list[str] = []
-    for number, cells in rows:
-        if isinstance(cells, str):
-            yield number, cells
-            continue
-        width = len(cells)
-        while width > len(names) and cells[width - 1] in ("", None):
-            width -= 1
-        row = cells[:width]
-        if not names:
-            names = [nfc("" if name is None else name).strip() or f"column_{n}" for n, name in enumerate(row, start=1)]
-            if repeated := [name for name, count in Counter(names).items() if count > 1]:
-                yield number, f"the header has two columns '{repeated[0]}'"
-                return
-        elif len(row) == len(names):
-            yield number, dict(zip(names, row, strict=True))
-        elif row:
-            remedy = "a text that contains the separator needs quotes" + ", or row 1 is no header" * (len(names) < 2)
-            yield number, f"has {len(row)} columns, and the header {len(names)}; {remedy}"
+    names, number = list[str](), 0
+    try:
+        for number, cells in rows:
+            width = len(cells)
+            while width > len(names) and cells[width - 1] in ("", None):
+                width -= 1
+            row = cells[:width]
+            if isinstance(row, str):
+                yield number, row
+            elif not names:
+                names = [nfc("" if name is None else name).strip() or f"column_{n}" for n, name in enumerate(row, 1)]
+                if repeated := [name for name, count in Counter(names).items() if count > 1]:
+                    yield number, f"the header has two columns '{repeated[0]}'"
+                    return
+            elif len(row) == len(names):
+                yield number, dict(zip(names, row, strict=True))
+            elif row:
+                remedy = "a text that contains the separator needs quotes" + ", or row 1 is no header" * (
+                    len(names) < 2
+                )
+                yield number, f"has {len(row)} columns, and the header {len(names)}; {remedy}"
+    except csv.Error as error:  # where the next record starts cannot be known
+        yield number + 1, f"cannot be parsed ({error}); is a quote not closed, or a part of the text?"
 
 
 def _delimited(file: IO[str], how: How, usual: str) -> Iterator[Numbered]:
@@ -126,26 +122,24 @@ def _delimited(file: IO[str], how: How, usual: str) -> Iterator[Numbered]:
     if sign != usual or encloses == (sign == TAB):
         quotes = "enclose cells" if encloses else "are parts of texts"
         how.found(f"columns are separated by {'tabs' if sign == TAB else repr(sign)}, and quotation marks {quotes}")
-    reader, line = csv.reader(file, **dialect), 0
-
-    def rows() -> Iterator[tuple[int, Sequence[str] | str]]:
-        nonlocal line
-        for cells in reader:
-            line = reader.line_num
-            is_joined = sign == TAB and any(TAB in cell and "\n" in cell for cell in cells)
-            yield line, JOINED if is_joined else cells
-
-    try:
-        yield from _table(rows())
-    except csv.Error as error:
-        # Where the next record starts cannot be known.
-        yield line + 1, f"cannot be parsed ({error}); is a quote not closed, or a part of the text?"
+    reader = csv.reader(file, **dialect)
+    yield from _table(
+        (reader.line_num, JOINED if sign == TAB and any(TAB in cell and "\n" in cell for cell in cells) else cells)
+        for cells in reader
+    )
 
 
 def _json(file: IO[str], how: How, *, is_one: bool) -> Iterator[Numbered]:
+    rejected = 0
     for number, row in nested.rows(file, how.format.field, is_one=is_one):
-        record = {nfc(name): value for name, value in row.items()} if isinstance(row, dict) else nested.NO_ROW
-        yield number, row if isinstance(row, str) else record
+        if row is None:
+            rejected += 1
+        elif isinstance(row, dict):
+            yield number, {nfc(name): value for name, value in row.items()}
+        else:
+            yield number, row if isinstance(row, str) else nested.NO_ROW
+    if rejected:
+        how.found(f"{rejected:,} rows whose answer in Prodigy is reject or ignore are left out", can_change=False)
 
 
 def _parquet(path: Path, how: How) -> Iterator[Numbered]:
@@ -184,9 +178,8 @@ def _cell(value: Any) -> Any:
 
 def _database(path: Path, how: How) -> Iterator[Numbered]:
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
-        tables = [
-            name for (name,) in database.execute("select name from sqlite_master where type in ('table', 'view')")
-        ]
+        named = database.execute("select name from sqlite_master where type in ('table', 'view')")
+        tables = [name for (name,) in named]
         if how.format.query is None and len(tables) != 1:
             raise ValueError(f"name one of its tables, or give a query, after a ?: {', '.join(tables)}")
         query = how.format.query or tables[0]
@@ -217,19 +210,28 @@ DOCUMENTS: Mapping[Document, Callable[[IO[str], How], Iterator[Numbered]]] = {
     "file": _whole,
 }
 
+RUNNING_TEXT: Mapping[str, Document] = {".txt": "line", ".md": "file"}
+"""The files that are no tables, by their endings, and what one record of them is unless the user chooses."""
+
+
+def _documents(file: IO[str], how: How, usual: Document) -> Iterator[Numbered]:
+    return DOCUMENTS[how.document or usual](file, how)
+
+
 SHEETS, DATABASES = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods"), (".sqlite", ".sqlite3", ".db")
 
-FORMATS: Mapping[str, Format] = {
+LABELLED = (".conll", ".bio", ".iob", ".json", *DATABASES)
+"""Files of labelled rows, which a folder of documents is not searched for."""
+
+FORMATS: Mapping[str, Read] = {
     ".csv": _text_format(partial(_delimited, usual=",")),
     ".tsv": _text_format(partial(_delimited, usual="\t")),
     **dict.fromkeys((".jsonl", ".ndjson"), _text_format(partial(_json, is_one=True))),
-    ".parquet": Format(_parquet),
-    **dict.fromkeys(SHEETS, Format(_sheet)),
-    ".txt": _text_format(_lines, "line"),
-    ".md": _text_format(_whole, "file"),
-    **dict.fromkeys(
-        (".conll", ".bio", ".iob"), _text_format(lambda file, how: conll.sentences(file), of_documents=False)
-    ),
-    ".json": _text_format(partial(_json, is_one=False), of_documents=False),
-    **dict.fromkeys(DATABASES, Format(_database, of_documents=False)),
+    ".parquet": _parquet,
+    **dict.fromkeys(SHEETS, _sheet),
+    **{ending: _text_format(partial(_documents, usual=usual)) for ending, usual in RUNNING_TEXT.items()},
+    **dict.fromkeys((".conll", ".bio", ".iob"), _text_format(lambda file, how: conll.sentences(file))),
+    ".json": _text_format(partial(_json, is_one=False)),
+    **dict.fromkeys(DATABASES, _database),
 }
+"""What reads a file, by its ending."""

@@ -8,6 +8,9 @@ from typing import IO, Any
 
 NO_ROW = 'is not a JSON object such as {"text": "..."}'
 
+OF_PRODIGY = ("_task_hash", "_input_hash", "_session_id", "_annotator_id", "tokens", "options", "accept", "answer")
+"""What Prodigy adds to a row."""
+
 BETWEEN = re.compile(r"[\s,]*")
 """What may stand between objects that are no list."""
 
@@ -57,21 +60,24 @@ def _of_one(value: Any) -> Sequence[Any]:
     """Return the rows that a single JSON value is."""
     if not isinstance(value, dict):
         return value if isinstance(value, list) else [value]
-    parts = {
-        name: part
-        for name, part in value.items()
-        if isinstance(part, list) and all(isinstance(row, dict) for row in part)
-    }
-    if (name := next((name for name in ("data", "rows", *parts) if name in parts), None)) is not None:
-        if len(parts) > 1 and name not in ("data", "rows"):
-            raise ValueError(f"it has the lists {', '.join(parts)}; say which by {{field: {name}}}")
-        is_squad = parts[name] and "paragraphs" in parts[name][0]
-        return _questions(parts[name]) if is_squad else [row.get("row", row) for row in parts[name]]
-    columns = [
-        list(part.values()) if isinstance(part, dict) else part for part in value.values()
-    ]  # as pandas writes them
-    if all(isinstance(column, list) for column in columns) and len(set(map(len, columns))) == 1:
-        return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    if value.keys() == {"columns", "index", "data"}:  # pandas, orient="split"
+        return [dict(zip(value["columns"], cells, strict=True)) for cells in value["data"]]
+    lists = [
+        name for name, part in value.items() if isinstance(part, list) and all(isinstance(row, dict) for row in part)
+    ]
+    if (name := next((name for name in ("data", "rows", *lists) if name in lists), None)) is not None:
+        if len(lists) > 1 and name not in ("data", "rows"):
+            raise ValueError(f"it has the lists {', '.join(lists)}; say which by {{field: {name}}}")
+        is_squad = value[name] and "paragraphs" in value[name][0]
+        return _questions(value[name]) if is_squad else [row.get("row", row) for row in value[name]]
+    values = list(value.values())  # as pandas writes them: by columns, or by rows
+    if all(isinstance(part, dict) for part in values):
+        inner = {name for part in values for name in part}
+        if not all(map(str.isdecimal, inner)) and (all(map(str.isdecimal, value)) or len(value) > len(inner)):
+            return values
+        values = [list(part.values()) for part in values]
+    if all(isinstance(part, list) for part in values) and len(set(map(len, values))) == 1:
+        return [dict(zip(value, cells, strict=True)) for cells in zip(*values, strict=True)]
     return [value]
 
 
@@ -82,19 +88,22 @@ def _questions(articles: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         title = {"title": article.get("title") or f"article {number}"} if len(articles) > 1 else {}
         for paragraph in article["paragraphs"]:
             for asked in paragraph["qas"]:
-                answers: dict[str, Any] = {"answers": []} if asked.get("is_impossible") else {}
-                found.append(
-                    {**title, "context": paragraph["context"], "question": asked["question"], **asked, **answers}
-                )
+                row = {**title, "context": paragraph["context"], "question": asked["question"], **asked}
+                found.append({**row, "answers": []} if asked.get("is_impossible") else row)
     return found
 
 
 def _plain(rows: list[Any]) -> list[Any]:
-    """Return rows in which the answers of people, in Label Studio or Argilla, are columns, called as the question."""
+    """Return rows in which the answers of people, in Label Studio or Argilla, are columns, called as the question.
+
+    None stands for a row that was rejected or ignored in Prodigy.
+    """
     parts = [_parts(row) for row in rows]
     asked = dict.fromkeys(name for _, given in parts for name in given)
     return [
-        row if own is row else {**own, **dict.fromkeys(asked, [] if row.get("annotations") else None), **given}
+        own
+        if own is row or own is None
+        else {**own, **dict.fromkeys(asked, [] if row.get("annotations") else None), **given}
         for row, (own, given) in zip(rows, parts, strict=True)
     ]
 
@@ -104,6 +113,10 @@ def _parts(row: Any) -> tuple[Any, dict[str, Any]]:
     if not isinstance(row, dict):
         return row, {}
     given: dict[str, Any] = {}
+    if "_task_hash" in row:  # Prodigy
+        given |= {"label": row["accept"]} if "accept" in row else {}
+        plain = {name: value for name, value in row.items() if name not in OF_PRODIGY}
+        return (plain, given) if row.get("answer", "accept") == "accept" else (None, {})
     own, flat = row.get("fields"), {name[:-10]: row[name] for name in row if name.endswith(".responses")}
     if flat or (isinstance(own, dict) and isinstance(row.get("responses"), dict)):  # Argilla
         for name, values in (flat or row["responses"]).items():
@@ -114,12 +127,13 @@ def _parts(row: Any) -> tuple[Any, dict[str, Any]]:
                 if (value.get("status") if isinstance(value, dict) else state) in (None, "submitted")
             ]
             given |= {name: max(said, key=said.count)} if said else {}  # what most people say, or the first
-        return own or {**row}, given
+        return own or {name: value for name, value in row.items() if ".responses" not in name}, given
     own, done = row.get("data"), row.get("annotations")
     if not isinstance(own, dict) or not isinstance(done, list):
         return row, {}
     results = next((made["result"] for made in done if not made.get("was_cancelled")), ())  # Label Studio
     for value, name in ((result["value"], result.get("from_name", "label")) for result in results):
         spans = [{**value, "label": label} for kind in ("labels", "hypertextlabels") for label in value.get(kind, ())]
-        given[name] = [*given.get(name, ()), *value.get("choices", [value["rating"]] if "rating" in value else spans)]
+        rating, paths = [value["rating"]] if "rating" in value else [], map("/".join, value.get("taxonomy", ()))
+        given[name] = [*given.get(name, ()), *value.get("choices", ()), *paths, *rating, *spans]
     return own, given

@@ -16,7 +16,7 @@ from ulmfit_style import tasks
 from ulmfit_style.cli import CONF
 from ulmfit_style.config.files import FileFormat
 from ulmfit_style.console import say
-from ulmfit_style.data import columns, labelled, reading
+from ulmfit_style.data import columns, conll, labelled, reading
 from ulmfit_style.data.formats import Record
 from ulmfit_style.data.reading import References
 from ulmfit_style.errors import UserError, nearest
@@ -42,10 +42,8 @@ def run(arguments: Sequence[str]) -> None:
         UserError: if an argument is wrong, there is such a task, or the file cannot be learnt from.
     """
     options = _options(arguments)
-    for existing in [
-        root / group / f"{options['name']}.yaml" for root in (FOLDER, CONF) for group in ("task", "corpus")
-    ]:
-        if existing.exists():
+    for folder in [root / group for root in (FOLDER, CONF) for group in ("task", "corpus")]:
+        if (existing := folder / f"{options['name']}.yaml").exists():
             raise UserError(f"new-task: name={options['name']}: {existing} exists already; choose another name")
     form = FileFormat.model_validate(options.get("format", {}))
     files = Splits.model_validate(options["path"])
@@ -78,20 +76,21 @@ def _write(options: Mapping[str, Any], group: str, text: str, command: str) -> N
 
 def _write_corpus(options: Mapping[str, Any], files: Splits, form: FileFormat, first_row: Record) -> None:
     """Write the YAML of a corpus, for rows without labels."""
-    named = columns.find(
-        "path", str(files), {"text": Column("text", options.get("text"), TEXT_COLUMNS)}, list(first_row)
-    )
-    others = [name for name in first_row if name != named["text"]]
+    wanted = {"text": Column("text", options.get("text"), TEXT_COLUMNS)}
+    named = columns.find("path", str(files), wanted, list(first_row))
     sample = [record for _, record in islice(reading.read("path", files.all_files(), lambda _: {}, form=form), 1000)]
-    seen = {name: {str(record.get(name)) for record in sample} for name in others}
-    if label := next((name for name in others if 1 < len(seen[name]) <= len(sample) / 2), None):
+    lines = [line for record in sample if (line := str(record.get("text")).strip())]
+    if lines and all(conll.TAGGED.fullmatch(line) or line.startswith("__label__") for line in lines):
+        raise UserError(f"path={files}: each line has a label; words with tags are read by format=conll, others as csv")
+    seen = {name: {str(record.get(name)) for record in sample} for name in first_row if name != named["text"]}
+    if label := next((name for name, values in seen.items() if 1 < len(values) <= len(sample) / 2), None):
         remedy = f"label={label} makes a task of it; for unlabelled text, remove that column"
         raise UserError(f"path={files}: column '{label}' may be the label, because its values repeat; {remedy}")
-    doubt = f"; if one of its other columns is the label, say which: label={others[0]}" if others else ""
+    doubt = f"; if one of its other columns is the label, say which: label={next(iter(seen))}" if seen else ""
     say(f"new-task: {files} is taken for text without labels, so for a corpus{doubt}")
-    values = {"path": files.all_files(), "text": named["text"], **_given(form)}
+    values = _dumped({"path": files.all_files(), "text": named["text"]}, form)
     head = f"# {options['name']}: text without labels\n# document: paragraph # or file, or line, of txt and md files"
-    _write(options, "corpus", f"{head}\n{_dumped(values)}\n", "adapt task=none")
+    _write(options, "corpus", f"{head}\n{values}\n", "adapt task=none")
 
 
 def kinds() -> list[type[Task]]:
@@ -106,8 +105,7 @@ def _by_columns(path: str, options: Mapping[str, Any], first_row: Record) -> tup
     if options.keys() & {"text", "label"}:
         return None
     names = _by_lower_case(first_row)
-    recognised = {kind: kind.recognised(names, first_row) for kind in kinds()}
-    fitting = {kind: settings for kind, settings in recognised.items() if settings is not None}
+    fitting = {kind: found for kind in kinds() if (found := kind.recognised(names, first_row)) is not None}
     if not fitting:
         return None
     (kind, settings), *others = fitting.items()
@@ -177,12 +175,9 @@ def _options(arguments: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def _given(form: FileFormat) -> dict[str, Any]:
-    return {"format": given} if (given := form.determinants()) else {}
-
-
-def _dumped(values: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False, width=1000).rstrip()
+def _dumped(values: Mapping[str, Any], form: FileFormat) -> str:
+    given = {"format": form.determinants()} if form.determinants() else {}
+    return yaml.safe_dump({**values, **given}, allow_unicode=True, sort_keys=False, width=1000).rstrip()
 
 
 def _yaml(task: Task, settings: Mapping[str, Any], rows: Sequence[Row], unused: Sequence[str]) -> str:
@@ -192,7 +187,7 @@ def _yaml(task: Task, settings: Mapping[str, Any], rows: Sequence[Row], unused: 
         f"# {len(rows):,} texts of {sum(words) / len(words):.0f} words on average, {max(words):,} at most.",
         "# finetune.max_length counts tokens, of which a word has one or more.",
         f"_target_: {type(task).__module__}.{type(task).__qualname__}",
-        _dumped({"path": task.model_dump(mode="json")["path"], **settings, **_given(task.format)}),
+        _dumped({"path": task.model_dump(mode="json")["path"], **settings}, task.format),
     ]
     counts = Counter(label for row in rows for label in task.labels_of(row))
     if counts:

@@ -2,8 +2,7 @@
 
 import glob
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,8 +12,8 @@ from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.config.section import spelled
 from ulmfit_style.config.training import Document
 from ulmfit_style.console import say_once
-from ulmfit_style.data import hub
-from ulmfit_style.data.formats import COMPRESSIONS, FORMATS, TEXT_COLUMN, How, Numbered, Record, nfc
+from ulmfit_style.data import formats, hub
+from ulmfit_style.data.formats import FORMATS, RUNNING_TEXT, TEXT_COLUMN, How, Numbered, Record, nfc
 from ulmfit_style.errors import UserError, listed, nearest, together
 from ulmfit_style.models import embedded
 from ulmfit_style.tasks.base import Name, Row, Several
@@ -56,7 +55,7 @@ def read(
     names: dict[str, Name] | None = None
     problems: list[str] = []
     for path, name, how in sources(option, reference, document, form):
-        is_running_text = FORMATS[kind(path, how.format)].document is not None
+        is_running_text = kind(path, how.format) in RUNNING_TEXT
         for number, record in _records(option, path, how):
             if isinstance(record, str):
                 problems.append(f"{path}:{number}: {record}")
@@ -111,15 +110,13 @@ def sources(
         UserError: if there is no such file, or none that can be read.
     """
     for part in (reference,) if isinstance(reference, str) else reference:
-        found, skipped = files(option, part, form, of_documents=False)
+        found = files(option, part, form, of_documents=False)
         root, is_one = Path(part).expanduser(), found == [part]
-        members = found if is_one else [file for file in found if not FORMATS[kind(file, form)].document] or found
+        members = found if is_one else [file for file in found if kind(file, form) not in RUNNING_TEXT] or found
         folders = {Path(file).parent for file in members if not is_one}
         if len(folders) > 1 and root in folders:  # where there is a folder for each class, these are no texts
             members = [file for file in members if Path(file).parent != root]
-        if skipped := skipped + Counter(Path(file).suffix for file in found if file not in members):
-            kinds = ", ".join(sorted(skipped))
-            say_once(f"{option}={part}: {skipped.total():,} files of other types are skipped ({kinds})")
+        _say_skipped(option, part, set(found) - set(members))
         for file in members:
             path, own = locate(option, file, form)
             name = path.relative_to(root) if root.is_dir() else Path(path.name if is_one else file)
@@ -127,33 +124,36 @@ def sources(
             yield path, str(name), How(own, unit, partial(_say_found, option, file), len(folders) > 1)
 
 
-def files(
-    option: str, reference: str, form: FileFormat = AS_FOUND, *, of_documents: bool = True
-) -> tuple[list[str], Counter[str]]:
+def files(option: str, reference: str, form: FileFormat = AS_FOUND, *, of_documents: bool = True) -> list[str]:
     """Return the files that a reference means: itself, all in a folder and those within, or those of a glob, sorted.
 
-    Hidden files are none of these.
+    Hidden files are none of these. It is said how many others are not read.
 
     Args:
         of_documents: Whether only those are meant that may hold documents.
-
-    Returns:
-        The files, and the endings of those that are not read.
 
     Raises:
         UserError: if none of the files can be read.
     """
     path = Path(reference).expanduser()
     if reference.startswith(SQLITE) or path.is_file() or not (path.is_dir() or glob.has_magic(reference)):
-        return [reference], Counter()
+        return [reference]
     pattern = f"{glob.escape(str(path))}/**" if path.is_dir() else str(path)
     # Not that of pathlib, which returns hidden files too.
     matches = sorted(match for match in glob.glob(pattern, recursive=True) if Path(match).is_file())  # noqa: PTH207
-    formats = {match: FORMATS.get(kind(match, form)) for match in matches if Path(match).name != "Thumbs.db"}
-    readable = [match for match, known in formats.items() if known and (known.of_documents or not of_documents)]
+    kinds = {match: kind(match, form) for match in matches if Path(match).name != "Thumbs.db"}
+    left_out = formats.LABELLED if of_documents else ()
+    readable = [match for match, ending in kinds.items() if ending in FORMATS and ending not in left_out]
     if not readable:
         raise UserError(f"{option}={reference}: there is no file that can be read {SUPPORTED}")
-    return readable, Counter(Path(match).suffix for match in matches if match not in readable)
+    _say_skipped(option, reference, set(matches) - set(readable))
+    return readable
+
+
+def _say_skipped(option: str, reference: str, skipped: Collection[str]) -> None:
+    if skipped:
+        kinds = ", ".join(sorted({Path(file).suffix for file in skipped}))
+        say_once(f"{option}={reference}: {len(skipped):,} files of other types are skipped ({kinds})")
 
 
 def locate(option: str, reference: str, form: FileFormat = AS_FOUND) -> tuple[Path, FileFormat]:
@@ -185,8 +185,8 @@ def _format_of(option: str) -> str:
     return ".".join([*option.split(".")[:-1][:1], "format"])
 
 
-def _say_found(option: str, reference: str, what: str) -> None:
-    say_once(f"{option}={reference}: {what} ({_format_of(option)})")
+def _say_found(option: str, reference: str, what: str, *, can_change: bool = True) -> None:
+    say_once(f"{option}={reference}: {what}{f' ({_format_of(option)})' * can_change}")
 
 
 def kind(path: str | Path, form: FileFormat = AS_FOUND) -> str:
@@ -196,7 +196,7 @@ def kind(path: str | Path, form: FileFormat = AS_FOUND) -> str:
         with suppress(OSError, zipfile.BadZipFile):  # which is told when it is read
             names += zipfile.ZipFile(path).namelist()
     suffixes = [suffix.lower() for name in names for suffix in reversed(Path(f"_{name}").suffixes)]
-    return next((suffix for suffix in suffixes if suffix not in COMPRESSIONS), "")
+    return next((suffix for suffix in suffixes if suffix not in (".gz", ".bz2", ".xz", ".zip")), "")
 
 
 def value(record: Mapping[str, Any], name: Name) -> Any:
@@ -210,10 +210,10 @@ def value(record: Mapping[str, Any], name: Name) -> Any:
 
 
 def _records(option: str, path: Path, how: How) -> Iterator[Numbered]:
-    form = FORMATS[kind(path, how.format)]
-    own = {FOLDER_COLUMN: path.parent.name} if how.has_folder and form.document else {}
+    ending = kind(path, how.format)
+    own = {FOLDER_COLUMN: path.parent.name} if how.has_folder and ending in RUNNING_TEXT else {}
     try:
-        for number, record in form.read(path, how):
+        for number, record in FORMATS[ending](path, how):
             yield number, {**record, **own} if own and not isinstance(record, str) else record
     except Exception as error:  # of whatever library reads it
         reason = " ".join(str(error).split()) or type(error).__name__

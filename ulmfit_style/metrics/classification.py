@@ -33,7 +33,7 @@ class Classification(Metric):
     def of(self, predictions: Labels, references: Labels) -> dict[str, Any]:
         """Return `accuracy`, `macro_f1` and `micro_f1`, and `matthews` too where a row has one label."""
         sums, counts, _ = _kinds(predictions, references)
-        scores = of_sums(counts @ sums, counts.sum(), single=_is_single(references))
+        scores = of_sums(counts @ sums, counts.sum(), single=isinstance(references[0], str))
         return {name: np.nan_to_num(score) for name, score in scores.items()}
 
 
@@ -49,7 +49,7 @@ def report(predictions: Labels, references: Labels) -> list[dict[str, Any]]:
 def intervals(predictions: Labels, references: Labels) -> dict[str, Interval]:
     """Return the 95 % bootstrap interval of each of the `scores`."""
     sums, counts, _ = _kinds(predictions, references)
-    scores = partial(of_sums, rows=counts.sum(), single=_is_single(references))
+    scores = partial(of_sums, rows=counts.sum(), single=isinstance(references[0], str))
     return bootstrap.intervals_of_sums(scores, sums, counts)
 
 
@@ -93,10 +93,6 @@ def per_class(classes: Sequence[str], sums: Sequence[Array], examples: str) -> l
     names = ("class", "precision", "recall", "f1", examples)
     rows = zip(classes, *(column.tolist() for column in columns), strict=True)
     return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def _is_single(references: Labels) -> bool:
-    return isinstance(references[0], str)
 
 
 def _kinds(predictions: Labels, references: Labels) -> tuple[Array, Array, list[str]]:

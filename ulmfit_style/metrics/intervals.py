@@ -76,25 +76,24 @@ def intervals_of_sums(
     return {name: percentiles(each, rows, is_signed=name in SIGNED) for name, each in scores(resampled).items()}
 
 
-def by_chance(points: Points, groups: Sequence[str], widest: float, score: Combine = first) -> float:
-    """Return how often the widest gap between groups is at least this wide when rows are dealt to them at random.
+def by_chance(points: Points, groups: Sequence[str], score: Combine = first) -> float:
+    """Return how often the widest gap between groups is at least as wide when rows are dealt to them at random.
 
     A permutation test (Good 2005, section 3.1): of many groups some two lie far apart even if no group is special.
 
     Args:
         groups: The group of each row.
-        widest: The gap that was found.
     """
-    rows = _rows(points)
-    names, members = np.unique(np.asarray(groups), return_inverse=True)
-    sizes = np.bincount(members)
-    random = np.random.default_rng(0)
-    at_least_as_wide = 0
-    for _ in range(RESAMPLES):
-        dealt = random.permutation(members)
-        sums = np.stack([np.bincount(dealt, weights=column, minlength=len(names)) for column in rows.T], axis=1)
-        at_least_as_wide += bool(np.ptp(score(sums / sizes[:, None])) >= widest - 1e-12)
-    return (at_least_as_wide + 1) / (RESAMPLES + 1)
+    from scipy.stats import permutation_test
+
+    rows, members = _rows(points), np.unique(np.asarray(groups), return_inverse=True)[1]
+
+    def widest(dealt: Array) -> float:
+        sums = np.stack([np.bincount(dealt, weights=column) for column in rows.T], axis=1)
+        return float(np.ptp(score(sums / np.bincount(dealt)[:, None])))
+
+    how = {"permutation_type": "pairings", "vectorized": False, "n_resamples": RESAMPLES, "alternative": "greater"}
+    return float(permutation_test((members,), widest, **how, rng=np.random.default_rng(0)).pvalue)
 
 
 def difference(

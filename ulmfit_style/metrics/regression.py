@@ -16,8 +16,7 @@ def pearson(predictions: Array, references: Array) -> Array:
     """Return the correlation of the numbers; 0 where one side is constant."""
     with warnings.catch_warnings():
         # Constant numbers have no correlation: scipy warns, and returns nan, which JSON does not have.
-        warnings.simplefilter("ignore", stats.ConstantInputWarning)
-        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         return np.nan_to_num(stats.pearsonr(predictions, references, axis=-1).statistic)
 
 

@@ -42,7 +42,7 @@ def page(run: Run) -> Page:
         targets = [answer["target"] for answer in answers]
         sections |= {
             "Which answers are wrong": _wrong(task.error_chart(answers, targets)),
-            "Calibration": _calibration(task.calibration_pairs(answers, targets)),
+            "Calibration": _calibration(task, task.calibration_pairs(answers, targets)),
             "Errors": _errors(run, task, answers, task.errors(answers, targets)),
         }
     sections |= {
@@ -127,8 +127,8 @@ def _wrong(part: Confusion | Scatter | None) -> Iterator[Part]:
             yield Table(("right", "answered", "rows"), ranked, "Classes most often taken for another")
 
 
-def _calibration(pairs: Sequence[tuple[float, bool]]) -> Iterator[Part]:
-    from ulmfit_style.metrics import calibration
+def _calibration(task: Task, pairs: Sequence[tuple[float, bool]]) -> Iterator[Part]:
+    from ulmfit_style.metrics import calibration, selective
 
     if not pairs:
         return
@@ -139,6 +139,11 @@ def _calibration(pairs: Sequence[tuple[float, bool]]) -> Iterator[Part]:
     yield Prose(f"{error}: {means}.")
     rows = [(part.confidence, part.right, part.count) for part in bins]
     yield Table(("mean probability", "share that is right", "answers"), rows)
+    if task.is_single_label:
+        cuts = [cut for cut in selective.cuts(pairs) if cut.coverage * len(pairs) >= selective.FEWEST]
+        line = Line([cut.coverage for cut in cuts], [cut.precision for cut in cuts], style={"marker": ""})
+        draw = partial(figures.lines, lines={"precision": line}, xlabel="share answered", ylabel="share that is right")
+        yield Figure("coverage", "Right answers, if only the surest are given (predict.threshold)", draw)
 
 
 def _errors(run: Run, task: Task, answers: Sequence[Prediction], errors: Sequence[float]) -> Iterator[Part]:

@@ -16,13 +16,15 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
+from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import RECIPE, whole
 from ulmfit_style.config.commands import Predict
 from ulmfit_style.config.section import spelled
 from ulmfit_style.console import progress, say, say_once
-from ulmfit_style.data import columns, reading
+from ulmfit_style.data import columns, conll, reading
 from ulmfit_style.data.formats import FORMATS, TEXT_COLUMN, Record
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, listed
+from ulmfit_style.metrics import selective
 from ulmfit_style.models import attributions, checkpoints
 from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved, require_finished
@@ -34,9 +36,6 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 ENDINGS = (".jsonl", ".csv")
-
-TAGGED = re.compile(r"\S+([ \t]+\S+)*[ \t]+(O|[BIESLU]-\S+)")
-"""A line of a CoNLL file."""
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -56,6 +55,8 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
     if options.explain:
         attributions.check(resolved.task if options.model is None else _task(find_model(resolved)))
+    if options.threshold is not None and not _task(find_model(resolved)).is_single_label:
+        raise UserError(f"predict.threshold={options.threshold}: is for a class a text; this task answers otherwise")
     if options.output is None:
         return
     output = Path(options.output).expanduser()
@@ -102,20 +103,21 @@ def run(resolved: Resolved) -> None:
     if not first:
         raise UserError(f"predict.input={options.input}: holds no rows")
     lines = [line for _, record in first if (line := str(record.get(TEXT_COLUMN)).strip())]
-    if len(lines) > 1 and all(map(TAGGED.fullmatch, lines)):
+    if len(lines) > 1 and all(map(conll.TAGGED.fullmatch, lines)):
         raise UserError(f"predict.input={options.input}: holds a word and its tag a line; as a file call it .conll")
 
     from ulmfit_style.predictor import Predictor  # not before the mistakes that can be told without torch
 
     task = {} if options.model else {name: getattr(resolved.task, name) for name in resolved.task.answer_options}
     model = Predictor(str(source), task={**task, **options.task}, option="predict.model")
+    lowest = None if options.threshold is None else _lowest(options.threshold, source, model.task)
     output = None if options.output is None else Path(options.output).expanduser()
     page = None
     if options.explain:
         folder = resolved.config.runs / resolved.config.name
         page = folder / "explained.html" if output is None else output.with_suffix(".html")
     try:
-        _write(_answered(model, chain(first, rows), output, page), output)
+        _write(_answered(model, chain(first, rows), output, page, lowest), output)
     except BrokenPipeError:
         # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -124,6 +126,33 @@ def run(resolved: Resolved) -> None:
         say(f"predict: the answers: {output}")
     if page is not None:
         say(f"predict: what the answers rest on: {page}")
+
+
+def _lowest(threshold: float | str, directory: Path, task: Task) -> float:
+    """Return the lowest probability that is answered, and say what it was worth on rows that were not trained on.
+
+    Raises:
+        UserError: if there are none, or no probability has such a precision on them.
+    """
+    claims = {}
+    for split in ("validation", "test"):
+        answered = predictions.read(directory, split) if (directory / predictions.FILE).exists() else []
+        claims[split] = task.calibration_pairs(answered, [answer["target"] for answer in answered])
+    lowest = threshold if isinstance(threshold, float) else None
+    if lowest is None:
+        chosen_on, option = "validation" if claims["validation"] else "test", f"predict.threshold={threshold}"
+        if not claims[chosen_on]:
+            raise UserError(f"{option}: {directory} holds no answered rows to choose it on; give a probability")
+        cut = selective.for_precision(claims[chosen_on], float(str(threshold).partition(":")[2]))
+        if cut is None:
+            rows = f"the {len(claims[chosen_on]):,} {chosen_on} rows"
+            raise UserError(f"{option}: no {selective.FEWEST} answers of {rows} are right so often; ask for less")
+        lowest = cut.probability
+        say(f"{option}: from a probability of {lowest:.3f} on, chosen on the {chosen_on} rows")
+    if claims["test"]:
+        cut = selective.cut_at(claims["test"], lowest)
+        say(f"predict: of the test rows {cut.coverage:.1%} are answered so, and {cut.precision:.1%} of these right")
+    return lowest
 
 
 def _is_file(given: str) -> bool:
@@ -165,15 +194,21 @@ def _rows(task: Task, given: str, options: Predict) -> Iterator[tuple[Row, Recor
 
 
 def _answered(
-    model: Predictor, rows: Iterator[tuple[Row, Record]], output: Path | None, page: Path | None
+    model: Predictor,
+    rows: Iterator[tuple[Row, Record]],
+    output: Path | None,
+    page: Path | None,
+    lowest: float | None = None,
 ) -> Iterator[Record]:
     """Yield each row of the input with its answer; say in the end how many there were, and how many were cut.
 
     Args:
         page: Where it is shown what the answers rest on, for which all of them stay in memory.
+        lowest: The probability below which a label is a guess alone; None: all are answers.
     """
     counts: Counter[str] = Counter()
     explained: list[tuple[Row, Answer]] = []
+    empty: list[str] = []
 
     def advance(rows: int, long: int) -> None:
         counts["long"] += long
@@ -185,18 +220,29 @@ def _answered(
     answers = model.stream(questions, advance) if page is None else model.explained(questions, advance)
     # Answers on standard output tell by themselves how far it is.
     with nullcontext() if output is None else progress("predicting", None) as steps:
-        for (row, fields), answer in zip(carried, answers, strict=True):
+        for (row, fields), given in zip(carried, answers, strict=True):
+            answer = given
+            if lowest is not None:
+                is_sure = given["score"] >= lowest
+                answer = {**given, "label": given["label"] if is_sure else None, "guess": given["label"]}
+                counts["guesses"] += not is_sure
             renamed = {name: _free(f"input_{name}", fields) for name in fields if name in answer}
             if not counts["rows"] and renamed:
                 say(f"predict: columns of the input that have another name in the output: {spelled(renamed)}")
             if page is not None:
                 explained.append((row, answer))
             counts["rows"] += 1
+            if not all(map(str.strip, model.task.texts(row))):
+                empty.append(f"{counts['rows']:,}")
             yield {**{renamed.get(name, name): value for name, value in fields.items()}, **answer}
     if page is not None:
         title, lead = "What answers rest on", f"Model: {model.model.name_or_path}"
         html.write(html.Page(title, lead, {"Answers": html.explained(model.task, explained)}), page)
-    say(f"predict: rows answered by {model.model.name_or_path}: {counts['rows']:,}")
+    say(f"predict: rows answered by {model.model.name_or_path}: {counts['rows'] - counts['guesses']:,}")
+    if counts["guesses"]:
+        say(f"predict: rows not answered, with a guess alone: {counts['guesses']:,} (predict.threshold)")
+    if empty:
+        say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: row {listed(empty, 3)}")
     if counts["long"]:
         treatment = f"longer than the {model.max_length} tokens that the model was trained on; {model.task.long_texts}"
         say(f"predict: {counts['long']:,} rows are {treatment}")

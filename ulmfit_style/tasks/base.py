@@ -4,6 +4,7 @@ No torch and no transformers at import, so that a task is checked before they ar
 """
 
 import abc
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -281,19 +282,24 @@ class Task(Section, abc.ABC):
         """Make an unlabelled row of the texts of one question.
 
         Raises:
-            UserError: if their number is wrong.
+            UserError: if their number is wrong, or one cannot be answered.
         """
         names = list(self.inputs())
         if len(texts) != len(names):
             fields = " and a ".join(names)
             remedy = "predict.pair gives the second" if len(names) > 1 else "give one"
             raise UserError(f"this model reads a {fields}, and was given {len(texts)} texts; {remedy}")
-        return Row("text", 1, dict(zip(names, texts, strict=True)))
+        row = Row("text", 1, dict(zip(names, texts, strict=True)))
+        if (problem := self.input_problem(row)) is not None:
+            raise UserError(problem)
+        return row
 
     def input_problem(self, row: Row) -> str | None:
         """Return why a row cannot be answered, though its columns are there; None where it can."""
         for name in self.inputs():
             value = row.fields[name]
+            if re.search("[\ud800-\udfff]", str(value)):
+                return f"the {name} contains half a character, such as \\ud83d alone; it was cut within an emoji"
             is_list = isinstance(value, list) and bool(self.parts)
             for kind in map(type, value) if is_list else [type(value)]:
                 if not issubclass(kind, self.parts) if is_list else kind in (list, dict, bytes):

@@ -29,11 +29,14 @@ TEXT_COLUMNS = (
 )
 """Names of columns that hold the text wherever they stand."""
 
-SEPARATORS = "|;,#"
+SEPARATORS = "|;,#/&"
 """What people put between labels, in the order in which it is looked for."""
 
 FRACTION = re.compile(r"(-?\d+)\.0*")
 """A whole number as it is written with others that are none."""
+
+PLACES = re.compile(r"[01](\s+[01])+")
+"""0 or 1 for each of several labels: 0 1 0."""
 
 QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(\s+(?=['"]))?""")
 """A name in a list that is written as text, and the blank before the next one, where numpy has no comma."""
@@ -266,7 +269,7 @@ def read_written(cell: Any) -> Any:
         return cell["choices"]
     text = clean_text(cell) if isinstance(cell, str) else ""
     if text[:1] + text[-1:] not in ("[]", "{}"):
-        return cell
+        return text.split() if PLACES.fullmatch(text) else cell
     with_commas = QUOTED.sub(lambda name: name[1] + "," * bool(name[2]), text)  # or Python makes one name of two
     for parse, written in ((json.loads, text), (ast.literal_eval, with_commas)):
         try:

@@ -60,14 +60,12 @@ class MultiLabelClassification(LabelTask):
         labels = read_written(row.fields["label"])
         given = labels.items() if isinstance(labels, dict) else ()
         if wrong := [f"'{name}' has '{value}'" for name, value in given if _is_given(value) is None]:
-            return f"the label {wrong[0]}, which is neither 0 nor 1"
+            return f"the label {wrong[0]}, which is neither 0 nor 1; task.label=<column>.<name> takes one value within"
         parts = self._parts(labels)
         if any(isinstance(part, (list, dict)) or not clean_text(part) for part in parts):
             return "one of the labels is empty, or no name" if isinstance(labels, list) else None
-        for name in self.target(row) if self.labels else ():
-            if name not in (self.labels or ()):
-                return f"the label '{name}' is none of task.labels{nearest(name, self.labels or ())}"
-        return None
+        unknown = next((name for name in self.target(row) if name not in (self.labels or (name,))), None)
+        return unknown and f"the label '{unknown}' is none of task.labels{nearest(unknown, self.labels or ())}"
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
         cells = [self._parts(row.fields["label"]) for row in rows]
@@ -76,12 +74,16 @@ class MultiLabelClassification(LabelTask):
         counts = Counter(label for row in rows for label in self.target(row))
         if len(counts) < 2:
             return f"there are {len(counts)} different labels; two are needed"
-        if all(len(self.target(row)) <= 1 and isinstance(row.fields["label"], str) for row in rows):
+        if all(len(self.target(row)) <= 1 and isinstance(read_written(row.fields["label"]), str) for row in rows):
             return (
                 f"no row has two labels; is task.label_separator={self.label_separator} right? "
                 "task=text_classification takes one label of a row"
             )
         return None
+
+    def remarks(self, rows: Sequence[Row]) -> list[str]:
+        unused = sorted(set(self.labels or ()) - {label for row in rows for label in self.target(row)})
+        return [f"no row has the label {' or '.join(unused)} of task.labels, so no answer will"] if unused else []
 
     def target(self, row: Row) -> list[str]:
         parts = self._parts(row.fields["label"])

@@ -10,7 +10,7 @@ from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import SHOWN_PROBLEMS, nearest
 from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import Answer, Row, in_order
-from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, separator_in
+from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, read_written, separator_in
 from ulmfit_style.tasks.entities import OUTSIDE, TAG
 from ulmfit_style.tasks.types import Tensor
 from ulmfit_style.tasks.values import Confusion, Reference
@@ -29,20 +29,8 @@ class TextClassification(LabelTask):
     metric: ClassVar[str] = "accuracy"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "micro_f1", "matthews")
     label_columns: ClassVar[Sequence[str]] = (
-        *(
-            "label",
-            "class",
-            "category",
-            "stars",
-            "target",
-            "sentiment",
-            "rating",
-            "intent",
-            "topic",
-            "genre",
-            "folder",
-            "annotation",
-        ),
+        *("label", "class", "category", "stars", "target", "sentiment", "rating", "intent", "topic", "genre", "folder"),
+        *("annotation", "gold_label"),
         *("라벨", "레이블", "분류", "감정", "별점"),
     )
 
@@ -55,13 +43,18 @@ class TextClassification(LabelTask):
     def match_score(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
         return 1
 
+    @classmethod
+    def settings_by(cls, labels: Sequence[Any]) -> dict[str, Any]:
+        names = {label_name(label) for label in labels if not isinstance(label, (list, dict))}
+        return {"labels": in_order(names - {""})} if "" in names else {}  # which leaves the others out
+
     def keeps(self, row: Row) -> bool:
         return self.labels is None or self.target(row) in self.labels
 
     def label_problem(self, row: Row) -> str | None:
         if isinstance(_label(row), (list, dict)):
             return "the label is a list or mapping; for several labels per row use task=multi_label_classification"
-        return None if self.target(row) else "the label is empty"
+        return None if self.target(row) else "the label is empty; task.labels=[...] leaves all rows of other labels out"
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
         labels = set(map(self.target, rows))
@@ -91,6 +84,8 @@ class TextClassification(LabelTask):
         doubts = [f"the classes {names} differ by case or blanks alone" for names in doubtful]
         if sign := separator_in(sorted(written)):
             doubts.append(f"labels hold '{sign}'; task=multi_label_classification takes several of a row")
+        if all(re.fullmatch("[01]{2,}", name) for name in written) and any(name[0] == "0" for name in written):
+            doubts.append("labels look like 0 or 1 for each; with blanks between (0 1 0) they are several labels")
         return [*same, *doubts][:SHOWN_PROBLEMS]
 
     def target(self, row: Row) -> str:
@@ -148,6 +143,7 @@ class TextClassification(LabelTask):
 def _label(row: Row) -> Any:
     """Return the label of a row, which may be alone in a list: so tools for several labels write it."""
     label = row.fields["label"]
+    label = read_written(label) if str(label).startswith('{"choices"') else label  # Label Studio's csv
     return label[0] if isinstance(label, list) and len(label) == 1 else label
 
 

@@ -18,11 +18,11 @@ from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tok
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
 from ulmfit_style.tasks.windows import Range, learnable, pieces_of, trimmed, windows
 
-TOKEN_COLUMNS = ("tokens", "words")
+TOKEN_COLUMNS = ("tokens", "words", "token", "word")
 """Names of columns that hold the words of a text wherever they stand."""
 
 LABEL_COLUMNS = (
-    *("tags", "ner_tags", "ner", "entities", "spans", "labels", "label", "annotations"),
+    *("tags", "tag", "ner_tags", "ner", "entities", "spans", "labels", "label", "annotations"),
     *("태그", "개체명", "라벨", "레이블"),
 )
 

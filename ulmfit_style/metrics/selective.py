@@ -1,0 +1,45 @@
+"""Abstaining: if unsure answers are held back, which share of the rows is answered, and which share of these right.
+
+El-Yaniv and Wiener 2010, section 2: coverage, and one minus the selective risk.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+FEWEST = 30
+"""Answers at least that are left by a cut that is chosen: the precision of fewer is luck."""
+
+Claims = Sequence[tuple[float, bool]]
+"""The probability of each answer, and whether it is right."""
+
+
+class Cut(NamedTuple):
+    """The lowest probability that is answered, and what it leaves."""
+
+    probability: float
+    coverage: float
+    """The share of the rows that is answered."""
+    precision: float
+    """The share of the answers that is right; NaN where there are none."""
+
+
+def cut_at(claims: Claims, probability: float) -> Cut:
+    """Return what is left at a probability."""
+    left = [is_right for confidence, is_right in claims if confidence >= probability]
+    return Cut(probability, len(left) / len(claims), sum(left) / len(left) if left else float("nan"))
+
+
+def cuts(claims: Claims) -> list[Cut]:
+    """Return the cut at each probability that was given, the highest first."""
+    confidence, right = np.array(sorted(claims, reverse=True), dtype=float).T
+    counts, last = np.arange(1, len(claims) + 1), np.append(confidence[1:] != confidence[:-1], True)
+    columns = confidence, counts / len(claims), right.cumsum() / counts
+    return [Cut(*map(float, cut)) for cut in zip(*(column[last] for column in columns), strict=True)]
+
+
+def for_precision(claims: Claims, precision: float) -> Cut | None:
+    """Return the cut that answers most rows with such a precision; None where none does with `FEWEST` answers."""
+    good = [cut for cut in cuts(claims) if cut.precision >= precision and cut.coverage * len(claims) >= FEWEST]
+    return max(good, key=lambda cut: cut.coverage, default=None)
