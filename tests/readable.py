@@ -111,6 +111,7 @@ ENCODED = {
 READ: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
     "csv with commas": ("a.csv", COMMAS, ROWS),
     "csv with semicolons, as Excel writes it in much of Europe": ("a.csv", table(";").encode(), ROWS),
+    "csv with Excel's line sep=; above the header": ("a.csv", b"sep=;\r\n" + table(";").encode(), ROWS),
     "csv with tabs": ("a.csv", table("\t").encode(), ROWS),
     "csv with a blank after each comma": ("a.csv", table(", ").encode(), ROWS),
     "csv with bars": ("a.csv", table("|").encode(), ROWS),
@@ -228,6 +229,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
         "text,label\né,a\né,b\n".encode() + b"\xe9,c\n",
         r"line 4 is not UTF-8, as 2 others are; mend it, or name the encoding",
     ),
+    "a mark of UTF-8 before what is not": ("a.csv", b"\xef\xbb\xbftext\n\xe9\n", "can't decode byte 0xe9"),
     "a json file of several lists": ("a.json", b'{"train": [{}], "test": [{}]}', "it has the lists train, test"),
     "broken json": ("a.json", b'[{"text": "a"},\n{"text": ]', r"is not JSON \(Expecting value at line 2, column 10\)"),
     "half a character in json": ("a.jsonl", b'{"text": "\\ud83d"}\n', "contains half a character"),

@@ -161,6 +161,14 @@ def test_lines_that_hold_their_labels_are_no_corpus(line: str):
         new_task.run(["path=a.txt", "name=mine"])
 
 
+def test_what_is_no_split_of_a_folder_is_told(capsys: pytest.CaptureFixture[str]):
+    for name in ("train", "test", "holdout"):
+        Path("rows").mkdir(exist_ok=True)
+        written(f"rows/{name}.csv", "text,label", f"{name} {{}},bad", f"{name} {{}} too,good")
+    assert made("path=rows")[0].path.files() == {"train": "rows/train.csv", "test": "rows/test.csv"}
+    assert "not read, because their names hold no split: rows/holdout.csv" in capsys.readouterr().out
+
+
 def test_text_without_labels_becomes_a_corpus(capsys: pytest.CaptureFixture[str]):
     written("a.csv", "text,verdict", "a text {},bad")
     new_task.run(["path=a.csv", "name=mine", "format={encoding: utf-8}"])

@@ -286,6 +286,8 @@ def as_made(config: Config, overrides: Sequence[str]) -> Config:
     linked = [config.runs / config.name / stage for stage in ("finetune", "adapt", "pretrain")]
     directory = next(filter(is_finished, linked), None)
     is_named = config.evaluate.model is not None or config.predict.model is not None
+    if directory is None and "name" in typed:
+        say(f"name={config.name}: no finished model has that name in {config.runs}; make runs lists the names")
     if directory is None or is_named or not typed.isdisjoint({*MODEL_SECTIONS, "experiment", "hydra"}):
         return config
     say(f"name={config.name}: the options of the model are those of {config.runs / directory.resolve().name}")

@@ -44,7 +44,7 @@ def encoding_of(path: Path, changed: int, open_file: Callable[[Path, str], IO[by
             is_right = line[1].decode(errors="ignore").encode() == line[1]
             right += is_right
             wrong += [] if is_right else [line]
-    if not wrong:
+    if not wrong or head.startswith(b"\xef\xbb\xbf"):  # its mark
         return "utf-8", ""
     of_people = ~(chardet.EncodingEra.MAINFRAME | chardet.EncodingEra.LEGACY_REGIONAL)
     sample = b"".join(line for _, line in wrong)[:SAMPLE]

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import lzma
+import re
 import sqlite3
 import unicodedata
 import zipfile
@@ -12,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.parse import quote
@@ -116,15 +117,18 @@ def _table(rows: Iterator[tuple[int, Sequence[Any] | str]]) -> Iterator[Numbered
 
 
 def _delimited(file: IO[str], how: How, usual: str) -> Iterator[Numbered]:
-    dialect = dialects.dialect_of(file.read(dialects.SAMPLE), usual, how.format.delimiter, how.format.quotes)
+    sample = file.read(dialects.SAMPLE)
+    told = re.match(r"sep=(.)\r?\n", sample)  # as Excel writes it above the header
+    delimiter, above = (told[1], 1) if told else (how.format.delimiter, 0)
+    dialect = dialects.dialect_of(sample[told.end() if told else 0 :], usual, delimiter, how.format.quotes)
     file.seek(0)
     sign, encloses = dialect["delimiter"], dialect["quoting"] == csv.QUOTE_MINIMAL
     if sign != usual or encloses == (sign == TAB):
         quotes = "enclose cells" if encloses else "are parts of texts"
         how.found(f"columns are separated by {'tabs' if sign == TAB else repr(sign)}, and quotation marks {quotes}")
-    reader = csv.reader(file, **dialect)
+    reader, is_tsv = csv.reader(islice(file, above, None), **dialect), sign == TAB
     yield from _table(
-        (reader.line_num, JOINED if sign == TAB and any(TAB in cell and "\n" in cell for cell in cells) else cells)
+        (above + reader.line_num, JOINED if is_tsv and any(TAB in cell and "\n" in cell for cell in cells) else cells)
         for cells in reader
     )
 
@@ -187,36 +191,21 @@ def _database(path: Path, how: How) -> Iterator[Numbered]:
         yield from _table(enumerate(chain([[name for name, *_ in cursor.description or ()]], cursor)))
 
 
-def _lines(file: IO[str], how: How) -> Iterator[Numbered]:
-    for number, line in enumerate(file, start=1):
-        yield number, {TEXT_COLUMN: line.rstrip("\r\n")}
+def _documents(file: IO[str], how: How, usual: Document) -> Iterator[Numbered]:
+    unit, lines = how.document or usual, enumerate((line.rstrip("\r\n") for line in file), start=1)
+    if unit == "file":
+        yield 1, {TEXT_COLUMN: file.read().replace("\r\n", "\n")}
+    elif unit == "line":
+        yield from ((number, {TEXT_COLUMN: line}) for number, line in lines)
+    else:
+        for has_text, paragraph in groupby(lines, key=lambda pair: bool(pair[1].strip())):
+            if has_text:
+                (number, first), *others = paragraph
+                yield number, {TEXT_COLUMN: "\n".join([first, *(line for _, line in others)])}
 
-
-def _paragraphs(file: IO[str], how: How) -> Iterator[Numbered]:
-    numbered = enumerate((line.rstrip("\r\n") for line in file), start=1)
-    for has_text, group in groupby(numbered, key=lambda pair: bool(pair[1].strip())):
-        if has_text:
-            numbers, lines = zip(*group, strict=True)
-            yield numbers[0], {TEXT_COLUMN: "\n".join(lines)}
-
-
-def _whole(file: IO[str], how: How) -> Iterator[Numbered]:
-    yield 1, {TEXT_COLUMN: file.read().replace("\r\n", "\n")}
-
-
-DOCUMENTS: Mapping[Document, Callable[[IO[str], How], Iterator[Numbered]]] = {
-    "line": _lines,
-    "paragraph": _paragraphs,
-    "file": _whole,
-}
 
 RUNNING_TEXT: Mapping[str, Document] = {".txt": "line", ".md": "file"}
 """The files that are no tables, by their endings, and what one record of them is unless the user chooses."""
-
-
-def _documents(file: IO[str], how: How, usual: Document) -> Iterator[Numbered]:
-    return DOCUMENTS[how.document or usual](file, how)
-
 
 SHEETS, DATABASES = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods"), (".sqlite", ".sqlite3", ".db")
 

@@ -120,10 +120,9 @@ def _parts(row: Any) -> tuple[Any, dict[str, Any]]:
     own, flat = row.get("fields"), {name[:-10]: row[name] for name in row if name.endswith(".responses")}
     if flat or (isinstance(own, dict) and isinstance(row.get("responses"), dict)):  # Argilla
         for name, values in (flat or row["responses"]).items():
-            states = row.get(f"{name}.responses.status") or ()
             said = [
                 value["value"] if isinstance(value, dict) else value
-                for value, state in zip_longest(values or (), states)
+                for value, state in zip_longest(values or (), row.get(f"{name}.responses.status") or ())
                 if (value.get("status") if isinstance(value, dict) else state) in (None, "submitted")
             ]
             given |= {name: max(said, key=said.count)} if said else {}  # what most people say, or the first

@@ -19,7 +19,7 @@ from ulmfit_style.console import say
 from ulmfit_style.data import columns, conll, labelled, reading
 from ulmfit_style.data.formats import Record
 from ulmfit_style.data.reading import References
-from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.errors import UserError, listed, nearest
 from ulmfit_style.tasks.base import Column, Row, Task
 from ulmfit_style.tasks.base_text import PAIRS, TEXT_COLUMNS, label_name
 from ulmfit_style.tasks.files import Splits
@@ -48,6 +48,10 @@ def run(arguments: Sequence[str]) -> None:
     form = FileFormat.model_validate(options.get("format", {}))
     files = Splits.model_validate(options["path"])
     path, name = files.train or "", str(files)
+    if isinstance(options["path"], str) and files.train != options["path"]:  # a folder of splits
+        members = set(map(str, Path(options["path"]).expanduser().glob("[!.]*")))
+        if others := sorted(members - set(files.all_files())):
+            say(f"new-task: not read, because their names hold no split: {listed(others)}")
     first_row = reading.first("path", path, form)
     found = _by_columns(name, options, first_row) or _by_values(name, path, form, options, first_row)
     if found is None:
@@ -69,9 +73,8 @@ def _write(options: Mapping[str, Any], group: str, text: str, command: str) -> N
     target = FOLDER / group / f"{options['name']}.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
-    program = "make" if CONF.resolve() == FOLDER.resolve() else "ulmfit-style"
-    config = "" if program == "make" else f" --config-dir {FOLDER}"
-    say(f"new-task: wrote {target}; look at it, then:\n  {program} {command}{config} {group}={options['name']}")
+    typed = f"ulmfit-style {command} --config-dir {FOLDER}" if CONF.resolve() != FOLDER.resolve() else f"make {command}"
+    say(f"new-task: wrote {target}; look at it, then:\n  {typed} {group}={options['name']}")
 
 
 def _write_corpus(options: Mapping[str, Any], files: Splits, form: FileFormat, first_row: Record) -> None:
@@ -130,10 +133,9 @@ def _by_values(
     lower = _by_lower_case(first_row)
     pair = next(([lower[part] for part in pair] for pair in PAIRS if set(pair) <= lower.keys()), [])
     chosen = {**dict(zip(("text", "text_pair"), pair, strict=False)), **options}
-    wanted = {}
-    for field in ("text", "label"):
-        known = {known for kind in candidates for known in kind.model_validate({"path": None}).columns()[field].known}
-        wanted[field] = Column(field, chosen.get(field), sorted(known))
+    known = [kind.model_validate({"path": None}).columns() for kind in candidates]
+    names = {field: sorted({name for each in known for name in each[field].known}) for field in ("text", "label")}
+    wanted = {field: Column(field, chosen.get(field), names[field]) for field in names}
     if "text_pair" in chosen:
         wanted["text_pair"] = Column("text_pair", chosen["text_pair"])
     if wanted["label"].name is None and not lower.keys() & set(wanted["label"].known):

@@ -35,9 +35,6 @@ SEPARATORS = "|;,#/&"
 FRACTION = re.compile(r"(-?\d+)\.0*")
 """A whole number as it is written with others that are none."""
 
-PLACES = re.compile(r"[01](\s+[01])+")
-"""0 or 1 for each of several labels: 0 1 0."""
-
 QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(\s+(?=['"]))?""")
 """A name in a list that is written as text, and the blank before the next one, where numpy has no comma."""
 
@@ -269,7 +266,7 @@ def read_written(cell: Any) -> Any:
         return cell["choices"]
     text = clean_text(cell) if isinstance(cell, str) else ""
     if text[:1] + text[-1:] not in ("[]", "{}"):
-        return text.split() if PLACES.fullmatch(text) else cell
+        return text.split() if re.fullmatch(r"[01](\s+[01])+", text) else cell  # 0 or 1 for each label
     with_commas = QUOTED.sub(lambda name: name[1] + "," * bool(name[2]), text)  # or Python makes one name of two
     for parse, written in ((json.loads, text), (ast.literal_eval, with_commas)):
         try:
