@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 
-COMMANDS := plan pretrain adapt finetune evaluate predict report push sweep sweep-report study runs compare clean-runs new-task check-data doctor
+COMMANDS := plan pretrain adapt finetune evaluate predict report push sweep sweep-report study runs compare clean-runs new-task check-data select doctor
 WORKERS  := -n auto --dist loadfile
 MKDOCS    = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
@@ -54,6 +54,7 @@ compare:       ## say what runs differ by on the same test rows: names=[a,b]
 clean-runs:    ## list what no name needs any more; with yes=true, remove it
 new-task:      ## look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews
 check-data:    ## list labelled rows that are copies, contradict others or hold debris, and likely label errors
+select:        ## pick the texts to label next, as a spreadsheet: select.count=50; check it: select.merge=to-label.xlsx
 doctor:        ## print what an issue should say about this machine
 
 # The first command typed runs them all, in the order typed.

@@ -77,7 +77,7 @@ def test_rows_are_answered_together_and_in_their_order_as_the_transformers_pipel
 @pytest.mark.parametrize("kind", OF_TEXTS)
 def test_every_kind_that_tells_of_whole_texts_has_a_linear_reference(kind: str):
     task, rows = TASKS[kind], labelled(kind)
-    reference = task.reference()
+    reference = task.reference
     assert reference is not None
     known = [[float(number % 2 == 0), float(number % 3 == 0), float(number % 7 == 0), number] for number in range(40)]
     found = reference.fit(known, [task.target(row) for row in rows])(known)
@@ -89,7 +89,7 @@ def test_every_kind_that_tells_of_whole_texts_has_a_linear_reference(kind: str):
 def test_the_penalty_of_a_reference_is_chosen_with_classes_of_one_row_too(recwarn: pytest.WarningsRecorder):
     targets = [str(label) for label in range(20) for _ in range(1 if label == 0 else 3)]
     small = 0.01 * np.eye(20)[[int(label) for label in targets]]  # so small that a penalty at 1 leaves nothing
-    answers = TASKS["classification"].reference().fit(small, targets)(small)
+    answers = TASKS["classification"].reference.fit(small, targets)(small)
     assert [answer["label"] for answer in answers][1:] == targets[1:]
     assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]
 

@@ -44,6 +44,7 @@ ALONE = {
         "analysis.check_data:run",
         "list rows that are copies, contradict others or hold debris, and likely label errors",
     ),
+    "select": Command("experiments.select:run", "pick the texts to label next, and check the labels that come back"),
     "doctor": Command("analysis.doctor:run", "print what an issue should say of this machine"),
     "setup": Command("models.embedded:install", "install the embedded model and data"),
 }

@@ -73,6 +73,9 @@ TROUBLE = (ENOSPC, EDQUOT, EROFS, EACCES, EPERM, ENOTDIR, EISDIR, EEXIST, ENAMET
 """What may be wrong with a disk, or a place on it, and is no fault of the program."""
 
 
+NESTED = "is nested too deeply, or holds a number of too many digits"
+
+
 def trouble(error: BaseException, folder: Path | None = None) -> str | None:
     """Return a line on trouble of the machine, a full disk or memory; None for all else, which needs its traceback.
 
@@ -85,7 +88,7 @@ def trouble(error: BaseException, folder: Path | None = None) -> str | None:
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return f"the memory is too small{notes or '; take a smaller batch, max_length or model'}"
     if isinstance(error, RecursionError) or "Exceeds the limit (" in text:
-        return f"what was read nests too deeply, or holds a number of too many digits ({text[:80]}); mend or leave it"
+        return f"what was read {NESTED} ({text[:80]}); mend or leave it"
     is_torch = "inline_container.cc" in text or "iostream error" in text
     known = [os.strerror(number) for number in TROUBLE if os.strerror(number) in text]
     if not (known or is_torch):

@@ -1,4 +1,4 @@
-"""What is done with a finished model: evaluate, predict, push, report."""
+"""What is done with a finished model: evaluate, predict, push, report; and with texts that have no labels yet."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ulmfit_style.config.files import AS_FOUND, FileFormat
-from ulmfit_style.config.section import Section, one_or_several
+from ulmfit_style.config.section import Count, Section, one_or_several
 
 
 class Evaluate(Section):
@@ -89,3 +89,18 @@ class Report(Section):
 
     runs: Annotated[tuple[str, ...], BeforeValidator(one_or_several)] = ()
     """Names of finished runs, or directories: one alone, or several side by side; empty for this config's own."""
+
+
+class Select(Section):
+    """Which texts `select` picks to be labelled, and where they go."""
+
+    count: Count = 50
+    """How many texts are picked."""
+    strategy: Literal["auto", "random"] = "auto"
+    """auto: what was the best in simulations: at first the most typical text of each cluster of texts, then the middles
+    of clusters of the texts of whose class the model is the least sure. random: by chance, as rows have to be chosen
+    that are to be scored."""
+    output: str = "to-label.xlsx"
+    """Where the texts are written, with an empty column of labels: a new file that ends in .xlsx or .csv."""
+    merge: str | None = None
+    """Such a file, filled in: it is checked with the rows that there are, and what it brings is told."""

@@ -14,7 +14,7 @@ from ulmfit_style.data import columns, reading, sampling, splits
 from ulmfit_style.data.reading import References
 from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError, together
-from ulmfit_style.tasks.base import Column, Row, Task
+from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.files import named
 
 
@@ -37,6 +37,8 @@ class Labelled:
     """How many rows of the files are not used, by the reason."""
     folds: Sequence[list[Row]] = ()
     """The test rows in parts, each to be scored by a model that is trained on the others; none where rows are split."""
+    chosen: Sequence[Row] = ()
+    """The rows of `task.path.chosen`: in `pool`, and in every `train`."""
     repeats: Sequence[Row] = ()
     """The rows that are left out because their text is in test or validation."""
 
@@ -93,7 +95,8 @@ def load(task: Task) -> Labelled:
             test = whole.folds[task.fold]
             train = splits.without(task, whole.train, {splits.key(task, row) for row in test})
             return replace(whole, task=task, train=train, test=test, folds=())
-        train = sampling.sample(task, whole.pool, whole.classes)
+        unpicked = whole.pool[: len(whole.pool) - len(whole.chosen)]  # which come last
+        train = [*sampling.sample(task, unpicked, task.classes(unpicked)), *whole.chosen]
         if not train:
             _require_names(task, "task.shots=0", whole.classes)
         return replace(whole, task=task, train=train)
@@ -102,15 +105,21 @@ def load(task: Task) -> Labelled:
         classes = task.classes([])
         _require_names(task, "task.path=null", classes)
         return Labelled(task, [], [], [], [], frozenset(), classes, left_out={})
-    rows = {split: _rows(task, task.path.option(split), path, task.columns()) for split, path in files.items()}
-    wanted = {split: [row for row in rows[split] if task.keeps(row)] for split in files}
+    rows = {split: read(task, task.path.option(split), path, split != "chosen") for split, path in files.items()}
+    if "chosen" in rows:
+        filled = with_label(task, rows["chosen"])
+        say(f"task: {len(filled):,} of the {len(rows['chosen']):,} rows of {named(files['chosen'])} have a label")
+        rows = {"train": filled, **rows, "chosen": []} if "train" not in rows else {**rows, "chosen": filled}
+    wanted = {split: [row for row in members if task.keeps(row)] for split, members in rows.items()}
     _require_right(task, f"task.path={task.path}", [row for split in wanted.values() for row in split])
-    problem = task.dataset_problem(rows["train"])
+    problem = task.dataset_problem([*rows["train"], *rows.get("chosen", ())])
     if problem is not None:
         raise UserError(f"{task.path.option('train')}={task.path.train}: {problem}")
 
+    chosen = wanted.pop("chosen", [])
     folds = splits.folds(task, wanted)
     train, validation, test = (wanted["train"], [], []) if folds else splits.split(task, wanted)
+    train = [*train, *chosen]
     before = [*validation, *train]
     validation = splits.without(task, validation, {splits.key(task, row) for row in test})
     scored = [*validation, *test]
@@ -129,15 +138,15 @@ def load(task: Task) -> Labelled:
     names = ", ".join(PurePath(path).name for path in task.path.all_files())
     if folds:
         how = f"in {len(folds)} folds, each scored by a model that is trained on the others (task.folds=0: splits)"
-        say(f"task: {len(pool):,} rows of {names} {how}")
+        say(f"task: {sum(map(len, folds)):,} rows of {names} {how}")
     else:
         made = " and ".join(split for split in ("validation", "test") if split not in files)
         origin = f"{names}; {made} split off train" if made else names
         say(f"task: {len(pool):,} training, {len(validation):,} validation and {len(test):,} test rows of {origin}")
     for split, path in files.items():
-        for remark in task.remarks(wanted[split]):
+        for remark in task.remarks(wanted.get(split, chosen)):
             say(f"{task.path.option(split)}={path}: {remark}")
-    others = sum(map(len, rows.values())) - sum(map(len, wanted.values()))
+    others = sum(map(len, rows.values())) - sum(map(len, [chosen, *wanted.values()]))
     if others:
         say(f"task: {others:,} rows {task.left_out(classes)} are left out")
     if repeats:
@@ -152,6 +161,7 @@ def load(task: Task) -> Labelled:
         classes=classes,
         left_out={"other_classes": others, "in_test_or_validation": len(repeats)},
         folds=folds,
+        chosen=[row for row in chosen if id(row) in kept],
         repeats=repeats,
     )
 
@@ -166,7 +176,7 @@ def load_whole(task: Task, option: str, reference: str, form: FileFormat = AS_FO
     Raises:
         UserError: listing what is wrong with the rows, each with its place.
     """
-    rows = _rows(task.model_copy(update={"format": form}), option, reference, {**task.inputs(), **task.targets()})
+    rows = read(task.model_copy(update={"format": form}), option, reference)
     wanted = [row for row in rows if task.keeps(row)]
     _require_right(task, f"{option}={reference}", wanted)
     if not wanted:
@@ -207,9 +217,18 @@ def _require_names(task: Task, option: str, classes: Sequence[str]) -> None:
     say(f"task: the names of {len(classes)} classes are learnt from, and no labelled row ({option})")
 
 
-def _rows(task: Task, option: str, path: References, wanted: Mapping[str, Column]) -> list[Row]:
-    """Read the rows of a file that an option names, with the fields named as the task names them."""
-    name = named(path)
+def with_label(task: Task, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that have something in the columns of the right answer."""
+    return [row for row in rows if any(str(row.fields[name] or "").strip() for name in task.targets())]
+
+
+def read(task: Task, option: str, path: References, has_group: bool = False) -> list[Row]:
+    """Read the rows of a file that an option names, with the fields named as the task names them.
+
+    Args:
+        has_group: Whether they need the column of `task.group`, by which they are split.
+    """
+    name, wanted = named(path), task.columns() if has_group else {**task.inputs(), **task.targets()}
     found = reading.read(option, path, lambda present: columns.find(option, name, wanted, present), form=task.format)
     rows = [task.cleaned(row) for row, _ in found]
     if not rows:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice, zip_longest
 from typing import IO, Any
 
+from ulmfit_style.errors import NESTED
+
 NO_ROW = 'is not a JSON object such as {"text": "..."}'
 
 OF_PRODIGY = ("_task_hash", "_input_hash", "_session_id", "_annotator_id", "tokens", "options", "accept", "answer")
@@ -53,7 +55,7 @@ def _parsed(text: str) -> Iterator[Any]:
     except UnicodeEncodeError:
         yield "contains half a character, such as \\ud83d alone; a text was cut within an emoji"
     except (ValueError, RecursionError) as error:
-        yield f"is nested too deeply, or holds a number of too many digits ({str(error)[:40]})"
+        yield f"{NESTED} ({str(error)[:40]})"
 
 
 def _of_one(value: Any) -> Sequence[Any]:

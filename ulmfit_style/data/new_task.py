@@ -20,8 +20,8 @@ from ulmfit_style.data import columns, conll, labelled, reading
 from ulmfit_style.data.formats import Record
 from ulmfit_style.data.reading import References
 from ulmfit_style.errors import UserError, listed, nearest
-from ulmfit_style.tasks.base import Column, Row, Task
-from ulmfit_style.tasks.base_text import PAIRS, TEXT_COLUMNS, label_name
+from ulmfit_style.tasks.base import COLUMNS, Column, Row, Task
+from ulmfit_style.tasks.base_text import label_name
 from ulmfit_style.tasks.files import Splits
 from ulmfit_style.tasks.multi_label_classification import GIVEN, MultiLabelClassification
 
@@ -79,7 +79,7 @@ def _write(options: Mapping[str, Any], group: str, text: str, command: str) -> N
 
 def _write_corpus(options: Mapping[str, Any], files: Splits, form: FileFormat, first_row: Record) -> None:
     """Write the YAML of a corpus, for rows without labels."""
-    wanted = {"text": Column("text", options.get("text"), TEXT_COLUMNS)}
+    wanted = {"text": Column("text", options.get("text"), COLUMNS["text"])}
     named = columns.find("path", str(files), wanted, list(first_row))
     sample = [record for _, record in islice(reading.read("path", files.all_files(), lambda _: {}, form=form), 1000)]
     lines = [line for record in sample if (line := str(record.get("text")).strip())]
@@ -131,7 +131,7 @@ def _by_values(
     """Return the kind of task that texts and labels look like, and its settings; None where there are no labels."""
     candidates = [kind for kind in kinds() if {"text", "label"} <= kind.model_fields.keys()]
     lower = _by_lower_case(first_row)
-    pair = next(([lower[part] for part in pair] for pair in PAIRS if set(pair) <= lower.keys()), [])
+    pair = next(([lower[part] for part in pair] for pair in COLUMNS["pairs"] if set(pair) <= lower.keys()), [])
     chosen = {**dict(zip(("text", "text_pair"), pair, strict=False)), **options}
     known = [kind.model_validate({"path": None}).columns() for kind in candidates]
     names = {field: sorted({name for each in known for name in each[field].known}) for field in ("text", "label")}

@@ -6,7 +6,7 @@ Labels are strings; of several, a row has a sequence of them, in any order.
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 from datasets import List
@@ -14,30 +14,22 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from ulmfit_style.metrics import intervals as bootstrap
 from ulmfit_style.metrics.intervals import Array, Interval, divided
-from ulmfit_style.metrics.metric import TEXT, Metric
+from ulmfit_style.metrics.metric import TEXT, metric
 
 Labels = Sequence[str] | Sequence[Sequence[str]]
 
 
-@final
-class Classification(Metric):
-    """Accuracy, macro F1 and micro F1; of one label a row the Matthews correlation too.
+@metric((TEXT, TEXT), (List(TEXT), List(TEXT)))
+def scores(predictions: Labels, references: Labels) -> dict[str, Any]:
+    """Return `accuracy`, `macro_f1` and `micro_f1`; of one label a row `matthews`, the Matthews correlation, too.
 
     A row of several labels is accurate if they are all right, and none too many. With one label a row, micro F1 equals
     the accuracy. The macro F1 is the mean of the classes' F1; a class that neither side holds is not averaged over. The
     Matthews correlation is 1 for perfect answers, 0 for chance, or where either side holds one class alone.
     """
-
-    forms = ((TEXT, TEXT), (List(TEXT), List(TEXT)))
-
-    def of(self, predictions: Labels, references: Labels) -> dict[str, Any]:
-        """Return `accuracy`, `macro_f1` and `micro_f1`, and `matthews` too where a row has one label."""
-        sums, counts, _ = _kinds(predictions, references)
-        scores = of_sums(counts @ sums, counts.sum(), single=isinstance(references[0], str))
-        return {name: np.nan_to_num(score) for name, score in scores.items()}
-
-
-scores = Classification.scores
+    sums, counts, _ = _kinds(predictions, references)
+    scores = of_sums(counts @ sums, counts.sum(), single=isinstance(references[0], str))
+    return {name: np.nan_to_num(score) for name, score in scores.items()}
 
 
 def report(predictions: Labels, references: Labels) -> list[dict[str, Any]]:

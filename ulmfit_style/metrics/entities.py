@@ -5,7 +5,7 @@ does not go on with the one before; the strict score counts only those that begi
 """
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 from datasets import List
@@ -15,27 +15,19 @@ from seqeval.scheme import IOB2, Tokens
 from ulmfit_style.metrics import intervals as bootstrap
 from ulmfit_style.metrics.classification import macro_f1, per_class
 from ulmfit_style.metrics.intervals import Array, Interval, divided
-from ulmfit_style.metrics.metric import TEXT, Metric
+from ulmfit_style.metrics.metric import TEXT, metric
 
 Tags = Sequence[Sequence[str]]
 
 
-@final
-class Entities(Metric):
-    """F1, precision and recall of all entities together, the mean F1 of their types, and the strict F1.
+@metric((List(TEXT), List(TEXT)))
+def scores(predictions: Tags, references: Tags) -> dict[str, Any]:
+    """Return `micro_f1`, `precision`, `recall`, `macro_f1` and `strict_f1`.
 
-    0 where there is nothing to divide by.
+    These are of all entities together; the macro F1 is the mean F1 of their types. 0 where there is nothing to divide
+    by.
     """
-
-    forms = ((List(TEXT), List(TEXT)),)
-
-    def of(self, predictions: Tags, references: Tags) -> dict[str, Any]:
-        """Return `micro_f1`, `precision`, `recall`, `macro_f1` and `strict_f1`."""
-        counts, _ = _counts(predictions, references)
-        return of_sums(counts.sum(axis=0))
-
-
-scores = Entities.scores
+    return of_sums(_counts(predictions, references)[0].sum(axis=0))
 
 
 def report(predictions: Tags, references: Tags) -> list[dict[str, Any]]:

@@ -1,35 +1,43 @@
 """What the metrics are: modules of `evaluate` that need no network."""
 
-import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import Any
 
 import evaluate
 from datasets import Features, Value
 
 TEXT = Value("string")
 
+Scores = Callable[[Any, Any], dict[str, float]]
+"""Makes scores, by their names, of predictions and references."""
 
-class Metric(evaluate.Metric, abc.ABC):
-    """The scores of one kind of answer, by their names."""
 
-    forms: ClassVar[Sequence[tuple[Any, Any]]]
-    """The types that a prediction and its reference may have."""
+def metric(*forms: tuple[Any, Any]) -> Callable[[Callable[[Any, Any], dict[str, Any]]], Scores]:
+    """Make a metric of a function, which is called as before: `evaluate` checks what it is given.
 
-    def _info(self) -> evaluate.MetricInfo:
-        features = [Features({"predictions": ours, "references": right}) for ours, right in self.forms]
-        return evaluate.MetricInfo(description=type(self).__doc__, citation="", features=features)
+    Nothing is written to the user's home, where `evaluate` makes a folder for each metric.
 
-    def _compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
-        return {name: float(value) for name, value in self.of(predictions[:], references[:]).items()}
+    Args:
+        forms: The types that a prediction and its reference may have.
+    """
 
-    @abc.abstractmethod
-    def of(self, predictions: Any, references: Any) -> dict[str, Any]:
-        """Return the scores."""
+    def made(function: Callable[[Any, Any], dict[str, Any]]) -> Scores:
+        class Metric(evaluate.Metric):
+            def _info(self) -> evaluate.MetricInfo:
+                features = [Features({"predictions": ours, "references": right}) for ours, right in forms]
+                return evaluate.MetricInfo(description=function.__doc__, citation="", features=features)
 
-    @classmethod
-    def scores(cls, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
-        """Return the scores; nothing is written to the user's home, where `evaluate` makes a folder for each metric."""
-        with TemporaryDirectory() as folder:
-            return cls(keep_in_memory=True, cache_dir=folder).compute(predictions=predictions, references=references)
+            def _compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
+                return {name: float(value) for name, value in function(predictions[:], references[:]).items()}
+
+        @wraps(function)
+        def scores(predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+            with TemporaryDirectory() as folder:
+                own = Metric(keep_in_memory=True, cache_dir=folder)
+                return own.compute(predictions=predictions, references=references)
+
+        return scores
+
+    return made

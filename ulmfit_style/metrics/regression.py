@@ -2,14 +2,14 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 from datasets import Value
 from scipy import stats
 
 from ulmfit_style.metrics.intervals import Array, Interval, draws, percentiles
-from ulmfit_style.metrics.metric import Metric
+from ulmfit_style.metrics.metric import metric
 
 
 def pearson(predictions: Array, references: Array) -> Array:
@@ -34,18 +34,10 @@ SCORES: Mapping[str, Callable[[Array, Array], Array]] = {"pearson": pearson, "sp
 """Each a number over the last axis: (rows,) to a scalar, (resamples, rows) to (resamples,)."""
 
 
-@final
-class Regression(Metric):
-    """The correlations by Pearson and by Spearman, and the mean squared error."""
-
-    forms = ((Value("float64"), Value("float64")),)
-
-    def of(self, predictions: Sequence[float], references: Sequence[float]) -> dict[str, Any]:
-        """Return `pearson`, `spearman` and `mse`."""
-        return {name: score(np.array(predictions), np.array(references)) for name, score in SCORES.items()}
-
-
-scores = Regression.scores
+@metric((Value("float64"), Value("float64")))
+def scores(predictions: Sequence[float], references: Sequence[float]) -> dict[str, Any]:
+    """Return `pearson`, `spearman` and `mse`: the correlations, and the mean squared error."""
+    return {name: score(np.array(predictions), np.array(references)) for name, score in SCORES.items()}
 
 
 def intervals(predictions: Sequence[float], references: Sequence[float]) -> dict[str, Interval]:

@@ -4,36 +4,29 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 from datasets import List
 
 from ulmfit_style.metrics.intervals import Array, Interval, interval, ratio
-from ulmfit_style.metrics.metric import TEXT, Metric
+from ulmfit_style.metrics.metric import TEXT, metric
 
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
-@final
-class Squad(Metric):
-    """F1 and exact match of the words, the highest over the right answers; an empty answer says that there is none."""
+@metric((TEXT, List(TEXT)))
+def scores(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Return `f1` and `exact_match` of the words, the highest over the right answers.
 
-    forms = ((TEXT, List(TEXT)),)
+    Where questions have no answer, also `has_answer_f1`, `has_answer_exact_match` and `no_answer_accuracy`; an empty
+    answer says that there is none.
 
-    def of(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
-        """Return `f1` and `exact_match`.
-
-        Where questions have no answer, also `has_answer_f1`, `has_answer_exact_match` and `no_answer_accuracy`.
-
-        Args:
-            references: The right answers of each row; none where there is no answer.
-        """
-        return {name: ratio(pairs.mean(axis=0)) for name, pairs in _pairs(predictions, references).items()}
-
-
-scores = Squad.scores
+    Args:
+        references: The right answers of each row; none where there is no answer.
+    """
+    return {name: ratio(pairs.mean(axis=0)) for name, pairs in _pairs(predictions, references).items()}
 
 
 def points(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:

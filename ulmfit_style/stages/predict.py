@@ -268,8 +268,8 @@ def _write_csv(records: Iterator[Record], file: IO[str]) -> None:
             kept.write(f"{_json(cells)}\n")
         kept.seek(0)
         writer = csv.DictWriter(file, list(names))
-        writer.writerow({name: _guarded(name) for name in names})
-        writer.writerows({name: _guarded(cell) for name, cell in json.loads(line).items()} for line in kept)
+        writer.writerow({name: guarded(name) for name in names})
+        writer.writerows({name: guarded(cell) for name, cell in json.loads(line).items()} for line in kept)
 
 
 def _free(name: str, taken: Collection[str]) -> str:
@@ -277,7 +277,7 @@ def _free(name: str, taken: Collection[str]) -> str:
     return next(free for number in count(1) if (free := name if number == 1 else f"{name}_{number}") not in taken)
 
 
-def _guarded(cell: Any) -> Any:
+def guarded(cell: Any) -> Any:
     """Put a `'` before a text that a spreadsheet would run as a formula: a text may come from anyone."""
     if not (isinstance(cell, str) and re.match(r"[=+@\t\r]|-(?![\d.]+$)", cell)):
         return cell

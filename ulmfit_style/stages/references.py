@@ -20,12 +20,16 @@ from ulmfit_style.tasks.base import Answer, Row
 FEATURES = "features.npy"
 
 
-def determinants(resolved: Resolved) -> dict[str, Any]:
-    """Return what the scores of the reference models depend on."""
+def determinants(resolved: Resolved, data: str | None = None) -> dict[str, Any]:
+    """Return what the scores of the reference models depend on.
+
+    Args:
+        data: The digest of what is read; None for that of the rows.
+    """
     return {
         "kind": type(resolved.task).__name__,
         "init": resolved.source_of("adapt").identity,
-        "data": resolved.rows.digest,
+        "data": data or resolved.rows.digest,
         "max_length": resolved.config.finetune.max_length,
     }
 
@@ -44,7 +48,7 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
 def run(step: Step, directory: Path) -> None:
     """Score the answers that need no training, then fit and score the reference models."""
     task, rows = step.resolved.task, step.resolved.rows
-    if task.reference() is None:
+    if task.reference is None:
         say("  there are no simple models to be trained for this kind of task")
     answers: dict[str, list[Answer]] = defaultdict(list)
     for part in step.resolved.folds or [step.resolved]:
@@ -72,13 +76,13 @@ def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer
     from ulmfit_style.training import solving
 
     task, rows = resolved.task, resolved.rows
-    if (model := task.reference()) is None:
+    if (model := task.reference) is None:
         return {}
     answers: dict[str, list[Answer]] = {}
     named = task.name_rows(rows.classes)
     targets = [task.target(row) for row in rows.learnt]
     texts, texts_unseen, names = ([" ".join(task.texts(row)) for row in of] for of in (rows.learnt, unseen, named))
-    frozen, frozen_unseen = _frozen(resolved, texts_unseen)
+    frozen, frozen_unseen = features_of(resolved, texts_unseen)
     if named:
         nearest = cosine_similarity(frozen_unseen, frozen(names)).argmax(axis=1)
         answers["class names alone"] = [{str(task.label_field): task.target(named[place])} for place in nearest]
@@ -93,7 +97,7 @@ def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer
     return answers
 
 
-def _frozen(resolved: Resolved, unseen: Sequence[str]) -> tuple[Callable[[Sequence[str]], Any], Any]:
+def features_of(resolved: Resolved, unseen: Sequence[str]) -> tuple[Callable[[Sequence[str]], Any], Any]:
     """Return what computes the frozen features of texts by the checkpoint, and those of `unseen`, (unseen, hidden).
 
     They are its last hidden states, averaged over a text's tokens.
@@ -104,7 +108,7 @@ def _frozen(resolved: Resolved, unseen: Sequence[str]) -> tuple[Callable[[Sequen
     body, tokenizer = checkpoints.load_model(AutoModel, source).model, checkpoints.tokenizer(source)
     features = partial(_features, body, tokenizer, config.finetune.max_length)
     # The references of all samples of labels share the features of the rows that are scored.
-    kept = Artefact("features", {**determinants(resolved), "data": digest(list(unseen))}, config.runs)
+    kept = Artefact("features", determinants(resolved, digest(list(unseen))), config.runs)
     kept.make(lambda directory: np.save(directory / FEATURES, features(unseen)), config.recipe(), alone=True)
     return features, np.load(kept.directory / FEATURES)
 

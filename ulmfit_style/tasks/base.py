@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ulmfit_style.config.files import AS_FOUND, FileFormat
@@ -28,6 +30,9 @@ Feature = dict[str, Any]
 
 Answer = dict[str, Any]
 """The answer to one row, as JSON values."""
+
+COLUMNS: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("columns.yaml").read_text(encoding="utf-8"))
+"""The names by which columns are found; a kind of task may have others."""
 
 IGNORED = -100
 """The label of a token that is not learnt; torch's own."""
@@ -93,6 +98,8 @@ class Task(Section, abc.ABC):
     """Whether the head reads one vector for a whole text, so that there are several ways to pool it."""
     label_field: ClassVar[str | None] = None
     """The field of an answer that holds its label, or its labels; None for a task that does not choose labels."""
+    reference: ClassVar[Reference | None] = None
+    """The linear model that results are compared with."""
     pipeline: ClassVar[Pipeline | None] = None
     """How transformers runs the models, unless their architecture says more; None: the Hub has no word for them."""
     parts: ClassVar[tuple[type, ...]] = ()
@@ -397,10 +404,6 @@ class Task(Section, abc.ABC):
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         """Return answers to labelled rows that nothing is trained for, by their names: what any result has to beat."""
         return {}
-
-    def reference(self) -> Reference | None:
-        """Return the linear model that results are compared with; None where the task has none."""
-        return None
 
     @abc.abstractmethod
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from ulmfit_style.config.section import Unhashed
-from ulmfit_style.tasks.base import Answer, Column, Feature, Name, Row, Several, Task, inputs_of, named_outputs
+from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Feature, Name, Row, Several, Task, inputs_of, named_outputs
 from ulmfit_style.tasks.types import Batch, Encoded, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
 
@@ -23,12 +23,6 @@ Scores = Mapping[str, float]
 MOST_KEPT = 300
 """Labels whose probabilities are kept of each row that is scored."""
 
-TEXT_COLUMNS = (
-    *("text", "review", "sentence", "content", "body", "document", "comment", "message", "tweet", "utterance"),
-    *("텍스트", "리뷰", "문장", "내용", "본문"),
-)
-"""Names of columns that hold the text wherever they stand."""
-
 SEPARATORS = "|;,#/&"
 """What people put between labels, in the order in which it is looked for."""
 
@@ -37,12 +31,6 @@ FRACTION = re.compile(r"(-?\d+)\.0*")
 
 QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(\s+(?=['"]))?""")
 """A name in a list that is written as text, and the blank before the next one, where numpy has no comma."""
-
-PAIRS = (
-    *(("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"), ("premise", "hypothesis")),
-    *(("#1 string", "#2 string"), ("question", "sentence"), ("question", "passage"), ("query", "passage")),
-)
-"""Names of columns that hold the two texts of a pair."""
 
 
 class TextTask(Task, abc.ABC):
@@ -85,8 +73,8 @@ class TextTask(Task, abc.ABC):
 
     def inputs(self) -> dict[str, Column]:
         pair = {"text_pair": Column("task.text_pair", self.text_pair)} if self.text_pair else {}
-        hint = f"; of a pair name both: task.text={PAIRS[0][0]} task.text_pair={PAIRS[0][1]}"
-        return {"text": Column("task.text", self.text, TEXT_COLUMNS, hint), **pair}
+        hint = "; of a pair name both: task.text={} task.text_pair={}".format(*COLUMNS["pairs"][0])
+        return {"text": Column("task.text", self.text, COLUMNS["text"], hint), **pair}
 
     def targets(self) -> dict[str, Column]:
         return {"label": Column("task.label", self.label, self.label_columns)}
@@ -171,8 +159,6 @@ class LabelTask(TextTask, abc.ABC):
     """Rows of a text, or a pair of texts, and labels of a set: one, or several."""
 
     metrics: ClassVar[str] = "classification"
-    problem_type: ClassVar[str]
-    """What transformers calls the task; its pipelines go by that."""
     label_field: ClassVar[str]
     """Where an answer holds what is chosen: `label` or `labels`."""
     answer_options: ClassVar[Sequence[str]] = (*TextTask.answer_options, "top_k")
@@ -192,7 +178,9 @@ class LabelTask(TextTask, abc.ABC):
         return self.model_copy(update={"top_k": MOST_KEPT})
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
-        return {"problem_type": self.problem_type, **named_outputs(classes)}
+        # transformers has these words for its pipelines.
+        kind = "single_label_classification" if self.is_single_label else "multi_label_classification"
+        return {"problem_type": kind, **named_outputs(classes)}
 
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         """Return the largest class of these very rows: how much of a score needs no model at all."""

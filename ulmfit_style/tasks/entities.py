@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -46,11 +46,9 @@ def words_of(row: Row) -> list[Range]:
     """Return where the words of a row's text are."""
     if not is_words(row):
         return words(text_of(row))
-    places, start = [], 0
-    for word in map(str, row.fields["text"]):
-        places.append((start, start + len(word)))
-        start += len(word) + 1
-    return places
+    lengths = [len(str(word)) for word in row.fields["text"]]
+    starts = accumulate((length + 1 for length in lengths), initial=0)
+    return [(start, start + length) for start, length in zip(starts, lengths, strict=False)]
 
 
 def entity_of(span: Any) -> Entity:

@@ -26,6 +26,9 @@ class Splits(Section):
     """The rows that sweeps choose by."""
     test: Files | None = None
     """The rows that are only scored. They never move."""
+    chosen: Files | None = None
+    """Rows that are only trained on, for they were chosen, by `select`, and stand for no others. Those without a label
+    are left out. Where there are no other rows, they are split as any."""
 
     @model_validator(mode="before")
     @classmethod
@@ -35,13 +38,14 @@ class Splits(Section):
         if value is None or isinstance(value, (list, tuple)):
             return {"train": value}
         if isinstance(value, dict):  # where another split has a file, train needs one
-            return {OTHER_NAMES.get(split, split): path for split, path in value.items() if path is not None}
+            named = {OTHER_NAMES.get(split, split): path for split, path in value.items() if path is not None}
+            return {"train": None, **named} if "chosen" in named else named
         raise ValueError("should be a file, or files by their splits: {train: a.csv, test: b.csv}")
 
     @model_serializer
     def _as_given(self) -> Any:
         files = self.files()
-        return files if len(files) > 1 else self.train
+        return files if files.keys() - {"train"} else self.train
 
     def files(self) -> dict[str, str | tuple[str, ...]]:
         """Return the file, or the files, of each split that has one."""
@@ -57,7 +61,7 @@ class Splits(Section):
 
     def __str__(self) -> str:
         files = [f"{split}: {named(path)}" for split, path in self.files().items()]
-        return f"{{{', '.join(files)}}}" if len(files) > 1 else named(self.train)
+        return f"{{{', '.join(files)}}}" if self.files().keys() - {"train"} else named(self.train)
 
 
 def named(files: str | Sequence[str] | None) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import nearest
 from ulmfit_style.metrics.intervals import Array, Points, ratio
-from ulmfit_style.tasks.base import Answer, Name, Row, in_order
+from ulmfit_style.tasks.base import COLUMNS, Answer, Name, Row, in_order
 from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, read_written, separator_in
 from ulmfit_style.tasks.types import Tensor
 from ulmfit_style.tasks.values import Reference
@@ -22,18 +22,25 @@ GIVEN: Mapping[str, bool] = {"0": False, "1": True, "false": False, "true": True
 """What says of one label whether a row has it."""
 
 
+def _one_regression_a_label(features: Any, targets: Sequence[Sequence[str]]) -> Callable[[Any], list[Answer]]:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.preprocessing import MultiLabelBinarizer
+
+    binarizer = MultiLabelBinarizer()
+    model = OneVsRestClassifier(LogisticRegression(max_iter=1000)).fit(features, binarizer.fit_transform(targets))
+    return lambda unseen: [{"labels": list(labels)} for labels in binarizer.inverse_transform(model.predict(unseen))]
+
+
 @final
 class MultiLabelClassification(LabelTask):
     """Rows of a text, or a pair of texts, and its labels: a list, names with a separator, or 0 or 1 for each."""
 
-    problem_type: ClassVar[str] = "multi_label_classification"
     label_field: ClassVar[str] = "labels"
     metric: ClassVar[str] = "micro_f1"
+    reference: ClassVar[Reference] = Reference("logistic regression", _one_regression_a_label)
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "accuracy")
-    label_columns: ClassVar[Sequence[str]] = (
-        *("labels", "label", "classes", "categories", "tags", "topics", "genres", "emotions"),
-        *("라벨", "레이블", "분류", "태그"),
-    )
+    label_columns: ClassVar[Sequence[str]] = COLUMNS["labels"]
 
     label: Annotated[Name | None, Unhashed] = None  # type: ignore[assignment]  # others take one
     """The column of the labels, or those of each label, which hold 0 or 1: task.label=[sport,money]; null: found by its
@@ -117,9 +124,6 @@ class MultiLabelClassification(LabelTask):
         labels = [label for label, score in scores.items() if score >= THRESHOLD]
         return {"labels": labels, "scores": {label: round(score, 6) for label, score in scores.items()}}
 
-    def reference(self) -> Reference:
-        return Reference("logistic regression", _one_regression_a_label)
-
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Points:
         """Return the two sums that the micro F1 is the ratio of."""
         pairs = [(set(answer["labels"]), set(target)) for answer, target in zip(answers, targets, strict=True)]
@@ -141,16 +145,6 @@ class MultiLabelClassification(LabelTask):
         """Return the probability of every label of every row."""
         pairs = zip(answers, targets, strict=True)
         return [(score, name in target) for answer, target in pairs for name, score in answer["scores"].items()]
-
-
-def _one_regression_a_label(features: Any, targets: Sequence[Sequence[str]]) -> Callable[[Any], list[Answer]]:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.multiclass import OneVsRestClassifier
-    from sklearn.preprocessing import MultiLabelBinarizer
-
-    binarizer = MultiLabelBinarizer()
-    model = OneVsRestClassifier(LogisticRegression(max_iter=1000)).fit(features, binarizer.fit_transform(targets))
-    return lambda unseen: [{"labels": list(labels)} for labels in binarizer.inverse_transform(model.predict(unseen))]
 
 
 def _is_given(value: Any) -> bool | None:

@@ -9,17 +9,11 @@ from pydantic import Field
 
 from ulmfit_style.config.section import Count, Unhashed
 from ulmfit_style.metrics.intervals import Array, Points
-from ulmfit_style.tasks.base import Answer, Column, Feature, Row, Task, inputs_of
+from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Feature, Row, Task, inputs_of
 from ulmfit_style.tasks.base_text import clean_text, text_problem
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, Pipeline
 from ulmfit_style.tasks.windows import Range, learnable, pieces_of, trimmed, windows
-
-QUESTION_COLUMNS = ("question", "질문")
-CONTEXT_COLUMNS = ("context", "passage", "paragraph", "지문", "본문")
-ANSWER_COLUMNS = ("answers", "answer", "정답", "답변")
-START_COLUMNS = ("answer_start", "answer_starts")
-"""Names by which the columns of a row are found."""
 
 ANSWERED, UNANSWERABLE = "answer", "no answer"
 """The classes of questions."""
@@ -35,6 +29,7 @@ class QuestionAnswering(Task):
     metric: ClassVar[str] = "f1"
     metrics: ClassVar[str] = "squad"
     rankings: ClassVar[Sequence[str]] = ("exact_match",)
+    long_texts: ClassVar[str] = "read in windows that overlap"
     answer_options: ClassVar[Sequence[str]] = ("overlap", "max_answer_length", "null_threshold")
     pipeline: ClassVar[Pipeline] = Pipeline("question-answering", exists=False)
 
@@ -57,28 +52,24 @@ class QuestionAnswering(Task):
     """By how much the score of no answer, the sum of two logits, must exceed that of the best answer for none to be
     given. Only models that were trained on questions without an answer give none."""
 
-    @property
-    def long_texts(self) -> str:
-        return "read in windows that overlap"
-
     def auto_class(self, architecture: Architecture) -> str:
         return "AutoModelForQuestionAnswering"
 
     def inputs(self) -> dict[str, Column]:
         return {
-            "question": Column("task.question", self.question, QUESTION_COLUMNS),
-            "context": Column("task.context", self.context, CONTEXT_COLUMNS),
+            "question": Column("task.question", self.question, COLUMNS["question"]),
+            "context": Column("task.context", self.context, COLUMNS["context"]),
         }
 
     @classmethod
     def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
-        needed = (QUESTION_COLUMNS, CONTEXT_COLUMNS, ANSWER_COLUMNS)
-        return {} if all(columns.keys() & set(names) for names in needed) else None
+        needed = ("question", "context", "answers")
+        return {} if all(columns.keys() & set(COLUMNS[field]) for field in needed) else None
 
     def targets(self) -> dict[str, Column]:
         return {
-            "answer": Column("task.answers", self.answers, ANSWER_COLUMNS),
-            "answer_start": Column("task.answer_start", self.answer_start, START_COLUMNS, needed=False),
+            "answer": Column("task.answers", self.answers, COLUMNS["answers"]),
+            "answer_start": Column("task.answer_start", self.answer_start, COLUMNS["answer_start"], needed=False),
         }
 
     def columns(self) -> dict[str, Column]:

@@ -2,18 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, final
 
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.metrics.intervals import Points, interval
-from ulmfit_style.tasks.base import Answer, Column, Name, Row
+from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Name, Row
 from ulmfit_style.tasks.base_generation import GenerationTask
-from ulmfit_style.tasks.base_text import clean_text
+from ulmfit_style.tasks.base_text import clean_text, text_problem
 from ulmfit_style.tasks.values import Pipeline
-
-DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "content", "body", "source", "본문", "문서")
-SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "synopsis", "tldr", "target", "요약")
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。\uff01\uff1f])")
 
@@ -38,20 +34,18 @@ class Summarization(GenerationTask):
     """The column of the summary; null: found by its name (summary, highlights, abstract, synopsis ...)."""
 
     def inputs(self) -> dict[str, Column]:
-        return {"text": Column("task.text", self.text, DOCUMENT_COLUMNS)}
+        return {"text": Column("task.text", self.text, COLUMNS["document"])}
 
     @classmethod
     def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
-        return {} if columns.keys() & {"summary", "highlights"} and columns.keys() & set(DOCUMENT_COLUMNS) else None
+        return {} if columns.keys() & {"summary", "highlights"} and columns.keys() & set(COLUMNS["document"]) else None
 
     def targets(self) -> dict[str, Column]:
-        return {"summary": Column("task.summary", self.summary, SUMMARY_COLUMNS)}
+        return {"summary": Column("task.summary", self.summary, COLUMNS["summary"])}
 
     def row_problem(self, row: Row) -> str | None:
-        sentences = row.fields["text"]
-        if isinstance(sentences, list) and all(isinstance(sentence, str) for sentence in sentences):
-            row = replace(row, fields={**row.fields, "text": " ".join(sentences)})
-        return super().row_problem(row)
+        problem = self.input_problem(row) or text_problem("text", self.source(row))
+        return problem or text_problem("summary", row.fields["summary"])
 
     def source(self, row: Row) -> str:
         text = row.fields["text"]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, final
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import SHOWN_PROBLEMS, nearest
 from ulmfit_style.metrics.intervals import Points
-from ulmfit_style.tasks.base import Answer, Row, in_order
+from ulmfit_style.tasks.base import COLUMNS, Answer, Row, in_order
 from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, read_written, separator_in
 from ulmfit_style.tasks.entities import OUTSIDE, TAG
 from ulmfit_style.tasks.types import Tensor
@@ -19,20 +19,41 @@ FOLDS = 5
 """Parts of the training rows by which a reference's penalty is chosen; fewer where no class has so many rows."""
 
 
+def logistic_regression(features: Any, targets: Sequence[Any], weights: Any = None) -> Any:
+    """Return scikit-learn's logistic regression, its penalty chosen by cross-validation on the training rows.
+
+    A fixed penalty would make a weak reference: with a hundred review sentences, scikit-learn's default costs frozen
+    features some two points, and with a hundred questions of 77 classes it costs TF-IDF most of its right answers. So
+    it is chosen even if classes have a single row, which is in one part alone.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    model = LogisticRegression(max_iter=1000)
+    folds = min(FOLDS, max(Counter(targets).values()))
+    if folds > 1:
+        model = GridSearchCV(model, {"C": [0.001, 0.01, 0.1, 1, 10, 100]}, cv=folds)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The (least populated class|number of unique classes)", UserWarning)
+        model.fit(features, targets, sample_weight=weights)
+    return getattr(model, "best_estimator_", model)
+
+
+def _fit(features: Any, targets: Sequence[str]) -> Callable[[Any], list[Answer]]:
+    model = logistic_regression(features, targets)
+    return lambda unseen: [{"label": str(label)} for label in model.predict(unseen)]
+
+
 @final
 class TextClassification(LabelTask):
     """Rows of a text, or a pair of texts, and its class: a name or a whole number."""
 
     is_single_label: ClassVar[bool] = True
-    problem_type: ClassVar[str] = "single_label_classification"
     label_field: ClassVar[str] = "label"
     metric: ClassVar[str] = "accuracy"
+    reference: ClassVar[Reference] = Reference("logistic regression", _fit)
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "micro_f1", "matthews")
-    label_columns: ClassVar[Sequence[str]] = (
-        *("label", "class", "category", "stars", "target", "sentiment", "rating", "intent", "topic", "genre", "folder"),
-        *("annotation", "gold_label"),
-        *("라벨", "레이블", "분류", "감정", "별점"),
-    )
+    label_columns: ClassVar[Sequence[str]] = COLUMNS["class"]
 
     labels: Annotated[tuple[Label, ...] | None, Unhashed] = None
     """The classes to keep; rows of other classes are left out, and counted. null for all classes."""
@@ -125,9 +146,6 @@ class TextClassification(LabelTask):
         label = max(scores, key=lambda name: scores[name])
         return {"label": label, "score": round(scores[label], 6)}
 
-    def reference(self) -> Reference:
-        return Reference("logistic regression", _fit)
-
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         return [float(answer["label"] == target) for answer, target in zip(answers, targets, strict=True)]
 
@@ -145,28 +163,3 @@ def _label(row: Row) -> Any:
     label = row.fields["label"]
     label = read_written(label) if str(label).startswith('{"choices"') else label  # Label Studio's csv
     return label[0] if isinstance(label, list) and len(label) == 1 else label
-
-
-def logistic_regression(features: Any, targets: Sequence[Any], weights: Any = None) -> Any:
-    """Return scikit-learn's logistic regression, its penalty chosen by cross-validation on the training rows.
-
-    A fixed penalty would make a weak reference: with a hundred review sentences, scikit-learn's default costs frozen
-    features some two points, and with a hundred questions of 77 classes it costs TF-IDF most of its right answers. So
-    it is chosen even if classes have a single row, which is in one part alone.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
-
-    model = LogisticRegression(max_iter=1000)
-    folds = min(FOLDS, max(Counter(targets).values()))
-    if folds > 1:
-        model = GridSearchCV(model, {"C": [0.001, 0.01, 0.1, 1, 10, 100]}, cv=folds)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The (least populated class|number of unique classes)", UserWarning)
-        model.fit(features, targets, sample_weight=weights)
-    return getattr(model, "best_estimator_", model)
-
-
-def _fit(features: Any, targets: Sequence[str]) -> Callable[[Any], list[Answer]]:
-    model = logistic_regression(features, targets)
-    return lambda unseen: [{"label": str(label)} for label in model.predict(unseen)]

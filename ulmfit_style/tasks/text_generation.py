@@ -8,20 +8,14 @@ from pydantic import ValidationInfo, field_validator
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Array, Points, ratio
-from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Name, Row
+from ulmfit_style.tasks.base import COLUMNS, IGNORED, Answer, Column, Feature, Name, Row
 from ulmfit_style.tasks.base_generation import GenerationTask, TextScores, end_of, ids_of
-from ulmfit_style.tasks.base_text import TEXT_COLUMNS, clean_text, text_problem
+from ulmfit_style.tasks.base_text import clean_text, text_problem
 from ulmfit_style.tasks.types import Label2id, Tokenizer
 from ulmfit_style.tasks.values import Architecture
 
-COLUMNS = {
-    "completions": ("prompt", "question", "instruction", "input"),
-    "messages": ("messages", "conversation", "conversations"),
-    "documents": TEXT_COLUMNS,
-}
-"""Names by which the column is found that the model reads."""
-
-COMPLETION_COLUMNS = ("completion", "answer", "response", "output", "target")
+READ = {"completions": "prompt", "messages": "messages", "documents": "text"}
+"""What each form of a row has for the model to read."""
 
 
 @final
@@ -63,7 +57,7 @@ class TextGeneration(GenerationTask):
         return ["likelihoods"] if self.form == "documents" else super().scored_by()
 
     def inputs(self) -> dict[str, Column]:
-        return {"text": Column("task.text", self.text, COLUMNS[self.form], f"; task.form={self.form}")}
+        return {"text": Column("task.text", self.text, COLUMNS[READ[self.form]], f"; task.form={self.form}")}
 
     @classmethod
     def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
@@ -74,7 +68,7 @@ class TextGeneration(GenerationTask):
     def targets(self) -> dict[str, Column]:
         if self.form != "completions":
             return {}
-        return {"completion": Column("task.completion", self.completion, COMPLETION_COLUMNS)}
+        return {"completion": Column("task.completion", self.completion, COLUMNS["completion"])}
 
     def keeps(self, row: Row) -> bool:
         return self.form != "documents" or bool(clean_text(row.fields["text"]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.metrics.intervals import Array, Points, divided
-from ulmfit_style.tasks.base import Answer, Feature, Row, named_outputs
+from ulmfit_style.tasks.base import COLUMNS, Answer, Feature, Row, named_outputs
 from ulmfit_style.tasks.base_text import TextTask, clean_text
 from ulmfit_style.tasks.types import Batch, Model, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Reference, Scatter
@@ -18,17 +18,22 @@ THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 """What may be a number with a decimal comma, or a thousand times as much."""
 
 
+def _ridge_regression(features: Any, targets: Sequence[float]) -> Callable[[Any], list[Answer]]:
+    from sklearn.linear_model import Ridge
+
+    model = Ridge().fit(features, targets)
+    return lambda unseen: [{"value": float(value)} for value in model.predict(unseen)]
+
+
 @final
 class TextRegression(TextTask):
     """Rows of a text, or a pair of texts, and a number."""
 
     metric: ClassVar[str] = "pearson"
+    reference: ClassVar[Reference] = Reference("ridge regression", _ridge_regression)
     metrics: ClassVar[str] = "regression"
     rankings: ClassVar[Sequence[str]] = ("spearman",)
-    label_columns: ClassVar[Sequence[str]] = (
-        *("score", "label", "rating", "stars", "target", "value", "similarity"),
-        *("점수", "평점", "별점"),
-    )
+    label_columns: ClassVar[Sequence[str]] = COLUMNS["number"]
 
     decimal: Annotated[Literal[".", ","] | None, Unhashed] = None
     """The decimal sign of numbers that are written as text; null: found, and said where it is a comma."""
@@ -94,9 +99,6 @@ class TextRegression(TextTask):
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         return {"mean of the numbers": [{"value": float(np.mean(list(map(self.target, rows))))}] * len(rows)}
 
-    def reference(self) -> Reference:
-        return Reference("ridge regression", _ridge_regression)
-
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[float]) -> Points:
         """Return the moments of both numbers, standardised: their products would drown in those of large numbers."""
         value, target = _standardised(_values(answers)), _standardised(targets)
@@ -146,10 +148,3 @@ def _standardised(values: Sequence[float]) -> Array:
     array = np.asarray(values, dtype=np.float64)
     centred: Array = array - array.mean()
     return centred / (array.std() or 1.0)
-
-
-def _ridge_regression(features: Any, targets: Sequence[float]) -> Callable[[Any], list[Answer]]:
-    from sklearn.linear_model import Ridge
-
-    model = Ridge().fit(features, targets)
-    return lambda unseen: [{"value": float(value)} for value in model.predict(unseen)]

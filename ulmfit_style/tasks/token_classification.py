@@ -11,20 +11,12 @@ from pydantic import Field
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks import entities
-from ulmfit_style.tasks.base import IGNORED, Answer, Column, Feature, Row, Task, inputs_of, named_outputs
-from ulmfit_style.tasks.base_text import TEXT_COLUMNS, read_written, text_problem
+from ulmfit_style.tasks.base import COLUMNS, IGNORED, Answer, Column, Feature, Row, Task, inputs_of, named_outputs
+from ulmfit_style.tasks.base_text import read_written, text_problem
 from ulmfit_style.tasks.entities import OUTSIDE, Entity, is_words, text_of, words_of
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
 from ulmfit_style.tasks.windows import Range, learnable, pieces_of, trimmed, windows
-
-TOKEN_COLUMNS = ("tokens", "words", "token", "word")
-"""Names of columns that hold the words of a text wherever they stand."""
-
-LABEL_COLUMNS = (
-    *("tags", "tag", "ner_tags", "ner", "entities", "spans", "labels", "label", "annotations"),
-    *("태그", "개체명", "라벨", "레이블"),
-)
 
 NO_ENTITY = "no entity"
 """The class of a row without entities."""
@@ -42,6 +34,7 @@ class TokenClassification(Task):
     metric: ClassVar[str] = "micro_f1"
     metrics: ClassVar[str] = "entities"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "strict_f1", "precision", "recall")
+    long_texts: ClassVar[str] = "read in windows that overlap"
     answer_options: ClassVar[Sequence[str]] = ("aggregation", "overlap")
     # Without the option, the pipeline answers single tokens.
     pipeline: ClassVar[Pipeline] = Pipeline("token-classification", options={"aggregation_strategy": "first"})
@@ -62,15 +55,11 @@ class TokenClassification(Task):
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.25
     """The share of its tokens that a window of a long text has in common with the next one."""
 
-    @property
-    def long_texts(self) -> str:
-        return "read in windows that overlap"
-
     def auto_class(self, architecture: Architecture) -> str:
         return "AutoModelForTokenClassification"
 
     def inputs(self) -> dict[str, Column]:
-        return {"text": Column("task.text", self.text, (*TOKEN_COLUMNS, *TEXT_COLUMNS))}
+        return {"text": Column("task.text", self.text, COLUMNS["words"] + COLUMNS["text"])}
 
     @classmethod
     def match_score(cls, texts: Sequence[Any], labels: Sequence[Any]) -> int:
@@ -80,7 +69,7 @@ class TokenClassification(Task):
 
     def targets(self) -> dict[str, Column]:
         hint = "; a file with a word and its tag a line is called .conll"
-        return {"label": Column("task.label", self.label, LABEL_COLUMNS, hint)}
+        return {"label": Column("task.label", self.label, COLUMNS["entities"], hint)}
 
     def cleaned(self, row: Row) -> Row:
         label = read_written(row.fields["label"])

@@ -1,0 +1,199 @@
+"""select: pick the texts that are worth labelling next, and check the labels that come back."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import pairwise_distances_argmin
+from sklearn.model_selection import ShuffleSplit, learning_curve
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
+
+from ulmfit_style import chain
+from ulmfit_style.cli.compose import compose
+from ulmfit_style.console import say
+from ulmfit_style.data import guard, labelled
+from ulmfit_style.data.splits import normalised
+from ulmfit_style.errors import UserError
+from ulmfit_style.resolved import Resolved
+from ulmfit_style.results.finished import FROZEN
+from ulmfit_style.results.parts import Difference
+from ulmfit_style.stages import predict, references
+from ulmfit_style.stages.table import resolve
+from ulmfit_style.tasks.base_text import LabelTask
+
+NEIGHBOURS = 20
+"""Those of its cluster by which it is told how typical a text is."""
+
+SMALLEST = 5
+"""Texts of the smallest cluster in which one is typical of something."""
+
+MOST_CLUSTERS = 500
+
+DOUBTFUL = 10
+"""Times as many texts as are picked are those that a model is the least sure of."""
+
+FEWEST, DRAWS = 20, 20
+"""Labels below which it is not told what more would bring, and how often they are divided to tell it."""
+
+Array = np.ndarray[Any, Any]
+
+
+def run(overrides: Sequence[str]) -> None:
+    """Pick texts of a config's corpus to be labelled, or with `select.merge` check the labels that came back.
+
+    Raises:
+        UserError: if the task has no single texts with classes, no text is left, or something in a file is wrong.
+    """
+    resolved = resolve(compose(overrides))
+    task, given = resolved.task, resolved.config.select.merge
+    if not isinstance(task, LabelTask) or task.text_pair or isinstance(task.text or task.label, tuple):
+        raise UserError("select: picks texts for classes or labels, with one column of texts, and of labels")
+    if given is None:
+        _pick(resolved, task, Path(resolved.config.select.output).expanduser())
+    else:
+        _merge(resolved, task, given)
+
+
+def _pick(resolved: Resolved, task: LabelTask, output: Path) -> None:
+    """Write the texts to label next to a file, with what the model that there is says of them."""
+    if output.suffix not in (".xlsx", ".csv") or output.exists():
+        remedy = f"a file with labels is checked with select.merge={output}"
+        raise UserError(f"select.output={output}: has to be a new file that ends in .xlsx or .csv; {remedy}")
+    texts, features, labels = _texts(resolved)
+    is_known = pd.notna(labels)
+    count = min(resolved.config.select.count, left := int((~is_known).sum()))
+    if not count:
+        raise UserError("select: all texts of the corpus have labels; name more: corpus=file corpus.path=<file>")
+    model, scores = _scores(resolved, texts, features, labels)
+    if resolved.config.select.strategy == "random":
+        picked = np.random.default_rng(0).permutation(np.flatnonzero(~is_known))[:count].tolist()
+    elif task.is_single_label and is_known.any():
+        picked = mixed(features, scores.to_numpy(), is_known, count)
+    else:
+        picked = typical(features, is_known, count)
+    table = pd.DataFrame({task.text or "text": np.array(texts, dtype=object)[picked], task.label or "label": ""})
+    if len(scores):
+        likeliest = scores.iloc[picked].reset_index(drop=True)
+        table["guess"], table["probability"] = likeliest.idxmax(axis=1), likeliest.max(axis=1)
+    if output.suffix == ".csv":
+        table.map(predict.guarded).to_csv(output, index=False)
+    else:
+        as_text = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
+        table.to_excel(output, index=False, engine="xlsxwriter", engine_kwargs=as_text)
+    say(f"select: {count:,} of {left:,} texts without a label, with guesses by {model}: {output}")
+    say(f"Fill in its column '{table.columns[1]}'; then, with the same options: make select select.merge={output}")
+    _outlook(resolved, features, labels)
+
+
+def _texts(resolved: Resolved) -> tuple[list[str], Array, Array]:
+    """Return all texts that may be learnt from, their frozen features, and their labels: None where there is none.
+
+    The features are kept, for labels change no text.
+    """
+    task, rows = resolved.task, resolved.rows.train if resolved.task.path.files() else []
+    corpus = (resolved if task.path.files() else resolved.variant(task=None)).corpus
+    labels = {normalised(task.texts(row)[0]): task.target(row) for row in rows}
+    texts = sorted({*corpus.train, *corpus.heldout, *(task.texts(row)[0] for row in rows)})
+    chain.quiet_libraries()
+    of_texts = pd.Series([labels.get(normalised(text)) for text in texts], dtype=object)
+    return texts, references.features_of(resolved, texts)[1], of_texts.to_numpy()
+
+
+def _scores(resolved: Resolved, texts: Sequence[str], features: Array, labels: Array) -> tuple[str, pd.DataFrame]:
+    """Return what model there is, finished or a regression of labels, and its probabilities of the classes."""
+    if (directory := resolved.unchanged("finetune")) is not None:
+        from ulmfit_style.predictor import Predictor
+
+        answers = Predictor(str(directory), task={"top_k": "all"}).stream(map(resolved.task.row, texts))
+        return str(directory), pd.DataFrame([answer["scores"] for answer in answers])
+    if not (known := pd.notna(labels)).any() or not resolved.task.is_single_label:
+        return "no model", pd.DataFrame()
+    inputs, regression = regression_of(features, labels[known])
+    regression.fit(inputs[known], labels[known])
+    return FROZEN, pd.DataFrame(regression.predict_proba(inputs), columns=regression.classes_)
+
+
+def typical(features: Array, is_known: Array, count: int, seed: int = 0) -> list[int]:
+    """Return the most typical texts of clusters, those of large clusters first that hold no label.
+
+    It is TypiClust (Hacohen et al. 2022): there are as many clusters as there will be labels, and a text is typical
+    that is near to its neighbours.
+
+    Args:
+        features: Those of all texts, (texts, width).
+        is_known: Which texts have a label, (texts,).
+    """
+    ranked, units, clusters = [], normalize(features), min(int(is_known.sum()) + count, MOST_CLUSTERS)
+    cluster_of = MiniBatchKMeans(clusters, n_init=1, batch_size=2048, random_state=seed).fit_predict(units)
+    for cluster in np.unique(cluster_of):
+        members = np.flatnonzero(cluster_of == cluster)
+        near = NearestNeighbors(n_neighbors=min(NEIGHBOURS + 1, len(members))).fit(units[members])
+        members = members[near.kneighbors(units[members])[0].mean(axis=1).argsort()]
+        is_small, held, unknown = len(members) < SMALLEST, is_known[members].sum(), members[~is_known[members]]
+        ranked += [((is_small, held + place, -len(members)), number) for place, number in enumerate(unknown.tolist())]
+    return [number for _, number in sorted(ranked)[:count]]
+
+
+def mixed(features: Array, probabilities: Array, is_known: Array, count: int, seed: int = 0) -> list[int]:
+    """Return the texts in the middle of clusters of those whose two likeliest classes are nearly as likely.
+
+    So uncertain texts are not all alike (Zhdanov 2019).
+
+    Args:
+        features: Those of all texts, (texts, width).
+        probabilities: Those of the classes, (texts, classes).
+        is_known: Which texts have a label, (texts,).
+    """
+    second, first = np.sort(probabilities, axis=1)[:, -2:].T
+    doubtful = np.flatnonzero(~is_known)[np.argsort((first - second)[~is_known])][: DOUBTFUL * count]
+    units, doubts = normalize(features[doubtful]), (1 + second - first)[doubtful]
+    kmeans = KMeans(count, n_init=1, random_state=seed).fit(units, sample_weight=doubts)
+    middle = pairwise_distances_argmin(kmeans.cluster_centers_, units)
+    return doubtful[list(dict.fromkeys([*middle, *range(len(doubtful))]))[:count]].tolist()
+
+
+def regression_of(features: Array, labels: Sequence[str]) -> tuple[Array, Any]:
+    """Return what `finetune=few_labels` solves a head by: standardised features, and a regression of labels."""
+    from ulmfit_style.training import solving
+
+    penalty = solving.AFTER_CONTRAST * len(set(labels)) / len(labels)
+    return solving.standard_scaler(features).transform(features), LogisticRegression(C=penalty, max_iter=1000)
+
+
+def _merge(resolved: Resolved, task: LabelTask, given: str) -> None:
+    """Check the rows of a file that was filled in, with those that there are, and say what they bring."""
+    source, chosen = f"select.merge={given}", task.path.chosen or ()
+    if not (filled := labelled.with_label(task, labelled.read(task, "select.merge", given))):
+        raise UserError(f"{source}: no row has a label yet; fill in the column of labels")
+    if known := task.classes([]) or (resolved.rows.classes if task.path.files() else ()):
+        problem = "is in no labelled row; correct it, or name it among all classes: task.labels=[...]"
+        labelled.require_known(task, known, filled, source, problem)
+    files = dict.fromkeys([*([chosen] if isinstance(chosen, str) else chosen), given])
+    path = task.path.model_copy(update={"chosen": tuple(files)})
+    after = resolved.variant(task=task.model_copy(update={"path": path}))
+    for line in guard.lines(after.findings):
+        say(line)
+    _outlook(after, *_texts(after)[1:])
+    say(f"Next, with the same options and 'task.path={path}', which may stand in the task's YAML: make finetune")
+
+
+def _outlook(resolved: Resolved, features: Array, labels: Array) -> None:
+    """Print what a regression on frozen features scores by half of the labels and by all, and what more would bring."""
+    if (count := (known := pd.notna(labels)).sum()) < FEWEST or not resolved.task.is_single_label:
+        return
+    right, more = labels[known].astype(str), resolved.config.select.count
+    inputs, regression = regression_of(features[known], right)
+    draws = ShuffleSplit(DRAWS, test_size=0.2, random_state=0)
+    halves, errors = 1 - learning_curve(regression, inputs, right, train_sizes=[0.5, 1.0], cv=draws)[2] + 1e-9
+    falls = errors * (1 - (errors / halves) ** np.log2(1 + more / count))
+    gain = Difference(*np.quantile(falls, (0.5, 0.1, 0.9)))
+    scores = f"{1 - halves.mean():.3f} by half of them, {1 - errors.mean():.3f} by all"
+    say(
+        f"{FROZEN}, cross-validated on the {count:,} labelled texts: accuracy {scores}. If it goes on so, {more:,} more"
+    )
+    say(f"bring {gain} points (in brackets: 8 of 10 draws). Chosen texts are not like all others: test rows tell more.")
