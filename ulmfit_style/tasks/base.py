@@ -386,14 +386,12 @@ class Task(Section, abc.ABC):
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Any]) -> Answer:
         """Return the answer to a row, from its features in their order and the model's output for each."""
 
-    def explained_parts(
-        self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
-    ) -> list[ExplainedPart]:
+    def explained_parts(self, features: Sequence[Feature], answer: Answer, label2id: Label2id) -> list[ExplainedPart]:
         """Return the parts of an answer that can be explained; by default none.
 
         Args:
-            features: Those of the row, each with the `offsets` of its tokens and the numbers of their `texts`.
-            names: Those of the model's outputs.
+            features: Those of a row, each with the `offsets` of its tokens and the numbers of their `texts`.
+            label2id: The number of each of the model's outputs.
         """
         return []
 

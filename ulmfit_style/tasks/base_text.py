@@ -141,15 +141,13 @@ class TextTask(Task, abc.ABC):
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of each row, (batch,), from logits (batch, outputs)."""
 
-    def explained_parts(
-        self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
-    ) -> list[ExplainedPart]:
+    def explained_parts(self, features: Sequence[Feature], answer: Answer, label2id: Label2id) -> list[ExplainedPart]:
         """Return the outputs of the labels that were chosen, or all outputs where none are, each of every feature."""
-        chosen = list(names.values()) if self.label_field is None else answer[self.label_field]
+        chosen = list(label2id) if self.label_field is None else answer[self.label_field]
         labels = [chosen] if isinstance(chosen, str) else chosen
         return [
             ExplainedPart(name, feature, lambda logits, number=number: logits[:, number])  # type: ignore[misc]
-            for number, name in names.items()
+            for name, number in label2id.items()
             if name in labels
             for feature in range(len(features))
         ]
