@@ -18,7 +18,7 @@ import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ulmfit_style.config.files import AS_FOUND, FileFormat
-from ulmfit_style.config.section import Count, Section, Unhashed, spelled
+from ulmfit_style.config.section import Answering, Count, Section, Unhashed, spelled
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.metrics.intervals import Array, Points, first, interval
 from ulmfit_style.tasks.files import Splits
@@ -90,8 +90,6 @@ class Task(Section, abc.ABC):
     """The module of `ulmfit_style.metrics` that has `score` and `intervals`; empty for a task with its own."""
     rankings: ClassVar[Sequence[str]] = ()
     """The other scores that a sweep can rank models by: of all these a higher one is better."""
-    answer_options: ClassVar[Sequence[str]] = ()
-    """The options that say how the model answers: they can be changed when it has been trained."""
     is_single_label: ClassVar[bool] = False
     """Whether each row has one class, so that texts of a class can be compared."""
     scores_whole_texts: ClassVar[bool] = False
@@ -173,15 +171,21 @@ class Task(Section, abc.ABC):
         # A sample is scored on rows that are split off.
         return self.model_copy(update={**whole, "folds": 0 if is_sampled else self.folds})
 
+    @classmethod
+    def answer_options(cls) -> list[str]:
+        """Return the options that say how the model answers: they can be changed when it has been trained."""
+        return [name for name, field in cls.model_fields.items() if Answering in field.metadata]
+
     def with_answer_options(self, options: Mapping[str, Any]) -> Self:
         """Return the task with other values for options that say how the model answers.
 
         Raises:
             UserError: if there is no such option, or its value is wrong.
         """
+        changeable = self.answer_options()
         for name in options:
-            if name not in self.answer_options:
-                known = f"{nearest(name, self.answer_options)} (what can be: {', '.join(self.answer_options)})"
+            if name not in changeable:
+                known = f"{nearest(name, changeable)} (what can be: {', '.join(changeable)})"
                 raise UserError(f"predict.task.{name}: cannot be changed after training{known}")
         try:
             return type(self).model_validate({**self.model_dump(), **options})

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from ulmfit_style.config.section import Unhashed
+from ulmfit_style.config.section import Answering, Unhashed
 from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Feature, Name, Row, Several, Task, inputs_of, named_outputs
 from ulmfit_style.tasks.types import Batch, Encoded, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
@@ -39,7 +39,6 @@ class TextTask(Task, abc.ABC):
     scores_whole_texts: ClassVar[bool] = True
     is_explained: ClassVar[bool] = True
     pipeline: ClassVar[Pipeline | None] = Pipeline("text-classification")
-    answer_options: ClassVar[Sequence[str]] = ("long_documents", "overlap")
     label_columns: ClassVar[Sequence[str]]
     """Names of columns that hold the right answer wherever they stand."""
 
@@ -50,11 +49,11 @@ class TextTask(Task, abc.ABC):
     """The column of a second text, where a row is a pair (premise and hypothesis, question and answer)."""
     label: Annotated[str | None, Unhashed] = None
     """The column of the right answer; null: found by its name (label, class, category, stars ...)."""
-    long_documents: Literal["head", "head_tail", "windows"] = "head"
+    long_documents: Annotated[Literal["head", "head_tail", "windows"], Answering] = "head"
     """What is read of a text longer than `finetune.max_length`. head: its beginning; head_tail: a quarter of that from
     its beginning and the rest from its end (Sun et al. 2019, section 5.3.1); windows: all of it, in windows that
     overlap. Pairs of texts: head."""
-    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.25
+    overlap: Annotated[float, Field(ge=0, le=0.9), Answering] = 0.25
     """The share of its tokens that a window has in common with the next one."""
 
     @field_validator("long_documents")
@@ -159,9 +158,8 @@ class LabelTask(TextTask, abc.ABC):
     metrics: ClassVar[str] = "classification"
     label_field: ClassVar[str]
     """Where an answer holds what is chosen: `label` or `labels`."""
-    answer_options: ClassVar[Sequence[str]] = (*TextTask.answer_options, "top_k")
 
-    top_k: Annotated[int | Literal["all"] | None, Unhashed] = None
+    top_k: Annotated[int | Literal["all"] | None, Unhashed, Answering] = None
     """A number: an answer has `scores` too, which are so many of the most probable labels with their probabilities, the
     highest first. all: every label. null: of one label its `score`, of several the `scores` of all."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, final
 
 from pydantic import Field
 
-from ulmfit_style.config.section import Unhashed
+from ulmfit_style.config.section import Answering, Unhashed
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks import entities
 from ulmfit_style.tasks.base import COLUMNS, IGNORED, Answer, Column, Feature, Row, Task, inputs_of, named_outputs
@@ -35,7 +35,6 @@ class TokenClassification(Task):
     metrics: ClassVar[str] = "entities"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "strict_f1", "precision", "recall")
     long_texts: ClassVar[str] = "read in windows that overlap"
-    answer_options: ClassVar[Sequence[str]] = ("aggregation", "overlap")
     # Without the option, the pipeline answers single tokens.
     pipeline: ClassVar[Pipeline] = Pipeline("token-classification", options={"aggregation_strategy": "first"})
 
@@ -49,10 +48,10 @@ class TokenClassification(Task):
     """The tags in the order of their numbers, where the file holds numbers: [O, B-person, I-person]."""
     subwords: Literal["first", "all"] = "first"
     """Which tokens of a word its tag is learnt on: the first, or all of them."""
-    aggregation: Literal["first", "simple"] = "first"
+    aggregation: Annotated[Literal["first", "simple"], Answering] = "first"
     """How the labels of tokens become entities, as in transformers. first: a word has the tag of its first token;
     simple: there are no words, and tokens that go on are one entity, which is for subwords=all."""
-    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.25
+    overlap: Annotated[float, Field(ge=0, le=0.9), Answering] = 0.25
     """The share of its tokens that a window of a long text has in common with the next one."""
 
     def auto_class(self, architecture: Architecture) -> str:
