@@ -205,6 +205,7 @@ def test_an_answer_that_holds_the_end_token_is_learnt_whole_and_an_empty_one_is_
 def test_a_broken_chat_that_is_asked_is_told():
     task = CHATS.for_architecture(DECODER)
     assert (task.input_problem(Row("chats.jsonl", 4, {"text": ["hello"]})) or "").startswith("message 1 lacks a role")
+    assert task.input_problem(Row("chats.jsonl", 4, {"text": "hello"})) is None  # a chat of one message
     with pytest.raises(UserError, match=r"task\.form=messages: the model has no chat template; choose one that has"):
         task.encode(chat("a", "b"), tiny_tokenizer(), 48, None)
 
