@@ -16,6 +16,7 @@ from ulmfit_style.config.section import Answering, Unhashed
 from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Feature, Name, Row, Several, Task, inputs_of, named_outputs
 from ulmfit_style.tasks.types import Batch, Encoded, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
+from ulmfit_style.tasks.windows import in_parts
 
 Scores = Mapping[str, float]
 """The probability of each label."""
@@ -90,14 +91,7 @@ class TextTask(Task, abc.ABC):
         return ["" if row.fields[name] is None else str(row.fields[name]) for name in self.inputs()]
 
     def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
-        encoded = tokenizer(
-            *self.texts(row),
-            truncation=True,
-            max_length=max_length,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-        )
-        # The first part is what truncation leaves; the others show that something was cut.
+        encoded = in_parts(tokenizer, self.texts(row), max_length, truncation=True)
         long, columns = len(encoded["input_ids"]) > 1, _columns(encoded, tokenizer)
         pieces = [list(range(len(columns["input_ids"])))]
         if long and self.long_documents != "head":
