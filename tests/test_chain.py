@@ -57,7 +57,7 @@ def test_the_same_command_again_tells_what_is_there(chain: Trained, capsys: pyte
     assert low <= gain <= high
     assert ("cannot be told from zero" in printed) == (low <= 0 <= high)
     assert f"The model is in {chain.runs}/default/finetune" in printed
-    assert "make push hub.repo=" in printed
+    assert "make push name=default" in printed
 
 
 def test_what_trains_nothing_does_not_import_torch(chain: Trained):

@@ -17,6 +17,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.models import attributions
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.predictor import Predictor
+from ulmfit_style.tasks.base import named_outputs
 from ulmfit_style.tasks.question_answering import QuestionAnswering
 from ulmfit_style.tasks.text_classification import TextClassification
 
@@ -56,8 +57,8 @@ def test_the_shares_of_all_tokens_sum_up_in_each_window_of_a_long_text_too(direc
 
 def test_the_shares_sum_up_under_a_pooled_head_too(tiny: dict, tokenizer: PreTrainedTokenizerFast):
     set_seed(0)
-    body, labels = BertConfig(**tiny), {0: "bad", 1: "good"}
-    config = PooledConfig(body=body.to_dict(), pooling="concat", summary_token="first", id2label=labels)
+    body, labels = BertConfig(**tiny), named_outputs(["bad", "good"])
+    config = PooledConfig(body=body.to_dict(), pooling="concat", summary_token="first", **labels)
     model = PooledForSequenceClassification(config, BertModel(body)).eval()
     task = TextClassification(path="-")
     (part,) = attributions.explanations(model, tokenizer, task, task.row(GOOD), {"label": "good"}, 32)

@@ -114,11 +114,12 @@ def kill(commands: Commands, inputs: Path, whole: Whole, chain: str, chance: ran
     shutil.copytree(inputs, folder, dirs_exist_ok=True)
     for command, end in zip(CHAINS[chain], whole.ends, strict=True):
         for _ in range(min(most, MOST.get(chain, 12)) - kills.total()):
-            at = None  # what ranks do to files is not seen from here
-            if end.events:
+            at, after = None, chance.uniform(0.1, 0.9) * end.seconds
+            if end.events and chance.random() < 0.5:  # what ranks do to files is not seen from here
+                after = None
                 event = chance.choice(sorted(end.events))  # those of many files are many
                 at = (event, chance.randint(1, min(3, end.events[event])))
-            ended = commands.run(folder, command, at, after=chance.uniform(0.1, 0.9) * end.seconds)
+            ended = commands.run(folder, command, at, after)
             assert ended.code in (0, -9), f"{chain}: after {kills}: {ended.said}"
             if ended.code == 0:
                 break

@@ -107,7 +107,7 @@ def chain_thaw(folder: Path) -> list[str]:
 
 def entities(folder: Path) -> list[str]:
     task = ["task=token_classification", f"task.path={conll(folder / 'rows.conll', sentences(120))}"]
-    adapt = ["adapt=ulmfit", "adapt.learning_rate=5e-3", "adapt.replay_ratio=0.3", "micro_batch_size=4"]
+    adapt = ["adapt=ulmfit", "adapt.learning_rate=5e-3", "micro_batch_size=4"]
     return ["adapt", "finetune", *bert(folder), *task, *adapt, "compare=false", *LEARNT[:-1], "finetune.max_length=20"]
 
 

@@ -83,7 +83,7 @@ def test_a_decoder_is_trained_from_scratch_with_its_own_tokenizer(run: Callable[
 
 
 def test_an_encoder_decoder_learns_to_restore_text_from_random_weights(run: Callable[..., int], tmp_path: Path):
-    forgetting = ["adapt.replay_ratio=0.2", f"adapt.general={tmp_path / 'text.jsonl'}", "adapt.epochs=2"]
+    forgetting = [f"adapt.general={tmp_path / 'text.jsonl'}", "adapt.epochs=2"]
     options = ["adapt.learning_rate=1e-2", "pretrain.epochs=2"]
     assert run("pretrain", "adapt", *forgetting, *options, architecture=BART) == 0
     metrics = json.loads((tmp_path / "runs/default/adapt" / METRICS).read_text())

@@ -150,7 +150,7 @@ def test_weights_that_were_not_kept_are_missed_by_name_and_a_link_from_elsewhere
     model.link("mine", "finetune")
     assert main(["study", *overrides]) == 0
     assert [path.parent for path in runs.glob("finetune-*/model.safetensors")] == [model.directory]
-    assert main(["runs", *overrides]) == 0
+    assert main(["runs", f"runs={runs}"]) == 0
     assert "(scores)" in capsys.readouterr().out
     assert main(["clean-runs", *overrides]) == 0
     assert "finetune" not in capsys.readouterr().out

@@ -34,8 +34,9 @@ def run(installed: Path, folder: Path, *arguments: str) -> str:
 
 def test_the_wheel_holds_every_file_that_is_read(installed: Path):
     configs = {path.relative_to(CONF) for path in CONF.rglob("*.yaml")}
-    assert {path.relative_to(installed / "ulmfit_style/conf") for path in installed.rglob("*.yaml")} == configs
-    beside_code = [path for path in (ROOT / "ulmfit_style").rglob("*.*") if path.suffix in (".html", ".md", ".txt")]
+    conf = installed / "ulmfit_style" / "conf"
+    assert {path.relative_to(conf) for path in conf.rglob("*.yaml")} == configs
+    beside_code = [path for path in (ROOT / "ulmfit_style").rglob("*.*") if path.suffix not in (".py", ".pyc")]
     assert [str(path) for path in beside_code if not (installed / path.relative_to(ROOT)).is_file()] == []
 
 

@@ -36,6 +36,9 @@ def train(resolved: Resolved, reporter: Reporter | None) -> None:
                 raise Pruned
         predictions.write(directory, answered)
         (directory / "model.safetensors").write_bytes(b"weights")
-        write_json(directory / METRICS, {"task": type(task).__name__, "metric": task.metric, **scores, "log": []})
+        write_json(
+            directory / METRICS,
+            {"task": type(task).__name__, "metric": task.metric, **scores, "train": {"rows": 2}, "log": []},
+        )
 
     artefact.make(make, config.recipe())

@@ -235,7 +235,7 @@ class Resolved:
 
     @cached_property
     def general_text(self) -> Documents | None:
-        """The general text of `adapt`: what it replays, and held out what it measures forgetting on."""
+        """The general text of `adapt`, of which the held-out half measures what it forgets."""
         if self.config.adapt is None or self.config.adapt.general is None:
             return None
         return self._documents(Corpus(path=(self.config.adapt.general,), heldout_ratio=0.5), "adapt.general")

@@ -21,6 +21,10 @@ class Unhashed:
     """Marks a field that is in no fingerprint: it cannot change a result, or it acts through hashed content."""
 
 
+class Answering:
+    """Marks a field of a task that says how its models answer: it can be changed when they have been trained."""
+
+
 @dataclass(frozen=True)
 class Needs:
     """Marks a field that has no effect while another field of its section is 0, and then is in no fingerprint."""

@@ -190,17 +190,14 @@ class Adapt(LanguageModelling):
     """Passes that train the language-model head alone, before the others, where the checkpoint lacks one."""
     head_learning_rate: Annotated[Rate, Needs("head_epochs")]
     """Peak rate of those head passes."""
+    anchor: Annotated[float, Field(ge=0)] = 10
+    """How strongly the embedding of a text (the mean of its last hidden states) is held near the checkpoint's while
+    every weight is trained, where the checkpoint lacks a language-model head, as sentence encoders do: what the loss,
+    in nats, grows by where the cosine of the two is 0. 0: not at all, and masked language modelling undoes what the
+    checkpoint was trained for."""
     general: Annotated[str | None, Unhashed]
-    """General text, a file or a folder: half of its documents measure what the model forgets, the other half is what
-    `replay_ratio` mixes in. A document of a txt file is a line. null: nothing is measured."""
-    replay_ratio: Annotated[float, Field(ge=0, lt=1)]
-    """Share of the rows of each pass that are general text, to forget less."""
-
-    @model_validator(mode="after")
-    def _has_general_text(self) -> Self:
-        if self.general is None and self.replay_ratio:
-            raise ValueError("replay_ratio needs general text; give adapt.general=<file>")
-        return self
+    """General text, a file or a folder: half of its documents measure what the model forgets. A document of a txt
+    file is a line. null: nothing is measured."""
 
 
 class Finetune(Training):

@@ -108,10 +108,9 @@ def _table(rows: Iterator[tuple[int, Sequence[Any] | str]]) -> Iterator[Numbered
             elif len(row) == len(names):
                 yield number, dict(zip(names, row, strict=True))
             elif row:
-                remedy = "a text that contains the separator needs quotes" + ", or row 1 is no header" * (
-                    len(names) < 2
-                )
-                yield number, f"has {len(row)} columns, and the header {len(names)}; {remedy}"
+                remedy = "a text that contains the separator needs quotes"
+                doubt = ", or row 1 is no header" if len(names) < 2 else ""
+                yield number, f"has {len(row)} columns, and the header {len(names)}; {remedy}{doubt}"
     except csv.Error as error:  # where the next record starts cannot be known
         yield number + 1, f"cannot be parsed ({error}); is a quote not closed, or a part of the text?"
 

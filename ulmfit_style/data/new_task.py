@@ -156,10 +156,7 @@ def _by_values(
     if told := kind.settings_by(labels):
         said = ", ".join(f"{option}: {value!r}" for option, value in told.items())
         say(f"new-task: the labels look like {said}; change it in the YAML if it is not so")
-    return kind, {
-        **{field: column if isinstance(column, str) else list(column) for field, column in settings.items()},
-        **told,
-    }
+    return kind, {**settings, **told}
 
 
 def _options(arguments: Sequence[str]) -> dict[str, Any]:

@@ -52,10 +52,8 @@ def _pinned(runs: Path, option: str, value: Any) -> Any:
 def _revisions(runs: Path, option: str, model: Model) -> dict[str, Any]:
     """Return the commits of a model's checkpoint and of its decoder's, where they are on the Hub without a revision."""
     commits = {}
-    for field, name, part in (
-        ("revision", "checkpoint", model),
-        ("decoder_revision", "decoder", model.decoder_checkpoint()),
-    ):
+    parts = {"revision": ("checkpoint", model), "decoder_revision": ("decoder", model.decoder_checkpoint())}
+    for field, (name, part) in parts.items():
         if part is not None and part.revision is None and checkpoints.is_on_hub(part):
             newest = partial(checkpoints.commit, part, f"{option}.{name}")
             commits[field] = _commit(runs, f"{option}.{name}", part.title(), newest)

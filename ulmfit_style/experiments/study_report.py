@@ -11,7 +11,6 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.config.experiments import Study
 from ulmfit_style.console import say
 from ulmfit_style.experiments.study_plan import Choices, Run, StudyPlan
-from ulmfit_style.metrics import intervals
 from ulmfit_style.results import csv, figures, scores, terminal
 from ulmfit_style.results.figures import Line
 from ulmfit_style.results.parts import Difference, Table
@@ -79,7 +78,7 @@ def _table(by_name: Mapping[str, Sequence[Result]], study: Study, title: str) ->
             rows.append((name, "failed", None, seeds))
         else:
             values = [result.score for result in results]
-            rows.append((name, mean(values), intervals.spread(values) if len(values) > 1 else None, seeds))
+            rows.append((name, mean(values), stdev(values) if len(values) > 1 else None, seeds))
     return Table(("", "mean", "sd", f"seeds {' '.join(map(str, study.seeds))}"), rows, title)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import stdev
 
 import optuna
 from optuna import Study
@@ -13,7 +14,6 @@ from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import trial_queue, trials
 from ulmfit_style.experiments.trial_queue import folder_name, options_of, ranked_by
-from ulmfit_style.metrics import intervals
 from ulmfit_style.recipe import Config
 from ulmfit_style.results import scores, terminal
 from ulmfit_style.results.parts import Difference, Interval, Table
@@ -67,8 +67,8 @@ def _table(ranked: Sequence[FrozenTrial], metric: str) -> Table:
     seeds = len(ranked[0].user_attrs["scores"])
     rows = []
     for trial in ranked:
-        interval, spread = Interval(*trial.user_attrs["intervals"][0]), intervals.spread(trial.user_attrs["scores"])
-        rows.append((trial.number, trial.values[0], interval if seeds == 1 else spread, options_of(trial)))
+        sure = Interval(*trial.user_attrs["intervals"][0]) if seeds == 1 else stdev(trial.user_attrs["scores"])
+        rows.append((trial.number, trial.values[0], sure, options_of(trial)))
     title = f"the best by the validation rows, over {'one seed' if seeds == 1 else f'{seeds} seeds'}"
     return Table(("trial", f"validation {metric}", scores.INTERVAL if seeds == 1 else "sd", "options"), rows, title)
 

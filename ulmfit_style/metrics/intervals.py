@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -128,11 +127,6 @@ def difference(
         resampled.append(np.take_along_axis(widened, chosen, axis=1).mean(axis=1))
     value = np.mean([score(ours.mean(axis=0)) - score(theirs.mean(axis=0)) for ours, theirs in pairs])
     return float(value), *percentiles(np.concatenate(resampled))
-
-
-def spread(scores: Sequence[float]) -> float:
-    """Return the standard deviation over seeds; not a number for one seed."""
-    return stdev(scores) if len(scores) > 1 else math.nan
 
 
 def draws(rows: int) -> Iterator[np.ndarray[Any, Any]]:

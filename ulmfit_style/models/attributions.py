@@ -44,8 +44,8 @@ def explanations(
         max_length: Tokens per feature.
     """
     features = task.encode(row, tokenizer, max_length, None)
-    names: Mapping[Any, str] = model.config.id2label or {}
-    parts = task.explained_parts(row, features, answer, names)
+    label2id: Mapping[str, Any] = model.config.label2id or {}
+    parts = task.explained_parts(features, answer, label2id)
     return [_explain(model, tokenizer, task.texts(row), features[part.feature], part) for part in parts]
 
 

@@ -108,7 +108,7 @@ def run(resolved: Resolved) -> None:
 
     from ulmfit_style.predictor import Predictor  # not before the mistakes that can be told without torch
 
-    task = {} if options.model else {name: getattr(resolved.task, name) for name in resolved.task.answer_options}
+    task = {} if options.model else {name: getattr(resolved.task, name) for name in resolved.task.answer_options()}
     model = Predictor(str(source), task={**task, **options.task}, option="predict.model")
     lowest = None if options.threshold is None else _lowest(options.threshold, source, model.task)
     output = None if options.output is None else Path(options.output).expanduser()

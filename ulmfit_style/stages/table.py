@@ -30,7 +30,7 @@ STAGES = {
             "continue the checkpoint's pretraining on your unlabelled text",
             help_sections=("model", "corpus"),
             noun="adapted model",
-            version=4,
+            version=5,
             starts_from=_start,
         ),
         Stage(

@@ -18,7 +18,7 @@ import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ulmfit_style.config.files import AS_FOUND, FileFormat
-from ulmfit_style.config.section import Count, Section, Unhashed, spelled
+from ulmfit_style.config.section import Answering, Count, Section, Unhashed, spelled
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.metrics.intervals import Array, Points, first, interval
 from ulmfit_style.tasks.files import Splits
@@ -90,8 +90,6 @@ class Task(Section, abc.ABC):
     """The module of `ulmfit_style.metrics` that has `score` and `intervals`; empty for a task with its own."""
     rankings: ClassVar[Sequence[str]] = ()
     """The other scores that a sweep can rank models by: of all these a higher one is better."""
-    answer_options: ClassVar[Sequence[str]] = ()
-    """The options that say how the model answers: they can be changed when it has been trained."""
     is_single_label: ClassVar[bool] = False
     """Whether each row has one class, so that texts of a class can be compared."""
     scores_whole_texts: ClassVar[bool] = False
@@ -173,15 +171,21 @@ class Task(Section, abc.ABC):
         # A sample is scored on rows that are split off.
         return self.model_copy(update={**whole, "folds": 0 if is_sampled else self.folds})
 
+    @classmethod
+    def answer_options(cls) -> list[str]:
+        """Return the options that say how the model answers: they can be changed when it has been trained."""
+        return [name for name, field in cls.model_fields.items() if Answering in field.metadata]
+
     def with_answer_options(self, options: Mapping[str, Any]) -> Self:
         """Return the task with other values for options that say how the model answers.
 
         Raises:
             UserError: if there is no such option, or its value is wrong.
         """
+        changeable = self.answer_options()
         for name in options:
-            if name not in self.answer_options:
-                known = f"{nearest(name, self.answer_options)} (what can be: {', '.join(self.answer_options)})"
+            if name not in changeable:
+                known = f"{nearest(name, changeable)} (what can be: {', '.join(changeable)})"
                 raise UserError(f"predict.task.{name}: cannot be changed after training{known}")
         try:
             return type(self).model_validate({**self.model_dump(), **options})
@@ -310,7 +314,7 @@ class Task(Section, abc.ABC):
             is_list = isinstance(value, list) and bool(self.parts)
             for kind in map(type, value) if is_list else [type(value)]:
                 if not issubclass(kind, self.parts) if is_list else kind in (list, dict, bytes):
-                    what = "nothing" if kind is type(None) else f"a {kind.__name__}"
+                    what = {type(None): "nothing", int: "an int"}.get(kind, f"a {kind.__name__}")
                     return f"the {name} {'holds' if is_list else 'is'} {what}, where a text should be"
         return None
 
@@ -386,14 +390,12 @@ class Task(Section, abc.ABC):
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Any]) -> Answer:
         """Return the answer to a row, from its features in their order and the model's output for each."""
 
-    def explained_parts(
-        self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
-    ) -> list[ExplainedPart]:
+    def explained_parts(self, features: Sequence[Feature], answer: Answer, label2id: Label2id) -> list[ExplainedPart]:
         """Return the parts of an answer that can be explained; by default none.
 
         Args:
-            features: Those of the row, each with the `offsets` of its tokens and the numbers of their `texts`.
-            names: Those of the model's outputs.
+            features: Those of a row, each with the `offsets` of its tokens and the numbers of their `texts`.
+            label2id: The number of each of the model's outputs.
         """
         return []
 

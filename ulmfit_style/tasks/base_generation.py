@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
-from ulmfit_style.config.section import Count
+from ulmfit_style.config.section import Answering, Count
 from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Row, Task
 from ulmfit_style.tasks.base_text import text_problem
 from ulmfit_style.tasks.types import Batch, Generation, Label2id, Model, Module, Tensor, Tokenizer
@@ -30,9 +30,6 @@ TextScores = tuple[Mapping[str, float], Mapping[str, str]]
 class GenerationTask(Task, abc.ABC):
     """Rows of a text, and a text that is to be written of it."""
 
-    answer_options: ClassVar[Sequence[str]] = (
-        *("max_new_tokens", "num_beams", "length_penalty", "no_repeat_ngram_size", "temperature", "top_p", "seed"),
-    )
     answer_field: ClassVar[str]
     """What holds the text of an answer, as in the pipelines of transformers."""
     default_prompt: ClassVar[str]
@@ -46,20 +43,20 @@ class GenerationTask(Task, abc.ABC):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0
     """The share of each token's probability that is spread over the whole vocabulary in the loss (Szegedy et al.
     2016)."""
-    max_new_tokens: Count | None = None
+    max_new_tokens: Annotated[Count | None, Answering] = None
     """Tokens that an answer has at most; null for those of `max_target_length`."""
-    num_beams: Count = 1
+    num_beams: Annotated[Count, Answering] = 1
     """Beginnings of an answer that are followed at once; 1: the likeliest token is taken each time."""
-    length_penalty: float = 1
+    length_penalty: Annotated[float, Answering] = 1
     """With beams: above 0 longer answers are preferred, below it shorter ones."""
-    no_repeat_ngram_size: Annotated[int, Field(ge=0)] = 0
+    no_repeat_ngram_size: Annotated[int, Field(ge=0), Answering] = 0
     """Tokens in a row that an answer may not hold twice; 0: it may."""
-    temperature: Annotated[float, Field(ge=0)] = 0
+    temperature: Annotated[float, Field(ge=0), Answering] = 0
     """0: the likeliest answer. Above it tokens are drawn, at 1 by the probabilities that the model gives them; the
     higher, the more the unlikely ones."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1
+    top_p: Annotated[float, Field(gt=0, le=1), Answering] = 1
     """Where tokens are drawn: from the likeliest ones, which have this share of the probability together."""
-    seed: int = 0
+    seed: Annotated[int, Answering] = 0
     """Seed of what is drawn: the same rows in the same order are answered alike."""
 
     _causal: bool = PrivateAttr(default=False)

@@ -12,10 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from ulmfit_style.config.section import Unhashed
+from ulmfit_style.config.section import Answering, Unhashed
 from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Feature, Name, Row, Several, Task, inputs_of, named_outputs
 from ulmfit_style.tasks.types import Batch, Encoded, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
+from ulmfit_style.tasks.windows import in_parts
 
 Scores = Mapping[str, float]
 """The probability of each label."""
@@ -39,7 +40,6 @@ class TextTask(Task, abc.ABC):
     scores_whole_texts: ClassVar[bool] = True
     is_explained: ClassVar[bool] = True
     pipeline: ClassVar[Pipeline | None] = Pipeline("text-classification")
-    answer_options: ClassVar[Sequence[str]] = ("long_documents", "overlap")
     label_columns: ClassVar[Sequence[str]]
     """Names of columns that hold the right answer wherever they stand."""
 
@@ -50,11 +50,11 @@ class TextTask(Task, abc.ABC):
     """The column of a second text, where a row is a pair (premise and hypothesis, question and answer)."""
     label: Annotated[str | None, Unhashed] = None
     """The column of the right answer; null: found by its name (label, class, category, stars ...)."""
-    long_documents: Literal["head", "head_tail", "windows"] = "head"
+    long_documents: Annotated[Literal["head", "head_tail", "windows"], Answering] = "head"
     """What is read of a text longer than `finetune.max_length`. head: its beginning; head_tail: a quarter of that from
     its beginning and the rest from its end (Sun et al. 2019, section 5.3.1); windows: all of it, in windows that
     overlap. Pairs of texts: head."""
-    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.25
+    overlap: Annotated[float, Field(ge=0, le=0.9), Answering] = 0.25
     """The share of its tokens that a window has in common with the next one."""
 
     @field_validator("long_documents")
@@ -96,14 +96,7 @@ class TextTask(Task, abc.ABC):
         return ["" if row.fields[name] is None else str(row.fields[name]) for name in self._texts]
 
     def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
-        encoded = tokenizer(
-            *self.texts(row),
-            truncation=True,
-            max_length=max_length,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-        )
-        # The first part is what truncation leaves; the others show that something was cut.
+        encoded = in_parts(tokenizer, self.texts(row), max_length, truncation=True)
         long, columns = len(encoded["input_ids"]) > 1, _columns(encoded, tokenizer)
         pieces = [list(range(len(columns["input_ids"])))]
         if long and self.long_documents != "head":
@@ -146,15 +139,13 @@ class TextTask(Task, abc.ABC):
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of each row, (batch,), from logits (batch, outputs)."""
 
-    def explained_parts(
-        self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
-    ) -> list[ExplainedPart]:
+    def explained_parts(self, features: Sequence[Feature], answer: Answer, label2id: Label2id) -> list[ExplainedPart]:
         """Return the outputs of the labels that were chosen, or all outputs where none are, each of every feature."""
-        chosen = list(names.values()) if self.label_field is None else answer[self.label_field]
+        chosen = list(label2id) if self.label_field is None else answer[self.label_field]
         labels = [chosen] if isinstance(chosen, str) else chosen
         return [
             ExplainedPart(name, feature, lambda logits, number=number: logits[:, number])  # type: ignore[misc]
-            for number, name in names.items()
+            for name, number in label2id.items()
             if name in labels
             for feature in range(len(features))
         ]
@@ -166,9 +157,8 @@ class LabelTask(TextTask, abc.ABC):
     metrics: ClassVar[str] = "classification"
     label_field: ClassVar[str]
     """Where an answer holds what is chosen: `label` or `labels`."""
-    answer_options: ClassVar[Sequence[str]] = (*TextTask.answer_options, "top_k")
 
-    top_k: Annotated[int | Literal["all"] | None, Unhashed] = None
+    top_k: Annotated[int | Literal["all"] | None, Unhashed, Answering] = None
     """A number: an answer has `scores` too, which are so many of the most probable labels with their probabilities, the
     highest first. all: every label. null: of one label its `score`, of several the `scores` of all."""
 

@@ -139,9 +139,7 @@ class MultiLabelClassification(LabelTask):
     def display(self, row: Row | None, answer: Answer, target: Sequence[str]) -> tuple[str, str]:
         return ", ".join(target) or "none", ", ".join(answer["labels"]) or "none"
 
-    def calibration_pairs(
-        self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]
-    ) -> list[tuple[float, bool]]:
+    def calibration_pairs(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
         """Return the probability of every label of every row."""
         pairs = zip(answers, targets, strict=True)
         return [(score, name in target) for answer, target in pairs for name, score in answer["scores"].items()]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, final
 import numpy as np
 from pydantic import Field
 
-from ulmfit_style.config.section import Count, Unhashed
+from ulmfit_style.config.section import Answering, Count, Unhashed
 from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Feature, Row, Task, inputs_of
 from ulmfit_style.tasks.base_text import clean_text, text_problem
@@ -30,7 +30,6 @@ class QuestionAnswering(Task):
     metrics: ClassVar[str] = "squad"
     rankings: ClassVar[Sequence[str]] = ("exact_match",)
     long_texts: ClassVar[str] = "read in windows that overlap"
-    answer_options: ClassVar[Sequence[str]] = ("overlap", "max_answer_length", "null_threshold")
     pipeline: ClassVar[Pipeline] = Pipeline("question-answering", exists=False)
 
     question: Annotated[str | None, Unhashed] = None
@@ -43,12 +42,12 @@ class QuestionAnswering(Task):
     answer_start: Annotated[str | None, Unhashed] = None
     """Where the answers are text alone, the column of the place of its first character in the context, from 0; null:
     found by its name (answer_start)."""
-    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    overlap: Annotated[float, Field(ge=0, le=0.9), Answering] = 0.5
     """The share of the tokens of a context that a window of it has in common with the next one. An answer that is
     longer than that may be whole in no window, and is then never given."""
-    max_answer_length: Count = 30
+    max_answer_length: Annotated[Count, Answering] = 30
     """The most tokens of an answer."""
-    null_threshold: float = 0.0
+    null_threshold: Annotated[float, Answering] = 0.0
     """By how much the score of no answer, the sum of two logits, must exceed that of the best answer for none to be
     given. Only models that were trained on questions without an answer give none."""
 

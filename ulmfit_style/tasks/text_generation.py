@@ -85,7 +85,7 @@ class TextGeneration(GenerationTask):
         return problem or text_problem("answer", self.target(row))
 
     def input_problem(self, row: Row) -> str | None:
-        is_chat = self.form == "messages"
+        is_chat = self.form == "messages" and not isinstance(row.fields["text"], str)
         return _messages_problem(row.fields["text"]) if is_chat else super().input_problem(row)
 
     def source(self, row: Row) -> str:
@@ -97,10 +97,6 @@ class TextGeneration(GenerationTask):
         if self.form == "messages":
             return str(row.fields["text"][-1]["content"])
         return str(row.fields["completion" if self.form == "completions" else "text"])
-
-    def row(self, *texts: str) -> Row:
-        row = super().row(*texts)
-        return row if self.form != "messages" else Row("text", 1, {"text": [{"role": "user", "content": texts[0]}]})
 
     def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
         if self.form == "documents" and label2id is not None:
@@ -157,14 +153,10 @@ def _rendered(tokenizer: Tokenizer, messages: Sequence[Any], *, asking: bool) ->
 
 
 def _question(row: Row) -> list[Any]:
-    """Return the messages that the assistant is to answer.
-
-    Raises:
-        UserError: if they are none.
-    """
+    """Return the messages that the assistant is to answer; a text is a single one."""
     messages = row.fields["text"]
-    if (problem := _messages_problem(messages)) is not None:
-        raise UserError(f"{row.place}: {problem}")
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
     return list(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, final
 
 from pydantic import Field
 
-from ulmfit_style.config.section import Unhashed
+from ulmfit_style.config.section import Answering, Unhashed
 from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks import entities
 from ulmfit_style.tasks.base import COLUMNS, IGNORED, Answer, Column, Feature, Row, Task, inputs_of, named_outputs
@@ -35,7 +35,6 @@ class TokenClassification(Task):
     metrics: ClassVar[str] = "entities"
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "strict_f1", "precision", "recall")
     long_texts: ClassVar[str] = "read in windows that overlap"
-    answer_options: ClassVar[Sequence[str]] = ("aggregation", "overlap")
     # Without the option, the pipeline answers single tokens.
     pipeline: ClassVar[Pipeline] = Pipeline("token-classification", options={"aggregation_strategy": "first"})
 
@@ -49,10 +48,10 @@ class TokenClassification(Task):
     """The tags in the order of their numbers, where the file holds numbers: [O, B-person, I-person]."""
     subwords: Literal["first", "all"] = "first"
     """Which tokens of a word its tag is learnt on: the first, or all of them."""
-    aggregation: Literal["first", "simple"] = "first"
+    aggregation: Annotated[Literal["first", "simple"], Answering] = "first"
     """How the labels of tokens become entities, as in transformers. first: a word has the tag of its first token;
     simple: there are no words, and tokens that go on are one entity, which is for subwords=all."""
-    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.25
+    overlap: Annotated[float, Field(ge=0, le=0.9), Answering] = 0.25
     """The share of its tokens that a window of a long text has in common with the next one."""
 
     def auto_class(self, architecture: Architecture) -> str:
@@ -174,13 +173,11 @@ class TokenClassification(Task):
         answer: Answer = {"entities": _grouped(text_of(row), pieces, [tags[place] for place in places])}
         return {"tags": _tags_of_words(words_of(row), tokens, tags), **answer} if is_words(row) else answer
 
-    def explained_parts(
-        self, row: Row, features: Sequence[Feature], answer: Answer, names: Mapping[int, str]
-    ) -> list[ExplainedPart]:
+    def explained_parts(self, features: Sequence[Feature], answer: Answer, label2id: Label2id) -> list[ExplainedPart]:
         """Return each entity, read from the window that has its first token: the tags that its tokens have there."""
         parts = []
         for entity in answer["entities"]:
-            outputs = [number for number, name in names.items() if name[2:] == entity["entity_group"]]
+            outputs = [number for name, number in label2id.items() if name[2:] == entity["entity_group"]]
             for number, feature in enumerate(features):
                 tokens = [(place, *feature["offsets"][place]) for place in range(*feature["own"])]
                 places = [
@@ -232,11 +229,7 @@ class TokenClassification(Task):
                 {"entity_group": entity.type, "word": " ".join(words[entity.start : entity.end])}
                 for entity in entities.of_tags(target["tags"])
             ]
-        target_words, answer_words = (
-            "; ".join(f"{entity['entity_group']}: {entity['word']}".strip(": ") for entity in side) or NO_ENTITY
-            for side in (right, answer["entities"])
-        )
-        return target_words, answer_words
+        return _spoken(right), _spoken(answer["entities"])
 
     def calibration_pairs(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
         """Return the probability of each entity; of a row of words only where its tags mark the same number."""
@@ -309,6 +302,11 @@ def _grouped(text: str, pieces: Sequence[Range], tags: Sequence[Tag]) -> list[di
         place = {"word": text[start:end], "start": start, "end": end}
         grouped.append({"entity_group": entity.type, "score": round(sum(scores) / len(scores), 6), **place})
     return grouped
+
+
+def _spoken(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return entities as people read them."""
+    return "; ".join(f"{entity['entity_group']}: {entity['word']}".strip(": ") for entity in found) or NO_ENTITY
 
 
 def _entities_of(side: Mapping[str, Any]) -> list[Entity]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Feature, Row
-from ulmfit_style.tasks.types import Tokenizer
+from ulmfit_style.tasks.types import Encoded, Tokenizer
 
 Range = tuple[int, int]
 """Where something begins in a text and where it has ended, in characters."""
@@ -44,14 +45,7 @@ def windows(tokenizer: Tokenizer, row: Row, *texts: str, max_length: int, overla
         remedy = f"shorten the question, which has {before}, or train with a larger one" if is_pair else "raise it"
         raise UserError(f"{row.place}: only {problem}; {remedy}")
     shared = int(overlap * room)
-    encoded = tokenizer(
-        *texts,
-        truncation="only_second" if is_pair else True,
-        max_length=max_length,
-        stride=shared,
-        return_overflowing_tokens=True,
-        return_offsets_mapping=True,
-    )
+    encoded = in_parts(tokenizer, texts, max_length, truncation="only_second" if is_pair else True, stride=shared)
     features = []
     for number, encoding in enumerate(encoded.encodings or ()):
         inside = [place for place, text in enumerate(encoding.sequence_ids) if text == len(texts) - 1]
@@ -72,6 +66,12 @@ def windows(tokenizer: Tokenizer, row: Row, *texts: str, max_length: int, overla
         left["own"] = (left["own"][0], left["own"][1] - (shared - shared // 2))
         right["own"] = (right["own"][0] + shared // 2, right["own"][1])
     return features
+
+
+def in_parts(tokenizer: Tokenizer, texts: Sequence[str], max_length: int, **options: Any) -> Encoded:
+    """Encode a text or a pair: first what truncation leaves, then what it cut off, each token with its offsets."""
+    parts: dict[str, Any] = {"return_overflowing_tokens": True, "return_offsets_mapping": True}
+    return tokenizer(*texts, max_length=max_length, **parts, **options)
 
 
 def trimmed(text: str, piece: Range) -> Range:

@@ -49,30 +49,6 @@ class EncodedDataset(list[Any]):
 
 
 @final
-class MixedDataset:
-    """Rows with other rows mixed in: each of these several times, or only some of them, to make up their share.
-
-    Args:
-        ratio: The share of the other rows in the whole.
-    """
-
-    def __init__(self, rows: Rows, others: Rows, ratio: float) -> None:
-        self._rows, self._others = rows, others
-        self._places = np.arange(round(len(rows) * ratio / (1 - ratio))) % len(others)
-        self.lengths: Integers = np.concatenate([rows.lengths, others.lengths[self._places]])
-        """The tokens of each row."""
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        if index < len(self._rows):
-            return self._rows[index]
-        # A row that comes again has another index, and so other masks.
-        return {**self._others[int(self._places[index - len(self._rows)])], "index": index}
-
-
-@final
 class ShuffledDataset(Dataset[Any]):
     """Rows in a random order that is a pure function of (seed, phase, epoch), rows of similar length together.
 

@@ -1,10 +1,11 @@
 """Training a language model on documents: what `pretrain` and `adapt` share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import transformers
+from accelerate import PartialState
 from transformers import set_seed
 
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, write_json
@@ -14,12 +15,13 @@ from ulmfit_style.console import say
 from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError
-from ulmfit_style.models import architectures, checkpoints
+from ulmfit_style.models import architectures, checkpoints, shipped_head
 from ulmfit_style.models.layers import HEAD, drift, layer_groups
 from ulmfit_style.models.lora import add_adapters, full_phase_title, merge
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.types import Tokenizer
-from ulmfit_style.training.batching import MixedDataset, Rows
+from ulmfit_style.training.anchoring import Anchored
+from ulmfit_style.training.batching import Rows
 from ulmfit_style.training.denoising import Denoising
 from ulmfit_style.training.masking import MaskedLM
 from ulmfit_style.training.objectives import CausalLM, LanguageObjective
@@ -61,7 +63,7 @@ def prepare(
 
     Args:
         source: The directory of the checkpoint.
-        general: The text that `adapt` is not to forget; half of it is held out to measure that.
+        general: The text that `adapt` is not to forget; half of its documents measure that.
 
     Raises:
         UserError: if there is too little text, or the model and its tokenizer do not fit.
@@ -76,7 +78,8 @@ def prepare(
         raise UserError(f"the {chunks.tokens:,} tokens to train on do not fill a row of {options.max_length}; {remedy}")
 
     # Model
-    model, missing, unused = _load(objective, source, options.seed)
+    loaded = _load(objective, source, options.seed)
+    model, missing, unused = shipped_head.add(loaded, source)
     layers = add_adapters(model, layer_groups(model, missing), options)
     if len(tokenizer) > (vocabulary := model.get_input_embeddings().weight.shape[0]):
         raise UserError(f"{source}: the tokenizer has {len(tokenizer):,} tokens, and the model {vocabulary:,}")
@@ -88,18 +91,10 @@ def prepare(
     if start is None:
         say(f"  a model of type '{model_type}' cannot keep packed documents apart: each has a row of its own")
 
-    def packed(documents: tokens.Chunks) -> Rows:
-        return documents if start is None else PackedDataset(documents, options.max_length, start)
-
-    rows, general_heldout = packed(chunks), None
+    rows: Rows = chunks if start is None else PackedDataset(chunks, options.max_length, start)
     measured = f"the loss is on the held-out ones, in nats a {objective.per}"
     say(f"  {chunks.tokens:,} tokens in {len(rows):,} rows; {measured}")
-    if general is not None and isinstance(options, Adapt):
-        replayed, general_heldout = tokens.load(general, tokenizer, options.max_length, config.runs)
-        if options.replay_ratio:
-            mixed = MixedDataset(rows, packed(replayed), options.replay_ratio)
-            say(f"  {len(mixed) - len(rows):,} rows of general text are mixed in (adapt.replay_ratio)")
-            rows = mixed
+    general_heldout = None if general is None else tokens.load(general, tokenizer, options.max_length, config.runs)[1]
 
     # Phases
     parameters = [parameter for group in layers.values() for parameter in group]
@@ -108,6 +103,11 @@ def prepare(
         say("  the checkpoint has no language-model head: a new one is trained first, with the body frozen")
         phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
     data = TrainingData(objective, rows, objective.collate)
+    if loaded.missing and isinstance(options, Adapt) and options.anchor and isinstance(objective, MaskedLM):
+        say("  the embeddings of texts are held near the checkpoint's, which has no language-model head (adapt.anchor)")
+        checkpoint = _load(objective, source, options.seed).model.to(PartialState().device)
+        anchored = Anchored(objective, checkpoint, options.anchor)
+        phases[-1] = replace(phases[-1], data=replace(data, objective=anchored))
     plan = TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes)
     return Prepared(plan, objective, chunks.tokens, heldout, general_heldout, missing, unused)
 
@@ -157,7 +157,8 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
         "log": [{"phase": result.title, **entry} for result in results for entry in result.log],
     }
     if isinstance(options, Adapt):
-        metrics["drift"] = drift(model, _load(prepared.objective, source, options.seed).model, prepared.missing)
+        before = shipped_head.add(_load(prepared.objective, source, options.seed), source).model
+        metrics["drift"] = drift(model, before, prepared.missing)
         say(f"  weights have moved by {', '.join(f'{share:.1%} ({name})' for name, share in metrics['drift'].items())}")
     write_json(directory / METRICS, metrics)
 

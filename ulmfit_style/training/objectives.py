@@ -67,14 +67,18 @@ class LanguageObjective(ABC):
         Packed rows have `documents` and `positions` too. A decoder's `labels` and `bytes` have a length of their own.
         """
 
-    def logits(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Return the logits at the predicted positions, (predicted, vocabulary)."""
+    def inputs(self, batch: Batch) -> Batch:
+        """Return what a model is given of a batch."""
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         if "documents" in batch:
             inputs["attention_mask"] = attention_mask(batch["documents"], causal=self.causal)
             inputs["position_ids"] = batch["positions"]
+        return inputs
+
+    def logits(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the logits at the predicted positions, (predicted, vocabulary)."""
         with logits_at(model, batch["labels"].ne(IGNORED)):
-            return model(**inputs).logits
+            return model(**self.inputs(batch)).logits
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the cross entropy summed over the predicted tokens, a scalar."""
