@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from recipes import Trained
@@ -38,6 +39,20 @@ def test_an_option_of_another_model_beside_a_name_is_told(chain: Trained, capsys
     overrides = [option for option in chain.overrides if not option.startswith("finetune.epochs")]
     assert main(["predict", *overrides, "finetune.epochs=7", f"predict.input='{TEXT}'"]) == 2
     assert "there is no fine-tuned model for this config" in capsys.readouterr().err
+
+
+def test_a_name_that_no_model_has_is_told_at_once(chain: Trained, capsys: pytest.CaptureFixture[str]):
+    assert main(["predict", f"runs={chain.runs}", "name=secnd", "predict.input=a"]) == 2
+    said = capsys.readouterr()
+    assert "name=secnd: no finished model has that name" in said.err
+    assert "did you mean 'second'" in said.err
+    assert said.out == ""
+
+
+def test_a_name_is_enough_beside_a_folder_of_configs(chain: Trained, tmp_path: Path, capsys):
+    options = ["--config-dir", str(tmp_path), f"runs={chain.runs}", "name=second", f"predict.input='{TEXT}'"]
+    assert main(["predict", *options]) == 0
+    assert "label" in capsys.readouterr().out
 
 
 def test_python_and_options_take_the_name_of_a_run(chain: Trained, monkeypatch: pytest.MonkeyPatch, capsys):
