@@ -60,6 +60,8 @@ def test_python_and_options_take_the_name_of_a_run(chain: Trained, monkeypatch: 
     assert load("second")(TEXT) == load("runs/second/finetune")(TEXT)
     assert main(["predict", "predict.model=second", f"predict.input='{TEXT}'"]) == 0
     assert "answered by runs/second/finetune: 1" in capsys.readouterr().err
+    monkeypatch.chdir(chain.folder.parent)
+    assert main(["evaluate", f"runs={chain.runs}", "evaluate.model=second", f"evaluate.path={chain.file}"]) == 0
 
 
 def test_runs_lists_the_models_of_a_task_by_their_scores(

@@ -268,8 +268,8 @@ class Resolved:
         """
         if named is None:
             return self._checkpoint_of("finetune")
-        checkpoints.find_finetuned(named, option)
-        return checkpoints.resolve(Model(checkpoint=checkpoints.of_run(named)), option)
+        checkpoints.find_finetuned(named, option, self.config.runs)
+        return checkpoints.resolve(Model(checkpoint=checkpoints.of_run(named, self.config.runs)), option)
 
     def _checkpoint_of(self, stage: str) -> Checkpoint:
         artefact = self.artefact(stage)

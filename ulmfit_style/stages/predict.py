@@ -89,7 +89,7 @@ def find_model(resolved: Resolved) -> Path:
         UserError: if it is not there.
     """
     if (named := resolved.config.predict.model) is not None:
-        return checkpoints.find_finetuned(named, "predict.model")
+        return checkpoints.find_finetuned(named, "predict.model", resolved.config.runs)
     if (directory := resolved.unchanged("finetune")) is not None:
         return directory
     require_finished(resolved, "finetune", "predict")
