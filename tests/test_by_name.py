@@ -49,6 +49,11 @@ def test_a_name_that_no_model_has_is_told_at_once(chain: Trained, capsys: pytest
     assert said.out == ""
 
 
+def test_a_page_on_other_runs_can_have_a_name_of_its_own(chain: Trained):
+    assert main(["report", f"runs={chain.runs}", "name=both", "report.runs=[default,second]"]) == 0
+    assert (chain.runs / "both/report-default-second.html").exists()
+
+
 def test_a_name_is_enough_beside_a_folder_of_configs(chain: Trained, tmp_path: Path, capsys):
     options = ["--config-dir", str(tmp_path), f"runs={chain.runs}", "name=second", f"predict.input='{TEXT}'"]
     assert main(["predict", *options]) == 0

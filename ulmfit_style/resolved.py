@@ -32,6 +32,7 @@ from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.models.checkpoints import Checkpoint
 from ulmfit_style.recipe import Config, load
+from ulmfit_style.results.finished import MODELS
 from ulmfit_style.tasks.base import Row, Task
 
 
@@ -286,11 +287,10 @@ def as_made(config: Config, overrides: Sequence[str]) -> Config:
         UserError: if a name alone was typed, and no finished model has it.
     """
     typed = {re.split(r"[@./=]", override.lstrip("+~"), maxsplit=1)[0] for override in overrides}
-    linked = [config.runs / config.name / stage for stage in ("finetune", "adapt", "pretrain")]
-    directory = next(filter(is_finished, linked), None)
-    is_named = config.evaluate.model is not None or config.predict.model is not None
+    is_named = config.evaluate.model is not None or config.predict.model is not None or config.report.runs
     if is_named or not typed.isdisjoint({*MODEL_SECTIONS, "experiment"}):
         return config
+    directory = next((path for stage in MODELS if is_finished(path := config.runs / config.name / stage)), None)
     if directory is None:
         if "name" in typed:
             names = [path.parent.name for path in config.runs.glob("*/finetune")]

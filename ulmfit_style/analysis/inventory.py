@@ -144,12 +144,8 @@ def _when(made: Finished) -> str:
     return f"{datetime.fromisoformat(made.manifest['finished']).astimezone():%Y-%m-%d %H:%M}"
 
 
-def _size(directory: Path) -> Size:
-    return Size(sum(path.lstat().st_size for path in directory.rglob("*")))
-
-
 def _show(title: str, entries: Sequence[Entry]) -> None:
-    sizes = [_size(entry.directory) for entry in entries]
+    sizes = [Size(sum(path.lstat().st_size for path in entry.directory.rglob("*"))) for entry in entries]
     rows = [
         (*entry.directory.name.rsplit("-", 1), entry.state, size, ", ".join(entry.names))
         for entry, size in zip(entries, sizes, strict=True)

@@ -156,11 +156,10 @@ def _lowest(threshold: float | str, directory: Path, task: Task) -> float:
         if not claims[chosen_on]:
             raise UserError(f"{option}: {directory} holds no answered rows to choose it on; give a probability")
         cut = selective.for_precision(claims[chosen_on], float(str(threshold).partition(":")[2]))
+        rows = f"the {len(claims[chosen_on]):,} {chosen_on} rows"
         if cut is None:
-            rows = f"the {len(claims[chosen_on]):,} {chosen_on} rows"
             raise UserError(f"{option}: no {selective.FEWEST} answers of {rows} are right so often; ask for less")
         lowest = cut.probability
-        rows = f"the {len(claims[chosen_on]):,} {chosen_on} rows"
         say(f"{option}: from a probability of {lowest:.3f} on, chosen on {rows}")
     if claims["test"]:
         cut = selective.cut_at(claims["test"], lowest)
