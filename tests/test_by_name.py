@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from recipes import Trained
@@ -40,11 +41,32 @@ def test_an_option_of_another_model_beside_a_name_is_told(chain: Trained, capsys
     assert "there is no fine-tuned model for this config" in capsys.readouterr().err
 
 
+def test_a_name_that_no_model_has_is_told_at_once(chain: Trained, capsys: pytest.CaptureFixture[str]):
+    assert main(["predict", f"runs={chain.runs}", "name=secnd", "predict.input=a"]) == 2
+    said = capsys.readouterr()
+    assert "name=secnd: no finished model has that name" in said.err
+    assert "did you mean 'second'" in said.err
+    assert said.out == ""
+
+
+def test_a_page_on_other_runs_can_have_a_name_of_its_own(chain: Trained):
+    assert main(["report", f"runs={chain.runs}", "name=both", "report.runs=[default,second]"]) == 0
+    assert (chain.runs / "both/report-default-second.html").exists()
+
+
+def test_a_name_is_enough_beside_a_folder_of_configs(chain: Trained, tmp_path: Path, capsys):
+    options = ["--config-dir", str(tmp_path), f"runs={chain.runs}", "name=second", f"predict.input='{TEXT}'"]
+    assert main(["predict", *options]) == 0
+    assert "label" in capsys.readouterr().out
+
+
 def test_python_and_options_take_the_name_of_a_run(chain: Trained, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.chdir(chain.folder)
     assert load("second")(TEXT) == load("runs/second/finetune")(TEXT)
     assert main(["predict", "predict.model=second", f"predict.input='{TEXT}'"]) == 0
     assert "answered by runs/second/finetune: 1" in capsys.readouterr().err
+    monkeypatch.chdir(chain.folder.parent)
+    assert main(["evaluate", f"runs={chain.runs}", "evaluate.model=second", f"evaluate.path={chain.file}"]) == 0
 
 
 def test_runs_lists_the_models_of_a_task_by_their_scores(

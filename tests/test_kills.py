@@ -148,8 +148,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_chain_that_is_killed_six_times_ends_with_the_same_files(commands: Commands, inputs: Path, tmp_path: Path):
     chain = "phases, patience"
     whole = undisturbed(commands, inputs, tmp_path / "whole", chain)
-    kills = kill(commands, inputs, whole, chain, random.Random(1), most=6)
-    assert kills.total() >= 4
+    chance, kills = random.Random(1), Counter[str]()
+    while kills.total() < 6:  # a chain that goes on may not come by the file event again
+        kills += kill(commands, inputs, whole, chain, chance, most=6)
 
 
 @pytest.mark.slow

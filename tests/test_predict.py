@@ -26,6 +26,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.metrics import selective
 from ulmfit_style.predictor import Predictor
 from ulmfit_style.stages import predict
+from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.training import scoring
@@ -332,11 +333,17 @@ def test_the_probability_of_a_precision_is_chosen_and_measured_on_rows_that_were
     options = ["predict", f"predict.model={directory}", f"predict.input='{TEXTS[0]}'"]
     assert main([*options, "predict.threshold=precision:0.5"]) == 0
     said = capsys.readouterr().err
-    assert "chosen on the validation rows" in said
-    assert re.search(r"of the test rows \d+\.\d% are answered so, and \d+\.\d% of these right", said)
+    assert "chosen on the 12 validation rows" in said
+    assert re.search(r"\d+\.\d% of the 24 test rows are answered, and \d+\.\d% of these right", said)
     monkeypatch.setattr(selective, "FEWEST", 1000)
     assert main([*options, "predict.threshold=precision:0.5"]) == 2
     assert "no 1000 answers of the 12 validation rows are right so often" in capsys.readouterr().err
+
+
+def test_a_model_that_the_same_command_makes_can_hold_answers_back(trained: Callable[[str], Trained]):
+    resolved = resolve(compose([*trained("text classification").overrides, "finetune.seed=5", "predict.input=a"]))
+    options = resolved.config.predict.model_copy(update={"threshold": 0.9})
+    predict.check(resolved.variant(predict=options), ["finetune", "predict"])
 
 
 @pytest.mark.parametrize("threshold", ["2", "precision:1.5", "sure"])
@@ -348,4 +355,4 @@ def test_a_threshold_is_a_probability_or_a_precision(threshold: str, capsys: pyt
 def test_a_threshold_is_for_classes(trained: Callable[[str], Trained], capsys: pytest.CaptureFixture[str]):
     numbers = trained("numbers").directory
     assert main(["predict", f"predict.model={numbers}", "predict.input=a", "predict.threshold=0.5"]) == 2
-    assert "is for a class a text" in capsys.readouterr().err
+    assert "is for tasks with one class a text" in capsys.readouterr().err

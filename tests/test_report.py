@@ -142,8 +142,8 @@ def test_where_the_rows_have_changed_their_texts_are_not_shown(copied: Path, tmp
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("defalt", "report.runs=defalt: there is no finished run of that name .*; did you mean 'default'?.*make adapt"),
-        ("begun", "report.runs=begun: there is no finished run"),
+        ("defalt", "defalt: there is no finished run of that name .*; did you mean 'default'?.*make runs lists"),
+        ("begun", "begun: there is no finished run"),
     ],
 )
 def test_a_run_that_is_not_there_is_named(copied: Path, name: str, message: str):

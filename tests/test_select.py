@@ -10,7 +10,8 @@ import pytest
 from ulmfit_style.__main__ import main
 from ulmfit_style.data import labelled
 from ulmfit_style.data.reading import rows
-from ulmfit_style.experiments.select import mixed, typical
+from ulmfit_style.experiments.select import _outlook, mixed, typical
+from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.files import Splits
 from ulmfit_style.tasks.text_classification import TextClassification
 
@@ -62,7 +63,7 @@ def test_texts_go_to_a_spreadsheet_and_their_labels_come_back(select: Callable[.
     assert len(set(picked)) == 24
     assert set(picked) <= set(TEXTS)
     assert select() == 2
-    assert "has to be a new file" in capsys.readouterr().err
+    assert "is there already" in capsys.readouterr().err
 
     labels = ["" if number < 2 else "good" if "moving" in text else "bad" for number, text in enumerate(picked)]
     filled = write(tmp_path / "filled.csv", ["text", "label"], *zip(picked, labels, strict=True))
@@ -70,7 +71,7 @@ def test_texts_go_to_a_spreadsheet_and_their_labels_come_back(select: Callable[.
     out = " ".join(capsys.readouterr().out.split())
     assert "22 of the 24 rows" in out
     assert f"'task.path={{chosen: [{filled}]}}'" in out
-    assert "50 more bring" in out
+    assert "by half of them" in out
 
     assert select(f"task.path={{chosen: {filled}}}", "select.output=next.csv") == 0
     found = list(csv.DictReader((tmp_path / "next.csv").read_text(encoding="utf-8").splitlines()))
@@ -113,3 +114,24 @@ def test_chosen_rows_are_only_trained_on(tmp_path: Path):
         assert "b.csv:2" in [row.place.rsplit("/", 1)[-1] for row in found.train]
         assert not [row for row in found.test + found.validation if "b.csv" in row.file]
         assert all(row.fields["text"] != "not yet" for row in found.pool)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["a"] * 30, ""),
+        (["a"] * 29 + ["b"], ""),
+        (["a", "b"] * 15, "30 labelled texts: accuracy"),
+        (["a"] * 15 + ["b"] * 13 + ["c", "c"], "28 labelled texts: accuracy"),
+    ],
+)
+def test_the_outlook_rests_on_classes_that_have_some_labels(
+    labels: list[str], said: str, capsys, compose_tiny: Callable
+):
+    random, right = np.random.default_rng(0), np.array(labels, dtype=object)
+    features = random.normal(size=(30, 4)) + 9 * (right == "a")[:, None]
+    _outlook(resolve(compose_tiny()), features, right)
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert bool(printed) == bool(said)
+    assert "nan" not in printed

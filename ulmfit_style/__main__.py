@@ -10,7 +10,6 @@ import sys
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from pkgutil import resolve_name
 from typing import NamedTuple, NoReturn
 
@@ -123,16 +122,20 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     from ulmfit_style.cli import flags
     from ulmfit_style.cli.compose import compose
     from ulmfit_style.console import lines_on_stderr
+    from ulmfit_style.recipe import Config
     from ulmfit_style.resolved import as_made
 
     stages = [word for word in words if word != "plan"] or ["adapt", "finetune"]
-    job = partial(chain.preview if "plan" in words else chain.run, stages=stages)
+    is_told_by_name = {"pretrain", "adapt", "finetune"}.isdisjoint(stages)
+
+    def job(config: Config) -> None:
+        run = chain.preview if "plan" in words else chain.run
+        run(as_made(config, rest) if is_told_by_name else config, stages)
+
     # What `predict` prints is for programs to read.
     with lines_on_stderr() if "predict" in words else nullcontext():
         if any(argument.startswith("-") for argument in rest):
             flags.run(job, rest)
-        elif {"pretrain", "adapt", "finetune"}.isdisjoint(stages):
-            job(as_made(compose(rest), rest))
         else:
             job(compose(rest))
 

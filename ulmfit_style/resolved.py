@@ -29,10 +29,11 @@ from ulmfit_style.data.corpus import Documents
 from ulmfit_style.data.guard import Findings
 from ulmfit_style.data.labelled import Labelled
 from ulmfit_style.data.rows import Rows
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.models.checkpoints import Checkpoint
 from ulmfit_style.recipe import Config, load
+from ulmfit_style.results.finished import MODELS
 from ulmfit_style.tasks.base import Task
 
 
@@ -269,8 +270,8 @@ class Resolved:
         """
         if named is None:
             return self._checkpoint_of("finetune")
-        checkpoints.find_finetuned(named, option)
-        return checkpoints.resolve(Model(checkpoint=checkpoints.of_run(named)), option)
+        checkpoints.find_finetuned(named, option, self.config.runs)
+        return checkpoints.resolve(Model(checkpoint=checkpoints.of_run(named, self.config.runs)), option)
 
     def _checkpoint_of(self, stage: str) -> Checkpoint:
         artefact = self.artefact(stage)
@@ -282,14 +283,20 @@ def as_made(config: Config, overrides: Sequence[str]) -> Config:
 
     Args:
         overrides: What was typed, such as `name=reviews` and `predict.input=new.csv`.
+
+    Raises:
+        UserError: if a name alone was typed, and no finished model has it.
     """
     typed = {re.split(r"[@./=]", override.lstrip("+~"), maxsplit=1)[0] for override in overrides}
-    linked = [config.runs / config.name / stage for stage in ("finetune", "adapt", "pretrain")]
-    directory = next(filter(is_finished, linked), None)
-    is_named = config.evaluate.model is not None or config.predict.model is not None
-    if directory is None and "name" in typed:
-        say(f"name={config.name}: no finished model has that name in {config.runs}; make runs lists the names")
-    if directory is None or is_named or not typed.isdisjoint({*MODEL_SECTIONS, "experiment", "hydra"}):
+    is_named = config.evaluate.model is not None or config.predict.model is not None or config.report.runs
+    if is_named or not typed.isdisjoint({*MODEL_SECTIONS, "experiment"}):
+        return config
+    directory = next((path for stage in MODELS if is_finished(path := config.runs / config.name / stage)), None)
+    if directory is None:
+        if "name" in typed:
+            names = [path.parent.name for path in config.runs.glob("*/finetune")]
+            problem = f"no finished model has that name in {config.runs}{nearest(config.name, names)}"
+            raise UserError(f"name={config.name}: {problem}; make runs lists the names")
         return config
     say(f"name={config.name}: the options of the model are those of {config.runs / directory.resolve().name}")
     made_by = load(directory / RECIPE)

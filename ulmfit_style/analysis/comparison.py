@@ -39,10 +39,11 @@ def summarise(resolved: Resolved) -> None:
     say()
     say(f"The model is in {folder} ({config.runs / run.model.directory.name}). Next:")
     say(f"""  python -c 'from ulmfit_style import load; print(load("{folder}")({text}))'""")
-    rate = "learning_rate=2e-5,5e-5,1e-4" if run.config.finetune.epochs else "contrast_learning_rate=5e-5,1e-4,2e-4"
+    is_contrasted = run.config.finetune.contrast_steps and not run.config.finetune.epochs
+    rate = "contrast_learning_rate=5e-5,1e-4,2e-4" if is_contrasted else "learning_rate=2e-5,5e-5,1e-4"
     name = f"name={config.name}" + ("" if config.runs == Path("runs") else f" runs={config.runs}")
     say(
-        f"  make sweep finetune.{rate}, and the same options"
+        f"  make sweep finetune.{rate}  # and the same options"
         if measured
         else f"  make evaluate {name} evaluate.path=<file>"
     )

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import Timeout
 
@@ -61,15 +62,16 @@ def runs(overrides: Sequence[str]) -> None:
 
 def _by_task(folder: Path) -> Iterator[tuple[str, Table]]:
     """Yield a table for the rows of each task: the models by their scores, with what `compare` takes as their names."""
-    found: defaultdict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    found: defaultdict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for link in sorted(folder.glob("*/finetune")):
         if finished.find(link) is None:
             continue
         run = finished.read(link, link.parent.name)
         if run.measured:
             task = run.config.require_task()
-            found[str(task.path), type(task).__name__, task.metric].append(run)
-    for (path, kind, metric), scored in found.items():
+            classes = tuple(run.model.metrics["train"].get("classes", ()))  # one file may hold two columns of labels
+            found[str(task.path), type(task).__name__, task.metric, classes].append(run)
+    for (path, kind, metric, _), scored in found.items():
         rows = []
         for run in sorted(scored, key=lambda run: -run.model.metrics["test"]["scores"][metric]):
             measured, labels = run.model.metrics["test"], run.model.metrics["train"]["rows"]
@@ -142,12 +144,8 @@ def _when(made: Finished) -> str:
     return f"{datetime.fromisoformat(made.manifest['finished']).astimezone():%Y-%m-%d %H:%M}"
 
 
-def _size(directory: Path) -> Size:
-    return Size(sum(path.lstat().st_size for path in directory.rglob("*")))
-
-
 def _show(title: str, entries: Sequence[Entry]) -> None:
-    sizes = [_size(entry.directory) for entry in entries]
+    sizes = [Size(sum(path.lstat().st_size for path in entry.directory.rglob("*"))) for entry in entries]
     rows = [
         (*entry.directory.name.rsplit("-", 1), entry.state, size, ", ".join(entry.names))
         for entry, size in zip(entries, sizes, strict=True)

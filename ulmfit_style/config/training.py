@@ -193,8 +193,8 @@ class Adapt(LanguageModelling):
     anchor: Annotated[float, Field(ge=0)] = 10
     """How strongly the embedding of a text (the mean of its last hidden states) is held near the checkpoint's while
     every weight is trained, where the checkpoint lacks a language-model head, as sentence encoders do: what the loss,
-    in nats, grows by where the cosine of the two is 0. 0: not at all, and masked language modelling undoes what the
-    checkpoint was trained for."""
+    in nats, grows by where the cosine of the two is 0. It is part of the training loss, and not of the held-out one. A
+    checkpoint with its head, such as one that was adapted, is trained without it. 0: not at all."""
     general: Annotated[str | None, Unhashed]
     """General text, a file or a folder: half of its documents measure what the model forgets. A document of a txt
     file is a line. null: nothing is measured."""

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import pairwise_distances_argmin
-from sklearn.model_selection import ShuffleSplit, learning_curve
+from sklearn.model_selection import StratifiedShuffleSplit, learning_curve
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
@@ -21,7 +21,6 @@ from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError
 from ulmfit_style.resolved import Resolved
 from ulmfit_style.results.finished import FROZEN
-from ulmfit_style.results.parts import Difference
 from ulmfit_style.stages import predict, references
 from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.base_text import LabelTask
@@ -37,8 +36,9 @@ MOST_CLUSTERS = 500
 DOUBTFUL = 10
 """Times as many texts as are picked are those that a model is the least sure of."""
 
-FEWEST, DRAWS = 20, 20
-"""Labels below which it is not told what more would bring, and how often they are divided to tell it."""
+FEWEST, DRAWS, RARE = 20, 20, 4
+"""Labels below which it is not told what more would bring, how often they are divided to tell it, and labels of a class
+below which it is left out of that."""
 
 Array = np.ndarray[Any, Any]
 
@@ -52,7 +52,8 @@ def run(overrides: Sequence[str]) -> None:
     resolved = resolve(compose(overrides))
     task, given = resolved.task, resolved.config.select.merge
     if not isinstance(task, LabelTask) or task.text_pair or isinstance(task.text or task.label, tuple):
-        raise UserError("select: picks texts for classes or labels, with one column of texts, and of labels")
+        needed = "a task of classes or labels, with one column of texts and one of labels"
+        raise UserError(f"select: needs {needed}; this one is {type(task).__name__}")
     if given is None:
         _pick(resolved, task, Path(resolved.config.select.output).expanduser())
     else:
@@ -61,9 +62,12 @@ def run(overrides: Sequence[str]) -> None:
 
 def _pick(resolved: Resolved, task: LabelTask, output: Path) -> None:
     """Write the texts to label next to a file, with what the model that there is says of them."""
-    if output.suffix not in (".xlsx", ".csv") or output.exists():
-        remedy = f"a file with labels is checked with select.merge={output}"
-        raise UserError(f"select.output={output}: has to be a new file that ends in .xlsx or .csv; {remedy}")
+    if output.suffix not in (".xlsx", ".csv"):
+        raise UserError(f"select.output={output}: must end in .xlsx or .csv")
+    if output.exists():
+        remedy = f"choose another name; if it has labels, they are checked with select.merge={output}"
+        raise UserError(f"select.output={output}: is there already; {remedy}")
+    predict.require_writable("select.output", output)
     texts, features, labels = _texts(resolved)
     is_known = pd.notna(labels)
     count = min(resolved.config.select.count, left := int((~is_known).sum()))
@@ -72,7 +76,7 @@ def _pick(resolved: Resolved, task: LabelTask, output: Path) -> None:
     model, scores = _scores(resolved, texts, features, labels)
     if resolved.config.select.strategy == "random":
         picked = np.random.default_rng(0).permutation(np.flatnonzero(~is_known))[:count].tolist()
-    elif task.is_single_label and is_known.any():
+    elif scores.shape[1] > 1:
         picked = mixed(features, scores.to_numpy(), is_known, count)
     else:
         picked = typical(features, is_known, count)
@@ -85,7 +89,9 @@ def _pick(resolved: Resolved, task: LabelTask, output: Path) -> None:
     else:
         as_text = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
         table.to_excel(output, index=False, engine="xlsxwriter", engine_kwargs=as_text)
-    say(f"select: {count:,} of {left:,} texts without a label, with guesses by {model}: {output}")
+    asked = "" if count == resolved.config.select.count else f" ({resolved.config.select.count:,} were asked for)"
+    guesses = f", with guesses by {model}" if model else ""
+    say(f"select: {count:,} of {left:,} texts without a label{asked}{guesses}: {output}")
     say(f"Fill in its column '{table.columns[1]}'; then, with the same options: make select select.merge={output}")
     _outlook(resolved, features, labels)
 
@@ -98,7 +104,8 @@ def _texts(resolved: Resolved) -> tuple[list[str], Array, Array]:
     task, rows = resolved.task, resolved.rows.train if resolved.task.path.files() else []
     corpus = (resolved if task.path.files() else resolved.variant(task=None)).corpus
     labels = {normalised(task.texts(row)[0]): task.target(row) for row in rows}
-    texts = sorted({*corpus.train, *corpus.heldout, *(task.texts(row)[0] for row in rows)})
+    found = sorted({*corpus.train, *corpus.heldout, *(task.texts(row)[0] for row in rows)})
+    texts = list({normalised(text): text for text in found}.values())
     chain.quiet_libraries()
     of_texts = pd.Series([labels.get(normalised(text)) for text in texts], dtype=object)
     return texts, references.features_of(resolved, texts)[1], of_texts.to_numpy()
@@ -111,8 +118,9 @@ def _scores(resolved: Resolved, texts: Sequence[str], features: Array, labels: A
 
         answers = Predictor(str(directory), task={"top_k": "all"}).stream(map(resolved.task.row, texts))
         return str(directory), pd.DataFrame([answer["scores"] for answer in answers])
-    if not (known := pd.notna(labels)).any() or not resolved.task.is_single_label:
-        return "no model", pd.DataFrame()
+    known = pd.notna(labels)
+    if not resolved.task.is_single_label or len(set(labels[known])) < 2:
+        return "", pd.DataFrame()
     inputs, regression = regression_of(features, labels[known])
     regression.fit(inputs[known], labels[known])
     return FROZEN, pd.DataFrame(regression.predict_proba(inputs), columns=regression.classes_)
@@ -179,21 +187,22 @@ def _merge(resolved: Resolved, task: LabelTask, given: str) -> None:
     for line in guard.lines(after.findings):
         say(line)
     _outlook(after, *_texts(after)[1:])
-    say(f"Next, with the same options and 'task.path={path}', which may stand in the task's YAML: make finetune")
+    say(f"Next, with the same options: make finetune 'task.path={path}' (this path may stand in the task's YAML)")
 
 
 def _outlook(resolved: Resolved, features: Array, labels: Array) -> None:
     """Print what a regression on frozen features scores by half of the labels and by all, and what more would bring."""
-    if (count := (known := pd.notna(labels)).sum()) < FEWEST or not resolved.task.is_single_label:
+    right = pd.Series(labels).dropna().astype(str)
+    right = right[right.map(right.value_counts()) >= RARE]
+    if len(right) < FEWEST or (classes := right.nunique()) < 2 or not resolved.task.is_single_label:
         return
-    right, more = labels[known].astype(str), resolved.config.select.count
-    inputs, regression = regression_of(features[known], right)
-    draws = ShuffleSplit(DRAWS, test_size=0.2, random_state=0)
-    halves, errors = 1 - learning_curve(regression, inputs, right, train_sizes=[0.5, 1.0], cv=draws)[2] + 1e-9
-    falls = errors * (1 - (errors / halves) ** np.log2(1 + more / count))
-    gain = Difference(*np.quantile(falls, (0.5, 0.1, 0.9)))
-    scores = f"{1 - halves.mean():.3f} by half of them, {1 - errors.mean():.3f} by all"
-    say(
-        f"{FROZEN}, cross-validated on the {count:,} labelled texts: accuracy {scores}. If it goes on so, {more:,} more"
-    )
-    say(f"bring {gain} points (in brackets: 8 of 10 draws). Chosen texts are not like all others: test rows tell more.")
+    inputs, regression = regression_of(features[right.index], right.to_list())
+    draws = StratifiedShuffleSplit(DRAWS, test_size=max(len(right) // 5, classes), random_state=0)
+    scores = learning_curve(regression, inputs, right.to_numpy(), train_sizes=[0.5, 1.0], cv=draws)[2]
+    by_half, by_all = np.nanmean(scores, axis=1)
+    measured = f"accuracy {by_half:.3f} by half of them, {by_all:.3f} by all"
+    say(f"{FROZEN}, cross-validated on {len(right):,} labelled texts: {measured}")
+    if by_half < by_all < 1:
+        more = min(resolved.config.select.count, len(labels) - len(right))
+        gain = (1 - by_all) * (1 - ((1 - by_all) / (1 - by_half)) ** np.log2(1 + more / len(right)))
+        say(f"If it goes on so, {more:,} more bring about {100 * gain:+.1f} points; test rows tell more.")

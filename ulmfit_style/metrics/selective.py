@@ -1,4 +1,4 @@
-"""Abstaining: if unsure answers are held back, which share of the rows is answered, and which share of these right.
+"""Abstaining: which share of the rows is still answered, and answered right, if unsure answers are held back.
 
 El-Yaniv and Wiener 2010, section 2: coverage, and one minus the selective risk.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 FEWEST = 30
-"""Answers at least that are left by a cut that is chosen: the precision of fewer is luck."""
+"""The fewest answers that a chosen cut may leave: the precision of fewer is luck."""
 
 Claims = Sequence[tuple[float, bool]]
 """The probability of each answer, and whether it is right."""

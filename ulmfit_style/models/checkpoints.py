@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 BODY = "body"
 """The prefix of the weights of a pooled model's body, and the part of its config that is the body's."""
 
+RUNS = Path("runs")
+"""Where artefacts go by themselves."""
+
 WEIGHTS = "model.safetensors"
 ENDINGS = (".safetensors", ".json", ".txt", ".model", ".spm", ".jinja", RECIPE)
 """What a checkpoint's files end in: weights, configs, what tokenizers read, and how this package made it."""
@@ -108,26 +111,27 @@ def _on_disk(name: str) -> Path:
     return locate(name) if name.startswith("package:") else Path(name).expanduser()
 
 
-def find_finetuned(source: str, option: str) -> Path:
+def find_finetuned(source: str, option: str, runs: Path = RUNS) -> Path:
     """Return where a fine-tuned model is: the directory that `finetune` made, or of the Hub id that `push` uploaded to.
 
     Args:
-        source: The directory, the Hub id, or the name of a run in `runs`.
+        source: The directory, the Hub id, or the name of a run.
         option: What the user names it by, for error messages.
+        runs: The folder of all artefacts.
 
     Raises:
         UserError: if there is no such model, or it was not made by `finetune`.
     """
-    directory = find(Model(checkpoint=of_run(source)), option)
+    directory = find(Model(checkpoint=of_run(source, runs)), option)
     if not (directory / RECIPE).exists():
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
     require_intact(directory)
     return directory
 
 
-def of_run(source: str) -> str:
+def of_run(source: str, runs: Path = RUNS) -> str:
     """Return the fine-tuned model of the run that is named so, if there is one, else what is named itself."""
-    linked = Path("runs", source, "finetune")
+    linked = runs / source / "finetune"
     return str(linked) if linked.is_dir() and not Path(source).exists() else source
 
 

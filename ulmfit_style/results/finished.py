@@ -181,4 +181,4 @@ def named(runs: Path, name: str) -> Run:
     names = sorted({path.parent.name for stage in MODELS for path in runs.glob(f"*/{stage}") if path.is_symlink()})
     there = f" (there are: {', '.join(names)})" if names else ""
     problem = f"there is no finished run of that name in {runs}{nearest(name, names)}{there}"
-    raise UserError(f"report.runs={name}: {problem}; make it: make adapt finetune name={name}")
+    raise UserError(f"{name}: {problem}; make runs lists the names")

@@ -31,7 +31,8 @@ def _with_own_task(resolved: Resolved) -> Resolved:
     named, task = resolved.config.evaluate.model, resolved.config.task
     if named is None or (task is not None and task != compose().task):
         return resolved
-    return resolved.variant(task=load(checkpoints.find_finetuned(named, "evaluate.model") / RECIPE).require_task())
+    directory = checkpoints.find_finetuned(named, "evaluate.model", resolved.config.runs)
+    return resolved.variant(task=load(directory / RECIPE).require_task())
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:

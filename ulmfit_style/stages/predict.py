@@ -53,19 +53,31 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         raise UserError(f"predict.input={options.input}: is a folder; name one of its files")
     if options.pair is not None and (options.input == STDIN or _is_file(options.input)):
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
-    if options.explain:
-        attributions.check(resolved.task if options.model is None else _task(find_model(resolved)))
-    if options.threshold is not None and not _task(find_model(resolved)).is_single_label:
-        raise UserError(f"predict.threshold={options.threshold}: is for a class a text; this task answers otherwise")
+    if options.explain or options.threshold is not None:
+        task = resolved.task if options.model is None else _task(find_model(resolved))
+        if options.explain:
+            attributions.check(task)
+        if options.threshold is not None and not task.is_single_label:
+            kind = f"{type(task).__name__} answers otherwise"
+            raise UserError(f"predict.threshold={options.threshold}: is for tasks with one class a text, and {kind}")
     if options.output is None:
         return
     output = Path(options.output).expanduser()
     if output.suffix not in ENDINGS:
         raise UserError(f"predict.output={options.output}: must end in {' or '.join(ENDINGS)}")
-    if not os.access(output.parent, os.W_OK):
-        raise UserError(f"predict.output={options.output}: there is no folder {output.parent} that can be written to")
+    require_writable("predict.output", output)
     if _is_file(options.input) and output.resolve() == Path(options.input).expanduser().resolve():
         raise UserError(f"predict.output={options.output}: is the input; choose another name")
+
+
+def require_writable(option: str, output: Path) -> None:
+    """Check that a file can be written where an option names it.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    if not os.access(output.parent, os.W_OK):
+        raise UserError(f"{option}={output}: there is no folder {output.parent} that can be written to")
 
 
 def find_model(resolved: Resolved) -> Path:
@@ -77,7 +89,7 @@ def find_model(resolved: Resolved) -> Path:
         UserError: if it is not there.
     """
     if (named := resolved.config.predict.model) is not None:
-        return checkpoints.find_finetuned(named, "predict.model")
+        return checkpoints.find_finetuned(named, "predict.model", resolved.config.runs)
     if (directory := resolved.unchanged("finetune")) is not None:
         return directory
     require_finished(resolved, "finetune", "predict")
@@ -144,14 +156,16 @@ def _lowest(threshold: float | str, directory: Path, task: Task) -> float:
         if not claims[chosen_on]:
             raise UserError(f"{option}: {directory} holds no answered rows to choose it on; give a probability")
         cut = selective.for_precision(claims[chosen_on], float(str(threshold).partition(":")[2]))
+        rows = f"the {len(claims[chosen_on]):,} {chosen_on} rows"
         if cut is None:
-            rows = f"the {len(claims[chosen_on]):,} {chosen_on} rows"
             raise UserError(f"{option}: no {selective.FEWEST} answers of {rows} are right so often; ask for less")
         lowest = cut.probability
-        say(f"{option}: from a probability of {lowest:.3f} on, chosen on the {chosen_on} rows")
+        say(f"{option}: from a probability of {lowest:.3f} on, chosen on {rows}")
     if claims["test"]:
         cut = selective.cut_at(claims["test"], lowest)
-        say(f"predict: of the test rows {cut.coverage:.1%} are answered so, and {cut.precision:.1%} of these right")
+        right = f", and {cut.precision:.1%} of these right" if cut.coverage else ""
+        rows = f"the {len(claims['test']):,} test rows"
+        say(f"predict: from a probability of {lowest:.3f} on, {cut.coverage:.1%} of {rows} are answered{right}")
     return lowest
 
 

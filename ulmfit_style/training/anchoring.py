@@ -36,18 +36,18 @@ class Anchored:
         return self.objective.count(batch)
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Return the loss summed over the predicted tokens, a scalar."""
+        """Return the cross entropy and the anchor's part, summed over the predicted tokens, a scalar."""
         kept: list[torch.Tensor] = []
 
         def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-            kept.append(output.last_hidden_state)
+            kept.append(output[0])  # the last hidden states, (batch, length, width)
 
         with extract_model_from_parallel(model).base_model.register_forward_hook(keep):
             loss = self.objective.loss(model, batch)
         predicted = batch["labels"].ne(IGNORED)
         whole = {**batch, "input_ids": torch.where(predicted, batch["labels"], batch["input_ids"])}
         with torch.no_grad():
-            start = self.checkpoint.base_model.eval()(**self.objective.inputs(whole)).last_hidden_state
+            start = self.checkpoint.base_model.eval()(**self.objective.inputs(whole))[0]
         # A row holds one document, or several, which are numbered; padding is -1.
         documents = batch.get("documents", batch["attention_mask"] - 1)
         numbers = torch.arange(int(documents.max()) + 1, device=documents.device)

@@ -104,7 +104,8 @@ def prepare(
         phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
     data = TrainingData(objective, rows, objective.collate)
     if loaded.missing and isinstance(options, Adapt) and options.anchor and isinstance(objective, MaskedLM):
-        say("  the embeddings of texts are held near the checkpoint's, which has no language-model head (adapt.anchor)")
+        head = "a new language-model head" if missing else "the language-model head that ships"
+        say(f"  {head}, and embeddings that are held near the checkpoint's (adapt.anchor={options.anchor:g})")
         checkpoint = _load(objective, source, options.seed).model.to(PartialState().device)
         anchored = Anchored(objective, checkpoint, options.anchor)
         phases[-1] = replace(phases[-1], data=replace(data, objective=anchored))
