@@ -40,7 +40,7 @@ def test_validation_and_test_texts_are_taken_out_of_an_own_corpus(
     path = jsonl(tmp_path / "all.jsonl", [{"body": text.replace(" ", "\u00a0 ")} for text, _, _ in reviews(120)])
     task = compose_tiny().task
     documents = read(path, text="body", task=task)
-    held = labelled.load(task).held
+    held = {splits.normalised(text) for row in labelled.load(task).scored for text in task.texts(row)}
     assert not held & {splits.normalised(text) for text in [*documents.train, *documents.heldout]}
     assert "36 documents are left out because they are validation or test texts" in capsys.readouterr().out
     assert documents.identity != read(path, text="body").identity
@@ -126,7 +126,7 @@ def test_both_texts_of_a_pair_are_documents_and_neither_of_a_test_pair_is_traine
     task = TextClassification(path=str(jsonl(tmp_path / "pairs.jsonl", rows)), text="a", text_pair="b", folds=0)
     documents = corpus.load(Corpus(path=None), task, tmp_path / "runs")
     assert {text.split()[0] for text in documents.train} == {"premise", "hypothesis"}
-    held = labelled.load(task).held
+    held = {splits.normalised(text) for row in labelled.load(task).scored for text in task.texts(row)}
     assert not {splits.normalised(text) for text in [*documents.train, *documents.heldout]} & held
 
 

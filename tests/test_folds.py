@@ -51,7 +51,7 @@ TWICE = [(f"{text}{blank}", *rest) for text, *rest in reviews(40) for blank in (
 def test_every_row_is_in_one_fold_beside_its_like_and_the_others_are_trained_on(load: Load, rows, options):
     whole = load(rows, **options)
     assert len(whole.folds) == options.get("folds", 5)
-    assert whole.held == frozenset()
+    assert not whole.scored
     assert sorted(numbers(whole.test)) == numbers(whole.train) == list(range(2, len(rows) + 2))
     counts, sizes = [[row.fields["label"] for row in fold].count("good") for fold in whole.folds], []
     seen: list[set[str]] = []

@@ -151,7 +151,7 @@ def test_rows_of_other_classes_are_left_out_and_counted(loaded: Callable[..., La
 
 def test_fewer_test_rows_are_scored_but_all_are_kept_from_training(loaded: Callable[..., Labelled]):
     rows = loaded([(f"text {n}", str(n % 12 + 1), "f") for n in range(120)], test_samples=5)
-    assert (len(rows.test), len(rows.validation), len(rows.held)) == (5, 5, 36)
+    assert (len(rows.test), len(rows.validation), len(rows.scored)) == (5, 5, 36)
     assert rows.classes == [str(n) for n in range(1, 13)]  # in the order of numbers
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from samples import jsonl
 
-from ulmfit_style.data import guard, labelled, rows
+from ulmfit_style.data import guard, labelled
 from ulmfit_style.data.rows import Rows, stored
 from ulmfit_style.tasks.base import Row, Several
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -28,9 +28,8 @@ CELLS = [
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> Rows:
-    """A row of each cell and of each label, read three at a time; every fourth row does not belong to the task."""
-    monkeypatch.setattr(rows, "AT_ONCE", 3)
+def kept() -> Rows:
+    """A row of each cell and of each label; every fourth row does not belong to the task."""
     read = [
         Row(f"{number % 2}.csv", number, {"text": cell, "label": "ab"[number % 2]}) for number, cell in enumerate(CELLS)
     ]
@@ -44,14 +43,14 @@ def test_every_cell_comes_back_as_it_was_in_any_order(kept: Rows):
         assert [row.place for row in rows_in_order] == [f"{number % 2}.csv:{number}" for number in order]
     assert [type(row.fields["text"]) for row in kept] == list(map(type, CELLS))
     assert kept[4] == Row("0.csv", 4, {"text": None, "label": "a"})
-    assert [kept[:2][1].number, len(kept[:0]), list(kept[:0])] == [1, 0, []]
+    assert [kept[:2][1].number, kept[-1].number, len(kept[:0]), list(kept[:0])] == [1, len(CELLS) - 1, 0, []]
 
 
 def test_rows_tell_their_labels_and_which_are_alike_without_being_read(kept: Rows, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Rows, "__iter__", lambda *_: pytest.fail("rows are read"))
-    wanted = kept[kept.column("labels") != rows.UNWANTED]
+    wanted = kept[kept.column("wanted")]
     assert [list(labels) for labels in wanted.labels] == [["ab"[number % 2]] for number in range(12) if number % 4]
-    assert wanted.one_of_each.column("number").tolist() == [1, 2]
+    assert wanted.one_of_each.places.tolist() == [1, 2]
     assert len(set(kept.column("key"))) == len({str("" if cell is None else cell).strip() for cell in CELLS})
 
 

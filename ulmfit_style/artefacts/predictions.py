@@ -1,6 +1,7 @@
 """Every prediction with its row, as parquet: what a score was computed from, and can be computed from again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +11,31 @@ from ulmfit_style.tasks.base import Answer, Row, Task
 
 FILE = "predictions.parquet"
 
+AT_ONCE = 10_000
+"""Predictions that are in memory at once while they are written."""
+
 Prediction = dict[str, Any]
 """`split`, `file` and `row` say which row was answered, `target` what is right; beside them are the answer's fields."""
 
 
-def of(split: str, task: Task, rows: Sequence[Row], answers: Sequence[Answer]) -> list[Prediction]:
+def of(split: str, task: Task, rows: Sequence[Row], answers: Sequence[Answer]) -> Iterator[Prediction]:
     """Put answers beside their rows."""
-    return [
+    return (
         {"split": split, "file": row.file, "row": row.number, "target": task.target(row), **answer}
         for row, answer in zip(rows, answers, strict=True)
-    ]
+    )
 
 
-def write(directory: Path, predictions: Sequence[Prediction]) -> None:
+def write(directory: Path, predictions: Iterable[Prediction]) -> None:
     """Write the predictions of a directory."""
     import pyarrow
     import pyarrow.parquet
 
-    names = {name: None for prediction in predictions for name in prediction}  # not every row may have all
-    rows = [{**names, **prediction} for prediction in predictions]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), directory / FILE)
+    tables, remaining = [], iter(predictions)
+    while rows := list(islice(remaining, AT_ONCE)):
+        names = {name: None for row in rows for name in row}  # not every row may have all
+        tables.append(pyarrow.Table.from_pylist([{**names, **row} for row in rows]))
+    pyarrow.parquet.write_table(pyarrow.concat_tables(tables, promote_options="permissive"), directory / FILE)
 
 
 def read(directory: Path, split: str) -> list[Prediction]:

@@ -102,7 +102,7 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
     is_empty = keys == _key("")
     if is_empty.any():
         say(f"{title}: {is_empty.sum():,} empty documents are left out")
-    held = [_key(text) for text in rows.held] if rows is not None else []
+    held = [_key(text) for row in rows.scored for text in rows.task.texts(row)] if rows is not None else []
     is_held = np.isin(keys, np.array(held, dtype=np.uint64))
     if is_held.any():
         say(f"{title}: {is_held.sum():,} documents are left out because they are validation or test texts")
@@ -192,11 +192,11 @@ def _hashed(texts: Sequence[str]) -> pyarrow.RecordBatch:
     import pyarrow
 
     schema = pyarrow.schema([("text", pyarrow.large_string()), ("key", pyarrow.uint64())])
-    return pyarrow.record_batch([list(texts), [_key(normalised(text)) for text in texts]], schema=schema)
+    return pyarrow.record_batch([list(texts), [_key(text) for text in texts]], schema=schema)
 
 
 def _key(text: str) -> int:
-    return position(0, text)
+    return position(0, normalised(text))
 
 
 def batched(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -11,7 +11,7 @@ import numpy as np
 from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.console import say
 from ulmfit_style.data.labelled import Labelled
-from ulmfit_style.data.splits import key, normalised
+from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import listed
 from ulmfit_style.tasks.base import Row, Task
 
@@ -21,7 +21,7 @@ FEWEST = 8
 NEARLY = 0.8
 """The share of their pairs of words that two near copies have in common."""
 
-HASHES, BANDS, CHUNK = 128, 32, 10_000
+HASHES, BANDS, CHUNK = 128, 32, 1000
 """Texts that agree in one band of their hashes are compared: at `NEARLY` these are nearly all pairs."""
 
 IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -53,38 +53,37 @@ def findings(rows: Labelled, *, is_quick: bool = False) -> Findings:
             together.
     """
     task, found = rows.task, defaultdict[str, list[Case]](list)
-    parts = [rows.test[:0] if rows.folds else rows.test + rows.validation, rows.repeats, rows.pool]
-    keys = [part.column("key").byteswap() for part in parts]  # reversed, for by its beginning a row is a test row
-    if is_quick and (count := sum(map(len, parts))) > MOST:
-        say(f"data: of {count:,} rows {SAMPLE:,} are looked at, and all of them by make check-data")
-        last = np.sort(np.concatenate(keys))[SAMPLE - 1]
-        parts = [part[hashes <= last] for part, hashes in zip(parts, keys, strict=True)]
-    made: dict[int, Row] = {}  # each once, though the test rows of a fold are in the pool too
-    places_and_rows = (zip(part.places.tolist(), part, strict=True) for part in parts)
-    scored, repeats, pool = ([made.setdefault(place, row) for place, row in pairs] for pairs in places_and_rows)
-    held, left_out = set(map(id, scored)), set(map(id, repeats))
-    places = {key(task, row): row.place for row in scored}
-    for row in repeats:
-        found["texts of test or validation in train, left out there"].append(
-            (row.place, places.get(key(task, row), ""))
-        )
-    first: dict[str, Row] = {}
-    for row in [*scored, *repeats, *pool]:
-        same = first.setdefault("\n".join(map(normalised, task.texts(row))), row)
-        if _says(task, same) != _says(task, row):
-            found["texts with another label elsewhere"].append((row.place, same.place))
-        elif same is not row and id(row) not in left_out:
-            found["copies"].append((row.place, same.place))
-    texts, unique = list(first), list(first.values())
+    scored = rows.test[:0] if rows.folds else rows.test + rows.validation
+    others = rows.repeats + rows.pool
+    every = scored + others[~np.isin(others.places, scored.places)]  # the test rows of a fold are in the pool too
+    if is_quick and len(every) > MOST:
+        say(f"data: of {len(every):,} rows {SAMPLE:,} are looked at, and all of them by make check-data")
+        keys = every.column("key").byteswap()  # reversed, for by its beginning a row is a test row
+        every = every[keys <= np.sort(keys)[SAMPLE - 1]]
+    is_held, is_left_out = (np.isin(every.places, part.places) for part in (scored, rows.repeats))
+    places, tested, first = list[str](), dict[int, str](), dict[str, tuple[int, Any]]()
+    for number, (row, key) in enumerate(zip(every, every.column("key").tolist(), strict=True)):
+        places.append(row.place)
+        says = _says(task, row)
+        same, said = first.setdefault("\n".join(map(normalised, task.texts(row))), (number, says))
+        if is_held[number]:
+            tested[key] = row.place
+        elif is_left_out[number]:
+            found["texts of test or validation in train, left out there"].append((row.place, tested.get(key, "")))
+        if said != says:
+            found["texts with another label elsewhere"].append((row.place, places[same]))
+        elif same != number and not is_left_out[number]:
+            found["copies"].append((row.place, places[same]))
+    texts, unique = list(first), [number for number, _ in first.values()]
     for later, earlier in near(texts):
         row, other = unique[later], unique[earlier]
-        crosses = id(other) in held and id(row) not in held
-        found[f"near copies{' of test or validation in train' * crosses}"].append((row.place, other.place))
-    for text, row in first.items():
+        crosses = is_held[other] and not is_held[row]
+        found[f"near copies{' of test or validation in train' * crosses}"].append((places[row], places[other]))
+    for text, (row, _) in first.items():
         if len(text) < 2:
-            found["texts of one character"].append((row.place, text))
+            found["texts of one character"].append((places[row], text))
         if debris := DEBRIS.search(text):
-            found["debris of encodings or HTML"].append((row.place, ascii(debris[0])))
+            found["debris of encodings or HTML"].append((places[row], ascii(debris[0])))
     counts = Counter(label for labels in rows.pool.labels for label in labels)
     rare = [(label, f"{count} rows") for label, count in counts.items() if count < FEWEST]
     return found | ({f"classes of fewer than {FEWEST} training rows": rare} if rare else {})

@@ -14,8 +14,7 @@ from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, reading, sampling, splits
 from ulmfit_style.data.reading import References
-from ulmfit_style.data.rows import UNWANTED, Rows, stored
-from ulmfit_style.data.splits import normalised
+from ulmfit_style.data.rows import Rows, stored
 from ulmfit_style.errors import UserError, together
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.files import named
@@ -49,11 +48,6 @@ class Labelled:
     def learnt(self) -> Sequence[Row]:
         """The rows to learn from: those of train, or where there are none the names of the classes."""
         return self.train or self.task.name_rows(self.classes)
-
-    @property
-    def held(self) -> set[str]:
-        """The normalised texts of all validation and test rows."""
-        return {normalised(text) for row in self.scored for text in self.task.texts(row)}
 
     def split(self, name: str) -> Rows:
         """Return the rows of train (those whose labels are used), validation or test."""
@@ -117,8 +111,8 @@ def load(task: Task) -> Labelled:
     options = {split: (task.path.option(split), path) for split, path in files.items()}
     if "train" not in options:
         options["train"] = options.pop("chosen")
-    every = _stored(task, f"task.path={task.path}", options.values())
-    is_wanted, split_of = every.column("labels") != UNWANTED, every.column("split")
+    every = stored(task, _checked(task, f"task.path={task.path}", options.values()))
+    is_wanted, split_of = every.column("wanted"), every.column("split")
     wanted = {split: every[is_wanted & (split_of == number)] for number, split in enumerate(options)}
     learnt = [number for number, split in enumerate(options) if split in ("train", "chosen")]
     problem = task.dataset_problem(every[np.isin(split_of, learnt)])
@@ -141,7 +135,7 @@ def load(task: Task) -> Labelled:
     classes = task.classes(pool.one_of_each)
     if classes:
         problem = "is in no training row; add training rows with it, or remove these"
-        require_known(task, classes, scored, f"task.path={task.path}", problem)
+        require_known(task, classes, scored.one_of_each, f"task.path={task.path}", problem)
 
     names = ", ".join(PurePath(path).name for path in task.path.all_files())
     if folds:
@@ -184,8 +178,9 @@ def load_whole(task: Task, option: str, reference: str, form: FileFormat = AS_FO
         UserError: listing what is wrong with the rows, each with its place.
     """
     source = f"{option}={reference}"
-    rows = _stored(task.model_copy(update={"format": form}), source, [(option, reference)], has_group=False)
-    wanted = rows[rows.column("labels") != UNWANTED]
+    task = task.model_copy(update={"format": form})
+    rows = stored(task, _checked(task, source, [(option, reference)], has_group=False))
+    wanted = rows[rows.column("wanted")]
     if not wanted:
         raise UserError(f"{source}: none of its {len(rows):,} rows is of the classes of task.labels")
     left_out = f"; {len(rows) - len(wanted):,} of other classes are left out" if len(wanted) < len(rows) else ""
@@ -243,34 +238,31 @@ def read(task: Task, option: str, path: References, has_group: bool = False) -> 
         raise UserError(f"{option}={name}: holds no rows")
 
 
-def _stored(task: Task, source: str, files: Iterable[tuple[str, References]], *, has_group: bool = True) -> Rows:
-    """Keep the rows of files on the disk, each with the number of its file; raise for those that are wrong one by one.
+def _checked(
+    task: Task, source: str, files: Iterable[tuple[str, References]], *, has_group: bool = True
+) -> Iterator[tuple[Row, int, bool]]:
+    """Yield the rows of files, each with the number of its file and whether the task keeps it, up to the first bad one.
 
     Args:
         source: What all files are, for error messages.
         files: Each with the option that names it.
     """
     problems: list[str] = []
-
-    def checked() -> Iterator[tuple[Row, int, bool]]:
-        for number, (option, path) in enumerate(files):
-            is_chosen = option == "task.path.chosen"
-            rows = read(task, option, path, has_group and not is_chosen)
-            if is_chosen:
-                every = list(rows)
-                rows = iter(filled := with_label(task, every))
-                say(f"task: {len(filled):,} of the {len(every):,} rows of {named(path)} have a label")
-            for row in rows:
-                is_wanted = task.keeps(row)
-                problem = task.row_problem(row) if is_wanted else None
-                if problem is None and is_wanted and row.fields.get("group", "not asked for") in (None, ""):
-                    problem = f"'{task.group}' is empty, which task.group names"
-                if problem is not None:
-                    problems.append(f"{row.place}: {problem}")
-                elif not problems:
-                    yield row, number, is_wanted
-
-    rows = stored(task, checked())
+    for number, (option, path) in enumerate(files):
+        is_chosen = option == "task.path.chosen"
+        rows: Iterable[Row] = read(task, option, path, has_group and not is_chosen)
+        if is_chosen:
+            every = list(rows)
+            rows = filled = with_label(task, every)
+            say(f"task: {len(filled):,} of the {len(every):,} rows of {named(path)} have a label")
+        for row in rows:
+            is_wanted = task.keeps(row)
+            problem = task.row_problem(row) if is_wanted else None
+            if problem is None and is_wanted and row.fields.get("group", "not asked for") in (None, ""):
+                problem = f"'{task.group}' is empty, which task.group names"
+            if problem is not None:
+                problems.append(f"{row.place}: {problem}")
+            elif not problems:
+                yield row, number, is_wanted
     if problems:
         raise together(source, problems)
-    return rows

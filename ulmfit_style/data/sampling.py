@@ -58,7 +58,7 @@ def watch(task: Task, sampled: Rows) -> tuple[Rows, Rows]:
     Raises:
         UserError: if the sample is too small for both.
     """
-    watched, trained = splits.divide(task, sampled, [WATCHED_RATIO], stratified=True)
+    watched, trained = splits.divide(sampled, [WATCHED_RATIO], stratified=True)
     held, learnt = ({label for labels in rows.labels for label in labels} for rows in (watched, trained))
     lost = sorted(held - learnt)
     if not watched or not trained or lost:

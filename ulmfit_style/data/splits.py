@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def key(task: Task, row: Row) -> str:
 def split(task: Task, files: Mapping[str, Rows]) -> tuple[Rows, Rows, Rows]:
     """Return training, validation and test rows; those without a file are split off the training rows."""
     ratios = [0.0 if "test" in files else task.test_ratio, 0.0 if "validation" in files else task.validation_ratio]
-    test, validation, train = divide(task, files["train"], ratios, stratified=not task.group)
+    test, validation, train = divide(files["train"], ratios, stratified=not task.group)
     return train, files.get("validation", validation), files.get("test", test)
 
 
@@ -60,7 +60,7 @@ def without(rows: Rows, others: Rows) -> Rows:
     return rows[~np.isin(rows.column("key"), others.column("key"))]
 
 
-def divide(task: Task, rows: Rows, ratios: Sequence[float], *, stratified: bool) -> list[Rows]:
+def divide(rows: Rows, ratios: Sequence[float], *, stratified: bool) -> list[Rows]:
     """Return the share of the rows that each ratio asks for, and what is left.
 
     It goes by hash, and no group and no equal text is on two sides.
@@ -69,12 +69,15 @@ def divide(task: Task, rows: Rows, ratios: Sequence[float], *, stratified: bool)
         stratified: Whether each class is divided by itself, so that every side has its share of each; a group counts as
             of the class of its first row.
     """
-    units, shares = _units(task, rows, stratified), [*ratios, 1 - sum(ratios)]
-    alone = units.alone(rows)
+    rows, units, strata = _units(rows, stratified)
+    shares, only = [*ratios, 1 - sum(ratios)], dict[str, int]()
+    for unit, labels in zip(units, rows.labels, strict=True):
+        only |= {label: unit if only.get(label, unit) == unit else -1 for label in labels}
+    alone = set(only.values())  # the units with a label that no other has
     for is_rounded in (True, False):
         # Rounding class by class can leave a side without its share; then each unit goes where most is owed.
         places, owed = list[int](), [0.0 for _ in shares]
-        for sizes in units.strata:
+        for sizes in strata:
             size, taken = sum(sizes), 0
             ends = list(accumulate(round(ratio * size) for ratio in ratios))
             owed = [rest + share * size for rest, share in zip(owed, shares, strict=True)]
@@ -85,7 +88,7 @@ def divide(task: Task, rows: Rows, ratios: Sequence[float], *, stratified: bool)
                 places.append(place % len(shares))
                 taken += 0 if is_only else count
                 owed[place] -= count
-        sides = units.dealt(rows, places, len(shares))
+        sides = _sides(rows, units, places, len(shares))
         if all(2 * len(side) >= int(share * len(rows)) for side, share in zip(sides, shares, strict=True)):
             break
     return sides
@@ -108,15 +111,21 @@ def folds(task: Task, files: Mapping[str, Rows]) -> list[Rows]:
 
 def deal(task: Task, rows: Rows, count: int) -> list[Rows]:
     """Return the rows in so many parts of about the same size, each with its share of each class as in `divide`."""
-    units, totals, places = _units(task, rows, not task.group), [0] * count, list[int]()
-    for sizes in units.strata:
+    rows, units, strata = _units(rows, not task.group)
+    totals, places = [0] * count, list[int]()
+    for sizes in strata:
         taken = [0] * count
         for size in sizes:
             smallest = min(range(count), key=lambda number: (taken[number], totals[number]))
             places.append(smallest)
             totals[smallest] += size
             taken[smallest] += size
-    return units.dealt(rows, places, count)
+    return _sides(rows, units, places, count)
+
+
+def _sides(rows: Rows, units: Numbers, places: Sequence[int], count: int) -> list[Rows]:
+    side_of = np.array(places, int)[units]
+    return [rows[side_of == side] for side in range(count)]
 
 
 def too_few(rows: Rows) -> str:
@@ -127,46 +136,35 @@ def too_few(rows: Rows) -> str:
     return f"{len(rows)} rows{together} are too few"
 
 
-class Units(NamedTuple):
-    """Rows that stay together, because they are of one group or have equal texts, in a random order."""
+def _units(rows: Rows, stratified: bool) -> tuple[Rows, Numbers, list[list[int]]]:
+    """Bring together the rows that are never divided, because they are of one group or have equal texts: the units.
 
-    order: Numbers
-    """The numbers of the rows: those of a class, and in it those of a unit, one after another."""
-    unit_of: Numbers
-    """The unit of each row in this order."""
-    strata: list[list[int]]
-    """How many rows each unit has, by classes."""
-
-    def dealt(self, rows: Rows, places: Sequence[int], count: int) -> list[Rows]:
-        """Return the rows in so many parts, by the part of each unit."""
-        part_of = np.array(places, np.int16)[self.unit_of]
-        return [rows[self.order[part_of == part]] for part in range(count)]
-
-    def alone(self, rows: Rows) -> set[int]:
-        """Return the units that have a label which no other unit has."""
-        kinds, names = rows.column("labels")[self.order], rows.kinds
-        lowest, highest = np.full(len(names), len(rows)), np.full(len(names), -1)
-        np.minimum.at(lowest, kinds, self.unit_of)
-        np.maximum.at(highest, kinds, self.unit_of)
-        having: dict[str, set[int]] = defaultdict(set)
-        for kind in np.flatnonzero(highest >= 0).tolist():
-            for label in names[kind]:
-                having[label] |= {int(lowest[kind]), int(highest[kind])}
-        return {unit for units in having.values() if len(units) == 1 for unit in units}
+    Returns:
+        The rows by classes, and those of a class in random order with those of a unit one after another; of each row
+        the number of its unit; and how many rows each unit has, by classes.
+    """
+    _, first, unit_of, sizes = np.unique(
+        rows.column("unit"), return_index=True, return_inverse=True, return_counts=True
+    )
+    strata = _strata(rows[first]) if stratified else np.zeros(len(first), int)
+    lowest = np.full(len(rows.kinds) + 1, len(rows))
+    np.minimum.at(lowest, strata, first)
+    ranks = lowest[strata]  # classes are in the order of their first rows
+    order, by_rank = np.lexsort((unit_of, ranks[unit_of])), np.argsort(ranks, kind="stable")
+    parts = np.split(sizes[by_rank], np.flatnonzero(np.diff(ranks[by_rank])) + 1)
+    return rows[order], np.repeat(np.arange(len(first)), sizes[by_rank]), [part.tolist() for part in parts]
 
 
-def _units(task: Task, rows: Rows, stratified: bool) -> Units:
-    hashes = rows.column("unit")
-    by_hash = np.argsort(hashes, kind="stable")
-    starts = np.flatnonzero(np.diff(hashes[by_hash], prepend=~hashes[by_hash[:1]]))
-    first, sizes = by_hash[starts], np.diff(starts, append=len(rows))
-    names = task.strata(rows[first]) if stratified else [""] * len(first)
-    ranks: dict[str, int] = {}  # by their first rows
-    for name, number in zip(names, first.tolist(), strict=True):
-        ranks[name] = min(number, ranks.get(name, number))
-    stratum = np.array([ranks[name] for name in names], int)
-    by_class = np.argsort(stratum, kind="stable")
-    ends = np.flatnonzero(np.diff(stratum[by_class])) + 1
-    order = by_hash[np.argsort(np.repeat(stratum, sizes), kind="stable")]
-    unit_of = np.repeat(np.arange(len(first), dtype=np.int32), sizes[by_class])
-    return Units(order, unit_of, [part.tolist() for part in np.split(sizes[by_class], ends)])
+def _strata(rows: Rows) -> Any:
+    """Return a number for each row: each side gets its share of the rows of each number.
+
+    It stands for what the task says, or for the rarest label; the more frequent ones even out.
+    """
+    kinds, counts = rows.column("kind"), Counter[str]()
+    for (labels, _), count in zip(rows.kinds, np.bincount(kinds, minlength=len(rows.kinds)).tolist(), strict=True):
+        counts.update(dict.fromkeys(labels, count))
+    names = [
+        min(labels, key=lambda label: (counts[label], label), default="") if name is None else name
+        for labels, name in rows.kinds
+    ]
+    return np.unique(names, return_inverse=True)[1][kinds]

@@ -104,7 +104,9 @@ def run(step: Step, directory: Path) -> None:
     source = resolved.finetuned(options.model, "evaluate.model").directory
     model = Predictor(str(source), option="evaluate.model")
     if options.path is None and rows is resolved.rows.test and resolved.rows.folds:
-        answered = predictions.read(source, "test")  # each by the model that has not seen the row
+        answered: Sequence[predictions.Prediction] = predictions.read(
+            source, "test"
+        )  # each by the model that has not seen the row
         measured = task.measure(answered, list(map(task.target, rows)))
     else:
         measured, answered = Scorer(model.model, model.tokenizer, task, model.max_length).score(rows, split)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import numpy as np
 from ulmfit_style.analysis import comparison
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, Artefact, write_json
+from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.compute import processes
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune
 from ulmfit_style.console import say
@@ -21,7 +24,7 @@ from ulmfit_style.data import guard, labelled, sampling
 from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.checkpoints import Checkpoint
 from ulmfit_style.resolved import Resolved, Step
-from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.tasks.base import Feature, Row, Task
 from ulmfit_style.tasks.types import Tokenizer
 from ulmfit_style.training import checks
 
@@ -99,13 +102,15 @@ def run(step: Step, directory: Path) -> None:
 
     # Score
     folds = resolved.folds  # each row is answered by the model that has not seen it
-    answered = [answer for fold in folds for answer in predictions.read(fold.artefact("finetune").directory, "test")]
+    answered: list[Sequence[Prediction]] = [
+        predictions.read(fold.artefact("finetune").directory, "test") for fold in folds
+    ]
     right = list(map(task.target, rows.test))
-    scores: dict[str, Any] = {"folds": len(folds), "test": task.measure(answered, right)} if folds else {}
+    scores: dict[str, Any] = {"folds": len(folds), "test": task.measure(list(chain(*answered)), right)} if folds else {}
     for split in ("validation", "test"):
         if split not in scores and (members := rows.split(split)):
             scores[split], split_predictions = scorer.score(members, split)
-            answered += split_predictions
+            answered.append(split_predictions)
 
     # Finish
     if not processes.is_main():
@@ -113,7 +118,7 @@ def run(step: Step, directory: Path) -> None:
     plan.model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     if answered:
-        predictions.write(directory, answered)
+        predictions.write(directory, chain(*answered))
     metrics: dict[str, Any] = {
         "task": type(task).__name__,
         "metric": task.metric,
@@ -192,7 +197,7 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     named = task.name_rows(classes) if options.label_names or not rows else []
     if options.label_names and not named:
         say("  the names of the classes are no words, so they are no examples (finetune.label_names)")
-    features = _encoded(task, [*rows, *named], tokenizer, options.max_length, head)
+    features = _encoded(task, [*rows, *named] if named else rows, tokenizer, options.max_length, head)
     set_seed(options.seed)
     if pair is not None:
         decoder, positions = _decoder(resolved).directory, task.positions_needed(0)
@@ -283,17 +288,23 @@ def _encoded(
     """Return the features of the rows to be trained on, and say how many rows are cut or left out."""
     from ulmfit_style.training.batching import EncodedDataset
 
-    encoded = [task.encode(row, tokenizer, max_length, head.get("label2id", {})) for row in rows]
-    long = sum(any(feature["long"] for feature in features) for features in encoded)
-    if long:
+    counts = Counter[str]()
+
+    def features() -> Iterator[Feature]:
+        for row, weight in zip(rows, task.row_weights(rows), strict=True):
+            encoded = task.encode(row, tokenizer, max_length, head.get("label2id", {}))
+            counts["long"] += any(feature["long"] for feature in encoded)
+            counts["empty"] += not encoded
+            counts["cut"] += any(feature.get("long_target", False) for feature in encoded)
+            for feature in encoded:
+                yield {**feature, "weight": weight * feature.get("weight", 1), "place": row.place}
+
+    dataset = EncodedDataset(features())
+    if long := counts["long"]:
         longer = f"{long:,} ({long / len(rows):.0%}) are longer than {max_length} tokens, and are {task.long_texts}"
         say(f"  of {len(rows):,} labelled rows, {longer} (finetune.max_length)")
-    if empty := sum(not features for features in encoded):
-        say(f"  {empty:,} rows are skipped: none of their content fits (finetune.max_length)")
-    if cut := sum(any(feature.get("long_target") for feature in features) for features in encoded):
-        say(f"  {cut:,} targets are truncated (task.max_target_length)")
-    return EncodedDataset(
-        {**feature, "weight": weight * feature.get("weight", 1), "place": row.place}
-        for row, features, weight in zip(rows, encoded, task.row_weights(rows), strict=True)
-        for feature in features
-    )
+    if counts["empty"]:
+        say(f"  {counts['empty']:,} rows are skipped: none of their content fits (finetune.max_length)")
+    if counts["cut"]:
+        say(f"  {counts['cut']:,} targets are truncated (task.max_target_length)")
+    return dataset

@@ -5,7 +5,6 @@ No torch and no transformers at import, so that a task is checked before they ar
 
 import abc
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -322,14 +321,9 @@ class Task(Section, abc.ABC):
         """Return the classes that a row is an example of; empty for a task without classes."""
         return []
 
-    def strata(self, rows: Sequence[Row]) -> list[str]:
-        """Return a name for each row: each split gets its share of the rows of each name.
-
-        By default it is a row's rarest label; the more frequent ones even out.
-        """
-        labels = [self.labels_of(row) for row in rows]
-        counts = Counter(label for row_labels in labels for label in row_labels)
-        return [min(row_labels, key=lambda label: (counts[label], label), default="") for row_labels in labels]
+    def stratum(self, row: Row) -> str | None:
+        """Return the name of rows of which each split gets its share; by default None, for a row's rarest label."""
+        return None
 
     def classes(self, rows: Sequence[Row]) -> list[str]:
         """Return the labels that the model chooses from; empty for a task without classes."""

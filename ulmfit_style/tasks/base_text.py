@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
@@ -80,20 +81,16 @@ class TextTask(Task, abc.ABC):
         return {"label": Column("task.label", self.label, self.label_columns)}
 
     def row_problem(self, row: Row) -> str | None:
-        problems = (text_problem(name, row.fields[name]) for name in self._texts)
+        problems = (text_problem(name, row.fields[name]) for name in self.inputs())
         return next(filter(None, problems), None) or self.label_problem(row)
-
-    @property
-    def _texts(self) -> Sequence[str]:
-        """The names of the fields that hold the texts."""
-        return ("text", "text_pair") if self.text_pair else ("text",)
 
     @abc.abstractmethod
     def label_problem(self, row: Row) -> str | None:
         """Return what is wrong with a row's label; None when it is right."""
 
     def texts(self, row: Row) -> list[str]:
-        return ["" if row.fields[name] is None else str(row.fields[name]) for name in self._texts]
+        names = ("text", "text_pair") if self.text_pair else ("text",)  # those of `inputs`
+        return ["" if row.fields[name] is None else str(row.fields[name]) for name in names]
 
     def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
         encoded = in_parts(tokenizer, self.texts(row), max_length, truncation=True)
@@ -233,7 +230,12 @@ def clean_text(value: Any) -> str:
 
 def label_name(value: Any) -> str:
     """Return a cell as the name of a class: 1 and 1.0 are one, and so are true, True and TRUE."""
-    name = clean_text(value)
+    return _label_name(value if isinstance(value, str) else clean_text(value))
+
+
+@lru_cache(maxsize=10_000)  # the same few names are asked for in row after row
+def _label_name(text: str) -> str:
+    name = clean_text(text)
     whole = FRACTION.fullmatch(name)
     return whole[1] if whole else name.casefold() if name.casefold() in ("true", "false") else name
 

@@ -115,8 +115,8 @@ class QuestionAnswering(Task):
     def labels_of(self, row: Row) -> list[str]:
         return [ANSWERED if _answers(row) else UNANSWERABLE]
 
-    def strata(self, rows: Sequence[Row]) -> list[str]:
-        return [""] * len(rows)  # articles and contexts stay whole, whatever their questions
+    def stratum(self, row: Row) -> str:
+        return ""  # articles and contexts stay whole, whatever their questions
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
         return {"num_labels": 2}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ulmfit_style.console import progress
+from ulmfit_style.data.disk_list import DiskList
 from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import IGNORED, Feature
 
@@ -39,10 +41,10 @@ class Rows(Protocol):
 
 
 @final
-class EncodedDataset(list[Any]):
-    """Encoded rows in memory."""
+class EncodedDataset(DiskList):
+    """Encoded rows on the disk."""
 
-    @property
+    @cached_property
     def lengths(self) -> Integers:
         """The tokens of each row."""
         return np.array([len(row["input_ids"]) for row in self], dtype=np.int32)

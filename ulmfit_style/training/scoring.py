@@ -13,6 +13,7 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.compute import processes
 from ulmfit_style.console import progress, say
+from ulmfit_style.data.disk_list import DiskList
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
 from ulmfit_style.training.batching import BATCH, collate
@@ -60,17 +61,18 @@ class Scorer:
         for _, _, parts in self._forward(rows, label2id, likelihoods, advance):
             yield {name: sum(part[name] for part in parts) for name in parts[0]}
 
-    def outputs(self, rows: Sequence[Row], advance: Advance = ignore) -> list[Answer]:
+    def outputs(self, rows: Sequence[Row], advance: Advance = ignore) -> Sequence[Answer]:
         """Return what the task is scored by for each row: its answer, the likelihood of the right one, or both."""
         share, kinds = processes.share(rows), {"answers": self.answers, "likelihoods": self.likelihoods}
         outputs = zip(*(kinds[kind](share, advance) for kind in self.task.scored_by()), strict=True)
-        return processes.joined([{name: value for part in parts for name, value in part.items()} for parts in outputs])
+        answers = DiskList({name: value for part in parts for name, value in part.items()} for parts in outputs)
+        return answers if processes.count() == 1 else processes.joined(answers)
 
     def metric(self, rows: Sequence[Row], name: str | None = None) -> float:
         """Return one score; `name` is None for the task's own metric."""
         return self.task.score(self.outputs(rows), list(map(self.task.target, rows)))[name or self.task.metric]
 
-    def score(self, rows: Sequence[Row], split: str) -> tuple[dict[str, Any], list[Prediction]]:
+    def score(self, rows: Sequence[Row], split: str) -> tuple[dict[str, Any], Sequence[Prediction]]:
         """Return the metrics of a split, as metrics.json has them, and the prediction for each row."""
         long = 0
 
@@ -86,7 +88,7 @@ class Scorer:
             treatment = f"longer than {self.max_length} tokens, and were {self.task.long_texts}"
             say(f"  {split}: {long:,} of {len(rows):,} rows are {treatment}")
         metrics = self.task.measure(outputs, list(map(self.task.target, rows)))
-        return metrics, predictions.of(split, self.task, rows, outputs)
+        return metrics, DiskList(predictions.of(split, self.task, rows, outputs))
 
     def _task(self) -> Task:
         return self.task.for_architecture(architecture(self.model.config.model_type))
