@@ -203,6 +203,11 @@ class Adapt(LanguageModelling):
 class Finetune(Training):
     """Fine-tuning on the labelled task."""
 
+    init: Annotated[str | None, Unhashed] = None
+    """A finished model that is updated by more labels, or more classes: the name of its run, or its directory. Its body
+    is trained on. A head that learns by steps keeps the outputs of the classes that it knows; one that is solved is
+    solved anew from all rows. Both models are scored on the test rows that the old one was not trained on. null: it
+    starts from the adapted model, or the checkpoint."""
     max_length: Count
     """Tokens per row, special tokens included. It is said how many rows are longer: these are cut, or read in windows
     where the task tells of single words."""
