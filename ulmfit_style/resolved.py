@@ -200,15 +200,15 @@ class Resolved:
         if (named := self.config.finetune.init) is None:
             return None
         directory = checkpoints.find_finetuned(named, "finetune.init", self.config.runs)
-        if not (directory / predictions.ROWS).exists():
-            problem = f"holds no {predictions.ROWS}, which tells what it was trained on; make it again, from the start"
+        if not (directory / predictions.LEARNT).exists():
+            problem = f"holds no {predictions.LEARNT}, which tells what it was trained on; make it again"
             raise UserError(f"finetune.init={named}: {problem}")
         return Checkpoint(directory, {"finetune": read_json(directory / MANIFEST)["fingerprint"]})
 
     @cached_property
     def seen(self) -> frozenset[str]:
         """The digests of the texts that the model which is updated was trained on."""
-        return frozenset(read_json(self.updated.directory / predictions.ROWS)["train"] if self.updated else ())
+        return frozenset(read_json(self.updated.directory / predictions.LEARNT) if self.updated else ())
 
     @cached_property
     def findings(self) -> Findings:

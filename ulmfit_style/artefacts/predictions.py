@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style.artefacts.directory import read_json, require_intact
+from ulmfit_style.artefacts.directory import require_intact
 from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.metrics import intervals
 from ulmfit_style.tasks.base import Answer, Row, Task
 
 FILE = "predictions.parquet"
-ROWS = "rows.json"
-"""Digests of the texts of the rows that a model was trained on, and was tested on: none of them can be read from it."""
+LEARNT = "learnt.json"
+"""Digests of the texts of the rows that a model was trained on."""
 
 Prediction = dict[str, Any]
 """`split`, `file` and `row` say which row was answered, `target` what is right; beside them are the answer's fields."""
@@ -26,7 +26,7 @@ def of(split: str, task: Task, rows: Sequence[Row], answers: Sequence[Answer]) -
 
 
 def text_digest(task: Task, row: Row) -> str:
-    """Return what stands for the texts of a row in `ROWS`."""
+    """Return what stands for the texts of a row in `LEARNT`."""
     return digest(task.texts(row))[:16]
 
 
@@ -63,18 +63,13 @@ def _row_scores(task: Task, predictions: Sequence[Prediction]) -> intervals.Poin
     return task.row_scores(predictions, [prediction["target"] for prediction in predictions])
 
 
-def in_common(ours: Path, theirs: Path) -> tuple[list[Prediction], list[Prediction]]:
-    """Return the answers of two models to the test rows that both were given, in the same order."""
-    (our_rows, our_answers), (their_rows, their_answers) = map(_test, (ours, theirs))
-    if our_rows == their_rows:
-        return our_answers, their_answers
-    found = dict(zip(our_rows, our_answers, strict=True)), dict(zip(their_rows, their_answers, strict=True))
-    both = [row for row in found[0] if row in found[1]]
-    return [found[0][row] for row in both], [found[1][row] for row in both]
+def in_common(ours: Path, theirs: Path, split: str = "test") -> list[tuple[Prediction, Prediction]]:
+    """Return the two answers to each test row that two models were given; none where a file has changed in between.
 
-
-def _test(directory: Path) -> tuple[list[tuple[str, str]], list[Prediction]]:
-    """Return what tells the test rows apart, their texts and what is right of them, and the answers to them."""
-    answers = read(directory, "test")
-    texts = read_json(directory / ROWS)["test"] if (directory / ROWS).exists() else [str(directory)] * len(answers)
-    return [(text, str(answer["target"])) for text, answer in zip(texts, answers, strict=True)], answers
+    Args:
+        split: What the answers of the other are called.
+    """
+    found = {(answer["file"], answer["row"]): answer for answer in read(theirs, split)}
+    answers = ((answer, found.get((answer["file"], answer["row"]))) for answer in read(ours, "test"))
+    pairs = [(answer, other) for answer, other in answers if other is not None]
+    return pairs if all(answer["target"] == other["target"] for answer, other in pairs) else []

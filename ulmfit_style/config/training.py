@@ -54,7 +54,8 @@ class Model(Section):
     """A pretrained checkpoint, or an architecture with random weights."""
 
     checkpoint: str | None = None
-    """A directory, a Hub id, a GGUF file, or `package:<folder or GGUF file>` for those of an installed Python package.
+    """A directory, a Hub id, a GGUF file, or `package:<folder or GGUF file>` for those of an installed Python package;
+    auto: an encoder for the script and the language of the text, which py3langid tells where it is installed.
     A GGUF file is made into a checkpoint in single precision once, in the Hub's cache."""
     revision: str | None = None
     """The Hub commit, tag or branch. null: the newest commit when first used, and that one ever after; it stands in

@@ -394,6 +394,14 @@ def is_on_hub(model: Model) -> bool:
     return not model.checkpoint.startswith("package:") and not Path(model.checkpoint).expanduser().is_dir()
 
 
+def is_reachable(model: Model) -> bool:
+    """Tell whether a checkpoint is on the disk, or the Hub can be asked for it."""
+    try:
+        return not is_on_hub(model) or bool(commit(model))
+    except UserError:
+        return False
+
+
 def is_gguf(checkpoint: str) -> bool:
     """Tell by its name whether a checkpoint is a GGUF file, on disk or in a package."""
     return checkpoint.endswith(".gguf")

@@ -176,7 +176,7 @@ def _test_rows(run: Run, task: Task) -> dict[tuple[str, int], Row]:
         data = labelled.load(task)
         for made in run.chain[:-1]:
             if made.stage == "finetune":  # the tests of an update lack what was learnt before
-                data = data.unseen(read_json(made.directory / predictions.ROWS)["train"])
+                data = data.unseen(read_json(made.directory / predictions.LEARNT))
         if data.digest == run.model.determinants["data"]:
             return {(row.file, row.number): row for row in data.test}
     return {}
@@ -248,7 +248,7 @@ def _differences(runs: Sequence[Run]) -> Iterator[Part]:
     for other in others:
         difference = other.difference(first.model)
         verdict = "they have no predictions of the same test rows" if difference is None else scores.verdict(difference)
-        common = len(predictions.in_common(other.model.directory, first.model.directory)[0])
+        common = len(predictions.in_common(other.model.directory, first.model.directory))
         rows.append((f"{other.name} less {first.name}", common, difference, verdict))
     yield Table(("difference", "rows", "points (95 % interval)", ""), rows)
     yield Prose("Paired bootstrap over the same test rows; it does not cover other seeds.", is_remark=True)

@@ -137,18 +137,20 @@ class Run:
         pairs = {frozenset((ADAPTED, NOT_ADAPTED)): self.worth, frozenset(("fine-tuned", BEFORE)): self.update}
         return {names: difference for names, difference in pairs.items() if difference is not None}
 
-    def difference(self, other: Finished) -> Difference | None:
-        """Return what the score differs by from another model's on the test rows that both answered, if any."""
-        ours, theirs = predictions.in_common(self.model.directory, other.directory)
-        return Difference(*predictions.difference(self.config.require_task(), [ours], [theirs])) if ours else None
-
     @cached_property
     def update(self) -> Difference | None:
         """What the score differs by from that of the model that it is an update of, if it is one."""
-        if BEFORE not in self.measured:
-            return None
-        answered = [[predictions.read(self.model.directory, split)] for split in ("test", BEFORE)]
-        return Difference(*predictions.difference(self.config.require_task(), *answered))
+        return self.difference(self.model, BEFORE) if BEFORE in self.measured else None
+
+    def difference(self, other: Finished, split: str = "test") -> Difference | None:
+        """Return what the score differs by from another model's on the test rows that both answered, if any.
+
+        Args:
+            split: What the answers of the other are called.
+        """
+        pairs = predictions.in_common(self.model.directory, other.directory, split)
+        answered = [[list(side)] for side in zip(*pairs, strict=True)]
+        return Difference(*predictions.difference(self.config.require_task(), *answered)) if pairs else None
 
     def _others(self, stage: str, wanted: Mapping[str, Any]) -> Iterator[Finished]:
         """Yield the other finished artefacts of a stage in the folder of the model's, the newest first.

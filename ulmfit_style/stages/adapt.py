@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.console import say
+from ulmfit_style.data import languages
 from ulmfit_style.errors import UserError
 from ulmfit_style.resolved import Resolved, Stage, Step
 from ulmfit_style.training import checks
@@ -24,6 +25,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if config.model.init == "scratch" and config.pretrain is None:
         raise UserError("pretrain=none: there is no language model to adapt; use pretrain=plain, or adapt=none")
     checks.language_model(config, "adapt", config.adapt)
+    languages.say_if_unfit(config)
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:

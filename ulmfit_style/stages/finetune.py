@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, RECIPE, Artef
 from ulmfit_style.compute import processes
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune
 from ulmfit_style.console import say
-from ulmfit_style.data import guard, labelled, sampling
+from ulmfit_style.data import guard, labelled, languages, sampling
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.checkpoints import Checkpoint
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ulmfit_style.models.tokenizer_pair import TokenizerPair
     from ulmfit_style.training.batching import EncodedDataset
     from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
+    from ulmfit_style.training.solving import Floats
 
 NEW = "new parameters"
 
@@ -51,6 +52,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     checks.finetune(resolved.config, resolved.task)
     if resolved.updated is not None:
         _check_update(resolved, resolved.updated.directory)
+    languages.say_if_unfit(resolved.config)
     if processes.is_main() and resolved.findings:
         for line in (
             *guard.lines(resolved.findings),
@@ -129,6 +131,8 @@ def run(step: Step, directory: Path) -> None:
         merge(plan.model)
     if options.is_calibrated and rows.train:
         _calibrate(resolved, plan.model, directory)
+    if task.is_single_label and options.pooling not in (None, "default") and (rows.validation or rows.test):
+        scorer = replace(scorer, means=_class_means(plan, directory))
 
     # Score
     folds = resolved.folds  # each row is answered by the model that has not seen it
@@ -170,8 +174,8 @@ def run(step: Step, directory: Path) -> None:
         log = [*metrics["log"], *best.curve]
         metrics["log"] = sorted(log, key=lambda entry: (order.index(entry["phase"]), entry["step"]))
     write_json(directory / METRICS, metrics)
-    learnt, test = ([predictions.text_digest(task, row) for row in members] for members in (rows.train, rows.test))
-    write_json(directory / predictions.ROWS, {"train": sorted({*resolved.seen, *learnt}), "test": test})
+    learnt = {*resolved.seen, *(predictions.text_digest(task, row) for row in rows.train)}
+    write_json(directory / predictions.LEARNT, sorted(learnt))
 
 
 def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> None:
@@ -201,6 +205,16 @@ def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> N
     temperature = solving.temperature(logits, labels)
     solving.cool(model, temperature)
     say(f"  calibrated by a temperature of {temperature:.2f}")
+
+
+def _class_means(plan: TrainingPlan, directory: Path) -> Floats:
+    """Keep what tells texts that belong to no class, and return it."""
+    from ulmfit_style.training import solving, unlike
+
+    means = unlike.class_means(solving.head_inputs(plan.model, plan.data)) if processes.is_main() else None
+    if means is not None:
+        np.save(directory / unlike.FILE, means)
+    return cast("Floats", processes.from_main(means))
 
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
