@@ -1,26 +1,27 @@
-"""Texts that belong to no class are told, by how near what the head reads of them is to the mean of a class."""
+"""Texts that belong to no class are told, by how near what the head reads of them is to that of a training text."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from samples import jsonl, reviews
 
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.training.solving import HeadInputs
-from ulmfit_style.training.unlike import FILE, class_means, nearness
+from ulmfit_style.training import unlike
 
 
-def test_a_text_is_as_near_as_the_nearest_class_by_the_angle_alone():
-    inputs = np.array([[1, 0], [3, 0], [0, 2], [0, 4]], dtype=np.float32)
-    means = class_means(HeadInputs(inputs, np.array([5, 5, 0, 0]), np.ones(4, dtype=np.float32)))
-    assert means.tolist() == [[0, 3], [2, 0]]
-    assert nearness(np.array([[9, 0], [1, 1], [-1, 0], [0, 0]], dtype=np.float32), means) == pytest.approx(
-        [1, 0.5**0.5, 0, 0]
-    )
+def test_a_text_is_as_near_as_the_nearest_that_was_learnt_by_the_angle_alone(monkeypatch: pytest.MonkeyPatch):
+    read = [torch.tensor([[9.0, 0], [1, 1], [-1, 0], [0, 0]])]
+    monkeypatch.setattr(unlike, "read_by_head", lambda model: nullcontext(read))
+    learnt = unlike.units(np.array([[3, 0], [0, 2]], dtype=np.float32))
+    beside = unlike.beside_nearness(lambda batch: batch, None, learnt, "abcd")
+    assert [answer for answer, _ in beside] == list("abcd")
+    assert [near for _, near in beside] == pytest.approx([1, 0.5**0.5, 0, 0])
 
 
 @pytest.mark.parametrize("folds", [0, 3])
@@ -34,7 +35,7 @@ def test_predict_tells_texts_unlike_those_that_were_not_trained_on(
     assert main(["finetune", *recipe]) == 0
     directory = runs / "default/finetune"
     near = [answer["near"] for answer in predictions.read(directory, "test" if folds else "validation")]
-    assert len(np.load(directory / FILE)) == 2
+    assert len(np.load(directory / unlike.FILE)) == (120 if folds else 84)
 
     strange = ["".join(dict.fromkeys(text)) for text, *_ in reviews(20, seed=3)]
     texts = [*(row["text"] for row in rows[:20]), *strange]

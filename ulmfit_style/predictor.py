@@ -52,10 +52,10 @@ class Predictor:
         if missing:
             kind = f"lacks the head of {type(self.task).__name__} ({listed(sorted(missing))})"
             raise UserError(f"{option}={source}: {kind}; name a model that `finetune` made, not `adapt`")
-        self._means, self._least_near = None, 0.0
+        self._learnt, self._least_near = None, 0.0
         if (directory / unlike.FILE).exists():
             answered = predictions.read(directory, "validation") or predictions.read(directory, "test")  # of folds
-            self._means = np.load(directory / unlike.FILE)
+            self._learnt = np.load(directory / unlike.FILE).astype(np.float32)
             self._least_near = float(np.quantile([answer["near"] for answer in answered], unlike.SHARE))
         self.model.to(PartialState().device if device is None else device)
 
@@ -91,7 +91,7 @@ class Predictor:
         Args:
             advance: Called now and then with how many further rows were read, and how many of them are long.
         """
-        scorer = Scorer(self.model, self.tokenizer, self.task, self.max_length, self._means)
+        scorer = Scorer(self.model, self.tokenizer, self.task, self.max_length, self._learnt)
         for answer in scorer.answers(rows, advance):
             far = answer.pop("near", self._least_near) < self._least_near
             yield {**answer, "unlike": True} if far else answer

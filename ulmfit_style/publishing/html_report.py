@@ -249,8 +249,8 @@ def _differences(runs: Sequence[Run]) -> Iterator[Part]:
         difference = other.difference(first.model)
         verdict = "they have no predictions of the same test rows" if difference is None else scores.verdict(difference)
         common = len(predictions.in_common(other.model.directory, first.model.directory))
-        rows.append((f"{other.name} less {first.name}", common, difference, verdict))
-    yield Table(("difference", "rows", "points (95 % interval)", ""), rows)
+        rows.append((f"{other.name} less {first.name}", difference, common, verdict))
+    yield Table(("difference", "points (95 % interval)", "rows", ""), rows)
     yield Prose("Paired bootstrap over the same test rows; it does not cover other seeds.", is_remark=True)
 
 

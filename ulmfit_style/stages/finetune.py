@@ -132,7 +132,7 @@ def run(step: Step, directory: Path) -> None:
     if options.is_calibrated and rows.train:
         _calibrate(resolved, plan.model, directory)
     if task.is_single_label and options.pooling not in (None, "default") and (rows.validation or rows.test):
-        scorer = replace(scorer, means=_class_means(plan, directory))
+        scorer = replace(scorer, learnt=_units_learnt(plan, directory))
 
     # Score
     folds = resolved.folds  # each row is answered by the model that has not seen it
@@ -207,14 +207,14 @@ def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> N
     say(f"  calibrated by a temperature of {temperature:.2f}")
 
 
-def _class_means(plan: TrainingPlan, directory: Path) -> Floats:
+def _units_learnt(plan: TrainingPlan, directory: Path) -> Floats:
     """Keep what tells texts that belong to no class, and return it."""
     from ulmfit_style.training import solving, unlike
 
-    means = unlike.class_means(solving.head_inputs(plan.model, plan.data)) if processes.is_main() else None
-    if means is not None:
-        np.save(directory / unlike.FILE, means)
-    return cast("Floats", processes.from_main(means))
+    units = unlike.units(solving.head_inputs(plan.model, plan.data).inputs) if processes.is_main() else None
+    if units is not None:
+        np.save(directory / unlike.FILE, units.astype(np.float16))
+    return cast("Floats", processes.from_main(units))
 
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:

@@ -48,17 +48,17 @@ class Scorer:
     task: Task
     max_length: int
     """Tokens per feature."""
-    means: Floats | None = None
-    """The `unlike.class_means` of the model, if answers are to tell how `near` a text is to a class."""
+    learnt: Floats | None = None
+    """The `unlike.units` of the training texts, if answers are to tell how `near` a text is to these."""
 
     def answers(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[Answer]:
         """Yield the answer to each row, in order."""
         task = self._task()
         answer = partial(task.answer, self.model, self.tokenizer)
-        if self.means is not None:
-            answer = partial(unlike.beside_nearness, answer, self.model, self.means)
+        if self.learnt is not None:
+            answer = partial(unlike.beside_nearness, answer, self.model, self.learnt)
         for row, features, outputs in self._forward(rows, None, answer, advance):
-            if self.means is None:
+            if self.learnt is None:
                 yield task.merge(row, features, outputs)
             else:
                 answers, near = zip(*outputs, strict=True)

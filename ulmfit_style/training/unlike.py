@@ -1,6 +1,7 @@
-"""Texts that belong to no class: what the head reads of them is far from the mean of every class.
+"""Texts that belong to no class: what the head reads of them is far from what it reads of every training text.
 
-How near is the cosine, which of eleven scores told them best over several kinds of data (docs/measured.md).
+How near is the cosine with the nearest one (Sun et al. 2022), which of eleven scores told them best over several kinds
+of data and of training (docs/measured.md).
 """
 
 from collections.abc import Callable
@@ -8,26 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from ulmfit_style.training.solving import Floats, HeadInputs, read_by_head
+from ulmfit_style.training.solving import Floats, read_by_head
 
-FILE = "class_means.npy"
+FILE = "learnt.npy"
 
 SHARE = 0.05
-"""The share of the rows that were not trained on that is farther from every class than is usual."""
+"""The share of the rows that were not trained on that counts as unlike those that were."""
 
 
-def class_means(learnt: HeadInputs) -> Floats:
-    """Return what the head reads of the texts of each class on average, (classes, width)."""
-    return np.stack([learnt.inputs[learnt.labels == label].mean(axis=0) for label in np.unique(learnt.labels)])
+def units(inputs: Floats) -> Floats:
+    """Return what the head reads of texts, (texts, width), at length 1."""
+    return inputs / np.linalg.norm(inputs, axis=1, keepdims=True).clip(1e-12)
 
 
-def nearness(inputs: Floats, means: Floats) -> list[float]:
-    """Return the cosine of what the head reads of each text, (texts, width), and the nearest of the means."""
-    units, centres = (rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12) for rows in (inputs, means))
-    return (units @ centres.T).max(axis=1).tolist()
+def beside_nearness(answer: Callable[[Any], list[Any]], model: Any, learnt: Floats, batch: Any) -> list[Any]:
+    """Return what `answer` makes of each text of a batch, with the cosine with the nearest text that was learnt.
 
-
-def beside_nearness(answer: Callable[[Any], list[Any]], model: Any, means: Floats, batch: Any) -> list[Any]:
-    """Return what `answer` makes of each text of a batch, with how near the text is to a class."""
+    Args:
+        learnt: The `units` of these.
+    """
     with read_by_head(model) as read:
-        return list(zip(answer(batch), nearness(read[0].numpy(), means), strict=True))
+        answers = answer(batch)
+    return list(zip(answers, (units(read[0].numpy()) @ learnt.T).max(axis=1).tolist(), strict=True))
