@@ -24,7 +24,8 @@ WEIGHTS = "model*.safetensors"
 
 UPLOADED = (
     *(CARD, RECIPE, METRICS),
-    *(WEIGHTS, "model.safetensors.index.json", "config.json", "generation_config.json", "pooling.py"),
+    *(WEIGHTS, "model.safetensors.index.json", "config.json", "generation_config.json"),
+    *("pooling.py", "awd_lstm.py"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
     *("vocab.txt", "vocab.json", "*.spm"),
 )
