@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from fnmatch import fnmatch
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -65,14 +65,14 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
     (folder / RECIPE).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     if config.hub.onnx and not run.exports:
         raise UserError(f"hub.onnx=true: {directory} has no ONNX yet; run `export` with the same options before")
-    sources = [(path, path.relative_to(run.model.directory)) for path in run.model.directory.rglob("*")]
+    sources = {path: path.relative_to(run.model.directory) for path in run.model.directory.rglob("*")}
     for made in run.exports[:1] if config.hub.onnx else ():
         # Its config stands beside the weights: the one above is of the model in torch, with its own head.
         beside = [made.directory / "config.json", *(made.directory / ONNX).iterdir()]
-        sources += [(path, PurePath(ONNX) / path.name) for path in beside]
-    for path, name in sources:
-        copy = folder / name
-        if path.is_file() and goes(name.as_posix()) and not copy.exists():
+        sources |= {path: Path(ONNX, path.name) for path in beside}
+    for path, relative in sources.items():
+        copy = folder / relative
+        if path.is_file() and goes(relative.as_posix()) and not copy.exists():
             copy.parent.mkdir(exist_ok=True)
             copy.symlink_to(path)
     require_no_secrets(folder, token)

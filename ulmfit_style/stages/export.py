@@ -86,7 +86,7 @@ def run(step: Step, directory: Path) -> None:
 def _agreement(task: Task, rows: Sequence[Row], ours: Sequence[Answer], theirs: Sequence[Answer]) -> dict[str, Any]:
     """Return the score of answers, and how far they are from those of the model itself."""
     targets = list(map(task.target, rows))
-    points = [[task.row_scores(answers, targets)] for answers in (ours, theirs)]
+    points, baseline = ([task.row_scores(answers, targets)] for answers in (ours, theirs))
     shown = [
         [task.display(row, answer, target)[1] for row, answer, target in zip(rows, answers, targets, strict=True)]
         for answers in (ours, theirs)
@@ -95,7 +95,7 @@ def _agreement(task: Task, rows: Sequence[Row], ours: Sequence[Answer], theirs: 
     apart = [abs(x - y) for one, other in numbers if len(one) == len(other) for x, y in zip(one, other, strict=True)]
     return {
         "score": task.score(ours, targets)[task.metric],
-        "difference": intervals.difference(*points, task.of_means),
+        "difference": intervals.difference(points, baseline, task.of_means),
         "same": sum(map(str.__eq__, *shown)) / len(rows),
         "apart": max(apart, default=0.0),
     }
