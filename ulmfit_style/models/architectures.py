@@ -1,10 +1,18 @@
 """Which heads transformers has for which architectures; the library is imported when it is asked."""
 
+from collections.abc import Collection
+from functools import cache
+
+from ulmfit_style.artefacts.directory import installed
 from ulmfit_style.errors import UserError
+from ulmfit_style.models import embedded
 from ulmfit_style.tasks.values import Architecture
 
 ENCODER_DECODER = "AutoModelForSeq2SeqLM"
 """The auto class of encoder-decoders."""
+
+ARCHITECTURES = "architectures.json"
+"""In the user's cache."""
 
 MASKED_LM = "AutoModelForMaskedLM"
 CAUSAL_LM = "AutoModelForCausalLM"
@@ -38,9 +46,19 @@ def architecture(model_type: str) -> Architecture:
 
 def has_head(auto_class: str, model_type: str) -> bool:
     """Tell whether a transformers auto class, such as AutoModelForMaskedLM, loads models of an architecture."""
-    from transformers.models.auto import modeling_auto
+    return model_type in _types(auto_class)
 
-    return model_type in getattr(modeling_auto, auto_class)._model_mapping._model_mapping
+
+@cache
+def _types(auto_class: str) -> Collection[str]:
+    """Return the architectures that an auto class loads: kept in the user's cache, for transformers imports torch."""
+    name = f"{auto_class} of transformers {installed('transformers')}"
+    if name not in (known := embedded.kept(ARCHITECTURES)):
+        from transformers.models.auto import modeling_auto
+
+        known = {name: list(getattr(modeling_auto, auto_class)._model_mapping._model_mapping)}
+        embedded.keep(ARCHITECTURES, known)
+    return known[name]
 
 
 def can_cross_attend(model_type: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ulmfit_style.analysis.estimate import tokens
 from ulmfit_style.artefacts.directory import METRICS, Artefact, write_json
 from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.console import say
@@ -43,6 +44,12 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
         return [simple]
     title = "finetune, not adapted: for comparison"
     return [simple, Step(resolved.stages["finetune"], resolved.variant(adapt=None), title, "finetune-not-adapted")]
+
+
+def work(resolved: Resolved) -> float:
+    """Return how many tokens pass through the model."""
+    rows = resolved.rows
+    return tokens(resolved, [*rows.learnt, *rows.validation, *rows.test]) * max(1, len(rows.folds))
 
 
 def run(step: Step, directory: Path) -> None:
