@@ -13,7 +13,8 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import read_json
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
-from ulmfit_style.models.awd_lstm import AwdLstmConfig, AwdLstmForCausalLM, AwdLstmForSequenceClassification
+from ulmfit_style.models import architectures
+from ulmfit_style.models.awd_lstm import MODELS, AwdLstmConfig, AwdLstmForCausalLM, AwdLstmForSequenceClassification
 from ulmfit_style.models.pooling import BatchNorm
 from ulmfit_style.training import checks
 
@@ -138,3 +139,9 @@ def test_whole_texts_are_refused_where_no_state_is_carried(not_adapted: list[str
     config = compose([*not_adapted, "task.long_documents=whole"])
     with pytest.raises(UserError, match=r"'bert' carries no state .* take windows, or model=awd_lstm"):
         checks.finetune(config, config.require_task())
+
+
+def test_what_is_known_of_architectures_before_they_are_imported_is_what_they_say():
+    models = {name for name in MODELS if name != "AutoModel"}
+    assert models == architectures.OWN[AwdLstmConfig.model_type]
+    assert AwdLstmConfig.carries_state == (AwdLstmConfig.model_type in architectures.CARRY_STATE)

@@ -308,7 +308,8 @@ def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    architectures.register()
+    if (directory / "config.json").exists() and body_config(directory).get("model_type") in architectures.OWN:
+        architectures.register()
     # Else transformers warns of a type that it does not know.
     body = {"config": AutoConfig.for_model(**body_config(directory))} if is_pooled(directory) else {}
     try:
