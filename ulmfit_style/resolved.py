@@ -279,6 +279,21 @@ class Resolved:
         checkpoints.find_finetuned(named, option, self.config.runs)
         return checkpoints.resolve(Model(checkpoint=checkpoints.of_run(named, self.config.runs)), option)
 
+    def finished_model(self, command: str) -> Path:
+        """Return the directory of the model that answers: the one that `predict.model` names, or the config's own.
+
+        Where `runs/<name>/finetune` was made by the same options, it is taken as it is, and no training data are read.
+
+        Raises:
+            UserError: if it is not there.
+        """
+        if (named := self.config.predict.model) is not None:
+            return checkpoints.find_finetuned(named, "predict.model", self.config.runs)
+        if (directory := self.unchanged("finetune")) is not None:
+            return directory
+        require_finished(self, "finetune", command)
+        return self.artefact("finetune").directory
+
     def _checkpoint_of(self, stage: str) -> Checkpoint:
         artefact = self.artefact(stage)
         return Checkpoint(artefact.directory, {stage: artefact.fingerprint})

@@ -112,6 +112,12 @@ class Run:
         """What `evaluate` measured of the model."""
         return list(self._others("evaluate", {"model": {"finetune": self.model.manifest["fingerprint"]}}))
 
+    @cached_property
+    def exports(self) -> Sequence[Finished]:
+        """What `export` wrote of the model with its head, the newest first."""
+        wanted = {"model": {"finetune": self.model.manifest["fingerprint"]}, "features": None}
+        return list(self._others("export", wanted))
+
     @property
     def measured(self) -> Mapping[str, Mapping[str, Any]]:
         """What was measured on the test rows, of the simple models, the one without adaptation, and this one.
