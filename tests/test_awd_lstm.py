@@ -145,3 +145,15 @@ def test_what_is_known_of_architectures_before_they_are_imported_is_what_they_sa
     models = {name for name in MODELS if name != "AutoModel"}
     assert models == architectures.OWN[AwdLstmConfig.model_type]
     assert AwdLstmConfig.carries_state == (AwdLstmConfig.model_type in architectures.CARRY_STATE)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"num_hidden_layers": 0}, "at least one layer"),
+        ({"weight_dropout": 1.5}, "weight_dropout=1.5: a dropout is a share"),
+    ],
+)
+def test_sizes_and_dropouts_that_cannot_be_are_named(fields: dict, problem: str):
+    with pytest.raises(ValueError, match=problem):
+        AwdLstmForCausalLM(config_of(**fields))

@@ -91,6 +91,11 @@ class AwdLstmModel(_AwdLstm):
 
     def __init__(self, config: AwdLstmConfig) -> None:
         super().__init__(config)
+        if config.num_hidden_layers < 1:
+            raise ValueError(f"num_hidden_layers={config.num_hidden_layers}: give at least one layer")
+        shares = {name: share for name, share in config.to_dict().items() if name.endswith("_dropout")}
+        if wrong := [f"{name}={share}" for name, share in shares.items() if not 0 <= share < 1]:
+            raise ValueError(f"{', '.join(wrong)}: a dropout is a share, from 0 to less than 1")
         between = [config.lstm_size] * (config.num_hidden_layers - 1)
         sizes = [config.hidden_size, *between, config.hidden_size]
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
