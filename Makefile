@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 
-COMMANDS := plan pretrain adapt finetune evaluate export predict report push sweep sweep-report study runs compare clean-runs new-task check-data select doctor
+COMMANDS := plan pretrain adapt finetune evaluate export predict serve report push sweep sweep-report study runs compare clean-runs new-task check-data select doctor
 WORKERS  := -n auto --dist loadfile
 MKDOCS    = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
@@ -45,6 +45,7 @@ finetune:      ## train it on the labelled task, and measure it
 evaluate:      ## score a finished model on other rows, and keep every prediction
 predict:       ## answer a text, a file of them or standard input with a finished model
 export:        ## write the model as ONNX, in full and in 8 bits, for onnxruntime and transformers.js
+serve:         ## answer over HTTP, with a page on which the model can be tried: make serve name=reviews
 report:        ## write a page, and its figures, on a finished run; on several with report.runs=[a,b]
 push:          ## put the model on the Hugging Face Hub
 sweep:         ## try many values of the options, and tell which are best: sweep=finetune, or a grid

@@ -23,6 +23,7 @@ FLOORS = [
     {"data"},
     {"resolved", "training"},
     {"predictor", "analysis", "publishing"},
+    {"serving"},
     {"stages"},
     {"chain"},
     {"launch", "experiments"},
