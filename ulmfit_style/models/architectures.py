@@ -17,6 +17,17 @@ ARCHITECTURES = "architectures.json"
 MASKED_LM = "AutoModelForMaskedLM"
 CAUSAL_LM = "AutoModelForCausalLM"
 
+OWN = {"awd_lstm": {CAUSAL_LM, "AutoModelForSequenceClassification", "AutoModelForTokenClassification"}}
+"""The architectures of this package, and their auto classes; transformers learns of them by `register`."""
+
+CARRY_STATE = {"awd_lstm"}
+"""Those whose configs say that they read a text in parts, of which each goes on where the last one ended."""
+
+
+def register() -> None:
+    """Let transformers load what this package has: its architectures, and the pooled head on any body."""
+    import ulmfit_style.models.awd_lstm  # noqa: F401  # which imports the pooled head
+
 
 def language_model_class(model_type: str) -> str:
     """Return the auto class of the models of an architecture that learn from unlabelled text.
@@ -41,12 +52,12 @@ def architecture(model_type: str) -> Architecture:
         return Architecture(model_type, "encoder-decoder")
     # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
     is_causal = has_head(CAUSAL_LM, model_type) and not has_head(MASKED_LM, model_type)
-    return Architecture(model_type, "decoder" if is_causal else "encoder")
+    return Architecture(model_type, "decoder" if is_causal else "encoder", model_type in CARRY_STATE)
 
 
 def has_head(auto_class: str, model_type: str) -> bool:
     """Tell whether a transformers auto class, such as AutoModelForMaskedLM, loads models of an architecture."""
-    return model_type in _types(auto_class)
+    return model_type in _types(auto_class) or auto_class in OWN.get(model_type, ())
 
 
 @cache
@@ -65,6 +76,6 @@ def can_cross_attend(model_type: str) -> bool:
     """Tell whether the models of an architecture can be decoders with cross-attention, in an encoder-decoder of two."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    if not has_head(CAUSAL_LM, model_type) or has_head(ENCODER_DECODER, model_type):
+    if model_type in OWN or not has_head(CAUSAL_LM, model_type) or has_head(ENCODER_DECODER, model_type):
         return False
     return hasattr(CONFIG_MAPPING[model_type], "add_cross_attention")

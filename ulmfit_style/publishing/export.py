@@ -35,6 +35,7 @@ UPLOADED = (
         "config.json",
         "generation_config.json",
         "pooling.py",
+        "awd_lstm.py",
     ),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
     *("vocab.txt", "vocab.json", "*.spm"),

@@ -216,6 +216,8 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
         model, missing, _ = checkpoints.load_model(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
         model, missing, _ = checkpoints.load_pooled(source, options.pooling, head)
+    if architecture.carries_state:
+        model.base_model.config.gradient_length = options.max_length
     task.prepare_model(model, tokenizer, rows)
     layers = add_adapters(model, layer_groups(model, missing), options)
     data = TrainingData(task, features, partial(collate, tokenizer=tokenizer))
