@@ -49,17 +49,6 @@ endif
 setup: $(VENV)/installed ## make the environment in .venv; the others do so too
 	@echo "the environment in $(VENV) is ready"
 
-<<<<<<< HEAD
-plan:          ## say what `make adapt finetune` would run with these options, and why, and run nothing
-pretrain:      ## train a language model from random weights on general text: model=mini_bert
-adapt:         ## train the pretrained model on the domain's unlabelled text
-finetune:      ## train it on the labelled task, and measure it
-evaluate:      ## score a finished model on other rows, and keep every prediction
-predict:       ## answer a text, a file of them or standard input with a finished model
-export:        ## write the model as ONNX, in full and in 8 bits, for onnxruntime and transformers.js
-serve:         ## answer over HTTP, with a page on which the model can be tried: make serve name=reviews
-report:        ## write a page, and its figures, on a finished run; on several with report.runs=[a,b]
-=======
 plan:          ## tell what would run, why, and in what time; run nothing
 pretrain:      ## train a language model from random weights
 adapt:         ## train the pretrained model on your unlabelled text
@@ -67,8 +56,8 @@ finetune:      ## train it on your labels, and measure it
 evaluate:      ## score a finished model on other rows
 predict:       ## answer texts with a finished model
 export:        ## write the model as ONNX, in full and in 8 bits
+serve:         ## answer over HTTP, with a page to try it on
 report:        ## write a page on a finished run, or on several
->>>>>>> main
 push:          ## put the model on the Hugging Face Hub
 sweep:         ## try many values of the options
 sweep-report:  ## tell what a sweep has found so far
