@@ -40,8 +40,7 @@ help: # alone: one screen, of 24 lines of 80; `make help adapt` leaves all to th
 ifeq ($(GOALS),)
 	@awk -F ' *:.*## ' '/^[a-z_-]+ *:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo '  make test, docs, check, format: for work on the program (CONTRIBUTING.md)'
-	@echo 'Typed together they make one run: make adapt finetune finetune.epochs=5'
-	@echo 'More on a command, with its options: make help finetune'
+	@echo 'Typed together they make one run. A command and its options: make help adapt'
 else
 	@:
 endif
