@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 FILES = {"ONNX": "onnx/model.onnx", "ONNX, 8 bits": "onnx/model_quantized.onnx"}
 """The names that transformers.js knows, by what the files are called in tables."""
