@@ -10,7 +10,7 @@ from ulmfit_style.artefacts.directory import lock_of, read_json, write_json
 from ulmfit_style.config.section import Section
 from ulmfit_style.config.training import Model
 from ulmfit_style.console import say
-from ulmfit_style.data import hub, languages
+from ulmfit_style.data import hub
 from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.files import Splits
@@ -34,6 +34,8 @@ def pinned(config: Config) -> Config:
         finetune = config.finetune.model_copy(update={"init": str(config.runs / made.name)})
         config = config.model_copy(update={"finetune": finetune, "adapt": None})
     if config.model.checkpoint == "auto":
+        from ulmfit_style.data import languages
+
         task = _pinned(config.runs, "task", config.task)
         config = config.model_copy(update={"model": languages.choose(config.model_copy(update={"task": task}))})
     return _pinned(config.runs, "", config)
