@@ -117,10 +117,11 @@ def _features(body: Any, tokenizer: Any, max_length: int, texts: Sequence[str]) 
     """Return the mean-pooled features of texts: (texts, hidden)."""
     from accelerate import PartialState
 
-    from ulmfit_style.training.batching import collate, run_over
+    from ulmfit_style.training.batching import EncodedDataset, collate, run_over
 
-    rows = [{"input_ids": ids} for ids in tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]]
-    order = sorted(range(len(texts)), key=lambda row: len(rows[row]["input_ids"]))
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    rows = EncodedDataset({"input_ids": ids} for ids in encoded)
+    order = np.argsort(rows.lengths, kind="stable").tolist()
     features = np.zeros((len(texts), body.config.hidden_size), dtype=np.float32)
 
     def average(numbers: Sequence[int], batch: Any) -> None:

@@ -15,7 +15,7 @@ from ulmfit_style.compute import processes
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
-from ulmfit_style.training.batching import BATCH, collate
+from ulmfit_style.training.batching import collate, passes
 from ulmfit_style.training.finite import require_logits
 
 WINDOW = 2048
@@ -102,9 +102,10 @@ class Scorer:
             encoded = [self._task().encode(row, self.tokenizer, self.max_length, label2id) for row in window]
             outputs: list[list[Any]] = [[None] * len(features) for features in encoded]
             places = [(row, number) for row, features in enumerate(encoded) for number in range(len(features))]
-            places.sort(key=lambda place: len(encoded[place[0]][place[1]]["input_ids"]))
-            for start in range(0, len(places), BATCH):
-                batch = places[start : start + BATCH]
+            lengths = {place: len(encoded[place[0]][place[1]]["input_ids"]) for place in places}
+            places.sort(key=lengths.__getitem__)
+            for some in passes(sorted(lengths.values()), self.model.device, writes=self.task.writes):
+                batch = places[some]
                 features = [encoded[row][number] for row, number in batch]
                 tensors = collate(features, self.tokenizer)
                 tensors = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
