@@ -28,7 +28,7 @@ pip_install = sed "$$(! $(has_torch) || echo '/^torch==/d')" constraints.txt >$(
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup $(COMMANDS) test docs check format
+.PHONY: help setup $(COMMANDS) test bench docs check format
 
 help: ## list the targets
 	@awk -F ' *:.*## ' '/^[a-z_-]+ *:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,9 @@ $(COMMANDS): $(VENV)/installed
 
 test: $(VENV)/installed-dev ## run the tests, but for the slow ones
 	@$(VENV)/bin/pytest $(WORKERS)
+
+bench: $(VENV)/installed-dev ## measure the speed beside plain transformers, as docs/speed.md tells; it takes some 20 minutes
+	@$(VENV)/bin/python bench/speed.py
 
 docs: $(VENV)/installed-docs ## build the documentation into site/, whose index.html opens from the disk
 	@$(MKDOCS)
