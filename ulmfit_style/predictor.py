@@ -72,7 +72,7 @@ class Predictor:
         if isinstance(asked, DataFrame):
             rows = _rows(self.task, asked)
         elif isinstance(asked, Iterable) and not isinstance(asked, (bytes, bytearray)):
-            rows = (_row(self.task, f"entry {number}", entry) for number, entry in enumerate(asked, start=1))
+            rows = (row_of(self.task, f"entry {number}", entry) for number, entry in enumerate(asked, start=1))
         else:
             raise UserError(f"{asked!r} is no text; give a text, a dict of named fields, or several, or a DataFrame")
         return list(map(self.task.returned, self.stream(rows)))
@@ -98,14 +98,17 @@ def _rows(task: Task, frame: DataFrame) -> Iterator[Row]:
         double = frame.columns[frame.columns.duplicated()][0]
         raise UserError(f"DataFrame: there are two columns '{double}'; rename one")
     for index, record in zip(frame.index, frame.to_dict("records"), strict=True):
-        yield _row(task, f"DataFrame: row {index}", record)
+        yield row_of(task, f"DataFrame: row {index}", record)
 
 
-def _row(task: Task, place: str, asked: Any) -> Row:
+def row_of(task: Task, place: str, asked: Any) -> Row:
     """Return what is asked as a row.
 
     Args:
         place: Where it stands, for error messages.
+
+    Raises:
+        UserError: if it cannot be answered.
     """
     from pandas import isna
 

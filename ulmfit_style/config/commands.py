@@ -61,6 +61,15 @@ class Predict(Section):
     """Other values for options of the model's task that say how it answers: predict.task.aggregation=simple"""
 
 
+class Export(Section):
+    """What `export` writes of the fine-tuned model, for use without this program and without torch."""
+
+    to: Literal["onnx"] = "onnx"
+    """onnx: files for onnxruntime and transformers.js, in full and with weights of 8 bits."""
+    features: bool = False
+    """Write its body alone, which makes vectors of texts (pipeline feature-extraction), and not its answers."""
+
+
 class Push(Section):
     """Which model `push` publishes, and what its author has to say of it."""
 
@@ -82,6 +91,8 @@ class Hub(Section):
     """The licence of the model that is pushed, as the Hub spells it: mit. null: the card says that none was given."""
     dry_run: bool = False
     """List what would be uploaded, and stop."""
+    onnx: bool = False
+    """Upload the files of `export` too, in the folder onnx."""
 
 
 class Report(Section):

@@ -28,6 +28,9 @@ TOKENS_VERSION = 2
 
 COLUMNS = ("input_ids", "words", "bytes")
 
+WHOLE = 2**31 - 1
+"""Tokens of a row that holds a document of any length."""
+
 Integers = np.ndarray[Any, np.dtype[np.int32]]
 
 

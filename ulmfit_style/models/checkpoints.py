@@ -161,8 +161,7 @@ def load_model(auto_class: Any, source: Path, *, whole: bool = False, **settings
     from transformers import AutoConfig
 
     require_intact(source)
-    import ulmfit_style.models.pooling  # noqa: F401  # which lets transformers load the pooled head
-
+    architectures.register()
     config, names = AutoConfig.from_pretrained(source, trust_remote_code=False), None
     labels = config.id2label
     if is_pooled(source) and not whole:
@@ -253,14 +252,17 @@ def load_pooled(source: Path, pooling: Literal["concat", "mean"], head: Mapping[
     """
     from transformers import AutoConfig, AutoModel
 
-    from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
+    from ulmfit_style.models.pooling import PooledForSequenceClassification
 
     body, missing, unused = load_model(AutoModel, source)
     body.config.name_or_path = ""  # a path of this disk, which would be saved
     kind = architectures.architecture(body.config.model_type).kind
     summary_token: Literal["first", "last"] = "last" if kind == "decoder" else "first"
-    config = PooledConfig(body=body.config.to_dict(), pooling=pooling, summary_token=summary_token, **head)
-    model = PooledForSequenceClassification(config, body)
+    pooled = getattr(
+        body, "pooled_class", PooledForSequenceClassification
+    )  # one that brings the code of its body along
+    config = pooled.config_class(body=body.config.to_dict(), pooling=pooling, summary_token=summary_token, **head)
+    model = pooled(config, body)
     new = {name: weight for name, weight in model.state_dict().items() if name.startswith("head.")}
     trained = {name: weight for name, weight in _weights(source, unused) if name in new}
     fits = {name: weight.shape for name, weight in trained.items()} == {name: part.shape for name, part in new.items()}
@@ -306,6 +308,8 @@ def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoConfig, AutoTokenizer
 
+    if (directory / "config.json").exists() and body_config(directory).get("model_type") in architectures.OWN:
+        architectures.register()
     # Else transformers warns of a type that it does not know.
     body = {"config": AutoConfig.for_model(**body_config(directory))} if is_pooled(directory) else {}
     try:

@@ -148,13 +148,13 @@ def _calibration(task: Task, pairs: Sequence[tuple[float, bool]]) -> Iterator[Pa
 
 def _errors(run: Run, task: Task, answers: Sequence[Prediction], errors: Sequence[float]) -> Iterator[Part]:
     """Show the wrong answers, the most confident first, or the worst where answers have no probability."""
-    test_rows = _test_rows(run, task)
-    if not test_rows:
+    found = test_rows(run, task)
+    if not found:
         yield Prose("The labelled rows are gone or have changed since this run, so their texts are not shown.")
     ranked = []
     for answer, error in zip(answers, errors, strict=True):
         if error > 0:
-            row, confidence = test_rows.get((answer["file"], answer["row"])), task.confidence(answer, answer["target"])
+            row, confidence = found.get((answer["file"], answer["row"])), task.confidence(answer, answer["target"])
             texts = [] if row is None else task.texts(row)
             cells = [*texts, *task.display(row, answer, answer["target"]), confidence, answer["file"], answer["row"]]
             ranked.append((confidence or 0, error, cells))
@@ -164,11 +164,11 @@ def _errors(run: Run, task: Task, answers: Sequence[Prediction], errors: Sequenc
     ranked.sort(key=lambda entry: entry[:2], reverse=True)
     wrong = f"{len(ranked):,} of {len(answers):,} test rows are not answered quite right"
     yield Prose(f"{wrong}; the most confident answers, or else the worst, come first.")
-    header = [*(task.inputs() if test_rows else ()), "right", "answered", "confidence", "file", "row"]
+    header = [*(task.inputs() if found else ()), "right", "answered", "confidence", "file", "row"]
     yield Table(header, [cells for *_, cells in ranked[:MOST_ERRORS]], is_searched=True)
 
 
-def _test_rows(run: Run, task: Task) -> dict[tuple[str, int], Row]:
+def test_rows(run: Run, task: Task) -> dict[tuple[str, int], Row]:
     """Return the test rows by their places; none where they are gone, or not what they were."""
     with suppress(UserError), muted():
         data = labelled.load(task)

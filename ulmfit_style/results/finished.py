@@ -1,5 +1,6 @@
 """What is read of finished artefacts: a model, what it was made from, and what else was measured beside it."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +9,8 @@ from typing import Any
 
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, damage, read_json
-from ulmfit_style.console import say_once
+from ulmfit_style.config.section import MODEL_SECTIONS
+from ulmfit_style.console import say, say_once
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.recipe import Config, load
 from ulmfit_style.results.parts import Difference
@@ -110,6 +112,12 @@ class Run:
         """What `evaluate` measured of the model."""
         return list(self._others("evaluate", {"model": {"finetune": self.model.manifest["fingerprint"]}}))
 
+    @cached_property
+    def exports(self) -> Sequence[Finished]:
+        """What `export` wrote of the model with its head, the newest first."""
+        wanted = {"model": {"finetune": self.model.manifest["fingerprint"]}, "features": None}
+        return list(self._others("export", wanted))
+
     @property
     def measured(self) -> Mapping[str, Mapping[str, Any]]:
         """What was measured on the test rows, of the simple models, the one without adaptation, and this one.
@@ -182,3 +190,26 @@ def named(runs: Path, name: str) -> Run:
     there = f" (there are: {', '.join(names)})" if names else ""
     problem = f"there is no finished run of that name in {runs}{nearest(name, names)}{there}"
     raise UserError(f"{name}: {problem}; make runs lists the names")
+
+
+def as_made(config: Config, overrides: Sequence[str]) -> Config:
+    """Return a config whose model is that of the run of its name, where nothing typed says which is meant.
+
+    Args:
+        overrides: What was typed, such as `name=reviews` and `predict.input=new.csv`.
+
+    Raises:
+        UserError: if a name alone was typed, and no finished model has it.
+    """
+    typed = {re.split(r"[@./=]", override.lstrip("+~"), maxsplit=1)[0] for override in overrides}
+    is_named = config.evaluate.model is not None or config.predict.model is not None or config.report.runs
+    if is_named or not typed.isdisjoint({*MODEL_SECTIONS, "experiment"}):
+        return config
+    try:
+        run = named(config.runs, config.name)
+    except UserError as error:
+        if "name" in typed:
+            raise UserError(f"name={error}") from error
+        return config
+    say(f"name={config.name}: the options of the model are those of {run.model.directory}")
+    return config.model_copy(update={name: getattr(run.config, name) for name in MODEL_SECTIONS})

@@ -4,10 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ulmfit_style.analysis.estimate import BYTES_PER_TOKEN
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.resolved import Resolved, Stage, Step
+from ulmfit_style.results.parts import Size
 from ulmfit_style.training import checks
+
+LITTLE_TEXT = 1_100_000
+"""Bytes of the largest corpus on which adaptation gained nothing that fresh data confirmed (docs/measured.md)."""
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -43,6 +48,21 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
     if resolved.config.adapt is None:
         return []
     return [Step(stage, resolved, f"adapt: {resolved.config.model.title()} learns the corpus")]
+
+
+def work(resolved: Resolved) -> float:
+    """Return how many tokens pass through the model."""
+    assert resolved.config.adapt is not None  # it was checked
+    return 3 * resolved.config.adapt.epochs * resolved.corpus.train.bytes / BYTES_PER_TOKEN
+
+
+def doubt(resolved: Resolved) -> str | None:
+    """Return why it may be worth nothing, as far as that was measured."""
+    size = resolved.corpus.train.bytes
+    if size > LITTLE_TEXT:
+        return None
+    found = f"on up to {Size(LITTLE_TEXT)} a small sentence encoder gained nothing that fresh data confirmed"
+    return f"adapt: so little text ({Size(size)}) may be worth nothing: {found} (docs/measured.md)"
 
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ulmfit_style.analysis import comparison
+from ulmfit_style.analysis.estimate import tokens
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, Artefact, write_json
 from ulmfit_style.compute import processes
@@ -68,6 +69,18 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     if config.finetune.patience is not None:
         determinants["watched"] = labelled.digest_of(task, resolved.rows.watched[1])
     return determinants
+
+
+def work(resolved: Resolved) -> float:
+    """Return how many tokens pass through the model, with those of the rows that are scored."""
+    options, rows = resolved.finetune, resolved.rows
+    learnt = tokens(resolved, resolved.training_rows)
+    step = learnt * options.batch_size / max(1, len(resolved.training_rows))
+    phases = 1 if isinstance(options.unfreeze, str) else len(options.unfreeze)
+    passes = options.epochs + phases - 1 if options.epochs else 0
+    contrast = (options.contrast_steps or 0) * step * (1 + options.calibration_folds * options.is_calibrated)
+    trained = min(passes * learnt, step * (options.max_steps or math.inf)) + contrast
+    return 3 * trained + learnt + tokens(resolved, [*rows.validation, *([] if rows.folds else rows.test)])
 
 
 def run(step: Step, directory: Path) -> None:
@@ -203,6 +216,8 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
         model, missing, _ = checkpoints.load_model(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
         model, missing, _ = checkpoints.load_pooled(source, options.pooling, head)
+    if architecture.carries_state:
+        model.base_model.config.gradient_length = options.max_length
     task.prepare_model(model, tokenizer, rows)
     layers = add_adapters(model, layer_groups(model, missing), options)
     data = TrainingData(task, features, partial(collate, tokenizer=tokenizer))

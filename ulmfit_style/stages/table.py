@@ -51,6 +51,13 @@ STAGES = {
             starts_from=lambda resolved: "finetune" if resolved.config.evaluate.model is None else None,
         ),
         Stage(
+            "export",
+            "write the fine-tuned model as ONNX, in full and in 8 bits, and compare their answers: export.to=onnx",
+            noun="model as ONNX",
+            version=1,
+            starts_from=lambda resolved: None if resolved.unchanged("finetune") else "finetune",
+        ),
+        Stage(
             "predict",
             "answer texts: predict.input=<text, file, or - for standard input> predict.output=<.jsonl, .csv>",
         ),

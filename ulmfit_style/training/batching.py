@@ -80,7 +80,12 @@ class ShuffledDataset(Dataset[Any]):
         self._order = self.order(epoch)
 
     def order(self, epoch: int) -> list[int]:
-        """Return the rows' indices in the order of an epoch: shuffled, sorted within pools, batches shuffled."""
+        """Return the rows' indices in the order of an epoch: shuffled, sorted within pools, batches shuffled.
+
+        Rows of which each goes on where another one ended say that they stay `in_order`.
+        """
+        if getattr(self.rows, "in_order", False):
+            return list(range(len(self.rows)))
         random = np.random.default_rng([self.seed, self.phase, epoch])
         shuffled = random.permutation(len(self.rows))
         pool = POOL * self.batch_size

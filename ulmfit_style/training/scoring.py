@@ -6,6 +6,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, final
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -15,7 +16,11 @@ from ulmfit_style.compute import processes
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
+<<<<<<< HEAD
 from ulmfit_style.training.batching import collate, passes
+=======
+from ulmfit_style.training.batching import BATCH, collate, run_over
+>>>>>>> main
 from ulmfit_style.training.finite import require_logits
 
 WINDOW = 2048
@@ -117,3 +122,17 @@ class Scorer:
                 first = [feature for feature, (_, number) in zip(features, batch, strict=True) if number == 0]
                 advance(len(first), sum(feature["long"] for feature in first))
             yield from zip(window, encoded, outputs, strict=True)
+
+
+def mean_features(body: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, texts: Sequence[str]) -> Any:
+    """Return the last hidden states of a body, averaged over each text's tokens: (texts, hidden)."""
+    rows = [{"input_ids": ids} for ids in tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]]
+    order = sorted(range(len(texts)), key=lambda row: len(rows[row]["input_ids"]))
+    features = np.zeros((len(texts), body.config.hidden_size), dtype=np.float32)
+
+    def average(numbers: Sequence[int], batch: Any) -> None:
+        hidden, mask = body(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+        features[numbers] = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
+
+    run_over(rows, order, body, partial(collate, tokenizer=tokenizer), average, "features")
+    return features
