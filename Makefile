@@ -76,14 +76,10 @@ $(COMMANDS): $(VENV)/installed
 test: $(VENV)/installed-dev # run the tests, but for the slow ones
 	@$(VENV)/bin/pytest $(WORKERS)
 
-<<<<<<< HEAD
-bench: $(VENV)/installed-dev ## measure the speed beside plain transformers, as docs/speed.md tells; it takes some 20 minutes
+bench: $(VENV)/installed-dev # measure the speed beside plain transformers: docs/speed.md
 	@$(VENV)/bin/python bench/speed.py
 
-docs: $(VENV)/installed-docs ## build the documentation into site/, whose index.html opens from the disk
-=======
 docs: $(VENV)/installed-docs # build the documentation into site/, whose index.html opens from the disk
->>>>>>> main
 	@$(MKDOCS)
 
 check: $(VENV)/installed-dev $(VENV)/installed-docs # all that has to pass before a change goes in: format, lint, types, docs, and the tests of make test

@@ -34,7 +34,7 @@ def documents(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def streams(documents: Chunks, tokenizer: PreTrainedTokenizerFast) -> Streams:
-    return Streams(documents, StreamedLM(tokenizer, LENGTH, BATCH), seed=0)
+    return Streams(documents, StreamedLM(tokenizer, LENGTH), BATCH, seed=0)
 
 
 def model_of(tokenizer: PreTrainedTokenizerFast, **fields: Any) -> AwdLstmForCausalLM:
@@ -73,7 +73,7 @@ def test_streams_and_held_out_documents_are_predicted_as_in_one_long_pass(
         total += cross_entropy(model(ids[None]).logits[0, :-1], ids[1:], reduction="sum").item()
     count = documents.tokens - len(documents)
     assert streams.objective.measure(model, documents)["loss"] == pytest.approx(total / count, abs=1e-6)
-    one = Streams(documents, StreamedLM(tokenizer, LENGTH, 1), seed=0)  # a stream that cuts no document
+    one = Streams(documents, StreamedLM(tokenizer, LENGTH), 1, seed=0)  # a stream that cuts no document
     batches = [one.collate([{"index": index, "phase_epoch": (1, 0)}]) for index in range(len(one))]
     assert sum(one.objective.loss(model, batch).item() for batch in batches) == pytest.approx(total, rel=1e-6)
 
@@ -105,7 +105,7 @@ def test_a_run_that_is_killed_goes_on_with_the_same_states(
     documents: Chunks, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def new() -> Streams:  # as in another process
-        return Streams(documents, StreamedLM(tokenizer, LENGTH, BATCH), seed=0)
+        return Streams(documents, StreamedLM(tokenizer, LENGTH), BATCH, seed=0)
 
     whole = trained(new(), tmp_path / "whole")
     for folder in ("killed", "without states"):
@@ -121,7 +121,7 @@ def test_a_batch_that_is_split_has_the_states_of_all_its_streams(
 ):
     ends = [
         trained(
-            Streams(documents, StreamedLM(tokenizer, LENGTH, BATCH), 0),
+            Streams(documents, StreamedLM(tokenizer, LENGTH), BATCH, 0),
             tmp_path / f"{micro}",
             micro=micro,
             **PLAIN_LSTM,

@@ -67,7 +67,7 @@ class AwdLstmOutput(CausalLMOutput):
     state: Tensor | None = None
     """(batch, numbers), from which the next part of the rows goes on."""
     penalty: Tensor | None = None
-    """AR and TAR, summed over the tokens; only while the model is trained."""
+    """AR and TAR, summed over the tokens, which are added to the loss in training."""
 
 
 class _AwdLstm(PreTrainedModel):
@@ -91,11 +91,10 @@ class AwdLstmModel(_AwdLstm):
 
     def __init__(self, config: AwdLstmConfig) -> None:
         super().__init__(config)
-        if config.num_hidden_layers < 1:
-            raise ValueError(f"num_hidden_layers={config.num_hidden_layers}: give at least one layer")
-        shares = {name: share for name, share in config.to_dict().items() if name.endswith("_dropout")}
-        if wrong := [f"{name}={share}" for name, share in shares.items() if not 0 <= share < 1]:
-            raise ValueError(f"{', '.join(wrong)}: a dropout is a share, from 0 to less than 1")
+        wrong = [name for name, value in config.to_dict().items() if name.endswith("dropout") and not 0 <= value < 1]
+        if wrong or config.num_hidden_layers < 1:
+            named = ", ".join(f"{name}={getattr(config, name)}" for name in wrong or ["num_hidden_layers"])
+            raise ValueError(f"{named}: a dropout is a share, from 0 to less than 1, and there is a layer at least")
         between = [config.lstm_size] * (config.num_hidden_layers - 1)
         sizes = [config.hidden_size, *between, config.hidden_size]
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -121,17 +120,15 @@ class AwdLstmModel(_AwdLstm):
         starts = torch.zeros_like(mask) if starts is None else starts.bool() & mask
         embedded, config = self.embed_tokens(input_ids), self.config
         state = embedded.new_zeros(len(mask), self.state_size) if state is None else state
-        if not self.training:
-            hidden, state = self._run(embedded, mask, starts, state)
-            return AwdLstmOutput(last_hidden_state=hidden, state=state)
-        words = dropout(embedded.new_ones(config.vocab_size, 1), config.embedding_dropout)
-        embedded = _variational(embedded * words[input_ids], config.input_dropout)
-        late = mask & (mask.flip(1).cumsum(1).flip(1) <= (config.gradient_length or mask.shape[1]))
+        words = dropout(embedded.new_ones(config.vocab_size, 1), config.embedding_dropout, self.training)
+        embedded = self._variational(embedded * words[input_ids], config.input_dropout)
+        reached = config.gradient_length if self.training and config.gradient_length else mask.shape[1]
+        late = mask & (mask.flip(1).cumsum(1).flip(1) <= reached)
         with torch.no_grad():
             early, state = self._run(embedded, mask & ~late, starts, state)
         raw, state = self._run(embedded, late, starts, state)
         raw = raw + early
-        hidden = _variational(raw, config.output_dropout)
+        hidden = self._variational(raw, config.output_dropout)
         follows = mask[:, 1:] & mask[:, :-1] & ~starts[:, 1:]
         change = ((raw[:, 1:] - raw[:, :-1]).pow(2).mean(-1) * follows).sum()
         penalty = config.activation_penalty * (hidden.pow(2).mean(-1) * mask).sum() + config.temporal_penalty * change
@@ -156,8 +153,8 @@ class AwdLstmModel(_AwdLstm):
         last = torch.arange(len(mask), device=mask.device), (counts[:, 0] - 1).clamp(min=0)
         before, after = state.split([layer.hidden_size for layer in self.layers for _ in "hc"], dim=1), []
         for number, layer in enumerate(self.layers):
-            if number and self.training:
-                hidden = _variational(hidden, self.config.hidden_dropout)
+            if number:
+                hidden = self._variational(hidden, self.config.hidden_dropout)
             ends = before[2 * number : 2 * number + 2]
             hidden, cell = self._layer(layer, torch.cat([hidden, marks], dim=-1), ends)
             after += [torch.where(counts > 0, hidden[last], ends[0]), cell]
@@ -177,10 +174,9 @@ class AwdLstmModel(_AwdLstm):
         hidden, _, cell = torch.lstm(inputs, state, weights, True, 1, 0.0, self.training, False, True)
         return hidden, cell[0]
 
-
-def _variational(inputs: Tensor, share: float) -> Tensor:
-    """Drop the same units at all places of a row (Gal and Ghahramani 2016), of inputs (batch, length, width)."""
-    return inputs * dropout(inputs.new_ones(len(inputs), 1, inputs.shape[-1]), share)
+    def _variational(self, inputs: Tensor, share: float) -> Tensor:
+        """Drop the same units at all places of a row (Gal and Ghahramani 2016), of inputs (batch, length, width)."""
+        return inputs * dropout(inputs.new_ones(len(inputs), 1, inputs.shape[-1]), share, self.training)
 
 
 @final
@@ -246,13 +242,9 @@ class PooledAwdLstm(PooledForSequenceClassification):
 
 AwdLstmModel.pooled_class = PooledAwdLstm
 AutoConfig.register(AwdLstmConfig.model_type, AwdLstmConfig, exist_ok=True)
-MODELS: dict[str, Any] = {
-    "AutoModel": AwdLstmModel,
-    "AutoModelForCausalLM": AwdLstmForCausalLM,
-    "AutoModelForSequenceClassification": AwdLstmForSequenceClassification,
-    "AutoModelForTokenClassification": AwdLstmForTokenClassification,
-}
-for name, model_class in MODELS.items():
+MODELS: Any = (AwdLstmModel, AwdLstmForCausalLM, AwdLstmForSequenceClassification, AwdLstmForTokenClassification)
+for model_class in MODELS:
+    name = "AutoModel" + model_class.__name__.removeprefix("AwdLstm").removeprefix("Model")
     getattr(transformers, name).register(AwdLstmConfig, model_class, exist_ok=True)
     model_class.register_for_auto_class(name)
 PooledAwdLstm.register_for_auto_class("AutoModelForSequenceClassification")  # type: ignore[no-untyped-call]

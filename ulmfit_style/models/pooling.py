@@ -79,7 +79,7 @@ class PooledForSequenceClassification(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         # By their inputs, as in the paper's code: the library's 0.02 is too little for as few as 50.
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | BatchNorm):
             module.reset_parameters()
 
     def forward(

@@ -121,25 +121,3 @@ def features_of(resolved: Resolved, unseen: Sequence[str]) -> tuple[Callable[[Se
     kept = Artefact("features", determinants(resolved, digest(list(unseen))), config.runs)
     kept.make(lambda directory: np.save(directory / FEATURES, features(unseen)), config.recipe(), alone=True)
     return features, np.load(kept.directory / FEATURES)
-<<<<<<< HEAD
-
-
-def _features(body: Any, tokenizer: Any, max_length: int, texts: Sequence[str]) -> Any:
-    """Return the mean-pooled features of texts: (texts, hidden)."""
-    from accelerate import PartialState
-
-    from ulmfit_style.training.batching import EncodedDataset, collate, run_over
-
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
-    rows = EncodedDataset({"input_ids": ids} for ids in encoded)
-    order = np.argsort(rows.lengths, kind="stable").tolist()
-    features = np.zeros((len(texts), body.config.hidden_size), dtype=np.float32)
-
-    def average(numbers: Sequence[int], batch: Any) -> None:
-        hidden, mask = body(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
-        features[numbers] = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
-
-    run_over(rows, order, body.to(PartialState().device), partial(collate, tokenizer=tokenizer), average, FROZEN)
-    return features
-=======
->>>>>>> main

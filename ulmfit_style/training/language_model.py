@@ -99,7 +99,7 @@ def prepare(
     rows: Rows = chunks if start is None else PackedDataset(chunks, options.max_length, start)
     data = TrainingData(objective, rows, objective.collate)
     if isinstance(objective, StreamedLM):
-        streams = Streams(chunks, objective, options.seed)
+        streams = Streams(chunks, objective, options.batch_size, options.seed)
         data = TrainingData(objective, streams, streams.collate)
     measured = f"the loss is on the held-out ones, in nats a {objective.per}"
     say(f"  {chunks.tokens:,} tokens in {len(data.rows):,} rows; {measured}")
@@ -128,7 +128,7 @@ def choose_objective(options: LanguageModelling, model_type: str, tokenizer: Tok
         UserError: if the architecture has no head for it, or the tokenizer no token for what is taken out.
     """
     if architectures.architecture(model_type).carries_state:
-        return StreamedLM(tokenizer, options.max_length, options.batch_size)
+        return StreamedLM(tokenizer, options.max_length)
     auto_class = architectures.language_model_class(model_type)
     if auto_class == CausalLM.auto_class:
         return CausalLM(tokenizer)

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, final
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -141,7 +141,6 @@ class LanguageObjective(ABC):
         return {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": total / math.log(2) / size_in_bytes}
 
 
-@final
 @dataclass(frozen=True)
 class CausalLM(LanguageObjective):
     """Predicts the next token."""

@@ -16,11 +16,7 @@ from ulmfit_style.compute import processes
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
-<<<<<<< HEAD
-from ulmfit_style.training.batching import collate, passes
-=======
-from ulmfit_style.training.batching import BATCH, collate, run_over
->>>>>>> main
+from ulmfit_style.training.batching import EncodedDataset, collate, passes, run_over
 from ulmfit_style.training.finite import require_logits
 
 WINDOW = 2048
@@ -126,8 +122,9 @@ class Scorer:
 
 def mean_features(body: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, texts: Sequence[str]) -> Any:
     """Return the last hidden states of a body, averaged over each text's tokens: (texts, hidden)."""
-    rows = [{"input_ids": ids} for ids in tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]]
-    order = sorted(range(len(texts)), key=lambda row: len(rows[row]["input_ids"]))
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    rows = EncodedDataset({"input_ids": ids} for ids in encoded)
+    order = np.argsort(rows.lengths, kind="stable").tolist()
     features = np.zeros((len(texts), body.config.hidden_size), dtype=np.float32)
 
     def average(numbers: Sequence[int], batch: Any) -> None:
