@@ -34,12 +34,12 @@ pip_install = sed "$$(! $(has_torch) || echo '/^torch==/d')" constraints.txt >$(
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup $(COMMANDS) test bench docs check format
+.PHONY: help setup $(COMMANDS) test bench docs check format dist
 
 help: # alone: one screen, of 24 lines of 80; `make help adapt` leaves all to the command
 ifeq ($(GOALS),)
 	@awk -F ' *:.*## ' '/^[a-z_-]+ *:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo '  make test, docs, check, format: for work on the program (CONTRIBUTING.md)'
+	@echo '  make test, bench, docs, check, format, dist: work on the program (CONTRIBUTING.md)'
 	@echo 'Typed together they make one run. A command and its options: make help adapt'
 else
 	@:
@@ -88,6 +88,9 @@ check: $(VENV)/installed-dev $(VENV)/installed-docs # all that has to pass befor
 	@$(VENV)/bin/mypy
 	@$(MKDOCS)
 	@$(VENV)/bin/pytest $(WORKERS)
+
+dist: $(VENV)/installed-dev # the wheel and the source as one file, in dist/
+	@$(VENV)/bin/python -m hatchling build
 
 format: $(VENV)/installed-dev # format the code, and mend what the linter can
 	@$(VENV)/bin/ruff format

@@ -14,7 +14,7 @@ from ulmfit_style.resolved import Resolved
 from ulmfit_style.tasks.base_text import LabelTask
 
 TOKEN = "ULMFIT_STYLE_TOKEN"
-"""The environment variable that holds what requests have to bring."""
+"""The environment variable that holds what requests have to bring; where it is empty, they need nothing."""
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -40,7 +40,7 @@ def run(resolved: Resolved) -> None:
     config, directory = resolved.config, resolved.finished_model("serve")
     options = config.serve
     is_local = options.host in LOCAL
-    token = os.environ.get(TOKEN) or (None if is_local else secrets.token_urlsafe())
+    token = os.environ.get(TOKEN, None if is_local else secrets.token_urlsafe()) or None
     with closing(_listener(options)) as listener:
         import uvicorn
 
