@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 
-COMMANDS := plan pretrain adapt finetune evaluate export predict report push sweep sweep-report study runs compare clean-runs new-task check-data select doctor
+COMMANDS := plan pretrain adapt finetune evaluate export predict serve report push sweep sweep-report study runs compare clean-runs new-task check-data select doctor
 WORKERS  := -n auto --dist loadfile
 MKDOCS    = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
@@ -34,14 +34,13 @@ pip_install = sed "$$(! $(has_torch) || echo '/^torch==/d')" constraints.txt >$(
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup $(COMMANDS) test docs check format
+.PHONY: help setup $(COMMANDS) test docs check format dist
 
 help: # alone: one screen, of 24 lines of 80; `make help adapt` leaves all to the command
 ifeq ($(GOALS),)
 	@awk -F ' *:.*## ' '/^[a-z_-]+ *:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo '  make test, docs, check, format: for work on the program (CONTRIBUTING.md)'
-	@echo 'Typed together they make one run: make adapt finetune finetune.epochs=5'
-	@echo 'More on a command, with its options: make help finetune'
+	@echo '  make test, docs, check, format, dist: work on the program (CONTRIBUTING.md)'
+	@echo 'Typed together they make one run. A command and its options: make help adapt'
 else
 	@:
 endif
@@ -56,6 +55,7 @@ finetune:      ## train it on your labels, and measure it
 evaluate:      ## score a finished model on other rows
 predict:       ## answer texts with a finished model
 export:        ## write the model as ONNX, in full and in 8 bits
+serve:         ## answer over HTTP, with a page to try it on
 report:        ## write a page on a finished run, or on several
 push:          ## put the model on the Hugging Face Hub
 sweep:         ## try many values of the options
@@ -85,6 +85,9 @@ check: $(VENV)/installed-dev $(VENV)/installed-docs # all that has to pass befor
 	@$(VENV)/bin/mypy
 	@$(MKDOCS)
 	@$(VENV)/bin/pytest $(WORKERS)
+
+dist: $(VENV)/installed-dev # the wheel and the source as one file, in dist/
+	@$(VENV)/bin/python -m hatchling build
 
 format: $(VENV)/installed-dev # format the code, and mend what the linter can
 	@$(VENV)/bin/ruff format

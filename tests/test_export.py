@@ -51,8 +51,7 @@ def test_a_pooled_head_answers_in_onnxruntime_as_in_torch_at_any_length(
     assert metrics["models"]["ONNX"]["same"] == 1
     assert metrics["models"]["ONNX"]["apart"] < 1e-4
     assert 0 < metrics["models"]["ONNX, 8 bits"]["bytes"] < metrics["models"]["ONNX"]["bytes"]
-    assert "24 test rows" in (out := capsys.readouterr().out)
-    assert "│ ONNX, 8 bits │" in out
+    assert "24 test rows" in capsys.readouterr().out
     config = json.loads((directory / "config.json").read_text())
     assert config["model_type"] == "bert"  # transformers.js knows no pooled head
     tokenizer = AutoTokenizer.from_pretrained(directory)

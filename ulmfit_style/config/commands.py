@@ -70,6 +70,18 @@ class Export(Section):
     """Write its body alone, which makes vectors of texts (pipeline feature-extraction), and not its answers."""
 
 
+class Serve(Section):
+    """Where `serve` listens, and what it takes. The model and how it answers are `predict.model` and `predict.task`."""
+
+    host: str = "127.0.0.1"
+    """The address: 127.0.0.1 for this machine alone; 0.0.0.0 for every one that can reach it, which then has to send
+    the token of the environment's ULMFIT_STYLE_TOKEN, or one that is made up and printed."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """The port; 0: one that is free."""
+    max_mb: Annotated[float, Field(gt=0)] = 10
+    """Megabytes that a request may have, or a file."""
+
+
 class Push(Section):
     """Which model `push` publishes, and what its author has to say of it."""
 

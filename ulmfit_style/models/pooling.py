@@ -109,7 +109,7 @@ class PooledForSequenceClassification(PreTrainedModel):
             return mean
         positions = torch.arange(mask.shape[1], device=mask.device)
         place = mask.argmax(1) if self.config.summary_token == "first" else (mask * positions).argmax(1)
-        summary = hidden[torch.arange(len(hidden), device=hidden.device), place]
+        summary = hidden[torch.arange(hidden.shape[0], device=hidden.device), place]  # `len` would fix it in an export
         return torch.cat([summary, hidden.masked_fill(masked, -torch.inf).amax(1), mean], dim=-1)
 
 

@@ -1,15 +1,14 @@
 """A model as ONNX, in full and in 8 bits, with the names by which transformers.js and onnxruntime find it."""
 
 import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, final
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.generic import ModelOutput
 
 FILES = {"ONNX": "onnx/model.onnx", "ONNX, 8 bits": "onnx/model_quantized.onnx"}
 """The names that transformers.js knows, by what the files are called in tables."""
@@ -28,21 +27,21 @@ def write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length
     inputs = dict(tokenizer(["one", "another one"], padding=True, return_tensors="pt"))
     with torch.inference_mode():
         outputs = list(model(**inputs).keys())
-    with _quiet():
-        program = torch.onnx.export(
-            _ByPlace(model.eval(), list(inputs)),
-            tuple(inputs.values()),
-            input_names=list(inputs),
-            output_names=outputs,
-            dynamic_shapes=(tuple({0: "batch", 1: "length"} for _ in inputs),),
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-        assert program is not None  # with dynamo there is one
-        program.save(whole)
-        # By channel, and unsigned: of four ways these changed the fewest answers (docs/how-to/export.md).
-        quantize_dynamic(whole, in_8_bits, per_channel=True, weight_type=QuantType.QUInt8)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # of packages that it has no use for here
+    program = torch.onnx.export(
+        _ByPlace(model, list(inputs)).eval(),
+        tuple(inputs.values()),
+        input_names=list(inputs),
+        output_names=outputs,
+        dynamic_shapes=(tuple({0: "batch", 1: "length"} for _ in inputs),),
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None  # with dynamo there is one
+    program.save(whole)
+    # By channel, and unsigned: of four ways these changed the fewest answers (docs/how-to/export.md).
+    quantize_dynamic(whole, in_8_bits, per_channel=True, weight_type=QuantType.QUInt8)
     _config(model).save_pretrained(folder)
     tokenizer.model_max_length = max_length
     tokenizer.save_pretrained(folder)
@@ -59,18 +58,6 @@ class _ByPlace(torch.nn.Module):
         return tuple(self.model(**dict(zip(self.names, inputs, strict=True))).values())
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out what the exporters say of their own insides."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
 def _config(model: PreTrainedModel) -> Any:
     """Return the config by which transformers.js runs a model: it knows bodies, and no head of ours."""
     config = model.config
@@ -82,34 +69,20 @@ def _config(model: PreTrainedModel) -> Any:
     return body
 
 
-@final
-class OnnxModel:
-    """A model that onnxruntime runs, in the place of the one of torch that it was made of.
+def by_onnx(model: PreTrainedModel, path: Path) -> PreTrainedModel:
+    """Return a model whose outputs onnxruntime computes, from a file that was made of it."""
+    from onnxruntime import InferenceSession, SessionOptions
 
-    Args:
-        config: That of the other model.
-    """
+    options = SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = InferenceSession(path, options)
+    inputs, outputs = ([entry.name for entry in side] for side in (session.get_inputs(), session.get_outputs()))
 
-    device = "cpu"
+    def forward(**given: torch.Tensor) -> ModelOutput:
+        none = torch.zeros_like(given["input_ids"])  # as transformers has it of token types that are not given
+        computed = session.run(outputs, {name: given.get(name, none).numpy() for name in inputs})
+        return ModelOutput(**dict(zip(outputs, map(torch.from_numpy, computed), strict=True)))
 
-    def __init__(self, path: Path, config: Any) -> None:
-        from onnxruntime import InferenceSession, SessionOptions
-
-        options = SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self.config, self._session = config, InferenceSession(path, options)
-        self._inputs = [entry.name for entry in self._session.get_inputs()]
-        self._outputs = [entry.name for entry in self._session.get_outputs()]
-
-    def eval(self) -> None:
-        """It has no other mode."""
-
-    def register_forward_hook(self, hook: Callable[..., None]) -> AbstractContextManager[None]:
-        """Nothing within it can be looked at."""
-        return nullcontext()
-
-    def __call__(self, **inputs: torch.Tensor) -> Any:
-        """Return what the model makes of a batch, by the names that it has in transformers."""
-        none = torch.zeros_like(inputs["input_ids"])  # as transformers has it of token types that are not given
-        outputs = self._session.run(self._outputs, {name: inputs.get(name, none).numpy() for name in self._inputs})
-        return SimpleNamespace(**dict(zip(self._outputs, map(torch.from_numpy, outputs), strict=True)))
+    answering = copy(model)
+    answering.forward = forward
+    return answering

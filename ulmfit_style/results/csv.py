@@ -41,6 +41,12 @@ def renamed(fields: Collection[str], answer: Collection[str]) -> dict[str, str]:
     return {name: _free(f"input_{name}", fields) for name in fields if name in answer}
 
 
+def beside(fields: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an answer after the fields of its input."""
+    names = renamed(fields, answer)
+    return {**{names.get(name, name): value for name, value in fields.items()}, **answer}
+
+
 def _free(name: str, taken: Collection[str]) -> str:
     """Return a name, or where it is taken the first of those with a number after it that is not."""
     return next(free for number in count(1) if (free := name if number == 1 else f"{name}_{number}") not in taken)

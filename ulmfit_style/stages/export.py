@@ -1,7 +1,7 @@
 """export: write the fine-tuned model as ONNX, and tell what its answers are worth beside the model's own."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def run(step: Step, directory: Path) -> None:
     rows = list(html_report.test_rows(finished.read(source, name), task).values())[:MOST_ROWS]
     onnx_files.write(model, tokenizer, max_length, directory)
     exported = {name: directory / file for name, file in onnx_files.FILES.items()}
-    models = {TORCH: model, **{name: onnx_files.OnnxModel(file, model.config) for name, file in exported.items()}}
+    models = {TORCH: model, **{name: onnx_files.by_onnx(model, file) for name, file in exported.items()}}
     compared: dict[str, Any] = {}
     theirs: Any = None
     for name, one in models.items():
@@ -96,23 +96,15 @@ def _agreement(task: Task, rows: Sequence[Row], ours: Sequence[Answer], theirs: 
         [task.display(row, answer, target)[1] for row, answer, target in zip(rows, answers, targets, strict=True)]
         for answers in (ours, theirs)
     ]
-    numbers = [(_numbers(one), _numbers(other)) for one, other in zip(ours, theirs, strict=True)]
-    apart = [abs(x - y) for one, other in numbers if len(one) == len(other) for x, y in zip(one, other, strict=True)]
+    ours_sure, theirs_sure = (
+        np.array([sure for sure, _ in task.calibration_pairs(answers, targets)]) for answers in (ours, theirs)
+    )
     return {
         "score": task.score(ours, targets)[task.metric],
         "difference": intervals.difference(points, baseline, task.of_means),
         "same": sum(map(str.__eq__, *shown)) / len(rows),
-        "apart": max(apart, default=0.0),
+        "apart": float(np.abs(ours_sure - theirs_sure).max(initial=0)) if len(ours_sure) == len(theirs_sure) else None,
     }
-
-
-def _numbers(value: Any) -> list[float]:
-    """Return the probabilities and other fractions that an answer holds, at any depth."""
-    if isinstance(value, Mapping):
-        return [number for name in sorted(value) for number in _numbers(value[name])]
-    if isinstance(value, list):
-        return [number for part in value for number in _numbers(part)]
-    return [value] if isinstance(value, float) else []
 
 
 def _cosine(ours: Any, theirs: Any) -> dict[str, float]:

@@ -215,15 +215,14 @@ def _answered(
                 is_sure = given["score"] >= lowest
                 answer = {**given, "label": given["label"] if is_sure else None, "guess": given["label"]}
                 counts["guesses"] += not is_sure
-            renamed = csv.renamed(fields, answer)
-            if not counts["rows"] and renamed:
+            if not counts["rows"] and (renamed := csv.renamed(fields, answer)):
                 say(f"predict: columns of the input that have another name in the output: {spelled(renamed)}")
             if page is not None:
                 explained.append((row, answer))
             counts["rows"] += 1
             if not all(map(str.strip, model.task.texts(row))):
                 empty.append(f"{counts['rows']:,}")
-            yield {**{renamed.get(name, name): value for name, value in fields.items()}, **answer}
+            yield csv.beside(fields, answer)
     if page is not None:
         title, lead = "What answers rest on", f"Model: {model.model.name_or_path}"
         html.write(html.Page(title, lead, {"Answers": html.explained(model.task, explained)}), page)

@@ -61,6 +61,7 @@ STAGES = {
             "predict",
             "answer texts: predict.input=<text, file, or - for standard input> predict.output=<.jsonl, .csv>",
         ),
+        Stage("serve", "answer over HTTP, with a page on it: serve.port=8000", help_sections=("predict",)),
         Stage("report", "write an HTML page on the run, or side by side on report.runs=[a,b]"),
         Stage("push", "upload the fine-tuned model to the Hub: hub.repo=<name>", help_sections=("hub",)),
     )
