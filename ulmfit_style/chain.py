@@ -85,12 +85,6 @@ def preview(config: Config, stages: Sequence[str]) -> None:
     for number, step in enumerate(steps, start=1):
         state = up_to_date(step) if step.artefact.finished else f"would run ({why_missing(step.artefact, step.recipe)})"
         say(f"[{number}/{len(steps)}] {step.title}: {state}")
-        if (
-            hasattr(step.stage.module, "doubt")
-            and not step.artefact.finished
-            and (doubt := step.stage.module.doubt(step.resolved))
-        ):
-            say(f"  {doubt}")
     _say_needs(steps)
     for name in stages:
         if name not in making:
