@@ -85,12 +85,6 @@ def preview(config: Config, stages: Sequence[str]) -> None:
     for number, step in enumerate(steps, start=1):
         state = up_to_date(step) if step.artefact.finished else f"would run ({why_missing(step.artefact, step.recipe)})"
         say(f"[{number}/{len(steps)}] {step.title}: {state}")
-        if (
-            hasattr(step.stage.module, "doubt")
-            and not step.artefact.finished
-            and (doubt := step.stage.module.doubt(step.resolved))
-        ):
-            say(f"  {doubt}")
     _say_needs(steps)
     for name in stages:
         if name not in making:
@@ -174,6 +168,7 @@ def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
 def quiet_libraries() -> None:
     """Import the libraries, on one GPU if there are several, and send their messages to the log of the run."""
     devices.see_one_gpu()
+    devices.keep_memory()
     from transformers.utils import logging as library_logging
 
     library_logging.disable_progress_bar()

@@ -54,10 +54,9 @@ class Stage:
     The module of a stage that makes an artefact has `determinants(resolved)`, which returns what the result depends on
     as JSON values, and `run(step, directory)`, which fills the directory. It may have `steps(stage, resolved, stages)`,
     if a plan takes other steps of it than one when it is a command; `summarise(resolved, stages)`, which prints the
-    results after all steps; `work(resolved)`, how many tokens pass through the model, those that it learns from three
-    times, by which it is foretold how long it takes; and `doubt(resolved)`, why it may be worth nothing. The module of
-    a command without an artefact has `run(resolved)`. Both may have `check(resolved, stages)`, which refuses wrong
-    options before the data is read.
+    results after all steps; and `work(resolved)`, how many tokens pass through the model, those that it learns from
+    three times, by which it is foretold how long it takes. The module of a command without an artefact has
+    `run(resolved)`. Both may have `check(resolved, stages)`, which refuses wrong options before the data is read.
     """
 
     name: str

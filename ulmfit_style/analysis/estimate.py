@@ -32,8 +32,8 @@ KEPT = 20
 BYTES_PER_TOKEN = 4
 """About. A step is compared with others of its kind, so it need not be right for every language."""
 
-USEFUL = 0.4
-"""The part of the rate of a matrix product that training reaches, where no step of the kind was timed yet."""
+USEFUL = 0.7
+"""The part of the rate of a matrix product that training reaches, by all weights, where no step was timed yet."""
 
 LIBRARIES, TRAINED, GOES_ON = 10**9, 4, 9
 """Bytes of memory without the model; how often its weights are there while it is trained, with gradient and moments;
@@ -64,7 +64,7 @@ def needs(steps: Sequence[Step]) -> str:
     models = [step for step in steps if step.stage.name in ("pretrain", "adapt", "finetune")]
     size = max(map(_size, models), default=0)
     memory = Size(max([timed.memory for kind in kinds for timed in kind], default=LIBRARIES + TRAINED * size))
-    disk = Size(size * (sum(step.is_kept for step in models) + GOES_ON))
+    disk = Size(10**6 + size * (sum(step.is_kept for step in models) + GOES_ON))
     runs = steps[0].config.runs.absolute()
     free = Size(shutil.disk_usage(next(folder for folder in (runs, *runs.parents) if folder.exists())).free)
     there = f"{Size(psutil.virtual_memory().available)} and {free} are free"

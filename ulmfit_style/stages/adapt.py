@@ -16,7 +16,7 @@ LITTLE_TEXT = 1_100_000
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
-    """Check the model and the options.
+    """Check the model and the options, and say where the text is little.
 
     Raises:
         UserError: if the config adapts nothing, or the model cannot be trained so.
@@ -29,6 +29,9 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if config.model.init == "scratch" and config.pretrain is None:
         raise UserError("pretrain=none: there is no language model to adapt; use pretrain=plain, or adapt=none")
     checks.language_model(config, "adapt", config.adapt)
+    if (size := resolved.corpus.train.bytes) <= LITTLE_TEXT:
+        found = f"on up to {Size(LITTLE_TEXT)} a small sentence encoder gained nothing that fresh data confirmed"
+        say(f"adapt: so little text ({Size(size)}) may be worth nothing: {found} (docs/measured.md)")
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
@@ -54,15 +57,6 @@ def work(resolved: Resolved) -> float:
     """Return how many tokens pass through the model."""
     assert resolved.config.adapt is not None  # it was checked
     return 3 * resolved.config.adapt.epochs * resolved.corpus.train.bytes / BYTES_PER_TOKEN
-
-
-def doubt(resolved: Resolved) -> str | None:
-    """Return why it may be worth nothing, as far as that was measured."""
-    size = resolved.corpus.train.bytes
-    if size > LITTLE_TEXT:
-        return None
-    found = f"on up to {Size(LITTLE_TEXT)} a small sentence encoder gained nothing that fresh data confirmed"
-    return f"adapt: so little text ({Size(size)}) may be worth nothing: {found} (docs/measured.md)"
 
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:

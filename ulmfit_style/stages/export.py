@@ -12,6 +12,7 @@ from ulmfit_style.compute import processes
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError, require_packages
 from ulmfit_style.metrics import intervals
+from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.publishing import html_report
 from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.results import finished, scores, terminal
@@ -32,8 +33,12 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     Raises:
         UserError: if not.
     """
+    problem, model_type = None, checkpoints.model_type(resolved.config.model)
     if isinstance(resolved.task, GenerationTask):
         problem = f"{type(resolved.task).__name__} writes texts, and models that write are not exported"
+    elif architectures.architecture(model_type).carries_state:
+        problem = f"a model of type '{model_type}' carries its state from token to token, and such are not exported"
+    if problem is not None:
         raise UserError(f"export: {problem}; `predict` and transformers read their directory as it is")
     require_packages("export", "onnx", "onnxruntime", "onnxscript")
 
