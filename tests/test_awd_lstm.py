@@ -162,3 +162,14 @@ def test_what_is_known_of_architectures_before_they_are_imported_is_what_they_sa
 def test_sizes_and_dropouts_that_cannot_be_are_named(fields: dict, problem: str):
     with pytest.raises(ValueError, match=problem):
         AwdLstmForCausalLM(config_of(**fields))
+
+
+def test_what_it_writes_is_what_it_predicts_of_all_before_beside_padding_too(model: AwdLstmForCausalLM):
+    ids, mask = IDS[:2, :6], torch.ones(2, 6, dtype=torch.long)
+    ids[1, :2], mask[1, :2] = 0, 0
+    written = model.generate(ids, attention_mask=mask, max_new_tokens=4, do_sample=False, pad_token_id=0)
+    for row, start in ((0, 0), (1, 2)):
+        text = ids[row : row + 1, start:]
+        for _ in range(4):
+            text = torch.cat([text, model(text).logits[:, -1:].argmax(-1)], dim=1)
+        assert torch.equal(written[row, start:], text[0])

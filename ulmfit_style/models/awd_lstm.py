@@ -201,6 +201,12 @@ class AwdLstmForCausalLM(_AwdLstm, GenerationMixin):
             outputs.loss = self.loss_function(outputs.logits, labels, self.config.vocab_size)
         return outputs
 
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any
+    ) -> dict[str, Any]:
+        """Return all tokens at each step: of a beam that is left for another one, no state could be gone on from."""
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
+
 
 @final
 class AwdLstmForTokenClassification(_AwdLstm):

@@ -16,7 +16,7 @@ from ulmfit_style.compute import processes
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
-from ulmfit_style.training.batching import BATCH, collate, run_over
+from ulmfit_style.training.batching import EncodedDataset, collate, passes, run_over
 from ulmfit_style.training.finite import require_logits
 
 WINDOW = 2048
@@ -103,9 +103,10 @@ class Scorer:
             encoded = [self._task().encode(row, self.tokenizer, self.max_length, label2id) for row in window]
             outputs: list[list[Any]] = [[None] * len(features) for features in encoded]
             places = [(row, number) for row, features in enumerate(encoded) for number in range(len(features))]
-            places.sort(key=lambda place: len(encoded[place[0]][place[1]]["input_ids"]))
-            for start in range(0, len(places), BATCH):
-                batch = places[start : start + BATCH]
+            lengths = {place: len(encoded[place[0]][place[1]]["input_ids"]) for place in places}
+            places.sort(key=lengths.__getitem__)
+            for some in passes(sorted(lengths.values()), self.model.device, writes=self.task.writes):
+                batch = places[some]
                 features = [encoded[row][number] for row, number in batch]
                 tensors = collate(features, self.tokenizer)
                 tensors = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
@@ -121,8 +122,9 @@ class Scorer:
 
 def mean_features(body: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, texts: Sequence[str]) -> Any:
     """Return the last hidden states of a body, averaged over each text's tokens: (texts, hidden)."""
-    rows = [{"input_ids": ids} for ids in tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]]
-    order = sorted(range(len(texts)), key=lambda row: len(rows[row]["input_ids"]))
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    rows = EncodedDataset({"input_ids": ids} for ids in encoded)
+    order = np.argsort(rows.lengths, kind="stable").tolist()
     features = np.zeros((len(texts), body.config.hidden_size), dtype=np.float32)
 
     def average(numbers: Sequence[int], batch: Any) -> None:
