@@ -1,10 +1,10 @@
-# `make help` lists the targets. The variables of this file are in capitals; any other key=value typed after `make` is an
+# `make help` lists the targets, and `make help adapt` the options of one. The variables of this file are in capitals; any other key=value typed after `make` is an
 # option of the commands. The program reads those from the environment's MAKEFLAGS, so that no shell ever sees them.
 
 PYTHON ?= python3
 VENV   ?= .venv
 
-COMMANDS := plan pretrain adapt finetune evaluate predict report push sweep sweep-report study runs compare clean-runs new-task check-data select doctor
+COMMANDS := plan pretrain adapt finetune evaluate export predict serve report push sweep sweep-report study runs compare clean-runs new-task check-data select doctor
 WORKERS  := -n auto --dist loadfile
 MKDOCS    = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
@@ -21,60 +21,78 @@ needs_no_cuda = test "$$(uname -sm)" = "Linux x86_64" -a ! -e /dev/nvidia0 && ! 
 
 # $(call pip_install,WHAT) leaves such a torch as it is, whatever constraints.txt pins. It keeps what pip says in a file,
 # and shows the end of it when pip fails. seqeval comes as source, and pip before 23.1 would build it by a way that fails.
+# Meanwhile it tells every five seconds what pip is at, and how much it has fetched or found in its cache.
 PIP_LOG     = $(VENV)/pip.log
+pip_tells   = awk '/^ *(Downloading|Using cached)/ && match($$0, /\([0-9.]+ [kM]B\)/) { split(substr($$0, RSTART + 1), size, " "); \
+	fetched += size[1] / (size[2] ~ /k/ ? 1000 : 1) } NF { last = substr($$0, 1, 60) } \
+	END { printf "  %d s, %d MB so far: %s\n", waited, fetched, last }' waited=$$waited $(PIP_LOG)
 pip_install = sed "$$(! $(has_torch) || echo '/^torch==/d')" constraints.txt >$(VENV)/constraints.txt \
-	&& $(PIP) install --use-pep517 -c $(VENV)/constraints.txt -e $1 >$(PIP_LOG) 2>&1 \
+	&& { $(PIP) install --use-pep517 -c $(VENV)/constraints.txt -e $1 >$(PIP_LOG) 2>&1 & pip=$$!; waited=0; \
+		while sleep 1; kill -0 $$pip 2>/dev/null; do \
+			waited=$$((waited + 1)); test $$((waited % 5)) -ne 0 || $(pip_tells); done; wait $$pip; } \
 	|| { tail -n 20 $(PIP_LOG); echo "pip failed: the whole of what it said is in $(PIP_LOG)"; exit 1; }
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup $(COMMANDS) test docs check format
+.PHONY: help setup $(COMMANDS) test bench docs check format dist
 
-help: ## list the targets
-	@awk -F ' *:.*## ' '/^[a-z_-]+ *:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo 'Stages typed together make one run: make adapt finetune name=mine finetune.epochs=5'
-	@echo 'Their options: $(VENV)/bin/ulmfit-style adapt --help'
+help: # alone: one screen, of 24 lines of 80; `make help adapt` leaves all to the command
+ifeq ($(GOALS),)
+	@awk -F ' *:.*## ' '/^[a-z_-]+ *:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo '  make test, bench, docs, check, format, dist: work on the program (CONTRIBUTING.md)'
+	@echo 'Typed together they make one run. A command and its options: make help adapt'
+else
+	@:
+endif
 
-setup: $(VENV)/installed ## make the environment in .venv (the other targets do so too where it is missing)
+setup: $(VENV)/installed ## make the environment in .venv; the others do so too
 	@echo "the environment in $(VENV) is ready"
 
-plan:          ## say what `make adapt finetune` would run with these options, and why, and run nothing
-pretrain:      ## train a language model from random weights on general text: model=mini_bert
-adapt:         ## train the pretrained model on the domain's unlabelled text
-finetune:      ## train it on the labelled task, and measure it
-evaluate:      ## score a finished model on other rows, and keep every prediction
-predict:       ## answer a text, a file of them or standard input with a finished model
-report:        ## write a page, and its figures, on a finished run; on several with report.runs=[a,b]
+plan:          ## tell what would run, why, and in what time; run nothing
+pretrain:      ## train a language model from random weights
+adapt:         ## train the pretrained model on your unlabelled text
+finetune:      ## train it on your labels, and measure it
+evaluate:      ## score a finished model on other rows
+predict:       ## answer texts with a finished model
+export:        ## write the model as ONNX, in full and in 8 bits
+serve:         ## answer over HTTP, with a page to try it on
+report:        ## write a page on a finished run, or on several
 push:          ## put the model on the Hugging Face Hub
-sweep:         ## try many values of the options, and tell which are best: sweep=finetune, or a grid
-sweep-report:  ## tell what a sweep has found so far, also while it runs
-study:         ## tell what adaptation, or any arm of your own, is worth on your data, over seeds and numbers of labels
-runs:          ## list models by their scores, and all that was made; of one task with task=reviews
-compare:       ## say what runs differ by on the same test rows: names=[a,b]
-clean-runs:    ## list what no name needs any more; with yes=true, remove it
-new-task:      ## look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews
-check-data:    ## list labelled rows that are copies, contradict others or hold debris, and likely label errors
-select:        ## pick the texts to label next, as a spreadsheet: select.count=50; check it: select.merge=to-label.xlsx
+sweep:         ## try many values of the options
+sweep-report:  ## tell what a sweep has found so far
+study:         ## tell what adaptation is worth, over seeds and labels
+runs:          ## list models by their scores, and all that was made
+compare:       ## say what runs differ by: names=[a,b]
+clean-runs:    ## list what no name needs any more, and remove it
+new-task:      ## write a file's YAML: path=reviews.csv name=reviews
+check-data:    ## list labelled rows that look wrong
+select:        ## pick the texts to label next, as a spreadsheet
 doctor:        ## print what an issue should say about this machine
 
 # The first command typed runs them all, in the order typed.
 $(COMMANDS): $(VENV)/installed
-	@$(if $(filter $@,$(firstword $(GOALS))),$(VENV)/bin/ulmfit-style $(GOALS) --from-make,:)
+	@$(if $(filter $@,$(firstword $(GOALS))),$(VENV)/bin/ulmfit-style $(GOALS) $(if $(filter help,$(MAKECMDGOALS)),--help) --from-make,:)
 
-test: $(VENV)/installed-dev ## run the tests, but for the slow ones
+test: $(VENV)/installed-dev # run the tests, but for the slow ones
 	@$(VENV)/bin/pytest $(WORKERS)
 
-docs: $(VENV)/installed-docs ## build the documentation into site/, whose index.html opens from the disk
+bench: $(VENV)/installed-dev # measure the speed beside plain transformers: docs/speed.md
+	@$(VENV)/bin/python bench/speed.py
+
+docs: $(VENV)/installed-docs # build the documentation into site/, whose index.html opens from the disk
 	@$(MKDOCS)
 
-check: $(VENV)/installed-dev $(VENV)/installed-docs ## all that has to pass before a change goes in: format, lint, types, docs, and the tests of make test
+check: $(VENV)/installed-dev $(VENV)/installed-docs # all that has to pass before a change goes in: format, lint, types, docs, and the tests of make test
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/mypy
 	@$(MKDOCS)
 	@$(VENV)/bin/pytest $(WORKERS)
 
-format: $(VENV)/installed-dev ## format the code, and mend what the linter can
+dist: $(VENV)/installed-dev # the wheel and the source as one file, in dist/
+	@$(VENV)/bin/python -m hatchling build
+
+format: $(VENV)/installed-dev # format the code, and mend what the linter can
 	@$(VENV)/bin/ruff format
 	@$(VENV)/bin/ruff check --fix
 
@@ -98,7 +116,7 @@ $(VENV)/installed: pyproject.toml constraints.txt ulmfit_style/embedded.txt
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	@echo "setup: pytest, ruff, mypy and a notebook's kernel: at first 42 MB to download"
+	@echo "setup: pytest, ruff, mypy, ONNX and a notebook's kernel: at first 85 MB to download"
 	@$(call pip_install,".[dev]")
 	@touch $@
 

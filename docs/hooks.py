@@ -7,6 +7,7 @@ that no kernel is needed.
 
 import ast
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,9 @@ def _table(title: str, section: type[Section], values: Mapping[str, Any]) -> Ite
 def _choices(group: str) -> Iterator[str]:
     """Yield the YAMLs of a group, each with its first comment."""
     for path in sorted(CONF.glob(f"{group}/*.yaml")):
-        comments = [line for line in path.read_text("utf-8").splitlines() if line.startswith("# ") and "@" not in line]
+        comments = [
+            line for line in path.read_text("utf-8").splitlines() if re.match("# (?!@|yaml-language-server)", line)
+        ]
         yield f"- `{group}={path.stem}`: {comments[0].removeprefix('# ')}"
     yield ""
 

@@ -17,7 +17,18 @@ import pytest
 from huggingface_hub import constants
 from hypothesis import HealthCheck, settings
 from recipes import RECIPES, Trained, compared, recipe
-from samples import FAMILIES, TEXT, reviews, save_bert, save_llama, save_t5, tiny_sizes, tiny_tokenizer, tokenizer_of
+from samples import (
+    FAMILIES,
+    TEXT,
+    reviews,
+    save_awd_lstm,
+    save_bert,
+    save_llama,
+    save_t5,
+    tiny_sizes,
+    tiny_tokenizer,
+    tokenizer_of,
+)
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
 from ulmfit_style.__main__ import main
@@ -72,6 +83,13 @@ def causal_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A causal language model with its head, and a tokenizer without a padding token."""
     set_seed(0)
     return save_llama(tmp_path_factory.mktemp("causal"))
+
+
+@pytest.fixture(scope="session")
+def stateful_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model that carries its state from one part of a text to the next, a tiny AWD-LSTM."""
+    set_seed(0)
+    return save_awd_lstm(tmp_path_factory.mktemp("stateful"))
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ from ulmfit_style.artefacts.directory import MANIFEST, NOT_SEALED, Artefact, rea
 from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.data.tokens import Chunks
+from ulmfit_style.models.awd_lstm import AwdLstmConfig, AwdLstmForCausalLM
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.base_text import TextTask
@@ -72,6 +73,10 @@ def jsonl(path: Path, rows: Sequence[object]) -> Path:
     """Write rows as JSON lines."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+PLAIN_LSTM = {f"{part}_dropout": 0.0 for part in ("embedding", "input", "weight", "hidden", "output")}
+"""An AWD-LSTM without its dropouts."""
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -168,6 +173,16 @@ def save_llama(folder: Path) -> Path:
         tokenizer_object=wordpiece.backend_tokenizer, unk_token="[UNK]", bos_token="[CLS]", eos_token="[SEP]"
     )
     return _saved(LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2)), tokenizer, folder)
+
+
+def save_awd_lstm(folder: Path) -> Path:
+    """Save an AWD-LSTM of two layers with its head, and a tokenizer whose texts end in nothing."""
+    wordpiece = tiny_tokenizer()
+    sizes = {"vocab_size": len(wordpiece), "hidden_size": 16, "lstm_size": 24, "num_hidden_layers": 2}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=wordpiece.backend_tokenizer, unk_token="[UNK]", pad_token="[PAD]", eos_token="[SEP]"
+    )
+    return _saved(AwdLstmForCausalLM(AwdLstmConfig(**sizes, **PLAIN_LSTM)), tokenizer, folder)
 
 
 def save_t5(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:

@@ -44,7 +44,7 @@ def test_an_option_of_another_model_beside_a_name_is_told(chain: Trained, capsys
 def test_a_name_that_no_model_has_is_told_at_once(chain: Trained, capsys: pytest.CaptureFixture[str]):
     assert main(["predict", f"runs={chain.runs}", "name=secnd", "predict.input=a"]) == 2
     said = capsys.readouterr()
-    assert "name=secnd: no finished model has that name" in said.err
+    assert "name=secnd: there is no finished run of that name" in said.err
     assert "did you mean 'second'" in said.err
     assert said.out == ""
 

@@ -12,8 +12,13 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from omegaconf import OmegaConf
 
 import ulmfit_style.tasks
 from ulmfit_style.__main__ import ALONE, all_commands, main
@@ -41,11 +46,16 @@ WRITTEN = {"sample.py", "log.txt", "model.safetensors"}
 """What the reader makes, or the program."""
 
 
-spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
-assert spec is not None
-assert spec.loader is not None
-hooks = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(hooks)
+def of_docs(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+hooks, schema = of_docs("hooks"), of_docs("schema")
 
 
 def read(page: Path) -> str:
@@ -113,7 +123,7 @@ def test_every_command_is_understood(line: str, readers_own: Path):
         compose_grid(tuple(word for word in words[1:] if "=" in word), readers_own)
         return
     assert program in PROGRAMS
-    targets = re.findall(r"^([a-z_-]+) *:.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(r"^([a-z_-]+) *:.*#+ ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     typed = [word for word in words if "=" not in word and not word.startswith("-") and word != "job"]
     commands = set(all_commands())
     assert set(typed) <= (commands | set(targets) if program == "make" else commands)
@@ -165,6 +175,39 @@ def test_the_worked_example_of_a_task_learns(readers_own: Path, tmp_path: Path, 
     assert main(["predict", *overrides, "predict.input=the film"]) == 0
     metrics = json.loads((tmp_path / "runs/default/finetune/metrics.json").read_text())
     assert metrics["test"]["scores"]["within_one"] > 0.8
+
+
+# The schemas for editors
+
+
+def fits(name: str, values: Any) -> bool:
+    return bool(Draft202012Validator(json.loads((CONF / f"schema/{name}.json").read_text("utf-8"))).is_valid(values))
+
+
+def test_the_schemas_for_editors_are_those_of_the_config():
+    kept = {path.stem: path.read_text(encoding="utf-8") for path in CONF.glob("schema/*.json")}
+    assert kept == {name: schema.text(of) for name, of in schema.schemas().items()}, "python docs/schema.py writes them"
+
+
+def test_every_shipped_yaml_fits_its_schema():
+    for path in CONF.glob("*/*.yaml"):
+        is_whole = "@package _global_" in path.read_text(encoding="utf-8")
+        values = OmegaConf.to_container(OmegaConf.load(path))
+        assert fits("experiment" if is_whole else path.parent.name, values), path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("task", "{_target_: ulmfit_style.tasks.text_classification.TextClassification, path: a.csv, txt: a}"),
+        ("task", "{_target_: ulmfit_style.tasks.text_regression.TextRegression, path: a.csv, labels: [a, b]}"),
+        ("finetune", "{epochs: -1}"),
+        ("experiment", "{finetune: {epoch: 1}}"),
+        ("sweep", "{space: {finetune.epochs: {lo: 1}}}"),
+    ],
+)
+def test_a_schema_refuses_what_the_program_does(name: str, text: str):
+    assert not fits(name, yaml.safe_load(text))
 
 
 # The tutorial, followed word by word in a folder of its own

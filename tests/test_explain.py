@@ -93,5 +93,5 @@ def test_what_cannot_be_explained_is_said(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UserError, match=r"predict\.explain=true: answers of QuestionAnswering cannot be explained"):
         attributions.check(QuestionAnswering(path="-"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"predict\.explain=true: needs Captum; install it: pip install captum"):
+    with pytest.raises(UserError, match=r"predict\.explain=true: needs captum; install it: pip install captum"):
         attributions.check(TextClassification(path="-"))

@@ -92,8 +92,9 @@ def test_a_plan_tells_each_step_and_does_nothing(made, compose_tiny, capsys, fol
     before = sorted(folder.rglob("*"))
     chain.preview(compose_tiny("compare=false"), ["adapt", "finetune"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2].endswith(f"learns the corpus: up to date ({adapted.directory})")
-    assert lines[-1].startswith("[2/2] finetune: fine-tuned model: would run (")
+    assert lines[-3].endswith(f"learns the corpus: up to date ({adapted.directory})")
+    assert lines[-2].startswith("[2/2] finetune: fine-tuned model: would run (")
+    assert lines[-1].startswith("It takes about ")
     assert sorted(folder.rglob("*")) == before
 
 

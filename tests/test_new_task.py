@@ -40,8 +40,10 @@ def test_a_csv_becomes_a_task_with_comments_on_what_is_in_it(reviews_csv: Path, 
     out = capsys.readouterr().out
     assert "using column 'review' as the text and column 'stars' as the label" in out
     assert "ulmfit-style adapt finetune --config-dir conf task=mine" in out
-    assert lines[0] == "# 120 texts of 6 words on average, 6 at most."
-    assert lines[2] == "# 2 classes: bad 60, good 60"
+    schema = lines[0].removeprefix("# yaml-language-server: $schema=")
+    assert Path("conf/task", schema).read_text("utf-8") == (CONF / "schema/task.json").read_text("utf-8")
+    assert lines[1] == "# 120 texts of 6 words on average, 6 at most."
+    assert lines[3] == "# 2 classes: bad 60, good 60"
     assert any(line.endswith("columns: film") for line in lines)
     assert task == TextClassification(path="reviews.csv", text="review", label="stars")
 
@@ -65,13 +67,13 @@ def test_lists_make_several_labels_fractions_a_number_and_all_else_classes(label
 def test_words_with_tags_make_a_task_of_tokens_and_questions_one_of_their_own():
     conll(Path("a.conll"), sentences(120))
     task, lines = made("path=a.conll")
-    assert lines[2] == "# 2 classes: quality 120, thing 120"
+    assert lines[3] == "# 2 classes: quality 120, thing 120"
     assert task == TokenClassification(path="a.conll", text="tokens", label="tags")
     Path("conf/task/mine.yaml").unlink()
     squad(Path("a.json"), questions(60))
     fields = {"question": "question", "context": "context", "answers": "answers", "group": "title"}
     task, lines = made("path=a.json")
-    assert lines[2] == "# 2 classes: answer 100, no answer 20"
+    assert lines[3] == "# 2 classes: answer 100, no answer 20"
     assert task == QuestionAnswering(path="a.json", **fields)
 
 

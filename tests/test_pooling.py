@@ -130,12 +130,13 @@ def test_padding_changes_no_logits_and_an_empty_text_has_an_answer_too(
 # The artefact
 
 
-@pytest.fixture(scope="module", params=["encoder", "decoder"])
+@pytest.fixture(scope="module", params=["encoder", "decoder", "stateful"])
 def overrides(request: pytest.FixtureRequest, finetuned: list[str]) -> list[str]:
-    """The overrides of a recipe with this head, that `finetune` has run: a BERT's, and one with the mean of a Llama."""
+    """The overrides of a recipe with this head, that `finetune` has run: a BERT's, and others' with the mean."""
     overrides = [*finetuned, "name=pooled", "finetune.pooling=concat", "finetune.epochs=2"]
-    if request.param == "decoder":
-        overrides += [f"model.checkpoint={request.getfixturevalue('causal_checkpoint')}", "finetune.pooling=mean"]
+    if request.param != "encoder":
+        checkpoint = request.getfixturevalue({"decoder": "causal_checkpoint"}.get(request.param, "stateful_checkpoint"))
+        overrides += [f"model.checkpoint={checkpoint}", "finetune.pooling=mean"]
     assert main(["finetune", *overrides]) == 0
     return overrides
 
@@ -193,7 +194,8 @@ def test_the_file_is_exported_and_the_card_says_that_it_is_run(
     assert FILE in listed
     assert FILE not in behind
     text = card.write("me/reviews", Run("reviews", finished.find(artefact), compose(overrides)), None, "")
-    assert "`trust_remote_code=True` lets it run `pooling.py` of this repository" in text
+    file = read_json(artefact / "config.json")["auto_map"]["AutoConfig"].partition(".")[0]  # one of a body of our own
+    assert f"`trust_remote_code=True` lets it run `{file}.py` of this repository" in text
     assert 'model="me/reviews", trust_remote_code=True)' in text
 
 

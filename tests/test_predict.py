@@ -25,6 +25,7 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics import selective
 from ulmfit_style.predictor import Predictor
+from ulmfit_style.results import csv as answers_csv
 from ulmfit_style.stages import predict
 from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.base import Row
@@ -306,12 +307,12 @@ def test_an_answer_that_is_no_number_is_an_error_that_names_its_rows(directory: 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-cmd", "@a", "\t=1", "\r=1"])
 def test_no_cell_of_a_csv_is_a_formula(cell: str):
-    assert predict.guarded(cell) == f"'{cell}"
+    assert answers_csv.guarded(cell) == f"'{cell}"
 
 
 def test_other_cells_of_a_csv_are_as_they_are():
     cells = ["a=1", "-1.5", "", "'", -1.5, None]
-    assert [predict.guarded(cell) for cell in cells] == cells
+    assert [answers_csv.guarded(cell) for cell in cells] == cells
 
 
 def test_what_is_not_sure_enough_is_a_guess(

@@ -17,7 +17,7 @@ from recipes import Trained
 from transformers import AutoModelForMaskedLM, pipeline
 
 from tests.hub_server import Hub, Repo, serve
-from ulmfit_style.artefacts.directory import RECIPE
+from ulmfit_style.artefacts.directory import RECIPE, Artefact
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.publishing import hub_commit, secrets
@@ -95,10 +95,31 @@ def test_a_push_uploads_the_allowed_files_and_no_others_in_one_commit(hub: Hub, 
     repo = hub.repos["me/reviews"]
     assert set(repo.files) == UPLOADED
     assert [message for message, _ in repo.commits[1:]] == [f"Push {artefact.name}"]
-    assert "stays behind: log.txt, manifest.json, predictions.parquet, training_args.bin" in out
+    assert "stays behind: learnt.json, log.txt, manifest.json, predictions.parquet, training_args.bin" in out
     assert f"{hub.url}/me/reviews (private)" in out
     commit = f"{hub.url}/me/reviews/commit/{repo.head}"
     assert f"pushed: {commit}; the Hub lists its 8 files with the hashes of what was sent" in out
+
+
+def test_the_onnx_files_of_the_model_go_with_it_beside_the_config_by_which_they_run(
+    hub: Hub, push: Push, artefact: Path
+) -> None:
+    assert "has no ONNX yet; run `export` with the same options before" in push(onnx=True).stderr
+
+    def build(directory: Path) -> None:
+        (directory / "onnx").mkdir()
+        (directory / "config.json").write_text('{"model_type": "bert"}')
+        (directory / "onnx/model.onnx").write_bytes(b"weights")
+
+    model = {"finetune": artefact.name.rpartition("-")[2]}
+    Artefact("export", {"version": 1, "model": model}, artefact.parent).make(build, {})
+    assert push(onnx=True).stderr == ""
+    files = hub.repos["me/reviews"].files
+    assert set(files) == UPLOADED | {"onnx/config.json", "onnx/model.onnx"}
+    assert files["onnx/model.onnx"] == b"weights"
+    assert files["config.json"] != files["onnx/config.json"]
+    push()
+    assert set(hub.repos["me/reviews"].files) == UPLOADED
 
 
 def test_neither_the_token_nor_a_private_path_nor_the_users_text_leaves_the_disk(

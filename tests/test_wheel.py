@@ -1,12 +1,15 @@
 """The built wheel, in a folder that holds nothing else."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from samples import reviews
 
 from ulmfit_style.cli import CONF
 
@@ -38,6 +41,21 @@ def test_the_wheel_holds_every_file_that_is_read(installed: Path):
     assert {path.relative_to(conf) for path in conf.rglob("*.yaml")} == configs
     beside_code = [path for path in (ROOT / "ulmfit_style").rglob("*.*") if path.suffix not in (".py", ".pyc")]
     assert [str(path) for path in beside_code if not (installed / path.relative_to(ROOT)).is_file()] == []
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_the_chain_on_a_csv_with_a_conf_of_the_users(
+    installed: Path, tmp_path: Path, checkpoint: Path, write_csv: Callable[..., Path]
+):
+    write_csv(reviews(120))
+    (tmp_path / "conf" / "task").mkdir(parents=True)
+    task = "defaults: [text_classification]\npath: reviews.csv\ntext: review\nlabel: stars\nfolds: 0\n"
+    (tmp_path / "conf/task/reviews.yaml").write_text(task)
+    chain = ["finetune", "evaluate", "report", "task=reviews", f"model.checkpoint={checkpoint}", "adapt=none"]
+    run(installed, tmp_path, "--config-dir", "conf", *chain, "name=reviews", "finetune=plain", "compare=false")
+    assert (tmp_path / "runs/reviews/report.html").is_file()
+    answer = run(installed, tmp_path, "predict", "name=reviews", "predict.input=the film was good")
+    assert json.loads(answer)["label"] in ("good", "bad")
 
 
 def test_the_wheel_finds_its_configs_in_another_folder_and_takes_the_users_own(installed: Path, tmp_path: Path):

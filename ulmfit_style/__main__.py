@@ -118,17 +118,18 @@ def all_commands() -> dict[str, str]:
 
 def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     """Run stages, or plan them; by Hydra's own entry point where one of its flags is given."""
-    from ulmfit_style import chain
     from ulmfit_style.cli import flags
     from ulmfit_style.cli.compose import compose
     from ulmfit_style.console import lines_on_stderr
     from ulmfit_style.recipe import Config
-    from ulmfit_style.resolved import as_made
 
     stages = [word for word in words if word != "plan"] or ["adapt", "finetune"]
     is_told_by_name = {"pretrain", "adapt", "finetune"}.isdisjoint(stages)
 
     def job(config: Config) -> None:
+        from ulmfit_style import chain
+        from ulmfit_style.results.finished import as_made
+
         run = chain.preview if "plan" in words else chain.run
         run(as_made(config, rest) if is_told_by_name else config, stages)
 

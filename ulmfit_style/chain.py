@@ -9,10 +9,11 @@ from pathlib import Path
 
 import yaml
 
+from ulmfit_style.analysis import estimate
 from ulmfit_style.artefacts.differences import environment_changes, why_missing
-from ulmfit_style.artefacts.directory import RECIPE, damage, discard_weights, sources
+from ulmfit_style.artefacts.directory import CHECKPOINTS, RECIPE, damage, discard_weights, sources
 from ulmfit_style.compute import devices, processes
-from ulmfit_style.console import say
+from ulmfit_style.console import duration, say
 from ulmfit_style.recipe import Config
 from ulmfit_style.resolved import Resolved, Step, require_finished
 from ulmfit_style.stages.table import STAGES, resolve
@@ -30,6 +31,7 @@ def run(config: Config, stages: Sequence[str]) -> None:
     """
     resolved = resolve(config)
     steps = plan(resolved, stages)
+    _say_needs(steps)
     make(steps, resolved.config, stages)
     summarise(resolved, stages)
     for name in stages:
@@ -83,9 +85,15 @@ def preview(config: Config, stages: Sequence[str]) -> None:
     for number, step in enumerate(steps, start=1):
         state = up_to_date(step) if step.artefact.finished else f"would run ({why_missing(step.artefact, step.recipe)})"
         say(f"[{number}/{len(steps)}] {step.title}: {state}")
+    _say_needs(steps)
     for name in stages:
         if name not in making:
             say(f"{name}: would {STAGES[name].help.partition(':')[0]}")
+
+
+def _say_needs(steps: Sequence[Step]) -> None:
+    if missing := [step for step in steps if not step.artefact.finished]:
+        say(f"It takes {estimate.needs(missing)}")
 
 
 def make(steps: Sequence[Step], config: Config, stages: Sequence[str]) -> None:
@@ -103,20 +111,26 @@ def make(steps: Sequence[Step], config: Config, stages: Sequence[str]) -> None:
 
 def make_in_this_process(steps: Sequence[Step], name: str) -> None:
     """Make and link the artefacts of the steps in this process, or in all that train together."""
-    if not all(step.artefact.finished for step in steps):
+    missing = [step for step in steps if not step.artefact.finished]
+    expected, began = estimate.seconds(missing), time.monotonic()
+    if missing:
         quiet_libraries()
     for number, step in enumerate(steps, start=1):
         if processes.from_main(step.artefact.finished):
             say(f"[{number}/{len(steps)}] {step.title}: {up_to_date(step)}")
         else:
             say(f"[{number}/{len(steps)}] {step.title}", style="bold")
-            started = time.monotonic()
+            started, goes_on = time.monotonic(), (step.artefact.directory / CHECKPOINTS).exists()
             step.artefact.make(partial(_run_step, step), step.recipe)
             say(f"  done in {time.monotonic() - started:.0f} s: {step.artefact.directory}")
+            if processes.is_main() and not goes_on:
+                estimate.record(step)
         if processes.is_main() and step.is_kept:
             step.artefact.link(name, step.link_name or step.stage.name)
         elif processes.is_main():
             discard_weights(step.artefact.directory, folder="")
+    if missing and expected is not None:
+        say(f"It took {duration(time.monotonic() - began)}; {duration(expected)} were expected")
 
 
 def _run_step(step: Step, directory: Path) -> None:
@@ -154,6 +168,7 @@ def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
 def quiet_libraries() -> None:
     """Import the libraries, on one GPU if there are several, and send their messages to the log of the run."""
     devices.see_one_gpu()
+    devices.keep_memory()
     from transformers.utils import logging as library_logging
 
     library_logging.disable_progress_bar()

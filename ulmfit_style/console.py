@@ -132,8 +132,10 @@ def logging_to(path: Path) -> Iterator[None]:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as people say it: 40 seconds, 12 minutes, 3 h 5 min."""
+    """Return a duration as people say it: 40 seconds, 4 min 10 s, 12 minutes, 3 h 5 min."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
+    if seconds < 600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} minutes"

@@ -1,6 +1,7 @@
 """What went wrong, in words for the person at the keyboard."""
 
 import difflib
+import importlib.util
 import os
 import shutil
 from collections import defaultdict
@@ -38,6 +39,16 @@ class ConfigError(UserError):
         self.problems = list(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__("\n".join([f"the configuration has {count}:", *(f"  - {p}" for p in problems)]))
+
+
+def require_packages(asked: str, *packages: str) -> None:
+    """Check that packages are installed which what was asked for needs.
+
+    Raises:
+        UserError: telling how to get them.
+    """
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise UserError(f"{asked}: needs {' and '.join(missing)}; install it: pip install {' '.join(missing)}")
 
 
 SHOWN_PROBLEMS = 10

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ulmfit_style.config import trainer_options
-from ulmfit_style.config.commands import Evaluate, Hub, Predict, Push, Report, Select
+from ulmfit_style.config.commands import Evaluate, Export, Hub, Predict, Push, Report, Select, Serve
 from ulmfit_style.config.experiments import Study, Sweep
 from ulmfit_style.config.section import Count, Section, spelled
 from ulmfit_style.config.training import Adapt, Corpus, Finetune, Model, Pretrain
@@ -67,6 +67,8 @@ class Config(Section):
     predict: Predict
     hub: Hub
     push: Push = Push()
+    export: Export = Export()
+    serve: Serve = Serve()
     report: Report = Report()
     select: Select = Select()
     study: Study

@@ -5,36 +5,36 @@ A command resolves its config once: what it reads is read and hashed when first 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 from pydantic import ValidationError
 
 from ulmfit_style import auto
+from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.differences import why_missing
-from ulmfit_style.artefacts.directory import RECIPE, Artefact, is_finished, require_intact
+from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact, is_finished, read_json, require_intact
 from ulmfit_style.cli import CONF
-from ulmfit_style.config.section import MODEL_SECTIONS, sections_of
+from ulmfit_style.config.section import sections_of
 from ulmfit_style.config.training import Corpus, Finetune, Model
-from ulmfit_style.console import say, say_once
-from ulmfit_style.data import corpus, guard, labelled
-from ulmfit_style.data.corpus import Documents
-from ulmfit_style.data.guard import Findings
-from ulmfit_style.data.labelled import Labelled
-from ulmfit_style.data.rows import Rows
-from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.console import say_once
+from ulmfit_style.errors import UserError
 from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.models.checkpoints import Checkpoint
-from ulmfit_style.recipe import Config, load
-from ulmfit_style.results.finished import MODELS
+from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.base import Task
+
+if TYPE_CHECKING:
+    from ulmfit_style.data.corpus import Documents
+    from ulmfit_style.data.guard import Findings
+    from ulmfit_style.data.labelled import Labelled
+    from ulmfit_style.data.rows import Rows
 
 
 class Reporter(Protocol):
@@ -55,9 +55,10 @@ class Stage:
 
     The module of a stage that makes an artefact has `determinants(resolved)`, which returns what the result depends on
     as JSON values, and `run(step, directory)`, which fills the directory. It may have `steps(stage, resolved, stages)`,
-    if a plan takes other steps of it than one when it is a command, and `summarise(resolved, stages)`, which prints the
-    results after all steps. The module of a command without an artefact has `run(resolved)`. Both may have
-    `check(resolved, stages)`, which refuses wrong options before the data is read.
+    if a plan takes other steps of it than one when it is a command; `summarise(resolved, stages)`, which prints the
+    results after all steps; and `work(resolved)`, how many tokens pass through the model, those that it learns from
+    three times, by which it is foretold how long it takes. The module of a command without an artefact has
+    `run(resolved)`. Both may have `check(resolved, stages)`, which refuses wrong options before the data is read.
     """
 
     name: str
@@ -178,12 +179,45 @@ class Resolved:
 
     @cached_property
     def rows(self) -> Labelled:
-        """The labelled rows of the task, checked, split and sampled."""
-        return labelled.load(self.task)
+        """The labelled rows of the task, checked, split and sampled; an updated model has not been trained on the test.
+
+        Raises:
+            UserError: if it has been trained on all of them.
+        """
+        from ulmfit_style.data import labelled
+
+        rows = labelled.load(self.task)
+        unseen = rows if self.updated is None else rows.unseen(self.seen)
+        if rows.test and not unseen.test and self.task.fold is None:
+            problem = f"was trained on all {len(rows.test):,} rows that would be its test"
+            raise UserError(f"finetune.init={self.config.finetune.init}: {problem}; add others, or a file of test rows")
+        return unseen
+
+    @cached_property
+    def updated(self) -> Checkpoint | None:
+        """The finished model that `finetune.init` names.
+
+        Raises:
+            UserError: if it does not tell what it was trained on.
+        """
+        if (named := self.config.finetune.init) is None:
+            return None
+        directory = checkpoints.find_finetuned(named, "finetune.init", self.config.runs)
+        if not (directory / predictions.LEARNT).exists():
+            problem = f"holds no {predictions.LEARNT}, which tells what it was trained on; make it again"
+            raise UserError(f"finetune.init={named}: {problem}")
+        return Checkpoint(directory, {"finetune": read_json(directory / MANIFEST)["fingerprint"]})
+
+    @cached_property
+    def seen(self) -> frozenset[str]:
+        """The digests of the texts that the model which is updated was trained on."""
+        return frozenset(read_json(self.updated.directory / predictions.LEARNT) if self.updated else ())
 
     @cached_property
     def findings(self) -> Findings:
         """What is found in the labelled rows."""
+        from ulmfit_style.data import guard
+
         return guard.findings(self.rows, is_quick=True)
 
     @cached_property
@@ -192,7 +226,8 @@ class Resolved:
         tasks = [self.task.model_copy(update={"fold": number}) for number in range(len(self.rows.folds))]
         # Calibrating each would take twice as long again, and change none of their labels.
         options = self.finetune.model_copy(update={"calibration_folds": 0})
-        return [self.variant(task=task, finetune=options) for task in tasks]
+        variants = [self.variant(task=task, finetune=options) for task in tasks]
+        return [variant for variant, rows in zip(variants, self.rows.folds, strict=True) if rows]
 
     @property
     def training_rows(self) -> Rows:
@@ -242,10 +277,14 @@ class Resolved:
         return self._documents(Corpus(path=(self.config.adapt.general,), heldout_ratio=0.5), "adapt.general")
 
     def _documents(self, source: Corpus, option: str) -> Documents:
+        from ulmfit_style.data import corpus
+
         return corpus.load(source, self.config.task, self.config.runs, option)
 
     def source_of(self, stage: str) -> Checkpoint:
         """Return what a stage starts from: the artefact of another one, finished or not, or the config's checkpoint."""
+        if stage == "finetune" and self.updated is not None:
+            return self.updated
         if (parent := self.stages[stage].starts_from(self)) is not None:
             return self._checkpoint_of(parent)
         return checkpoints.resolve(self.config.model, "model.checkpoint")
@@ -273,34 +312,24 @@ class Resolved:
         checkpoints.find_finetuned(named, option, self.config.runs)
         return checkpoints.resolve(Model(checkpoint=checkpoints.of_run(named, self.config.runs)), option)
 
+    def finished_model(self, command: str) -> Path:
+        """Return the directory of the model that answers: the one that `predict.model` names, or the config's own.
+
+        Where `runs/<name>/finetune` was made by the same options, it is taken as it is, and no training data are read.
+
+        Raises:
+            UserError: if it is not there.
+        """
+        if (named := self.config.predict.model) is not None:
+            return checkpoints.find_finetuned(named, "predict.model", self.config.runs)
+        if (directory := self.unchanged("finetune")) is not None:
+            return directory
+        require_finished(self, "finetune", command)
+        return self.artefact("finetune").directory
+
     def _checkpoint_of(self, stage: str) -> Checkpoint:
         artefact = self.artefact(stage)
         return Checkpoint(artefact.directory, {stage: artefact.fingerprint})
-
-
-def as_made(config: Config, overrides: Sequence[str]) -> Config:
-    """Return a config whose model is that which `runs/<name>/` links to, where nothing typed says which is meant.
-
-    Args:
-        overrides: What was typed, such as `name=reviews` and `predict.input=new.csv`.
-
-    Raises:
-        UserError: if a name alone was typed, and no finished model has it.
-    """
-    typed = {re.split(r"[@./=]", override.lstrip("+~"), maxsplit=1)[0] for override in overrides}
-    is_named = config.evaluate.model is not None or config.predict.model is not None or config.report.runs
-    if is_named or not typed.isdisjoint({*MODEL_SECTIONS, "experiment"}):
-        return config
-    directory = next((path for stage in MODELS if is_finished(path := config.runs / config.name / stage)), None)
-    if directory is None:
-        if "name" in typed:
-            names = [path.parent.name for path in config.runs.glob("*/finetune")]
-            problem = f"no finished model has that name in {config.runs}{nearest(config.name, names)}"
-            raise UserError(f"name={config.name}: {problem}; make runs lists the names")
-        return config
-    say(f"name={config.name}: the options of the model are those of {config.runs / directory.resolve().name}")
-    made_by = load(directory / RECIPE)
-    return config.model_copy(update={name: getattr(made_by, name) for name in MODEL_SECTIONS})
 
 
 def require_finished(resolved: Resolved, stage: str, command: str) -> None:

@@ -117,7 +117,7 @@ class Artefact:
             "processes": processes.count(),
             "device": device(),
             "versions": versions(),
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "machine": machine(),
         }
         write_json(self.directory / MANIFEST, seal.signed(self.directory, manifest, NOT_SEALED))
         (self.directory / MEASURED).unlink(missing_ok=True)
@@ -263,6 +263,11 @@ def read_json(path: Path) -> Any:
 def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
     """Return the versions of Python, the program and libraries."""
     return {"python": platform.python_version(), **{name: installed(name) for name in ("ulmfit-style", *libraries)}}
+
+
+def machine() -> str:
+    """Return what kind of machine this is."""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
 
 
 def installed(package: str) -> str:

@@ -61,6 +61,27 @@ class Predict(Section):
     """Other values for options of the model's task that say how it answers: predict.task.aggregation=simple"""
 
 
+class Export(Section):
+    """What `export` writes of the fine-tuned model, for use without this program and without torch."""
+
+    to: Literal["onnx"] = "onnx"
+    """onnx: files for onnxruntime and transformers.js, in full and with weights of 8 bits."""
+    features: bool = False
+    """Write its body alone, which makes vectors of texts (pipeline feature-extraction), and not its answers."""
+
+
+class Serve(Section):
+    """Where `serve` listens, and what it takes. The model and how it answers are `predict.model` and `predict.task`."""
+
+    host: str = "127.0.0.1"
+    """The address: 127.0.0.1 for this machine alone; 0.0.0.0 for every one that can reach it, which then has to send
+    the token of the environment's ULMFIT_STYLE_TOKEN, or one that is made up and printed."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """The port; 0: one that is free."""
+    max_mb: Annotated[float, Field(gt=0)] = 10
+    """Megabytes that a request may have, or a file."""
+
+
 class Push(Section):
     """Which model `push` publishes, and what its author has to say of it."""
 
@@ -82,6 +103,8 @@ class Hub(Section):
     """The licence of the model that is pushed, as the Hub spells it: mit. null: the card says that none was given."""
     dry_run: bool = False
     """List what would be uploaded, and stop."""
+    onnx: bool = False
+    """Upload the files of `export` too, in the folder onnx."""
 
 
 class Report(Section):

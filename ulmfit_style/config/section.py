@@ -14,7 +14,7 @@ def sections_of(stage: str) -> tuple[str, ...]:
     """Return the sections whose options determine the artefact of a stage."""
     if stage in MODEL_SECTIONS:
         return MODEL_SECTIONS[: MODEL_SECTIONS.index(stage) + 1]
-    return (*MODEL_SECTIONS, "evaluate")
+    return (*MODEL_SECTIONS, "evaluate", "export")
 
 
 class Unhashed:

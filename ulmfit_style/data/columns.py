@@ -1,10 +1,14 @@
 """Which columns of a file hold what a task needs: named by the user, or identified by their names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
+from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.console import say
+from ulmfit_style.data import reading
+from ulmfit_style.data.formats import Record
 from ulmfit_style.errors import UserError, listed, nearest, together
-from ulmfit_style.tasks.base import Column, Name, Task
+from ulmfit_style.tasks.base import Column, Name, Row, Task
 
 
 def find(option: str, reference: str, columns: Mapping[str, Column], present: Sequence[str]) -> dict[str, Name]:
@@ -61,6 +65,22 @@ def find_inputs(task: Task, present: Sequence[str], source: str) -> dict[str, Na
             raise UserError(f"{source}: {_unclear(field, candidates, present, remedy)}")
         names[field] = candidates[0]
     return names
+
+
+def read_inputs(task: Task, option: str, path: str, form: FileFormat = AS_FOUND) -> Iterator[tuple[Row, Record]]:
+    """Yield the rows of a file that are to be answered, each beside what the file holds of it.
+
+    Args:
+        option: What names the file, for error messages.
+
+    Raises:
+        UserError: as `reading.read`, or if a row cannot be answered.
+    """
+    source = f"{option}={path}"
+    for row, record in reading.read(option, path, partial(find_inputs, task, source=source), form=form):
+        if (problem := task.input_problem(row)) is not None:
+            raise UserError(f"{source}: {row.place}: {problem}")
+        yield row, record
 
 
 def _is_in(name: Name, present: Sequence[str]) -> bool:

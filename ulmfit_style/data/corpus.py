@@ -56,6 +56,13 @@ class Texts(Sequence[str]):
     def __getitem__(self, index: Any) -> Any:  # an int gives a text; slices are not asked for
         return self._column[int(self._places[index])].as_py()
 
+    @property
+    def bytes(self) -> int:
+        """The bytes of the texts in UTF-8."""
+        from pyarrow import compute
+
+        return compute.sum(compute.binary_length(self._column).take(self._places)).as_py()
+
 
 @dataclass(frozen=True)
 class Documents:

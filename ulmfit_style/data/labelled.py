@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import PurePath
 
 import numpy as np
 
+from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.fingerprint import digest, digest_of_all
 from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.console import say
@@ -52,6 +53,19 @@ class Labelled:
     def split(self, name: str) -> Rows:
         """Return the rows of train (those whose labels are used), validation or test."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    def unseen(self, seen: Collection[str]) -> Labelled:
+        """Return the rows without those of validation and test whose texts a model was trained on.
+
+        Args:
+            seen: The digests of these texts.
+        """
+
+        def left(rows: Rows) -> Rows:
+            return rows[np.array([predictions.text_digest(self.task, row) not in seen for row in rows], bool)]
+
+        folds = list(map(left, self.folds))
+        return replace(self, validation=left(self.validation), test=left(self.test), folds=folds)
 
     @cached_property
     def watched(self) -> tuple[Rows, Rows]:

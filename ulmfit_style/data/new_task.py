@@ -1,6 +1,7 @@
 """new-task: looks at a file of rows with their right answers, and writes the YAML of its task, with comments."""
 
 import re
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -72,8 +73,12 @@ def _write(options: Mapping[str, Any], group: str, text: str, command: str) -> N
     """Write a YAML of a group, and say what to do with it."""
     target = FOLDER / group / f"{options['name']}.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
-    typed = f"ulmfit-style {command} --config-dir {FOLDER}" if CONF.resolve() != FOLDER.resolve() else f"make {command}"
+    schema, typed = Path("schema", f"{group}.json"), f"make {command}"
+    target.write_text(f"# yaml-language-server: $schema={Path('..') / schema}\n{text}", encoding="utf-8")
+    if CONF.resolve() != FOLDER.resolve():
+        typed = f"ulmfit-style {command} --config-dir {FOLDER}"
+        (FOLDER / schema).parent.mkdir(exist_ok=True)
+        shutil.copyfile(CONF / schema, FOLDER / schema)
     say(f"new-task: wrote {target}; look at it, then:\n  {typed} {group}={options['name']}")
 
 

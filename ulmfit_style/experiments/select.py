@@ -20,6 +20,7 @@ from ulmfit_style.data import guard, labelled
 from ulmfit_style.data.splits import normalised
 from ulmfit_style.errors import UserError
 from ulmfit_style.resolved import Resolved
+from ulmfit_style.results import csv
 from ulmfit_style.results.finished import FROZEN
 from ulmfit_style.stages import predict, references
 from ulmfit_style.stages.table import resolve
@@ -85,7 +86,7 @@ def _pick(resolved: Resolved, task: LabelTask, output: Path) -> None:
         likeliest = scores.iloc[picked].reset_index(drop=True)
         table["guess"], table["probability"] = likeliest.idxmax(axis=1), likeliest.max(axis=1)
     if output.suffix == ".csv":
-        table.map(predict.guarded).to_csv(output, index=False)
+        table.map(csv.guarded).to_csv(output, index=False)
     else:
         as_text = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
         table.to_excel(output, index=False, engine="xlsxwriter", engine_kwargs=as_text)

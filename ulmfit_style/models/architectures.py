@@ -1,13 +1,32 @@
 """Which heads transformers has for which architectures; the library is imported when it is asked."""
 
+from collections.abc import Collection
+from functools import cache
+
+from ulmfit_style.artefacts.directory import installed
 from ulmfit_style.errors import UserError
+from ulmfit_style.models import embedded
 from ulmfit_style.tasks.values import Architecture
 
 ENCODER_DECODER = "AutoModelForSeq2SeqLM"
 """The auto class of encoder-decoders."""
 
+ARCHITECTURES = "architectures.json"
+"""In the user's cache."""
+
 MASKED_LM = "AutoModelForMaskedLM"
 CAUSAL_LM = "AutoModelForCausalLM"
+
+OWN = {"awd_lstm": {CAUSAL_LM, "AutoModelForSequenceClassification", "AutoModelForTokenClassification"}}
+"""The architectures of this package, and their auto classes; transformers learns of them by `register`."""
+
+CARRY_STATE = {"awd_lstm"}
+"""Those whose configs say that they read a text in parts, of which each goes on where the last one ended."""
+
+
+def register() -> None:
+    """Let transformers load what this package has: its architectures, and the pooled head on any body."""
+    import ulmfit_style.models.awd_lstm  # noqa: F401  # which imports the pooled head
 
 
 def language_model_class(model_type: str) -> str:
@@ -33,20 +52,30 @@ def architecture(model_type: str) -> Architecture:
         return Architecture(model_type, "encoder-decoder")
     # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
     is_causal = has_head(CAUSAL_LM, model_type) and not has_head(MASKED_LM, model_type)
-    return Architecture(model_type, "decoder" if is_causal else "encoder")
+    return Architecture(model_type, "decoder" if is_causal else "encoder", model_type in CARRY_STATE)
 
 
 def has_head(auto_class: str, model_type: str) -> bool:
     """Tell whether a transformers auto class, such as AutoModelForMaskedLM, loads models of an architecture."""
-    from transformers.models.auto import modeling_auto
+    return model_type in _types(auto_class) or auto_class in OWN.get(model_type, ())
 
-    return model_type in getattr(modeling_auto, auto_class)._model_mapping._model_mapping
+
+@cache
+def _types(auto_class: str) -> Collection[str]:
+    """Return the architectures that an auto class loads: kept in the user's cache, for transformers imports torch."""
+    name = f"{auto_class} of transformers {installed('transformers')}"
+    if name not in (known := embedded.kept(ARCHITECTURES)):
+        from transformers.models.auto import modeling_auto
+
+        known = {name: list(getattr(modeling_auto, auto_class)._model_mapping._model_mapping)}
+        embedded.keep(ARCHITECTURES, known)
+    return known[name]
 
 
 def can_cross_attend(model_type: str) -> bool:
     """Tell whether the models of an architecture can be decoders with cross-attention, in an encoder-decoder of two."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    if not has_head(CAUSAL_LM, model_type) or has_head(ENCODER_DECODER, model_type):
+    if model_type in OWN or not has_head(CAUSAL_LM, model_type) or has_head(ENCODER_DECODER, model_type):
         return False
     return hasattr(CONFIG_MAPPING[model_type], "add_cross_attention")

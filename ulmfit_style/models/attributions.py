@@ -4,11 +4,10 @@ The attributions of a text's tokens add up to the difference between the model's
 padding. What is explained is a logit, before the softmax: a probability near 1 hardly changes any more.
 """
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, require_packages
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
 from ulmfit_style.tasks.types import Model, Tokenizer
 from ulmfit_style.tasks.values import ExplainedPart
@@ -31,8 +30,7 @@ def check(task: Task) -> None:
     """
     if not task.is_explained:
         raise UserError(f"predict.explain=true: answers of {type(task).__name__} cannot be explained")
-    if importlib.util.find_spec("captum") is None:
-        raise UserError("predict.explain=true: needs Captum; install it: pip install captum")
+    require_packages("predict.explain=true", "captum")
 
 
 def explanations(

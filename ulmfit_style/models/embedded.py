@@ -5,13 +5,14 @@ import importlib.util
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from ulmfit_style.artefacts.directory import installed
+from ulmfit_style.artefacts.directory import installed, read_json, write_json
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 
@@ -77,6 +78,20 @@ def cache() -> Path:
     folder = Path(constants.HF_ASSETS_CACHE, "ulmfit-style")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def kept(name: str) -> dict[str, Any]:
+    """Return what `keep` keeps in a file of the cache; nothing where that is not there, or cannot be read."""
+    try:
+        return read_json(cache() / name)
+    except (OSError, ValueError):
+        return {}
+
+
+def keep(name: str, values: Mapping[str, Any]) -> None:
+    """Add to what a file of the cache keeps, which may be for reading alone."""
+    with suppress(OSError):
+        write_json(cache() / name, {**kept(name), **values})
 
 
 def locate(reference: str) -> Path:

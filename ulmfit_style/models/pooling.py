@@ -8,6 +8,7 @@ from typing import Any, Literal, final
 
 import torch
 from torch import nn
+from torch.nn.functional import batch_norm
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -19,7 +20,6 @@ DROPOUT = 0.1
 """The head's, before each of its layers."""
 
 
-@final
 class PooledConfig(PreTrainedConfig):
     """A body's own config, and how its tokens are pooled."""
 
@@ -31,9 +31,22 @@ class PooledConfig(PreTrainedConfig):
     """concat: one token, the maximum and the mean, and two layers; mean: the mean, and one layer."""
     summary_token: Literal["first", "last"] = "first"
     """The last of a body that reads from left to right, for it alone has seen all others."""
+    batch_norm: bool = False
+    """Whether the head of concat normalises each batch before each layer, as in the paper. Then what is learnt from
+    a row depends on the rows beside it, and several processes or passes do not make one big batch together."""
 
 
 @final
+class BatchNorm(nn.BatchNorm1d):
+    """A batch of one row, which has no spread of its own, is normalised as when the model answers."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Normalise inputs (batch, width)."""
+        if len(inputs) > 1:
+            return super().forward(inputs)
+        return batch_norm(inputs, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
 class PooledForSequenceClassification(PreTrainedModel):
     """A body, and a head that reads its last hidden state: the mean over all tokens, or one, the maximum and the mean.
 
@@ -57,16 +70,16 @@ class PooledForSequenceClassification(PreTrainedModel):
         if config.pooling == "mean":
             layers = [nn.Dropout(DROPOUT), nn.Linear(width, labels)]  # type: ignore[arg-type]  # None where no head is meant
         else:
-            # The paper's head normalises each batch. Then a row's answer would depend on the rows beside it, a batch of
-            # one row could not be trained on, and several processes or passes would not make one big batch together.
             layers = [nn.Dropout(DROPOUT), nn.Linear(3 * width, WIDTH), nn.ReLU()]
             layers += [nn.Dropout(DROPOUT), nn.Linear(WIDTH, labels)]  # type: ignore[arg-type]
+            if config.batch_norm:
+                layers = [BatchNorm(3 * width), *layers[:3], BatchNorm(WIDTH), *layers[3:]]
         self.head = nn.Sequential(*layers)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
         # By their inputs, as in the paper's code: the library's 0.02 is too little for as few as 50.
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | BatchNorm):
             module.reset_parameters()
 
     def forward(
@@ -96,7 +109,7 @@ class PooledForSequenceClassification(PreTrainedModel):
             return mean
         positions = torch.arange(mask.shape[1], device=mask.device)
         place = mask.argmax(1) if self.config.summary_token == "first" else (mask * positions).argmax(1)
-        summary = hidden[torch.arange(len(hidden), device=hidden.device), place]
+        summary = hidden[torch.arange(hidden.shape[0], device=hidden.device), place]  # `len` would fix it in an export
         return torch.cat([summary, hidden.masked_fill(masked, -torch.inf).amax(1), mean], dim=-1)
 
 

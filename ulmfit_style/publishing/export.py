@@ -22,9 +22,21 @@ CARD = "README.md"
 
 WEIGHTS = "model*.safetensors"
 
+ONNX = "onnx"
+"""The folder in which transformers.js looks for weights."""
+
 UPLOADED = (
     *(CARD, RECIPE, METRICS),
-    *(WEIGHTS, "model.safetensors.index.json", "config.json", "generation_config.json", "pooling.py"),
+    *(
+        WEIGHTS,
+        "model*.onnx",
+        "model*.onnx.data",
+        "model.safetensors.index.json",
+        "config.json",
+        "generation_config.json",
+        "pooling.py",
+        "awd_lstm.py",
+    ),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
     *("vocab.txt", "vocab.json", "*.spm"),
 )
@@ -52,9 +64,16 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
     run = replace(run, config=from_recipe(values))
     (folder / CARD).write_text(card.write(repo, run, config.hub.license, notes), encoding="utf-8")
     (folder / RECIPE).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    for path in run.model.directory.rglob("*"):
-        copy = folder / path.relative_to(run.model.directory)
-        if path.is_file() and goes(copy.relative_to(folder).as_posix()) and not copy.exists():
+    if config.hub.onnx and not run.exports:
+        raise UserError(f"hub.onnx=true: {directory} has no ONNX yet; run `export` with the same options before")
+    sources = {path: path.relative_to(run.model.directory) for path in run.model.directory.rglob("*")}
+    for made in run.exports[:1] if config.hub.onnx else ():
+        # Its config stands beside the weights: the one above is of the model in torch, with its own head.
+        beside = [made.directory / "config.json", *(made.directory / ONNX).iterdir()]
+        sources |= {path: Path(ONNX, path.name) for path in beside}
+    for path, relative in sources.items():
+        copy = folder / relative
+        if path.is_file() and goes(relative.as_posix()) and not copy.exists():
             copy.parent.mkdir(exist_ok=True)
             copy.symlink_to(path)
     require_no_secrets(folder, token)
@@ -67,7 +86,7 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
 
 def goes(name: str) -> bool:
     """Tell whether a file of this name is one that is uploaded."""
-    name = name.removeprefix(f"{FOLDER}/")
+    name = name.removeprefix(f"{FOLDER}/").removeprefix(f"{ONNX}/")
     return "/" not in name and any(fnmatch(name, pattern) for pattern in UPLOADED)
 
 
@@ -88,7 +107,7 @@ def require_no_secrets(folder: Path, token: str | None) -> None:
     problems = [
         f"{name}:{line}: {kind}"
         for name in files(folder)
-        if not fnmatch(name, WEIGHTS)
+        if not fnmatch(name, WEIGHTS) and not name.endswith(".onnx")
         for line, kind in secrets.find((folder / name).read_text(encoding="utf-8", errors="replace"), token)
     ]
     if problems:
@@ -105,7 +124,7 @@ def without_private_paths(recipe: Config) -> dict[str, Any]:
     """
     values = recipe.recipe()
     values |= {"runs": "runs", "processes": None}
-    values |= {name: {} for name in ("hub", "push", "evaluate", "predict", "report")}
+    values |= {name: {} for name in ("hub", "push", "evaluate", "export", "predict", "report", "serve")}
     values["study"] = yaml.safe_load((CONF / "study/label_curve.yaml").read_text(encoding="utf-8"))
     for section, option in (("corpus", "path"), ("task", "path"), ("pretrain", "path"), ("adapt", "general")):
         if values[section]:

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import RECIPE
+from ulmfit_style.artefacts.directory import RECIPE, read_json
 from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.config.section import MODEL_SECTIONS, spelled
 from ulmfit_style.console import duration, muted
@@ -88,6 +88,8 @@ def _scores(run: Run) -> Iterator[Part]:
     if len(run.measured) > 1:
         yield _whiskers(metrics["metric"], run.measured)
         yield Prose(scores.highest(metrics["metric"], run.measured, run.paired))
+    if run.update is not None:
+        yield Prose(scores.worth(f"The update changed {metrics['metric']} by", run.update))
     if run.worth is not None:
         yield Prose(scores.worth(f"Adaptation changed {metrics['metric']} by", run.worth))
     splits = {split: metrics[split] for split in ("test", "validation") if split in metrics}
@@ -148,13 +150,13 @@ def _calibration(task: Task, pairs: Sequence[tuple[float, bool]]) -> Iterator[Pa
 
 def _errors(run: Run, task: Task, answers: Sequence[Prediction], errors: Sequence[float]) -> Iterator[Part]:
     """Show the wrong answers, the most confident first, or the worst where answers have no probability."""
-    test_rows = _test_rows(run, task)
-    if not test_rows:
+    found = test_rows(run, task)
+    if not found:
         yield Prose("The labelled rows are gone or have changed since this run, so their texts are not shown.")
     ranked = []
     for answer, error in zip(answers, errors, strict=True):
         if error > 0:
-            row, confidence = test_rows.get((answer["file"], answer["row"])), task.confidence(answer, answer["target"])
+            row, confidence = found.get((answer["file"], answer["row"])), task.confidence(answer, answer["target"])
             texts = [] if row is None else task.texts(row)
             cells = [*texts, *task.display(row, answer, answer["target"]), confidence, answer["file"], answer["row"]]
             ranked.append((confidence or 0, error, cells))
@@ -164,14 +166,17 @@ def _errors(run: Run, task: Task, answers: Sequence[Prediction], errors: Sequenc
     ranked.sort(key=lambda entry: entry[:2], reverse=True)
     wrong = f"{len(ranked):,} of {len(answers):,} test rows are not answered quite right"
     yield Prose(f"{wrong}; the most confident answers, or else the worst, come first.")
-    header = [*(task.inputs() if test_rows else ()), "right", "answered", "confidence", "file", "row"]
+    header = [*(task.inputs() if found else ()), "right", "answered", "confidence", "file", "row"]
     yield Table(header, [cells for *_, cells in ranked[:MOST_ERRORS]], is_searched=True)
 
 
-def _test_rows(run: Run, task: Task) -> dict[tuple[str, int], Row]:
+def test_rows(run: Run, task: Task) -> dict[tuple[str, int], Row]:
     """Return the test rows by their places; none where they are gone, or not what they were."""
     with suppress(UserError), muted():
         data = labelled.load(task)
+        for made in run.chain[:-1]:
+            if made.stage == "finetune":  # the tests of an update lack what was learnt before
+                data = data.unseen(read_json(made.directory / predictions.LEARNT))
         if data.digest == run.model.determinants["data"]:
             return {(row.file, row.number): row for row in data.test}
     return {}
@@ -243,8 +248,9 @@ def _differences(runs: Sequence[Run]) -> Iterator[Part]:
     for other in others:
         difference = other.difference(first.model)
         verdict = "they have no predictions of the same test rows" if difference is None else scores.verdict(difference)
-        rows.append((f"{other.name} less {first.name}", difference, verdict))
-    yield Table(("difference", "points (95 % interval)", ""), rows)
+        common = len(predictions.in_common(other.model.directory, first.model.directory))
+        rows.append((f"{other.name} less {first.name}", difference, common, verdict))
+    yield Table(("difference", "points (95 % interval)", "rows", ""), rows)
     yield Prose("Paired bootstrap over the same test rows; it does not cover other seeds.", is_remark=True)
 
 

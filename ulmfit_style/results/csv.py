@@ -1,9 +1,16 @@
-"""Results as csv files."""
+"""Results as csv files, and answers beside what they answer."""
 
 import csv
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 from ulmfit_style.artefacts.directory import whole
+from ulmfit_style.console import say_once
 from ulmfit_style.results.parts import Table
 
 
@@ -11,3 +18,48 @@ def write(path: Path, table: Table) -> None:
     """Write the header and rows of a table, numbers with all their digits; the file is there whole or not at all."""
     with whole(path) as file:
         csv.writer(file).writerows([table.header, *table.rows])
+
+
+def write_records(records: Iterable[Mapping[str, Any]], file: IO[str]) -> None:
+    """Write records under the columns that any of them has; lists and groups become JSON."""
+    with TemporaryFile("w+", encoding="utf-8") as kept:
+        names: dict[str, None] = {}
+        for record in records:
+            names |= dict.fromkeys(record)
+            cells = {
+                name: as_json(value) if isinstance(value, list | dict) else value for name, value in record.items()
+            }
+            kept.write(f"{as_json(cells)}\n")
+        kept.seek(0)
+        writer = csv.DictWriter(file, list(names))
+        writer.writerow({name: guarded(name) for name in names})
+        writer.writerows({name: guarded(cell) for name, cell in json.loads(line).items()} for line in kept)
+
+
+def renamed(fields: Collection[str], answer: Collection[str]) -> dict[str, str]:
+    """Return other names for the fields of an input that are called as those of its answer."""
+    return {name: _free(f"input_{name}", fields) for name in fields if name in answer}
+
+
+def beside(fields: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an answer after the fields of its input."""
+    names = renamed(fields, answer)
+    return {**{names.get(name, name): value for name, value in fields.items()}, **answer}
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """Return a name, or where it is taken the first of those with a number after it that is not."""
+    return next(free for number in count(1) if (free := name if number == 1 else f"{name}_{number}") not in taken)
+
+
+def guarded(cell: Any) -> Any:
+    """Put a `'` before a text that a spreadsheet would run as a formula: a text may come from anyone."""
+    if not (isinstance(cell, str) and re.match(r"[=+@\t\r]|-(?![\d.]+$)", cell)):
+        return cell
+    say_once("predict: cells that a spreadsheet would run begin with '; .jsonl has them as they are")
+    return f"'{cell}"
+
+
+def as_json(value: Any) -> str:
+    """Return a value as JSON; dates and the like, which a parquet file may hold, become text."""
+    return json.dumps(value, ensure_ascii=False, default=str)

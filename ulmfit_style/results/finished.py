@@ -1,5 +1,6 @@
 """What is read of finished artefacts: a model, what it was made from, and what else was measured beside it."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +9,8 @@ from typing import Any
 
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, damage, read_json
-from ulmfit_style.console import say_once
+from ulmfit_style.config.section import MODEL_SECTIONS
+from ulmfit_style.console import say, say_once
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.recipe import Config, load
 from ulmfit_style.results.parts import Difference
@@ -16,8 +18,8 @@ from ulmfit_style.results.parts import Difference
 MODELS = ("finetune", "adapt", "pretrain")
 """The stages that make a model, the last one of a chain first."""
 
-ADAPTED, NOT_ADAPTED = "adapted + fine-tuned", "fine-tuned, not adapted"
-"""What the two models are called in tables."""
+ADAPTED, NOT_ADAPTED, BEFORE = "adapted + fine-tuned", "fine-tuned, not adapted", "before the update"
+"""What models are called in tables."""
 
 FROZEN = "frozen features"
 """How the name of the reference model begins that `finetune=frozen` makes."""
@@ -100,7 +102,8 @@ class Run:
     @cached_property
     def references(self) -> Mapping[str, Mapping[str, Any]]:
         """What the simple models scored on validation and test that were fitted on the same rows, by their names."""
-        init, data = (self.stage("adapt") or self.model).init, self.model.determinants.get("data")
+        first = self.stage("adapt") or self.stage("finetune") or self.model
+        init, data = first.init, self.model.determinants.get("data")
         wanted = {"data": data, "init": init, "max_length": self.config.finetune.max_length}
         made = next(self._others("references", wanted), None) if self.is_finetuned else None
         return {} if made is None else made.metrics
@@ -109,6 +112,12 @@ class Run:
     def evaluations(self) -> Sequence[Finished]:
         """What `evaluate` measured of the model."""
         return list(self._others("evaluate", {"model": {"finetune": self.model.manifest["fingerprint"]}}))
+
+    @cached_property
+    def exports(self) -> Sequence[Finished]:
+        """What `export` wrote of the model with its head, the newest first."""
+        wanted = {"model": {"finetune": self.model.manifest["fingerprint"]}, "features": None}
+        return list(self._others("export", wanted))
 
     @property
     def measured(self) -> Mapping[str, Mapping[str, Any]]:
@@ -121,6 +130,8 @@ class Run:
         measured = dict(self.references.get("test", {}))
         if self.not_adapted is not None:
             measured[NOT_ADAPTED] = self.not_adapted.metrics["test"]
+        if BEFORE in self.model.metrics:
+            measured[BEFORE] = self.model.metrics[BEFORE]
         return {**measured, ADAPTED if self.is_adapted else "fine-tuned": self.model.metrics["test"]}
 
     @cached_property
@@ -131,14 +142,23 @@ class Run:
     @property
     def paired(self) -> Mapping[frozenset[str], Difference]:
         """What two of the models in `measured` differ by, as `scores.highest` takes it."""
-        return {} if self.worth is None else {frozenset((ADAPTED, NOT_ADAPTED)): self.worth}
+        pairs = {frozenset((ADAPTED, NOT_ADAPTED)): self.worth, frozenset(("fine-tuned", BEFORE)): self.update}
+        return {names: difference for names, difference in pairs.items() if difference is not None}
 
-    def difference(self, other: Finished) -> Difference | None:
-        """Return what the score of the test rows differs by from another model's, if both answered the same rows."""
-        ours, theirs = self.model.directory, other.directory
-        if predictions.rows(ours) != predictions.rows(theirs):
-            return None
-        return Difference(*predictions.difference(self.config.require_task(), [ours], [theirs], "test"))
+    @cached_property
+    def update(self) -> Difference | None:
+        """What the score differs by from that of the model that it is an update of, if it is one."""
+        return self.difference(self.model, BEFORE) if BEFORE in self.measured else None
+
+    def difference(self, other: Finished, split: str = "test") -> Difference | None:
+        """Return what the score differs by from another model's on the test rows that both answered, if any.
+
+        Args:
+            split: What the answers of the other are called.
+        """
+        pairs = predictions.in_common(self.model.directory, other.directory, split)
+        answered = [[list(side)] for side in zip(*pairs, strict=True)]
+        return Difference(*predictions.difference(self.config.require_task(), *answered)) if pairs else None
 
     def _others(self, stage: str, wanted: Mapping[str, Any]) -> Iterator[Finished]:
         """Yield the other finished artefacts of a stage in the folder of the model's, the newest first.
@@ -182,3 +202,26 @@ def named(runs: Path, name: str) -> Run:
     there = f" (there are: {', '.join(names)})" if names else ""
     problem = f"there is no finished run of that name in {runs}{nearest(name, names)}{there}"
     raise UserError(f"{name}: {problem}; make runs lists the names")
+
+
+def as_made(config: Config, overrides: Sequence[str]) -> Config:
+    """Return a config whose model is that of the run of its name, where nothing typed says which is meant.
+
+    Args:
+        overrides: What was typed, such as `name=reviews` and `predict.input=new.csv`.
+
+    Raises:
+        UserError: if a name alone was typed, and no finished model has it.
+    """
+    typed = {re.split(r"[@./=]", override.lstrip("+~"), maxsplit=1)[0] for override in overrides}
+    is_named = config.evaluate.model is not None or config.predict.model is not None or config.report.runs
+    if is_named or not typed.isdisjoint({*MODEL_SECTIONS, "experiment"}):
+        return config
+    try:
+        run = named(config.runs, config.name)
+    except UserError as error:
+        if "name" in typed:
+            raise UserError(f"name={error}") from error
+        return config
+    say(f"name={config.name}: the options of the model are those of {run.model.directory}")
+    return config.model_copy(update={name: getattr(run.config, name) for name in MODEL_SECTIONS})

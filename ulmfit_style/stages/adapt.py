@@ -4,14 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ulmfit_style.analysis.estimate import BYTES_PER_TOKEN
 from ulmfit_style.console import say
+from ulmfit_style.data import languages
 from ulmfit_style.errors import UserError
 from ulmfit_style.resolved import Resolved, Stage, Step
+from ulmfit_style.results.parts import Size
 from ulmfit_style.training import checks
+
+LITTLE_TEXT = 1_100_000
+"""Bytes of the largest corpus on which adaptation gained nothing that fresh data confirmed (docs/measured.md)."""
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
-    """Check the model and the options.
+    """Check the model and the options, and say where the text is little.
 
     Raises:
         UserError: if the config adapts nothing, or the model cannot be trained so.
@@ -24,6 +30,10 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if config.model.init == "scratch" and config.pretrain is None:
         raise UserError("pretrain=none: there is no language model to adapt; use pretrain=plain, or adapt=none")
     checks.language_model(config, "adapt", config.adapt)
+    languages.say_if_unfit(config)
+    if (size := resolved.corpus.train.bytes) <= LITTLE_TEXT:
+        found = f"on up to {Size(LITTLE_TEXT)} a small sentence encoder gained nothing that fresh data confirmed"
+        say(f"adapt: so little text ({Size(size)}) may be worth nothing: {found} (docs/measured.md)")
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
@@ -43,6 +53,12 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
     if resolved.config.adapt is None:
         return []
     return [Step(stage, resolved, f"adapt: {resolved.config.model.title()} learns the corpus")]
+
+
+def work(resolved: Resolved) -> float:
+    """Return how many tokens pass through the model."""
+    assert resolved.config.adapt is not None  # it was checked
+    return 3 * resolved.config.adapt.epochs * resolved.corpus.train.bytes / BYTES_PER_TOKEN
 
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.analysis import probe, slices
+from ulmfit_style.analysis.estimate import tokens
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json, write_json
 from ulmfit_style.artefacts.fingerprint import digest
@@ -92,6 +93,11 @@ def scored(resolved: Resolved) -> tuple[str, Rows]:
         which = f"{options.split} rows{' kept from training (task.folds)' if folds else ''}"
         raise UserError(f"evaluate: there are no labelled {which}; name a file: evaluate.path=<file>")
     return options.split, rows
+
+
+def work(resolved: Resolved) -> float:
+    """Return how many tokens pass through the model."""
+    return tokens(resolved, scored(resolved)[1])
 
 
 def run(step: Step, directory: Path) -> None:

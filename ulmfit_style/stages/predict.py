@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import partial
-from itertools import chain, count, islice, tee
+from itertools import chain, islice, tee
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import RECIPE, whole
 from ulmfit_style.config.commands import Predict
 from ulmfit_style.config.section import spelled
-from ulmfit_style.console import progress, say, say_once
+from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, conll, reading
 from ulmfit_style.data.formats import FORMATS, TEXT_COLUMN, Record
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.metrics import selective
-from ulmfit_style.models import attributions, checkpoints
+from ulmfit_style.models import attributions
 from ulmfit_style.recipe import load
-from ulmfit_style.resolved import Resolved, require_finished
-from ulmfit_style.results import html
+from ulmfit_style.resolved import Resolved
+from ulmfit_style.results import csv, html
 from ulmfit_style.tasks.base import Answer, Row, Task
 
 if TYPE_CHECKING:
@@ -54,7 +50,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if options.pair is not None and (options.input == STDIN or _is_file(options.input)):
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
     if options.explain or options.threshold is not None:
-        task = resolved.task if options.model is None else _task(find_model(resolved))
+        task = resolved.task if options.model is None else _task(resolved.finished_model("predict"))
         if options.explain:
             attributions.check(task)
         if options.threshold is not None and not task.is_single_label:
@@ -80,22 +76,6 @@ def require_writable(option: str, output: Path) -> None:
         raise UserError(f"{option}={output}: there is no folder {output.parent} that can be written to")
 
 
-def find_model(resolved: Resolved) -> Path:
-    """Return the directory of the model that answers: the one that is named, or the config's own.
-
-    Where `runs/<name>/finetune` was made by the same options, it is taken as it is, and no training data are read.
-
-    Raises:
-        UserError: if it is not there.
-    """
-    if (named := resolved.config.predict.model) is not None:
-        return checkpoints.find_finetuned(named, "predict.model", resolved.config.runs)
-    if (directory := resolved.unchanged("finetune")) is not None:
-        return directory
-    require_finished(resolved, "finetune", "predict")
-    return resolved.artefact("finetune").directory
-
-
 def _task(directory: Path) -> Task:
     """Return the task that a fine-tuned model was trained on."""
     return load(directory / RECIPE).require_task()
@@ -109,7 +89,7 @@ def run(resolved: Resolved) -> None:
     Raises:
         UserError: if there is no model, or something in the input or the options is wrong.
     """
-    options, source = resolved.config.predict, find_model(resolved)
+    options, source = resolved.config.predict, resolved.finished_model("predict")
     rows = _rows(_task(source), str(options.input), options)
     first = list(islice(rows, 5))
     if not first:
@@ -194,12 +174,7 @@ def _rows(task: Task, given: str, options: Predict) -> Iterator[tuple[Row, Recor
                 raise UserError(f"predict.input={STDIN}: line {number:,} is not UTF-8; convert it by iconv") from error
             yield row, row.fields
     elif _is_file(given):
-        source = f"predict.input={given}"
-        by_field = partial(columns.find_inputs, task, source=source)
-        for row, record in reading.read("predict.input", given, by_field, form=options.format):
-            if (problem := task.input_problem(row)) is not None:
-                raise UserError(f"{source}: {row.place}: {problem}")
-            yield row, record
+        yield from columns.read_inputs(task, "predict.input", given, options.format)
     else:
         if reading.kind(given) in FORMATS or re.fullmatch(r"\S+[./\\]\w+", given):
             say(f"predict: there is no file '{given}', so it is answered as a text")
@@ -240,21 +215,23 @@ def _answered(
                 is_sure = given["score"] >= lowest
                 answer = {**given, "label": given["label"] if is_sure else None, "guess": given["label"]}
                 counts["guesses"] += not is_sure
-            renamed = {name: _free(f"input_{name}", fields) for name in fields if name in answer}
-            if not counts["rows"] and renamed:
+            if not counts["rows"] and (renamed := csv.renamed(fields, answer)):
                 say(f"predict: columns of the input that have another name in the output: {spelled(renamed)}")
             if page is not None:
                 explained.append((row, answer))
             counts["rows"] += 1
+            counts["unlike"] += answer.get("unlike", False)
             if not all(map(str.strip, model.task.texts(row))):
                 empty.append(f"{counts['rows']:,}")
-            yield {**{renamed.get(name, name): value for name, value in fields.items()}, **answer}
+            yield csv.beside(fields, answer)
     if page is not None:
         title, lead = "What answers rest on", f"Model: {model.model.name_or_path}"
         html.write(html.Page(title, lead, {"Answers": html.explained(model.task, explained)}), page)
     say(f"predict: rows answered by {model.model.name_or_path}: {counts['rows'] - counts['guesses']:,}")
     if counts["guesses"]:
         say(f"predict: rows not answered, with a guess alone: {counts['guesses']:,} (predict.threshold)")
+    if counts["unlike"]:
+        say(f"predict: rows that may belong to no class, unlike those that it was trained on: {counts['unlike']:,}")
     if empty:
         say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: row {listed(empty, 3)}")
     if counts["long"]:
@@ -266,39 +243,7 @@ def _write(records: Iterator[Record], output: Path | None) -> None:
     """Write records to a file, or as JSON lines to standard output."""
     with nullcontext(sys.stdout) if output is None else whole(output) as file:
         if output is not None and output.suffix == ".csv":
-            _write_csv(records, file)
+            csv.write_records(records, file)
         else:
-            file.writelines(f"{_json(record)}\n" for record in records)
+            file.writelines(f"{csv.as_json(record)}\n" for record in records)
         file.flush()
-
-
-def _write_csv(records: Iterator[Record], file: IO[str]) -> None:
-    """Write records under the columns that any of them has; lists and groups become JSON."""
-    with TemporaryFile("w+", encoding="utf-8") as kept:
-        names: dict[str, None] = {}
-        for record in records:
-            names |= dict.fromkeys(record)
-            cells = {name: _json(value) if isinstance(value, list | dict) else value for name, value in record.items()}
-            kept.write(f"{_json(cells)}\n")
-        kept.seek(0)
-        writer = csv.DictWriter(file, list(names))
-        writer.writerow({name: guarded(name) for name in names})
-        writer.writerows({name: guarded(cell) for name, cell in json.loads(line).items()} for line in kept)
-
-
-def _free(name: str, taken: Collection[str]) -> str:
-    """Return a name, or where it is taken the first of those with a number after it that is not."""
-    return next(free for number in count(1) if (free := name if number == 1 else f"{name}_{number}") not in taken)
-
-
-def guarded(cell: Any) -> Any:
-    """Put a `'` before a text that a spreadsheet would run as a formula: a text may come from anyone."""
-    if not (isinstance(cell, str) and re.match(r"[=+@\t\r]|-(?![\d.]+$)", cell)):
-        return cell
-    say_once("predict: cells that a spreadsheet would run begin with '; .jsonl has them as they are")
-    return f"'{cell}"
-
-
-def _json(value: Any) -> str:
-    # Dates and the like, which a parquet file may hold, become text.
-    return json.dumps(value, ensure_ascii=False, default=str)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ulmfit_style.analysis.estimate import BYTES_PER_TOKEN
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.resolved import Resolved, Step
@@ -33,6 +34,12 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
         "corpus": resolved.pretraining_text.identity,
         "pretrain": resolved.config.pretrain.determinants(),
     }
+
+
+def work(resolved: Resolved) -> float:
+    """Return how many tokens pass through the model."""
+    assert resolved.config.pretrain is not None  # it was checked
+    return 3 * resolved.config.pretrain.epochs * resolved.pretraining_text.train.bytes / BYTES_PER_TOKEN
 
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ulmfit_style.analysis.estimate import tokens
 from ulmfit_style.artefacts.directory import METRICS, Artefact, write_json
 from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.console import say
@@ -43,6 +44,12 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
         return [simple]
     title = "finetune, not adapted: for comparison"
     return [simple, Step(resolved.stages["finetune"], resolved.variant(adapt=None), title, "finetune-not-adapted")]
+
+
+def work(resolved: Resolved) -> float:
+    """Return how many tokens pass through the model."""
+    rows = resolved.rows
+    return tokens(resolved, [*rows.learnt, *rows.validation, *rows.test]) * max(1, len(rows.folds))
 
 
 def run(step: Step, directory: Path) -> None:
@@ -102,30 +109,15 @@ def features_of(resolved: Resolved, unseen: Sequence[str]) -> tuple[Callable[[Se
 
     They are its last hidden states, averaged over a text's tokens.
     """
+    from accelerate import PartialState
     from transformers import AutoModel
+
+    from ulmfit_style.training.scoring import mean_features
 
     source, config = resolved.source_of("adapt").directory, resolved.config
     body, tokenizer = checkpoints.load_model(AutoModel, source).model, checkpoints.tokenizer(source)
-    features = partial(_features, body, tokenizer, config.finetune.max_length)
+    features = partial(mean_features, body.to(PartialState().device), tokenizer, config.finetune.max_length)
     # The references of all samples of labels share the features of the rows that are scored.
     kept = Artefact("features", determinants(resolved, digest(list(unseen))), config.runs)
     kept.make(lambda directory: np.save(directory / FEATURES, features(unseen)), config.recipe(), alone=True)
     return features, np.load(kept.directory / FEATURES)
-
-
-def _features(body: Any, tokenizer: Any, max_length: int, texts: Sequence[str]) -> Any:
-    """Return the mean-pooled features of texts: (texts, hidden)."""
-    from accelerate import PartialState
-
-    from ulmfit_style.training.batching import collate, run_over
-
-    rows = [{"input_ids": ids} for ids in tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]]
-    order = sorted(range(len(texts)), key=lambda row: len(rows[row]["input_ids"]))
-    features = np.zeros((len(texts), body.config.hidden_size), dtype=np.float32)
-
-    def average(numbers: Sequence[int], batch: Any) -> None:
-        hidden, mask = body(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
-        features[numbers] = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
-
-    run_over(rows, order, body.to(PartialState().device), partial(collate, tokenizer=tokenizer), average, FROZEN)
-    return features

@@ -10,7 +10,7 @@ from ulmfit_style.console import say
 from ulmfit_style.data.corpus import batched
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.models import checkpoints
-from ulmfit_style.models.architectures import CAUSAL_LM, ENCODER_DECODER, has_head, language_model_class
+from ulmfit_style.models.architectures import CAUSAL_LM, ENCODER_DECODER, has_head, language_model_class, register
 from ulmfit_style.models.new_tokenizer import DECODER, learn
 from ulmfit_style.resolved import Resolved, Stage, Step
 
@@ -49,6 +49,7 @@ def run(step: Step, directory: Path) -> None:
     import transformers
     from transformers import AutoConfig, set_seed
 
+    register()
     options = step.config.model
     auto_class = language_model_class(checkpoints.model_type(options))
     if options.checkpoint is not None:

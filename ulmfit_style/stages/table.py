@@ -38,7 +38,7 @@ STAGES = {
             "train on the labelled rows, score the test rows, say what adaptation was worth",
             help_sections=("task",),
             noun="fine-tuned model",
-            version=6,
+            version=7,
             starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
             is_cross_validated=True,
         ),
@@ -51,9 +51,17 @@ STAGES = {
             starts_from=lambda resolved: "finetune" if resolved.config.evaluate.model is None else None,
         ),
         Stage(
+            "export",
+            "write the fine-tuned model as ONNX, in full and in 8 bits, and compare their answers: export.to=onnx",
+            noun="model as ONNX",
+            version=1,
+            starts_from=lambda resolved: None if resolved.unchanged("finetune") else "finetune",
+        ),
+        Stage(
             "predict",
             "answer texts: predict.input=<text, file, or - for standard input> predict.output=<.jsonl, .csv>",
         ),
+        Stage("serve", "answer over HTTP, with a page on it: serve.port=8000", help_sections=("predict",)),
         Stage("report", "write an HTML page on the run, or side by side on report.runs=[a,b]"),
         Stage("push", "upload the fine-tuned model to the Hub: hub.repo=<name>", help_sections=("hub",)),
     )

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from ulmfit_style.config.section import Answering, Unhashed
+from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Feature, Name, Row, Several, Task, inputs_of, named_outputs
 from ulmfit_style.tasks.types import Batch, Encoded, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
@@ -51,10 +52,11 @@ class TextTask(Task, abc.ABC):
     """The column of a second text, where a row is a pair (premise and hypothesis, question and answer)."""
     label: Annotated[str | None, Unhashed] = None
     """The column of the right answer; null: found by its name (label, class, category, stars ...)."""
-    long_documents: Annotated[Literal["head", "head_tail", "windows"], Answering] = "head"
+    long_documents: Annotated[Literal["head", "head_tail", "windows", "whole"], Answering] = "head"
     """What is read of a text longer than `finetune.max_length`. head: its beginning; head_tail: a quarter of that from
     its beginning and the rest from its end (Sun et al. 2019, section 5.3.1); windows: all of it, in windows that
-    overlap. Pairs of texts: head."""
+    overlap; whole: all of it at once, by a model that carries its state (model=awd_lstm), with gradients through its
+    last `finetune.max_length` tokens (Howard and Ruder 2018, section 3.3). Pairs of texts: head."""
     overlap: Annotated[float, Field(ge=0, le=0.9), Answering] = 0.25
     """The share of its tokens that a window has in common with the next one."""
 
@@ -67,7 +69,16 @@ class TextTask(Task, abc.ABC):
 
     @property
     def long_texts(self) -> str:
-        return {"head": "cut", "head_tail": "cut in the middle", "windows": "read in windows"}[self.long_documents]
+        kinds = {"head": "cut", "head_tail": "cut in the middle", "windows": "read in windows", "whole": "read whole"}
+        return kinds[self.long_documents]
+
+    def for_architecture(self, architecture: Architecture) -> Self:
+        if self.long_documents == "whole" and not architecture.carries_state:
+            problem = (
+                f"a model of type '{architecture.model_type}' carries no state from one part of a text to the next"
+            )
+            raise UserError(f"task.long_documents=whole: {problem}; take windows, or model=awd_lstm")
+        return self
 
     def auto_class(self, architecture: Architecture) -> str:
         return "AutoModelForSequenceClassification"
@@ -113,6 +124,8 @@ class TextTask(Task, abc.ABC):
         Args:
             texts: The number of the text that each token is of; None for special tokens.
         """
+        if self.long_documents == "whole":
+            return [list(range(len(texts)))]
         inside = [place for place, text in enumerate(texts) if text is not None]
         special = [place for place, text in enumerate(texts) if text is None]
         room = max_length - len(special)

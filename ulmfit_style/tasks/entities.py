@@ -1,5 +1,6 @@
 """Entities: as files have them, as tags mark them, and which token of a model belongs to which word."""
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,18 +8,17 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
-import regex
 
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.windows import Range
 
 OUTSIDE = "O"
-TAG = regex.compile(r"O|[BIESLU]-.+")
+TAG = re.compile(r"O|[BIESLU]-.+")
 
 CHARACTER = "[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 """A Chinese character or a Japanese syllable: a word by itself, for no blank tells where a longer one ends."""
 
-WORD = regex.compile(rf"{CHARACTER}|(?:(?!{CHARACTER})[\p{{L}}\p{{M}}\p{{N}}\p{{Cf}}])+|[^\s\x1c-\x1f]")
+WORD = rf"{CHARACTER}|(?:(?!{CHARACTER})[\p{{L}}\p{{M}}\p{{N}}\p{{Cf}}])+|[^\s\x1c-\x1f]"
 """Letters, marks and digits together, and each other character by itself, but for what str.strip takes for a blank."""
 
 
@@ -143,7 +143,9 @@ def tagged(pieces: Sequence[Range], spans: Sequence[Entity]) -> list[str]:
 
 def words(text: str) -> list[Range]:
     """Return where the words of a text are."""
-    return [match.span() for match in WORD.finditer(text)]
+    import regex
+
+    return [match.span() for match in regex.finditer(WORD, text)]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ class Architecture(NamedTuple):
     model_type: str
     """What a checkpoint's config.json calls it, such as "bert"."""
     kind: Literal["encoder", "decoder", "encoder-decoder"]
+    carries_state: bool = False
+    """Whether it reads texts of any length, in parts of which each goes on where the last one ended."""
 
 
 @dataclass(frozen=True)

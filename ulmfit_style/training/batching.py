@@ -1,7 +1,8 @@
 """Datasets of encoded rows, the order in which they are trained, and how rows become a batch."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol, final
 
@@ -17,7 +18,10 @@ from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import IGNORED, Feature
 
 BATCH = 64
-"""Rows or features in a forward pass of a model that does not learn."""
+"""Rows or features in a forward pass of a model that does not learn, at most."""
+
+CPU_TOKENS = 512
+"""The same in tokens, padding included, on a CPU, whose cache holds what is computed of so many."""
 
 POOL = 50
 """Batches' worth of rows that are sorted by length together."""
@@ -78,7 +82,12 @@ class ShuffledDataset(Dataset[Any]):
         self._order = self.order(epoch)
 
     def order(self, epoch: int) -> list[int]:
-        """Return the rows' indices in the order of an epoch: shuffled, sorted within pools, batches shuffled."""
+        """Return the rows' indices in the order of an epoch: shuffled, sorted within pools, batches shuffled.
+
+        Rows of which each goes on where another one ended say that they stay `in_order`.
+        """
+        if getattr(self.rows, "in_order", False):
+            return list(range(len(self.rows)))
         random = np.random.default_rng([self.seed, self.phase, epoch])
         shuffled = random.permutation(len(self.rows))
         pool = POOL * self.batch_size
@@ -112,18 +121,34 @@ def without_blanks(collate: Callable[[Sequence[Any]], dict[str, Any]], rows: Seq
     return {**collate(real or rows[:1]), **marks}
 
 
+def passes(lengths: Sequence[int], device: torch.device, *, writes: bool = False) -> Iterator[slice]:
+    """Cut rows into the batches of a model that does not learn.
+
+    Args:
+        lengths: The tokens of each row, the shortest first.
+        writes: Whether the model writes, and reads all of its weights for each token: then many rows have to share it.
+    """
+    most, start = CPU_TOKENS if device.type == "cpu" and not writes else sys.maxsize, 0
+    for end in range(1, len(lengths) + 1):
+        is_full = end - start == BATCH or (end < len(lengths) and (end + 1 - start) * lengths[end] > most)
+        if is_full or end == len(lengths):
+            yield slice(start, end)
+            start = end
+
+
 @torch.inference_mode()
-def run_over(rows: Any, order: Sequence[int], model: Any, collate: Collate, forward: Forward, title: str) -> None:
+def run_over(rows: Rows, order: Sequence[int], model: Any, collate: Collate, forward: Forward, title: str) -> None:
     """Run a model over rows that it does not learn from, in this order and without dropout.
 
     Args:
+        order: Their numbers, the shortest row first.
         forward: Calls the model with a batch; it is also given the numbers of the rows in it.
         title: What the progress is called.
     """
     model.eval()
     with progress(title, len(order)) as bar:
-        for start in range(0, len(order), BATCH):
-            numbers = order[start : start + BATCH]
+        for some in passes(rows.lengths[order].tolist(), model.device):
+            numbers = order[some]
             batch = collate([rows[row] for row in numbers])
             forward(numbers, {name: tensor.to(model.device) for name, tensor in batch.items()})
             bar.advance(len(numbers))

@@ -1,10 +1,8 @@
 """Whether a config can be trained: what can be known of the model and the options before the data is read."""
 
-import importlib.util
-
 from ulmfit_style.compute import processes
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune, LanguageModelling
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, require_packages
 from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.models.tokenizer_pair import FOLDER
 from ulmfit_style.recipe import Config
@@ -64,8 +62,8 @@ def _check_options(config: Config, stage: str, options: LanguageModelling | Fine
             processes.split(options.batch_size, config.micro_batch_size, texts, config.processes)
         except UserError as error:
             raise UserError(f"{stage}.{error}") from error
-    if options.lora_rank and importlib.util.find_spec("peft") is None:
-        raise UserError(f"{stage}.lora_rank={options.lora_rank}: needs peft; install it: pip install peft")
+    if options.lora_rank:
+        require_packages(f"{stage}.lora_rank={options.lora_rank}", "peft")
     positions = checkpoints.positions(config.model)
     if positions_needed > positions:
         answers = f" and answers take {positions_needed:,} in all" if positions_needed > options.max_length else ""

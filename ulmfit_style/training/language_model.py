@@ -27,6 +27,7 @@ from ulmfit_style.training.masking import MaskedLM
 from ulmfit_style.training.objectives import CausalLM, LanguageObjective
 from ulmfit_style.training.packing import PackedDataset, first_position
 from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan, train
+from ulmfit_style.training.streaming import StreamedLM, Streams
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,14 @@ def prepare(
     tokenizer = checkpoints.tokenizer(source)
     model_type = checkpoints.body_config(source)["model_type"]
     objective = choose_objective(options, model_type, tokenizer)
-    chunks, heldout = tokens.load(documents, tokenizer, options.max_length, config.runs)
-    if chunks.tokens < options.max_length:
-        remedy = "give more text, or lower max_length"
-        raise UserError(f"the {chunks.tokens:,} tokens to train on do not fill a row of {options.max_length}; {remedy}")
+    streamed = isinstance(objective, StreamedLM)
+    length = tokens.WHOLE if streamed else options.max_length
+    chunks, heldout = tokens.load(documents, tokenizer, length, config.runs)
+    rows_needed = options.batch_size if streamed else 1
+    if chunks.tokens < rows_needed * options.max_length:
+        problem = f"do not fill {rows_needed} rows of {options.max_length}"
+        remedy = "give more text, or lower max_length" + " or batch_size" * streamed
+        raise UserError(f"the {chunks.tokens:,} tokens to train on {problem}; {remedy}")
 
     # Model
     loaded = _load(objective, source, options.seed)
@@ -88,13 +93,17 @@ def prepare(
     start = None
     if objective.can_be_packed:
         start = first_position(model, options.max_length, tokenizer.pad_token_id, causal=objective.causal)
-    if start is None:
+    if start is None and not streamed:
         say(f"  a model of type '{model_type}' cannot keep packed documents apart: each has a row of its own")
 
     rows: Rows = chunks if start is None else PackedDataset(chunks, options.max_length, start)
+    data = TrainingData(objective, rows, objective.collate)
+    if isinstance(objective, StreamedLM):
+        streams = Streams(chunks, objective, options.batch_size, options.seed)
+        data = TrainingData(objective, streams, streams.collate)
     measured = f"the loss is on the held-out ones, in nats a {objective.per}"
-    say(f"  {chunks.tokens:,} tokens in {len(rows):,} rows; {measured}")
-    general_heldout = None if general is None else tokens.load(general, tokenizer, options.max_length, config.runs)[1]
+    say(f"  {chunks.tokens:,} tokens in {len(data.rows):,} rows; {measured}")
+    general_heldout = None if general is None else tokens.load(general, tokenizer, length, config.runs)[1]
 
     # Phases
     parameters = [parameter for group in layers.values() for parameter in group]
@@ -102,7 +111,6 @@ def prepare(
     if missing and isinstance(options, Adapt) and options.head_epochs:
         say("  the checkpoint has no language-model head: a new one is trained first, with the body frozen")
         phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
-    data = TrainingData(objective, rows, objective.collate)
     if loaded.missing and isinstance(options, Adapt) and options.anchor and isinstance(objective, MaskedLM):
         head = "a new language-model head" if missing else "the language-model head that ships"
         say(f"  {head}, and embeddings that are held near the checkpoint's (adapt.anchor={options.anchor:g})")
@@ -119,6 +127,8 @@ def choose_objective(options: LanguageModelling, model_type: str, tokenizer: Tok
     Raises:
         UserError: if the architecture has no head for it, or the tokenizer no token for what is taken out.
     """
+    if architectures.architecture(model_type).carries_state:
+        return StreamedLM(tokenizer, options.max_length)
     auto_class = architectures.language_model_class(model_type)
     if auto_class == CausalLM.auto_class:
         return CausalLM(tokenizer)

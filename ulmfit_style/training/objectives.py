@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, final
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -64,7 +64,8 @@ class LanguageObjective(ABC):
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Make a batch: `input_ids`, `attention_mask`, `labels` and `bytes`, each (batch, length).
 
-        Packed rows have `documents` and `positions` too. A decoder's `labels` and `bytes` have a length of their own.
+        Packed rows have `documents` and `positions` too, and parts of streams `starts`, where documents begin. A
+        decoder's `labels` and `bytes` have a length of their own.
         """
 
     def inputs(self, batch: Batch) -> Batch:
@@ -102,6 +103,8 @@ class LanguageObjective(ABC):
             # Padding is a document of its own: a position that attends to nothing would become NaN.
             columns["documents"] = [row["documents"] for row in rows], -1
             columns["positions"] = [row["positions"] for row in rows], 0
+        if "starts" in rows[0]:
+            columns["starts"] = [row["starts"] for row in rows], 0
         tensors = {}
         for name, (values, fill_value) in columns.items():
             unpadded = [torch.from_numpy(np.array(value, np.int64)) for value in values]
@@ -138,7 +141,6 @@ class LanguageObjective(ABC):
         return {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": total / math.log(2) / size_in_bytes}
 
 
-@final
 @dataclass(frozen=True)
 class CausalLM(LanguageObjective):
     """Predicts the next token."""

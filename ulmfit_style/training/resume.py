@@ -17,6 +17,7 @@ from ulmfit_style.compute import processes
 from ulmfit_style.console import say
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.training.monitoring import BestState
+from ulmfit_style.training.streaming import StreamedLM
 
 SEAL = "whole.json"
 """Lists a folder's files with their digests. It is written last, so a folder without a correct one is not whole."""
@@ -114,6 +115,8 @@ class CheckpointKeeper(TrainerCallback):
         if self.resumed is not None:
             loss, self.trainer._globalstep_last_logged = processes.share(read_json(self.resumed / WINDOW))[0]
             self.trainer._tr_loss += loss
+            if isinstance(self.trainer.objective, StreamedLM):
+                self.trainer.objective.load(self.resumed)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask for a checkpoint when one is due, and at the end of the phase, in every process at the same step."""
@@ -130,10 +133,12 @@ class CheckpointKeeper(TrainerCallback):
         Raises:
             Interrupted: after a signal.
         """
+        folder = Path(str(args.output_dir))
+        checkpoint = folder / f"checkpoint-{state.global_step}"
+        if isinstance(self.trainer.objective, StreamedLM):
+            self.trainer.objective.save(checkpoint)
         windows = processes.from_all((float(self.trainer._tr_loss), self.trainer._globalstep_last_logged))
         if processes.is_main():
-            folder = Path(str(args.output_dir))
-            checkpoint = folder / f"checkpoint-{state.global_step}"
             if self.best is not None:
                 self.best.save(checkpoint)
             write_json(checkpoint / WINDOW, windows)

@@ -6,6 +6,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, final
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -16,8 +17,10 @@ from ulmfit_style.console import progress, say
 from ulmfit_style.data.disk_list import DiskList
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
-from ulmfit_style.training.batching import BATCH, collate
+from ulmfit_style.training import unlike
+from ulmfit_style.training.batching import EncodedDataset, collate, passes, run_over
 from ulmfit_style.training.finite import require_logits
+from ulmfit_style.training.solving import Floats
 
 WINDOW = 2048
 """Rows that are in memory at once, and within which features are sorted by length."""
@@ -47,13 +50,21 @@ class Scorer:
     task: Task
     max_length: int
     """Tokens per feature."""
+    learnt: Floats | None = None
+    """The `unlike.units` of the training texts, if answers are to tell how `near` a text is to these."""
 
     def answers(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[Answer]:
         """Yield the answer to each row, in order."""
         task = self._task()
         answer = partial(task.answer, self.model, self.tokenizer)
-        for row, features, answers in self._forward(rows, None, answer, advance):
-            yield task.merge(row, features, answers)
+        if self.learnt is not None:
+            answer = partial(unlike.beside_nearness, answer, self.model, self.learnt)
+        for row, features, outputs in self._forward(rows, None, answer, advance):
+            if self.learnt is None:
+                yield task.merge(row, features, outputs)
+            else:
+                answers, near = zip(*outputs, strict=True)
+                yield {**task.merge(row, features, answers), "near": max(near)}
 
     def likelihoods(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[dict[str, float]]:
         """Yield `Task.likelihoods` of the right answer to each row, summed over its features."""
@@ -104,9 +115,10 @@ class Scorer:
             encoded = [self._task().encode(row, self.tokenizer, self.max_length, label2id) for row in window]
             outputs: list[list[Any]] = [[None] * len(features) for features in encoded]
             places = [(row, number) for row, features in enumerate(encoded) for number in range(len(features))]
-            places.sort(key=lambda place: len(encoded[place[0]][place[1]]["input_ids"]))
-            for start in range(0, len(places), BATCH):
-                batch = places[start : start + BATCH]
+            lengths = {place: len(encoded[place[0]][place[1]]["input_ids"]) for place in places}
+            places.sort(key=lengths.__getitem__)
+            for some in passes(sorted(lengths.values()), self.model.device, writes=self.task.writes):
+                batch = places[some]
                 features = [encoded[row][number] for row, number in batch]
                 tensors = collate(features, self.tokenizer)
                 tensors = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
@@ -118,3 +130,18 @@ class Scorer:
                 first = [feature for feature, (_, number) in zip(features, batch, strict=True) if number == 0]
                 advance(len(first), sum(feature["long"] for feature in first))
             yield from zip(window, encoded, outputs, strict=True)
+
+
+def mean_features(body: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, texts: Sequence[str]) -> Any:
+    """Return the last hidden states of a body, averaged over each text's tokens: (texts, hidden)."""
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    rows = EncodedDataset({"input_ids": ids} for ids in encoded)
+    order = np.argsort(rows.lengths, kind="stable").tolist()
+    features = np.zeros((len(texts), body.config.hidden_size), dtype=np.float32)
+
+    def average(numbers: Sequence[int], batch: Any) -> None:
+        hidden, mask = body(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+        features[numbers] = ((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy()
+
+    run_over(rows, order, body, partial(collate, tokenizer=tokenizer), average, "features")
+    return features
