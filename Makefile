@@ -34,7 +34,7 @@ pip_install = sed "$$(! $(has_torch) || echo '/^torch==/d')" constraints.txt >$(
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup $(COMMANDS) test docs check format dist
+.PHONY: help setup $(COMMANDS) test bench docs check format dist
 
 help: # alone: one screen, of 24 lines of 80; `make help adapt` leaves all to the command
 ifeq ($(GOALS),)
@@ -75,6 +75,9 @@ $(COMMANDS): $(VENV)/installed
 
 test: $(VENV)/installed-dev # run the tests, but for the slow ones
 	@$(VENV)/bin/pytest $(WORKERS)
+
+bench: $(VENV)/installed-dev # measure the speed beside plain transformers: docs/speed.md
+	@$(VENV)/bin/python bench/speed.py
 
 docs: $(VENV)/installed-docs # build the documentation into site/, whose index.html opens from the disk
 	@$(MKDOCS)

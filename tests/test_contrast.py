@@ -15,7 +15,7 @@ from ulmfit_style.config.training import CONTRAST_GROUP_SIZE
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.tasks.text_classification import TextClassification
-from ulmfit_style.training import checks
+from ulmfit_style.training import checks, contrast
 from ulmfit_style.training.contrast import TEMPERATURE, ContrastiveDataset, ContrastiveObjective
 
 
@@ -58,6 +58,29 @@ def test_the_only_text_of_a_class_comes_twice_and_draws_depend_on_seed_phase_epo
     assert all(numbers.count(39) in (2, 4) for numbers in drawn)
     assert len(set(map(tuple, drawn))) == len(drawn)
     assert [feature["number"] for feature in groups.draw((1, 0), 0)] == drawn[0]
+
+
+def test_texts_of_like_length_run_together_and_change_no_gradient(
+    tokenizer: PreTrainedTokenizerFast, model: PooledForSequenceClassification, monkeypatch: pytest.MonkeyPatch
+):
+    groups, tokens, gradients = grouped(tokenizer, [number % 3 for number in range(40)]), [], []
+    for number, feature in enumerate(groups.features):
+        for name, filling in (("input_ids", 5), ("attention_mask", 1), ("token_type_ids", 0)):
+            if name in feature:
+                feature[name] = [*feature[name], *[filling] * (number % 9)]
+    batch = groups.collate([{"phase_epoch": (1, 0), "index": index} for index in (0, 1)])
+    for parts in (contrast.PARTS, 1):
+        monkeypatch.setattr(contrast, "PARTS", parts)
+        shapes: list[int] = []
+        with model.body.register_forward_pre_hook(
+            lambda *arguments, shapes=shapes: shapes.append(arguments[2]["input_ids"].numel()), with_kwargs=True
+        ):
+            ContrastiveObjective().loss(model, batch).backward()
+        tokens.append(sum(shapes))
+        gradients.append(torch.cat([weight.grad.flatten() for weight in model.body.parameters()]))
+        model.zero_grad()
+    assert int(batch["attention_mask"].sum()) <= tokens[0] < tokens[1] == batch["input_ids"].numel()
+    assert (gradients[0] - gradients[1]).abs().max() < 1e-5 * gradients[1].abs().max()
 
 
 @torch.no_grad()

@@ -177,7 +177,8 @@ def test_it_ends_when_it_has_answered(trained: Training):
         )
         time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
-        answer = json.loads(connection.getresponse().read())
+        with closing(connection), connection.getresponse() as response:
+            answer = json.loads(response.read())
         assert len(answer["answers"]) == 500
         assert "serve: ended" in process.stdout.read()
     assert process.returncode == 0

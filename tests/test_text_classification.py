@@ -21,7 +21,7 @@ from ulmfit_style.tasks.base_text import TextTask, read_written
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
-from ulmfit_style.training import scoring
+from ulmfit_style.training import batching, scoring
 from ulmfit_style.training.batching import collate
 from ulmfit_style.training.scoring import Scorer
 
@@ -59,7 +59,7 @@ def test_rows_are_answered_together_and_in_their_order_as_the_transformers_pipel
     kind: str, model_for, tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(scoring, "WINDOW", 7)
-    monkeypatch.setattr(scoring, "BATCH", 3)
+    monkeypatch.setattr(batching, "BATCH", 3)
     model, task, rows = model_for(kind), TASKS[kind], labelled(kind, 20)
     ask = pipeline("text-classification", model=model, tokenizer=tokenizer, top_k=None)
     for row, ours in zip(rows, Scorer(model, tokenizer, task, 64).answers(rows), strict=True):

@@ -16,7 +16,7 @@ from ulmfit_style.compute import processes
 from ulmfit_style.compute.devices import precision_warning
 from ulmfit_style.compute.processes import split
 from ulmfit_style.errors import UserError, trouble
-from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset
+from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset, passes
 from ulmfit_style.training.trainer import Progress
 
 
@@ -99,6 +99,17 @@ def test_rows_of_like_length_share_a_batch():
     spread = [max(batch) - min(batch) for batch in parts(lengths, 8)]
     assert sum(spread) / len(spread) < 1
     assert max(lengths) - min(lengths) >= 8
+
+
+def test_a_model_that_does_not_learn_reads_as_many_tokens_as_a_cache_holds_or_one_row_and_writes_to_many():
+    def sizes(lengths: list[int], device: str = "cpu", **options: bool) -> list[int]:
+        cut = passes(lengths, torch.device(device), **options)
+        return [len(lengths[some]) for some in cut]
+
+    assert sizes([]) == []
+    assert sizes([4] * 70) == [64, 6]
+    assert sizes([10, 20, 256, 256, 257, 600, 600]) == [2, 2, 1, 1, 1]
+    assert sizes([600] * 70, "cuda") == sizes([600] * 70, writes=True) == [64, 6]
 
 
 def test_the_rate_rises_and_falls_and_a_short_phase_is_logged_more_often_and_every_one_at_its_end(

@@ -168,6 +168,7 @@ def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
 def quiet_libraries() -> None:
     """Import the libraries, on one GPU if there are several, and send their messages to the log of the run."""
     devices.see_one_gpu()
+    devices.keep_memory()
     from transformers.utils import logging as library_logging
 
     library_logging.disable_progress_bar()

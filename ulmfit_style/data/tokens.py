@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -17,6 +19,7 @@ from ulmfit_style.data.corpus import Documents, Texts, batched
 from ulmfit_style.errors import UserError
 
 if TYPE_CHECKING:
+    import pyarrow
     from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
@@ -107,19 +110,41 @@ def _write(path: Path, texts: Texts, backend: Tokenizer, advance: Callable[[int]
 
     schema = pyarrow.schema([(name, pyarrow.list_(pyarrow.int32())) for name in COLUMNS])
     with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_file(sink, schema) as writer:
-        for batch in batched(texts):
-            chunks = [
-                _row(text, chunk)
-                for text, encoding in zip(batch, backend.encode_batch(batch), strict=True)
-                for chunk in [encoding, *encoding.overflowing]
-                if 0 in chunk.special_tokens_mask  # a control character alone gives no token
-            ]
-            writer.write_batch(pyarrow.RecordBatch.from_pylist(chunks, schema=schema))
+        for batch, encodings in _encoded(texts, backend):
+            writer.write_batch(_rows(batch, encodings, schema))
             advance(len(batch))
 
 
-def _row(text: str, chunk: Encoding) -> Mapping[str, Sequence[int]]:
-    """Return the ids, the numbers of the words and the lengths in bytes of the tokens of a part of a text."""
-    words = [-1 if word is None else word for word in chunk.word_ids]
-    lengths = [len(text[start:end].encode()) for start, end in chunk.offsets]
-    return {"input_ids": chunk.ids, "words": words, "bytes": lengths}
+def _encoded(texts: Texts, backend: Tokenizer) -> Iterator[tuple[list[str], list[Encoding]]]:
+    """Yield texts with their tokens, some at a time: the next ones are encoded, on all cores, while these are used."""
+    with ThreadPoolExecutor(1) as ahead:
+        submitted = ((batch, ahead.submit(backend.encode_batch, batch)) for batch in batched(texts))
+        for (batch, encodings), _ in pairwise(chain[Any](submitted, [None])):
+            yield batch, encodings.result()
+
+
+def _rows(texts: Sequence[str], encodings: Sequence[Encoding], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
+    """Return the ids, the numbers of the words and the lengths in bytes of the tokens of texts, in their parts."""
+    import pyarrow
+
+    parts = [
+        (text, part)
+        for text, encoding in zip(texts, encodings, strict=True)
+        for part in [encoding, *encoding.overflowing]
+        if 0 in part.special_tokens_mask  # a control character alone gives no token
+    ]
+    starts = np.cumsum([0, *(len(part) for _, part in parts)], dtype=np.int32)
+    columns = (
+        (part.ids for _, part in parts),
+        ([-1 if word is None else word for word in part.word_ids] for _, part in parts),
+        (_bytes(text, part.offsets) for text, part in parts),
+    )
+    flat = (np.fromiter(chain.from_iterable(column), np.int32) for column in columns)
+    return pyarrow.record_batch([pyarrow.ListArray.from_arrays(starts, values) for values in flat], schema=schema)
+
+
+def _bytes(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the length of each token in UTF-8, from where it stands in the text."""
+    if text.isascii():
+        return [end - start for start, end in offsets]
+    return [len(text[start:end].encode()) for start, end in offsets]

@@ -69,11 +69,12 @@ def run(step: Step, directory: Path) -> None:
     model = predictor.model.base_model if is_body else predictor.model
     rows = list(html_report.test_rows(finished.read(source, name), task).values())[:MOST_ROWS]
     onnx_files.write(model, tokenizer, max_length, directory)
-    exported = {name: directory / file for name, file in onnx_files.FILES.items()}
-    models = {TORCH: model, **{name: onnx_files.by_onnx(model, file) for name, file in exported.items()}}
+    models = {TORCH: (model, [*source.glob(WEIGHTS)])}
+    for title, file in onnx_files.FILES.items():
+        models[title] = onnx_files.by_onnx(model, directory / file), [directory / file]
     compared: dict[str, Any] = {}
     theirs: Any = None
-    for name, one in models.items():
+    for title, (one, files) in models.items():
         started = time.perf_counter()
         if is_body:
             ours = mean_features(one, tokenizer, max_length, [text for row in rows for text in task.texts(row)])
@@ -81,10 +82,11 @@ def run(step: Step, directory: Path) -> None:
             ours = list(Scorer(one, tokenizer, task, max_length).answers(rows))
         rate = len(rows) / (time.perf_counter() - started)
         theirs = ours if theirs is None else theirs
-        agreement = _cosine(ours, theirs) if is_body else _agreement(task, rows, ours, theirs)
-        files = [exported[name]] if name in exported else source.glob(WEIGHTS)
-        size = sum(file.stat().st_size for file in files)
-        compared[name] = {"bytes": size, "rows_per_second": rate, **(agreement if rows else {})}
+        compared[title] = {"bytes": sum(file.stat().st_size for file in files), "rows_per_second": rate}
+        if is_body and rows:
+            compared[title]["apart"] = float(np.abs(ours - theirs).max())
+        elif rows:
+            compared[title] |= _agreement(task, rows, ours, theirs)
     write_json(directory / METRICS, {"metric": task.metric, "rows": len(rows), "models": compared})
 
 
@@ -107,17 +109,11 @@ def _agreement(task: Task, rows: Sequence[Row], ours: Sequence[Answer], theirs: 
     }
 
 
-def _cosine(ours: Any, theirs: Any) -> dict[str, float]:
-    """Return how like the features of texts are, at least, to those by the model itself."""
-    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    return {"cosine": float(((ours * theirs).sum(axis=1) / lengths).min(initial=1.0))}
-
-
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     """Print the files beside the model itself: size, speed, scores and agreement; a drop is said."""
     directory = resolved.artefact("export").directory
     metrics = read_json(directory / METRICS)
-    heads = {"score": metrics["metric"], "same": "same answers", "apart": "farthest apart", "cosine": "least cosine"}
+    heads = {"score": metrics["metric"], "same": "same answers", "apart": "farthest apart"}
     held = [name for name in heads if name in metrics["models"][TORCH]]
     table = [
         (name, Size(one["bytes"]), *(one[each] for each in held), round(one["rows_per_second"]) or None)

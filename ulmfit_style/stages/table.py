@@ -38,7 +38,7 @@ STAGES = {
             "train on the labelled rows, score the test rows, say what adaptation was worth",
             help_sections=("task",),
             noun="fine-tuned model",
-            version=6,
+            version=7,
             starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
             is_cross_validated=True,
         ),

@@ -92,6 +92,8 @@ class Task(Section, abc.ABC):
     """The other scores that a sweep can rank models by: of all these a higher one is better."""
     is_single_label: ClassVar[bool] = False
     """Whether each row has one class, so that texts of a class can be compared."""
+    writes: ClassVar[bool] = False
+    """Whether an answer is a text that the model writes, token by token."""
     scores_whole_texts: ClassVar[bool] = False
     """Whether the head reads one vector for a whole text, so that there are several ways to pool it."""
     label_field: ClassVar[str | None] = None

@@ -30,6 +30,7 @@ TextScores = tuple[Mapping[str, float], Mapping[str, str]]
 class GenerationTask(Task, abc.ABC):
     """Rows of a text, and a text that is to be written of it."""
 
+    writes: ClassVar[bool] = True
     answer_field: ClassVar[str]
     """What holds the text of an answer, as in the pipelines of transformers."""
     default_prompt: ClassVar[str]

@@ -1,7 +1,8 @@
 """Datasets of encoded rows, the order in which they are trained, and how rows become a batch."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -15,7 +16,10 @@ from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import IGNORED, Feature
 
 BATCH = 64
-"""Rows or features in a forward pass of a model that does not learn."""
+"""Rows or features in a forward pass of a model that does not learn, at most."""
+
+CPU_TOKENS = 512
+"""The same in tokens, padding included, on a CPU, whose cache holds what is computed of so many."""
 
 POOL = 50
 """Batches' worth of rows that are sorted by length together."""
@@ -115,18 +119,34 @@ def without_blanks(collate: Callable[[Sequence[Any]], dict[str, Any]], rows: Seq
     return {**collate(real or rows[:1]), **marks}
 
 
+def passes(lengths: Sequence[int], device: torch.device, *, writes: bool = False) -> Iterator[slice]:
+    """Cut rows into the batches of a model that does not learn.
+
+    Args:
+        lengths: The tokens of each row, the shortest first.
+        writes: Whether the model writes, and reads all of its weights for each token: then many rows have to share it.
+    """
+    most, start = CPU_TOKENS if device.type == "cpu" and not writes else sys.maxsize, 0
+    for end in range(1, len(lengths) + 1):
+        is_full = end - start == BATCH or (end < len(lengths) and (end + 1 - start) * lengths[end] > most)
+        if is_full or end == len(lengths):
+            yield slice(start, end)
+            start = end
+
+
 @torch.inference_mode()
-def run_over(rows: Any, order: Sequence[int], model: Any, collate: Collate, forward: Forward, title: str) -> None:
+def run_over(rows: Rows, order: Sequence[int], model: Any, collate: Collate, forward: Forward, title: str) -> None:
     """Run a model over rows that it does not learn from, in this order and without dropout.
 
     Args:
+        order: Their numbers, the shortest row first.
         forward: Calls the model with a batch; it is also given the numbers of the rows in it.
         title: What the progress is called.
     """
     model.eval()
     with progress(title, len(order)) as bar:
-        for start in range(0, len(order), BATCH):
-            numbers = order[start : start + BATCH]
+        for some in passes(rows.lengths[order].tolist(), model.device):
+            numbers = order[some]
             batch = collate([rows[row] for row in numbers])
             forward(numbers, {name: tensor.to(model.device) for name, tensor in batch.items()})
             bar.advance(len(numbers))

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
+from ulmfit_style.compute import processes
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE
 from ulmfit_style.data.tokens import Integers
 from ulmfit_style.tasks.base import Feature, inputs_of
@@ -21,6 +22,10 @@ from ulmfit_style.training.objectives import Batch, PhaseEpoch
 
 TEMPERATURE = 0.1
 """What similarities are divided by (Khosla et al. 2020, section 4.4)."""
+
+PARTS = 2
+"""The parts in which the texts of a batch run on a CPU, the shorter ones first: as they are drawn, half is padding. In
+several processes there is one, because each call of the model exchanges its buffers."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +88,20 @@ class ContrastiveObjective:
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the loss summed over the rows: of each, the mean over its texts."""
         inputs = {name: tensor.flatten(0, 1) for name, tensor in inputs_of(batch).items()}
-        pooled: list[torch.Tensor] = []
-        # The whole model is called, because a wrapped one shares its gradients only when it is called itself.
-        head = extract_model_from_parallel(model).head
-        with head.register_forward_pre_hook(lambda _, arguments: pooled.append(arguments[0])):
-            model(**inputs)
-        features = normalize(pooled[0].float(), dim=-1).unflatten(0, (-1, CONTRAST_GROUP_SIZE))
+        mask, pooled = inputs["attention_mask"].bool(), list[torch.Tensor]()
+        by_length = mask.sum(1).argsort(stable=True)
+        is_split = mask.device.type == "cpu" and processes.count() == 1
+        whole = extract_model_from_parallel(model)
+        words = whole.get_input_embeddings()
+        embedded = words(inputs["input_ids"])  # once, for each gradient of it is as large as the vocabulary
+        with whole.head.register_forward_pre_hook(lambda _, arguments: pooled.append(arguments[0])):
+            for part in by_length.chunk(PARTS if is_split else 1):
+                used = mask[part].any(0)
+                with words.register_forward_hook(lambda *_, part=part, used=used: embedded[part][:, used]):
+                    # A wrapped model shares its gradients only when it is called itself.
+                    model(**{name: tensor[part][:, used] for name, tensor in inputs.items()})
+        read = torch.cat(pooled).float()[by_length.argsort()]
+        features = normalize(read, dim=-1).unflatten(0, (-1, CONTRAST_GROUP_SIZE))
         itself = torch.eye(CONTRAST_GROUP_SIZE, dtype=torch.bool, device=features.device)
         similarity = (features @ features.mT / TEMPERATURE).masked_fill(itself, -torch.inf)
         alike = (batch["labels"][:, None] == batch["labels"][..., None]) & ~itself

@@ -16,8 +16,10 @@ from ulmfit_style.compute import processes
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
-from ulmfit_style.training.batching import BATCH, collate, run_over
+from ulmfit_style.training import unlike
+from ulmfit_style.training.batching import EncodedDataset, collate, passes, run_over
 from ulmfit_style.training.finite import require_logits
+from ulmfit_style.training.solving import Floats
 
 WINDOW = 2048
 """Rows that are in memory at once, and within which features are sorted by length."""
@@ -47,13 +49,21 @@ class Scorer:
     task: Task
     max_length: int
     """Tokens per feature."""
+    learnt: Floats | None = None
+    """The `unlike.units` of the training texts, if answers are to tell how `near` a text is to these."""
 
     def answers(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[Answer]:
         """Yield the answer to each row, in order."""
         task = self._task()
         answer = partial(task.answer, self.model, self.tokenizer)
-        for row, features, answers in self._forward(rows, None, answer, advance):
-            yield task.merge(row, features, answers)
+        if self.learnt is not None:
+            answer = partial(unlike.beside_nearness, answer, self.model, self.learnt)
+        for row, features, outputs in self._forward(rows, None, answer, advance):
+            if self.learnt is None:
+                yield task.merge(row, features, outputs)
+            else:
+                answers, near = zip(*outputs, strict=True)
+                yield {**task.merge(row, features, answers), "near": max(near)}
 
     def likelihoods(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[dict[str, float]]:
         """Yield `Task.likelihoods` of the right answer to each row, summed over its features."""
@@ -103,9 +113,10 @@ class Scorer:
             encoded = [self._task().encode(row, self.tokenizer, self.max_length, label2id) for row in window]
             outputs: list[list[Any]] = [[None] * len(features) for features in encoded]
             places = [(row, number) for row, features in enumerate(encoded) for number in range(len(features))]
-            places.sort(key=lambda place: len(encoded[place[0]][place[1]]["input_ids"]))
-            for start in range(0, len(places), BATCH):
-                batch = places[start : start + BATCH]
+            lengths = {place: len(encoded[place[0]][place[1]]["input_ids"]) for place in places}
+            places.sort(key=lengths.__getitem__)
+            for some in passes(sorted(lengths.values()), self.model.device, writes=self.task.writes):
+                batch = places[some]
                 features = [encoded[row][number] for row, number in batch]
                 tensors = collate(features, self.tokenizer)
                 tensors = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
@@ -121,8 +132,9 @@ class Scorer:
 
 def mean_features(body: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, texts: Sequence[str]) -> Any:
     """Return the last hidden states of a body, averaged over each text's tokens: (texts, hidden)."""
-    rows = [{"input_ids": ids} for ids in tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]]
-    order = sorted(range(len(texts)), key=lambda row: len(rows[row]["input_ids"]))
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    rows = EncodedDataset({"input_ids": ids} for ids in encoded)
+    order = np.argsort(rows.lengths, kind="stable").tolist()
     features = np.zeros((len(texts), body.config.hidden_size), dtype=np.float32)
 
     def average(numbers: Sequence[int], batch: Any) -> None:
