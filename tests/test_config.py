@@ -14,7 +14,7 @@ from ulmfit_style.cli.overrides import TRUSTED_VARIABLES, grid
 from ulmfit_style.errors import ConfigError
 from ulmfit_style.recipe import TRUSTED_MODULES, Config, from_recipe, load
 
-GROUPS = {"model": 14, "corpus": 2, "task": 20, "pretrain": 2, "adapt": 3, "finetune": 6, "study": 4, "sweep": 5}
+GROUPS = {"model": 15, "corpus": 2, "task": 20, "pretrain": 2, "adapt": 3, "finetune": 6, "study": 4, "sweep": 5}
 """How many YAMLs each has, beside those of whole recipes."""
 
 NEEDED = {
@@ -42,7 +42,7 @@ def problems(*overrides: str) -> list[str]:
 
 def test_the_conf_folder_has_the_groups_that_these_tests_compose():
     assert {group: len(choices(group)) for group in GROUPS} == GROUPS
-    assert {path.name for path in CONF.iterdir() if path.is_dir()} == {*GROUPS, "experiment"}
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == {*GROUPS, "experiment", "schema"}
 
 
 @pytest.mark.parametrize("row", [*zip_longest(*map(choices, GROUPS))], ids=lambda row: " ".join(filter(None, row)))

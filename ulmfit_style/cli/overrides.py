@@ -149,7 +149,11 @@ def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             options.append((key, text))
 
-    yamls = loader.compute_defaults_list("config", accepted, RunMode.RUN).defaults
+    of_options = {key.partition(".")[0] for key, _ in options} & set(groups)
+    choices = [loader.get_group_options(group, ObjectType.CONFIG, "config", search_path) for group in of_options]
+    # It takes a tenth of the time in which a wrong option is told.
+    can_be_off = any("none" in choice for choice in choices)
+    yamls = loader.compute_defaults_list("config", accepted, RunMode.RUN).defaults if can_be_off else ()
     names = [yaml_file.config_path or "" for yaml_file in yamls]
     switched_off = {name.removesuffix("/none") for name in names if name.endswith("/none")}
     for key, text in options:
