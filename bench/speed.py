@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -126,11 +127,28 @@ def adapt() -> dict[str, Arm]:
 
 
 def classifiers(samples: int, batch_size: int, *overrides: str) -> dict[str, Arm]:
-    """Classification, every weight; a unit is a row, and the figure is the loss of the same rows without dropout."""
+    """Classification, every weight; a unit is 100 tokens of text, and the figure is a loss of the first weights."""
     recipe = resolved(
         "adapt=none", "finetune=plain", f"task.train_samples={samples}", f"finetune.batch_size={batch_size}", *overrides
     )
     plan, tokenizer = finetune.prepare(recipe)
+    seen: list[int] = []
+
+    def counted(collate: Any) -> Any:
+        def run(rows: Any) -> Any:
+            batch = collate(rows)
+            seen.append(int(batch["attention_mask"].sum()))
+            return batch
+
+        return run
+
+    def units(steps: int) -> float:
+        tokens = sum(seen[:steps])  # a batch more is fetched than is trained
+        seen.clear()
+        return tokens / 100
+
+    pad = plan.data.collate
+    plan = replace(plan, data=replace(plan.data, collate=counted(pad)))
     model, features, steps = plan.model, plan.data.rows, 6
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     names = [*tokenizer.model_input_names, "labels"]
@@ -143,16 +161,16 @@ def classifiers(samples: int, batch_size: int, *overrides: str) -> dict[str, Arm
         with timed(), torch.enable_grad():
             trained(plan, steps, seed)
         model.load_state_dict(weights)
-        return steps * batch_size, float(plan.data.objective.loss(model.eval(), plan.data.collate(some))) / 16
+        return units(steps), float(plan.data.objective.loss(model.eval(), pad(some))) / 16
 
     def arm(rows: Dataset, steps: int, **options: Any) -> Arm:
         @torch.no_grad()
         def run(seed: int) -> tuple[float, float]:
             collate = DataCollatorWithPadding(tokenizer)
             with timed(), torch.enable_grad():
-                stock(model, rows, collate, steps, seed, batch_size, learning_rate=5e-5, **options)
+                stock(model, rows, counted(collate), steps, seed, batch_size, learning_rate=5e-5, **options)
             model.load_state_dict(weights)
-            return steps * batch_size, float(model.eval()(**collate([rows[row] for row in range(16)])).loss)
+            return units(steps), float(model.eval()(**collate([rows[row] for row in range(16)])).loss)
 
         return run
 
@@ -346,6 +364,7 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     quiet_libraries()
     transformers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", ".*pin_memory.*")
     disable_caching()
     disable_progress_bars()
     OUT.quiet = True

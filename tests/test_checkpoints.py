@@ -55,7 +55,7 @@ def test_a_head_of_the_same_labels_answers_as_before_whatever_their_order(
     assert torch.equal(read(folder, ["Neg", "Pos", "Mixed"])(IDS).logits, before(IDS).logits)
 
 
-@pytest.mark.parametrize("labels", [["red", "green", "blue"], ["Neg", "Pos"]])
+@pytest.mark.parametrize("labels", [["red", "green", "blue"], ["red", "green"]])
 def test_other_labels_get_new_outputs_and_it_is_said(
     classifier: tuple[Load, Path, Any], labels: list[str], capsys: pytest.CaptureFixture[str]
 ):
@@ -66,6 +66,19 @@ def test_other_labels_get_new_outputs_and_it_is_said(
     assert new.weight.std() > 0.01
     assert name in ("classifier", "head.1")
     assert "has other labels (Neg, Pos, Mixed), and is replaced by a new one" in capsys.readouterr().out
+
+
+def test_the_labels_that_a_head_knows_keep_their_outputs_beside_new_ones(
+    classifier: tuple[Load, Path, Any], capsys: pytest.CaptureFixture[str]
+):
+    read, folder, before = classifier
+    for labels, kept in ((["Pos", "new", "Neg", "other"], {0: 1, 2: 0}), (["Pos", "Neg"], {0: 1, 1: 0})):
+        model = read(folder, labels)
+        logits = model(IDS).logits[0, list(kept)]
+        assert torch.allclose(logits, before(IDS).logits[0, list(kept.values())], atol=1e-6)
+        assert len(set(checkpoints._output(model)[1].weight.std(1).tolist())) == len(labels)  # none is zero
+        told = f"head keeps 2 of its 3 outputs, and gets {len(labels) - 2} new ones"
+        assert told in capsys.readouterr().out
 
 
 def test_labels_without_names_are_numbers(tmp_path: Path):

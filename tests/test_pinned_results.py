@@ -136,7 +136,8 @@ def results(recipe: Recipe, folder: Path) -> dict[str, Any]:
         made[link.name]["losses"] = [entry["loss"] for entry in metrics.get("log", ()) if "loss" in entry]
         made[link.name]["rates"] = [entry["learning_rate"] for entry in metrics.get("log", ()) if "loss" in entry]
     table = pyarrow.parquet.read_table(folder / "runs/default/finetune/predictions.parquet")
-    made["predictions"] = [row for row in table.to_pylist() if row.pop("split") == "test"]
+    rows = [row for row in table.to_pylist() if row.pop("split") == "test"]
+    made["predictions"] = [{name: row[name] for name in row if name != "near"} for row in rows]
     rounded: dict[str, Any] = to_six_digits(made)
     return rounded
 

@@ -95,7 +95,7 @@ def test_a_push_uploads_the_allowed_files_and_no_others_in_one_commit(hub: Hub, 
     repo = hub.repos["me/reviews"]
     assert set(repo.files) == UPLOADED
     assert [message for message, _ in repo.commits[1:]] == [f"Push {artefact.name}"]
-    assert "stays behind: log.txt, manifest.json, predictions.parquet, training_args.bin" in out
+    assert "stays behind: learnt.json, log.txt, manifest.json, predictions.parquet, training_args.bin" in out
     assert f"{hub.url}/me/reviews (private)" in out
     commit = f"{hub.url}/me/reviews/commit/{repo.head}"
     assert f"pushed: {commit}; the Hub lists its 8 files with the hashes of what was sent" in out

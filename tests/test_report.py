@@ -120,9 +120,12 @@ def test_models_of_other_rows_are_not_compared(copied: Path):
     other = replace(run.model, directory=shutil.copytree(run.model.directory, copied / "other"))
     assert run.difference(other) == (0, 0, 0)
     answers = predictions.read(other.directory, "test")
-    predictions.write(other.directory, [{**answer, "row": answer["row"] + 1} for answer in answers])
-    reseal(other.directory)
-    assert run.difference(other) is None
+    for change, common in (({"row": 0}, len(answers) - 1), ({"target": "other"}, 0), ({"file": "other.csv"}, 0)):
+        changed = answers[:1] if common else answers
+        predictions.write(other.directory, [*({**answer, **change} for answer in changed), *answers[len(changed) :]])
+        reseal(other.directory)
+        assert len(predictions.in_common(run.model.directory, other.directory)) == common
+        assert (run.difference(other) is None) is (common == 0)
 
 
 @pytest.mark.parametrize("is_there", [True, False])

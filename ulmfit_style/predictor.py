@@ -11,12 +11,14 @@ import transformers
 from accelerate import PartialState
 from transformers.utils import logging
 
+from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.data import columns, reading
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import architectures, attributions, checkpoints, tokenizer_pair
 from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
+from ulmfit_style.training import unlike
 from ulmfit_style.training.scoring import Advance, Scorer, ignore
 
 if TYPE_CHECKING:
@@ -50,6 +52,11 @@ class Predictor:
         if missing:
             kind = f"lacks the head of {type(self.task).__name__} ({listed(sorted(missing))})"
             raise UserError(f"{option}={source}: {kind}; name a model that `finetune` made, not `adapt`")
+        self._learnt, self._least_near = None, 0.0
+        if (directory / unlike.FILE).exists():
+            answered = predictions.read(directory, "validation") or predictions.read(directory, "test")  # of folds
+            self._learnt = np.load(directory / unlike.FILE).astype(np.float32)
+            self._least_near = float(np.quantile([answer["near"] for answer in answered], unlike.SHARE))
         self.model.to(PartialState().device if device is None else device)
 
     def __call__(self, asked: Asked | Iterable[Asked] | DataFrame) -> Any:
@@ -57,9 +64,10 @@ class Predictor:
 
         A model of pairs takes tuples of two texts. A row of named fields is a dict, such as those of a
         `datasets.Dataset`. For text classification an answer is `{"label": ..., "score": ...}`, the score being the
-        label's probability; for token classification a list of entities, `{"entity_group", "score", "word", "start",
-        "end"}` each; for question answering `{"answer", "score", "start", "end"}`; for generation `{"summary_text":
-        ...}`, `{"translation_text": ...}` or `{"generated_text": ...}`.
+        label's probability, with `"unlike": True` where the text may belong to no class; for token classification a
+        list of entities, `{"entity_group", "score", "word", "start", "end"}` each; for question answering `{"answer",
+        "score", "start", "end"}`; for generation `{"summary_text": ...}`, `{"translation_text": ...}` or
+        `{"generated_text": ...}`.
 
         Raises:
             UserError: if something is no text, or a row lacks the task's column of texts, or a text in it.
@@ -83,7 +91,10 @@ class Predictor:
         Args:
             advance: Called now and then with how many further rows were read, and how many of them are long.
         """
-        return Scorer(self.model, self.tokenizer, self.task, self.max_length).answers(rows, advance)
+        scorer = Scorer(self.model, self.tokenizer, self.task, self.max_length, self._learnt)
+        for answer in scorer.answers(rows, advance):
+            far = answer.pop("near", self._least_near) < self._least_near
+            yield {**answer, "unlike": True} if far else answer
 
     def explained(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[Answer]:
         """Answer rows as `stream` does, each answer with its `explanations` (ulmfit_style/models/attributions.py)."""

@@ -17,8 +17,9 @@ import yaml
 from pydantic import ValidationError
 
 from ulmfit_style import auto
+from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.differences import why_missing
-from ulmfit_style.artefacts.directory import RECIPE, Artefact, is_finished, require_intact
+from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact, is_finished, read_json, require_intact
 from ulmfit_style.cli import CONF
 from ulmfit_style.config.section import sections_of
 from ulmfit_style.config.training import Corpus, Finetune, Model
@@ -177,10 +178,39 @@ class Resolved:
 
     @cached_property
     def rows(self) -> Labelled:
-        """The labelled rows of the task, checked, split and sampled."""
+        """The labelled rows of the task, checked, split and sampled; an updated model has not been trained on the test.
+
+        Raises:
+            UserError: if it has been trained on all of them.
+        """
         from ulmfit_style.data import labelled
 
-        return labelled.load(self.task)
+        rows = labelled.load(self.task)
+        unseen = rows if self.updated is None else rows.unseen(self.seen)
+        if rows.test and not unseen.test and self.task.fold is None:
+            problem = f"was trained on all {len(rows.test):,} rows that would be its test"
+            raise UserError(f"finetune.init={self.config.finetune.init}: {problem}; add others, or a file of test rows")
+        return unseen
+
+    @cached_property
+    def updated(self) -> Checkpoint | None:
+        """The finished model that `finetune.init` names.
+
+        Raises:
+            UserError: if it does not tell what it was trained on.
+        """
+        if (named := self.config.finetune.init) is None:
+            return None
+        directory = checkpoints.find_finetuned(named, "finetune.init", self.config.runs)
+        if not (directory / predictions.LEARNT).exists():
+            problem = f"holds no {predictions.LEARNT}, which tells what it was trained on; make it again"
+            raise UserError(f"finetune.init={named}: {problem}")
+        return Checkpoint(directory, {"finetune": read_json(directory / MANIFEST)["fingerprint"]})
+
+    @cached_property
+    def seen(self) -> frozenset[str]:
+        """The digests of the texts that the model which is updated was trained on."""
+        return frozenset(read_json(self.updated.directory / predictions.LEARNT) if self.updated else ())
 
     @cached_property
     def findings(self) -> Findings:
@@ -195,7 +225,8 @@ class Resolved:
         tasks = [self.task.model_copy(update={"fold": number}) for number in range(len(self.rows.folds))]
         # Calibrating each would take twice as long again, and change none of their labels.
         options = self.finetune.model_copy(update={"calibration_folds": 0})
-        return [self.variant(task=task, finetune=options) for task in tasks]
+        variants = [self.variant(task=task, finetune=options) for task in tasks]
+        return [variant for variant, rows in zip(variants, self.rows.folds, strict=True) if rows]
 
     @property
     def training_rows(self) -> list[Row]:
@@ -251,6 +282,8 @@ class Resolved:
 
     def source_of(self, stage: str) -> Checkpoint:
         """Return what a stage starts from: the artefact of another one, finished or not, or the config's checkpoint."""
+        if stage == "finetune" and self.updated is not None:
+            return self.updated
         if (parent := self.stages[stage].starts_from(self)) is not None:
             return self._checkpoint_of(parent)
         return checkpoints.resolve(self.config.model, "model.checkpoint")

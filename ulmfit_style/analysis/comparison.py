@@ -25,6 +25,8 @@ def summarise(resolved: Resolved) -> None:
         say(scores.highest(task.metric, measured, run.paired))
     if measured and (better := better_reference(run, task.metric)) is not None:
         say(better)
+    if run.update is not None:
+        say(scores.worth(f"The update changed {task.metric} by", run.update))
     if worth is not None:
         say(scores.worth(f"Adaptation changed {task.metric} by", worth))
     if (adapted := run.stage("adapt")) is not None:

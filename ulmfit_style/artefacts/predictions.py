@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.artefacts.directory import require_intact
+from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.metrics import intervals
 from ulmfit_style.tasks.base import Answer, Row, Task
 
 FILE = "predictions.parquet"
+LEARNT = "learnt.json"
+"""Digests of the texts of the rows that a model was trained on."""
 
 Prediction = dict[str, Any]
 """`split`, `file` and `row` say which row was answered, `target` what is right; beside them are the answer's fields."""
@@ -20,6 +23,11 @@ def of(split: str, task: Task, rows: Sequence[Row], answers: Sequence[Answer]) -
         {"split": split, "file": row.file, "row": row.number, "target": task.target(row), **answer}
         for row, answer in zip(rows, answers, strict=True)
     ]
+
+
+def text_digest(task: Task, row: Row) -> str:
+    """Return what stands for the texts of a row in `LEARNT`."""
+    return digest(task.texts(row))[:16]
 
 
 def write(directory: Path, predictions: Sequence[Prediction]) -> None:
@@ -40,16 +48,14 @@ def read(directory: Path, split: str) -> list[Prediction]:
     return pyarrow.parquet.read_table(directory / FILE, filters=[("split", "=", split)]).to_pylist()
 
 
-def difference(task: Task, models: Sequence[Path], baseline: Sequence[Path], split: str) -> tuple[float, float, float]:
-    """Return by how much two mean scores over the same seeds differ, with its paired interval over seeds and rows.
+Answered = Sequence[Sequence[Prediction]]
+"""The answers to the same rows, for each seed."""
 
-    Args:
-        models: The directory of the one model for each seed.
-        baseline: Those of the other.
-        split: The rows that are scored: validation or test.
-    """
-    ours, theirs = ([_row_scores(task, read(path, split)) for path in paths] for paths in (models, baseline))
-    return intervals.difference(ours, theirs, task.of_means)
+
+def difference(task: Task, ours: Answered, theirs: Answered) -> tuple[float, float, float]:
+    """Return by how much two mean scores over the same seeds differ, with its paired interval over seeds and rows."""
+    our_points, their_points = ([_row_scores(task, answers) for answers in seeds] for seeds in (ours, theirs))
+    return intervals.difference(our_points, their_points, task.of_means)
 
 
 def _row_scores(task: Task, predictions: Sequence[Prediction]) -> intervals.Points:
@@ -57,6 +63,13 @@ def _row_scores(task: Task, predictions: Sequence[Prediction]) -> intervals.Poin
     return task.row_scores(predictions, [prediction["target"] for prediction in predictions])
 
 
-def rows(directory: Path) -> list[tuple[Any, ...]]:
-    """Return where the test rows stand, and what is right of each."""
-    return [(answer["file"], answer["row"], answer["target"]) for answer in read(directory, "test")]
+def in_common(ours: Path, theirs: Path, split: str = "test") -> list[tuple[Prediction, Prediction]]:
+    """Return the two answers to each test row that two models were given; none where a file has changed in between.
+
+    Args:
+        split: What the answers of the other are called.
+    """
+    found = {(answer["file"], answer["row"]): answer for answer in read(theirs, split)}
+    answers = ((answer, found.get((answer["file"], answer["row"]))) for answer in read(ours, "test"))
+    pairs = [(answer, other) for answer, other in answers if other is not None]
+    return pairs if all(answer["target"] == other["target"] for answer, other in pairs) else []

@@ -54,7 +54,8 @@ class Model(Section):
     """A pretrained checkpoint, or an architecture with random weights."""
 
     checkpoint: str | None = None
-    """A directory, a Hub id, a GGUF file, or `package:<folder or GGUF file>` for those of an installed Python package.
+    """A directory, a Hub id, a GGUF file, or `package:<folder or GGUF file>` for those of an installed Python package;
+    auto: an encoder for the script and the language of the text, which py3langid tells where it is installed.
     A GGUF file is made into a checkpoint in single precision once, in the Hub's cache."""
     revision: str | None = None
     """The Hub commit, tag or branch. null: the newest commit when first used, and that one ever after; it stands in
@@ -203,6 +204,11 @@ class Adapt(LanguageModelling):
 class Finetune(Training):
     """Fine-tuning on the labelled task."""
 
+    init: Annotated[str | None, Unhashed] = None
+    """A finished model that is updated by more labels, or more classes: the name of its run, or its directory. Its body
+    is trained on. A head that learns by steps keeps the outputs of the classes that it knows; one that is solved is
+    solved anew from all rows. Both models are scored on the test rows that the old one was not trained on. null: it
+    starts from the adapted model, or the checkpoint."""
     max_length: Count
     """Tokens per row, special tokens included. It is said how many rows are longer: these are cut, or read in windows
     where the task tells of single words."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import PurePath
 
+from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.console import say
@@ -50,6 +51,19 @@ class Labelled:
     def split(self, name: str) -> list[Row]:
         """Return the rows of train (those whose labels are used), validation or test."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    def unseen(self, seen: Collection[str]) -> Labelled:
+        """Return the rows without those of validation and test whose texts a model was trained on.
+
+        Args:
+            seen: The digests of these texts.
+        """
+
+        def left(rows: Sequence[Row]) -> list[Row]:
+            return [row for row in rows if predictions.text_digest(self.task, row) not in seen]
+
+        folds = list(map(left, self.folds))
+        return replace(self, validation=left(self.validation), test=left(self.test), folds=folds)
 
     @cached_property
     def watched(self) -> tuple[list[Row], list[Row]]:

@@ -22,11 +22,22 @@ PINS = "pins.json"
 def pinned(config: Config) -> Config:
     """Return the config with a commit for all that it names on the Hub without a revision, in whichever section.
 
-    So the same config means the same artefacts when the Hub moves on, and its recipe tells what was used.
+    So the same config means the same artefacts when the Hub moves on, and its recipe tells what was used. The model
+    that `finetune.init` names is that of its directory, and nothing is adapted before it.
 
     Raises:
         UserError: if the Hub has no such checkpoint or file, or cannot be reached the first time.
     """
+    if (named := config.finetune.init) is not None:
+        # The name of a run may mean another model later, such as the one that is made of it.
+        made = checkpoints.find_finetuned(named, "finetune.init", config.runs).resolve()
+        finetune = config.finetune.model_copy(update={"init": str(config.runs / made.name)})
+        config = config.model_copy(update={"finetune": finetune, "adapt": None})
+    if config.model.checkpoint == "auto":
+        from ulmfit_style.data import languages
+
+        task = _pinned(config.runs, "task", config.task)
+        config = config.model_copy(update={"model": languages.choose(config.model_copy(update={"task": task}))})
     return _pinned(config.runs, "", config)
 
 

@@ -55,8 +55,9 @@ def write(plan: StudyPlan, choices: Choices, results: Sequence[Result]) -> None:
                 say(f"  searched: {arm}: {' '.join(searched)}")
             if arm == study.baseline or any(result.error for result in by_name[arm] + baseline):
                 continue
-            models, others = ([result.directory for result in of_seeds] for of_seeds in (by_name[arm], baseline))
-            difference = Difference(*predictions.difference(task, models, others, "test"))
+            arms = (by_name[arm], baseline)
+            answered = ([predictions.read(result.directory, "test") for result in of_seeds] for of_seeds in arms)
+            difference = Difference(*predictions.difference(task, *answered))
             say(scores.worth(f"'{arm}' differs from '{study.baseline}' by", difference, len(study.seeds)))
             differences.append((arm, labels, *difference))
     for result in results:

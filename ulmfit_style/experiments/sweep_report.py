@@ -81,13 +81,14 @@ def _comparison(config: Config, ranked: Sequence[FrozenTrial], runs: Path) -> li
     if best.number == recipe.number:
         return ["No trial scored higher than the recipe as it was: keep it."]
     task = config.require_task()
-    models, baseline = ([runs / name for name in trial.user_attrs["artefacts"]] for trial in (best, recipe))
-    difference = Difference(*predictions.difference(task, models, baseline, "validation"))
+    names = (trial.user_attrs["artefacts"] for trial in (best, recipe))
+    ours, theirs = ([predictions.read(runs / name, "validation") for name in of_seeds] for of_seeds in names)
+    difference = Difference(*predictions.difference(task, ours, theirs))
     advice = "So it is within the noise of the recipe: keep that, or give more seeds (sweep.seeds) or validation rows."
     if difference.is_clear:
         advice = "The best of many trials was lucky as well: its score on the test rows is the fair one."
     better = f"Trial {best.number} differs in {task.metric} from the recipe as it was by"
-    return [scores.worth(better, difference, len(models), "validation rows"), advice]
+    return [scores.worth(better, difference, len(ours), "validation rows"), advice]
 
 
 def _winner(overrides: Sequence[str], config: Config, best: FrozenTrial) -> list[str]:

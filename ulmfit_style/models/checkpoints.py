@@ -187,8 +187,10 @@ def load_model(auto_class: Any, source: Path, *, whole: bool = False, **settings
     if "id2label" in settings:
         name, output = _output(model)
         if f"{name}.weight" not in absent:
-            order = _order(labels, model.config.id2label)
-            _reorder(output, order) if order else _renew(model, output)
+            trained = {part: weight.data.clone() for part, weight in output.named_parameters()}
+            if f"{name}.weight" in missing:  # it has as many outputs as there are labels now
+                trained = {part: next(iter(_weights(source, {f"{name}.{part}"})))[1] for part in trained}
+            _take(model, output, trained, _order(labels, model.config.id2label))
     return LoadedModel(model, missing, unused)
 
 
@@ -211,8 +213,8 @@ def _output(model: Any) -> tuple[str, Any]:
     return [(name, layer) for name, layer in named if isinstance(layer, nn.Linear) and layer not in body][-1]
 
 
-def _order(labels: Mapping[int, str], wanted: Mapping[int, str]) -> list[int] | None:
-    """Return which output of a trained head is for each label that is wanted; None where it is for other labels.
+def _order(labels: Mapping[int, str], wanted: Mapping[int, str]) -> list[int | None]:
+    """Return which output of a trained head is for each label that is wanted; None for a label that it does not know.
 
     Args:
         labels: The names of its outputs.
@@ -223,32 +225,40 @@ def _order(labels: Mapping[int, str], wanted: Mapping[int, str]) -> list[int] | 
     )
     if theirs == ours or len(theirs) == len(ours) == 1:
         return list(range(len(ours)))
-    if sorted(theirs) != sorted(ours):
-        say_once(f"  the checkpoint's head has other labels ({listed(labels.values())}), and is replaced by a new one")
-        return None
-    say_once(f"  the outputs of the checkpoint's head are put in the order of the labels: {listed(wanted.values())}")
-    return [theirs.index(name) for name in ours]
+    is_named = sorted(theirs) == sorted(ours) or "LABEL_0" not in labels.values()
+    order = [theirs.index(name) if name in theirs and is_named else None for name in ours]
+    new = order.count(None)
+    told = f"head keeps {len(ours) - new} of its {len(theirs)} outputs, and gets {new} new ones"
+    if new == len(ours):
+        told = f"head has other labels ({listed(labels.values())}), and is replaced by a new one"
+    elif len(ours) == len(theirs) and not new:
+        told = f"outputs are put in the order of the labels: {listed(wanted.values())}"
+    say_once(f"  the checkpoint's {told}")
+    return order
 
 
-def _reorder(output: Any, order: Sequence[int]) -> None:
-    for weight in output.parameters():
-        weight.data = weight.data[list(order)]
+def _take(model: Any, output: Any, trained: Mapping[str, Tensor], order: Sequence[int | None]) -> None:
+    """Give each output of a head the trained weights of its label; those of labels that it did not know are new."""
+    if None in order:
+        for weight in output.parameters():
+            weight._is_hf_initialized = False  # or the library would leave it as it is
+        model._init_weights(output)
+    known = {ours: theirs for ours, theirs in enumerate(order) if theirs is not None}
+    for name, weight in output.named_parameters():
+        weight.data[list(known)] = trained[name][list(known.values())].to(weight.dtype)
 
 
-def _renew(model: Any, output: Any) -> None:
-    for weight in output.parameters():
-        weight._is_hf_initialized = False  # or the library would leave it as it is
-    model._init_weights(output)
-
-
-def load_pooled(source: Path, pooling: Literal["concat", "mean"], head: Mapping[str, Any]) -> LoadedModel:
+def load_pooled(
+    source: Path, pooling: Literal["concat", "mean"], head: Mapping[str, Any], *, is_solved: bool = False
+) -> LoadedModel:
     """Return a checkpoint's body under a head that pools it, and the names of the parameters that the body lacked.
 
-    The head is new, unless the checkpoint has one of the same pooling for the same labels, in any order.
+    The head is new, but for the outputs of the labels that the checkpoint's own head of the same pooling knows.
 
     Args:
         pooling: As `PooledConfig.pooling`.
         head: What the config tells of the outputs, as `Task.head` has it.
+        is_solved: Whether the head is solved before all else, so that nothing of another one matters.
     """
     from transformers import AutoConfig, AutoModel
 
@@ -265,11 +275,14 @@ def load_pooled(source: Path, pooling: Literal["concat", "mean"], head: Mapping[
     model = pooled(config, body)
     new = {name: weight for name, weight in model.state_dict().items() if name.startswith("head.")}
     trained = {name: weight for name, weight in _weights(source, unused) if name in new}
-    fits = {name: weight.shape for name, weight in trained.items()} == {name: part.shape for name, part in new.items()}
-    labels = AutoConfig.from_pretrained(source, trust_remote_code=False).id2label
-    if trained and (order := _order(labels, head.get("id2label", {}))) and fits:
-        model.load_state_dict(trained, strict=False)
-        _reorder(model.head[-1], order)
+    fits = {name: weight.shape[1:] for name, weight in trained.items()} == {name: new[name].shape[1:] for name in new}
+    if fits and not is_solved:
+        last = f"head.{len(model.head) - 1}."
+        labels = AutoConfig.from_pretrained(source, trust_remote_code=False).id2label
+        order = _order(labels, head.get("id2label", {}))
+        _take(model, model.head[-1], {part: trained[last + part] for part in ("weight", "bias")}, order)
+        below = {name: trained[name] for name in new if not name.startswith(last) and set(order) != {None}}
+        model.load_state_dict(below, strict=False)
     return LoadedModel(model, {f"{BODY}.{name}" for name in missing}, unused - set(trained))
 
 
@@ -383,6 +396,14 @@ def is_on_hub(model: Model) -> bool:
     if model.checkpoint is None or is_gguf(model.checkpoint):
         return False
     return not model.checkpoint.startswith("package:") and not Path(model.checkpoint).expanduser().is_dir()
+
+
+def is_reachable(model: Model) -> bool:
+    """Tell whether a checkpoint is on the disk, or the Hub can be asked for it."""
+    try:
+        return not is_on_hub(model) or bool(commit(model))
+    except UserError:
+        return False
 
 
 def is_gguf(checkpoint: str) -> bool:

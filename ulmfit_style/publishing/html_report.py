@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import RECIPE
+from ulmfit_style.artefacts.directory import RECIPE, read_json
 from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.config.section import MODEL_SECTIONS, spelled
 from ulmfit_style.console import duration, muted
@@ -88,6 +88,8 @@ def _scores(run: Run) -> Iterator[Part]:
     if len(run.measured) > 1:
         yield _whiskers(metrics["metric"], run.measured)
         yield Prose(scores.highest(metrics["metric"], run.measured, run.paired))
+    if run.update is not None:
+        yield Prose(scores.worth(f"The update changed {metrics['metric']} by", run.update))
     if run.worth is not None:
         yield Prose(scores.worth(f"Adaptation changed {metrics['metric']} by", run.worth))
     splits = {split: metrics[split] for split in ("test", "validation") if split in metrics}
@@ -172,6 +174,9 @@ def test_rows(run: Run, task: Task) -> dict[tuple[str, int], Row]:
     """Return the test rows by their places; none where they are gone, or not what they were."""
     with suppress(UserError), muted():
         data = labelled.load(task)
+        for made in run.chain[:-1]:
+            if made.stage == "finetune":  # the tests of an update lack what was learnt before
+                data = data.unseen(read_json(made.directory / predictions.LEARNT))
         if data.digest == run.model.determinants["data"]:
             return {(row.file, row.number): row for row in data.test}
     return {}
@@ -243,8 +248,9 @@ def _differences(runs: Sequence[Run]) -> Iterator[Part]:
     for other in others:
         difference = other.difference(first.model)
         verdict = "they have no predictions of the same test rows" if difference is None else scores.verdict(difference)
-        rows.append((f"{other.name} less {first.name}", difference, verdict))
-    yield Table(("difference", "points (95 % interval)", ""), rows)
+        common = len(predictions.in_common(other.model.directory, first.model.directory))
+        rows.append((f"{other.name} less {first.name}", difference, common, verdict))
+    yield Table(("difference", "points (95 % interval)", "rows", ""), rows)
     yield Prose("Paired bootstrap over the same test rows; it does not cover other seeds.", is_remark=True)
 
 

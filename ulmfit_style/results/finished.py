@@ -18,8 +18,8 @@ from ulmfit_style.results.parts import Difference
 MODELS = ("finetune", "adapt", "pretrain")
 """The stages that make a model, the last one of a chain first."""
 
-ADAPTED, NOT_ADAPTED = "adapted + fine-tuned", "fine-tuned, not adapted"
-"""What the two models are called in tables."""
+ADAPTED, NOT_ADAPTED, BEFORE = "adapted + fine-tuned", "fine-tuned, not adapted", "before the update"
+"""What models are called in tables."""
 
 FROZEN = "frozen features"
 """How the name of the reference model begins that `finetune=frozen` makes."""
@@ -102,7 +102,8 @@ class Run:
     @cached_property
     def references(self) -> Mapping[str, Mapping[str, Any]]:
         """What the simple models scored on validation and test that were fitted on the same rows, by their names."""
-        init, data = (self.stage("adapt") or self.model).init, self.model.determinants.get("data")
+        first = self.stage("adapt") or self.stage("finetune") or self.model
+        init, data = first.init, self.model.determinants.get("data")
         wanted = {"data": data, "init": init, "max_length": self.config.finetune.max_length}
         made = next(self._others("references", wanted), None) if self.is_finetuned else None
         return {} if made is None else made.metrics
@@ -129,6 +130,8 @@ class Run:
         measured = dict(self.references.get("test", {}))
         if self.not_adapted is not None:
             measured[NOT_ADAPTED] = self.not_adapted.metrics["test"]
+        if BEFORE in self.model.metrics:
+            measured[BEFORE] = self.model.metrics[BEFORE]
         return {**measured, ADAPTED if self.is_adapted else "fine-tuned": self.model.metrics["test"]}
 
     @cached_property
@@ -139,14 +142,23 @@ class Run:
     @property
     def paired(self) -> Mapping[frozenset[str], Difference]:
         """What two of the models in `measured` differ by, as `scores.highest` takes it."""
-        return {} if self.worth is None else {frozenset((ADAPTED, NOT_ADAPTED)): self.worth}
+        pairs = {frozenset((ADAPTED, NOT_ADAPTED)): self.worth, frozenset(("fine-tuned", BEFORE)): self.update}
+        return {names: difference for names, difference in pairs.items() if difference is not None}
 
-    def difference(self, other: Finished) -> Difference | None:
-        """Return what the score of the test rows differs by from another model's, if both answered the same rows."""
-        ours, theirs = self.model.directory, other.directory
-        if predictions.rows(ours) != predictions.rows(theirs):
-            return None
-        return Difference(*predictions.difference(self.config.require_task(), [ours], [theirs], "test"))
+    @cached_property
+    def update(self) -> Difference | None:
+        """What the score differs by from that of the model that it is an update of, if it is one."""
+        return self.difference(self.model, BEFORE) if BEFORE in self.measured else None
+
+    def difference(self, other: Finished, split: str = "test") -> Difference | None:
+        """Return what the score differs by from another model's on the test rows that both answered, if any.
+
+        Args:
+            split: What the answers of the other are called.
+        """
+        pairs = predictions.in_common(self.model.directory, other.directory, split)
+        answered = [[list(side)] for side in zip(*pairs, strict=True)]
+        return Difference(*predictions.difference(self.config.require_task(), *answered)) if pairs else None
 
     def _others(self, stage: str, wanted: Mapping[str, Any]) -> Iterator[Finished]:
         """Yield the other finished artefacts of a stage in the folder of the model's, the newest first.

@@ -6,6 +6,7 @@ from typing import Any
 
 from ulmfit_style.analysis.estimate import BYTES_PER_TOKEN
 from ulmfit_style.console import say
+from ulmfit_style.data import languages
 from ulmfit_style.errors import UserError
 from ulmfit_style.resolved import Resolved, Stage, Step
 from ulmfit_style.results.parts import Size
@@ -29,6 +30,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if config.model.init == "scratch" and config.pretrain is None:
         raise UserError("pretrain=none: there is no language model to adapt; use pretrain=plain, or adapt=none")
     checks.language_model(config, "adapt", config.adapt)
+    languages.say_if_unfit(config)
     if (size := resolved.corpus.train.bytes) <= LITTLE_TEXT:
         found = f"on up to {Size(LITTLE_TEXT)} a small sentence encoder gained nothing that fresh data confirmed"
         say(f"adapt: so little text ({Size(size)}) may be worth nothing: {found} (docs/measured.md)")

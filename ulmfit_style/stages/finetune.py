@@ -7,21 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ulmfit_style.analysis import comparison
 from ulmfit_style.analysis.estimate import tokens
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, Artefact, write_json
+from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, RECIPE, Artefact, read_json, write_json
 from ulmfit_style.compute import processes
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune
 from ulmfit_style.console import say
-from ulmfit_style.data import guard, labelled, sampling
+from ulmfit_style.data import guard, labelled, languages, sampling
+from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.checkpoints import Checkpoint
+from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved, Step
+from ulmfit_style.results.finished import BEFORE
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.types import Tokenizer
 from ulmfit_style.training import checks
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from ulmfit_style.models.tokenizer_pair import TokenizerPair
     from ulmfit_style.training.batching import EncodedDataset
     from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
+    from ulmfit_style.training.solving import Floats
 
 NEW = "new parameters"
 
@@ -47,12 +51,42 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         UserError: if no task is set, or this model cannot be fine-tuned on it.
     """
     checks.finetune(resolved.config, resolved.task)
+    if resolved.updated is not None:
+        _check_update(resolved, resolved.updated.directory)
+    languages.say_if_unfit(resolved.config)
     if processes.is_main() and resolved.findings:
         for line in (
             *guard.lines(resolved.findings),
             "data: make check-data, with the same options, lists all of these rows",
         ):
             say(line)
+
+
+def _check_update(resolved: Resolved, directory: Path) -> None:
+    """Check that a finished model can be updated by the labelled rows, and say what that means for its head.
+
+    Raises:
+        UserError: if it is of another kind of task or of another model, or nothing would be left to tell the two apart.
+    """
+    config, made_by = resolved.config, load(directory / RECIPE)
+    option = f"finetune.init={config.finetune.init}"
+    kinds = [type(task).__name__ for task in (made_by.require_task(), resolved.task)]
+    if kinds[0] != kinds[1]:
+        raise UserError(f"{option}: was trained on {kinds[0]}, and the task is {kinds[1]}; choose the task that fits")
+    if made_by.model.title() != config.model.title() or config.model.decoder is not None:
+        made = f"was made of {made_by.model.title()}, which reads and writes in its own way"
+        raise UserError(f"{option}: {made}; give model.checkpoint={made_by.model.title()}, without a decoder")
+    if (config.runs / config.name / "finetune").resolve() == directory.resolve():
+        raise UserError(f"{option}: has the name {config.name}, which the new model would take; add name=<another>")
+    every, left = len(labelled.load(resolved.task).test), len(resolved.rows.test)
+    if left < every:
+        say(f"{option}: was trained on {every - left:,} of the {every:,} test rows, which are left out")
+    known, now = read_json(directory / METRICS)["train"]["classes"], resolved.rows.classes
+    for what, classes in {"new": set(now) - set(known), "gone, for no row has them": set(known) - set(now)}.items():
+        if classes:
+            say(f"{option}: classes that are {what}: {listed(sorted(classes))}")
+    if resolved.finetune.head == "solved":
+        say(f"{option}: its layers are kept; the head is solved anew from all labelled rows, old and new")
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
@@ -86,6 +120,7 @@ def work(resolved: Resolved) -> float:
 def run(step: Step, directory: Path) -> None:
     """Fine-tune the model, and score it on the validation and test rows."""
     from ulmfit_style.models.lora import merge
+    from ulmfit_style.predictor import Predictor
     from ulmfit_style.training.monitoring import BestState, TrialScores
     from ulmfit_style.training.phases import train
     from ulmfit_style.training.scoring import Scorer
@@ -109,6 +144,8 @@ def run(step: Step, directory: Path) -> None:
         merge(plan.model)
     if options.is_calibrated and rows.train:
         _calibrate(resolved, plan.model, directory)
+    if task.is_single_label and options.pooling not in (None, "default") and (rows.validation or rows.test):
+        scorer = replace(scorer, learnt=_units_learnt(plan, directory))
 
     # Score
     folds = resolved.folds  # each row is answered by the model that has not seen it
@@ -119,6 +156,12 @@ def run(step: Step, directory: Path) -> None:
         if split not in scores and (members := rows.split(split)):
             scores[split], split_predictions = scorer.score(members, split)
             answered += split_predictions
+
+    if resolved.updated is not None and "test" in scores and task.fold is None:
+        before = Predictor(str(resolved.updated.directory), option="finetune.init")
+        scorer = Scorer(before.model, before.tokenizer, task, before.max_length)
+        scores[BEFORE], split_predictions = scorer.score(rows.test, BEFORE)
+        answered += split_predictions
 
     # Finish
     if not processes.is_main():
@@ -144,6 +187,8 @@ def run(step: Step, directory: Path) -> None:
         log = [*metrics["log"], *best.curve]
         metrics["log"] = sorted(log, key=lambda entry: (order.index(entry["phase"]), entry["step"]))
     write_json(directory / METRICS, metrics)
+    learnt = {*resolved.seen, *(predictions.text_digest(task, row) for row in rows.train)}
+    write_json(directory / predictions.LEARNT, sorted(learnt))
 
 
 def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> None:
@@ -173,6 +218,16 @@ def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> N
     temperature = solving.temperature(logits, labels)
     solving.cool(model, temperature)
     say(f"  calibrated by a temperature of {temperature:.2f}")
+
+
+def _units_learnt(plan: TrainingPlan, directory: Path) -> Floats:
+    """Keep what tells texts that belong to no class, and return it."""
+    from ulmfit_style.training import solving, unlike
+
+    units = unlike.units(solving.head_inputs(plan.model, plan.data).inputs) if processes.is_main() else None
+    if units is not None:
+        np.save(directory / unlike.FILE, units.astype(np.float16))
+    return cast("Floats", processes.from_main(units))
 
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -215,7 +270,7 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
         auto_class = getattr(transformers, task.auto_class(architecture))
         model, missing, _ = checkpoints.load_model(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
-        model, missing, _ = checkpoints.load_pooled(source, options.pooling, head)
+        model, missing, _ = checkpoints.load_pooled(source, options.pooling, head, is_solved=options.head == "solved")
     if architecture.carries_state:
         model.base_model.config.gradient_length = options.max_length
     task.prepare_model(model, tokenizer, rows)

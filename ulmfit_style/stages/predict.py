@@ -220,6 +220,7 @@ def _answered(
             if page is not None:
                 explained.append((row, answer))
             counts["rows"] += 1
+            counts["unlike"] += answer.get("unlike", False)
             if not all(map(str.strip, model.task.texts(row))):
                 empty.append(f"{counts['rows']:,}")
             yield csv.beside(fields, answer)
@@ -229,6 +230,8 @@ def _answered(
     say(f"predict: rows answered by {model.model.name_or_path}: {counts['rows'] - counts['guesses']:,}")
     if counts["guesses"]:
         say(f"predict: rows not answered, with a guess alone: {counts['guesses']:,} (predict.threshold)")
+    if counts["unlike"]:
+        say(f"predict: rows that may belong to no class, unlike those that it was trained on: {counts['unlike']:,}")
     if empty:
         say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: row {listed(empty, 3)}")
     if counts["long"]:

@@ -16,8 +16,10 @@ from ulmfit_style.compute import processes
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
+from ulmfit_style.training import unlike
 from ulmfit_style.training.batching import EncodedDataset, collate, passes, run_over
 from ulmfit_style.training.finite import require_logits
+from ulmfit_style.training.solving import Floats
 
 WINDOW = 2048
 """Rows that are in memory at once, and within which features are sorted by length."""
@@ -47,13 +49,21 @@ class Scorer:
     task: Task
     max_length: int
     """Tokens per feature."""
+    learnt: Floats | None = None
+    """The `unlike.units` of the training texts, if answers are to tell how `near` a text is to these."""
 
     def answers(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[Answer]:
         """Yield the answer to each row, in order."""
         task = self._task()
         answer = partial(task.answer, self.model, self.tokenizer)
-        for row, features, answers in self._forward(rows, None, answer, advance):
-            yield task.merge(row, features, answers)
+        if self.learnt is not None:
+            answer = partial(unlike.beside_nearness, answer, self.model, self.learnt)
+        for row, features, outputs in self._forward(rows, None, answer, advance):
+            if self.learnt is None:
+                yield task.merge(row, features, outputs)
+            else:
+                answers, near = zip(*outputs, strict=True)
+                yield {**task.merge(row, features, answers), "near": max(near)}
 
     def likelihoods(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[dict[str, float]]:
         """Yield `Task.likelihoods` of the right answer to each row, summed over its features."""

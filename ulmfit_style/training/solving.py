@@ -3,6 +3,8 @@
 It is linear probing (Kumar et al. 2022), and after a contrastive phase the classifier of SetFit (Tunstall et al. 2022).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,14 +56,21 @@ def output_layer(model: PreTrainedModel) -> nn.Linear:
     return head[-1]
 
 
+@contextmanager
+def read_by_head(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
+    """Collect what the last layer of the head reads while the block runs the model: (batch, width) of each batch."""
+    read: list[torch.Tensor] = []
+    with output_layer(model).register_forward_pre_hook(lambda _, arguments: read.append(arguments[0].float().cpu())):
+        yield read
+
+
 def head_inputs(model: PreTrainedModel, data: TrainingData) -> HeadInputs:
     """Run the body once over the rows, without dropout, and return what the last layer of the head reads."""
     order = data.by_length
     if len(order) > MOST:
-        say(f"  the head is solved from {MOST:,} of {len(order):,} texts")
+        say(f"  what the head reads is taken of {MOST:,} of {len(order):,} texts")
         order = [order[place] for place in np.linspace(0, len(order) - 1, MOST).astype(int)]
-    read: list[torch.Tensor] = []
-    with output_layer(model).register_forward_pre_hook(lambda _, arguments: read.append(arguments[0].float().cpu())):
+    with read_by_head(model) as read:
         data.run(model, order)
     rows = [data.rows[row] for row in sorted(order)]
     return HeadInputs(
