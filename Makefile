@@ -39,7 +39,7 @@ pip_install = sed "$$(! $(has_torch) || echo '/^torch==/d')" constraints.txt >$(
 help: # alone: one screen, of 24 lines of 80; `make help adapt` leaves all to the command
 ifeq ($(GOALS),)
 	@awk -F ' *:.*## ' '/^[a-z_-]+ *:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo '  make test, bench, docs, check, format, dist: work on the program (CONTRIBUTING.md)'
+	@echo '  make test, docs, check, format, dist: work on the program (CONTRIBUTING.md)'
 	@echo 'Typed together they make one run. A command and its options: make help adapt'
 else
 	@:

@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -126,12 +127,15 @@ def adapt() -> dict[str, Arm]:
 
 
 def classifiers(samples: int, batch_size: int, *overrides: str) -> dict[str, Arm]:
-    """Classification, every weight; a unit is a row, and the figure is the loss of the same rows without dropout."""
+    """Classification, every weight, one pass over the rows: in parts of one, orders of their own have other lengths.
+
+    A unit is a row, and the figure is a loss of the first weights.
+    """
     recipe = resolved(
         "adapt=none", "finetune=plain", f"task.train_samples={samples}", f"finetune.batch_size={batch_size}", *overrides
     )
     plan, tokenizer = finetune.prepare(recipe)
-    model, features, steps = plan.model, plan.data.rows, 6
+    model, features, steps = plan.model, plan.data.rows, samples // batch_size
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     names = [*tokenizer.model_input_names, "labels"]
     rows = Dataset.from_list([{name: features[row][name] for name in names} for row in range(len(features))])
@@ -143,7 +147,7 @@ def classifiers(samples: int, batch_size: int, *overrides: str) -> dict[str, Arm
         with timed(), torch.enable_grad():
             trained(plan, steps, seed)
         model.load_state_dict(weights)
-        return steps * batch_size, float(plan.data.objective.loss(model.eval(), plan.data.collate(some))) / 16
+        return samples, float(plan.data.objective.loss(model.eval(), plan.data.collate(some))) / 16
 
     def arm(rows: Dataset, steps: int, **options: Any) -> Arm:
         @torch.no_grad()
@@ -159,7 +163,7 @@ def classifiers(samples: int, batch_size: int, *overrides: str) -> dict[str, Arm
     arms = {
         "ours": product,
         "padded to 128": arm(padded, 2),
-        "dynamic padding": arm(rows, 4),
+        "dynamic padding": arm(rows, steps),
         "grouped by length": arm(rows, steps, train_sampling_strategy="group_by_length"),
     }
     return {name: from_weights(model, weights, run) for name, run in arms.items()}
@@ -286,7 +290,7 @@ def tokenise() -> dict[str, Arm]:
 
 WORKS: dict[str, tuple[Callable[[], dict[str, Arm]], str]] = {
     "adapt": (adapt, "loss on held-out text"),
-    "finetune": (lambda: classifiers(1000, 16), "loss, same rows"),
+    "finetune": (lambda: classifiers(96, 16), "loss, same rows"),
     "contrast": (contrasted, "loss, same rows"),
     "frozen": (frozen, "training loss at the end"),
     "score": (score, "mean score"),
@@ -346,6 +350,7 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     quiet_libraries()
     transformers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", ".*pin_memory.*")
     disable_caching()
     disable_progress_bars()
     OUT.quiet = True

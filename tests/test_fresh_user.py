@@ -11,7 +11,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.models.embedded import locate
 from ulmfit_style.results import finished
 
-QUICK = ["finetune.contrast_steps=10", "adapt.epochs=1", "compare=false", "task.folds=3"]
+QUICK = ["finetune.contrast_steps=4", "finetune.calibration_folds=0", "compare=false", "task.folds=2"]
 
 
 @pytest.mark.slow
@@ -43,7 +43,8 @@ def test_from_a_spreadsheet_over_labels_to_a_comparison(
     path = shlex.split(re.search(r"make finetune ('task\.path=[^']+')", said)[1])[0]
 
     # The chain with them, and what it brought
-    assert main(["adapt", "finetune", *task, path, "corpus=file", "corpus.path=texts.csv", "name=second"]) == 0
+    adapting = ["corpus=file", "corpus.path=texts.csv", "adapt.epochs=1"]
+    assert main(["adapt", "finetune", *task, path, *adapting, "name=second"]) == 0
     capsys.readouterr()
     assert main(["compare", "names=[first,second]"]) == 0
     assert re.search(r"│ second less first │ [^│]+ │ 60 │", " ".join(capsys.readouterr().out.split()))

@@ -101,11 +101,12 @@ def _agreement(task: Task, rows: Sequence[Row], ours: Sequence[Answer], theirs: 
     ours_sure, theirs_sure = (
         np.array([sure for sure, _ in task.calibration_pairs(answers, targets)]) for answers in (ours, theirs)
     )
+    is_comparable = len(ours_sure) == len(theirs_sure) > 0
     return {
         "score": task.score(ours, targets)[task.metric],
         "difference": intervals.difference(points, baseline, task.of_means),
         "same": sum(map(str.__eq__, *shown)) / len(rows),
-        "apart": float(np.abs(ours_sure - theirs_sure).max(initial=0)) if len(ours_sure) == len(theirs_sure) else None,
+        "apart": float(np.abs(ours_sure - theirs_sure).max()) if is_comparable else None,
     }
 
 

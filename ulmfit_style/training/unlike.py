@@ -1,6 +1,6 @@
 """Texts that belong to no class: what the head reads of them is far from what it reads of every training text.
 
-How near is the cosine with the nearest one (Sun et al. 2022), which of eleven scores told them best over several kinds
+How near is the cosine with the nearest one (Sun et al. 2022), which of twelve scores told them best over several kinds
 of data and of training (docs/measured.md).
 """
 
