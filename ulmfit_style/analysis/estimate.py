@@ -2,7 +2,6 @@
 
 import math
 import os
-import resource
 import shutil
 import sys
 import timeit
@@ -79,9 +78,17 @@ def seconds(steps: Iterable[Step]) -> float | None:
 
 def record(step: Step) -> None:
     """Keep what a step took that was just made."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    timed = Timed(_work(step), read_json(step.artefact.directory / MANIFEST)["seconds"], peak)
+    timed = Timed(_work(step), read_json(step.artefact.directory / MANIFEST)["seconds"], _most_memory())
     embedded.keep(TIMES, {_kind(step): [*_timed(step), timed][-KEPT:]})
+
+
+def _most_memory() -> int:
+    """Return the most bytes that this process ever had."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _seconds(step: Step) -> float | None:
