@@ -161,7 +161,7 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
     else:
         objective, rows, gather = TASKS[kind], features(tokenizer, 20, kind), partial(collate, tokenizer=tokenizer)
         # The last batch of an epoch has one row: of two processes one has none of its own.
-        rows = EncodedDataset(rows[: len(rows) // 8 * 8 - 7])
+        rows = EncodedDataset(rows[number] for number in range(len(rows) // 8 * 8 - 7))
         model = untrained(kind, tiny)
     layers = layer_groups(model, ()) if kind == LAYERWISE else {}
     for parameter in [*layers.get("embeddings", []), *layers.get("layer 1", [])]:

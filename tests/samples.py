@@ -5,7 +5,7 @@ import random
 import string
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -312,7 +312,7 @@ class Alone:
     config: PretrainedConfig
     output: Callable[[torch.Tensor], Any]
     """What it makes of the numbers of tokens."""
-    device: str = "cpu"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def eval(self) -> None:
         """It has no other mode."""
@@ -331,11 +331,11 @@ class Killed(Exception):
 
 def good_or_bad(tokenizer: PreTrainedTokenizerFast, task: TextTask) -> EncodedDataset:
     """Return 40 encoded reviews with their labels as numbers."""
-    rows = EncodedDataset()
+    rows = []
     for number, (text, label, _) in enumerate(reviews(40)):
         (feature,) = task.encode(task.row(text), tokenizer, 32, None)
         rows.append({**feature, "labels": int(label == "good"), "number": number})
-    return rows
+    return EncodedDataset(rows)
 
 
 def chunks(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, max_length: int, folder: Path) -> Chunks:

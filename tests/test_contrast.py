@@ -21,9 +21,8 @@ from ulmfit_style.training.contrast import TEMPERATURE, ContrastiveDataset, Cont
 
 def grouped(tokenizer: PreTrainedTokenizerFast, classes: list[int]) -> ContrastiveDataset:
     rows = good_or_bad(tokenizer, TextClassification(path="-"))
-    for row, label in zip(rows, classes, strict=True):
-        row["labels"] = label
-    return ContrastiveDataset(rows, tokenizer, seed=3)
+    of_classes = [{**row, "labels": label} for row, label in zip(rows, classes, strict=True)]
+    return ContrastiveDataset(of_classes, tokenizer, seed=3)
 
 
 @pytest.fixture

@@ -126,8 +126,10 @@ def test_the_rate_rises_and_falls_and_a_short_phase_is_logged_more_often_and_eve
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_rows(run: TinyRun):
-    for number, row in enumerate(run.rows):
-        row |= {"place": f"a.csv:{number}", "weight": math.inf if number == 7 else 1.0}
+    run.rows = EncodedDataset(
+        {**row, "place": f"a.csv:{number}", "weight": math.inf if number == 7 else 1.0}
+        for number, row in enumerate(run.rows)
+    )
     with pytest.raises(
         UserError, match=r"^all: the loss is nan at step \d on (a\.csv:\d+, ){3}a\.csv:\d+; look"
     ) as stopped:

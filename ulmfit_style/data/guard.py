@@ -77,8 +77,8 @@ def findings(rows: Labelled, *, is_quick: bool = False) -> Findings:
     texts, unique = list(first), [number for number, _ in first.values()]
     for later, earlier in near(texts):
         row, other = unique[later], unique[earlier]
-        crosses = is_held[other] and not is_held[row]
-        found[f"near copies{' of test or validation in train' * crosses}"].append((places[row], places[other]))
+        where = " of test or validation in train" if is_held[other] and not is_held[row] else ""
+        found[f"near copies{where}"].append((places[row], places[other]))
     for text, (row, _) in first.items():
         if len(text) < 2:
             found["texts of one character"].append((places[row], text))

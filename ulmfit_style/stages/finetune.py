@@ -56,7 +56,8 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     checks.finetune(resolved.config, resolved.task)
     if resolved.updated is not None:
         _check_update(resolved, resolved.updated.directory)
-    languages.say_if_unfit(resolved.config)
+    if resolved.task.path.files():
+        languages.say_if_unfit(resolved.config)
     if processes.is_main() and resolved.findings:
         for line in (
             *guard.lines(resolved.findings),

@@ -76,9 +76,8 @@ def prepare(
     streamed = isinstance(objective, StreamedLM)
     length = tokens.WHOLE if streamed else options.max_length
     chunks, heldout = tokens.load(documents, tokenizer, length, config.runs)
-    rows_needed = options.batch_size if streamed else 1
-    if chunks.tokens < rows_needed * options.max_length:
-        problem = f"do not fill {rows_needed} rows of {options.max_length}"
+    if chunks.tokens < options.max_length * (options.batch_size if streamed else 1):
+        problem = f"do not fill {f'{options.batch_size} rows' if streamed else 'a row'} of {options.max_length}"
         remedy = "give more text, or lower max_length" + " or batch_size" * streamed
         raise UserError(f"the {chunks.tokens:,} tokens to train on {problem}; {remedy}")
 
