@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 from array import array
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -25,5 +26,8 @@ class DiskList(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:  # a number gives an item; slices are not asked for
         number = range(len(self))[index]
         start, end = self._starts[number : number + 2]
+        if sys.platform == "win32":  # which cannot read at a place that processes do not share
+            self._file.seek(start)
+            return pickle.load(self._file)
         # Only this process can have written there. It is not mapped into memory, which would grow after all.
         return pickle.loads(os.pread(self._file.fileno(), end - start, start))
