@@ -130,7 +130,7 @@ def make_in_this_process(steps: Sequence[Step], name: str) -> None:
         elif processes.is_main():
             discard_weights(step.artefact.directory, folder="")
     if missing and expected is not None:
-        say(f"It took {duration(time.monotonic() - began)}; {duration(expected)} were expected")
+        say(f"It took {duration(time.monotonic() - began)}; the estimate was {duration(expected)}")
 
 
 def _run_step(step: Step, directory: Path) -> None:

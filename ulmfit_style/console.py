@@ -134,7 +134,7 @@ def logging_to(path: Path) -> Iterator[None]:
 def duration(seconds: float) -> str:
     """Return a duration as people say it: 40 seconds, 4 min 10 s, 12 minutes, 3 h 5 min."""
     if seconds < 90:
-        return f"{seconds:.0f} seconds"
+        return f"{seconds:.0f} second{'s' * (round(seconds) != 1)}"
     if seconds < 600:
         return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
