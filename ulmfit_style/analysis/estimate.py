@@ -94,7 +94,7 @@ def _most_memory() -> int:
 def _seconds(step: Step) -> float | None:
     work = 1 + _work(step)
     if timed := _timed(step):
-        nearest = min(timed, key=lambda other: abs(math.log(work / (1 + other.work))))
+        nearest = min(reversed(timed), key=lambda other: abs(math.log(work / (1 + other.work))))
         return nearest.seconds * work / (1 + nearest.work)
     if sys.platform == "darwin" or Path("/dev/nvidia0").exists():
         return None  # another device trains than this one

@@ -82,9 +82,11 @@ def _check_update(resolved: Resolved, directory: Path) -> None:
         raise UserError(f"{option}: {made}; give model.checkpoint={made_by.model.title()}, without a decoder")
     if (config.runs / config.name / "finetune").resolve() == directory.resolve():
         raise UserError(f"{option}: has the name {config.name}, which the new model would take; add name=<another>")
-    every, left = len(labelled.load(resolved.task).test), len(resolved.rows.test)
-    if left < every:
-        say(f"{option}: was trained on {every - left:,} of the {every:,} test rows, which are left out")
+    every = labelled.load(resolved.task)
+    for split in ("validation", "test"):
+        count, left = len(every.split(split)), len(resolved.rows.split(split))
+        if left < count:
+            say(f"{option}: was trained on {count - left:,} of the {count:,} {split} rows, which are left out")
     known, now = read_json(directory / METRICS)["train"]["classes"], resolved.rows.classes
     for what, classes in {"new": set(now) - set(known), "gone, for no row has them": set(known) - set(now)}.items():
         if classes:
