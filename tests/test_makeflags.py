@@ -116,7 +116,9 @@ def test_every_command_is_a_target_that_help_lists() -> None:
 
 
 def test_help_fits_on_a_screen_and_beside_a_command_leaves_all_to_it(make: Make) -> None:
-    lines = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    lines = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
     assert len(lines) < 24
     assert max(map(len, lines)) < 80
     assert [call["arguments"] for call in make("help", "adapt")] == [["adapt", "--help", "--from-make"]]

@@ -58,7 +58,7 @@ def tokens(resolved: Resolved, rows: Iterable[Row]) -> float:
 def needs(steps: Sequence[Step]) -> str:
     """Return what steps that are still to be made need, in words."""
     expected, kinds = seconds(steps), [_timed(step) for step in steps]
-    lasts = "nobody knows how long" if expected is None else f"about {duration(expected)}"
+    lasts = "an unknown time" if expected is None else f"about {duration(expected)}"
     guessed = "" if all(kinds) else " (a guess: no step of the kind was timed on this machine yet)"
     models = [step for step in steps if step.stage.name in ("pretrain", "adapt", "finetune")]
     size = max(map(_size, models), default=0)

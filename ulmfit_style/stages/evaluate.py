@@ -110,9 +110,8 @@ def run(step: Step, directory: Path) -> None:
     source = resolved.finetuned(options.model, "evaluate.model").directory
     model = Predictor(str(source), option="evaluate.model")
     if options.path is None and rows is resolved.rows.test and resolved.rows.folds:
-        answered: Sequence[predictions.Prediction] = predictions.read(
-            source, "test"
-        )  # each by the model that has not seen the row
+        # Each by the model that has not seen the row.
+        answered: Sequence[predictions.Prediction] = predictions.read(source, "test")
         measured = task.measure(answered, list(map(task.target, rows)))
     else:
         measured, answered = Scorer(model.model, model.tokenizer, task, model.max_length).score(rows, split)
