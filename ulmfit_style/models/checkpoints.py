@@ -122,8 +122,7 @@ def find_finetuned(source: str, option: str, runs: Path = RUNS) -> Path:
     Raises:
         UserError: if there is no such model, or it was not made by `finetune`.
     """
-    model = Model(checkpoint=of_run(source, runs))
-    if is_on_hub(model) and source.count("/") != 1:
+    if is_on_hub(model := Model(checkpoint=of_run(source, runs))) and source.count("/") != 1:
         raise UserError(f"{option}={source}: {no_run(runs, source, ['finetune'])}")
     directory = find(model, option)
     if not (directory / RECIPE).exists():

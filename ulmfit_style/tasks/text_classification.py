@@ -13,7 +13,7 @@ from ulmfit_style.tasks.base import COLUMNS, Answer, Row, in_order
 from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, read_written, separator_in
 from ulmfit_style.tasks.entities import OUTSIDE, TAG
 from ulmfit_style.tasks.types import Tensor
-from ulmfit_style.tasks.values import Confusion, Reference
+from ulmfit_style.tasks.values import Reference
 
 FOLDS = 5
 """Parts of the training rows by which a reference's penalty is chosen; fewer where no class has so many rows."""
@@ -151,11 +151,6 @@ class TextClassification(LabelTask):
 
     def display(self, row: Row | None, answer: Answer, target: str) -> tuple[str, str]:
         return target, answer["label"]
-
-    def error_chart(self, answers: Sequence[Answer], targets: Sequence[str]) -> Confusion:
-        pairs = Counter((target, answer["label"]) for answer, target in zip(answers, targets, strict=True))
-        names = in_order({name for pair in pairs for name in pair})
-        return Confusion(names, [[pairs[target, answer] for answer in names] for target in names])
 
 
 def _label(row: Row) -> Any:

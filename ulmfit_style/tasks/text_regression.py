@@ -12,7 +12,7 @@ from ulmfit_style.metrics.intervals import Array, Points, divided
 from ulmfit_style.tasks.base import COLUMNS, Answer, Feature, Row, named_outputs
 from ulmfit_style.tasks.base_text import TextTask, clean_text
 from ulmfit_style.tasks.types import Batch, Model, Tensor, Tokenizer
-from ulmfit_style.tasks.values import Reference, Scatter
+from ulmfit_style.tasks.values import Reference
 
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 """What may be a number with a decimal comma, or a thousand times as much."""
@@ -118,9 +118,6 @@ class TextRegression(TextTask):
 
     def display(self, row: Row | None, answer: Answer, target: float) -> tuple[str, str]:
         return f"{target:g}", f"{answer['value']:.3g}"
-
-    def error_chart(self, answers: Sequence[Answer], targets: Sequence[float]) -> Scatter:
-        return Scatter(targets, _values(answers))
 
 
 def _number(label: Any, decimal: str | None = None) -> float:
