@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ulmfit_style.artefacts.directory import RECIPE, read_json, require_intact
+from ulmfit_style.artefacts.directory import RECIPE, no_run, read_json, require_intact
 from ulmfit_style.artefacts.fingerprint import digest, file_digest
 from ulmfit_style.config.training import Model
 from ulmfit_style.console import say_once
@@ -122,7 +122,10 @@ def find_finetuned(source: str, option: str, runs: Path = RUNS) -> Path:
     Raises:
         UserError: if there is no such model, or it was not made by `finetune`.
     """
-    directory = find(Model(checkpoint=of_run(source, runs)), option)
+    model = Model(checkpoint=of_run(source, runs))
+    if is_on_hub(model) and source.count("/") != 1:
+        raise UserError(f"{option}={source}: {no_run(runs, source, ['finetune'])}")
+    directory = find(model, option)
     if not (directory / RECIPE).exists():
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
     require_intact(directory)

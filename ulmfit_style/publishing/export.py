@@ -26,17 +26,8 @@ ONNX = "onnx"
 """The folder in which transformers.js looks for weights."""
 
 UPLOADED = (
-    *(CARD, RECIPE, METRICS),
-    *(
-        WEIGHTS,
-        "model*.onnx",
-        "model*.onnx.data",
-        "model.safetensors.index.json",
-        "config.json",
-        "generation_config.json",
-        "pooling.py",
-        "awd_lstm.py",
-    ),
+    *(CARD, RECIPE, METRICS, WEIGHTS, "model*.onnx", "model*.onnx.data", "model.safetensors.index.json"),
+    *("config.json", "generation_config.json", "pooling.py", "awd_lstm.py"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
     *("vocab.txt", "vocab.json", "*.spm"),
 )
@@ -75,7 +66,7 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
         copy = folder / relative
         if path.is_file() and goes(relative.as_posix()) and not copy.exists():
             copy.parent.mkdir(exist_ok=True)
-            copy.symlink_to(path)
+            copy.symlink_to(path.absolute())
     require_no_secrets(folder, token)
     sizes = {name: Size((folder / name).stat().st_size) for name in files(folder)}
     rows = [*sizes.items(), (f"{len(sizes)} files", Size(sum(sizes.values())))]

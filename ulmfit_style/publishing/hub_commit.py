@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.publishing import export
+from ulmfit_style.publishing import export, space
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
@@ -43,7 +43,9 @@ def connect(token: str) -> HfApi:
     return HfApi(token=token)
 
 
-def send(api: HfApi, repo: str, folder: Path, message: str, *, private: bool) -> CommitInfo:
+def send(
+    api: HfApi, repo: str, folder: Path, message: str, kind: Literal["model", "space"], *, private: bool
+) -> CommitInfo:
     """Bring a repository to hold what a folder holds, and return its commit: a new one, or the one that did already.
 
     What an earlier push left there and the folder has not is removed; other files stay. It can be repeated: the Hub
@@ -54,25 +56,28 @@ def send(api: HfApi, repo: str, folder: Path, message: str, *, private: bool) ->
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    url = api.create_repo(repo, private=private, exist_ok=True)
-    before = api.model_info(repo)
+    sdk, goes = ("docker", space.goes) if kind == "space" else (None, export.goes)
+    url = api.create_repo(repo, private=private, exist_ok=True, repo_type=kind, space_sdk=sdk)
+    before = api.space_info(repo) if kind == "space" else api.model_info(repo)
     if private and not before.private:
         problem = f"{repo} exists already and is public, but hub.private=true; nothing was uploaded"
         raise UserError(f"push: {problem}. Give hub.private=false to publish in it, or choose another hub.repo")
     names = export.files(folder)
     on_hub = [file.rfilename for file in before.siblings or []]
-    stale = [name for name in on_hub if export.goes(name) and name not in names]
+    stale = [name for name in on_hub if goes(name) and name not in names]
     if stale:
         say(f"push: removes what an earlier push left there: {', '.join(stale)}")
 
     # `upload_folder` may split its work into several commits, between which a reader would pull a mixture.
     additions = [CommitOperationAdd(name, folder / name) for name in names]
     deletions = [CommitOperationDelete(name) for name in stale]
-    commit = api.create_commit(repo, [*additions, *deletions], commit_message=message, parent_commit=before.sha)
+    commit = api.create_commit(
+        repo, [*additions, *deletions], commit_message=message, parent_commit=before.sha, repo_type=kind
+    )
     unchanged = ", which held all of this already" if commit.oid == before.sha else ""
     say(f"push: {url} ({'private' if before.private else 'public'}){unchanged}", style="bold")
 
-    compared = api.verify_repo_checksums(repo, revision=commit.oid, local_dir=folder)
+    compared = api.verify_repo_checksums(repo, repo_type=kind, revision=commit.oid, local_dir=folder)
     wrong = [*compared.extra_paths, *(mismatch["path"] for mismatch in compared.mismatches)]
     if wrong:
         problem = f"{', '.join(wrong)} in commit {commit.oid} is not what was sent; do not use this commit"

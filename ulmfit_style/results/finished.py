@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, damage, read_json
+from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, damage, no_run, read_json
 from ulmfit_style.config.section import MODEL_SECTIONS
-from ulmfit_style.console import say, say_once
-from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.console import from_here, say, say_once
+from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config, load
 from ulmfit_style.results.parts import Difference
 
@@ -179,7 +179,7 @@ def read(directory: Path, name: str) -> Run:
     Raises:
         UserError: if its recipe is not one of this version.
     """
-    model = find(directory.resolve())
+    model = find(from_here(directory))
     assert model is not None  # the caller looked
     recipe = model.directory / RECIPE
     try:
@@ -198,10 +198,7 @@ def named(runs: Path, name: str) -> Run:
         for path in (folder, *(folder / stage for stage in MODELS)):
             if (made := find(path)) is not None and made.stage in MODELS:
                 return read(path, name)
-    names = sorted({path.parent.name for stage in MODELS for path in runs.glob(f"*/{stage}") if path.is_symlink()})
-    there = f" (there are: {', '.join(names)})" if names else ""
-    problem = f"there is no finished run of that name in {runs}{nearest(name, names)}{there}"
-    raise UserError(f"{name}: {problem}; make runs lists the names")
+    raise UserError(f"{name}: {no_run(runs, name, MODELS)}")
 
 
 def as_made(config: Config, overrides: Sequence[str]) -> Config:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, final
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -125,6 +126,13 @@ def app(model: Predictor, name: str, hosts: Sequence[str], token: str | None, ma
     @service.exception_handler(UserError)
     async def refuse(request: Request, error: UserError) -> Response:
         return JSONResponse({"detail": str(error)}, 422)
+
+    @service.exception_handler(RequestValidationError)
+    async def refuse_body(request: Request, error: RequestValidationError) -> Response:
+        problem = error.errors()[0]
+        place, reason = " ".join(map(str, problem["loc"][:2])), problem["msg"]
+        taken = 'openapi.json tells what is taken, such as {"inputs": "a text"}'
+        return JSONResponse({"detail": f"{place}: {reason}; {taken}"}, 422)
 
     @service.get("/", include_in_schema=False)
     async def page() -> FileResponse:

@@ -20,12 +20,13 @@ from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, conll, reading
 from ulmfit_style.data.formats import FORMATS, TEXT_COLUMN, Record
 from ulmfit_style.errors import UserError, listed
-from ulmfit_style.metrics import selective
+from ulmfit_style.metrics import intervals, selective
 from ulmfit_style.models import attributions
 from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved
 from ulmfit_style.results import csv, html
 from ulmfit_style.tasks.base import Answer, Row, Task
+from ulmfit_style.training import unlike
 
 if TYPE_CHECKING:
     from ulmfit_style.predictor import Predictor
@@ -143,7 +144,9 @@ def _lowest(threshold: float | str, directory: Path, task: Task) -> float:
         say(f"{option}: from a probability of {lowest:.3f} on, chosen on {rows}")
     if claims["test"]:
         cut = selective.cut_at(claims["test"], lowest)
-        right = f", and {cut.precision:.1%} of these right" if cut.coverage else ""
+        left = [is_right for confidence, is_right in claims["test"] if confidence >= lowest]
+        low, high = intervals.interval(left) if left else (0, 0)
+        right = f", and {cut.precision:.1%} of these right (95 % interval {low:.1%} to {high:.1%})" if left else ""
         rows = f"the {len(claims['test']):,} test rows"
         say(f"predict: from a probability of {lowest:.3f} on, {cut.coverage:.1%} of {rows} are answered{right}")
     return lowest
@@ -231,7 +234,9 @@ def _answered(
     if counts["guesses"]:
         say(f"predict: rows not answered, with a guess alone: {counts['guesses']:,} (predict.threshold)")
     if counts["unlike"]:
-        say(f"predict: rows that may belong to no class, unlike those that it was trained on: {counts['unlike']:,}")
+        rough = f" (told by {model.measured} rows alone, so roughly)" if model.measured < unlike.FEWEST else ""
+        what = "rows that may belong to no class, unlike those that it was trained on"
+        say(f"predict: {what}: {counts['unlike']:,}{rough}")
     if empty:
         say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: row {listed(empty, 3)}")
     if counts["long"]:

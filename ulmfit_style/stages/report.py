@@ -33,7 +33,7 @@ def compare(overrides: Sequence[str]) -> None:
         UserError: if there are not two.
     """
     names = [re.sub("^names=", "report.runs=", override) for override in overrides]
-    resolved = resolve(compose(names))
+    resolved = resolve(compose(["name=compare", *names]))
     if len(resolved.config.report.runs) < 2:
         raise UserError("compare: what with what? Say names=[a,b]; make runs lists the names")
     run(resolved)
