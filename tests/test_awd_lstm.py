@@ -149,7 +149,6 @@ def test_whole_texts_are_refused_where_no_state_is_carried(not_adapted: list[str
 
 def test_what_is_known_of_architectures_before_they_are_imported_is_what_they_say():
     assert {model._auto_class for model in MODELS} - {"AutoModel"} == architectures.OWN[AwdLstmConfig.model_type]
-    assert AwdLstmConfig.carries_state == (AwdLstmConfig.model_type in architectures.CARRY_STATE)
 
 
 @pytest.mark.parametrize(

@@ -270,9 +270,8 @@ def load_pooled(
     body.config.name_or_path = ""  # a path of this disk, which would be saved
     kind = architectures.architecture(body.config.model_type).kind
     summary_token: Literal["first", "last"] = "last" if kind == "decoder" else "first"
-    pooled = getattr(
-        body, "pooled_class", PooledForSequenceClassification
-    )  # one that brings the code of its body along
+    # A body of this package brings its own code along.
+    pooled = getattr(body, "pooled_class", PooledForSequenceClassification)
     config = pooled.config_class(body=body.config.to_dict(), pooling=pooling, summary_token=summary_token, **head)
     model = pooled(config, body)
     new = {name: weight for name, weight in model.state_dict().items() if name.startswith("head.")}

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from ulmfit_style.config.section import Answering, Count, Unhashed
-from ulmfit_style.metrics.intervals import Array, Points
+from ulmfit_style.metrics.intervals import Array
 from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Feature, Row, Task, inputs_of
 from ulmfit_style.tasks.base_text import clean_text, text_problem
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
@@ -167,9 +167,6 @@ class QuestionAnswering(Task):
             score, start, end = best, pieces[first][0], pieces[first + more][1]
         probability = float(np.exp(score - total)) if score > -np.inf else 0.0
         return {"answer": context[start:end], "score": round(probability, 6), "start": start, "end": end}
-
-    def row_scores(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
-        return self.scoring.points(*self.sides(answers, targets))
 
     def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
         return [answer["answer"] for answer in answers], [list(target["text"]) for target in targets]

@@ -7,7 +7,7 @@ from pydantic import ValidationInfo, field_validator
 
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.metrics.intervals import Array, Points, ratio
+from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import COLUMNS, IGNORED, Answer, Column, Feature, Name, Row
 from ulmfit_style.tasks.base_generation import GenerationTask, TextScores, end_of, ids_of
 from ulmfit_style.tasks.base_text import clean_text, text_problem
@@ -140,9 +140,6 @@ class TextGeneration(GenerationTask):
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         return [(answer["hits"], answer["tokens"]) for answer in answers]
-
-    def of_means(self, means: Array) -> Array:
-        return ratio(means)
 
 
 def _rendered(tokenizer: Tokenizer, messages: Sequence[Any], *, asking: bool) -> str:

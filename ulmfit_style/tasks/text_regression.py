@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal, final
 import numpy as np
 
 from ulmfit_style.config.section import Unhashed
-from ulmfit_style.metrics.intervals import Array, Points, divided
 from ulmfit_style.tasks.base import COLUMNS, Answer, Feature, Row, named_outputs
 from ulmfit_style.tasks.base_text import TextTask, clean_text
 from ulmfit_style.tasks.types import Batch, Model, Tensor, Tokenizer
@@ -60,10 +59,9 @@ class TextRegression(TextTask):
         return None
 
     def remarks(self, rows: Sequence[Row]) -> list[str]:
-        first = next((label for row in rows if "," in (label := clean_text(row.fields["label"]))), None)
-        return (
-            [] if first is None else [f"the label '{first}' is read as {_number(first, self.decimal):g} (task.decimal)"]
-        )
+        labels = (clean_text(row.fields["label"]) for row in rows)
+        first = next((label for label in labels if "," in label), "")
+        return [f"the label '{first}' is read as {_number(first, self.decimal):g} (task.decimal)"] if first else []
 
     def target(self, row: Row) -> float:
         return _number(row.fields["label"], self.decimal)
@@ -99,16 +97,6 @@ class TextRegression(TextTask):
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         return {"mean of the numbers": [{"value": float(np.mean(list(map(self.target, rows))))}] * len(rows)}
 
-    def row_scores(self, answers: Sequence[Answer], targets: Sequence[float]) -> Points:
-        """Return the moments of both numbers, standardised: their products would drown in those of large numbers."""
-        value, target = _standardised(_values(answers)), _standardised(targets)
-        return np.stack([value, target, value * target, value**2, target**2], axis=1).tolist()
-
-    def of_means(self, means: Array) -> Array:
-        value, target, product, value_squared, target_squared = np.moveaxis(means, -1, 0)
-        variances = np.maximum(value_squared - value**2, 0) * np.maximum(target_squared - target**2, 0)
-        return divided(product - value * target, np.sqrt(variances))
-
     def sides(self, answers: Sequence[Answer], targets: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
         return _values(answers), targets
 
@@ -138,10 +126,3 @@ def _number(label: Any, decimal: str | None = None) -> float:
 
 def _values(answers: Sequence[Answer]) -> list[float]:
     return [answer["value"] for answer in answers]
-
-
-def _standardised(values: Sequence[float]) -> Array:
-    """Return the values with mean 0 and variance 1; zeros where they are constant."""
-    array = np.asarray(values, dtype=np.float64)
-    centred: Array = array - array.mean()
-    return centred / (array.std() or 1.0)
