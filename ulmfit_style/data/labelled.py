@@ -162,7 +162,8 @@ def load(task: Task) -> Labelled:
         for remark in task.remarks(wanted.get(split, chosen)):
             say(f"{task.path.option(split)}={path}: {remark}")
     if others := int((~is_wanted).sum()):
-        say(f"task: {others:,} rows {task.left_out(classes)} are left out")
+        which = f"of other classes than {', '.join(classes)}" if classes else "without a text"
+        say(f"task: {others:,} rows {which} are left out")
     if repeats:
         say(f"task: {len(repeats):,} rows are left out because their text is also in test or validation")
     return Labelled(

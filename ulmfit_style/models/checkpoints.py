@@ -169,8 +169,7 @@ def load_model(auto_class: Any, source: Path, *, whole: bool = False, **settings
     if is_pooled(source) and not whole:
         config, names = config.body, {rf"^{BODY}\.": ""}
         config.id2label = labels  # of the head that is kept beside a language model
-    for name, value in settings.items():
-        setattr(config, name, value)
+    config.update(settings)
     model, info = auto_class.from_pretrained(
         source,
         config=config,

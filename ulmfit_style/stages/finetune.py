@@ -305,7 +305,7 @@ def _tokenizer(resolved: Resolved, source: Path, rows: Sequence[Row]) -> tuple[T
         learn = partial(warm_start.learn_tokenizer, config.model.decoder_tokenizer, targets)
         _decoder_tokenizer(resolved).make(learn, config.recipe())
     pair = warm_start.pair_tokenizers(config.model, tokenizer, _decoder(resolved).directory)
-    return pair.as_one(), pair
+    return cast("Tokenizer", pair), pair
 
 
 def _phases(

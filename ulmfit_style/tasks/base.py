@@ -184,10 +184,9 @@ class Task(Section, abc.ABC):
             UserError: if there is no such option, or its value is wrong.
         """
         changeable = self.answer_options()
-        for name in options:
-            if name not in changeable:
-                known = f"{nearest(name, changeable)} (what can be: {', '.join(changeable)})"
-                raise UserError(f"predict.task.{name}: cannot be changed after training{known}")
+        if fixed := next((name for name in options if name not in changeable), None):
+            known = f"{nearest(fixed, changeable)} (what can be: {', '.join(changeable)})"
+            raise UserError(f"predict.task.{fixed}: cannot be changed after training{known}")
         try:
             return type(self).model_validate({**self.model_dump(), **options})
         except ValidationError as error:
@@ -261,10 +260,6 @@ class Task(Section, abc.ABC):
     def keeps(self, row: Row) -> bool:
         """Return whether a row of the file belongs to the task."""
         return True
-
-    def left_out(self, classes: Sequence[str]) -> str:
-        """Return which rows do not belong to the task, for messages."""
-        return f"of other classes than {', '.join(classes)}"
 
     @abc.abstractmethod
     def row_problem(self, row: Row) -> str | None:
@@ -459,7 +454,8 @@ class Task(Section, abc.ABC):
 
     def display(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         """Return the target and the answer as people read them; `row` is None where it is not known."""
-        return spelled(target), spelled(self.returned(answer))
+        (ours,), (right,) = self.sides([answer], [target])
+        return spelled(right), spelled(ours)
 
     def spans(self, row: Row, answer: Answer) -> tuple[Sequence[Span], Sequence[Span]] | None:
         """Return the right and the answered stretches of the text; None where answers are no stretches."""

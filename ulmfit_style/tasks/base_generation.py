@@ -206,12 +206,10 @@ class GenerationTask(Task, abc.ABC):
 
         logits, labels, rows = self._logits(model, batch)
         numbers = torch.stack([cross_entropy(logits, labels, reduction="none"), logits.argmax(dim=-1).eq(labels)], 1)
-        sums = torch.zeros(len(batch["labels"]), 2, device=logits.device).index_add(0, rows, numbers).tolist()
-        tokens = rows.bincount(minlength=len(sums)).tolist()
-        return [
-            {"nats": nats, "tokens": count, "hits": int(hits), "bytes": size}
-            for (nats, hits), count, size in zip(sums, tokens, batch["bytes"].tolist(), strict=True)
-        ]
+        sums = torch.zeros(len(batch["labels"]), 2, device=logits.device).index_add(0, rows, numbers)
+        (nats, hits), tokens = sums.T.tolist(), rows.bincount(minlength=len(sums)).tolist()
+        of_rows = zip(nats, tokens, map(int, hits), batch["bytes"].tolist(), strict=True)
+        return [dict(zip(LIKELIHOODS, of_row, strict=True)) for of_row in of_rows]
 
     def _logits(self, model: Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the logits of the tokens to learn, (tokens, vocabulary), these tokens, and the row of each."""

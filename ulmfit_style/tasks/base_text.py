@@ -186,6 +186,9 @@ class LabelTask(TextTask, abc.ABC):
         kind = "single_label_classification" if self.is_single_label else "multi_label_classification"
         return {"problem_type": kind, **named_outputs(classes)}
 
+    def labels_of(self, row: Row) -> list[str]:
+        return [self.target(row)] if self.is_single_label else self.target(row)
+
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         """Return the largest class of these very rows: how much of a score needs no model at all."""
         largest = [label for label, _ in Counter(label for row in rows for label in self.labels_of(row)).most_common(1)]

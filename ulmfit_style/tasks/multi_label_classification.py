@@ -102,9 +102,6 @@ class MultiLabelClassification(LabelTask):
             return [name for name, value in labels.items() if _is_given(value)]
         return labels if isinstance(labels, list) else clean_text(labels).split(self.label_separator)
 
-    def labels_of(self, row: Row) -> list[str]:
-        return self.target(row)
-
     def encode_target(self, target: Sequence[str], label2id: Mapping[str, int]) -> list[float]:
         return [float(label in target) for label in label2id]
 

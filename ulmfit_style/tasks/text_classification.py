@@ -109,9 +109,6 @@ class TextClassification(LabelTask):
     def target(self, row: Row) -> str:
         return label_name(_label(row))
 
-    def labels_of(self, row: Row) -> list[str]:
-        return [self.target(row)]
-
     def classes(self, rows: Sequence[Row]) -> list[str]:
         return super().classes(rows) if rows else in_order(set(self.labels or ()))
 
@@ -142,9 +139,6 @@ class TextClassification(LabelTask):
     def answer_from(self, scores: Scores) -> Answer:
         label = max(scores, key=lambda name: scores[name])
         return {"label": label, "score": round(scores[label], 6)}
-
-    def display(self, row: Row | None, answer: Answer, target: str) -> tuple[str, str]:
-        return target, answer["label"]
 
 
 def _label(row: Row) -> Any:

@@ -73,9 +73,6 @@ class TextGeneration(GenerationTask):
     def keeps(self, row: Row) -> bool:
         return self.form != "documents" or bool(clean_text(row.fields["text"]))
 
-    def left_out(self, classes: Sequence[str]) -> str:
-        return "without a text"
-
     def row_problem(self, row: Row) -> str | None:
         if self.form != "messages":
             return super().row_problem(row)

@@ -98,11 +98,11 @@ class TextRegression(TextTask):
         return {"mean of the numbers": [{"value": float(np.mean(list(map(self.target, rows))))}] * len(rows)}
 
     def sides(self, answers: Sequence[Answer], targets: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-        return _values(answers), targets
+        return [answer["value"] for answer in answers], targets
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[float]) -> Sequence[float]:
         """Return by how much each number is off."""
-        return [abs(value - target) for value, target in zip(_values(answers), targets, strict=True)]
+        return [abs(value - target) for value, target in zip(*self.sides(answers, targets), strict=True)]
 
     def display(self, row: Row | None, answer: Answer, target: float) -> tuple[str, str]:
         return f"{target:g}", f"{answer['value']:.3g}"
@@ -122,7 +122,3 @@ def _number(label: Any, decimal: str | None = None) -> float:
         return float(text.replace("." if sign == "," else ",", "").replace(sign, "."))
     except ValueError:
         return math.nan
-
-
-def _values(answers: Sequence[Answer]) -> list[float]:
-    return [answer["value"] for answer in answers]

@@ -1,7 +1,7 @@
 """Token classification: the entities of a text, each a stretch of it with a type."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, final
@@ -111,7 +111,7 @@ class TokenClassification(Task):
         """Return the tags of the words in IOB2, or the entities of the text."""
         if is_words(row):
             return {"tags": entities.iob2(self._tags(row))}
-        return {"entities": [_shown(text_of(row), *astuple(entity)) for entity in self._entities(row)]}
+        return {"entities": [_shown(text_of(row), *entity) for entity in self._entities(row)]}
 
     def labels_of(self, row: Row) -> list[str]:
         return sorted({entity.type for entity in self._entities(row)}) or [NO_ENTITY]
@@ -182,18 +182,8 @@ class TokenClassification(Task):
         return answer["entities"]
 
     def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[list[list[str]], list[list[str]]]:
-        """Return the tags of answers and targets: of words, or of the stretches between the borders of all entities."""
-        predicted, right = [], []
-        for answer, target in zip(answers, targets, strict=True):
-            if target.get("tags") is not None:
-                sides = [list(answer["tags"]), list(target["tags"])]
-            else:
-                spans = _entities_of({"entities": answer["entities"]}), _entities_of(target)
-                borders = sorted({place for side in spans for entity in side for place in (entity.start, entity.end)})
-                sides = [entities.tagged(list(pairwise(borders)), side) for side in spans]
-            predicted.append(sides[0])
-            right.append(sides[1])
-        return predicted, right
+        pairs = [_as_tags(answer, target) for answer, target in zip(answers, targets, strict=True)]
+        return [ours for ours, _ in pairs], [right for _, right in pairs]
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Sequence[float]:
         """Return how many entities are missing, too many, or of another type."""
@@ -204,10 +194,8 @@ class TokenClassification(Task):
         right = target.get("entities")
         if right is None:
             words = [""] * len(target["tags"]) if row is None else row.fields["text"]
-            right = [
-                {"entity_group": entity.type, "word": " ".join(words[entity.start : entity.end])}
-                for entity in entities.of_tags(target["tags"])
-            ]
+            marked = entities.of_tags(target["tags"])
+            right = [{"entity_group": each.type, "word": " ".join(words[each.start : each.end])} for each in marked]
         return _spoken(right), _spoken(answer["entities"])
 
     def spans(self, row: Row, answer: Answer) -> tuple[Sequence[Span], Sequence[Span]]:
@@ -298,3 +286,13 @@ def _entities_of(side: Mapping[str, Any]) -> list[Entity]:
     if side.get("tags") is not None:
         return entities.of_tags(side["tags"])
     return [Entity(entity["entity_group"], entity["start"], entity["end"]) for entity in side["entities"]]
+
+
+def _as_tags(answer: Answer, target: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the tags of an answer and its target: of words, or of what lies between the borders of all entities."""
+    if target.get("tags") is not None:
+        return list(answer["tags"]), list(target["tags"])
+    ours, right = _entities_of({"entities": answer["entities"]}), _entities_of(target)
+    borders = sorted({place for entity in (*ours, *right) for place in (entity.start, entity.end)})
+    pieces = list(pairwise(borders))
+    return entities.tagged(pieces, ours), entities.tagged(pieces, right)
