@@ -16,6 +16,7 @@ import numpy as np
 from ulmfit_style.analysis import comparison
 from ulmfit_style.analysis.estimate import tokens
 from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.differences import changes
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, RECIPE, Artefact, read_json, write_json
 from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.compute import processes
@@ -80,6 +81,8 @@ def _check_update(resolved: Resolved, directory: Path) -> None:
     if made_by.model.title() != config.model.title() or config.model.decoder is not None:
         made = f"was made of {made_by.model.title()}, which reads and writes in its own way"
         raise UserError(f"{option}: {made}; give model.checkpoint={made_by.model.title()}, without a decoder")
+    if different := list(changes(made_by.model.architecture, config.model.architecture, "model.architecture")):
+        raise UserError(f"{option}: has {listed(different)}; give the same options")
     if (config.runs / config.name / "finetune").resolve() == directory.resolve():
         raise UserError(f"{option}: has the name {config.name}, which the new model would take; add name=<another>")
     every = labelled.load(resolved.task)
