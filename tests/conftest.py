@@ -9,12 +9,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import close_session, constants
 from hypothesis import HealthCheck, settings
 from recipes import RECIPES, Trained, compared, recipe
 from samples import (
@@ -31,8 +31,10 @@ from samples import (
 )
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
+from tests.hub_server import Hub, serve
 from ulmfit_style.__main__ import main
 from ulmfit_style.cli.compose import compose
+from ulmfit_style.publishing import hub_commit
 from ulmfit_style.recipe import Config
 
 for profile, examples in (("quick", 25), ("slow", 1000)):
@@ -196,3 +198,21 @@ def not_adapted(tiny_overrides: list[str]) -> list[str]:
 def compose_tiny(tiny_overrides: list[str]) -> Callable[..., Config]:
     """Compose the tiny recipe with further overrides."""
     return lambda *overrides: compose([*tiny_overrides, *overrides])
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A Hub, whose client is ours, with the token of `me`."""
+    for name in ("HF_HUB_CACHE", "HF_TOKEN_PATH"):
+        monkeypatch.setattr(constants, name, str(tmp_path / name))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # it would send large files by another protocol
+    monkeypatch.setattr(hub_commit, "WAITS", (0.05, 0.05, 0.05))
+    monkeypatch.setattr(hub_commit, "SILENCE_SECONDS", 2)
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    with serve() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        resolved = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", resolved)
+        yield server
+    close_session()

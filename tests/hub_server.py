@@ -204,7 +204,7 @@ class Handler(BaseHTTPRequestHandler):
         self._json({"error": message}, status, X_Error_Message=message, X_Error_Code=code)
 
     def _owns(self, name: str) -> bool:
-        return name.startswith(f"{self.account}/")
+        return name.removeprefix("spaces/").startswith(f"{self.account}/")
 
     def _repo(self, name: str, *, to_write: bool = False) -> Repo | None:
         """Return a repository that may be read, or written, or answer 403 or 404: those of others are hidden."""
@@ -231,7 +231,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def create(self) -> None:
         wanted = json.loads(self.request_.body)
-        name = f"{wanted.get('organization') or self.account}/{wanted['name']}"
+        kind = "spaces/" if wanted.get("type") == "space" else ""
+        name = f"{kind}{wanted.get('organization') or self.account}/{wanted['name']}"
         url = f"{self.server.url}/{name}"
         if not self._owns(name):
             self._fail(403, f"You don't have the rights to write to {name}")
@@ -347,18 +348,19 @@ def _git_oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-NAME = r"([\w.-]+/[\w.-]+)"
+NAME = r"((?:spaces/)?[\w.-]+/[\w.-]+)"
+OF_KIND = rf"/api/(?:models/|datasets/|(?=spaces/)){NAME}"
 
 ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", "/api/repos/create", Handler.create),
     ("GET", "/api/whoami-v2", Handler.whoami),
     ("POST", "/api/validate-yaml", Handler.validate_yaml),
-    ("POST", f"/api/models/{NAME}/preupload/(.+)", Handler.preupload),
+    ("POST", f"{OF_KIND}/preupload/(.+)", Handler.preupload),
     ("POST", rf"/{NAME}\.git/info/lfs/objects/batch", Handler.lfs_batch),
     ("PUT", "/lfs/([0-9a-f]{64})", Handler.lfs_put),
     ("POST", "/lfs/([0-9a-f]{64})/verify", Handler.lfs_verify),
-    ("POST", f"/api/models/{NAME}/commit/(.+)", Handler.commit),
-    ("GET", f"/api/(?:models|datasets)/{NAME}(?:/revision/(.+))?", Handler.info),
-    ("GET", f"/api/(?:models|datasets)/{NAME}/tree/([^/]+)(?:/(.+))?", Handler.tree),
+    ("POST", f"{OF_KIND}/commit/(.+)", Handler.commit),
+    ("GET", f"{OF_KIND}(?:/revision/(.+))?", Handler.info),
+    ("GET", f"{OF_KIND}/tree/([^/]+)(?:/(.+))?", Handler.tree),
     ("GET HEAD", f"(?:/datasets)?/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
 ]

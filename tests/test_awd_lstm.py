@@ -164,7 +164,6 @@ def test_directions_that_do_not_fit_are_refused(options: list[str], problem: str
 
 def test_what_is_known_of_architectures_before_they_are_imported_is_what_they_say():
     assert {model._auto_class for model in MODELS} - {"AutoModel"} == architectures.OWN[AwdLstmConfig.model_type]
-    assert AwdLstmConfig.carries_state == (AwdLstmConfig.model_type in architectures.CARRY_STATE)
 
 
 @pytest.mark.parametrize(

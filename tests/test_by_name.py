@@ -47,6 +47,8 @@ def test_a_name_that_no_model_has_is_told_at_once(chain: Trained, capsys: pytest
     assert "name=secnd: there is no finished run of that name" in said.err
     assert "did you mean 'second'" in said.err
     assert said.out == ""
+    assert main(["predict", f"runs={chain.runs}", "predict.model=secnd", "predict.input=a"]) == 2
+    assert "predict.model=secnd: there is no finished run of that name" in capsys.readouterr().err
 
 
 def test_a_page_on_other_runs_can_have_a_name_of_its_own(chain: Trained):

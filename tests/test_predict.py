@@ -335,7 +335,7 @@ def test_the_probability_of_a_precision_is_chosen_and_measured_on_rows_that_were
     assert main([*options, "predict.threshold=precision:0.5"]) == 0
     said = capsys.readouterr().err
     assert "chosen on the 12 validation rows" in said
-    assert re.search(r"\d+\.\d% of the 24 test rows are answered, and \d+\.\d% of these right", said)
+    assert re.search(r"\d+\.\d% of the 24 test rows are answered, and \d+\.\d% of these right \(95 % interval", said)
     monkeypatch.setattr(selective, "FEWEST", 1000)
     assert main([*options, "predict.threshold=precision:0.5"]) == 2
     assert "no 1000 answers of the 12 validation rows are right so often" in capsys.readouterr().err

@@ -6,21 +6,23 @@ import ast
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from huggingface_hub import close_session, constants
+from huggingface_hub import RepoCard, constants
+from packaging.requirements import Requirement
 from recipes import Trained
 from transformers import AutoModelForMaskedLM, pipeline
 
-from tests.hub_server import Hub, Repo, serve
+from tests.hub_server import Hub, Repo
 from ulmfit_style.artefacts.directory import RECIPE, Artefact
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
-from ulmfit_style.publishing import hub_commit, secrets
+from ulmfit_style.publishing import secrets
 from ulmfit_style.publishing.export import without_private_paths
 from ulmfit_style.recipe import from_recipe, load
 from ulmfit_style.stages import push as stage
@@ -34,24 +36,6 @@ UPLOADED = {
 }
 
 Push = Callable[..., CompletedProcess[str]]
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A Hub, whose client is ours, with the token of `me`."""
-    for name in ("HF_HUB_CACHE", "HF_TOKEN_PATH"):
-        monkeypatch.setattr(constants, name, str(tmp_path / name))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # it would send large files by another protocol
-    monkeypatch.setattr(hub_commit, "WAITS", (0.05, 0.05, 0.05))
-    monkeypatch.setattr(hub_commit, "SILENCE_SECONDS", 2)
-    monkeypatch.setenv("HF_TOKEN", "hf_mine")
-    with serve() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        resolved = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", resolved)
-        yield server
-    close_session()
 
 
 @pytest.fixture
@@ -120,6 +104,35 @@ def test_the_onnx_files_of_the_model_go_with_it_beside_the_config_by_which_they_
     assert files["config.json"] != files["onnx/config.json"]
     push()
     assert set(hub.repos["me/reviews"].files) == UPLOADED
+
+
+def test_a_space_goes_beside_the_model_with_the_package_that_serves_it(
+    hub: Hub, push: Push, artefact: Path, tmp_path: Path
+) -> None:
+    done = push(space=True)
+    assert done.stderr == ""
+    assert set(hub.repos["me/reviews"].files) == UPLOADED
+    assert "the secret HF_TOKEN of its settings" in done.stdout
+    files = hub.repos["spaces/me/reviews"].files
+    assert {"README.md", "Dockerfile", "requirements.txt", "ulmfit_style/serving/page.html"} <= set(files)
+    assert {"ulmfit_style/conf/config.yaml", "ulmfit_style/conf/model/minilm.yaml"} <= set(files)
+    assert not [name for name in files if "pycache" in name]
+    card = RepoCard(files["README.md"].decode()).data
+    assert (card.sdk, card.app_port, card.models) == ("docker", 7860, ["me/reviews"])
+    assert b'"serve", "predict.model=me/reviews", "serve.host=0.0.0.0", "serve.port=7860"]' in files["Dockerfile"]
+    requirements = [Requirement(line) for line in files["requirements.txt"].decode().splitlines()]
+    assert {"torch", "transformers", "captum"} <= {one.name for one in requirements}
+    assert "mkdocs-material" not in {one.name for one in requirements}
+    assert str(next(one for one in requirements if one.name == "torch")) == "torch==" + version("torch").split("+")[0]
+
+    hub.repos["spaces/me/reviews"].commits[-1][1].update({"ulmfit_style/gone.py": b"", "mine.txt": b""})
+    push(space=True)
+    assert set(hub.repos["spaces/me/reviews"].files) == {*files, "mine.txt"} - {"ulmfit_style/gone.py"}
+    push(space=True, dry_run=True)
+    kept = {
+        path.relative_to(artefact.parent / "default/space").as_posix() for path in artefact.parent.rglob("space/**/*")
+    }
+    assert set(files) - {"mine.txt", "ulmfit_style/gone.py"} <= kept
 
 
 def test_neither_the_token_nor_a_private_path_nor_the_users_text_leaves_the_disk(
@@ -249,6 +262,7 @@ def test_a_secret_stops_a_push_before_anything_is_sent_and_is_not_printed(
         (["hub.repo=me/my/reviews"], "hub.repo=me/my/reviews: is not the name of a repository"),
         (["hub.repo=a", "push.notes=none.md"], "push.notes=none.md: there is no such file"),
         (["hub.repo=a", "push.stage=adapt", "adapt=none"], "with adapt=none there is no adapted model to push"),
+        (["hub.repo=a", "hub.space=true", "push.stage=adapt"], "hub.space=true: serves a fine-tuned model"),
         (["hub.repo=a"], "there is no token; nothing was sent.* HF_TOKEN .* `hf auth login`"),
     ],
 )

@@ -100,8 +100,16 @@ def test_what_is_too_long_or_no_text_is_refused_with_the_reason(serve: Callable[
     status, answer = service.ask("/predict", {"inputs": "a" * 30_000})
     assert status == 413
     assert answer["detail"].startswith("30,014 bytes are too many; send at most 20,000 (serve.max_mb)")
-    for inputs in (3, [["a", "b", "c"]]):
-        assert service.ask("/predict", {"inputs": inputs})[0] == 422
+    assert service.ask("/predict", {"inputs": [["a", "b", "c"]]})[0] == 422
+    for body, place in (
+        ({"inputs": 3}, "body inputs: "),
+        (b"no JSON", "body 0: "),
+        ({}, "body inputs: Field required"),
+    ):
+        status, answer = service.ask("/predict", body)
+        assert status == 422
+        assert answer["detail"].startswith(place)
+        assert answer["detail"].endswith('openapi.json tells what is taken, such as {"inputs": "a text"}')
     status, answer = service.ask("/predict", {"inputs": ["fine", {"other": "x"}]})
     assert status == 422
     assert "inputs[1]: no column could be identified as the text" in answer["detail"]

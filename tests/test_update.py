@@ -79,12 +79,16 @@ def test_one_that_is_made_anew_is_compared_on_the_test_rows_that_both_answered(o
     old, anew = (finished.named(Path(runs.removeprefix("runs=")), name) for name in ("old", "anew"))
     common = predictions.in_common(old.model.directory, anew.model.directory)
     assert 0 < len(common) <= old.model.metrics["test"]["rows"] < anew.model.metrics["test"]["rows"]
-    assert re.search(rf"│ anew less old │ [^│]+ │ {len(common)} │", " ".join(capsys.readouterr().out.split()))
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(rf"│ anew less old │ [^│]+ │ {len(common)} │", said)
+    assert f"report: {runs.removeprefix('runs=')}/compare/report-old-anew.html" in said
 
 
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
+        (["finetune.init=odl"], "finetune.init=odl: there is no finished run of that name"),
+        (["finetune.init=odl"], "did you mean 'old'? (there are: "),
         (["name=old"], "has the name old, which the new model would take"),
         (["task=multi_label_classification"], "was trained on TextClassification, and the task is MultiLabel"),
         (

@@ -131,6 +131,12 @@ def logging_to(path: Path) -> Iterator[None]:
             handler.close()
 
 
+def from_here(path: Path) -> Path:
+    """Return where a path leads, as it is seen from the working folder if that holds it."""
+    path = path.resolve()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def duration(seconds: float) -> str:
     """Return a duration as people say it: 40 seconds, 4 min 10 s, 12 minutes, 3 h 5 min."""
     if seconds < 90:

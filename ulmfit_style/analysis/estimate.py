@@ -39,6 +39,10 @@ LIBRARIES, TRAINED, GOES_ON = 10**9, 4, 9
 and how often in the checkpoints that a stage can go on from, up to three at a time."""
 
 
+EXPORTED = 1.3
+"""How often its weights are in the files of `export`: in 32 bits and in 8."""
+
+
 class Timed(NamedTuple):
     """What a finished step took."""
 
@@ -63,7 +67,8 @@ def needs(steps: Sequence[Step]) -> str:
     models = [step for step in steps if step.stage.name in ("pretrain", "adapt", "finetune")]
     size = max(map(_size, models), default=0)
     memory = Size(max([timed.memory for kind in kinds for timed in kind], default=LIBRARIES + TRAINED * size))
-    disk = Size(10**6 + size * (sum(step.is_kept for step in models) + GOES_ON))
+    exported = sum(EXPORTED * _size(step) for step in steps if step.stage.name == "export")
+    disk = Size(10**6 + size * (sum(step.is_kept for step in models) + GOES_ON) * bool(models) + exported)
     runs = steps[0].config.runs.absolute()
     free = Size(shutil.disk_usage(next(folder for folder in (runs, *runs.parents) if folder.exists())).free)
     there = f"{Size(psutil.virtual_memory().available)} and {free} are free"

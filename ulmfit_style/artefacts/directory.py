@@ -23,8 +23,8 @@ from ulmfit_style.artefacts import seal
 from ulmfit_style.artefacts.fingerprint import fingerprint
 from ulmfit_style.compute import processes
 from ulmfit_style.compute.devices import device
-from ulmfit_style.console import logging_to, say
-from ulmfit_style.errors import Pruned, UserError
+from ulmfit_style.console import from_here, logging_to, say
+from ulmfit_style.errors import Pruned, UserError, nearest
 
 MANIFEST = "manifest.json"
 MEASURED = "measured.json"
@@ -189,7 +189,7 @@ def require_intact(directory: Path, large: str = "*") -> None:
         UserError: naming the file, and what to do.
     """
     if (reason := damage(directory, large)) is not None:
-        folder, stage = directory.resolve(), directory.resolve().name.rpartition("-")[0]
+        folder, stage = from_here(directory), directory.resolve().name.rpartition("-")[0]
         again = f"run `{stage}` with the same options, or" if stage in ("pretrain", "adapt", "finetune") else "then"
         raise UserError(f"{folder} is damaged: {reason}; remove this folder, and {again} take a whole copy of it")
 
@@ -201,6 +201,17 @@ def sources(runs: Path, determinants: Mapping[str, Any]) -> Iterator[Path]:
             yield from sources(runs, value)
         elif isinstance(value, str):
             yield runs / f"{key}-{value}"
+
+
+def no_run(runs: Path, name: str, stages: Sequence[str]) -> str:
+    """Say that no run has a name, and which there are.
+
+    Args:
+        stages: Those of which one has to be finished.
+    """
+    names = sorted({link.parent.name for stage in stages for link in runs.glob(f"*/{stage}") if link.is_symlink()})
+    there = f" (there are: {', '.join(names)})" if names else ""
+    return f"there is no finished run of that name in {runs}{nearest(name, names)}{there}; make runs lists the names"
 
 
 def discard_weights(directory: Path, folder: str) -> None:

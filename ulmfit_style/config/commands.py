@@ -105,6 +105,9 @@ class Hub(Section):
     """List what would be uploaded, and stop."""
     onnx: bool = False
     """Upload the files of `export` too, in the folder onnx."""
+    space: bool = False
+    """Upload a Space of the same name too, on which `serve` answers with the model; a dry run leaves its files in
+    runs/<name>/space/."""
 
 
 class Report(Section):

@@ -4,15 +4,14 @@ They lie in an Arrow file and are read where they lie, so that memory does not g
 only a hash and its place are held.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
+import pyarrow.compute
 
 from ulmfit_style.artefacts.directory import Artefact
 from ulmfit_style.artefacts.fingerprint import digest, file_digest
@@ -24,9 +23,6 @@ from ulmfit_style.data.formats import RUNNING_TEXT
 from ulmfit_style.data.splits import normalised, position
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row, Several, Task
-
-if TYPE_CHECKING:
-    import pyarrow
 
 MOST_HELDOUT = 1000
 """Documents that are enough to measure a language model."""
@@ -59,9 +55,7 @@ class Texts(Sequence[str]):
     @property
     def bytes(self) -> int:
         """The bytes of the texts in UTF-8."""
-        from pyarrow import compute
-
-        return compute.sum(compute.binary_length(self._column).take(self._places)).as_py()
+        return pyarrow.compute.sum(pyarrow.compute.binary_length(self._column).take(self._places)).as_py()
 
 
 @dataclass(frozen=True)
@@ -139,8 +133,6 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
 
 def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str) -> tuple[pyarrow.Table, Any, str]:
     """Return the documents of files, folders and globs, what stands for them, and where they come from, in words."""
-    import pyarrow
-
     files: dict[str, tuple[Path, FileFormat]] = {}  # in order, and each once, whichever reference names it
     for reference in references:
         for file in reading.files(option, reference, corpus.format):
@@ -168,8 +160,6 @@ def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str
 
 def _gather(corpus: Corpus, files: Sequence[str], option: str, directory: Path) -> None:
     """Read files into a table in a directory."""
-    import pyarrow
-
     found = reading.read(option, files, lambda _: {"text": corpus.text}, corpus.document, corpus.format)
     with (
         pyarrow.OSFile(str(directory / TABLE), "wb") as sink,
@@ -196,8 +186,6 @@ def _text(row: Row) -> str:
 
 def _hashed(texts: Sequence[str]) -> pyarrow.RecordBatch:
     """Return documents, each with the hash of what makes it equal to others."""
-    import pyarrow
-
     schema = pyarrow.schema([("text", pyarrow.large_string()), ("key", pyarrow.uint64())])
     return pyarrow.record_batch([list(texts), [_key(text) for text in texts]], schema=schema)
 

@@ -78,9 +78,8 @@ def _text_format(parse: Callable[[IO[str], How], Iterator[Numbered]]) -> Read:
     """Return what reads text files from what parses an open one."""
 
     def read(path: Path, how: How) -> Iterator[Numbered]:
-        encoding, example = how.format.encoding or "", ""
-        if not encoding:
-            encoding, example = dialects.encoding_of(path, path.stat().st_mtime_ns, open_file)
+        known = how.format.encoding
+        encoding, example = (known, "") if known else dialects.encoding_of(path, path.stat().st_mtime_ns, open_file)
         if example:
             how.found(f"is not UTF-8; it is read as {encoding}, with words such as '{example}'")
         with open_file(path, "rt", encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:

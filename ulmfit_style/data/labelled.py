@@ -105,9 +105,8 @@ def load(task: Task) -> Labelled:
         whole = load(task.unsampled())
         if task.fold is not None:
             if task.fold >= len(whole.folds):
-                raise UserError(
-                    f"task.fold={task.fold}: there are {len(whole.folds)} folds, counted from 0 (task.folds)"
-                )
+                count = f"there are {len(whole.folds)} folds, counted from 0 (task.folds)"
+                raise UserError(f"task.fold={task.fold}: {count}")
             test = whole.folds[task.fold]
             train = splits.without(whole.train, test)
             return replace(whole, task=task, train=train, test=test, folds=())
@@ -163,7 +162,8 @@ def load(task: Task) -> Labelled:
         for remark in task.remarks(wanted.get(split, chosen)):
             say(f"{task.path.option(split)}={path}: {remark}")
     if others := int((~is_wanted).sum()):
-        say(f"task: {others:,} rows {task.left_out(classes)} are left out")
+        which = f"of other classes than {', '.join(classes)}" if classes else "without a text"
+        say(f"task: {others:,} rows {which} are left out")
     if repeats:
         say(f"task: {len(repeats):,} rows are left out because their text is also in test or validation")
     return Labelled(
@@ -226,10 +226,9 @@ def _require_names(task: Task, option: str, classes: Sequence[str]) -> None:
     """Check that the names of all classes can be learnt from in the place of labelled rows, and say so."""
     named = {label for row in task.name_rows(classes) for label in task.labels_of(row)}
     if len(named) < max(2, len(classes)):
+        how = "without labelled rows the names of the classes are learnt from"
         needed = "task=text_classification, single texts, and names in words: task.labels=[billing, delivery]"
-        raise UserError(
-            f"{option}: without labelled rows the names of the classes are learnt from; that takes {needed}"
-        )
+        raise UserError(f"{option}: {how}; that takes {needed}")
     say(f"task: the names of {len(classes)} classes are learnt from, and no labelled row ({option})")
 
 

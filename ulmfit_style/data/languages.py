@@ -10,7 +10,7 @@ import yaml
 from ulmfit_style.cli import CONF
 from ulmfit_style.config.training import Model
 from ulmfit_style.console import say_once
-from ulmfit_style.data import corpus, labelled
+from ulmfit_style.data import labelled
 from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import Config
 
@@ -27,6 +27,8 @@ read a script, and at most 3 % elsewhere."""
 
 def _sample(config: Config) -> list[str]:
     """Return some of the texts that a recipe is about."""
+    from ulmfit_style.data import corpus  # which loads pyarrow
+
     if config.task is not None and config.task.path.files():
         return config.task.documents(labelled.load(config.task).pool[:SAMPLE])
     return list(islice(corpus.load(config.corpus, config.task, config.runs).train, SAMPLE))

@@ -71,9 +71,8 @@ def read(
                     fields[field] = value(record, column)
                 except KeyError as error:
                     lacking = error.args[0]
-                    missing.append(
-                        f"has no column '{lacking}'{nearest(lacking, record)} (columns: {listed([*record])})"
-                    )
+                    there = f"{nearest(lacking, record)} (columns: {listed([*record])})"
+                    missing.append(f"has no column '{lacking}'{there}")
             if missing and is_first:  # so does every row
                 raise UserError("\n".join(f"{option}={spelled(reference)}: {problem}" for problem in missing))
             problems += [f"{path}:{number}: {problem}" for problem in missing]

@@ -3,12 +3,10 @@
 So memory hardly grows with the rows, and they are split without their texts.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -48,7 +46,7 @@ class Rows(Sequence[Row]):
     def __iter__(self) -> Iterator[Row]:
         return (Row(*self.every[place]) for place in self.places)
 
-    def __add__(self, others: Rows) -> Rows:
+    def __add__(self, others: Self) -> Self:
         return replace(self, places=np.concatenate([self.places, others.places]))
 
     def column(self, name: str) -> Any:
@@ -61,7 +59,7 @@ class Rows(Sequence[Row]):
         return (self.kinds[kind][0] for kind in self.column("kind"))
 
     @property
-    def one_of_each(self) -> Rows:
+    def one_of_each(self) -> Self:
         """The first row of each kind."""
         return self[np.sort(np.unique(self.column("kind"), return_index=True)[1])]
 

@@ -1,27 +1,23 @@
 """Documents as token ids, on disk: made once of a text and a tokenizer, then read where they lie."""
 
-from __future__ import annotations
-
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
+import pyarrow.compute
+from tokenizers import Encoding, Tokenizer
+from transformers import PreTrainedTokenizerBase
 
 from ulmfit_style.artefacts.directory import Artefact
 from ulmfit_style.compute import processes
 from ulmfit_style.console import progress
 from ulmfit_style.data.corpus import Documents, Texts, batched
 from ulmfit_style.errors import UserError
-
-if TYPE_CHECKING:
-    import pyarrow
-    from tokenizers import Encoding, Tokenizer
-    from transformers import PreTrainedTokenizerBase
 
 TOKENS_VERSION = 2
 """Raised whenever other tokens would be made of the same text."""
@@ -43,15 +39,12 @@ class Chunks:
     """
 
     def __init__(self, path: Path) -> None:
-        import pyarrow
-        import pyarrow.compute
-
         self._path = path
         self._table = pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
         self.lengths: Integers = pyarrow.compute.list_value_length(self._table["input_ids"]).to_numpy()
         """The tokens of each row, special tokens included."""
 
-    def __reduce__(self) -> tuple[type[Chunks], tuple[Path]]:
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
         return Chunks, (self._path,)
 
     @property
@@ -80,8 +73,6 @@ def load(
     Raises:
         UserError: if the tokenizer cannot tell words.
     """
-    from tokenizers import Tokenizer
-
     if not tokenizer.is_fast:
         raise UserError(f"the tokenizer {type(tokenizer).__name__} has no tokenizer.json, and cannot tell words")
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
@@ -100,19 +91,14 @@ def load(
 def _tokenise(documents: Documents, backend: Tokenizer, directory: Path) -> None:
     if not processes.is_main():
         return
+    schema = pyarrow.schema([(name, pyarrow.list_(pyarrow.int32())) for name in COLUMNS])
     with progress("tokenising documents", None) as steps:  # which may be lines or books
         for name, texts in (("train", documents.train), ("heldout", documents.heldout)):
-            _write(directory / f"{name}.arrow", texts, backend, steps.advance)
-
-
-def _write(path: Path, texts: Texts, backend: Tokenizer, advance: Callable[[int], None]) -> None:
-    import pyarrow
-
-    schema = pyarrow.schema([(name, pyarrow.list_(pyarrow.int32())) for name in COLUMNS])
-    with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_file(sink, schema) as writer:
-        for batch, encodings in _encoded(texts, backend):
-            writer.write_batch(_rows(batch, encodings, schema))
-            advance(len(batch))
+            path = str(directory / f"{name}.arrow")
+            with pyarrow.OSFile(path, "wb") as sink, pyarrow.ipc.new_file(sink, schema) as writer:
+                for batch, encodings in _encoded(texts, backend):
+                    writer.write_batch(_rows(batch, encodings, schema))
+                    steps.advance(len(batch))
 
 
 def _encoded(texts: Texts, backend: Tokenizer) -> Iterator[tuple[list[str], list[Encoding]]]:
@@ -125,8 +111,6 @@ def _encoded(texts: Texts, backend: Tokenizer) -> Iterator[tuple[list[str], list
 
 def _rows(texts: Sequence[str], encodings: Sequence[Encoding], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
     """Return the ids, the numbers of the words and the lengths in bytes of the tokens of texts, in their parts."""
-    import pyarrow
-
     parts = [
         (text, part)
         for text, encoding in zip(texts, encodings, strict=True)

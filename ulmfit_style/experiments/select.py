@@ -41,6 +41,9 @@ FEWEST, DRAWS, RARE = 20, 20, 4
 """Labels below which it is not told what more would bring, how often they are divided to tell it, and labels of a class
 below which it is left out of that."""
 
+LONGEST_LIST = 255
+"""Characters that a spreadsheet's list of choices may have, with commas between these."""
+
 Array = np.ndarray[Any, Any]
 
 
@@ -88,13 +91,31 @@ def _pick(resolved: Resolved, task: LabelTask, output: Path) -> None:
     if output.suffix == ".csv":
         table.map(csv.guarded).to_csv(output, index=False)
     else:
-        as_text = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
-        table.to_excel(output, index=False, engine="xlsxwriter", engine_kwargs=as_text)
+        _write_sheet(table, _classes(resolved) if task.is_single_label else (), output)
     asked = "" if count == resolved.config.select.count else f" ({resolved.config.select.count:,} were asked for)"
     guesses = f", with guesses by {model}" if model else ""
     say(f"select: {count:,} of {left:,} texts without a label{asked}{guesses}: {output}")
     say(f"Fill in its column '{table.columns[1]}'; then, with the same options: make select select.merge={output}")
     _outlook(resolved, features, labels)
+
+
+def _write_sheet(table: pd.DataFrame, classes: Sequence[str], output: Path) -> None:
+    """Write a spreadsheet whose second column, of labels, offers the classes; others can be typed."""
+    as_text = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
+    with pd.ExcelWriter(output, engine="xlsxwriter", engine_kwargs=as_text) as file:
+        table.to_excel(file, sheet_name="texts", index=False)
+        source: Any = classes
+        if len(",".join(classes)) > LONGEST_LIST or "," in "".join(classes):
+            pd.Series(classes).to_excel(file, sheet_name="classes", index=False, header=False)
+            source = f"=classes!$A$1:$A${len(classes)}"
+        if classes:
+            offer = {"validate": "list", "source": source, "show_error": False}
+            file.sheets["texts"].data_validation(1, 1, len(table), 1, offer)
+
+
+def _classes(resolved: Resolved) -> Sequence[str]:
+    """Return the classes that are known."""
+    return resolved.task.classes([]) or (resolved.rows.classes if resolved.task.path.files() else ())
 
 
 def _texts(resolved: Resolved) -> tuple[list[str], Array, Array]:
@@ -179,7 +200,7 @@ def _merge(resolved: Resolved, task: LabelTask, given: str) -> None:
     source, chosen = f"select.merge={given}", task.path.chosen or ()
     if not (filled := labelled.with_label(task, labelled.read(task, "select.merge", given))):
         raise UserError(f"{source}: no row has a label yet; fill in the column of labels")
-    if known := task.classes([]) or (resolved.rows.classes if task.path.files() else ()):
+    if known := _classes(resolved):
         problem = "is in no labelled row; correct it, or name it among all classes: task.labels=[...]"
         labelled.require_known(task, known, filled, source, problem)
     files = dict.fromkeys([*([chosen] if isinstance(chosen, str) else chosen), given])

@@ -13,7 +13,7 @@ from datasets import List
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from ulmfit_style.metrics import intervals as bootstrap
-from ulmfit_style.metrics.intervals import Array, Interval, divided
+from ulmfit_style.metrics.intervals import Array, Interval, Points, divided
 from ulmfit_style.metrics.metric import TEXT, metric
 
 Labels = Sequence[str] | Sequence[Sequence[str]]
@@ -36,6 +36,14 @@ def report(predictions: Labels, references: Labels) -> list[dict[str, Any]]:
     """Return each class's `precision`, `recall` and `f1`, and the `rows` that hold it."""
     sums, counts, classes = _kinds(predictions, references)
     return per_class(classes, np.split(counts @ sums[:, 1:], 3), "rows")
+
+
+def points(predictions: Labels, references: Labels) -> Points:
+    """Return of each row whether its only label is right; of several the two sums that the micro F1 is the ratio of."""
+    if isinstance(references[0], str):
+        return [float(ours == right) for ours, right in zip(predictions, references, strict=True)]
+    pairs = [(set(ours), set(right)) for ours, right in zip(predictions, references, strict=True)]
+    return [(2 * len(ours & right), len(ours) + len(right)) for ours, right in pairs]
 
 
 def intervals(predictions: Labels, references: Labels) -> dict[str, Interval]:

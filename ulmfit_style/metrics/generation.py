@@ -17,6 +17,8 @@ from sacrebleu.metrics.chrf import CHRF
 
 from ulmfit_style.metrics.intervals import Array, divided
 
+Texts = Sequence[str]
+
 ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 ROUGE_SIGNATURE = f"fmeasure|stem:no|words:all scripts, lower case|split:lines|version:{version('rouge-score')}"
@@ -42,27 +44,25 @@ class Words(Tokenizer):
         return EACH_A_WORD.sub(r" \g<0> ", words).split()
 
 
-def rouge(predictions: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
+def rouge(predictions: Texts, references: Texts) -> dict[str, list[float]]:
     """Return the F-measure of each row, of ROUGE-1, -2, -L and -Lsum (Lin 2004)."""
     scorer = RougeScorer(ROUGES, tokenizer=Words())
     rows = [scorer.score(right, ours) for ours, right in zip(predictions, references, strict=True)]
     return {name: [float(row[name].fmeasure) for row in rows] for name in ROUGES}
 
 
-def translation(
-    predictions: Sequence[str], references: Sequence[str], language: str | None
-) -> tuple[dict[str, float], dict[str, str]]:
+def translation(predictions: Texts, references: Texts, language: str) -> tuple[dict[str, float], dict[str, str]]:
     """Return `chrf` (Popović 2015) and `bleu` of all rows together, and their signatures.
 
     Args:
         language: That of the references, such as "de", by which BLEU divides them into words.
     """
-    metrics = {"chrf": CHRF(), "bleu": BLEU(tokenize=BLEU_TOKENIZERS.get((language or "")[:2], "13a"))}
+    metrics = {"chrf": CHRF(), "bleu": BLEU(tokenize=BLEU_TOKENIZERS.get(language[:2], "13a"))}
     scores = {name: metric.corpus_score(predictions, [references]).score / 100 for name, metric in metrics.items()}
     return scores, {name: str(metric.get_signature()) for name, metric in metrics.items()}
 
 
-def chrf_points(predictions: Sequence[str], references: Sequence[str]) -> list[list[float]]:
+def chrf_points(predictions: Texts, references: Texts) -> list[list[float]]:
     """Return what chrF sums over the rows: of each order of n-grams those of the model, the right ones, and both's."""
     # As sacrebleu itself does for its intervals; it has no public name.
     return CHRF()._extract_corpus_statistics(predictions, [references])

@@ -28,14 +28,9 @@ Combine = Callable[[Array], Array]
 """Makes the score of the means of the points over rows: (..., numbers) to (...)."""
 
 
-def first(means: Array) -> Array:
-    """Return the score of rows that have one number each: its mean."""
-    return means[..., 0]
-
-
-def ratio(means: Array) -> Array:
-    """Return the score of rows that have two numbers each: the ratio of their sums; 0 where the second sum is 0."""
-    return divided(means[..., 0], means[..., 1])
+def combined(means: Array) -> Array:
+    """Return the score of rows that have one number each, its mean, or two, the ratio of their sums."""
+    return divided(means[..., 0], means[..., 1]) if means.shape[-1] == 2 else means[..., 0]
 
 
 def divided(numerator: Array, denominator: Array) -> Array:
@@ -43,14 +38,14 @@ def divided(numerator: Array, denominator: Array) -> Array:
     return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator != 0)
 
 
-def interval(points: Points, score: Combine = first) -> Interval:
+def interval(points: Points, score: Combine = combined) -> Interval:
     """Return the 95 % percentile bootstrap interval of a score (Efron and Tibshirani 1993, section 13.3).
 
     Rows are drawn with replacement, so the interval covers what other test rows of the same kind would have shown, but
     not other seeds or other training rows.
     """
     values = _rows(points)
-    rows = np.count_nonzero(values[:, 1]) if score is ratio else len(values)
+    rows = np.count_nonzero(values[:, 1]) if values.shape[1] == 2 else len(values)
     resampled = np.concatenate([score(values[drawn].mean(axis=1)) for drawn in draws(len(values))])
     return percentiles(resampled, int(rows))
 
@@ -75,7 +70,7 @@ def intervals_of_sums(
     return {name: percentiles(each, rows, is_signed=name in SIGNED) for name, each in scores(resampled).items()}
 
 
-def by_chance(points: Points, groups: Sequence[str], score: Combine = first) -> float:
+def by_chance(points: Points, groups: Sequence[str], score: Combine = combined) -> float:
     """Return how often the widest gap between groups is at least as wide when rows are dealt to them at random.
 
     A permutation test (Good 2005, section 3.1): of many groups some two lie far apart even if no group is special.
@@ -96,7 +91,7 @@ def by_chance(points: Points, groups: Sequence[str], score: Combine = first) -> 
 
 
 def difference(
-    points: Sequence[Points], baseline: Sequence[Points], score: Combine = first
+    points: Sequence[Points], baseline: Sequence[Points], score: Combine = combined
 ) -> tuple[float, float, float]:
     """Return by how much the mean scores of two models differ, and the 95 % percentile bootstrap interval of that.
 

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Value
 from scipy import stats
 
-from ulmfit_style.metrics.intervals import Array, Interval, draws, percentiles
+from ulmfit_style.metrics.intervals import Array, Interval, divided, draws, percentiles
 from ulmfit_style.metrics.metric import metric
 
 
@@ -40,8 +40,28 @@ def scores(predictions: Sequence[float], references: Sequence[float]) -> dict[st
     return {name: score(np.array(predictions), np.array(references)) for name, score in SCORES.items()}
 
 
+def points(predictions: Sequence[float], references: Sequence[float]) -> list[list[float]]:
+    """Return the moments of both numbers, standardised: their products would drown in those of large numbers."""
+    ours, right = _standardised(predictions), _standardised(references)
+    return np.stack([ours, right, ours * right, ours**2, right**2], axis=1).tolist()
+
+
+def of_means(means: Array) -> Array:
+    """Return the correlation from the means of the points over rows, (..., 5) to (...)."""
+    ours, right, product, ours_squared, right_squared = np.moveaxis(means, -1, 0)
+    variances = np.maximum(ours_squared - ours**2, 0) * np.maximum(right_squared - right**2, 0)
+    return divided(product - ours * right, np.sqrt(variances))
+
+
 def intervals(predictions: Sequence[float], references: Sequence[float]) -> dict[str, Interval]:
     """Return the 95 % bootstrap interval of each of the `scores`."""
     ours, right = np.array(predictions, dtype=float), np.array(references, dtype=float)
     resampled = [[score(ours[rows], right[rows]) for score in SCORES.values()] for rows in draws(len(right))]
     return dict(zip(SCORES, map(percentiles, np.concatenate(resampled, axis=1)), strict=True))
+
+
+def _standardised(values: Sequence[float]) -> Array:
+    """Return the values with mean 0 and variance 1; zeros where they are constant."""
+    array = np.asarray(values, dtype=np.float64)
+    centred: Array = array - array.mean()
+    return centred / (array.std() or 1.0)

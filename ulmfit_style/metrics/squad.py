@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import List
 
-from ulmfit_style.metrics.intervals import Array, Interval, interval, ratio
+from ulmfit_style.metrics.intervals import Array, Interval, combined, interval
 from ulmfit_style.metrics.metric import TEXT, metric
 
 PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -26,7 +26,7 @@ def scores(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> d
     Args:
         references: The right answers of each row; none where there is no answer.
     """
-    return {name: ratio(pairs.mean(axis=0)) for name, pairs in _pairs(predictions, references).items()}
+    return {name: combined(pairs.mean(axis=0)) for name, pairs in _pairs(predictions, references).items()}
 
 
 def points(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
@@ -36,7 +36,7 @@ def points(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> l
 
 def intervals(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Interval]:
     """Return the 95 % bootstrap interval of each of the `scores`."""
-    return {name: interval(pairs.tolist(), ratio) for name, pairs in _pairs(predictions, references).items()}
+    return {name: interval(pairs.tolist()) for name, pairs in _pairs(predictions, references).items()}
 
 
 def normalised(text: str) -> list[str]:

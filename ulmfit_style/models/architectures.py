@@ -19,10 +19,9 @@ MASKED_LM = "AutoModelForMaskedLM"
 CAUSAL_LM = "AutoModelForCausalLM"
 
 OWN = {"awd_lstm": {CAUSAL_LM, "AutoModelForSequenceClassification", "AutoModelForTokenClassification"}}
-"""The architectures of this package, and their auto classes; transformers learns of them by `register`."""
+"""The architectures of this package, and their auto classes; transformers learns of them by `register`.
 
-CARRY_STATE = {"awd_lstm"}
-"""Those whose configs say that they read a text in parts, of which each goes on where the last one ended."""
+They carry their state from one part of a text to the next."""
 
 
 def register() -> None:
@@ -77,7 +76,7 @@ def architecture(model_type: str) -> Architecture:
         return Architecture(model_type, "encoder-decoder")
     # Encoders such as BERT have a causal head too, but attend to the very tokens that it would predict.
     is_causal = has_head(CAUSAL_LM, model_type) and not has_head(MASKED_LM, model_type)
-    return Architecture(model_type, "decoder" if is_causal else "encoder", model_type in CARRY_STATE)
+    return Architecture(model_type, "decoder" if is_causal else "encoder", model_type in OWN)
 
 
 def has_head(auto_class: str, model_type: str) -> bool:

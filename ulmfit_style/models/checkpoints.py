@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ulmfit_style.artefacts.directory import RECIPE, read_json, require_intact
+from ulmfit_style.artefacts.directory import RECIPE, no_run, read_json, require_intact
 from ulmfit_style.artefacts.fingerprint import digest, file_digest
 from ulmfit_style.config.training import Model
 from ulmfit_style.console import say_once
@@ -122,7 +122,9 @@ def find_finetuned(source: str, option: str, runs: Path = RUNS) -> Path:
     Raises:
         UserError: if there is no such model, or it was not made by `finetune`.
     """
-    directory = find(Model(checkpoint=of_run(source, runs)), option)
+    if is_on_hub(model := Model(checkpoint=of_run(source, runs))) and source.count("/") != 1:
+        raise UserError(f"{option}={source}: {no_run(runs, source, ['finetune'])}")
+    directory = find(model, option)
     if not (directory / RECIPE).exists():
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
     require_intact(directory)
@@ -167,8 +169,7 @@ def load_model(auto_class: Any, source: Path, *, whole: bool = False, **settings
     if is_pooled(source) and not whole:
         config, names = config.body, {rf"^{BODY}\.": ""}
         config.id2label = labels  # of the head that is kept beside a language model
-    for name, value in settings.items():
-        setattr(config, name, value)
+    config.update(settings)
     model, info = auto_class.from_pretrained(
         source,
         config=config,
@@ -268,10 +269,9 @@ def load_pooled(
     body.config.name_or_path = ""  # a path of this disk, which would be saved
     kind = architectures.architecture(body.config.model_type).kind
     by_kind: Literal["first", "last"] = "last" if kind == "decoder" else "first"
-    summary_token = getattr(body.config, "summary_token", by_kind)  # which a body of another direction says
-    pooled = getattr(
-        body, "pooled_class", PooledForSequenceClassification
-    )  # one that brings the code of its body along
+    summary_token = getattr(body.config, "summary_token", by_kind)  # which may go by its direction
+    # A body of this package brings its own code along.
+    pooled = getattr(body, "pooled_class", PooledForSequenceClassification)
     config = pooled.config_class(body=body.config.to_dict(), pooling=pooling, summary_token=summary_token, **head)
     model = pooled(config, body)
     new = {name: weight for name, weight in model.state_dict().items() if name.startswith("head.")}

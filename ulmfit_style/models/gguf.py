@@ -57,9 +57,8 @@ def _read(file: Path) -> tuple[Any, Tokenizer]:
     try:
         metadata, tensors = read_gguf_metadata(str(file))
         tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, **settings)
-        quantised, loading = auto_class.from_pretrained(
-            file.parent, dtype=torch.float32, output_loading_info=True, **settings
-        )
+        settings |= {"dtype": torch.float32, "output_loading_info": True}
+        quantised, loading = auto_class.from_pretrained(file.parent, **settings)
     except Exception as error:  # whichever of its readers it is, and whatever it raises
         problem = f"transformers cannot read it ({type(error).__name__}: {error})"
         raise UserError(f"{file}: {problem}; {INSTEAD}") from error

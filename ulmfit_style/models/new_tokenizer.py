@@ -1,15 +1,12 @@
 """A tokenizer that is trained on text of the user's own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from ulmfit_style.config.training import NewTokenizer
 from ulmfit_style.errors import UserError
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 DECODER = {"eos_token": "<|endoftext|>", "unk_token": "<|unknown|>"}
 """The special tokens of a new decoder."""
@@ -29,8 +26,6 @@ def learn(
     Raises:
         UserError: if the letters of the text alone are more tokens than are asked for.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
     unknown = special["unk_token"]
     trainer: Any
     common: Any = {"vocab_size": options.vocab_size, "special_tokens": [*special.values()], "show_progress": False}

@@ -33,14 +33,10 @@ class TokenizerPair:
         self.source.save_pretrained(directory)
         self.target.save_pretrained(directory / FOLDER)
 
-    def as_one(self) -> Tokenizer:
-        """Return the pair as what it is used as."""
-        return cast("Tokenizer", self)
-
 
 def read(directory: Path) -> Tokenizer:
     """Return the tokenizer, or the two, of a model's directory."""
     tokenizer = checkpoints.tokenizer(directory)
     if not (directory / FOLDER).is_dir():
         return tokenizer
-    return TokenizerPair(tokenizer, checkpoints.tokenizer(directory / FOLDER)).as_one()
+    return cast("Tokenizer", TokenizerPair(tokenizer, checkpoints.tokenizer(directory / FOLDER)))

@@ -79,11 +79,8 @@ def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
 
 def _pipeline(run: Run, model_class: str) -> Pipeline | None:
     """Return how transformers runs the model; None for one that the Hub has no word for."""
-    for ending, tag in LANGUAGE_MODELS.items():
-        if model_class.endswith(ending):
-            return Pipeline(tag)
-    task = run.config.task
-    return None if task is None or not run.is_finetuned else task.pipeline
+    of_task = run.config.require_task().pipeline if run.is_finetuned else None
+    return next((Pipeline(tag) for end, tag in LANGUAGE_MODELS.items() if model_class.endswith(end)), of_task)
 
 
 def _call(pipeline: Pipeline | None, repo: str, *, has_code: bool) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from ulmfit_style.artefacts.directory import METRICS, RECIPE
-from ulmfit_style.cli import CONF
+from ulmfit_style.cli import CONF, PACKAGE
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
@@ -26,17 +26,8 @@ ONNX = "onnx"
 """The folder in which transformers.js looks for weights."""
 
 UPLOADED = (
-    *(CARD, RECIPE, METRICS),
-    *(
-        WEIGHTS,
-        "model*.onnx",
-        "model*.onnx.data",
-        "model.safetensors.index.json",
-        "config.json",
-        "generation_config.json",
-        "pooling.py",
-        "awd_lstm.py",
-    ),
+    *(CARD, RECIPE, METRICS, WEIGHTS, "model*.onnx", "model*.onnx.data", "model.safetensors.index.json"),
+    *("config.json", "generation_config.json", "pooling.py", "awd_lstm.py"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
     *("vocab.txt", "vocab.json", "*.spm"),
 )
@@ -75,7 +66,7 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
         copy = folder / relative
         if path.is_file() and goes(relative.as_posix()) and not copy.exists():
             copy.parent.mkdir(exist_ok=True)
-            copy.symlink_to(path)
+            copy.symlink_to(path.absolute())
     require_no_secrets(folder, token)
     sizes = {name: Size((folder / name).stat().st_size) for name in files(folder)}
     rows = [*sizes.items(), (f"{len(sizes)} files", Size(sum(sizes.values())))]
@@ -87,7 +78,8 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
 def goes(name: str) -> bool:
     """Tell whether a file of this name is one that is uploaded."""
     name = name.removeprefix(f"{FOLDER}/").removeprefix(f"{ONNX}/")
-    return "/" not in name and any(fnmatch(name, pattern) for pattern in UPLOADED)
+    is_listed = "/" not in name and any(fnmatch(name, pattern) for pattern in UPLOADED)
+    return is_listed or name.startswith(f"{PACKAGE.name}/")  # which a Space holds
 
 
 def files(folder: Path) -> list[str]:

@@ -43,8 +43,11 @@ def connect(token: str) -> HfApi:
     return HfApi(token=token)
 
 
-def send(api: HfApi, repo: str, folder: Path, message: str, *, private: bool) -> CommitInfo:
+def send(api: HfApi, repo: str, folder: Path, message: str, kind: str, *, private: bool) -> CommitInfo:
     """Bring a repository to hold what a folder holds, and return its commit: a new one, or the one that did already.
+
+    Args:
+        kind: What the repository is of: a model or a space.
 
     What an earlier push left there and the folder has not is removed; other files stay. It can be repeated: the Hub
     keeps the large files that have arrived, and a commit that is there is not made twice.
@@ -54,8 +57,9 @@ def send(api: HfApi, repo: str, folder: Path, message: str, *, private: bool) ->
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    url = api.create_repo(repo, private=private, exist_ok=True)
-    before = api.model_info(repo)
+    sdk = "docker" if kind == "space" else None
+    url = api.create_repo(repo, private=private, exist_ok=True, repo_type=kind, space_sdk=sdk)
+    before = api.space_info(repo) if kind == "space" else api.model_info(repo)
     if private and not before.private:
         problem = f"{repo} exists already and is public, but hub.private=true; nothing was uploaded"
         raise UserError(f"push: {problem}. Give hub.private=false to publish in it, or choose another hub.repo")
@@ -68,11 +72,13 @@ def send(api: HfApi, repo: str, folder: Path, message: str, *, private: bool) ->
     # `upload_folder` may split its work into several commits, between which a reader would pull a mixture.
     additions = [CommitOperationAdd(name, folder / name) for name in names]
     deletions = [CommitOperationDelete(name) for name in stale]
-    commit = api.create_commit(repo, [*additions, *deletions], commit_message=message, parent_commit=before.sha)
+    commit = api.create_commit(
+        repo, [*additions, *deletions], commit_message=message, parent_commit=before.sha, repo_type=kind
+    )
     unchanged = ", which held all of this already" if commit.oid == before.sha else ""
     say(f"push: {url} ({'private' if before.private else 'public'}){unchanged}", style="bold")
 
-    compared = api.verify_repo_checksums(repo, revision=commit.oid, local_dir=folder)
+    compared = api.verify_repo_checksums(repo, repo_type=kind, revision=commit.oid, local_dir=folder)
     wrong = [*compared.extra_paths, *(mismatch["path"] for mismatch in compared.mismatches)]
     if wrong:
         problem = f"{', '.join(wrong)} in commit {commit.oid} is not what was sent; do not use this commit"

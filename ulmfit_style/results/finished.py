@@ -1,5 +1,7 @@
 """What is read of finished artefacts: a model, what it was made from, and what else was measured beside it."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, damage, read_json
+from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, damage, no_run, read_json
 from ulmfit_style.config.section import MODEL_SECTIONS
-from ulmfit_style.console import say, say_once
-from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.console import from_here, say, say_once
+from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config, load
 from ulmfit_style.results.parts import Difference
 
@@ -113,6 +115,16 @@ class Run:
         """What `evaluate` measured of the model."""
         return list(self._others("evaluate", {"model": {"finetune": self.model.manifest["fingerprint"]}}))
 
+    @property
+    def by_labels(self) -> list[Run]:
+        """The models with a name, of the same checkpoint and files of rows, by the rows that they were trained on."""
+
+        def kind(run: Run) -> tuple[Any, ...]:
+            return run.config.require_task().path, run.config.model.title(), run.is_adapted
+
+        runs = [run for run in scored(self.model.directory.parent) if kind(run) == kind(self)]
+        return sorted(runs, key=lambda run: run.model.metrics["train"]["rows"])
+
     @cached_property
     def exports(self) -> Sequence[Finished]:
         """What `export` wrote of the model with its head, the newest first."""
@@ -173,13 +185,20 @@ class Run:
                 yield made
 
 
+def scored(folder: Path) -> Iterator[Run]:
+    """Yield the fine-tuned models of a folder of artefacts that have a name and were scored on test rows."""
+    for link in sorted(folder.glob("*/finetune")):
+        if find(link) is not None and (run := read(link, link.parent.name)).measured:
+            yield run
+
+
 def read(directory: Path, name: str) -> Run:
     """Return the run of a finished model.
 
     Raises:
         UserError: if its recipe is not one of this version.
     """
-    model = find(directory.resolve())
+    model = find(from_here(directory))
     assert model is not None  # the caller looked
     recipe = model.directory / RECIPE
     try:
@@ -198,10 +217,7 @@ def named(runs: Path, name: str) -> Run:
         for path in (folder, *(folder / stage for stage in MODELS)):
             if (made := find(path)) is not None and made.stage in MODELS:
                 return read(path, name)
-    names = sorted({path.parent.name for stage in MODELS for path in runs.glob(f"*/{stage}") if path.is_symlink()})
-    there = f" (there are: {', '.join(names)})" if names else ""
-    problem = f"there is no finished run of that name in {runs}{nearest(name, names)}{there}"
-    raise UserError(f"{name}: {problem}; make runs lists the names")
+    raise UserError(f"{name}: {no_run(runs, name, MODELS)}")
 
 
 def as_made(config: Config, overrides: Sequence[str]) -> Config:

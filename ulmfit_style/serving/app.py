@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, final
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -122,9 +123,15 @@ def app(model: Predictor, name: str, hosts: Sequence[str], token: str | None, ma
             pass
         return JSONResponse({"detail": refused[1]}, refused[0])
 
+    @service.exception_handler(RequestValidationError)
     @service.exception_handler(UserError)
-    async def refuse(request: Request, error: UserError) -> Response:
-        return JSONResponse({"detail": str(error)}, 422)
+    async def refuse(request: Request, error: Exception) -> Response:
+        detail = str(error)
+        if isinstance(error, RequestValidationError):
+            place = " ".join(map(str, error.errors()[0]["loc"][:2]))
+            taken = 'openapi.json tells what is taken, such as {"inputs": "a text"}'
+            detail = f"{place}: {error.errors()[0]['msg']}; {taken}"
+        return JSONResponse({"detail": detail}, 422)
 
     @service.get("/", include_in_schema=False)
     async def page() -> FileResponse:

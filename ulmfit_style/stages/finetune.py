@@ -80,7 +80,8 @@ def _check_update(resolved: Resolved, directory: Path) -> None:
         raise UserError(f"{option}: was trained on {kinds[0]}, and the task is {kinds[1]}; choose the task that fits")
     if made_by.model.title() != config.model.title() or config.model.decoder is not None:
         made = f"was made of {made_by.model.title()}, which reads and writes in its own way"
-        raise UserError(f"{option}: {made}; give model.checkpoint={made_by.model.title()}, without a decoder")
+        same = f"model.checkpoint={made_by.model.title()}, or the model=<name> that stands for it, without a decoder"
+        raise UserError(f"{option}: {made}; give {same}")
     if different := list(changes(made_by.model.architecture, config.model.architecture, "model.architecture")):
         raise UserError(f"{option}: has {listed(different)}; give the same options")
     if (config.runs / config.name / "finetune").resolve() == directory.resolve():
@@ -307,7 +308,7 @@ def _tokenizer(resolved: Resolved, source: Path, rows: Sequence[Row]) -> tuple[T
         learn = partial(warm_start.learn_tokenizer, config.model.decoder_tokenizer, targets)
         _decoder_tokenizer(resolved).make(learn, config.recipe())
     pair = warm_start.pair_tokenizers(config.model, tokenizer, _decoder(resolved).directory)
-    return pair.as_one(), pair
+    return cast("Tokenizer", pair), pair
 
 
 def _phases(

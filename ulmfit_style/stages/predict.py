@@ -20,12 +20,13 @@ from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, conll, reading
 from ulmfit_style.data.formats import FORMATS, TEXT_COLUMN, Record
 from ulmfit_style.errors import UserError, listed
-from ulmfit_style.metrics import selective
+from ulmfit_style.metrics import intervals, selective
 from ulmfit_style.models import attributions
 from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved
 from ulmfit_style.results import csv, html
 from ulmfit_style.tasks.base import Answer, Row, Task
+from ulmfit_style.training import unlike
 
 if TYPE_CHECKING:
     from ulmfit_style.predictor import Predictor
@@ -142,10 +143,12 @@ def _lowest(threshold: float | str, directory: Path, task: Task) -> float:
         lowest = cut.probability
         say(f"{option}: from a probability of {lowest:.3f} on, chosen on {rows}")
     if claims["test"]:
-        cut = selective.cut_at(claims["test"], lowest)
-        right = f", and {cut.precision:.1%} of these right" if cut.coverage else ""
-        rows = f"the {len(claims['test']):,} test rows"
-        say(f"predict: from a probability of {lowest:.3f} on, {cut.coverage:.1%} of {rows} are answered{right}")
+        left = [is_right for confidence, is_right in claims["test"] if confidence >= lowest]
+        share = f"{len(left) / len(claims['test']):.1%} of the {len(claims['test']):,} test rows are answered"
+        if left:
+            low, high = intervals.interval(left)
+            share += f", and {sum(left) / len(left):.1%} of these right (95 % interval {low:.1%} to {high:.1%})"
+        say(f"predict: from a probability of {lowest:.3f} on, {share}")
     return lowest
 
 
@@ -231,7 +234,10 @@ def _answered(
     if counts["guesses"]:
         say(f"predict: rows not answered, with a guess alone: {counts['guesses']:,} (predict.threshold)")
     if counts["unlike"]:
-        say(f"predict: rows that may belong to no class, unlike those that it was trained on: {counts['unlike']:,}")
+        few = f" (told by {model.measured} rows alone, so roughly)" if model.measured < unlike.FEWEST else ""
+        say(
+            f"predict: rows that may belong to no class, unlike those that it was trained on: {counts['unlike']:,}{few}"
+        )
     if empty:
         say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: row {listed(empty, 3)}")
     if counts["long"]:

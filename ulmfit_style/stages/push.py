@@ -2,13 +2,14 @@
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
-from ulmfit_style.publishing import export, hub_commit
+from ulmfit_style.publishing import export, hub_commit, space
 from ulmfit_style.recipe import Config
 from ulmfit_style.resolved import Resolved, require_finished
 
@@ -26,6 +27,8 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         raise UserError(f"hub.repo={repo}: is not the name of a repository; write <name> or <account>/<name>")
     if config.push.stage == "adapt" and config.adapt is None:
         raise UserError("push.stage=adapt: with adapt=none there is no adapted model to push")
+    if config.hub.space and (config.push.stage == "adapt" or config.task is None):
+        raise UserError("hub.space=true: serves a fine-tuned model, and an adapted one is to be pushed; leave it out")
     _notes(config)
     if not config.hub.dry_run:
         _token()
@@ -53,25 +56,33 @@ def publish(config: Config, directory: Path) -> None:
     """
     options, repo, notes = config.hub, str(config.hub.repo), _notes(config)
     with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+        folder, of_space = Path(temporary, "model"), Path(temporary, "space")
+        folder.mkdir()
         if options.dry_run:
-            export.fill(folder, config, directory, repo if "/" in repo else f"your-account/{repo}", notes)
+            named = repo if "/" in repo else f"your-account/{repo}"
+            export.fill(folder, config, directory, named, notes)
             path = directory.parent / config.name / "card.md"
             path.parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / export.CARD, path)
             visibility = "private" if options.private else "public"
+            if options.space:
+                space.fill(path.with_name("space"), named)
             say(f"push: would go to {repo}, {visibility} if it is new; nothing was sent")
-            say(f"push: read the card first: {path}")
+            say(f"push: read the card first: {path}{'; and the files of the Space beside it' if options.space else ''}")
             return
         token = _token()
         api = hub_commit.connect(token)
         if "/" not in repo:
             repo = hub_commit.patiently(lambda: api.get_full_repo_name(repo))
         export.fill(folder, config, directory, repo, notes, token)
-        message = f"Push {directory.name}"
-        commit = hub_commit.patiently(lambda: hub_commit.send(api, repo, folder, message, private=options.private))
-        count = len(export.files(folder))
-        say(f"pushed: {commit.commit_url}; the Hub lists its {count} files with the hashes of what was sent")
+        if options.space:
+            space.fill(of_space, repo)
+        for kind, content in {"model": folder, **({"space": of_space} if options.space else {})}.items():
+            send = partial(hub_commit.send, api, repo, content, f"Push {directory.name}", kind, private=options.private)
+            commit, count = hub_commit.patiently(send), len(export.files(content))
+            say(f"pushed: {commit.commit_url}; the Hub lists its {count} files with the hashes of what was sent")
+        if options.space and options.private:
+            say("push: a Space reads a private model with the secret HF_TOKEN of its settings")
 
 
 def _notes(config: Config) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -19,10 +18,10 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.config.section import Answering, Count, Section, Unhashed, spelled
 from ulmfit_style.errors import UserError, nearest
-from ulmfit_style.metrics.intervals import Array, Points, first, interval
+from ulmfit_style.metrics.intervals import Array, Points, combined, interval
 from ulmfit_style.tasks.files import Splits
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
-from ulmfit_style.tasks.values import Architecture, Confusion, ExplainedPart, Pipeline, Reference, Scatter
+from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline, Reference, Span
 
 Feature = dict[str, Any]
 """What a model reads: one encoded text, or one window of a longer one."""
@@ -86,7 +85,8 @@ class Task(Section, abc.ABC):
     metric: ClassVar[str]
     """The score that ranks models."""
     metrics: ClassVar[str] = ""
-    """The module of `ulmfit_style.metrics` that has `score` and `intervals`; empty for a task with its own."""
+    """The module of `ulmfit_style.metrics` that may have `points`, `of_means`, `scores`, `intervals` and `report`, of
+    which the methods for them are made; empty for a task with its own."""
     rankings: ClassVar[Sequence[str]] = ()
     """The other scores that a sweep can rank models by: of all these a higher one is better."""
     is_single_label: ClassVar[bool] = False
@@ -184,10 +184,9 @@ class Task(Section, abc.ABC):
             UserError: if there is no such option, or its value is wrong.
         """
         changeable = self.answer_options()
-        for name in options:
-            if name not in changeable:
-                known = f"{nearest(name, changeable)} (what can be: {', '.join(changeable)})"
-                raise UserError(f"predict.task.{name}: cannot be changed after training{known}")
+        if fixed := next((name for name in options if name not in changeable), None):
+            known = f"{nearest(fixed, changeable)} (what can be: {', '.join(changeable)})"
+            raise UserError(f"predict.task.{fixed}: cannot be changed after training{known}")
         try:
             return type(self).model_validate({**self.model_dump(), **options})
         except ValidationError as error:
@@ -261,10 +260,6 @@ class Task(Section, abc.ABC):
     def keeps(self, row: Row) -> bool:
         """Return whether a row of the file belongs to the task."""
         return True
-
-    def left_out(self, classes: Sequence[str]) -> str:
-        """Return which rows do not belong to the task, for messages."""
-        return f"of other classes than {', '.join(classes)}"
 
     @abc.abstractmethod
     def row_problem(self, row: Row) -> str | None:
@@ -403,18 +398,21 @@ class Task(Section, abc.ABC):
         """Return answers to labelled rows that nothing is trained for, by their names: what any result has to beat."""
         return {}
 
-    @abc.abstractmethod
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
         """Return each row's part of `metric`: a number, or several of whose means over the rows `of_means` makes it."""
+        return self.scoring.points(*self.sides(answers, targets))
 
     def of_means(self, means: Array) -> Array:
-        """Return `metric` from the means of the points over rows, (..., numbers) to (...); by default the first."""
-        return first(means)
+        """Return `metric` from the means of the points over rows, (..., numbers) to (...).
+
+        By default it is the mean of one number, or the ratio of the sums of two.
+        """
+        return getattr(self.scoring, "of_means", combined)(means)
 
     @property
-    def scoring(self) -> ModuleType:
+    def scoring(self) -> Any:
         """The module that `metrics` names, imported when it is needed: its libraries are slow to import."""
-        return import_module(f"ulmfit_style.metrics.{self.metrics}")
+        return import_module(f"ulmfit_style.metrics.{self.metrics}") if self.metrics else None
 
     def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         """Return answers and targets as that module takes them."""
@@ -426,8 +424,8 @@ class Task(Section, abc.ABC):
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, tuple[float, float]]:
         """Return the 95 % bootstrap interval of each score; without a module of `metric` alone, by its points."""
-        if self.metrics:
-            return self.scoring.intervals(*self.sides(answers, targets))
+        if own := getattr(self.scoring, "intervals", None):
+            return own(*self.sides(answers, targets))
         return {self.metric: interval(self.row_scores(answers, targets), self.of_means)}
 
     def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
@@ -435,7 +433,8 @@ class Task(Section, abc.ABC):
 
         Empty for a task without classes.
         """
-        return []
+        report = getattr(self.scoring, "report", None)
+        return report(*self.sides(answers, targets)) if report else []
 
     def measure(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, Any]:
         """Return what metrics.json holds of answers: rows, scores, and their intervals; `interval` is the metric's."""
@@ -455,7 +454,12 @@ class Task(Section, abc.ABC):
 
     def display(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
         """Return the target and the answer as people read them; `row` is None where it is not known."""
-        return spelled(target), spelled(self.returned(answer))
+        (ours,), (right,) = self.sides([answer], [target])
+        return spelled(right), spelled(ours)
+
+    def spans(self, row: Row, answer: Answer) -> tuple[Sequence[Span], Sequence[Span]] | None:
+        """Return the right and the answered stretches of the text; None where answers are no stretches."""
+        return None
 
     def calibration_pairs(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
         """Return each probability that the model gives, and whether it is of something right; by default the `score`.
@@ -469,10 +473,6 @@ class Task(Section, abc.ABC):
         """Return how far a probability of an answer is from the truth at most; None where it has no probability."""
         pairs = self.calibration_pairs([answer], [target])
         return max((abs(probability - is_right) for probability, is_right in pairs), default=None)
-
-    def error_chart(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Confusion | Scatter | None:
-        """Return what a report shows of answers beside their scores; by default nothing."""
-        return None
 
 
 def named_outputs(names: Sequence[str]) -> dict[str, Any]:

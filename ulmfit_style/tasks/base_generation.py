@@ -23,6 +23,9 @@ SLOT = "{text}"
 KEPT = ("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids")
 """What stays of a checkpoint's own generation settings."""
 
+LIKELIHOODS = ("nats", "tokens", "hits", "bytes")
+"""What an answer has of how likely the right one is."""
+
 TextScores = tuple[Mapping[str, float], Mapping[str, str]]
 """The scores of texts that were written, and how exactly they are computed: signatures by their names."""
 
@@ -31,6 +34,7 @@ class GenerationTask(Task, abc.ABC):
     """Rows of a text, and a text that is to be written of it."""
 
     writes: ClassVar[bool] = True
+    metrics: ClassVar[str] = "generation"
     answer_field: ClassVar[str]
     """What holds the text of an answer, as in the pipelines of transformers."""
     default_prompt: ClassVar[str]
@@ -202,12 +206,10 @@ class GenerationTask(Task, abc.ABC):
 
         logits, labels, rows = self._logits(model, batch)
         numbers = torch.stack([cross_entropy(logits, labels, reduction="none"), logits.argmax(dim=-1).eq(labels)], 1)
-        sums = torch.zeros(len(batch["labels"]), 2, device=logits.device).index_add(0, rows, numbers).tolist()
-        tokens = rows.bincount(minlength=len(sums)).tolist()
-        return [
-            {"nats": nats, "tokens": count, "hits": int(hits), "bytes": size}
-            for (nats, hits), count, size in zip(sums, tokens, batch["bytes"].tolist(), strict=True)
-        ]
+        sums = torch.zeros(len(batch["labels"]), 2, device=logits.device).index_add(0, rows, numbers)
+        (nats, hits), tokens = sums.T.tolist(), rows.bincount(minlength=len(sums)).tolist()
+        of_rows = zip(nats, tokens, map(int, hits), batch["bytes"].tolist(), strict=True)
+        return [dict(zip(LIKELIHOODS, of_row, strict=True)) for of_row in of_rows]
 
     def _logits(self, model: Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the logits of the tokens to learn, (tokens, vocabulary), these tokens, and the row of each."""
@@ -260,9 +262,7 @@ class GenerationTask(Task, abc.ABC):
         if all(self.answer_field in answer for answer in answers):  # documents have a likelihood alone
             scores |= self.text_scores(self.written_in(answers), targets)[0]
         if all("nats" in answer for answer in answers):
-            nats, tokens, hits, size = (
-                sum(answer[name] for answer in answers) for name in ("nats", "tokens", "hits", "bytes")
-            )
+            nats, tokens, hits, size = (sum(answer[name] for answer in answers) for name in LIKELIHOODS)
             scores |= {"loss": nats / tokens, "perplexity": math.exp(nats / tokens)}
             scores |= {"bits_per_byte": nats / math.log(2) / size, "token_accuracy": hits / tokens}
         return scores
@@ -276,10 +276,8 @@ class GenerationTask(Task, abc.ABC):
 
     def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> TextScores:
         """Return the scores of texts that were written, and how they are computed; by default ROUGE."""
-        from ulmfit_style.metrics import generation
-
-        scores = {name: sum(values) / len(values) for name, values in generation.rouge(written, targets).items()}
-        return scores, {"rouge": generation.ROUGE_SIGNATURE}
+        scores = {name: sum(values) / len(values) for name, values in self.scoring.rouge(written, targets).items()}
+        return scores, {"rouge": self.scoring.ROUGE_SIGNATURE}
 
     def measure(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, Any]:
         return {**super().measure(answers, targets), "signatures": self.text_scores(["-"], ["-"])[1]}

@@ -16,9 +16,9 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from ulmfit_style.config.section import Answering, Unhashed
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Feature, Name, Row, Several, Task, inputs_of, named_outputs
-from ulmfit_style.tasks.types import Batch, Encoded, Label2id, Model, Module, Tensor, Tokenizer
+from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
 from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
-from ulmfit_style.tasks.windows import in_parts
+from ulmfit_style.tasks.windows import columns_of
 
 Scores = Mapping[str, float]
 """The probability of each label."""
@@ -74,9 +74,7 @@ class TextTask(Task, abc.ABC):
 
     def for_architecture(self, architecture: Architecture) -> Self:
         if self.long_documents == "whole" and not architecture.carries_state:
-            problem = (
-                f"a model of type '{architecture.model_type}' carries no state from one part of a text to the next"
-            )
+            problem = f"a model of type '{architecture.model_type}' carries no state from part to part"
             raise UserError(f"task.long_documents=whole: {problem}; take windows, or model=awd_lstm")
         return self
 
@@ -104,11 +102,12 @@ class TextTask(Task, abc.ABC):
         return ["" if row.fields[name] is None else str(row.fields[name]) for name in names]
 
     def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
-        encoded = in_parts(tokenizer, self.texts(row), max_length, truncation=True)
-        long, columns = len(encoded["input_ids"]) > 1, _columns(encoded, tokenizer)
+        more: dict[str, Any] = {"return_overflowing_tokens": True, "return_offsets_mapping": True}
+        encoded = tokenizer(*self.texts(row), max_length=max_length, truncation=True, **more)
+        long, columns = len(encoded["input_ids"]) > 1, columns_of(encoded, tokenizer)
         pieces = [list(range(len(columns["input_ids"])))]
         if long and self.long_documents != "head":
-            columns = _columns(tokenizer([self.texts(row)[0]], return_offsets_mapping=True), tokenizer)
+            columns = columns_of(tokenizer([self.texts(row)[0]], return_offsets_mapping=True), tokenizer)
             pieces = self._pieces(columns["texts"], max_length)
         shared: Feature = {"long": long}
         if label2id is not None:
@@ -187,6 +186,9 @@ class LabelTask(TextTask, abc.ABC):
         kind = "single_label_classification" if self.is_single_label else "multi_label_classification"
         return {"problem_type": kind, **named_outputs(classes)}
 
+    def labels_of(self, row: Row) -> list[str]:
+        return [self.target(row)] if self.is_single_label else self.target(row)
+
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         """Return the largest class of these very rows: how much of a score needs no model at all."""
         largest = [label for label, _ in Counter(label for row in rows for label in self.labels_of(row)).most_common(1)]
@@ -217,15 +219,6 @@ class LabelTask(TextTask, abc.ABC):
 
     def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         return [answer[self.label_field] for answer in answers], targets
-
-    def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
-        return self.scoring.report(*self.sides(answers, targets))
-
-
-def _columns(encoded: Encoded, tokenizer: Tokenizer) -> dict[str, list[Any]]:
-    """Return what the first of encoded texts has of each token: what the model reads, its offsets and its text."""
-    columns = {name: encoded[name][0] for name in tokenizer.model_input_names if name in encoded}
-    return {**columns, "offsets": encoded["offset_mapping"][0], "texts": encoded.sequence_ids(0)}
 
 
 def text_problem(name: str, value: Any) -> str | None:

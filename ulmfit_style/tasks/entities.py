@@ -3,11 +3,8 @@
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.windows import Range
@@ -22,8 +19,7 @@ WORD = rf"{CHARACTER}|(?:(?!{CHARACTER})[\p{{L}}\p{{M}}\p{{N}}\p{{Cf}}])+|[^\s\x
 """Letters, marks and digits together, and each other character by itself, but for what str.strip takes for a blank."""
 
 
-@dataclass(frozen=True)
-class Entity:
+class Entity(NamedTuple):
     """A stretch of a row, of a type: `start` to `end` count words, or characters."""
 
     type: str
@@ -33,7 +29,7 @@ class Entity:
 
 def is_words(row: Row) -> bool:
     """Tell whether a row's text is divided into words."""
-    return isinstance(row.fields["text"], (list, tuple, np.ndarray))
+    return isinstance(row.fields["text"], (list, tuple))
 
 
 def text_of(row: Row) -> str:
@@ -148,8 +144,7 @@ def words(text: str) -> list[Range]:
     return [match.span() for match in regex.finditer(WORD, text)]
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     """Words that share tokens, mostly one word, from the first to the last, and the place of their first token."""
 
     first: int
@@ -173,7 +168,7 @@ def units(pieces: Sequence[Range], tokens: Sequence[Range]) -> list[Unit]:
         if start == end or low > high:
             continue
         if divided and low <= divided[-1].last:
-            divided[-1] = replace(divided[-1], last=max(divided[-1].last, high))
+            divided[-1] = divided[-1]._replace(last=max(divided[-1].last, high))
         else:
             divided.append(Unit(low, high, place))
     return divided

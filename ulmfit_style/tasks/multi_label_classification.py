@@ -9,7 +9,6 @@ from pydantic import Field
 
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import nearest
-from ulmfit_style.metrics.intervals import Array, Points, ratio
 from ulmfit_style.tasks.base import COLUMNS, Answer, Name, Row, in_order
 from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, read_written, separator_in
 from ulmfit_style.tasks.types import Tensor
@@ -82,10 +81,8 @@ class MultiLabelClassification(LabelTask):
         if len(counts) < 2:
             return f"there are {len(counts)} different labels; two are needed"
         if all(len(self.target(row)) <= 1 and isinstance(read_written(row.fields["label"]), str) for row in rows):
-            return (
-                f"no row has two labels; is task.label_separator={self.label_separator} right? "
-                "task=text_classification takes one label of a row"
-            )
+            doubt = f"is task.label_separator={self.label_separator} right?"
+            return f"no row has two labels; {doubt} task=text_classification takes one label of a row"
         return None
 
     def remarks(self, rows: Sequence[Row]) -> list[str]:
@@ -105,9 +102,6 @@ class MultiLabelClassification(LabelTask):
             return [name for name, value in labels.items() if _is_given(value)]
         return labels if isinstance(labels, list) else clean_text(labels).split(self.label_separator)
 
-    def labels_of(self, row: Row) -> list[str]:
-        return self.target(row)
-
     def encode_target(self, target: Sequence[str], label2id: Mapping[str, int]) -> list[float]:
         return [float(label in target) for label in label2id]
 
@@ -123,14 +117,6 @@ class MultiLabelClassification(LabelTask):
     def answer_from(self, scores: Scores) -> Answer:
         labels = [label for label, score in scores.items() if score >= THRESHOLD]
         return {"labels": labels, "scores": {label: round(score, 6) for label, score in scores.items()}}
-
-    def row_scores(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Points:
-        """Return the two sums that the micro F1 is the ratio of."""
-        pairs = [(set(answer["labels"]), set(target)) for answer, target in zip(answers, targets, strict=True)]
-        return [(2 * len(labels & target), len(labels) + len(target)) for labels, target in pairs]
-
-    def of_means(self, means: Array) -> Array:
-        return ratio(means)
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[Sequence[str]]) -> Sequence[float]:
         """Return how many labels are missing or too many."""

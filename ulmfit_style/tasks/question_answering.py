@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from ulmfit_style.config.section import Answering, Count, Unhashed
-from ulmfit_style.metrics.intervals import Array, Points
+from ulmfit_style.metrics.intervals import Array
 from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Feature, Row, Task, inputs_of
 from ulmfit_style.tasks.base_text import clean_text, text_problem
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
@@ -55,10 +55,7 @@ class QuestionAnswering(Task):
         return "AutoModelForQuestionAnswering"
 
     def inputs(self) -> dict[str, Column]:
-        return {
-            "question": Column("task.question", self.question, COLUMNS["question"]),
-            "context": Column("task.context", self.context, COLUMNS["context"]),
-        }
+        return {name: Column(f"task.{name}", getattr(self, name), COLUMNS[name]) for name in ("question", "context")}
 
     @classmethod
     def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
@@ -66,10 +63,8 @@ class QuestionAnswering(Task):
         return {} if all(columns.keys() & set(COLUMNS[field]) for field in needed) else None
 
     def targets(self) -> dict[str, Column]:
-        return {
-            "answer": Column("task.answers", self.answers, COLUMNS["answers"]),
-            "answer_start": Column("task.answer_start", self.answer_start, COLUMNS["answer_start"], needed=False),
-        }
+        start = Column("task.answer_start", self.answer_start, COLUMNS["answer_start"], needed=False)
+        return {"answer": Column("task.answers", self.answers, COLUMNS["answers"]), "answer_start": start}
 
     def columns(self) -> dict[str, Column]:
         article = {} if self.group else {"group": Column("task.group", None, ("title",), needed=False)}
@@ -168,9 +163,6 @@ class QuestionAnswering(Task):
         probability = float(np.exp(score - total)) if score > -np.inf else 0.0
         return {"answer": context[start:end], "score": round(probability, 6), "start": start, "end": end}
 
-    def row_scores(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
-        return self.scoring.points(*self.sides(answers, targets))
-
     def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
         return [answer["answer"] for answer in answers], [list(target["text"]) for target in targets]
 
@@ -222,12 +214,10 @@ def _labelled(context: str, answers: Sequence[tuple[str, int]], features: Sequen
         begin, end = trimmed(context, (start, start + len(text)))
         pieces = enumerate(pieces_of(context, features))
         held = [place for place, piece in pieces if piece[0] < piece[1] and piece[0] < end and piece[1] > begin]
-    nowhere = [[feature["none"]] * 2 for feature in features]
     labels = []
-    for feature, none in zip(features, nowhere, strict=True):
+    for feature in features:
         first, (begin, end) = feature["first"], feature["inside"]
         is_whole = bool(held) and first <= held[0] and held[-1] < first + end - begin
-        labels.append([begin + place - first for place in (held[0], held[-1])] if is_whole else none)
-    if answers and labels == nowhere:
-        return []
-    return list(map(learnable, features, labels))
+        labels.append([begin + place - first for place in (held[0], held[-1])] if is_whole else [feature["none"]] * 2)
+    is_lost = bool(answers) and labels == [[feature["none"]] * 2 for feature in features]
+    return [] if is_lost else list(map(learnable, features, labels))

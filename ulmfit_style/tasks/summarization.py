@@ -56,18 +56,12 @@ class Summarization(GenerationTask):
 
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         texts = [SENTENCE_END.split(self.source(row)) for row in rows]
-        return {
-            name: [{self.answer_field: " ".join(sentences[:count])} for sentences in texts]
-            for name, count in LEADS.items()
-        }
+        leads = {name: [" ".join(sentences[:count]) for sentences in texts] for name, count in LEADS.items()}
+        return {name: [{self.answer_field: text} for text in written] for name, written in leads.items()}
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
-        from ulmfit_style.metrics import generation
-
-        return generation.rouge(self.written_in(answers), targets)[self.metric]
+        return self.scoring.rouge(self.written_in(answers), targets)[self.metric]
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[str]) -> dict[str, tuple[float, float]]:
-        from ulmfit_style.metrics import generation
-
-        scores = generation.rouge(self.written_in(answers), targets)
+        scores = self.scoring.rouge(self.written_in(answers), targets)
         return {name: interval(values) for name, values in scores.items()}

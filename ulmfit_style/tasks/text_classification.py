@@ -8,12 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal, final
 
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import SHOWN_PROBLEMS, nearest
-from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import COLUMNS, Answer, Row, in_order
 from ulmfit_style.tasks.base_text import Label, LabelTask, Scores, clean_text, label_name, read_written, separator_in
 from ulmfit_style.tasks.entities import OUTSIDE, TAG
 from ulmfit_style.tasks.types import Tensor
-from ulmfit_style.tasks.values import Confusion, Reference
+from ulmfit_style.tasks.values import Reference
 
 FOLDS = 5
 """Parts of the training rows by which a reference's penalty is chosen; fewer where no class has so many rows."""
@@ -90,10 +89,8 @@ class TextClassification(LabelTask):
         if len(labels) == 1:
             return f"every row has the label '{next(iter(labels))}'; two classes are needed"
         if len(labels) > max(2, len(rows) // 2):
-            return (
-                f"{len(labels):,} different labels in {len(rows):,} rows; is task.label the column of the class? "
-                "task=text_regression learns numbers"
-            )
+            doubt = "is task.label the column of the class? task=text_regression learns numbers"
+            return f"{len(labels):,} different labels in {len(rows):,} rows; {doubt}"
         return None
 
     def remarks(self, rows: Sequence[Row]) -> list[str]:
@@ -111,9 +108,6 @@ class TextClassification(LabelTask):
 
     def target(self, row: Row) -> str:
         return label_name(_label(row))
-
-    def labels_of(self, row: Row) -> list[str]:
-        return [self.target(row)]
 
     def classes(self, rows: Sequence[Row]) -> list[str]:
         return super().classes(rows) if rows else in_order(set(self.labels or ()))
@@ -145,17 +139,6 @@ class TextClassification(LabelTask):
     def answer_from(self, scores: Scores) -> Answer:
         label = max(scores, key=lambda name: scores[name])
         return {"label": label, "score": round(scores[label], 6)}
-
-    def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
-        return [float(answer["label"] == target) for answer, target in zip(answers, targets, strict=True)]
-
-    def display(self, row: Row | None, answer: Answer, target: str) -> tuple[str, str]:
-        return target, answer["label"]
-
-    def error_chart(self, answers: Sequence[Answer], targets: Sequence[str]) -> Confusion:
-        pairs = Counter((target, answer["label"]) for answer, target in zip(answers, targets, strict=True))
-        names = in_order({name for pair in pairs for name in pair})
-        return Confusion(names, [[pairs[target, answer] for answer in names] for target in names])
 
 
 def _label(row: Row) -> Any:

@@ -7,7 +7,7 @@ from pydantic import ValidationInfo, field_validator
 
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.metrics.intervals import Array, Points, ratio
+from ulmfit_style.metrics.intervals import Points
 from ulmfit_style.tasks.base import COLUMNS, IGNORED, Answer, Column, Feature, Name, Row
 from ulmfit_style.tasks.base_generation import GenerationTask, TextScores, end_of, ids_of
 from ulmfit_style.tasks.base_text import clean_text, text_problem
@@ -73,9 +73,6 @@ class TextGeneration(GenerationTask):
     def keeps(self, row: Row) -> bool:
         return self.form != "documents" or bool(clean_text(row.fields["text"]))
 
-    def left_out(self, classes: Sequence[str]) -> str:
-        return "without a text"
-
     def row_problem(self, row: Row) -> str | None:
         if self.form != "messages":
             return super().row_problem(row)
@@ -140,9 +137,6 @@ class TextGeneration(GenerationTask):
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
         return [(answer["hits"], answer["tokens"]) for answer in answers]
-
-    def of_means(self, means: Array) -> Array:
-        return ratio(means)
 
 
 def _rendered(tokenizer: Tokenizer, messages: Sequence[Any], *, asking: bool) -> str:

@@ -8,11 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal, final
 import numpy as np
 
 from ulmfit_style.config.section import Unhashed
-from ulmfit_style.metrics.intervals import Array, Points, divided
 from ulmfit_style.tasks.base import COLUMNS, Answer, Feature, Row, named_outputs
 from ulmfit_style.tasks.base_text import TextTask, clean_text
 from ulmfit_style.tasks.types import Batch, Model, Tensor, Tokenizer
-from ulmfit_style.tasks.values import Reference, Scatter
+from ulmfit_style.tasks.values import Reference
 
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 """What may be a number with a decimal comma, or a thousand times as much."""
@@ -60,10 +59,9 @@ class TextRegression(TextTask):
         return None
 
     def remarks(self, rows: Sequence[Row]) -> list[str]:
-        first = next((label for row in rows if "," in (label := clean_text(row.fields["label"]))), None)
-        return (
-            [] if first is None else [f"the label '{first}' is read as {_number(first, self.decimal):g} (task.decimal)"]
-        )
+        labels = (clean_text(row.fields["label"]) for row in rows)
+        first = next((label for label in labels if "," in label), "")
+        return [f"the label '{first}' is read as {_number(first, self.decimal):g} (task.decimal)"] if first else []
 
     def target(self, row: Row) -> float:
         return _number(row.fields["label"], self.decimal)
@@ -99,28 +97,15 @@ class TextRegression(TextTask):
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         return {"mean of the numbers": [{"value": float(np.mean(list(map(self.target, rows))))}] * len(rows)}
 
-    def row_scores(self, answers: Sequence[Answer], targets: Sequence[float]) -> Points:
-        """Return the moments of both numbers, standardised: their products would drown in those of large numbers."""
-        value, target = _standardised(_values(answers)), _standardised(targets)
-        return np.stack([value, target, value * target, value**2, target**2], axis=1).tolist()
-
-    def of_means(self, means: Array) -> Array:
-        value, target, product, value_squared, target_squared = np.moveaxis(means, -1, 0)
-        variances = np.maximum(value_squared - value**2, 0) * np.maximum(target_squared - target**2, 0)
-        return divided(product - value * target, np.sqrt(variances))
-
     def sides(self, answers: Sequence[Answer], targets: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-        return _values(answers), targets
+        return [answer["value"] for answer in answers], targets
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[float]) -> Sequence[float]:
         """Return by how much each number is off."""
-        return [abs(value - target) for value, target in zip(_values(answers), targets, strict=True)]
+        return [abs(value - target) for value, target in zip(*self.sides(answers, targets), strict=True)]
 
     def display(self, row: Row | None, answer: Answer, target: float) -> tuple[str, str]:
         return f"{target:g}", f"{answer['value']:.3g}"
-
-    def error_chart(self, answers: Sequence[Answer], targets: Sequence[float]) -> Scatter:
-        return Scatter(targets, _values(answers))
 
 
 def _number(label: Any, decimal: str | None = None) -> float:
@@ -137,14 +122,3 @@ def _number(label: Any, decimal: str | None = None) -> float:
         return float(text.replace("." if sign == "," else ",", "").replace(sign, "."))
     except ValueError:
         return math.nan
-
-
-def _values(answers: Sequence[Answer]) -> list[float]:
-    return [answer["value"] for answer in answers]
-
-
-def _standardised(values: Sequence[float]) -> Array:
-    """Return the values with mean 0 and variance 1; zeros where they are constant."""
-    array = np.asarray(values, dtype=np.float64)
-    centred: Array = array - array.mean()
-    return centred / (array.std() or 1.0)

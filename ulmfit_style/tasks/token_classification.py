@@ -1,7 +1,7 @@
 """Token classification: the entities of a text, each a stretch of it with a type."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, final
@@ -9,13 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal, final
 from pydantic import Field
 
 from ulmfit_style.config.section import Answering, Unhashed
-from ulmfit_style.metrics.intervals import Array, Points, ratio
+from ulmfit_style.metrics.intervals import Array
 from ulmfit_style.tasks import entities
 from ulmfit_style.tasks.base import COLUMNS, IGNORED, Answer, Column, Feature, Row, Task, inputs_of, named_outputs
 from ulmfit_style.tasks.base_text import read_written, text_problem
 from ulmfit_style.tasks.entities import OUTSIDE, Entity, is_words, text_of, words_of
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
-from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
+from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline, Span
 from ulmfit_style.tasks.windows import Range, learnable, pieces_of, trimmed, windows
 
 NO_ENTITY = "no entity"
@@ -79,9 +79,7 @@ class TokenClassification(Task):
     def row_problem(self, row: Row) -> str | None:
         text, label = row.fields["text"], row.fields["label"]
         if not isinstance(label, list):
-            return (
-                "the label is empty" if label is None else "the label is neither a list of tags nor a list of entities"
-            )
+            return f"the label is {'empty' if label is None else 'neither a list of tags nor a list of entities'}"
         in_characters = [isinstance(entry, (dict, list)) for entry in label]
         if is_words(row):
             mixed = "the text is a list of words, but the label is a list of entities in characters"
@@ -113,13 +111,7 @@ class TokenClassification(Task):
         """Return the tags of the words in IOB2, or the entities of the text."""
         if is_words(row):
             return {"tags": entities.iob2(self._tags(row))}
-        text = text_of(row)
-        return {
-            "entities": [
-                {"entity_group": kind, "word": text[start:end], "start": start, "end": end}
-                for kind, start, end in map(astuple, self._entities(row))
-            ]
-        }
+        return {"entities": [_shown(text_of(row), *entity) for entity in self._entities(row)]}
 
     def labels_of(self, row: Row) -> list[str]:
         return sorted({entity.type for entity in self._entities(row)}) or [NO_ENTITY]
@@ -142,11 +134,8 @@ class TokenClassification(Task):
         for token, tag in zip(tokens, entities.tagged(pieces, self._entities(row)), strict=True):
             window, place = places[token]
             labels[window][place] = label2id[tag]
-        return [
-            learnable(feature, window_labels)
-            for feature, window_labels in zip(features, labels, strict=True)
-            if set(window_labels) != {IGNORED}  # a window within one word
-        ]
+        learnt = zip(features, labels, strict=True)
+        return [learnable(*window) for window in learnt if set(window[1]) != {IGNORED}]  # which is within one word
 
     def loss(self, model: Module, batch: Batch) -> Tensor:
         from torch.nn.functional import cross_entropy
@@ -177,15 +166,14 @@ class TokenClassification(Task):
         """Return each entity, read from the window that has its first token: the tags that its tokens have there."""
         parts = []
         for entity in answer["entities"]:
-            outputs = [number for name, number in label2id.items() if name[2:] == entity["entity_group"]]
+            kind, first, last = entity["entity_group"], entity["start"], entity["end"]
+            outputs = [number for name, number in label2id.items() if name[2:] == kind]
             for number, feature in enumerate(features):
                 tokens = [(place, *feature["offsets"][place]) for place in range(*feature["own"])]
-                places = [
-                    place for place, start, end in tokens if max(start, entity["start"]) < min(end, entity["end"])
-                ]
+                places = [place for place, start, end in tokens if max(start, first) < min(end, last)]
                 if places:
                     read = partial(_highest_logits, places=places, outputs=outputs)
-                    parts.append(ExplainedPart(f"{entity['entity_group']}: {entity['word']}", number, read))
+                    parts.append(ExplainedPart(f"{kind}: {entity['word']}", number, read))
                     break
         return parts
 
@@ -193,28 +181,9 @@ class TokenClassification(Task):
         """Return the entities of a text."""
         return answer["entities"]
 
-    def row_scores(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Points:
-        return self.scoring.points(*self.sides(answers, targets))
-
-    def of_means(self, means: Array) -> Array:
-        return ratio(means)
-
-    def class_report(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[dict[str, Any]]:
-        return self.scoring.report(*self.sides(answers, targets))
-
     def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[list[list[str]], list[list[str]]]:
-        """Return the tags of answers and targets: of words, or of the stretches between the borders of all entities."""
-        predicted, right = [], []
-        for answer, target in zip(answers, targets, strict=True):
-            if target.get("tags") is not None:
-                sides = [list(answer["tags"]), list(target["tags"])]
-            else:
-                spans = _entities_of({"entities": answer["entities"]}), _entities_of(target)
-                borders = sorted({place for side in spans for entity in side for place in (entity.start, entity.end)})
-                sides = [entities.tagged(list(pairwise(borders)), side) for side in spans]
-            predicted.append(sides[0])
-            right.append(sides[1])
-        return predicted, right
+        pairs = [_as_tags(answer, target) for answer, target in zip(answers, targets, strict=True)]
+        return [ours for ours, _ in pairs], [right for _, right in pairs]
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Sequence[float]:
         """Return how many entities are missing, too many, or of another type."""
@@ -225,11 +194,13 @@ class TokenClassification(Task):
         right = target.get("entities")
         if right is None:
             words = [""] * len(target["tags"]) if row is None else row.fields["text"]
-            right = [
-                {"entity_group": entity.type, "word": " ".join(words[entity.start : entity.end])}
-                for entity in entities.of_tags(target["tags"])
-            ]
+            marked = entities.of_tags(target["tags"])
+            right = [{"entity_group": each.type, "word": " ".join(words[each.start : each.end])} for each in marked]
         return _spoken(right), _spoken(answer["entities"])
+
+    def spans(self, row: Row, answer: Answer) -> tuple[Sequence[Span], Sequence[Span]]:
+        right = [(entity.start, entity.end, entity.type) for entity in self._entities(row)]
+        return right, [(entity["start"], entity["end"], entity["entity_group"]) for entity in answer["entities"]]
 
     def calibration_pairs(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
         """Return the probability of each entity; of a row of words only where its tags mark the same number."""
@@ -250,11 +221,8 @@ class TokenClassification(Task):
     def _entities(self, row: Row) -> list[Entity]:
         """Return the entities of a labelled row, in characters of its text."""
         if is_words(row):
-            words = words_of(row)
-            return [
-                Entity(entity.type, words[entity.start][0], words[entity.end - 1][1])
-                for entity in entities.of_tags(self._tags(row))
-            ]
+            words, marked = words_of(row), entities.of_tags(self._tags(row))
+            return [Entity(entity.type, words[entity.start][0], words[entity.end - 1][1]) for entity in marked]
         text, spans = row.fields["text"], map(entities.entity_of, row.fields["label"])
         inner = [Entity(span.type, *trimmed(text, (span.start, span.end))) for span in spans]
         return sorted(inner, key=lambda entity: entity.start)
@@ -299,9 +267,13 @@ def _grouped(text: str, pieces: Sequence[Range], tags: Sequence[Tag]) -> list[di
     for entity in entities.of_tags([tag for tag, _ in tags]):
         scores = [score for _, score in tags[entity.start : entity.end]]
         start, end = pieces[entity.start][0], pieces[entity.end - 1][1]
-        place = {"word": text[start:end], "start": start, "end": end}
-        grouped.append({"entity_group": entity.type, "score": round(sum(scores) / len(scores), 6), **place})
+        grouped.append(_shown(text, entity.type, start, end, score=round(sum(scores) / len(scores), 6)))
     return grouped
+
+
+def _shown(text: str, kind: str, start: int, end: int, **score: float) -> dict[str, Any]:
+    """Return an entity as the pipelines of transformers have it."""
+    return {"entity_group": kind, **score, "word": text[start:end], "start": start, "end": end}
 
 
 def _spoken(found: Sequence[Mapping[str, Any]]) -> str:
@@ -314,3 +286,13 @@ def _entities_of(side: Mapping[str, Any]) -> list[Entity]:
     if side.get("tags") is not None:
         return entities.of_tags(side["tags"])
     return [Entity(entity["entity_group"], entity["start"], entity["end"]) for entity in side["entities"]]
+
+
+def _as_tags(answer: Answer, target: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the tags of an answer and its target: of words, or of what lies between the borders of all entities."""
+    if target.get("tags") is not None:
+        return list(answer["tags"]), list(target["tags"])
+    ours, right = _entities_of({"entities": answer["entities"]}), _entities_of(target)
+    borders = sorted({place for entity in (*ours, *right) for place in (entity.start, entity.end)})
+    pieces = list(pairwise(borders))
+    return entities.tagged(pieces, ours), entities.tagged(pieces, right)

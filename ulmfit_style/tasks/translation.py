@@ -112,19 +112,13 @@ class Translation(GenerationTask):
         return {"the text, not translated": [{self.answer_field: self.source(row)} for row in rows]}
 
     def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> TextScores:
-        from ulmfit_style.metrics import generation
-
-        return generation.translation(written, targets, self.target_language)
+        return self.scoring.translation(written, targets, self.target_language)
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
-        from ulmfit_style.metrics import generation
-
-        return generation.chrf_points(self.written_in(answers), targets)
+        return self.scoring.chrf_points(self.written_in(answers), targets)
 
     def of_means(self, means: Array) -> Array:
-        from ulmfit_style.metrics import generation
-
-        return generation.chrf_of_means(means)
+        return self.scoring.chrf_of_means(means)
 
 
 def _in(language: str, value: Any) -> str:

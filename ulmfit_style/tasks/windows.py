@@ -1,7 +1,6 @@
 """Windows over a text that is longer than a model reads: they overlap, and each token belongs to one of them."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from ulmfit_style.errors import UserError
@@ -37,41 +36,37 @@ def windows(tokenizer: Tokenizer, row: Row, *texts: str, max_length: int, overla
     if not tokenizer.is_fast:
         name = type(tokenizer).__name__
         raise UserError(f"{name} cannot say where its tokens stand in a text; choose a model with a fast tokenizer")
-    is_pair = len(texts) > 1
-    before = len(tokenizer(texts[0], add_special_tokens=False)["input_ids"]) if is_pair else 0
-    room = max_length - tokenizer.num_special_tokens_to_add(pair=is_pair) - before
+    encoded = tokenizer(*([text] for text in texts), return_offsets_mapping=True, verbose=False)
+    columns, last = columns_of(encoded, tokenizer), len(texts) - 1
+    # Metaspace puts one before the text that has no character of its own, and takes it from the next token.
+    places = zip(encoded.tokens(), columns["offsets"], strict=True)
+    columns["offsets"] = [(0, 0) if token == "\u2581" else place for token, place in places]
+    inside = [place for place, text in enumerate(columns["texts"]) if text == last]
+    around = [place for place, text in enumerate(columns["texts"]) if text != last]
+    room = max_length - len(around)
     if room < max(1, max_length // 8):
         problem = f"{max(0, room)} of finetune.max_length={max_length} tokens are left for the text"
-        remedy = f"shorten the question, which has {before}, or train with a larger one" if is_pair else "raise it"
-        raise UserError(f"{row.place}: only {problem}; {remedy}")
+        remedy = f"shorten the question, which has {columns['texts'].count(0)}, or train with a larger one"
+        raise UserError(f"{row.place}: only {problem}; {remedy if last else 'raise it'}")
     shared = int(overlap * room)
-    encoded = in_parts(tokenizer, texts, max_length, truncation="only_second" if is_pair else True, stride=shared)
-    features = []
-    for number, encoding in enumerate(encoded.encodings or ()):
-        inside = [place for place, text in enumerate(encoding.sequence_ids) if text == len(texts) - 1]
-        if not inside:
-            continue
-        offsets = [(0, 0)] * len(encoding.ids)
-        for place in inside:
-            # Metaspace puts one before the text that has no character of its own, and takes it from the next token.
-            offsets[place] = (0, 0) if encoding.tokens[place] == "\u2581" else encoding.offsets[place]
-        feature: Feature = {name: encoded[name][number] for name in tokenizer.model_input_names if name in encoded}
-        feature |= {"offsets": offsets, "texts": list(encoding.sequence_ids), "first": 0}
-        feature |= dict.fromkeys(("inside", "own"), (inside[0], inside[-1] + 1))
-        features.append({**feature, "long": len(encoded.encodings or ()) > 1})
-    if tokenizer.truncation_side == "left":
-        features.reverse()
-    for left, right in pairwise(features):
-        right["first"] = left["first"] + left["inside"][1] - left["inside"][0] - shared
-        left["own"] = (left["own"][0], left["own"][1] - (shared - shared // 2))
-        right["own"] = (right["own"][0] + shared // 2, right["own"][1])
+    starts = range(0, max(1, len(inside) - shared) if inside else 0, room - shared)
+    features: list[Feature] = []
+    for start in starts:
+        piece = inside[start : start + room]
+        read = sorted([*around, *piece])
+        begin = read.index(piece[0])
+        end = begin + len(piece)
+        own = (begin + shared // 2 * (start > 0), end - (shared - shared // 2) * (start != starts[-1]))
+        places_of = {"first": start, "inside": (begin, end), "own": own}
+        tokens = {name: [column[place] for place in read] for name, column in columns.items()}
+        features.append({**tokens, **places_of, "long": len(starts) > 1})
     return features
 
 
-def in_parts(tokenizer: Tokenizer, texts: Sequence[str], max_length: int, **options: Any) -> Encoded:
-    """Encode a text or a pair: first what truncation leaves, then what it cut off, each token with its offsets."""
-    parts: dict[str, Any] = {"return_overflowing_tokens": True, "return_offsets_mapping": True}
-    return tokenizer(*texts, max_length=max_length, **parts, **options)
+def columns_of(encoded: Encoded, tokenizer: Tokenizer) -> dict[str, list[Any]]:
+    """Return what the first of encoded texts has of each token: what the model reads, its offsets and its text."""
+    columns = {name: encoded[name][0] for name in tokenizer.model_input_names if name in encoded}
+    return {**columns, "offsets": encoded["offset_mapping"][0], "texts": encoded.sequence_ids(0)}
 
 
 def trimmed(text: str, piece: Range) -> Range:
