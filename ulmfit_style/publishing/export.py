@@ -53,7 +53,7 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
         if values[name] is not None and section is not None:
             values[name]["license"] = section.license
     run = replace(run, config=from_recipe(values))
-    (folder / CARD).write_text(card.write(repo, run, config.hub.license, notes), encoding="utf-8")
+    (folder / CARD).write_text(card.write(repo, run, config.hub, notes), encoding="utf-8")
     (folder / RECIPE).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     if config.hub.onnx and not run.exports:
         raise UserError(f"hub.onnx=true: {directory} has no ONNX yet; run `export` with the same options before")

@@ -111,7 +111,10 @@ def patiently(call: Callable[[], T]) -> T:
                 may_pass = not isinstance(error, OSError | ValueError)
             if wait is None or not may_pass:
                 remedy = "The repository changes in one commit or not at all; run the same command again to finish"
-                raise UserError(f"push: {reason}\n{type(origin).__name__}: {origin}\n{remedy}") from error
+                told = (
+                    error if isinstance(error, ValueError) else origin
+                )  # what is wrong with a card stands there alone
+                raise UserError(f"push: {reason}\n{type(told).__name__}: {told}\n{remedy}") from error
             say(f"push: {reason}; tries again in {wait} s")
             time.sleep(wait)
     raise AssertionError  # the last try returned or raised
