@@ -16,6 +16,7 @@ import numpy as np
 from ulmfit_style.analysis import comparison
 from ulmfit_style.analysis.estimate import tokens
 from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.differences import changes
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, RECIPE, Artefact, read_json, write_json
 from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.compute import processes
@@ -81,6 +82,8 @@ def _check_update(resolved: Resolved, directory: Path) -> None:
         made = f"was made of {made_by.model.title()}, which reads and writes in its own way"
         same = f"model.checkpoint={made_by.model.title()}, or the model=<name> that stands for it, without a decoder"
         raise UserError(f"{option}: {made}; give {same}")
+    if different := list(changes(made_by.model.architecture, config.model.architecture, "model.architecture")):
+        raise UserError(f"{option}: has {listed(different)}; give the same options")
     if (config.runs / config.name / "finetune").resolve() == directory.resolve():
         raise UserError(f"{option}: has the name {config.name}, which the new model would take; add name=<another>")
     every = labelled.load(resolved.task)
