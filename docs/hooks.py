@@ -30,21 +30,23 @@ TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false"
 LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
-def on_config(config: Any) -> Any:
-    """Put the decisions, whichever there are, at the end of the navigation."""
-    decisions = sorted(path.relative_to(ROOT / "docs") for path in ROOT.glob("docs/adr/*.md"))
-    config["nav"].append({"Decisions": [str(path) for path in decisions]})
-    return config
-
-
 def on_files(files: Any, config: Any) -> Any:
-    """Make a page of each notebook, which itself can be fetched from there."""
+    """Make a page of each notebook, which itself can be fetched from there, and one that lists the decisions."""
     from mkdocs.structure.files import File  # the tests of these pages have no mkdocs
 
+    files.append(File.generated(config, "decisions.md", content="\n".join(decisions())))
     for file in [file for file in files if file.src_uri.endswith(NOTEBOOK)]:
         name = file.src_uri.removesuffix(NOTEBOOK) + ".md"
         files.append(File.generated(config, name, content=notebook(Path(file.abs_src_path))))
     return files
+
+
+def decisions() -> Iterator[str]:
+    """Yield the list of decisions, each with what it decided."""
+    yield from ["# Decisions", "", "Each choice that a newcomer would question has half a page:", ""]
+    for path in sorted(ROOT.glob("docs/adr/*.md")):
+        title = path.read_text("utf-8").partition("\n")[0].removeprefix("# ")
+        yield f"- [{title}](adr/{path.name})"
 
 
 def notebook(path: Path) -> str:

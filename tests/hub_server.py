@@ -15,6 +15,8 @@ from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 Commits = list[tuple[str, dict[str, bytes]]]
 """The message and all files of each commit, oldest first."""
 
@@ -244,7 +246,15 @@ class Handler(BaseHTTPRequestHandler):
             self._json({"url": url, "id": name})
 
     def validate_yaml(self) -> None:
-        self._json({"errors": [], "warnings": []})
+        """Refuse, as the Hub does, a licence that it does not know, and a Space without its kit."""
+        told = json.loads(self.request_.body)
+        values = yaml.safe_load(told["content"].split("---")[1])
+        errors = []
+        if not re.fullmatch(r"[a-z0-9.-]+", values.get("license", "mit")):
+            errors.append({"message": '"license" must be one of [apache-2.0, mit, ...]'})
+        if told["repoType"] == "space" and values.get("sdk") not in ("docker", "gradio", "static"):
+            errors.append({"message": '"sdk" must be one of [gradio, docker, static]'})
+        self._json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     def preupload(self, name: str, revision: str) -> None:
         if not (commit := self._commit_of(self._repo(name, to_write=True), revision)):

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -117,7 +116,7 @@ print(pipeline("text-classification", model=sys.argv[1], trust_remote_code=True)
 
 
 def test_it_is_pretrained_adapted_fine_tuned_on_whole_texts_and_read_by_stock_transformers(
-    tiny_overrides: list[str], tmp_path: Path
+    tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]
 ):
     sizes = ["hidden_size=16", "lstm_size=24", "num_hidden_layers=2", "batch_norm=true"]
     options = [
@@ -139,11 +138,27 @@ def test_it_is_pretrained_adapted_fine_tuned_on_whole_texts_and_read_by_stock_tr
     command = [sys.executable, "-c", STOCK, str(directory), text]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     assert float(ended.stdout) == pytest.approx(load(directory, device="cpu")(text)["score"], abs=1e-5)
+    turned = ["model.architecture.direction=backward", "name=turned", "finetune.init=default", "adapt=none"]
+    assert main(["finetune", *options, *turned]) == 2
+    assert "has model.architecture.direction=forward instead of backward; give the same" in capsys.readouterr().err
 
 
 def test_whole_texts_are_refused_where_no_state_is_carried(not_adapted: list[str]):
     config = compose([*not_adapted, "task.long_documents=whole"])
     with pytest.raises(UserError, match=r"'bert' carries no state .* take windows, or model=awd_lstm"):
+        checks.finetune(config, config.require_task())
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["model=awd_lstm_backward", "task=text_generation"], r"backward: TextGeneration .* left to right; take one"),
+        (["model=awd_lstm", "model.architecture.direction=left"], r"direction=left: should be forward or backward"),
+    ],
+)
+def test_directions_that_do_not_fit_are_refused(options: list[str], problem: str):
+    config = compose([*options, "task.path=rows.jsonl"])
+    with pytest.raises(UserError, match=problem):
         checks.finetune(config, config.require_task())
 
 
@@ -172,3 +187,18 @@ def test_what_it_writes_is_what_it_predicts_of_all_before_beside_padding_too(mod
         for _ in range(4):
             text = torch.cat([text, model(text).logits[:, -1:].argmax(-1)], dim=1)
         assert torch.equal(written[row, start:], text[0])
+
+
+def test_a_backward_model_says_of_a_text_what_a_forward_one_says_of_it_reversed(model: AwdLstmForCausalLM):
+    backward = AwdLstmForCausalLM(config_of(direction="backward")).eval()
+    backward.load_state_dict(model.state_dict())
+    mask = torch.ones_like(IDS)
+    mask[1, 12:] = 0
+    ours, theirs = backward(IDS, mask, labels=IDS), model(IDS.flip(1), mask.flip(1), labels=IDS.flip(1))
+    assert torch.allclose(ours.logits, theirs.logits.flip(1), atol=1e-6)
+    assert torch.allclose(ours.loss, theirs.loss, atol=1e-6)
+    assert torch.allclose(ours.state, theirs.state, atol=1e-6)
+    heads = [AwdLstmForSequenceClassification(each.config).eval() for each in (backward, model)]
+    heads[0].load_state_dict(heads[1].state_dict())
+    pooled = heads[0](IDS, mask).logits, heads[1](IDS.flip(1), mask.flip(1)).logits
+    assert torch.allclose(*pooled, atol=1e-6)

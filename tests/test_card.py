@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -33,11 +32,9 @@ def model(trained: Callable[[str], Trained]) -> Finished:
     return found
 
 
-def write(model: Finished, overrides: list[str], **options: Any) -> str:
+def write(model: Finished, overrides: list[str]) -> str:
     config = compose(["finetune=plain", *overrides])  # a recipe of a finished model leaves nothing open
-    run = Run("default", model, from_recipe(without_private_paths(config)))
-    given = {"licence": None, "notes": "", **options}
-    return card.write("me/mine", run, **given)
+    return card.write("me/mine", Run("default", model, from_recipe(without_private_paths(config))), config.hub, "")
 
 
 # A chain that was run
@@ -127,10 +124,22 @@ def test_a_licence_is_that_of_what_it_was_told_of(model: Finished) -> None:
     assert "| Base checkpoint | `a/b`, licence: not known |" in another
     assert "none was given; ask its author" in another
     assert "`a/b`, licence: mit |" in write(model, ["model.checkpoint=a/b", "model.license=mit"])
-    assert "\nlicense: mit\n" in write(model, [], licence="mit")
+    assert "\nlicense: mit\n" in write(model, ["hub.license=mit"])
     squad = write(model, ["task=squad"])
     assert "| cc-by-sa-4.0 |" in squad
     assert "datasets:\n- rajpurkar/squad\n" in squad
+
+
+def test_the_metadata_are_those_that_the_hub_reads(model: Finished) -> None:
+    shipped = ModelCard(write(model, [])).data
+    assert shipped.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert (shipped.pipeline_tag, shipped.language, shipped.get("widget")) == ("text-classification", None, None)
+    text = write(model, ["model.checkpoint=a/b", "hub.language=[en,de]", "hub.examples=['A film.']", "task=squad"])
+    told = ModelCard(text).data
+    assert (told.base_model, told.language, told.datasets) == ("a/b", ["en", "de"], ["rajpurkar/squad"])
+    assert told.widget == [{"text": "A film."}]
+    assert "- Its languages, as its author says: en, de; no other was tried." in text
+    assert ModelCard(write(model, ["model.checkpoint=./mine"])).data.base_model is None
 
 
 def test_small_classes_and_bars_in_names_are_told(model: Finished) -> None:

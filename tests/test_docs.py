@@ -42,7 +42,7 @@ OWN_OPTIONS = {"new-task": new_task.OPTIONS, "clean-runs": ("yes",), "compare": 
 REFUSED = "ulmfit-style: "
 """How the output of a command begins that the tutorial lets fail."""
 
-WRITTEN = {"sample.py", "log.txt", "model.safetensors"}
+WRITTEN = {"sample.py", "log.txt", "model.safetensors", "requirements.txt"}
 """What the reader makes, or the program."""
 
 

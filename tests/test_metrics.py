@@ -1,4 +1,3 @@
-import math
 from pathlib import Path
 
 import evaluate
@@ -128,9 +127,6 @@ CLAIMS = [(0.9, True), (0.9, True), (0.8, False), (0.7, True), (0.6, False)]
 def test_cuts_tell_what_share_is_answered_and_right_from_each_probability_on():
     expected = [(0.9, 0.4, 1), (0.8, 0.6, 2 / 3), (0.7, 0.8, 3 / 4), (0.6, 1, 3 / 5)]
     assert selective.cuts(CLAIMS) == [pytest.approx(cut) for cut in expected]
-    for cut in selective.cuts(CLAIMS):
-        assert selective.cut_at(CLAIMS, cut.probability) == pytest.approx(cut)
-    assert math.isnan(selective.cut_at(CLAIMS, 0.95).precision)
 
 
 def test_the_cut_of_a_precision_answers_most_rows_and_rests_on_enough_of_them():

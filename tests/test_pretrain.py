@@ -117,6 +117,7 @@ def test_a_new_encoders_tokenizer_marks_texts_and_pairs_and_knows_words(
         (["adapt", "finetune", "pretrain=none"], "there is no language model to adapt"),
         (["pretrain", "pretrain.max_length=5000"], r"tokens to train on do not fill a row of 5000; give more text"),
         (["pretrain", "+model.architecture.hidden_sizes=8"], "has no such field; did you mean 'hidden_size'"),
+        (["pretrain", "+model.architecture.direction=backward"], "a bert has no such field; leave it out"),
         (["pretrain", "model.checkpoint=bert-base-uncased"], "whose architecture and tokenizer are taken"),
     ],
 )

@@ -300,6 +300,13 @@ def test_a_wrong_token_and_a_repository_of_others_are_told_in_words(
     assert hub.repos == {}
 
 
+def test_what_the_hub_does_not_like_in_a_card_is_told(hub: Hub, push: Push) -> None:
+    done = push(license="Our own")
+    assert "push: the Hub answered 400" in done.stderr
+    assert '- "license" must be one of [apache-2.0, mit, ...]' in done.stderr
+    assert hub.repos["me/reviews"].files == {}
+
+
 def test_a_public_repository_is_refused_while_a_private_one_is_wanted(hub: Hub, push: Push) -> None:
     hub.repos["me/reviews"] = Repo(private=False)
     done = push()

@@ -64,7 +64,7 @@ def test_the_page_of_a_chain_tells_its_lineage_and_what_adaptation_was_worth(
     assert f"report: {output}" in capsys.readouterr().out
     page = output.read_text(encoding="utf-8")
     assert headings(page) == [
-        *("Scores", "Which answers are wrong", "Calibration", "Errors", "Data", "Groups of rows"),
+        *("Scores", "What to do next", "Which answers are wrong", "Calibration", "Errors", "Data", "Groups of rows"),
         *("Language model", "Training", "How it was made"),
     ]
     assert "Adaptation changed accuracy by" in page
@@ -103,6 +103,67 @@ def test_two_runs_side_by_side_are_paired_on_the_same_rows(chain: Trained):
     assert re.findall(r"<td>([a-z_.]+)</td>\s*<td>(.*)</td>\s*<td>(.*)</td>\s*</tr>", page) == [
         ("finetune.seed", "0", "1")
     ]
+
+
+# What the page shows of texts, and advises
+
+
+def test_confusions_have_an_example_and_entities_are_marked_in_the_text(trained: Callable[[str], Trained]):
+    sections = html_report.page(finished.read(trained("text classification").directory, "default")).sections
+    (table,) = (part for part in sections["Which answers are wrong"] if isinstance(part, Table))
+    shown = {row[0]: tuple(row[1:3]) for part in sections["Errors"] if isinstance(part, Table) for row in part.rows}
+    assert [(right, answered) == shown[text] for right, answered, _, text in table.rows] == [True] * len(table.rows)
+
+    entities = trained("entities")
+    run = finished.read(entities.directory, "default")
+    answers = predictions.read(entities.directory, "test")
+    rows = html_report.test_rows(run, entities.task)
+    answered = [(answer, rows[answer["file"], answer["row"]]) for answer in answers]
+    *_, table = html_report._errors(entities.task, answered, [1.0] * len(answers))
+    assert isinstance(table, Table)
+    assert list(table.header) == ["right", "answered", "confidence", "file", "row"]
+    places = [(row[3], row[4]) for row in table.rows]
+    answer, row = answered[[(answer["file"], answer["row"]) for answer in answers].index(places[0])]
+    for cell, spans in zip(table.rows[0], entities.task.spans(row, answer), strict=False):
+        marks = re.findall("<mark>(.*?) <small>(.*?)</small></mark>", cell)
+        assert marks == [(entities.task.texts(row)[0][start:end], name) for start, end, name in sorted(spans)]
+        assert re.sub(" <small>.*?</small>|<.*?>", "", cell) == entities.task.texts(row)[0]
+
+
+def test_runs_of_several_numbers_of_labels_make_a_curve(trained: Callable[[str], Trained], tmp_path: Path):
+    run = finished.read(trained("text classification").directory, "default")
+    metrics = {**run.model.metrics, "train": {**run.model.metrics["train"], "rows": 10}}
+    few = replace(run, name="few", model=replace(run.model, metrics=metrics))
+    assert list(html_report._learning_curve("accuracy", [run, run])) == []
+    (figure,) = html_report._learning_curve("accuracy", [few, run])
+    assert isinstance(figure, Figure)
+    assert figure.title.endswith("few, default")
+    figure.draw(tmp_path / "labels")
+    assert "labelled training rows" in (tmp_path / "labels.svg").read_text()
+
+
+def test_what_to_do_next_follows_from_what_the_page_shows(chain: Trained):
+    run = finished.read(chain.directory, "default")
+    report = [{"class": name, "recall": recall, "rows": 40} for name, recall in (("rare", 0.2), ("a", 0.9), ("b", 0.9))]
+    model = replace(run.model, metrics={**run.model.metrics, "test": {**run.model.metrics["test"], "report": report}})
+    scores = [{"a": 0.95, "b": 0.05}, {"a": 0.9, "b": 0.1}, {"a": 0.1, "b": 0.9}, {"a": 0.95, "b": 0.05}]
+    answers = [
+        {"file": "rows.csv", "row": number, "target": target, "scores": of_row}
+        for number, (target, of_row) in enumerate(zip("aabb", scores, strict=True))
+    ]
+    long = run.config.require_task().row("word " * 2000)
+    said = [
+        part.text
+        for part in html_report._next(replace(run, model=model), run.config.task, [(a, long) for a in answers])
+    ]
+    assert "their recall: rare (0.200)." in said[0]
+    assert "the 1 rows whose labels are wrong by this model, listed under Data: rows.csv:3." in said[1]
+    assert "About 4 of the 4 texts are cut" in said[2]
+    losses = [{"loss": loss} for loss in (4, 3, 2, 1)]
+    adapted = replace(run.stage("adapt"), metrics={"log": losses})
+    run.__dict__["chain"] = [adapted, run.model]
+    *_, last = html_report._next(run, run.config.task, [])
+    assert last.text == "Adapt longer (adapt.epochs): its loss fell from 2.000 to 1.000 in the last quarters."
 
 
 # What is not there, and what is refused

@@ -60,20 +60,23 @@ def test_every_token_is_read_once_in_an_epoch_in_parts_of_other_lengths_in_each(
     assert [dataset[place]["index"] for place in range(len(dataset))] == list(range(len(streams)))
 
 
+@pytest.mark.parametrize("direction", ["forward", "backward"])
 @torch.no_grad()
 def test_streams_and_held_out_documents_are_predicted_as_in_one_long_pass(
-    streams: Streams, documents: Chunks, tokenizer: PreTrainedTokenizerFast
+    documents: Chunks, tokenizer: PreTrainedTokenizerFast, direction: str
 ):
-    model = model_of(tokenizer).eval()
+    model = model_of(tokenizer, direction=direction).eval()
+    objective = StreamedLM(tokenizer, LENGTH, direction == "backward")
     for weight in model.body.layers.parameters():
         weight.mul_(3)  # or the state would hardly matter
     total = 0.0
     for row in range(len(documents)):
         ids = torch.from_numpy(np.array(documents[row]["input_ids"], np.int64))
-        total += cross_entropy(model(ids[None]).logits[0, :-1], ids[1:], reduction="sum").item()
+        logits = model.config.turned(model(ids[None]).logits)[0, :-1]
+        total += cross_entropy(logits, model.config.turned(ids[None])[0, 1:], reduction="sum").item()
     count = documents.tokens - len(documents)
-    assert streams.objective.measure(model, documents)["loss"] == pytest.approx(total / count, abs=1e-6)
-    one = Streams(documents, StreamedLM(tokenizer, LENGTH), 1, seed=0)  # a stream that cuts no document
+    assert objective.measure(model, documents)["loss"] == pytest.approx(total / count, abs=1e-6)
+    one = Streams(documents, objective, 1, seed=0)  # a stream that cuts no document
     batches = [one.collate([{"index": index, "phase_epoch": (1, 0)}]) for index in range(len(one))]
     assert sum(one.objective.loss(model, batch).item() for batch in batches) == pytest.approx(total, rel=1e-6)
 

@@ -63,14 +63,10 @@ def runs(overrides: Sequence[str]) -> None:
 def _by_task(folder: Path) -> Iterator[tuple[str, Table]]:
     """Yield a table for the rows of each task: the models by their scores, with what `compare` takes as their names."""
     found: defaultdict[tuple[Any, ...], list[Run]] = defaultdict(list)
-    for link in sorted(folder.glob("*/finetune")):
-        if finished.find(link) is None:
-            continue
-        run = finished.read(link, link.parent.name)
-        if run.measured:
-            task = run.config.require_task()
-            classes = tuple(run.model.metrics["train"].get("classes", ()))  # one file may hold two columns of labels
-            found[str(task.path), type(task).__name__, task.metric, classes].append(run)
+    for run in finished.scored(folder):
+        task = run.config.require_task()
+        classes = tuple(run.model.metrics["train"].get("classes", ()))  # one file may hold two columns of labels
+        found[str(task.path), type(task).__name__, task.metric, classes].append(run)
     for (path, kind, metric, _), scored in found.items():
         rows = []
         for run in sorted(scored, key=lambda run: -run.model.metrics["test"]["scores"][metric]):

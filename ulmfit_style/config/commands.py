@@ -101,6 +101,10 @@ class Hub(Section):
     """Whether a newly made repository is private."""
     license: str | None = None
     """The licence of the model that is pushed, as the Hub spells it: mit. null: the card says that none was given."""
+    language: tuple[str, ...] = ()
+    """The model's languages, as the Hub spells them: [en, de]. Empty: the card says that they were not recorded."""
+    examples: tuple[str, ...] = ()
+    """Texts of yours, for the Hub's page to try the model on: it shows them to everybody."""
     dry_run: bool = False
     """List what would be uploaded, and stop."""
     onnx: bool = False

@@ -105,5 +105,4 @@ def _draw(path: Path, results: Sequence[Result], study: Study, metric: str) -> N
         deviations = [stdev(of_seeds) if len(of_seeds) > 1 else 0 for of_seeds in by_size.values()]
         style = {"linestyle": "-" if name in study.arms else "--"}
         lines[name] = Line([size * shift for size in by_size], means, deviations, style)
-    ticks = {"xticks": sizes, "xticklabels": [f"{size:,}" for size in sizes]}
-    figures.lines(path, lines, xscale="log", xlabel="labelled training rows", ylabel=metric, **ticks)
+    figures.over_labels(path, lines, sizes, metric)

@@ -22,13 +22,7 @@ class Cut(NamedTuple):
     coverage: float
     """The share of the rows that is answered."""
     precision: float
-    """The share of the answers that is right; NaN where there are none."""
-
-
-def cut_at(claims: Claims, probability: float) -> Cut:
-    """Return what is left at a probability."""
-    left = [is_right for confidence, is_right in claims if confidence >= probability]
-    return Cut(probability, len(left) / len(claims), sum(left) / len(left) if left else float("nan"))
+    """The share of the answers that is right."""
 
 
 def cuts(claims: Claims) -> list[Cut]:

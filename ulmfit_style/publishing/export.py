@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from ulmfit_style.artefacts.directory import METRICS, RECIPE
-from ulmfit_style.cli import CONF
+from ulmfit_style.cli import CONF, PACKAGE
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
@@ -53,7 +53,7 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
         if values[name] is not None and section is not None:
             values[name]["license"] = section.license
     run = replace(run, config=from_recipe(values))
-    (folder / CARD).write_text(card.write(repo, run, config.hub.license, notes), encoding="utf-8")
+    (folder / CARD).write_text(card.write(repo, run, config.hub, notes), encoding="utf-8")
     (folder / RECIPE).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     if config.hub.onnx and not run.exports:
         raise UserError(f"hub.onnx=true: {directory} has no ONNX yet; run `export` with the same options before")
@@ -78,7 +78,8 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
 def goes(name: str) -> bool:
     """Tell whether a file of this name is one that is uploaded."""
     name = name.removeprefix(f"{FOLDER}/").removeprefix(f"{ONNX}/")
-    return "/" not in name and any(fnmatch(name, pattern) for pattern in UPLOADED)
+    is_listed = "/" not in name and any(fnmatch(name, pattern) for pattern in UPLOADED)
+    return is_listed or name.startswith(f"{PACKAGE.name}/")  # which a Space holds
 
 
 def files(folder: Path) -> list[str]:

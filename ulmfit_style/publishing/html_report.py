@@ -1,10 +1,13 @@
 """The page on one run, section by section, or on several side by side; what artefacts do not hold is left out."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from typing import Any
+
+import numpy as np
 
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import RECIPE, read_json
@@ -12,16 +15,15 @@ from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.config.section import MODEL_SECTIONS, spelled
 from ulmfit_style.console import duration, muted
 from ulmfit_style.data import guard, labelled
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, listed
 from ulmfit_style.recipe import options
 from ulmfit_style.results import figures, scores
 from ulmfit_style.results.figures import Line
 from ulmfit_style.results.finished import Run
-from ulmfit_style.results.html import Page
+from ulmfit_style.results.html import Page, with_names
 from ulmfit_style.results.parts import Figure, Folded, Interval, Part, Prose, Table
 from ulmfit_style.results.scores import Measured
-from ulmfit_style.tasks.base import Row, Task
-from ulmfit_style.tasks.values import Confusion, Scatter
+from ulmfit_style.tasks.base import Row, Task, in_order
 
 MOST_ERRORS = 200
 """Wrong answers that a page shows."""
@@ -29,8 +31,16 @@ MOST_ERRORS = 200
 MOST_CLASSES = 40
 """Classes that a confusion matrix can hold."""
 
+Answered = Sequence[tuple[Prediction, Row | None]]
+"""The answers to the test rows, each with its row, where that is what it was."""
+
 MOST_CONFUSED = 20
 """Pairs of classes that are listed."""
+
+MOST_ADVISED, GAP, MOST_CUT, FELL, BYTES_PER_TOKEN = 3, 0.1, 0.2, 0.01, 4
+"""Where it is told what to do next: classes or rows that are named; how far below the mean recall a class is found too
+seldom; which share of cut texts is much; by which part of it a loss falls, from the third quarter of the steps to the
+last, that has not come to its end; and about how long a token is."""
 
 
 def page(run: Run) -> Page:
@@ -40,10 +50,13 @@ def page(run: Run) -> Page:
     if task is not None and run.measured:
         answers = predictions.read(run.model.directory, "test")
         targets = [answer["target"] for answer in answers]
+        rows = test_rows(run, task)
+        answered = [(answer, rows.get((answer["file"], answer["row"]))) for answer in answers]
         sections |= {
-            "Which answers are wrong": _wrong(task.error_chart(answers, targets)),
+            "What to do next": _next(run, task, answered),
+            "Which answers are wrong": _wrong(task, answered),
             "Calibration": _calibration(task, task.calibration_pairs(answers, targets)),
-            "Errors": _errors(run, task, answers, task.errors(answers, targets)),
+            "Errors": _errors(task, answered, task.errors(answers, targets)),
         }
     sections |= {
         "Data": _data(run),
@@ -64,8 +77,8 @@ def side_by_side(runs: Sequence[Run]) -> Page:
     """
     kinds = {run.name: run.model.metrics.get("task", "a language model") for run in runs}
     if len(set(kinds.values())) > 1:
-        listed = ", ".join(f"{name} is {kind}" for name, kind in kinds.items())
-        raise UserError(f"report.runs: {listed}: scores of different kinds cannot be compared; report each by itself")
+        each = ", ".join(f"{name} is {kind}" for name, kind in kinds.items())
+        raise UserError(f"report.runs: {each}: scores of different kinds cannot be compared; report each by itself")
     sections: dict[str, list[Part]] = {"Scores": list(_differences(runs)), "What they differ in": [_options(runs)]}
     return Page(" / ".join(kinds), f"{len(runs)} runs side by side.", sections)
 
@@ -88,10 +101,11 @@ def _scores(run: Run) -> Iterator[Part]:
     if len(run.measured) > 1:
         yield _whiskers(metrics["metric"], run.measured)
         yield Prose(scores.highest(metrics["metric"], run.measured, run.paired))
-    if run.update is not None:
-        yield Prose(scores.worth(f"The update changed {metrics['metric']} by", run.update))
-    if run.worth is not None:
-        yield Prose(scores.worth(f"Adaptation changed {metrics['metric']} by", run.worth))
+    for what, worth in {"The update": run.update, "Adaptation": run.worth}.items():
+        if worth is not None:
+            yield Prose(scores.worth(f"{what} changed {metrics['metric']} by", worth))
+    if run.measured:
+        yield from _learning_curve(metrics["metric"], run.by_labels)
     splits = {split: metrics[split] for split in ("test", "validation") if split in metrics}
     splits |= {made.metrics["path"]: made.metrics["all"] for made in run.evaluations if "all" in made.metrics}
     if splits:
@@ -105,28 +119,66 @@ def _whiskers(metric: str, measured: Mapping[str, Measured]) -> Figure:
     return Figure("scores", title, partial(figures.whiskers, values=values, label=metric))
 
 
-def _wrong(part: Confusion | Scatter | None) -> Iterator[Part]:
-    if isinstance(part, Scatter):
-        ends = [min(*part.targets, *part.predictions), max(*part.targets, *part.predictions)]
+def _learning_curve(metric: str, runs: Sequence[Run]) -> Iterator[Part]:
+    """Show what more labels brought, if there are runs of several numbers of them."""
+    tests, counts = [run.model.metrics["test"] for run in runs], [run.model.metrics["train"]["rows"] for run in runs]
+    if len(set(counts)) > 1:
+        values = [test["scores"][metric] for test in tests]
+        line = Line(counts, values, np.abs(np.transpose([test["interval"] for test in tests]) - values))
+        title = f"{metric} by the number of labels, with 95 % intervals: {', '.join(run.name for run in runs)}"
+        draw = partial(figures.over_labels, by_name={"_": line}, counts=counts, metric=metric)
+        yield Figure("labels", title, draw)
+
+
+def _next(run: Run, task: Task, answered: Answered) -> Iterator[Part]:
+    """Say what may make the model better, by what is seen on the page."""
+    report = sorted(run.model.metrics["test"].get("report", ()), key=lambda entry: entry["recall"])
+    enough = np.mean([entry["recall"] for entry in report] or [0]) - GAP
+    if low := [f"{one['class']} ({one['recall']:.3f})" for one in report[:MOST_ADVISED] if one["recall"] < enough]:
+        yield Prose(f"Label more rows of the classes that are found least often, by their recall: {', '.join(low)}.")
+    if wrong := [place for place, _ in guard.label_errors([answer for answer, _ in answered])]:
+        places = listed(wrong, MOST_ADVISED)
+        yield Prose(
+            f"Look at the {len(wrong):,} rows whose labels are wrong by this model, listed under Data: {places}."
+        )
+    texts = [text for _, row in answered if row is not None for text in task.texts(row)]
+    length = run.config.finetune.max_length
+    longer = sum(len(text.encode(errors="surrogatepass")) > BYTES_PER_TOKEN * length for text in texts)
+    if task.long_texts.startswith("cut") and longer > MOST_CUT * len(texts):
+        remedy = "read more of them: task.long_documents=windows, or a higher finetune.max_length"
+        yield Prose(f"About {longer:,} of the {len(texts):,} texts are cut after {length} tokens; {remedy}.")
+    adapted = run.stage("adapt")
+    losses = [entry["loss"] for entry in adapted.metrics["log"] if "loss" in entry] if adapted is not None else []
+    if len(losses) >= 4:
+        *_, third, last = map(np.mean, np.array_split(losses, 4))
+        if last < (1 - FELL) * third:
+            yield Prose(
+                f"Adapt longer (adapt.epochs): its loss fell from {third:.3f} to {last:.3f} in the last quarters."
+            )
+
+
+def _wrong(task: Task, answered: Answered) -> Iterator[Part]:
+    """Show which classes are taken for which others, or answered beside right numbers."""
+    ours, right = task.sides([answer for answer, _ in answered], [answer["target"] for answer, _ in answered])
+    if task.is_single_label:
+        texts = defaultdict[tuple[str, str], list[str]](list)
+        for pair, (_, row) in zip(zip(right, ours, strict=True), answered, strict=True):
+            texts[pair].append("" if row is None else " / ".join(task.texts(row)))
+        names = in_order({*ours, *right})
+        if len(names) <= MOST_CLASSES:
+            counts = [[len(texts.get((name, other), ())) for other in names] for name in names]
+            yield Figure("confusion", "Confusion", partial(figures.matrix, classes=names, counts=counts))
+        ranked = sorted((pair for pair in texts if len(set(pair)) > 1), key=lambda pair: -len(texts[pair]))
+        if rows := [(*pair, len(texts[pair]), texts[pair][0]) for pair in ranked[:MOST_CONFUSED]]:
+            yield Table(("right", "answered", "rows", "such as"), rows, "Classes most often taken for another")
+    elif isinstance(right[0], float):
+        ends = [min(*right, *ours), max(*right, *ours)]
         lines = {
             "_equal": Line(ends, ends, style={"linestyle": "--", "marker": "", "color": "grey"}),
-            "_rows": Line(part.targets, part.predictions, style={"linestyle": "", "marker": "o", "alpha": 0.35}),
+            "_rows": Line(right, ours, style={"linestyle": "", "marker": "o", "alpha": 0.35}),
         }
         draw = partial(figures.lines, lines=lines, xlabel="right", ylabel="answered")
         yield Figure("scatter", "Answered beside right numbers", draw)
-    elif part is not None:
-        names = part.classes
-        if len(names) <= MOST_CLASSES:
-            yield Figure("confusion", "Confusion", partial(figures.matrix, classes=names, counts=part.counts))
-        confused = [
-            (right, answered, count)
-            for right, counts in zip(names, part.counts, strict=True)
-            for answered, count in zip(names, counts, strict=True)
-            if right != answered and count
-        ]
-        if confused:
-            ranked = sorted(confused, key=lambda row: -row[2])[:MOST_CONFUSED]
-            yield Table(("right", "answered", "rows"), ranked, "Classes most often taken for another")
 
 
 def _calibration(task: Task, pairs: Sequence[tuple[float, bool]]) -> Iterator[Part]:
@@ -148,26 +200,26 @@ def _calibration(task: Task, pairs: Sequence[tuple[float, bool]]) -> Iterator[Pa
         yield Figure("coverage", "Right answers, if only the surest are given (predict.threshold)", draw)
 
 
-def _errors(run: Run, task: Task, answers: Sequence[Prediction], errors: Sequence[float]) -> Iterator[Part]:
+def _errors(task: Task, answered: Answered, errors: Sequence[float]) -> Iterator[Part]:
     """Show the wrong answers, the most confident first, or the worst where answers have no probability."""
-    found = test_rows(run, task)
-    if not found:
+    if not any(row for _, row in answered):
         yield Prose("The labelled rows are gone or have changed since this run, so their texts are not shown.")
-    ranked = []
-    for answer, error in zip(answers, errors, strict=True):
+    ranked, header = [], ["right", "answered", "confidence", "file", "row"]
+    for (answer, row), error in zip(answered, errors, strict=True):
         if error > 0:
-            row, confidence = found.get((answer["file"], answer["row"])), task.confidence(answer, answer["target"])
-            texts = [] if row is None else task.texts(row)
-            cells = [*texts, *task.display(row, answer, answer["target"]), confidence, answer["file"], answer["row"]]
-            ranked.append((confidence or 0, error, cells))
+            texts, confidence = [] if row is None else task.texts(row), task.confidence(answer, answer["target"])
+            sides: Sequence[str] = task.display(row, answer, answer["target"])
+            if row is not None and (spans := task.spans(row, answer)) is not None:
+                texts, sides = [], [with_names(texts[0], of_side) for of_side in spans]
+            ranked.append((confidence or 0, error, [*texts, *sides, confidence, answer["file"], answer["row"]]))
     if not ranked:
-        yield Prose(f"All {len(answers):,} test rows are answered right.")
+        yield Prose(f"All {len(answered):,} test rows are answered right.")
         return
     ranked.sort(key=lambda entry: entry[:2], reverse=True)
-    wrong = f"{len(ranked):,} of {len(answers):,} test rows are not answered quite right"
+    wrong = f"{len(ranked):,} of {len(answered):,} test rows are not answered quite right"
     yield Prose(f"{wrong}; the most confident answers, or else the worst, come first.")
-    header = [*(task.inputs() if found else ()), "right", "answered", "confidence", "file", "row"]
-    yield Table(header, [cells for *_, cells in ranked[:MOST_ERRORS]], is_searched=True)
+    cells = [cells for *_, cells in ranked[:MOST_ERRORS]]
+    yield Table([*list(task.inputs())[: len(cells[0]) - len(header)], *header], cells, is_searched=True)
 
 
 def test_rows(run: Run, task: Task) -> dict[tuple[str, int], Row]:

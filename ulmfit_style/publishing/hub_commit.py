@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.publishing import export, space
+from ulmfit_style.publishing import export
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
@@ -43,10 +43,11 @@ def connect(token: str) -> HfApi:
     return HfApi(token=token)
 
 
-def send(
-    api: HfApi, repo: str, folder: Path, message: str, kind: Literal["model", "space"], *, private: bool
-) -> CommitInfo:
+def send(api: HfApi, repo: str, folder: Path, message: str, kind: str, *, private: bool) -> CommitInfo:
     """Bring a repository to hold what a folder holds, and return its commit: a new one, or the one that did already.
+
+    Args:
+        kind: What the repository is of: a model or a space.
 
     What an earlier push left there and the folder has not is removed; other files stay. It can be repeated: the Hub
     keeps the large files that have arrived, and a commit that is there is not made twice.
@@ -56,7 +57,7 @@ def send(
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    sdk, goes = ("docker", space.goes) if kind == "space" else (None, export.goes)
+    sdk = "docker" if kind == "space" else None
     url = api.create_repo(repo, private=private, exist_ok=True, repo_type=kind, space_sdk=sdk)
     before = api.space_info(repo) if kind == "space" else api.model_info(repo)
     if private and not before.private:
@@ -64,7 +65,7 @@ def send(
         raise UserError(f"push: {problem}. Give hub.private=false to publish in it, or choose another hub.repo")
     names = export.files(folder)
     on_hub = [file.rfilename for file in before.siblings or []]
-    stale = [name for name in on_hub if goes(name) and name not in names]
+    stale = [name for name in on_hub if export.goes(name) and name not in names]
     if stale:
         say(f"push: removes what an earlier push left there: {', '.join(stale)}")
 
@@ -110,7 +111,10 @@ def patiently(call: Callable[[], T]) -> T:
                 may_pass = not isinstance(error, OSError | ValueError)
             if wait is None or not may_pass:
                 remedy = "The repository changes in one commit or not at all; run the same command again to finish"
-                raise UserError(f"push: {reason}\n{type(origin).__name__}: {origin}\n{remedy}") from error
+                told = (
+                    error if isinstance(error, ValueError) else origin
+                )  # what is wrong with a card stands there alone
+                raise UserError(f"push: {reason}\n{type(told).__name__}: {told}\n{remedy}") from error
             say(f"push: {reason}; tries again in {wait} s")
             time.sleep(wait)
     raise AssertionError  # the last try returned or raised

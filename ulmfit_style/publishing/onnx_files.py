@@ -40,7 +40,7 @@ def write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length
     )
     assert program is not None  # with dynamo there is one
     program.save(whole)
-    # By channel, and unsigned: of four ways these changed the fewest answers (docs/how-to/export.md).
+    # By channel, and unsigned: of four ways these changed the fewest answers (docs/how-to/serve.md).
     quantize_dynamic(whole, in_8_bits, per_channel=True, weight_type=QuantType.QUInt8)
     _config(model).save_pretrained(folder)
     tokenizer.model_max_length = max_length

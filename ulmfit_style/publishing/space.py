@@ -10,14 +10,7 @@ from packaging.requirements import Requirement
 from ulmfit_style.artefacts.directory import installed
 from ulmfit_style.cli import CONF, PACKAGE
 
-EXTRAS = ("serve", "explain")
-
 TEMPLATES = Path(__file__).with_name("space")
-
-
-def goes(name: str) -> bool:
-    """Tell whether a file of this name is a part of the package, which the next push may lack."""
-    return name.startswith(f"{PACKAGE.name}/")
 
 
 def fill(folder: Path, repo: str) -> None:
@@ -33,6 +26,7 @@ def fill(folder: Path, repo: str) -> None:
 def _requirements() -> list[str]:
     """Return what the package needs to serve, in the versions that are installed here."""
     needed = map(Requirement, requires("ulmfit-style") or ())
-    wanted = [one for one in needed if any(not one.marker or one.marker.evaluate({"extra": x}) for x in EXTRAS)]
+    extras = ("serve", "explain")
+    wanted = [one for one in needed if any(not one.marker or one.marker.evaluate({"extra": name}) for name in extras)]
     versions = {one.name: installed(one.name).partition("+")[0] for one in wanted}
     return [str(one) if " " in (version := versions[one.name]) else f"{one.name}=={version}" for one in wanted]

@@ -29,8 +29,8 @@ class Line:
 
     x: Sequence[float]
     y: Sequence[float]
-    deviations: Sequence[float] | None = None
-    """The standard deviation of each y, drawn as a bar."""
+    deviations: Any = None
+    """The standard deviation of each y, drawn as a bar; or how far the bars go down, and how far up."""
     style: Mapping[str, Any] = field(default_factory=dict)
     """How it looks, where that is not as usual: arguments of matplotlib's `Axes.errorbar`."""
 
@@ -49,6 +49,12 @@ def lines(path: Path, lines: Mapping[str, Line], **axes_options: Any) -> None:
             axes.errorbar(line.x, line.y, line.deviations, label=name, **style)
         axes.set(**axes_options)
         axes.minorticks_off()
+
+
+def over_labels(path: Path, by_name: Mapping[str, Line], counts: Sequence[int], metric: str) -> None:
+    """Draw scores over numbers of labelled rows, as `lines` takes them."""
+    ticks = {"xticks": counts, "xticklabels": [f"{count:,}" for count in counts]}
+    lines(path, by_name, xscale="log", xlabel="labelled training rows", ylabel=metric, **ticks)
 
 
 def whiskers(path: Path, values: Mapping[str, tuple[float, float, float]], label: str) -> None:

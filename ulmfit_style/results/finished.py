@@ -1,5 +1,7 @@
 """What is read of finished artefacts: a model, what it was made from, and what else was measured beside it."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,6 +115,16 @@ class Run:
         """What `evaluate` measured of the model."""
         return list(self._others("evaluate", {"model": {"finetune": self.model.manifest["fingerprint"]}}))
 
+    @property
+    def by_labels(self) -> list[Run]:
+        """The models with a name, of the same checkpoint and files of rows, by the rows that they were trained on."""
+
+        def kind(run: Run) -> tuple[Any, ...]:
+            return run.config.require_task().path, run.config.model.title(), run.is_adapted
+
+        runs = [run for run in scored(self.model.directory.parent) if kind(run) == kind(self)]
+        return sorted(runs, key=lambda run: run.model.metrics["train"]["rows"])
+
     @cached_property
     def exports(self) -> Sequence[Finished]:
         """What `export` wrote of the model with its head, the newest first."""
@@ -171,6 +183,13 @@ class Run:
         for made in sorted(artefacts, key=lambda made: (made.manifest["finished"], made.directory), reverse=True):
             if {name: made.determinants.get(name) for name in wanted} == wanted:
                 yield made
+
+
+def scored(folder: Path) -> Iterator[Run]:
+    """Yield the fine-tuned models of a folder of artefacts that have a name and were scored on test rows."""
+    for link in sorted(folder.glob("*/finetune")):
+        if find(link) is not None and (run := read(link, link.parent.name)).measured:
+            yield run
 
 
 def read(directory: Path, name: str) -> Run:

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from ulmfit_style.artefacts.directory import whole
 from ulmfit_style.results.parts import Difference, Figure, Folded, Interval, Part, Prose, Table, as_text
 from ulmfit_style.tasks.base import Answer, Row, Task
+from ulmfit_style.tasks.values import Span
 
 TEMPLATE = Path(__file__).with_name("template.html")
 
@@ -86,13 +87,25 @@ def coloured(texts: Sequence[str], tokens: Sequence[Mapping[str, Any]]) -> list[
         tokens: Each with the number of its `text`, its `start` and `end` there, and its `score`.
     """
     strongest = max((abs(token["score"]) for token in tokens), default=1) or 1
-    marked, ends = [Markup() for _ in texts], [0] * len(texts)
-    for token in sorted(tokens, key=lambda token: token["start"]):
-        number, text = token["text"], texts[token["text"]]
-        start, end, score = max(ends[number], token["start"]), token["end"], token["score"]
-        colour = "0,128,96" if score > 0 else "200,40,40"
-        marked[number] += escape(text[ends[number] : start]) + Markup(
-            '<span style="background:rgba({},{:.2f})" title="{:+.3f}">{}</span>'
-        ).format(colour, 0.8 * abs(score) / strongest, score, text[start:end])
-        ends[number] = max(ends[number], end)
-    return [mark + escape(text[end:]) for mark, text, end in zip(marked, texts, ends, strict=True)]
+    styled = Markup('<span style="background:rgba({},{:.2f})" title="{:+.3f}">')
+    marks: list[list[tuple[int, int, Markup, Markup]]] = [[] for _ in texts]
+    for token in tokens:
+        colour = "0,128,96" if token["score"] > 0 else "200,40,40"
+        begin = styled.format(colour, 0.8 * abs(token["score"]) / strongest, token["score"])
+        marks[token["text"]].append((token["start"], token["end"], begin, Markup("</span>")))
+    return [_marked(text, of_text) for text, of_text in zip(texts, marks, strict=True)]
+
+
+def with_names(text: str, spans: Iterable[Span]) -> Markup:
+    """Return a text whose stretches are marked with what they are."""
+    begin, end = Markup("<mark>"), Markup(" <small>{}</small></mark>")
+    return _marked(text, [(first, last, begin, end.format(name)) for first, last, name in spans])
+
+
+def _marked(text: str, marks: Iterable[tuple[int, int, Markup, Markup]]) -> Markup:
+    """Return a text with what begins and ends each mark; of two that overlap the second begins where the first ends."""
+    marked, done = Markup(), 0
+    for start, end, begin, close in sorted(marks, key=lambda mark: mark[0]):
+        marked += escape(text[done : max(done, start)]) + begin + escape(text[max(done, start) : end]) + close
+        done = max(done, end)
+    return marked + escape(text[done:])

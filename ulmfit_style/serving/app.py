@@ -123,16 +123,15 @@ def app(model: Predictor, name: str, hosts: Sequence[str], token: str | None, ma
             pass
         return JSONResponse({"detail": refused[1]}, refused[0])
 
-    @service.exception_handler(UserError)
-    async def refuse(request: Request, error: UserError) -> Response:
-        return JSONResponse({"detail": str(error)}, 422)
-
     @service.exception_handler(RequestValidationError)
-    async def refuse_body(request: Request, error: RequestValidationError) -> Response:
-        problem = error.errors()[0]
-        place, reason = " ".join(map(str, problem["loc"][:2])), problem["msg"]
-        taken = 'openapi.json tells what is taken, such as {"inputs": "a text"}'
-        return JSONResponse({"detail": f"{place}: {reason}; {taken}"}, 422)
+    @service.exception_handler(UserError)
+    async def refuse(request: Request, error: Exception) -> Response:
+        detail = str(error)
+        if isinstance(error, RequestValidationError):
+            place = " ".join(map(str, error.errors()[0]["loc"][:2]))
+            taken = 'openapi.json tells what is taken, such as {"inputs": "a text"}'
+            detail = f"{place}: {error.errors()[0]['msg']}; {taken}"
+        return JSONResponse({"detail": detail}, 422)
 
     @service.get("/", include_in_schema=False)
     async def page() -> FileResponse:

@@ -126,4 +126,4 @@ def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     lost = [(name, drop) for name, drop in drops.items() if drop.value < 0]
     said = [Prose(scores.worth(f"{name} changed {metrics['metric']} by", drop)) for name, drop in lost]
     terminal.show(Table(header, table, title), *said)
-    say(f"export: {directory}; transformers.js and onnxruntime read it (docs/how-to/export.md)", style="bold")
+    say(f"export: {directory}; transformers.js and onnxruntime read it (docs/how-to/serve.md)", style="bold")

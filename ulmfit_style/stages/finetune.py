@@ -16,9 +16,9 @@ import numpy as np
 from ulmfit_style.analysis import comparison
 from ulmfit_style.analysis.estimate import tokens
 from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts.differences import changes
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, RECIPE, Artefact, read_json, write_json
 from ulmfit_style.artefacts.predictions import Prediction
-from ulmfit_style.cli import CONF
 from ulmfit_style.compute import processes
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune
 from ulmfit_style.console import say
@@ -79,10 +79,11 @@ def _check_update(resolved: Resolved, directory: Path) -> None:
     if kinds[0] != kinds[1]:
         raise UserError(f"{option}: was trained on {kinds[0]}, and the task is {kinds[1]}; choose the task that fits")
     if made_by.model.title() != config.model.title() or config.model.decoder is not None:
-        title = made_by.model.title()
-        presets = {path.read_text(encoding="utf-8"): f"model={path.stem}" for path in CONF.glob("model/*.yaml")}
-        same = next((presets[text] for text in presets if f": {title}\n" in text), f"model.checkpoint={title}")
-        raise UserError(f"{option}: was made of {title}, which reads and writes in its own way; give {same}")
+        made = f"was made of {made_by.model.title()}, which reads and writes in its own way"
+        same = f"model.checkpoint={made_by.model.title()}, or the model=<name> that stands for it, without a decoder"
+        raise UserError(f"{option}: {made}; give {same}")
+    if different := list(changes(made_by.model.architecture, config.model.architecture, "model.architecture")):
+        raise UserError(f"{option}: has {listed(different)}; give the same options")
     if (config.runs / config.name / "finetune").resolve() == directory.resolve():
         raise UserError(f"{option}: has the name {config.name}, which the new model would take; add name=<another>")
     every = labelled.load(resolved.task)

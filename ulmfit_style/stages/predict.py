@@ -143,12 +143,12 @@ def _lowest(threshold: float | str, directory: Path, task: Task) -> float:
         lowest = cut.probability
         say(f"{option}: from a probability of {lowest:.3f} on, chosen on {rows}")
     if claims["test"]:
-        cut = selective.cut_at(claims["test"], lowest)
         left = [is_right for confidence, is_right in claims["test"] if confidence >= lowest]
-        low, high = intervals.interval(left) if left else (0, 0)
-        right = f", and {cut.precision:.1%} of these right (95 % interval {low:.1%} to {high:.1%})" if left else ""
-        rows = f"the {len(claims['test']):,} test rows"
-        say(f"predict: from a probability of {lowest:.3f} on, {cut.coverage:.1%} of {rows} are answered{right}")
+        share = f"{len(left) / len(claims['test']):.1%} of the {len(claims['test']):,} test rows are answered"
+        if left:
+            low, high = intervals.interval(left)
+            share += f", and {sum(left) / len(left):.1%} of these right (95 % interval {low:.1%} to {high:.1%})"
+        say(f"predict: from a probability of {lowest:.3f} on, {share}")
     return lowest
 
 
@@ -234,9 +234,10 @@ def _answered(
     if counts["guesses"]:
         say(f"predict: rows not answered, with a guess alone: {counts['guesses']:,} (predict.threshold)")
     if counts["unlike"]:
-        rough = f" (told by {model.measured} rows alone, so roughly)" if model.measured < unlike.FEWEST else ""
-        what = "rows that may belong to no class, unlike those that it was trained on"
-        say(f"predict: {what}: {counts['unlike']:,}{rough}")
+        few = f" (told by {model.measured} rows alone, so roughly)" if model.measured < unlike.FEWEST else ""
+        say(
+            f"predict: rows that may belong to no class, unlike those that it was trained on: {counts['unlike']:,}{few}"
+        )
     if empty:
         say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: row {listed(empty, 3)}")
     if counts["long"]:

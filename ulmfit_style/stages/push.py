@@ -1,13 +1,10 @@
 """push: publish a finished model on the Hub, in one commit, with a card that its own files wrote."""
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
@@ -15,9 +12,6 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.publishing import export, hub_commit, space
 from ulmfit_style.recipe import Config
 from ulmfit_style.resolved import Resolved, require_finished
-
-if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -73,28 +67,22 @@ def publish(config: Config, directory: Path) -> None:
             visibility = "private" if options.private else "public"
             if options.space:
                 space.fill(path.with_name("space"), named)
-                say(f"push: the files of the Space: {path.with_name('space')}")
             say(f"push: would go to {repo}, {visibility} if it is new; nothing was sent")
-            say(f"push: read the card first: {path}")
+            say(f"push: read the card first: {path}{'; and the files of the Space beside it' if options.space else ''}")
             return
         token = _token()
         api = hub_commit.connect(token)
         if "/" not in repo:
             repo = hub_commit.patiently(lambda: api.get_full_repo_name(repo))
         export.fill(folder, config, directory, repo, notes, token)
-        send = partial(hub_commit.send, api, repo, message=f"Push {directory.name}", private=options.private)
-        _pushed(partial(send, folder, kind="model"), folder)
         if options.space:
             space.fill(of_space, repo)
-            _pushed(partial(send, of_space, kind="space"), of_space)
-            if options.private:
-                say("push: a Space reads a private model with the secret HF_TOKEN of its settings")
-
-
-def _pushed(send: Callable[[], CommitInfo], folder: Path) -> None:
-    """Send a folder, and say what the Hub made of it."""
-    url, count = hub_commit.patiently(send).commit_url, len(export.files(folder))
-    say(f"pushed: {url}; the Hub lists its {count} files with the hashes of what was sent")
+        for kind, content in {"model": folder, **({"space": of_space} if options.space else {})}.items():
+            send = partial(hub_commit.send, api, repo, content, f"Push {directory.name}", kind, private=options.private)
+            commit, count = hub_commit.patiently(send), len(export.files(content))
+            say(f"pushed: {commit.commit_url}; the Hub lists its {count} files with the hashes of what was sent")
+        if options.space and options.private:
+            say("push: a Space reads a private model with the secret HF_TOKEN of its settings")
 
 
 def _notes(config: Config) -> str:

@@ -58,12 +58,8 @@ def _last_model(resolved: Resolved) -> Run:
         UserError: if none is, naming the command that makes it, and the nearest one that there is.
     """
     config = resolved.config
-    is_made = {
-        "finetune": config.task is not None,
-        "adapt": config.adapt is not None,
-        "pretrain": config.pretrain is not None and config.model.init == "scratch",
-    }
-    stages = [stage for stage in MODELS if is_made[stage]]
+    is_made = (config.task, config.adapt, config.pretrain if config.model.init == "scratch" else None)
+    stages = [stage for stage, section in zip(MODELS, is_made, strict=True) if section is not None]
     if not stages:
         raise UserError("task=none adapt=none: nothing is trained that could be reported on")
     stage = next((stage for stage in stages if resolved.artefact(stage).measured), stages[0])

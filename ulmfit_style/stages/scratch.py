@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ulmfit_style.console import say
 from ulmfit_style.data.corpus import batched
-from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints
 from ulmfit_style.models.architectures import CAUSAL_LM, ENCODER_DECODER, has_head, language_model_class, register
 from ulmfit_style.models.new_tokenizer import DECODER, learn
@@ -74,20 +74,13 @@ def run(step: Step, directory: Path) -> None:
 def _fit(
     learnt: Tokenizer, options: dict[str, Any], *, masked: bool
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedConfig]:
-    """Return a new tokenizer with its special tokens, and an architecture that has room for its tokens.
-
-    Raises:
-        UserError: naming each field that the architecture does not have.
-    """
+    """Return a new tokenizer with its special tokens, and an architecture that has room for its tokens."""
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoConfig, PreTrainedTokenizerFast
     from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
     model_type = options["model_type"]
     fields = AutoConfig.for_model(model_type).to_dict()
-    if unknown := [name for name in options if name not in fields]:
-        problem = f"a {model_type} has no such field"
-        raise UserError("\n".join(f"model.architecture.{name}: {problem}{nearest(name, fields)}" for name in unknown))
     inputs = ["input_ids", *(["token_type_ids"] if fields.get("type_vocab_size", 0) > 1 else []), "attention_mask"]
     special = {**DECODER, "bos_token": DECODER["eos_token"], "pad_token": DECODER["eos_token"]}
     if masked:

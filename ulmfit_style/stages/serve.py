@@ -50,8 +50,7 @@ def run(resolved: Resolved) -> None:
         model = Predictor(str(directory), task=config.predict.task, option="predict.model")
         if isinstance(model.task, LabelTask) and model.task.top_k is None:
             model.task = model.task.with_answer_options({"top_k": "all"})
-        named = Path(config.predict.model or config.name)
-        name = named.parent.name if named.name == "finetune" else named.name
+        name = Path((config.predict.model or config.name).removesuffix("/finetune")).name
         service = app(model, name, LOCAL if is_local else ["*"], token, int(options.max_mb * 1e6))
         server = uvicorn.Server(uvicorn.Config(service, log_level="warning", timeout_graceful_shutdown=ENDING_SECONDS))
         address = f"http://{options.host}:{listener.getsockname()[1]}/" + (f"#{token}" if token else "")

@@ -21,7 +21,7 @@ from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.metrics.intervals import Array, Points, combined, interval
 from ulmfit_style.tasks.files import Splits
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
-from ulmfit_style.tasks.values import Architecture, Confusion, ExplainedPart, Pipeline, Reference, Scatter
+from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline, Reference, Span
 
 Feature = dict[str, Any]
 """What a model reads: one encoded text, or one window of a longer one."""
@@ -457,6 +457,10 @@ class Task(Section, abc.ABC):
         (ours,), (right,) = self.sides([answer], [target])
         return spelled(right), spelled(ours)
 
+    def spans(self, row: Row, answer: Answer) -> tuple[Sequence[Span], Sequence[Span]] | None:
+        """Return the right and the answered stretches of the text; None where answers are no stretches."""
+        return None
+
     def calibration_pairs(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
         """Return each probability that the model gives, and whether it is of something right; by default the `score`.
 
@@ -469,10 +473,6 @@ class Task(Section, abc.ABC):
         """Return how far a probability of an answer is from the truth at most; None where it has no probability."""
         pairs = self.calibration_pairs([answer], [target])
         return max((abs(probability - is_right) for probability, is_right in pairs), default=None)
-
-    def error_chart(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Confusion | Scatter | None:
-        """Return what a report shows of answers beside their scores; by default nothing."""
-        return None
 
 
 def named_outputs(names: Sequence[str]) -> dict[str, Any]:

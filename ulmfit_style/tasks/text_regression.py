@@ -11,7 +11,7 @@ from ulmfit_style.config.section import Unhashed
 from ulmfit_style.tasks.base import COLUMNS, Answer, Feature, Row, named_outputs
 from ulmfit_style.tasks.base_text import TextTask, clean_text
 from ulmfit_style.tasks.types import Batch, Model, Tensor, Tokenizer
-from ulmfit_style.tasks.values import Reference, Scatter
+from ulmfit_style.tasks.values import Reference
 
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 """What may be a number with a decimal comma, or a thousand times as much."""
@@ -106,9 +106,6 @@ class TextRegression(TextTask):
 
     def display(self, row: Row | None, answer: Answer, target: float) -> tuple[str, str]:
         return f"{target:g}", f"{answer['value']:.3g}"
-
-    def error_chart(self, answers: Sequence[Answer], targets: Sequence[float]) -> Scatter:
-        return Scatter(targets, self.sides(answers, targets)[0])
 
 
 def _number(label: Any, decimal: str | None = None) -> float:

@@ -15,7 +15,7 @@ from ulmfit_style.tasks.base import COLUMNS, IGNORED, Answer, Column, Feature, R
 from ulmfit_style.tasks.base_text import read_written, text_problem
 from ulmfit_style.tasks.entities import OUTSIDE, Entity, is_words, text_of, words_of
 from ulmfit_style.tasks.types import Batch, Label2id, Model, Module, Tensor, Tokenizer
-from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline
+from ulmfit_style.tasks.values import Architecture, ExplainedPart, Pipeline, Span
 from ulmfit_style.tasks.windows import Range, learnable, pieces_of, trimmed, windows
 
 NO_ENTITY = "no entity"
@@ -197,6 +197,10 @@ class TokenClassification(Task):
             marked = entities.of_tags(target["tags"])
             right = [{"entity_group": each.type, "word": " ".join(words[each.start : each.end])} for each in marked]
         return _spoken(right), _spoken(answer["entities"])
+
+    def spans(self, row: Row, answer: Answer) -> tuple[Sequence[Span], Sequence[Span]]:
+        right = [(entity.start, entity.end, entity.type) for entity in self._entities(row)]
+        return right, [(entity["start"], entity["end"], entity["entity_group"]) for entity in answer["entities"]]
 
     def calibration_pairs(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[float, bool]]:
         """Return the probability of each entity; of a row of words only where its tags mark the same number."""

@@ -6,6 +6,9 @@ from typing import Any, Literal, NamedTuple
 
 from ulmfit_style.tasks.types import Tensor
 
+Span = tuple[int, int, str]
+"""Where a stretch of a text begins and ends, in characters, and what it is."""
+
 
 class Architecture(NamedTuple):
     """What a task has to know of a model's architecture."""
@@ -47,20 +50,3 @@ class ExplainedPart:
     """The number of the feature that it was read from."""
     read: Callable[[Tensor], Tensor]
     """From the logits of that feature, (batch, ...), to the one number that stands for it, (batch,)."""
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Shown in a report: how many rows of each class have which prediction."""
-
-    classes: Sequence[str]
-    counts: Sequence[Sequence[int]]
-    """By the right class, and in each by the predicted one."""
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """Shown in a report: a predicted number beside the target of each row."""
-
-    targets: Sequence[float]
-    predictions: Sequence[float]

@@ -46,6 +46,9 @@ def finetune(config: Config, task: Task) -> None:
         wanted = f"contrast_steps={options.contrast_steps}" if options.contrast_steps else "head=solved"
         remedy = "take finetune=auto or plain"
         raise UserError(f"finetune.{wanted}: is for texts of one class each, and {kind} has none; {remedy}")
+    if task.writes and checkpoints.described(config.model).get("direction") == "backward":
+        remedy = "take one that does, such as model=awd_lstm"
+        raise UserError(f"direction=backward: {kind} needs a model that writes from left to right; {remedy}")
     pooling = f"finetune.pooling={options.pooling}"
     if options.pooling in ("mean", "concat") and not task.scores_whole_texts:
         raise UserError(f"{pooling}: {kind} does not score whole texts; take finetune.pooling=default")
@@ -56,7 +59,9 @@ def finetune(config: Config, task: Task) -> None:
 
 
 def _check_options(config: Config, stage: str, options: LanguageModelling | Finetune, positions_needed: int) -> None:
-    """Check that the processes can share the batches evenly, that LoRA's library is there, and that texts have room."""
+    """Check a new architecture, that processes can share batches, that LoRA's library is there, and texts have room."""
+    if config.model.architecture is not None:
+        architectures.require_fields(config.model.architecture)
     for texts in (1, CONTRAST_GROUP_SIZE) if isinstance(options, Finetune) and options.contrast_steps else (1,):
         try:
             processes.split(options.batch_size, config.micro_batch_size, texts, config.processes)

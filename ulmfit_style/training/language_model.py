@@ -1,5 +1,6 @@
 """Training a language model on documents: what `pretrain` and `adapt` share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ def prepare(
     """
     # Data
     tokenizer = checkpoints.tokenizer(source)
-    model_type = checkpoints.body_config(source)["model_type"]
-    objective = choose_objective(options, model_type, tokenizer)
+    body = checkpoints.body_config(source)
+    objective = choose_objective(options, body, tokenizer)
     streamed = isinstance(objective, StreamedLM)
     length = tokens.WHOLE if streamed else options.max_length
     chunks, heldout = tokens.load(documents, tokenizer, length, config.runs)
@@ -93,7 +94,7 @@ def prepare(
     if objective.can_be_packed:
         start = first_position(model, options.max_length, tokenizer.pad_token_id, causal=objective.causal)
     if start is None and not streamed:
-        say(f"  a model of type '{model_type}' cannot keep packed documents apart: each has a row of its own")
+        say(f"  a model of type '{body['model_type']}' cannot keep packed documents apart: each has a row of its own")
 
     rows: Rows = chunks if start is None else PackedDataset(chunks, options.max_length, start)
     data = TrainingData(objective, rows, objective.collate)
@@ -120,14 +121,18 @@ def prepare(
     return Prepared(plan, objective, chunks.tokens, heldout, general_heldout, missing, unused)
 
 
-def choose_objective(options: LanguageModelling, model_type: str, tokenizer: Tokenizer) -> LanguageObjective:
-    """Return the objective of an architecture.
+def choose_objective(options: LanguageModelling, body: Mapping[str, Any], tokenizer: Tokenizer) -> LanguageObjective:
+    """Return the objective of a model.
+
+    Args:
+        body: What its config says.
 
     Raises:
         UserError: if the architecture has no head for it, or the tokenizer no token for what is taken out.
     """
+    model_type = body["model_type"]
     if architectures.architecture(model_type).carries_state:
-        return StreamedLM(tokenizer, options.max_length)
+        return StreamedLM(tokenizer, options.max_length, body.get("direction") == "backward")
     auto_class = architectures.language_model_class(model_type)
     if auto_class == CausalLM.auto_class:
         return CausalLM(tokenizer)

@@ -35,6 +35,8 @@ class StreamedLM(CausalLM):
     can_be_packed: ClassVar[bool] = False
 
     max_length: int
+    backward: bool = False
+    """Whether the model reads from right to left. Here tokens are in the order in which they are read."""
     states: dict[int, Tensor] = field(default_factory=dict)
     """What the last part of each stream that this process reads has left, (numbers,), by the number of the stream."""
 
@@ -56,11 +58,21 @@ class StreamedLM(CausalLM):
 
     def _read(self, model: nn.Module, batch: Batch, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the summed loss of a part, with what the model adds to it in training, and the state that is left."""
+        if self.backward:  # a model takes tokens as they stand in the text
+            batch = {name: column.flip(1) for name, column in batch.items() if name != "streams"}
         predicted = batch["labels"].ne(IGNORED)
         with logits_at(model, predicted):
             outputs = model(**self.inputs(batch), starts=batch.get("starts"), state=state)
         loss = cross_entropy(outputs.logits.float(), batch["labels"][predicted], reduction="sum")
         return loss + outputs.penalty * model.training, outputs.state
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """Make a batch of whole documents."""
+        return super().collate(list(map(self.as_read, rows)))
+
+    def as_read(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the tokens of a document, and the bytes of each, in the order in which they are read."""
+        return {name: document[name][:: -1 if self.backward else 1] for name in ("input_ids", "bytes")}
 
     def save(self, checkpoint: Path) -> None:
         """Save the states of this process."""
@@ -122,7 +134,7 @@ class Streams:
         pieces = []
         while at < end:
             number = int(np.searchsorted(ends, at, side="right"))
-            document = self.documents[int(order[number])]
+            document = self.objective.as_read(self.documents[int(order[number])])
             ids, sizes = document["input_ids"], document["bytes"]
             following = {"labels": np.append(ids[1:], IGNORED), "bytes": np.append(sizes[1:], 0)}
             columns = {"input_ids": ids, **following, "starts": np.arange(len(ids)) == 0}
