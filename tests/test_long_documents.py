@@ -35,6 +35,17 @@ def read(
     return parts, tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
+@pytest.mark.parametrize("pair", [(), (TEXT * 3,)], ids=["text", "pair"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_text_that_is_cut_is_cut_as_the_tokenizer_does_it(family, side: str, pair: tuple[str, ...], monkeypatch):
+    monkeypatch.setattr(family, "truncation_side", side)
+    asked = Row("rows.csv", 1, dict(zip(("text", "text_pair"), (TEXT * 5, *pair), strict=False)))
+    (feature,) = task(text_pair="b" if pair else None).encode(asked, family, 40, None)
+    theirs = family(TEXT * 5, *pair, truncation=True, max_length=40)
+    assert feature["long"]
+    assert {name: feature[name] for name in theirs} == dict(theirs)
+
+
 def test_both_ends_are_a_quarter_from_the_beginning_and_the_rest_from_the_end(family: PreTrainedTokenizerFast):
     room = 40 - family.num_special_tokens_to_add()
     (part,), whole = read(family, TEXT * 5, 40, long_documents="head_tail")

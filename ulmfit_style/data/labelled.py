@@ -102,19 +102,7 @@ def load(task: Task) -> Labelled:
         UserError: listing what is wrong with the rows, each with its place.
     """
     if task != task.unsampled():
-        whole = load(task.unsampled())
-        if task.fold is not None:
-            if task.fold >= len(whole.folds):
-                count = f"there are {len(whole.folds)} folds, counted from 0 (task.folds)"
-                raise UserError(f"task.fold={task.fold}: {count}")
-            test = whole.folds[task.fold]
-            train = splits.without(whole.train, test)
-            return replace(whole, task=task, train=train, test=test, folds=())
-        unpicked = whole.pool[: len(whole.pool) - len(whole.chosen)]  # which come last
-        train = sampling.sample(task, unpicked, task.classes(unpicked.one_of_each)) + whole.chosen
-        if not train:
-            _require_names(task, "task.shots=0", whole.classes)
-        return replace(whole, task=task, train=train)
+        return _sampled(task, load(task.unsampled()))
     files = task.path.files()
     if not files:
         classes = task.classes([])
@@ -179,6 +167,21 @@ def load(task: Task) -> Labelled:
         left_out={"other_classes": others, "in_test_or_validation": len(repeats)},
         folds=folds,
     )
+
+
+def _sampled(task: Task, whole: Labelled) -> Labelled:
+    """Return all rows of a task, of which those are trained on that its sample chooses, or its fold leaves."""
+    if task.fold is None:
+        unpicked = whole.pool[: len(whole.pool) - len(whole.chosen)]  # which come last
+        train = sampling.sample(task, unpicked, task.classes(unpicked.one_of_each)) + whole.chosen
+        if not train:
+            _require_names(task, "task.shots=0", whole.classes)
+        return replace(whole, task=task, train=train)
+    if task.fold >= len(whole.folds):
+        count = f"there are {len(whole.folds)} folds, counted from 0 (task.folds)"
+        raise UserError(f"task.fold={task.fold}: {count}")
+    test = whole.folds[task.fold]
+    return replace(whole, task=task, train=splits.without(whole.train, test), test=test, folds=())
 
 
 @cache

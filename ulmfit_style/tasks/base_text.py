@@ -102,13 +102,11 @@ class TextTask(Task, abc.ABC):
         return ["" if row.fields[name] is None else str(row.fields[name]) for name in names]
 
     def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
-        more: dict[str, Any] = {"return_overflowing_tokens": True, "return_offsets_mapping": True}
-        encoded = tokenizer(*self.texts(row), max_length=max_length, truncation=True, **more)
-        long, columns = len(encoded["input_ids"]) > 1, columns_of(encoded, tokenizer)
-        pieces = [list(range(len(columns["input_ids"])))]
-        if long and self.long_documents != "head":
-            columns = columns_of(tokenizer([self.texts(row)[0]], return_offsets_mapping=True), tokenizer)
-            pieces = self._pieces(columns["texts"], max_length)
+        columns = columns_of(tokenizer, self.texts(row))
+        long = len(columns["input_ids"]) > max_length
+        if long and self.text_pair:
+            columns = columns_of(tokenizer, self.texts(row), max_length=max_length, truncation=True)
+        pieces = self._pieces(columns["texts"], max_length, tokenizer.truncation_side)
         shared: Feature = {"long": long}
         if label2id is not None:
             shared |= {"labels": self.encode_target(self.target(row), label2id), "weight": 1 / len(pieces)}
@@ -117,18 +115,21 @@ class TextTask(Task, abc.ABC):
             {name: [column[place] for place in piece] for name, column in columns.items()} | shared for piece in pieces
         ]
 
-    def _pieces(self, texts: Sequence[int | None], max_length: int) -> list[list[int]]:
+    def _pieces(self, texts: Sequence[int | None], max_length: int, side: str) -> list[list[int]]:
         """Return the places of the tokens that are read together, each time with all special tokens.
 
         Args:
             texts: The number of the text that each token is of; None for special tokens.
+            side: That on which the tokenizer cuts.
         """
-        if self.long_documents == "whole":
+        if len(texts) <= max_length or self.long_documents == "whole":
             return [list(range(len(texts)))]
         inside = [place for place, text in enumerate(texts) if text is not None]
         special = [place for place, text in enumerate(texts) if text is None]
         room = max_length - len(special)
-        if self.long_documents == "head_tail":
+        if self.long_documents == "head":
+            pieces = [inside[:room] if side == "right" else inside[len(inside) - room :]]
+        elif self.long_documents == "head_tail":
             pieces = [[*inside[: room // 4], *inside[len(inside) - (room - room // 4) :]]]
         else:
             step = max(1, room - int(self.overlap * room))

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Tensor: TypeAlias = "torch.Tensor"
 Module: TypeAlias = "nn.Module"
 Model: TypeAlias = "PreTrainedModel"
 Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 Batch: TypeAlias = "Mapping[str, torch.Tensor]"
-Encoded: TypeAlias = "BatchEncoding"
 Generation: TypeAlias = "GenerationConfig"
 
 Label2id = Mapping[str, int]

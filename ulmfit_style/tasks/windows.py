@@ -5,7 +5,7 @@ from typing import Any
 
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Feature, Row
-from ulmfit_style.tasks.types import Encoded, Tokenizer
+from ulmfit_style.tasks.types import Tokenizer
 
 Range = tuple[int, int]
 """Where something begins in a text and where it has ended, in characters."""
@@ -36,10 +36,9 @@ def windows(tokenizer: Tokenizer, row: Row, *texts: str, max_length: int, overla
     if not tokenizer.is_fast:
         name = type(tokenizer).__name__
         raise UserError(f"{name} cannot say where its tokens stand in a text; choose a model with a fast tokenizer")
-    encoded = tokenizer(*([text] for text in texts), return_offsets_mapping=True, verbose=False)
-    columns, last = columns_of(encoded, tokenizer), len(texts) - 1
+    columns, last = columns_of(tokenizer, texts), len(texts) - 1
     # Metaspace puts one before the text that has no character of its own, and takes it from the next token.
-    places = zip(encoded.tokens(), columns["offsets"], strict=True)
+    places = zip(tokenizer.convert_ids_to_tokens(columns["input_ids"]), columns["offsets"], strict=True)
     columns["offsets"] = [(0, 0) if token == "\u2581" else place for token, place in places]
     inside = [place for place, text in enumerate(columns["texts"]) if text == last]
     around = [place for place, text in enumerate(columns["texts"]) if text != last]
@@ -63,8 +62,9 @@ def windows(tokenizer: Tokenizer, row: Row, *texts: str, max_length: int, overla
     return features
 
 
-def columns_of(encoded: Encoded, tokenizer: Tokenizer) -> dict[str, list[Any]]:
-    """Return what the first of encoded texts has of each token: what the model reads, its offsets and its text."""
+def columns_of(tokenizer: Tokenizer, texts: Sequence[str], **options: Any) -> dict[str, list[Any]]:
+    """Encode a text or a pair; return what there is of each token: what the model reads, its offsets and its text."""
+    encoded = tokenizer(*([text] for text in texts), return_offsets_mapping=True, verbose=False, **options)
     columns = {name: encoded[name][0] for name in tokenizer.model_input_names if name in encoded}
     return {**columns, "offsets": encoded["offset_mapping"][0], "texts": encoded.sequence_ids(0)}
 
