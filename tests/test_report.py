@@ -215,6 +215,16 @@ def test_a_run_that_is_not_there_is_named(copied: Path, name: str, message: str)
         finished.named(copied, name)
 
 
+def test_a_run_of_another_version_beside_it_is_passed_over_and_told(copied: Path, capsys: pytest.CaptureFixture[str]):
+    old = shutil.copytree((copied / "default/finetune").resolve(), copied / "finetune-01d")
+    (old / RECIPE).write_text((old / RECIPE).read_text() + "gone: 1\n")
+    reseal(old)
+    (copied / "old").mkdir()
+    (copied / "old/finetune").symlink_to("../finetune-01d")
+    assert [run.name for run in finished.named(copied, "default").by_labels] == ["default"]
+    assert f"{copied}/old/finetune is passed over: " in capsys.readouterr().out
+
+
 def test_runs_of_different_kinds_are_not_compared(trained: Callable[[str], Trained]):
     runs = [finished.read(trained(kind).directory, kind) for kind in ("numbers", "text classification")]
     with pytest.raises(UserError, match="numbers is TextRegression, text classification is TextClassification: scores"):
