@@ -90,6 +90,6 @@ def test_two_runs_are_compared_on_the_same_rows(chain: Trained, capsys: pytest.C
     assert main(["compare", f"runs={chain.runs}", "names=[default,second]"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "second less default" in said
-    assert "│ finetune.seed │ 0 │ 1 │" in said
+    assert "│ second │ finetune.seed=1 instead of 0 │" in said
     assert main(["compare", f"runs={chain.runs}", "names=default"]) == 2
     assert "Say names=[a,b]" in capsys.readouterr().err
