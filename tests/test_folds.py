@@ -14,7 +14,7 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.data import labelled
-from ulmfit_style.data.splits import normalised
+from ulmfit_style.data.rows import normalised
 from ulmfit_style.errors import UserError
 from ulmfit_style.publishing import card
 from ulmfit_style.resolved import Resolved
