@@ -100,9 +100,7 @@ def test_two_runs_side_by_side_are_paired_on_the_same_rows(chain: Trained):
     cells = re.search(r"<td>second less default</td>\s*<td[^>]*>(.*?)</td>", page)
     assert cells is not None
     assert cells[1] == f"{gain} ({low} to {high})"
-    assert re.findall(r"<td>([a-z_.]+)</td>\s*<td>(.*)</td>\s*<td>(.*)</td>\s*</tr>", page) == [
-        ("finetune.seed", "0", "1")
-    ]
+    assert re.findall(r"<td>second</td>\s*<td>(.*)</td>", page) == ["finetune.seed=1 instead of 0"]
 
 
 # What the page shows of texts, and advises
@@ -215,6 +213,16 @@ def test_a_run_that_is_not_there_is_named(copied: Path, name: str, message: str)
     (copied / "begun/finetune" / RECIPE).touch()
     with pytest.raises(UserError, match=message):
         finished.named(copied, name)
+
+
+def test_a_run_of_another_version_beside_it_is_passed_over_and_told(copied: Path, capsys: pytest.CaptureFixture[str]):
+    old = shutil.copytree((copied / "default/finetune").resolve(), copied / "finetune-01d")
+    (old / RECIPE).write_text((old / RECIPE).read_text() + "gone: 1\n")
+    reseal(old)
+    (copied / "old").mkdir()
+    (copied / "old/finetune").symlink_to("../finetune-01d")
+    assert [run.name for run in finished.named(copied, "default").by_labels] == ["default"]
+    assert f"{copied}/old/finetune is passed over: " in capsys.readouterr().out
 
 
 def test_runs_of_different_kinds_are_not_compared(trained: Callable[[str], Trained]):

@@ -1,12 +1,14 @@
 """What TensorBoard, and whatever else `report_to` names, is told of the training."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import METRICS, read_json
+from ulmfit_style.training.trainer import Reporting
 
 PHASED = ["finetune.unfreeze=[1,2,all]", "finetune.epochs=3", "finetune.batch_size=5"]
 
@@ -27,3 +29,14 @@ def test_the_event_files_hold_all_phases_one_after_another(tuned: list[str], tmp
         (number, pytest.approx(entry["loss"])) for number, entry in enumerate(log, start=1)
     ]
     assert [event.value for event in found.Scalars("train/phase") if event.step % 4 == 0] == [1, 1, 2, 2, 3, 3, 3, 3]
+
+
+def test_a_run_is_called_as_its_artefact_unless_it_has_a_name():
+    told: list[SimpleNamespace] = []
+    reporting = Reporting("none", Path("runs/finetune-3f9a2d76"))
+    reporting._callbacks = [SimpleNamespace(on_log=lambda args, *_, **__: told.append(args))]
+    for name in (None, "mine"):
+        args = SimpleNamespace(output_dir="", run_name=name)
+        reporting.on_log(args, SimpleNamespace(global_step=1), None, logs={})  # type: ignore[arg-type]
+        assert args.run_name == name  # that of the phase stays
+    assert [args.run_name for args in told] == ["finetune-3f9a2d76", "mine"]

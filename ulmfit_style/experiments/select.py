@@ -41,9 +41,6 @@ FEWEST, DRAWS, RARE = 20, 20, 4
 """Labels below which it is not told what more would bring, how often they are divided to tell it, and labels of a class
 below which it is left out of that."""
 
-LONGEST_LIST = 255
-"""Characters that a spreadsheet's list of choices may have, with commas between these."""
-
 Array = np.ndarray[Any, Any]
 
 
@@ -104,12 +101,9 @@ def _write_sheet(table: pd.DataFrame, classes: Sequence[str], output: Path) -> N
     as_text = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
     with pd.ExcelWriter(output, engine="xlsxwriter", engine_kwargs=as_text) as file:
         table.to_excel(file, sheet_name="texts", index=False)
-        source: Any = classes
-        if len(",".join(classes)) > LONGEST_LIST or "," in "".join(classes):
+        if classes:  # in a sheet of their own: a list in the cells themselves has 255 characters at most, and no commas
             pd.Series(classes).to_excel(file, sheet_name="classes", index=False, header=False)
-            source = f"=classes!$A$1:$A${len(classes)}"
-        if classes:
-            offer = {"validate": "list", "source": source, "show_error": False}
+            offer = {"validate": "list", "source": f"=classes!$A$1:$A${len(classes)}", "show_error": False}
             file.sheets["texts"].data_validation(1, 1, len(table), 1, offer)
 
 

@@ -116,7 +116,7 @@ def without_private_paths(recipe: Config) -> dict[str, Any]:
     """
     values = recipe.recipe()
     values |= {"runs": "runs", "processes": None}
-    values |= {name: {} for name in ("hub", "push", "evaluate", "export", "predict", "report", "serve")}
+    values |= {name: {} for name in ("hub", "push", "evaluate", "export", "predict", "report", "select", "serve")}
     values["study"] = yaml.safe_load((CONF / "study/label_curve.yaml").read_text(encoding="utf-8"))
     for section, option in (("corpus", "path"), ("task", "path"), ("pretrain", "path"), ("adapt", "general")):
         if values[section]:

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts import differences, predictions
 from ulmfit_style.artefacts.directory import RECIPE, read_json
 from ulmfit_style.artefacts.predictions import Prediction
-from ulmfit_style.config.section import MODEL_SECTIONS, spelled
+from ulmfit_style.config.section import MODEL_SECTIONS
 from ulmfit_style.console import duration, muted
 from ulmfit_style.data import guard, labelled
 from ulmfit_style.errors import UserError, listed
-from ulmfit_style.recipe import options
 from ulmfit_style.results import figures, scores
 from ulmfit_style.results.figures import Line
 from ulmfit_style.results.finished import Run
@@ -307,12 +306,12 @@ def _differences(runs: Sequence[Run]) -> Iterator[Part]:
 
 
 def _options(runs: Sequence[Run]) -> Table:
-    """Return the options of which the runs have different values."""
-    recipes, rows = [run.config.recipe() for run in runs], []
-    for option in options(Task if (task := runs[0].config.task) is None else type(task)):
-        section, _, field = option.partition(".")
-        if field and section in MODEL_SECTIONS:
-            values = [spelled((recipe[section] or {}).get(field)) for recipe in recipes]
-            if len(set(values)) > 1:
-                rows.append((option, *values))
-    return Table(("option", *(run.name for run in runs)), rows, "" if rows else "They have the same options")
+    """Return the options in which the other runs differ from the first."""
+    (first, ours), *others = ((run.name, run.config.recipe()) for run in runs)
+    rows = [
+        (name, line)
+        for name, recipe in others
+        for key in MODEL_SECTIONS
+        for line in differences.changes(recipe[key], ours[key], key)
+    ]
+    return Table(("run", f"beside {first}"), rows, "" if rows else "They have the same options")

@@ -46,11 +46,11 @@ def connect(token: str) -> HfApi:
 def send(api: HfApi, repo: str, folder: Path, message: str, kind: str, *, private: bool) -> CommitInfo:
     """Bring a repository to hold what a folder holds, and return its commit: a new one, or the one that did already.
 
-    Args:
-        kind: What the repository is of: a model or a space.
-
     What an earlier push left there and the folder has not is removed; other files stay. It can be repeated: the Hub
     keeps the large files that have arrived, and a commit that is there is not made twice.
+
+    Args:
+        kind: What the repository is of: `model` or `space`.
 
     Raises:
         UserError: if the repository is public and `private` is wanted, or holds something else in the end.

@@ -186,10 +186,16 @@ class Run:
 
 
 def scored(folder: Path) -> Iterator[Run]:
-    """Yield the fine-tuned models of a folder of artefacts that have a name and were scored on test rows."""
+    """Yield the fine-tuned models of a folder of artefacts that have a name and were scored on test rows.
+
+    Those that cannot be read are told.
+    """
     for link in sorted(folder.glob("*/finetune")):
-        if find(link) is not None and (run := read(link, link.parent.name)).measured:
-            yield run
+        try:
+            if find(link) is not None and (run := read(link, link.parent.name)).measured:
+                yield run
+        except UserError as error:
+            say_once(f"{link} is passed over: {error}")
 
 
 def read(directory: Path, name: str) -> Run:

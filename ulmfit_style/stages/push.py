@@ -81,8 +81,6 @@ def publish(config: Config, directory: Path) -> None:
             send = partial(hub_commit.send, api, repo, content, f"Push {directory.name}", kind, private=options.private)
             commit, count = hub_commit.patiently(send), len(export.files(content))
             say(f"pushed: {commit.commit_url}; the Hub lists its {count} files with the hashes of what was sent")
-        if options.space and options.private:
-            say("push: a Space reads a private model with the secret HF_TOKEN of its settings")
 
 
 def _notes(config: Config) -> str:

@@ -212,5 +212,6 @@ class Reporting(TrainerCallback):
         """Forward an event to all integrations, with the folder and the step of the whole run."""
         args, state = copy.copy(args), copy.copy(state)
         args.output_dir, state.global_step = str(self.folder), self.steps_before + state.global_step
+        args.run_name = args.run_name or self.folder.name  # or some would make a name up
         for callback in self._callbacks:
             getattr(callback, event)(args, state, control, **kwargs)
