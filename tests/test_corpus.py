@@ -5,8 +5,9 @@ import pytest
 from samples import jsonl, reviews
 
 from ulmfit_style.config.training import Corpus
-from ulmfit_style.data import corpus, labelled, splits
+from ulmfit_style.data import corpus, labelled
 from ulmfit_style.data.corpus import Documents
+from ulmfit_style.data.rows import normalised
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -40,8 +41,8 @@ def test_validation_and_test_texts_are_taken_out_of_an_own_corpus(
     path = jsonl(tmp_path / "all.jsonl", [{"body": text.replace(" ", "\u00a0 ")} for text, _, _ in reviews(120)])
     task = compose_tiny().task
     documents = read(path, text="body", task=task)
-    held = {splits.normalised(text) for row in labelled.load(task).scored for text in task.texts(row)}
-    assert not held & {splits.normalised(text) for text in [*documents.train, *documents.heldout]}
+    held = {normalised(text) for row in labelled.load(task).scored for text in task.texts(row)}
+    assert not held & {normalised(text) for text in [*documents.train, *documents.heldout]}
     assert "36 documents are left out because they are validation or test texts" in capsys.readouterr().out
     assert documents.identity != read(path, text="body").identity
     others = jsonl(tmp_path / "others.jsonl", [{"body": f"document {n}"} for n in range(40)])
@@ -126,8 +127,8 @@ def test_both_texts_of_a_pair_are_documents_and_neither_of_a_test_pair_is_traine
     task = TextClassification(path=str(jsonl(tmp_path / "pairs.jsonl", rows)), text="a", text_pair="b", folds=0)
     documents = corpus.load(Corpus(path=None), task, tmp_path / "runs")
     assert {text.split()[0] for text in documents.train} == {"premise", "hypothesis"}
-    held = {splits.normalised(text) for row in labelled.load(task).scored for text in task.texts(row)}
-    assert not {splits.normalised(text) for text in [*documents.train, *documents.heldout]} & held
+    held = {normalised(text) for row in labelled.load(task).scored for text in task.texts(row)}
+    assert not {normalised(text) for text in [*documents.train, *documents.heldout]} & held
 
 
 def test_files_are_parsed_once_and_again_when_their_content_changes(read, tmp_path: Path):

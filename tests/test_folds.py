@@ -13,8 +13,9 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli.compose import compose
+from ulmfit_style.config.commands import Hub
 from ulmfit_style.data import labelled
-from ulmfit_style.data.splits import normalised
+from ulmfit_style.data.rows import normalised
 from ulmfit_style.errors import UserError
 from ulmfit_style.publishing import card
 from ulmfit_style.resolved import Resolved
@@ -171,7 +172,7 @@ def test_the_same_again_is_up_to_date_and_is_evaluated_reported_and_described_by
     measured = read_json(crossed.runs / "default/evaluate" / METRICS)
     assert measured["test"] == crossed.metrics["test"]
     assert measured["slices"]["country"]["groups"]["de"]["rows"] == 30
-    text = card.write("me/mine", finished.read(crossed.directory, "default"), None, "")
+    text = card.write("me/mine", finished.read(crossed.directory, "default"), Hub(), "")
     assert "The test scores were measured in 3-fold cross-validation over 90 rows: each was answered by a model" in text
     assert "in 3-fold" in (crossed.runs / "default/report.html").read_text(encoding="utf-8")
     capsys.readouterr()

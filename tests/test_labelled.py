@@ -12,7 +12,7 @@ from samples import artefact, jsonl, reviews
 
 from ulmfit_style.data.columns import find_inputs
 from ulmfit_style.data.labelled import Labelled, load
-from ulmfit_style.data.splits import normalised
+from ulmfit_style.data.rows import normalised
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.multi_label_classification import MultiLabelClassification
 from ulmfit_style.tasks.text_classification import TextClassification

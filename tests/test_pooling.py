@@ -18,6 +18,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST, read_json
 from ulmfit_style.cli.compose import compose
+from ulmfit_style.config.commands import Hub
 from ulmfit_style.config.training import Model
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints, pooling
@@ -193,7 +194,7 @@ def test_the_file_is_exported_and_the_card_says_that_it_is_run(
     listed, behind = capsys.readouterr().out.split("stays behind:")
     assert FILE in listed
     assert FILE not in behind
-    text = card.write("me/reviews", Run("reviews", finished.find(artefact), compose(overrides)), None, "")
+    text = card.write("me/reviews", Run("reviews", finished.find(artefact), compose(overrides)), Hub(), "")
     file = read_json(artefact / "config.json")["auto_map"]["AutoConfig"].partition(".")[0]  # one of a body of our own
     assert f"`trust_remote_code=True` lets it run `{file}.py` of this repository" in text
     assert 'model="me/reviews", trust_remote_code=True)' in text

@@ -20,7 +20,7 @@ from ulmfit_style.config.training import Corpus
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
 from ulmfit_style.data.formats import RUNNING_TEXT
-from ulmfit_style.data.splits import normalised, position
+from ulmfit_style.data.rows import normalised, position
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row, Several, Task
 

@@ -11,7 +11,7 @@ import numpy as np
 from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.console import say
 from ulmfit_style.data.labelled import Labelled
-from ulmfit_style.data.splits import normalised
+from ulmfit_style.data.rows import normalised
 from ulmfit_style.errors import listed
 from ulmfit_style.tasks.base import Row, Task
 

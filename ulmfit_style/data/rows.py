@@ -3,17 +3,19 @@
 So memory hardly grows with the rows, and they are split without their texts.
 """
 
+import hashlib
 import struct
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
-from ulmfit_style.data import splits
 from ulmfit_style.data.disk_list import DiskList
-from ulmfit_style.data.splits import Numbers
 from ulmfit_style.tasks.base import Row, Task
+
+Numbers = np.ndarray[Any, np.dtype[Any]]
 
 TRAITS = np.dtype([("split", "i1"), ("wanted", "?"), ("key", "u8"), ("unit", "u8"), ("kind", "i4")])
 """What is in memory of a row: the number of its split, whether it belongs to the task, hashes of what makes it equal to
@@ -64,6 +66,16 @@ class Rows(Sequence[Row]):
         return self[np.sort(np.unique(self.column("kind"), return_index=True)[1])]
 
 
+def normalised(text: str) -> str:
+    """Return the text by which two documents count as equal: NFKC, blanks collapsed."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def position(seed: int, text: str) -> int:
+    """Return a text's place in the random order of `seed`: it depends on no other text."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}\0{text}".encode(), digest_size=8).digest(), "big")
+
+
 def stored(task: Task, rows: Iterable[tuple[Row, int, bool]]) -> Rows:
     """Keep rows on the disk.
 
@@ -74,8 +86,9 @@ def stored(task: Task, rows: Iterable[tuple[Row, int, bool]]) -> Rows:
 
     def described() -> Iterator[tuple[Any, ...]]:
         for row, split, is_wanted in rows:
-            group, key = row.fields.get("group"), splits.position(task.split_seed, splits.key(task, row))
-            unit = key if group in (None, "") else splits.position(task.split_seed, str(group))
+            group, text = row.fields.get("group"), "\n".join(map(normalised, task.documents([row])))
+            key = position(task.split_seed, text)
+            unit = key if group in (None, "") else position(task.split_seed, str(group))
             kind = tuple(task.labels_of(row)), task.stratum(row)
             traits.extend(struct.pack("=b?QQi", split, is_wanted, key, unit, kinds.setdefault(kind, len(kinds))))
             yield row.file, row.number, row.fields

@@ -1,24 +1,16 @@
 """Divides labelled rows into splits by hash, so that rows stay where they are when others come."""
 
-from __future__ import annotations
-
-import hashlib
-import unicodedata
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ulmfit_style.data.rows import Numbers, Rows, position
 from ulmfit_style.errors import UserError
-from ulmfit_style.tasks.base import Row, Task
-
-if TYPE_CHECKING:
-    from ulmfit_style.data.rows import Rows
-
-Numbers = np.ndarray[Any, np.dtype[Any]]
+from ulmfit_style.tasks.base import Task
 
 FOLDS = 5
 """Folds of few rows, where `task.folds` does not say."""
@@ -27,25 +19,10 @@ FEW = 300
 """Rows from which on some are split off for the test instead: of fewer, a fifth says next to nothing."""
 
 
-def normalised(text: str) -> str:
-    """Return the text by which two documents count as equal: NFKC, blanks collapsed."""
-    return " ".join(unicodedata.normalize("NFKC", text).split())
-
-
-def position(seed: int, text: str) -> int:
-    """Return a text's place in the random order of `seed`: it depends on no other text."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}\0{text}".encode(), digest_size=8).digest(), "big")
-
-
 def shuffled(task: Task, rows: Rows, seed: int) -> Rows:
     """Return rows in the random order of `seed`."""
     positions = (position(seed, "\0".join([str(row.number), *task.texts(row)])) for row in rows)
     return rows[np.argsort(np.fromiter(positions, np.uint64, len(rows)), kind="stable")]
-
-
-def key(task: Task, row: Row) -> str:
-    """Return what is the same for rows that count as equal."""
-    return "\n".join(map(normalised, task.documents([row])))
 
 
 def split(task: Task, files: Mapping[str, Rows]) -> tuple[Rows, Rows, Rows]:

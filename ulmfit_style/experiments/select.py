@@ -17,7 +17,7 @@ from ulmfit_style import chain
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.console import say
 from ulmfit_style.data import guard, labelled
-from ulmfit_style.data.splits import normalised
+from ulmfit_style.data.rows import normalised
 from ulmfit_style.errors import UserError
 from ulmfit_style.resolved import Resolved
 from ulmfit_style.results import csv
