@@ -138,7 +138,7 @@ def test_it_is_pretrained_adapted_fine_tuned_on_whole_texts_and_read_by_stock_tr
     command = [sys.executable, "-c", STOCK, str(directory), text]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     assert float(ended.stdout) == pytest.approx(load(directory, device="cpu")(text)["score"], abs=1e-5)
-    turned = ["model.architecture.direction=backward", "name=turned", "finetune.init=default", "adapt=none"]
+    turned = ["model.architecture.direction=backward", "name=turned", "finetune.init=default"]
     assert main(["finetune", *options, *turned]) == 2
     assert "has model.architecture.direction=forward instead of backward; give the same" in capsys.readouterr().err
 

@@ -5,7 +5,6 @@ from functools import wraps
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import evaluate
 from datasets import Features, Value
 
 TEXT = Value("string")
@@ -24,19 +23,22 @@ def metric(*forms: tuple[Any, Any]) -> Callable[[Callable[[Any, Any], dict[str, 
     """
 
     def made(function: Callable[[Any, Any], dict[str, Any]]) -> Scores:
-        class Metric(evaluate.Metric):
-            def _info(self) -> evaluate.MetricInfo:
-                features = [Features({"predictions": ours, "references": right}) for ours, right in forms]
-                return evaluate.MetricInfo(description=function.__doc__, citation="", features=features)
-
-            def _compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
-                return {name: float(value) for name, value in function(predictions[:], references[:]).items()}
-
         @wraps(function)
         def scores(predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+            import evaluate  # it imports torch, which the points of rows do without
+
+            class Metric(evaluate.Metric):
+                def _info(self) -> evaluate.MetricInfo:
+                    features = [Features({"predictions": ours, "references": right}) for ours, right in forms]
+                    return evaluate.MetricInfo(description=function.__doc__, citation="", features=features)
+
+                def _compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
+                    return {name: float(value) for name, value in function(predictions[:], references[:]).items()}
+
             with TemporaryDirectory() as folder:
-                own = Metric(keep_in_memory=True, cache_dir=folder)
-                return own.compute(predictions=predictions, references=references)
+                return Metric(keep_in_memory=True, cache_dir=folder).compute(
+                    predictions=predictions, references=references
+                )
 
         return scores
 
