@@ -36,9 +36,8 @@ def metric(*forms: tuple[Any, Any]) -> Callable[[Callable[[Any, Any], dict[str, 
                     return {name: float(value) for name, value in function(predictions[:], references[:]).items()}
 
             with TemporaryDirectory() as folder:
-                return Metric(keep_in_memory=True, cache_dir=folder).compute(
-                    predictions=predictions, references=references
-                )
+                own = Metric(keep_in_memory=True, cache_dir=folder)
+                return own.compute(predictions=predictions, references=references)
 
         return scores
 

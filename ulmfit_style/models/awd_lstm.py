@@ -27,8 +27,6 @@ class AwdLstmConfig(PreTrainedConfig):
     """The sizes and dropouts of an AWD-LSTM; the defaults are those of ULMFiT's paper."""
 
     model_type = "awd_lstm"
-    carries_state: ClassVar[bool] = True
-    """Whether a text can be read in parts, of any length in all: each begins with the state that the last one left."""
 
     direction: Literal["forward", "backward"] = "forward"
     """backward: from the last token of a text to its first one, so that a language model predicts the one before."""
