@@ -33,10 +33,10 @@ console.log(JSON.stringify(await run(text)));
 Training = Callable[[str], Trained]
 
 
-def exported(run: Trained, *options: str) -> tuple[Path, dict[str, Any]]:
+def exported(run: Trained, *options: str, name: str = "default") -> tuple[Path, dict[str, Any]]:
     """Export a model that `finetune` made, and return the directory and what was measured."""
-    assert main(["export", *run.overrides, *options]) == 0
-    directory = run.runs / "default" / "export"
+    assert main(["export", *run.overrides, *options, f"name={name}"]) == 0
+    directory = run.runs / name / "export"
     return directory, json.loads((directory / METRICS).read_text())
 
 
@@ -45,9 +45,9 @@ def test_a_pooled_head_answers_in_onnxruntime_as_in_torch_at_any_length(
 ) -> None:
     run = trained("text classification")
     options = ["finetune.pooling=concat", "finetune.epochs=1"]
-    assert main(["finetune", *run.overrides, *options]) == 0
-    answers = load(run.runs / "default/finetune", "cpu", {"top_k": "all"})
-    directory, metrics = exported(run, *options)
+    assert main(["finetune", *run.overrides, *options, "name=pooled"]) == 0  # other tests read `default`
+    answers = load(run.runs / "pooled/finetune", "cpu", {"top_k": "all"})
+    directory, metrics = exported(run, *options, name="pooled")
     assert metrics["models"]["ONNX"]["same"] == 1
     assert metrics["models"]["ONNX"]["apart"] < 1e-4
     assert 0 < metrics["models"]["ONNX, 8 bits"]["bytes"] < metrics["models"]["ONNX"]["bytes"]
