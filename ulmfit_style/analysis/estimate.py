@@ -101,8 +101,8 @@ def _seconds(step: Step) -> float | None:
     if timed := _timed(step):
         nearest = min(reversed(timed), key=lambda other: abs(math.log(work / (1 + other.work))))
         return nearest.seconds * work / (1 + nearest.work)
-    if sys.platform == "darwin" or Path("/dev/nvidia0").exists():
-        return None  # another device trains than this one
+    if sys.platform == "darwin" or Path("/dev/nvidia0").exists() or not _size(step):
+        return None  # another device trains than this one, or a model whose size is not known yet
     return 2 * _size(step) / 4 * work / (USEFUL * _rate())
 
 
