@@ -17,7 +17,8 @@ import numpy as np
 
 from ulmfit_style import chain
 from ulmfit_style.cli.compose import compose
-from ulmfit_style.data import labelled, splits
+from ulmfit_style.data import labelled
+from ulmfit_style.data.rows import position
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import select
 from ulmfit_style.experiments.select import Array
@@ -27,6 +28,12 @@ from ulmfit_style.tasks.text_classification import TextClassification
 
 Strategy = Callable[[Array, Array | None, Array, int, int], list[int]]
 """Takes features, probabilities if there is a model, which rows have labels, how many are wanted, and a seed."""
+
+
+def mixed(features: Array, probabilities: Array | None, is_known: Array, count: int, seed: int) -> list[int]:
+    """What `select` does when it has a model."""
+    assert probabilities is not None
+    return select.mixed(features, probabilities, is_known, count, seed)
 
 
 def by_chance(features: Array, probabilities: Array | None, is_known: Array, count: int, seed: int) -> list[int]:
@@ -86,7 +93,7 @@ STRATEGIES: dict[str, Strategy] = {
     "typical": typical,
     "typical, then margin": first_typical(margin),
     "typical, then badge": first_typical(badge),
-    "typical, then mixed (auto)": first_typical(select.mixed),
+    "typical, then mixed (auto)": first_typical(mixed),
 }
 
 
@@ -105,7 +112,9 @@ def main(arguments: list[str]) -> None:
     if not isinstance(task, TextClassification) or task.text_pair is not None:
         raise UserError("labels of single texts are simulated: give a text_classification task without text_pair")
     rows = labelled.load(task.unsampled().model_copy(update={"folds": 0}))
-    pool = sorted(rows.pool, key=splits.random_order(task, 0))[: options.pool]
+    pool = sorted(rows.pool, key=lambda row: position(0, "\0".join([str(row.number), *task.texts(row)])))[
+        : options.pool
+    ]
     scored = rows.split(options.split)
     chain.quiet_libraries()
     every = [*pool, *scored]

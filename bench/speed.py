@@ -67,7 +67,7 @@ def trained(plan: TrainingPlan, steps: int, seed: int) -> None:
 def stock(model: Any, rows: Dataset, collate: Any, steps: int, seed: int, batch_size: int, **options: Any) -> None:
     """Train as the example scripts of transformers do."""
     with tempfile.TemporaryDirectory() as folder:
-        common = {"report_to": "none", "save_strategy": "no", "logging_steps": 10, "disable_tqdm": True}
+        common: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "logging_steps": 10, "disable_tqdm": True}
         arguments = TrainingArguments(
             folder, max_steps=steps, per_device_train_batch_size=batch_size, seed=seed, **common, **options
         )
@@ -222,7 +222,7 @@ def score() -> dict[str, Arm]:
     plan, tokenizer = finetune.prepare(recipe)
     rows, model = recipe.rows.test[:ROWS], plan.model.eval()
     texts = [row.fields["text"] for row in rows]
-    ask = pipeline("text-classification", model=model, tokenizer=tokenizer, device=-1)
+    ask: Any = pipeline("text-classification", model=model, tokenizer=tokenizer, device=-1)  # type: ignore[call-overload]
 
     def product(_: int) -> tuple[float, float]:
         with timed():

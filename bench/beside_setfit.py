@@ -1,6 +1,6 @@
-"""The library SetFit on the rows of a study, with its own constants: `python bench/setfit.py [key=value ...]`.
+"""The library SetFit on the rows of a study, with its own constants: `python bench/beside_setfit.py [key=value ...]`.
 
-For example: python bench/setfit.py study=label_curve task=banking77 'study.seeds=[0,1,2]' 'study.labels=[100]'
+For example: python bench/beside_setfit.py study=label_curve task=banking77 'study.seeds=[0,1,2]' 'study.labels=[100]'
 
 It takes the study's seeds and numbers of labels, starts from the plain checkpoint, and is scored on the study's test
 rows. It prints every seed, the mean and the standard deviation, and writes setfit.csv beside the study's results.csv.
@@ -76,4 +76,4 @@ def main(overrides: list[str]) -> None:
 try:
     main(sys.argv[1:])
 except UserError as error:
-    sys.exit(f"bench/setfit.py: {error}")
+    sys.exit(f"bench/beside_setfit.py: {error}")
