@@ -9,6 +9,7 @@ from samples import artefact
 from ulmfit_style import chain
 from ulmfit_style.analysis import estimate
 from ulmfit_style.artefacts.directory import CHECKPOINTS, MANIFEST, read_json
+from ulmfit_style.cli.compose import compose
 from ulmfit_style.models import embedded
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import adapt
@@ -31,6 +32,12 @@ def test_a_plan_guesses_until_a_run_was_timed_and_the_run_tells_how_that_went(
     (told,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("It takes")]
     assert "guess" not in told
     assert " of memory and at most " in told
+
+
+def test_nothing_is_foretold_of_a_model_that_is_still_to_be_made(tiny_overrides: list[str], assets: Path):
+    config = compose([*(one for one in tiny_overrides if "checkpoint" not in one), "model=mini_bert"])
+    steps = chain.plan(resolve(config), ["pretrain"])
+    assert estimate.needs(steps).startswith("an unknown amount of time, memory and disk: no step")
 
 
 def test_what_goes_on_from_a_checkpoint_is_not_timed_for_it_took_less(compose_tiny, assets: Path):
