@@ -14,9 +14,8 @@ from ulmfit_style.artefacts.directory import read_json
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import study_plan, trials
-from ulmfit_style.experiments.study import best_of_search
+from ulmfit_style.experiments.study import Result, best_of_search
 from ulmfit_style.experiments.study_plan import Run
-from ulmfit_style.experiments.study_report import Result
 from ulmfit_style.metrics.intervals import difference, interval
 from ulmfit_style.stages.table import resolve
 
