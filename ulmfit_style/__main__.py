@@ -31,7 +31,7 @@ ALONE = {
         "experiments.sweep:run",
         "try many options over one shared adapt: sweep=finetune, or a grid finetune.learning_rate=2e-5,5e-5",
     ),
-    "sweep-report": Command("experiments.sweep_report:run", "tell what a sweep has found so far, also while it runs"),
+    "sweep-report": Command("experiments.sweep:report", "tell what a sweep has found so far, also while it runs"),
     "study": Command("experiments.study:run", "compare arms over seeds and numbers of labels"),
     "runs": Command("analysis.inventory:runs", "list models by their scores, and artefacts; task=reviews: of one task"),
     "compare": Command("stages.report:compare", "say what runs differ by on the same test rows: names=[a,b]"),
