@@ -7,8 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from ulmfit_style.cli import CONF
-from ulmfit_style.cli.compose import compose, from_omegaconf
-from ulmfit_style.cli.overrides import SEARCH_PATH, grid, initialized, validate
+from ulmfit_style.cli.compose import SEARCH_PATH, compose, from_omegaconf, grid, initialized, validate
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config
 

@@ -14,9 +14,8 @@ from ulmfit_style import chain
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, read_json
 from ulmfit_style.cli import flags
-from ulmfit_style.cli.compose import compose
+from ulmfit_style.cli.compose import compose, grid
 from ulmfit_style.cli.flags import Launch
-from ulmfit_style.cli.overrides import grid
 from ulmfit_style.console import muted, say
 from ulmfit_style.errors import Pruned, UserError
 from ulmfit_style.experiments import search_space, trial_queue, trials
