@@ -22,7 +22,7 @@ from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.compute import processes
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune
 from ulmfit_style.console import say
-from ulmfit_style.data import guard, labelled, languages, sampling
+from ulmfit_style.data import guard, labelled, languages, splits
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.checkpoints import Checkpoint
@@ -213,7 +213,9 @@ def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> N
 
     options, rows = resolved.finetune, resolved.training_rows
     examples = []
-    for fold, (learnt, held) in enumerate(sampling.folds(resolved.task, rows, options.calibration_folds), start=1):
+    for fold, (learnt, held) in enumerate(
+        splits.held_out_in_turn(resolved.task, rows, options.calibration_folds), start=1
+    ):
         say(f"  calibration: {fold} of {options.calibration_folds}")
         plan, tokenizer = prepare(resolved, learnt)
         train(plan, directory / CHECKPOINTS / f"fold-{fold}")
