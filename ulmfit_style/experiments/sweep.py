@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import stdev
 
 import optuna
-from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from ulmfit_style import chain
@@ -170,6 +169,7 @@ def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None
     say(trials.command_of_the_best(rows[0][-1]))
 
 
+@trial_queue.quiet()
 def report(overrides: Sequence[str]) -> None:
     """Print the results of a sweep so far, the best trials first, and the command that runs the winner.
 
@@ -181,13 +181,9 @@ def report(overrides: Sequence[str]) -> None:
     if not (folder / trial_queue.JOURNAL).exists():
         begin = "make sweep sweep=finetune begins one"
         raise UserError(f"sweep-report: there is no sweep {folder.name} in {config.runs}; {begin}")
-    with trial_queue.quiet():
-        _report(optuna.load_study(study_name=folder.name, storage=trial_queue.open_journal(folder)), folder)
-
-
-def _report(study: Study, folder: Path) -> None:
-    overrides: list[str] = study.user_attrs["overrides"]
-    config, ranked, counts = compose(overrides), trial_queue.ranked(study), trial_queue.count(study)
+    study = optuna.load_study(study_name=folder.name, storage=trial_queue.open_journal(folder))
+    begun_by: list[str] = study.user_attrs["overrides"]
+    config, ranked, counts = compose(begun_by), trial_queue.ranked(study), trial_queue.count(study)
     done, running = counts[TrialState.COMPLETE], counts[TrialState.RUNNING]
     stopped = f"{counts[TrialState.PRUNED]} stopped early, {counts[TrialState.FAIL]} failed"
     say()
@@ -204,7 +200,7 @@ def _report(study: Study, folder: Path) -> None:
     say(f"Its plots, in a browser: pip install optuna-dashboard; optuna-dashboard {folder / trial_queue.JOURNAL}")
     for sentence in _comparison(config, ranked, folder.parent):
         say(sentence)
-    say(trials.command_of_the_best(_winner(overrides, config, ranked[0])))
+    say(trials.command_of_the_best(_winner(begun_by, config, ranked[0])))
 
 
 def _table(ranked: Sequence[FrozenTrial], metric: str) -> Table:

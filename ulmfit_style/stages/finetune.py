@@ -60,11 +60,9 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if resolved.task.path.files():
         languages.say_if_unfit(resolved.config)
     if processes.is_main() and resolved.findings:
-        for line in (
-            *guard.lines(resolved.findings),
-            "data: make check-data, with the same options, lists all of these rows",
-        ):
+        for line in guard.lines(resolved.findings):
             say(line)
+        say("data: make check-data, with the same options, lists all of these rows")
 
 
 def _check_update(resolved: Resolved, directory: Path) -> None:
@@ -158,10 +156,9 @@ def run(step: Step, directory: Path) -> None:
         scorer = replace(scorer, learnt=_units_learnt(plan, directory))
 
     # Score
-    folds = resolved.folds  # each row is answered by the model that has not seen it
-    answered: list[Sequence[Prediction]] = [
-        predictions.read(fold.artefact("finetune").directory, "test") for fold in folds
-    ]
+    # With folds, each row is answered by the model that has not seen it.
+    folds = [fold.artefact("finetune").directory for fold in resolved.folds]
+    answered: list[Sequence[Prediction]] = [predictions.read(fold, "test") for fold in folds]
     right = list(map(task.target, rows.test))
     scores: dict[str, Any] = {"folds": len(folds), "test": task.measure(list(chain(*answered)), right)} if folds else {}
     for split in ("validation", "test"):
