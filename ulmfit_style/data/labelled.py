@@ -178,8 +178,7 @@ def _sampled(task: Task, whole: Labelled) -> Labelled:
             _require_names(task, "task.shots=0", whole.classes)
         return replace(whole, task=task, train=train)
     if task.fold >= len(whole.folds):
-        count = f"there are {len(whole.folds)} folds, counted from 0 (task.folds)"
-        raise UserError(f"task.fold={task.fold}: {count}")
+        raise UserError(f"task.fold={task.fold}: there are {len(whole.folds)} folds, counted from 0 (task.folds)")
     test = whole.folds[task.fold]
     return replace(whole, task=task, train=splits.without(whole.train, test), test=test, folds=())
 

@@ -114,8 +114,7 @@ def _sides(rows: Rows, units: Numbers, places: Sequence[int], count: int) -> lis
 
 def too_few(rows: Rows) -> str:
     """Return that rows are too few, and what keeps them together."""
-    units = rows.column("unit")
-    count, kind = len(np.unique(units)), "group" if "group" in rows[0].fields else "different text"
+    count, kind = len(np.unique(rows.column("unit"))), "group" if "group" in rows[0].fields else "different text"
     together = f" of {count} {kind}{'s' * (count > 1)}, never divided," if count < len(rows) else ""
     return f"{len(rows)} rows{together} are too few"
 

@@ -75,8 +75,7 @@ class StudyPlan:
     def reported(self, choices: Choices) -> list[Run]:
         """Return the runs that are reported: whole rounds over all arms, for a stopped study to compare them all."""
         axes = product(self.base.study.seeds, self.labels, self.base.study.arms)
-        only = self.combinations[0]
-        return [Run(arm, labels, seed, choices.get((arm, labels), only)) for seed, labels, arm in axes]
+        return [Run(arm, labels, seed, choices.get((arm, labels), self.combinations[0])) for seed, labels, arm in axes]
 
     def at(self, recipe: Config, labels: Labels, seed: int) -> Config:
         """Return a recipe with a number of labels and a seed."""
