@@ -12,9 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ulmfit_style import chain
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, read_json
-from ulmfit_style.cli import flags
-from ulmfit_style.cli.compose import compose, grid
-from ulmfit_style.cli.flags import Launch
+from ulmfit_style.cli.compose import Launch, compose, grid, run_by_hydra
 from ulmfit_style.console import muted, say
 from ulmfit_style.errors import Pruned, UserError
 from ulmfit_style.experiments import search_space, trial_queue, trials
@@ -57,7 +55,7 @@ def run(overrides: Sequence[str]) -> None:
     with muted():
         check(config)
         search_space.check(overrides, sweep.space, check)
-    flags.run(_train, ["--multirun", *overrides], partial(_search, TrialQueue(config, sweep, overrides)))
+    run_by_hydra(_train, ["--multirun", *overrides], partial(_search, TrialQueue(config, sweep, overrides)))
     report(overrides)
 
 
@@ -149,7 +147,7 @@ def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None
     if len(points) < 2:
         raise UserError("sweep: give an option several values, for example finetune.learning_rate=2e-5,5e-5,1e-4")
     plainly = ("compare=false", "task.folds=0")  # which the winner is run without
-    flags.run(partial(chain.run, stages=trials.STAGES), ["--multirun", *overrides, *plainly])
+    run_by_hydra(partial(chain.run, stages=trials.STAGES), ["--multirun", *overrides, *plainly])
 
     # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
     rows, by_trial = [], {}
