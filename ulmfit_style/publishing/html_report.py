@@ -178,13 +178,13 @@ def _wrong(task: Task, answered: Answered) -> Iterator[Part]:
 
 
 def _calibration(task: Task, pairs: Sequence[tuple[float, bool]]) -> Iterator[Part]:
-    from ulmfit_style.metrics import calibration, selective
+    from ulmfit_style.metrics import selective
 
     if not pairs:
         return
-    bins = calibration.bins(pairs)
+    bins = selective.bins(pairs)
     confidence, accuracy = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
-    error = f"Expected calibration error {calibration.expected_error(bins):.3f} (Guo et al. 2017, section 2)"
+    error = f"Expected calibration error {selective.expected_error(bins):.3f} (Guo et al. 2017, section 2)"
     means = f"the mean probability of {len(pairs):,} answers is {confidence:.3f}, and {accuracy:.3f} of them are right"
     yield Prose(f"{error}: {means}.")
     rows = [(part.confidence, part.right, part.count) for part in bins]
