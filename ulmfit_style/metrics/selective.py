@@ -1,4 +1,4 @@
-"""What the probabilities of answers are worth: whether they are calibrated, and what holding unsure answers back brings.
+"""What probabilities of answers are worth: whether they are calibrated, and what it brings to hold unsure ones back.
 
 Answers are calibrated if those that are 80 % sure are right four times in five. Of what is held back, El-Yaniv and
 Wiener 2010, section 2: coverage, and one minus the selective risk.
