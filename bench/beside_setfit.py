@@ -17,7 +17,7 @@ from datasets import Dataset
 from setfit import SetFitModel, Trainer, TrainingArguments
 
 from ulmfit_style.errors import UserError
-from ulmfit_style.experiments import study_plan
+from ulmfit_style.experiments.study import planned
 from ulmfit_style.resolved import Resolved
 from ulmfit_style.results import csv
 from ulmfit_style.results.parts import Table
@@ -55,7 +55,7 @@ def score(resolved: Resolved) -> float:
 
 def main(overrides: list[str]) -> None:
     """Score every sample of the study."""
-    plan = study_plan.plan(overrides)
+    plan = planned(overrides)
     task = plan.base.task
     if not isinstance(task, TextClassification) or task.text_pair is not None:
         raise UserError("SetFit learns the classes of single texts: give a text_classification task without text_pair")

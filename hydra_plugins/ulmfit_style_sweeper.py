@@ -31,7 +31,7 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the trials."""
-        from ulmfit_style.cli.flags import SEARCH
+        from ulmfit_style.cli.compose import SEARCH
 
         SEARCH.get()(arguments, self.launch)
 

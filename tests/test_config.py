@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from ulmfit_style.cli import CONF
-from ulmfit_style.cli.compose import compose
-from ulmfit_style.cli.overrides import TRUSTED_VARIABLES, grid
+from ulmfit_style.cli.compose import TRUSTED_VARIABLES, compose, grid
 from ulmfit_style.errors import ConfigError
 from ulmfit_style.recipe import TRUSTED_MODULES, Config, from_recipe, load
 

@@ -23,8 +23,7 @@ from omegaconf import OmegaConf
 import ulmfit_style.tasks
 from ulmfit_style.__main__ import ALONE, all_commands, main
 from ulmfit_style.cli import CONF
-from ulmfit_style.cli.compose import compose
-from ulmfit_style.cli.overrides import grid
+from ulmfit_style.cli.compose import compose, grid
 from ulmfit_style.data import new_task
 from ulmfit_style.recipe import options
 

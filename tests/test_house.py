@@ -71,7 +71,7 @@ def test_hydra_stops_at_the_door():
         for module, path in MODULES.items()
         if any(name.split(".")[0] in {"hydra", "omegaconf"} for name in imports(path))
     }
-    assert guests == {f"ulmfit_style.cli.{name}" for name in ("compose", "overrides", "flags")}
+    assert guests == {"ulmfit_style.cli.compose"}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_tasks_and_config_are_imported_without_torch(module: str):
 
 
 def test_the_package_can_be_read_in_an_afternoon():
-    assert sum(map(lines_of_code, MODULES.values())) < 11727
+    assert sum(map(lines_of_code, MODULES.values())) < 11638
 
 
 def lines_of_code(path: Path) -> int:

@@ -14,7 +14,7 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json
 from ulmfit_style.errors import UserError
-from ulmfit_style.metrics import calibration, intervals
+from ulmfit_style.metrics import intervals, selective
 from ulmfit_style.publishing import html_report
 from ulmfit_style.results import finished
 from ulmfit_style.results.parts import Figure, Prose, Table
@@ -247,7 +247,7 @@ def test_what_cannot_be_reported_on_is_said_before_training(
 
 def test_calibration_is_the_mean_gap_between_confidence_and_accuracy():
     pairs = [(0.95, True), (0.91, True), (0.93, False), (1.0, True), (0.55, True), (0.55, False)]
-    low, high = calibration.bins(pairs)
+    low, high = selective.bins(pairs)
     assert (low.count, low.confidence, low.right) == (2, pytest.approx(0.55), 0.5)
     assert (high.count, high.confidence, high.right) == (4, pytest.approx(0.9475), 0.75)
-    assert calibration.expected_error([low, high]) == pytest.approx((2 * 0.05 + 4 * 0.1975) / 6)
+    assert selective.expected_error([low, high]) == pytest.approx((2 * 0.05 + 4 * 0.1975) / 6)

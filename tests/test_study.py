@@ -13,10 +13,8 @@ from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import read_json
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
-from ulmfit_style.experiments import study_plan, trials
-from ulmfit_style.experiments.study import best_of_search
-from ulmfit_style.experiments.study_plan import Run
-from ulmfit_style.experiments.study_report import Result
+from ulmfit_style.experiments import trials
+from ulmfit_style.experiments.study import Result, Run, best_of_search, planned
 from ulmfit_style.metrics.intervals import difference, interval
 from ulmfit_style.stages.table import resolve
 
@@ -199,20 +197,20 @@ def test_a_wrong_study_is_answered_before_anything_is_trained(
     with_study: Callable, change: tuple[str, str], message: str
 ):
     with pytest.raises(UserError, match=message):
-        study_plan.plan(with_study(STUDY.replace(*change)))
+        planned(with_study(STUDY.replace(*change)))
 
 
 def test_a_plan_warns_of_one_seed_and_leaves_out_the_search_of_a_yaml(
     with_study: Callable, capsys: pytest.CaptureFixture
 ):
     text = STUDY.replace("search: {}", "search: {adapt.epochs: [1, 2]}").replace("_seeds: []", "_seeds: [9]")
-    assert not study_plan.plan(with_study(text, "study.search=null", "study.seeds=[3]")).search()
+    assert not planned(with_study(text, "study.search=null", "study.seeds=[3]")).search()
     assert "one seed does not show how much seeds differ" in capsys.readouterr().out
 
 
 def test_what_all_arms_have_in_common_comes_after_what_was_typed_and_before_their_own_options(with_study: Callable):
     text = STUDY.replace("adapted: []", "adapted: [adapt.seed=3]") + "common: [adapt.epochs=3, adapt.seed=2]"
-    made = study_plan.plan(with_study(text, "adapt.epochs=4", "adapt.batch_size=5"))
+    made = planned(with_study(text, "adapt.epochs=4", "adapt.batch_size=5"))
     adapted, plain = made.arms["adapted", ()].adapt, made.arms["fine-tuned", ()].adapt
     assert (adapted.epochs, adapted.seed, adapted.batch_size) == (3, 3, 5)
     assert plain is None  # options of a stage that an arm switches off do not concern it

@@ -31,7 +31,7 @@ ALONE = {
         "experiments.sweep:run",
         "try many options over one shared adapt: sweep=finetune, or a grid finetune.learning_rate=2e-5,5e-5",
     ),
-    "sweep-report": Command("experiments.sweep_report:run", "tell what a sweep has found so far, also while it runs"),
+    "sweep-report": Command("experiments.sweep:report", "tell what a sweep has found so far, also while it runs"),
     "study": Command("experiments.study:run", "compare arms over seeds and numbers of labels"),
     "runs": Command("analysis.inventory:runs", "list models by their scores, and artefacts; task=reviews: of one task"),
     "compare": Command("stages.report:compare", "say what runs differ by on the same test rows: names=[a,b]"),
@@ -71,7 +71,8 @@ def program() -> NoReturn:
 
 
 def _main(arguments: Sequence[str]) -> None:
-    from ulmfit_style.cli import flags, help
+    from ulmfit_style.cli import help
+    from ulmfit_style.cli.compose import config_dirs
     from ulmfit_style.cli.makeflags import overrides_from_make
     from ulmfit_style.stages.table import STAGES
 
@@ -85,7 +86,7 @@ def _main(arguments: Sequence[str]) -> None:
     if ours.from_make:
         rest += overrides_from_make(os.environ.pop("MAKEFLAGS", ""))
     if ours.config_dir:
-        rest.append(flags.search_path(ours.config_dir))
+        rest.append(config_dirs(ours.config_dir))
 
     commands = all_commands()
     for word in words:
@@ -118,8 +119,7 @@ def all_commands() -> dict[str, str]:
 
 def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     """Run stages, or plan them; by Hydra's own entry point where one of its flags is given."""
-    from ulmfit_style.cli import flags
-    from ulmfit_style.cli.compose import compose
+    from ulmfit_style.cli.compose import compose, run_by_hydra
     from ulmfit_style.console import lines_on_stderr
     from ulmfit_style.recipe import Config
 
@@ -136,7 +136,7 @@ def _run_stages(words: Sequence[str], rest: Sequence[str]) -> None:
     # What `predict` prints is for programs to read.
     with lines_on_stderr() if "predict" in words else nullcontext():
         if any(argument.startswith("-") for argument in rest):
-            flags.run(job, rest)
+            run_by_hydra(job, rest)
         else:
             job(compose(rest))
 

@@ -44,11 +44,8 @@ def summarise(resolved: Resolved) -> None:
     is_contrasted = run.config.finetune.contrast_steps and not run.config.finetune.epochs
     rate = "contrast_learning_rate=5e-5,1e-4,2e-4" if is_contrasted else "learning_rate=2e-5,5e-5,1e-4"
     name = f"name={config.name}" + ("" if config.runs == Path("runs") else f" runs={config.runs}")
-    say(
-        f"  make sweep finetune.{rate}  # and the same options"
-        if measured
-        else f"  make evaluate {name} evaluate.path=<file>"
-    )
+    sweep, evaluate = f"sweep finetune.{rate}  # and the same options", f"evaluate {name} evaluate.path=<file>"
+    say(f"  make {sweep if measured else evaluate}")
     say(f"  make report {name}")
     say(f"  make push {name} hub.repo=my-model hub.dry_run=true")
 

@@ -13,7 +13,7 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.fingerprint import digest, digest_of_all
 from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.console import say
-from ulmfit_style.data import columns, reading, sampling, splits
+from ulmfit_style.data import columns, reading, splits
 from ulmfit_style.data.reading import References
 from ulmfit_style.data.rows import Rows, stored
 from ulmfit_style.errors import UserError, together
@@ -80,7 +80,7 @@ class Labelled:
         """
         if self.validation and self.task.train_samples is None and self.task.shots is None:
             return self.train, self.validation
-        return sampling.watch(self.task, self.train)
+        return splits.watch(self.task, self.train)
 
     @cached_property
     def digest(self) -> str:
@@ -158,8 +158,8 @@ def load(task: Task) -> Labelled:
         task=task,
         pool=pool,
         train=pool,
-        validation=sampling.scored(task, validation, "validation"),
-        test=sum(folds, none) or sampling.scored(task, test, "test"),
+        validation=splits.scored(task, validation, "validation"),
+        test=sum(folds, none) or splits.scored(task, test, "test"),
         scored=scored,
         chosen=splits.without(chosen, scored),
         repeats=repeats,
@@ -173,13 +173,12 @@ def _sampled(task: Task, whole: Labelled) -> Labelled:
     """Return all rows of a task, of which those are trained on that its sample chooses, or its fold leaves."""
     if task.fold is None:
         unpicked = whole.pool[: len(whole.pool) - len(whole.chosen)]  # which come last
-        train = sampling.sample(task, unpicked, task.classes(unpicked.one_of_each)) + whole.chosen
+        train = splits.sample(task, unpicked, task.classes(unpicked.one_of_each)) + whole.chosen
         if not train:
             _require_names(task, "task.shots=0", whole.classes)
         return replace(whole, task=task, train=train)
     if task.fold >= len(whole.folds):
-        count = f"there are {len(whole.folds)} folds, counted from 0 (task.folds)"
-        raise UserError(f"task.fold={task.fold}: {count}")
+        raise UserError(f"task.fold={task.fold}: there are {len(whole.folds)} folds, counted from 0 (task.folds)")
     test = whole.folds[task.fold]
     return replace(whole, task=task, train=splits.without(whole.train, test), test=test, folds=())
 

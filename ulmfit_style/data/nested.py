@@ -64,9 +64,7 @@ def _of_one(value: Any) -> Sequence[Any]:
         return value if isinstance(value, list) else [value]
     if value.keys() == {"columns", "index", "data"}:  # pandas, orient="split"
         return [dict(zip(value["columns"], cells, strict=True)) for cells in value["data"]]
-    lists = [
-        name for name, part in value.items() if isinstance(part, list) and all(isinstance(row, dict) for row in part)
-    ]
+    lists = [name for name, part in value.items() if isinstance(part, list) and set(map(type, part)) <= {dict}]
     if (name := next((name for name in ("data", "rows", *lists) if name in lists), None)) is not None:
         if len(lists) > 1 and name not in ("data", "rows"):
             raise ValueError(f"it has the lists {', '.join(lists)}; say which by {{field: {name}}}")

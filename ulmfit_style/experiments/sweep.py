@@ -3,23 +3,30 @@
 import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from statistics import stdev
 
-from optuna.trial import TrialState
+import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from ulmfit_style import chain
+from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, read_json
-from ulmfit_style.cli import flags
-from ulmfit_style.cli.compose import compose
-from ulmfit_style.cli.flags import Launch
-from ulmfit_style.cli.overrides import grid
+from ulmfit_style.cli.compose import Launch, compose, grid, run_by_hydra
 from ulmfit_style.console import muted, say
 from ulmfit_style.errors import Pruned, UserError
-from ulmfit_style.experiments import search_space, sweep_report, trial_queue, trials
-from ulmfit_style.experiments.trial_queue import Outcome, TrialQueue, TrialReporter
+from ulmfit_style.experiments import search_space, trial_queue, trials
+from ulmfit_style.experiments.trial_queue import Outcome, TrialQueue, TrialReporter, folder_name, options_of, ranked_by
 from ulmfit_style.recipe import Config
 from ulmfit_style.results import scores, terminal
-from ulmfit_style.results.parts import Interval, Table
+from ulmfit_style.results.parts import Difference, Interval, Table
 from ulmfit_style.stages.table import resolve
+
+SHOWN = 10
+"""Trials that the table shows."""
+
+FEWEST = 3
+"""Trials that importances take."""
 
 NUMBER = "ULMFIT_STYLE_TRIAL_NUMBER"
 """Set in the environment of a job by Hydra: which trial it is."""
@@ -40,7 +47,7 @@ def run(overrides: Sequence[str]) -> None:
         return
     if len(points) > 1:
         raise UserError("sweep: a grid and a space, one at a time; add the choices to the space: model: [minilm, bert]")
-    trial_queue.ranked_by(config)
+    ranked_by(config)
 
     def check(trial: Config) -> None:
         chain.plan(resolve(_recipe(trial).seeded(sweep.seeds[0])), trials.STAGES)
@@ -48,8 +55,8 @@ def run(overrides: Sequence[str]) -> None:
     with muted():
         check(config)
         search_space.check(overrides, sweep.space, check)
-    flags.run(_train, ["--multirun", *overrides], partial(_search, TrialQueue(config, sweep, overrides)))
-    sweep_report.run(overrides)
+    run_by_hydra(_train, ["--multirun", *overrides], partial(_search, TrialQueue(config, sweep, overrides)))
+    report(overrides)
 
 
 def _search(queue: TrialQueue, overrides: Sequence[str], launch: Launch) -> None:
@@ -66,7 +73,7 @@ def _search(queue: TrialQueue, overrides: Sequence[str], launch: Launch) -> None
     while taken := queue.take():
         jobs = []
         for trial in taken:
-            say(f"trial {trial.number}: {trial_queue.options_of(queue.study.trials[trial.number])}")
+            say(f"trial {trial.number}: {options_of(queue.study.trials[trial.number])}")
             # An option that no YAML spells out is taken with `++`, which a choice of a group is not.
             options = [f"++{text}" if "." in text.partition("=")[0] else text for text in trial.user_attrs["options"]]
             jobs.append([*overrides, *options, f"+hydra.job.env_set.{NUMBER}='{trial.number}'"])
@@ -90,7 +97,7 @@ def _train(config: Config) -> Outcome:
     """Train the models of a trial, one for each seed, in whichever process the launcher chose."""
     sweep = config.sweep
     assert sweep is not None  # this is a job of a search
-    recipe, number, metric = _recipe(config), int(os.environ[NUMBER]), trial_queue.ranked_by(config)
+    recipe, number, metric = _recipe(config), int(os.environ[NUMBER]), ranked_by(config)
     outcome, folder = Outcome(TrialState.COMPLETE), config.runs / recipe.name
     try:
         for seed in sweep.seeds:
@@ -114,7 +121,7 @@ def _train(config: Config) -> Outcome:
 
 def _recipe(config: Config) -> Config:
     """Return the recipe that a trial makes."""
-    return config.model_copy(update={"name": trial_queue.folder_name(config), "compare": False, "sweep": None})
+    return config.model_copy(update={"name": folder_name(config), "compare": False, "sweep": None})
 
 
 def _progress(queue: TrialQueue, number: int) -> str:
@@ -123,7 +130,7 @@ def _progress(queue: TrialQueue, number: int) -> str:
     ended = counts.total() - counts[TrialState.RUNNING]
     of = "" if queue.sweep.trials is None else f" of {queue.sweep.trials}"
     ending = {TrialState.PRUNED: "stopped early, at ", TrialState.FAIL: "failed"}.get(trial.state, "")
-    score = "" if trial.value is None else f"{trial_queue.ranked_by(queue.config)} {trial.value:.3f}"
+    score = "" if trial.value is None else f"{ranked_by(queue.config)} {trial.value:.3f}"
     best = [f"; best so far {best.value:.3f} (trial {best.number})" for best in trial_queue.ranked(queue.study)[:1]]
     return f"[{ended}{of}] trial {number}: {ending}{score}{''.join(best)}"
 
@@ -140,7 +147,7 @@ def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None
     if len(points) < 2:
         raise UserError("sweep: give an option several values, for example finetune.learning_rate=2e-5,5e-5,1e-4")
     plainly = ("compare=false", "task.folds=0")  # which the winner is run without
-    flags.run(partial(chain.run, stages=trials.STAGES), ["--multirun", *overrides, *plainly])
+    run_by_hydra(partial(chain.run, stages=trials.STAGES), ["--multirun", *overrides, *plainly])
 
     # Content-addressed artefacts need no record of what a trial made, whichever launcher ran it.
     rows, by_trial = [], {}
@@ -158,3 +165,73 @@ def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None
     terminal.show(Table(header, [row[:-1] for row in rows], title))
     say(scores.highest(metric, by_trial))
     say(trials.command_of_the_best(rows[0][-1]))
+
+
+@trial_queue.quiet()
+def report(overrides: Sequence[str]) -> None:
+    """Print the results of a sweep so far, the best trials first, and the command that runs the winner.
+
+    Raises:
+        UserError: if there is no sweep of that name.
+    """
+    config = compose(overrides)
+    folder = config.runs / folder_name(config)
+    if not (folder / trial_queue.JOURNAL).exists():
+        begin = "make sweep sweep=finetune begins one"
+        raise UserError(f"sweep-report: there is no sweep {folder.name} in {config.runs}; {begin}")
+    study = optuna.load_study(study_name=folder.name, storage=trial_queue.open_journal(folder))
+    begun_by: list[str] = study.user_attrs["overrides"]
+    config, ranked, counts = compose(begun_by), trial_queue.ranked(study), trial_queue.count(study)
+    done, running = counts[TrialState.COMPLETE], counts[TrialState.RUNNING]
+    stopped = f"{counts[TrialState.PRUNED]} stopped early, {counts[TrialState.FAIL]} failed"
+    say()
+    say(f"{folder.name}: {done} trials done, {stopped}, {running} running")
+    for trial, error in trial_queue.failures(study):
+        say(f"Failed: trial {trial.number} ({options_of(trial)}): {error}")
+    if not ranked:
+        return
+    terminal.show(_table(ranked[:SHOWN], ranked_by(config)))
+    if len(ranked) >= FEWEST:
+        shares = optuna.importance.get_param_importances(study)
+        listed = ", ".join(f"{key} {share:.2f}" for key, share in shares.items())
+        say(f"What mattered (Optuna's importances): {listed}.")
+    say(f"Its plots, in a browser: pip install optuna-dashboard; optuna-dashboard {folder / trial_queue.JOURNAL}")
+    for sentence in _comparison(config, ranked, folder.parent):
+        say(sentence)
+    say(trials.command_of_the_best(_winner(begun_by, config, ranked[0])))
+
+
+def _table(ranked: Sequence[FrozenTrial], metric: str) -> Table:
+    """Return the score of each trial: with the spread over its seeds, or with the interval of its one model."""
+    seeds = len(ranked[0].user_attrs["scores"])
+    rows = []
+    for trial in ranked:
+        sure = Interval(*trial.user_attrs["intervals"][0]) if seeds == 1 else stdev(trial.user_attrs["scores"])
+        rows.append((trial.number, trial.values[0], sure, options_of(trial)))
+    title = f"the best by the validation rows, over {'one seed' if seeds == 1 else f'{seeds} seeds'}"
+    return Table(("trial", f"validation {metric}", scores.INTERVAL if seeds == 1 else "sd", "options"), rows, title)
+
+
+def _comparison(config: Config, ranked: Sequence[FrozenTrial], runs: Path) -> list[str]:
+    """Say whether the best trial can be told from the recipe as it was, by the task's own metric."""
+    best, recipe = ranked[0], next((trial for trial in ranked if "default" in trial.user_attrs), None)
+    if recipe is None:
+        return ["The recipe as it was has no score yet, so it cannot be told whether the best trial is better."]
+    if best.number == recipe.number:
+        return ["No trial scored higher than the recipe as it was: keep it."]
+    task = config.require_task()
+    names = (trial.user_attrs["artefacts"] for trial in (best, recipe))
+    ours, theirs = ([predictions.read(runs / name, "validation") for name in of_seeds] for of_seeds in names)
+    difference = Difference(*predictions.difference(task, ours, theirs))
+    advice = "So it is within the noise of the recipe: keep that, or give more seeds (sweep.seeds) or validation rows."
+    if difference.is_clear:
+        advice = "The best of many trials was lucky as well: its score on the test rows is the fair one."
+    better = f"Trial {best.number} differs in {task.metric} from the recipe as it was by"
+    return [scores.worth(better, difference, len(ours), "validation rows"), advice]
+
+
+def _winner(overrides: Sequence[str], config: Config, best: FrozenTrial) -> list[str]:
+    """Return the overrides that make the best trial's model: what was typed but for the search, and what won."""
+    search = ("sweep", "hydra/", "hydra.launcher", "hydra.sweep", "name=", "compare=")
+    typed = [text for text in overrides if not text.lstrip("+").startswith(search)]
+    return [f"name={config.name}_best", *typed, *best.user_attrs["options"]]

@@ -136,10 +136,8 @@ def _next(run: Run, task: Task, answered: Answered) -> Iterator[Part]:
     if low := [f"{one['class']} ({one['recall']:.3f})" for one in report[:MOST_ADVISED] if one["recall"] < enough]:
         yield Prose(f"Label more rows of the classes that are found least often, by their recall: {', '.join(low)}.")
     if wrong := [place for place, _ in guard.label_errors([answer for answer, _ in answered])]:
-        places = listed(wrong, MOST_ADVISED)
-        yield Prose(
-            f"Look at the {len(wrong):,} rows whose labels are wrong by this model, listed under Data: {places}."
-        )
+        look = f"Look at the {len(wrong):,} rows whose labels are wrong by this model, listed under Data"
+        yield Prose(f"{look}: {listed(wrong, MOST_ADVISED)}.")
     texts = [text for _, row in answered if row is not None for text in task.texts(row)]
     length = run.config.finetune.max_length
     longer = sum(len(text.encode(errors="surrogatepass")) > BYTES_PER_TOKEN * length for text in texts)
@@ -151,9 +149,8 @@ def _next(run: Run, task: Task, answered: Answered) -> Iterator[Part]:
     if len(losses) >= 4:
         *_, third, last = map(np.mean, np.array_split(losses, 4))
         if last < (1 - FELL) * third:
-            yield Prose(
-                f"Adapt longer (adapt.epochs): its loss fell from {third:.3f} to {last:.3f} in the last quarters."
-            )
+            fell = f"from {third:.3f} to {last:.3f} in the last quarters"
+            yield Prose(f"Adapt longer (adapt.epochs): its loss fell {fell}.")
 
 
 def _wrong(task: Task, answered: Answered) -> Iterator[Part]:
@@ -181,13 +178,13 @@ def _wrong(task: Task, answered: Answered) -> Iterator[Part]:
 
 
 def _calibration(task: Task, pairs: Sequence[tuple[float, bool]]) -> Iterator[Part]:
-    from ulmfit_style.metrics import calibration, selective
+    from ulmfit_style.metrics import selective
 
     if not pairs:
         return
-    bins = calibration.bins(pairs)
+    bins = selective.bins(pairs)
     confidence, accuracy = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
-    error = f"Expected calibration error {calibration.expected_error(bins):.3f} (Guo et al. 2017, section 2)"
+    error = f"Expected calibration error {selective.expected_error(bins):.3f} (Guo et al. 2017, section 2)"
     means = f"the mean probability of {len(pairs):,} answers is {confidence:.3f}, and {accuracy:.3f} of them are right"
     yield Prose(f"{error}: {means}.")
     rows = [(part.confidence, part.right, part.count) for part in bins]

@@ -111,9 +111,8 @@ def patiently(call: Callable[[], T]) -> T:
                 may_pass = not isinstance(error, OSError | ValueError)
             if wait is None or not may_pass:
                 remedy = "The repository changes in one commit or not at all; run the same command again to finish"
-                told = (
-                    error if isinstance(error, ValueError) else origin
-                )  # what is wrong with a card stands there alone
+                # What is wrong with a card stands in the ValueError alone.
+                told = error if isinstance(error, ValueError) else origin
                 raise UserError(f"push: {reason}\n{type(told).__name__}: {told}\n{remedy}") from error
             say(f"push: {reason}; tries again in {wait} s")
             time.sleep(wait)

@@ -26,9 +26,7 @@ def write_records(records: Iterable[Mapping[str, Any]], file: IO[str]) -> None:
         names: dict[str, None] = {}
         for record in records:
             names |= dict.fromkeys(record)
-            cells = {
-                name: as_json(value) if isinstance(value, list | dict) else value for name, value in record.items()
-            }
+            cells = {name: as_json(cell) if isinstance(cell, list | dict) else cell for name, cell in record.items()}
             kept.write(f"{as_json(cells)}\n")
         kept.seek(0)
         writer = csv.DictWriter(file, list(names))

@@ -98,9 +98,8 @@ def _agreement(task: Task, rows: Sequence[Row], ours: Sequence[Answer], theirs: 
         [task.display(row, answer, target)[1] for row, answer, target in zip(rows, answers, targets, strict=True)]
         for answers in (ours, theirs)
     ]
-    ours_sure, theirs_sure = (
-        np.array([sure for sure, _ in task.calibration_pairs(answers, targets)]) for answers in (ours, theirs)
-    )
+    pairs = [task.calibration_pairs(answers, targets) for answers in (ours, theirs)]
+    ours_sure, theirs_sure = (np.array([sure for sure, _ in side]) for side in pairs)
     is_comparable = len(ours_sure) == len(theirs_sure) > 0
     return {
         "score": task.score(ours, targets)[task.metric],

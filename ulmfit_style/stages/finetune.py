@@ -20,9 +20,8 @@ from ulmfit_style.artefacts.differences import changes
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, RECIPE, Artefact, read_json, write_json
 from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.compute import processes
-from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune
 from ulmfit_style.console import say
-from ulmfit_style.data import guard, labelled, languages, sampling
+from ulmfit_style.data import guard, labelled, languages, splits
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.models.checkpoints import Checkpoint
@@ -36,10 +35,9 @@ from ulmfit_style.training import checks
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ulmfit_style.models.layers import LayerGroups
     from ulmfit_style.models.tokenizer_pair import TokenizerPair
     from ulmfit_style.training.batching import EncodedDataset
-    from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
+    from ulmfit_style.training.phases import TrainingPlan
     from ulmfit_style.training.solving import Floats
 
 NEW = "new parameters"
@@ -60,11 +58,9 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if resolved.task.path.files():
         languages.say_if_unfit(resolved.config)
     if processes.is_main() and resolved.findings:
-        for line in (
-            *guard.lines(resolved.findings),
-            "data: make check-data, with the same options, lists all of these rows",
-        ):
+        for line in guard.lines(resolved.findings):
             say(line)
+        say("data: make check-data, with the same options, lists all of these rows")
 
 
 def _check_update(resolved: Resolved, directory: Path) -> None:
@@ -158,10 +154,9 @@ def run(step: Step, directory: Path) -> None:
         scorer = replace(scorer, learnt=_units_learnt(plan, directory))
 
     # Score
-    folds = resolved.folds  # each row is answered by the model that has not seen it
-    answered: list[Sequence[Prediction]] = [
-        predictions.read(fold.artefact("finetune").directory, "test") for fold in folds
-    ]
+    # With folds, each row is answered by the model that has not seen it.
+    folds = [fold.artefact("finetune").directory for fold in resolved.folds]
+    answered: list[Sequence[Prediction]] = [predictions.read(fold, "test") for fold in folds]
     right = list(map(task.target, rows.test))
     scores: dict[str, Any] = {"folds": len(folds), "test": task.measure(list(chain(*answered)), right)} if folds else {}
     for split in ("validation", "test"):
@@ -213,7 +208,9 @@ def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> N
 
     options, rows = resolved.finetune, resolved.training_rows
     examples = []
-    for fold, (learnt, held) in enumerate(sampling.folds(resolved.task, rows, options.calibration_folds), start=1):
+    for fold, (learnt, held) in enumerate(
+        splits.held_out_in_turn(resolved.task, rows, options.calibration_folds), start=1
+    ):
         say(f"  calibration: {fold} of {options.calibration_folds}")
         plan, tokenizer = prepare(resolved, learnt)
         train(plan, directory / CHECKPOINTS / f"fold-{fold}")
@@ -259,6 +256,7 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     from ulmfit_style.models import warm_start
     from ulmfit_style.models.layers import HEAD, layer_groups
     from ulmfit_style.models.lora import add_adapters
+    from ulmfit_style.training import unfreezing
     from ulmfit_style.training.batching import collate
     from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
 
@@ -288,7 +286,7 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     task.prepare_model(model, tokenizer, rows)
     layers = add_adapters(model, layer_groups(model, missing), options)
     data = TrainingData(task, features, partial(collate, tokenizer=tokenizer))
-    phases = _phases(options, layers, data, tokenizer, has_rows=bool(rows))
+    phases = unfreezing.of_finetune(options, layers, data, tokenizer, has_rows=bool(rows))
     if pair is not None and options.new_epochs:
         phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
     return TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes), tokenizer
@@ -309,33 +307,6 @@ def _tokenizer(resolved: Resolved, source: Path, rows: Sequence[Row]) -> tuple[T
         _decoder_tokenizer(resolved).make(learn, config.recipe())
     pair = warm_start.pair_tokenizers(config.model, tokenizer, _decoder(resolved).directory)
     return cast("Tokenizer", pair), pair
-
-
-def _phases(
-    options: Finetune, layers: LayerGroups, data: TrainingData, tokenizer: Tokenizer, *, has_rows: bool
-) -> list[Phase]:
-    """Return what is done in which order: the contrast, the head, and what `unfreeze` thaws.
-
-    Args:
-        has_rows: Whether the features are those of labelled rows, and not of the names of classes alone.
-    """
-    from ulmfit_style.models.layers import HEAD
-    from ulmfit_style.training import solving, unfreezing
-    from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
-    from ulmfit_style.training.phases import Phase, TrainingData
-
-    phases = []
-    if options.contrast_steps:
-        rows = ContrastiveDataset([dict(data.rows[row]) for row in range(len(data.rows))], tokenizer, options.seed)
-        body = [parameter for title, parameters in layers.items() if title != HEAD for parameter in parameters]
-        contrast = TrainingData(ContrastiveObjective(), rows, rows.collate, CONTRAST_GROUP_SIZE)
-        steps, rate = options.contrast_steps, options.contrast_learning_rate
-        phases.append(Phase("contrast", body, math.inf, rate, steps, data=contrast))
-    if options.head == "solved":
-        penalty = solving.AFTER_CONTRAST if options.contrast_steps else solving.WEAK if options.epochs else None
-        solve = partial(solving.solve, penalty=penalty) if has_rows else solving.point_to_examples
-        phases.append(Phase("head, solved", [], 0, 0, solve=partial(solve, data=data)))
-    return [*phases, *unfreezing.phases(options, layers, len(data.rows))]
 
 
 def _decoder(resolved: Resolved) -> Checkpoint:

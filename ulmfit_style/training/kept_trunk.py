@@ -35,8 +35,7 @@ def kept_trunk(plan: TrainingPlan, number: int) -> AbstractContextManager[None]:
         return nullcontext()
     size = int(data.rows.lengths.sum()) * trunk.config.get_text_config().hidden_size * torch.float32.itemsize
     if size > MAX_BYTES:
-        reason = f"their outputs would take {size / 1e9:.1f} GB"
-        say(f"  {phase.title}: the frozen layers are run on every pass: {reason}")
+        say(f"  {phase.title}: the frozen layers are run on every pass: their outputs would take {size / 1e9:.1f} GB")
         return nullcontext()
     say(f"  {phase.title}: the frozen layers are run once, and their outputs are kept")
     return _replaced(model, data)

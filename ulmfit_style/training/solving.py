@@ -73,11 +73,8 @@ def head_inputs(model: PreTrainedModel, data: TrainingData) -> HeadInputs:
     with read_by_head(model) as read:
         data.run(model, order)
     rows = [data.rows[row] for row in sorted(order)]
-    return HeadInputs(
-        inputs=torch.cat(read).numpy()[np.argsort(order)],
-        labels=np.array([row["labels"] for row in rows]),
-        weights=np.array([row["weight"] for row in rows], dtype=np.float32),
-    )
+    labels, weights = (np.array([row[name] for row in rows]) for name in ("labels", "weight"))
+    return HeadInputs(torch.cat(read).numpy()[np.argsort(order)], labels, weights.astype(np.float32))
 
 
 def solve(model: PreTrainedModel, data: TrainingData, penalty: float | None) -> None:

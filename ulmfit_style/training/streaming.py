@@ -44,8 +44,7 @@ class StreamedLM(CausalLM):
         """Return the summed loss of parts, which go on from the states of their streams, or of whole documents."""
         if "streams" in batch:
             streams = batch["streams"].tolist()
-            known = streams[0] in self.states
-            before = torch.stack([self.states[stream] for stream in streams]) if known else None
+            before = torch.stack([self.states[stream] for stream in streams]) if streams[0] in self.states else None
             loss, after = self._read(model, batch, before)
             self.states.update(zip(streams, after.detach().float(), strict=True))
             return loss

@@ -1,14 +1,43 @@
-"""Gradual unfreezing: which layer groups each phase of `finetune` trains, and for how long (ULMFiT, section 3.3)."""
+"""The phases of `finetune`: a contrast, a solved head, and gradual unfreezing of the layers (ULMFiT, section 3.3)."""
 
 import math
 import sys
+from functools import partial
 
 from ulmfit_style.config.section import spelled
-from ulmfit_style.config.training import Finetune
+from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune
 from ulmfit_style.errors import UserError
-from ulmfit_style.models.layers import LayerGroups
+from ulmfit_style.models.layers import HEAD, LayerGroups
 from ulmfit_style.models.lora import full_phase_title
-from ulmfit_style.training.phases import Phase
+from ulmfit_style.tasks.types import Tokenizer
+from ulmfit_style.training import solving
+from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
+from ulmfit_style.training.phases import Phase, TrainingData
+
+
+def of_finetune(
+    options: Finetune, layers: LayerGroups, data: TrainingData, tokenizer: Tokenizer, *, has_rows: bool
+) -> list[Phase]:
+    """Return what is done in which order: the contrast, the head, and what `unfreeze` thaws.
+
+    Args:
+        has_rows: Whether the features are those of labelled rows, and not of the names of classes alone.
+
+    Raises:
+        UserError: as `phases`.
+    """
+    before = []
+    if options.contrast_steps:
+        rows = ContrastiveDataset([dict(data.rows[row]) for row in range(len(data.rows))], tokenizer, options.seed)
+        body = [parameter for title, parameters in layers.items() if title != HEAD for parameter in parameters]
+        contrast = TrainingData(ContrastiveObjective(), rows, rows.collate, CONTRAST_GROUP_SIZE)
+        steps, rate = options.contrast_steps, options.contrast_learning_rate
+        before.append(Phase("contrast", body, math.inf, rate, steps, data=contrast))
+    if options.head == "solved":
+        penalty = solving.AFTER_CONTRAST if options.contrast_steps else solving.WEAK if options.epochs else None
+        solve = partial(solving.solve, penalty=penalty) if has_rows else solving.point_to_examples
+        before.append(Phase("head, solved", [], 0, 0, solve=partial(solve, data=data)))
+    return [*before, *phases(options, layers, len(data.rows))]
 
 
 def phases(options: Finetune, layers: LayerGroups, rows: int) -> list[Phase]:
