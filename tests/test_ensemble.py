@@ -25,6 +25,16 @@ def test_a(both: Path, capsys):
     m = read_json(both / "both/ensemble/metrics.json")
     print(m["members"], m["test"])
     print(load(both / "both/ensemble")("the film is good"))
-    for c in (["predict", "predict.input=the film"], ["evaluate"], ["report"], ["push", "hub.repo=x", "hub.dry_run=true"], ["plan", "evaluate"],["export"],["runs"]):
+    for c in (
+        ["predict", "predict.input=the film"],
+        ["evaluate"],
+        ["report"],
+        ["push", "hub.repo=x", "hub.dry_run=true"],
+        ["plan", "evaluate"],
+        ["export"],
+        ["runs"],
+    ):
         print(c, main([*c, "name=both", f"runs={both}"]))
+    pass
+    print((both / "both/card.md").read_text())
     assert 0

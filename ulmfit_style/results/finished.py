@@ -81,14 +81,15 @@ class Run:
         return find(made.directory.with_name(f"{stage}-{fingerprint}")) if stage in MODELS else None
 
     @property
-    def members(self) -> Sequence[Mapping[str, Any]]:
-        """What an ensemble tells of its members: `folder`, `name`, `model`, `license`, `rows` to learn from, `test`."""
-        return self.model.metrics.get("members", ())
+    def members(self) -> Mapping[str, Mapping[str, Any]]:
+        """What an ensemble tells of its members, by their folders: their `name`, and what they scored on the `test`."""
+        return self.model.metrics.get("members", {})
 
     @property
     def title(self) -> str:
         """The checkpoint that it was made of, or those of its members."""
-        return " + ".join(member["model"] for member in self.members) or self.config.model.title()
+        recipes = [self.model.directory / folder / RECIPE for folder in self.members]
+        return " + ".join(load(recipe).model.title() for recipe in recipes) or self.config.model.title()
 
     def stage(self, name: str) -> Finished | None:
         """Return what a stage of the chain made; None if it took no part, or is not there."""
@@ -151,7 +152,10 @@ class Run:
         if "test" not in self.model.metrics:
             return {}
         if self.members:
-            return {**{member["name"]: member["test"] for member in self.members}, MEAN: self.model.metrics["test"]}
+            return {
+                **{member["name"]: member["test"] for member in self.members.values()},
+                MEAN: self.model.metrics["test"],
+            }
         measured = dict(self.references.get("test", {}))
         if self.not_adapted is not None:
             measured[NOT_ADAPTED] = self.not_adapted.metrics["test"]
@@ -184,8 +188,8 @@ class Run:
     @cached_property
     def averaged(self) -> Mapping[str, Difference | None]:
         """What the score of the mean differs by from that of each member, by its name; empty for a single model."""
-        members = self.members if self.measured else ()
-        return {member["name"]: self.difference(self.model, member["folder"]) for member in members}
+        members = self.members if self.measured else {}
+        return {member["name"]: self.difference(self.model, folder) for folder, member in members.items()}
 
     @cached_property
     def update(self) -> Difference | None:

@@ -67,7 +67,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
                 f"has the labels {listed(known)}, and {names[0]} has {listed(classes[0])}; name models of the same"
             )
         else:
-            problem = _seen(resolved, name, directory)
+            problem = _seen(resolved, name, directory) or ""
         if problem:
             raise UserError(f"{OPTION}={name}: {problem}")
     problem = f"is one that the models do not know (they know: {listed(classes[0])})"
@@ -125,21 +125,19 @@ def run(step: Step, directory: Path) -> None:
         if rows := resolved.rows.split(split):
             measured[split], split_predictions = scorer.score(rows, split)
             answered.append(split_predictions)
-    members = []
+    members: dict[str, dict[str, Any]] = {}
     for one, folder, source in zip((replace(scorer, others=()), *scorer.others), folders, directories, strict=True):
-        made = load(folder / RECIPE)
-        member = {"folder": folder.name, "name": _name(source, resolved.config.runs), "model": made.model.title()}
-        member |= {"license": made.model.license, "rows": read_json(source / METRICS)["train"]["rows"]}
+        members[folder.name] = {"name": _name(source, resolved.config.runs)}
         if test := resolved.rows.test:
-            member["test"], split_predictions = one.score(test, folder.name)
+            members[folder.name]["test"], split_predictions = one.score(test, folder.name)
             answered.append(split_predictions)
-        members.append(member)
     if not processes.is_main():
         return
     if answered:
         predictions.write(directory, (one for part in answered for one in part))
-    kind = {"task": type(task).__name__, "metric": task.metric, "train": read_json(directories[0] / METRICS)["train"]}
-    write_json(directory / METRICS, {**kind, **measured, "members": members})
+    first = read_json(directories[0] / METRICS)
+    told = {name: first[name] for name in ("task", "metric", "train", "data")}
+    write_json(directory / METRICS, {**told, **measured, "members": members})
 
 
 def _take(source: Path, folder: Path) -> None:
