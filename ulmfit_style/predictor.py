@@ -49,7 +49,7 @@ class Predictor:
         self.others: list[Predictor] = []
         if members := checkpoints.members(directory):
             changed = {
-                name: value for name, value in (task or {}).items() if getattr(self.task, name) != getattr(own, name)
+                name: one for name, one in (task or {}).items() if getattr(self.task, name) != getattr(own, name)
             }
             directory, self.others = members[0], [Predictor(str(one), device, changed, option) for one in members[1:]]
         self.max_length = config.finetune.max_length

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.artefacts.directory import lock_of, read_json, write_json
-from ulmfit_style.config.commands import Ensemble
 from ulmfit_style.config.section import Section
 from ulmfit_style.config.training import Model
-from ulmfit_style.console import from_here, say
+from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import Config
@@ -34,23 +33,12 @@ def pinned(config: Config) -> Config:
         made = checkpoints.find_finetuned(named, "finetune.init", config.runs, is_single=True).resolve()
         finetune = config.finetune.model_copy(update={"init": str(config.runs / made.name)})
         config = config.model_copy(update={"finetune": finetune, "adapt": None})
-    if config.ensemble.members:
-        members = tuple(_member(name, config.runs) for name in config.ensemble.members)
-        config = config.model_copy(update={"ensemble": Ensemble(members=members)})
     if config.model.checkpoint == "auto":
         from ulmfit_style.data import languages
 
         task = _pinned(config.runs, "task", config.task)
         config = config.model_copy(update={"model": languages.choose(config.model_copy(update={"task": task}))})
     return _pinned(config.runs, "", config)
-
-
-def _member(name: str, runs: Path) -> str:
-    """Return the directory of a member of an ensemble, or its Hub id."""
-    directory = checkpoints.find_finetuned(name, "ensemble.members", runs, is_single=True)
-    return (
-        name if checkpoints.is_on_hub(Model(checkpoint=checkpoints.of_run(name, runs))) else str(from_here(directory))
-    )
 
 
 def _pinned(runs: Path, option: str, value: Any) -> Any:

@@ -62,12 +62,14 @@ def resolve(model: Model, option: str) -> Checkpoint:
             raise UserError(f"{option}={model.checkpoint}: there is no such file")
         made = gguf.checkpoint(file, file_digest(file))
         return Checkpoint(made.directory, {made.stage: made.fingerprint})
-    return identified(model, find(model, option))
+    directory = find(model, option)
+    _require_single(directory, f"{option}={model.checkpoint}")
+    return identified(model, directory)
 
 
 @cache
 def identified(model: Model, directory: Path) -> Checkpoint:
-    """Return a checkpoint that was found in a directory with what identifies it."""
+    """Return the checkpoint, or ensemble, that was found in a directory, with what identifies it."""
     if is_on_hub(model):
         # The Hub's cache names the folder of a snapshot by its commit.
         return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
@@ -77,43 +79,36 @@ def identified(model: Model, directory: Path) -> Checkpoint:
     return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
 
 
+def members(directory: Path) -> list[Path]:
+    """Return the directories of the models that an ensemble consists of; none where there is a single model."""
+    return sorted(directory.glob("member-*"), key=lambda folder: (len(folder.name), folder.name))
+
+
+def _require_single(directory: Path, place: str) -> None:
+    """Raise if a directory holds an ensemble."""
+    if models := members(directory):
+        raise UserError(f"{place}: is an ensemble; name one of its models: {', '.join(map(str, models))}")
+
+
 def find(model: Model, option: str) -> Path:
-    """Return the directory of a checkpoint, without reading what is in it.
+    """Return the directory of a checkpoint, or of an ensemble, without reading what is in it.
 
     Raises:
         UserError: if there is no such checkpoint, or it has no weights in safetensors.
     """
-    directory = _located(model, option)
-    _require_model(directory, f"{option}={model.checkpoint}")
-    return directory
-
-
-def _located(model: Model, option: str) -> Path:
-    """Return the directory that a checkpoint names, whatever is in it.
-
-    Raises:
-        UserError: if there is none, or something in it leads elsewhere.
-    """
     if is_on_hub(model):
-        return _from_hub(model, [f"*{ending}" for ending in ENDINGS], option)
-    directory = _on_disk(str(model.checkpoint))
-    require_intact(directory, large="")
-    for folder in (directory, *members(directory)):
-        _require_own_files(folder, f"{option}={model.checkpoint}")
+        directory = _from_hub(model, [f"*{ending}" for ending in ENDINGS], option)
+    else:
+        directory = _on_disk(str(model.checkpoint))
+        require_intact(directory, large="")
+        for folder in (directory, *members(directory)):
+            _require_own_files(folder, f"{option}={model.checkpoint}")
+    for folder in members(directory) or [directory]:
+        if not (folder / "config.json").exists():
+            raise UserError(f"{option}={model.checkpoint}: holds no config.json")
+        if not (folder / WEIGHTS).exists() and not (folder / f"{WEIGHTS}.index.json").exists():
+            raise UserError(f"{option}={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
     return directory
-
-
-def members(directory: Path) -> list[Path]:
-    """Return the directories of the models that an ensemble consists of; empty for a single model."""
-    return sorted(directory.glob("member-*"), key=lambda folder: (len(folder.name), folder.name))
-
-
-def _require_model(directory: Path, place: str) -> None:
-    """Raise if a directory lacks a config, or weights in safetensors."""
-    if not (directory / "config.json").exists():
-        raise UserError(f"{place}: holds no config.json")
-    if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
-        raise UserError(f"{place}: holds no {WEIGHTS}; other formats are not read")
 
 
 def _require_own_files(directory: Path, place: str) -> None:
@@ -140,9 +135,7 @@ def _on_disk(name: str) -> Path:
 
 
 def find_finetuned(source: str, option: str, runs: Path = RUNS, *, is_single: bool = False) -> Path:
-    """Return where a fine-tuned model is: the directory that `finetune` made, or of the Hub id that `push` uploaded to.
-
-    An ensemble of such models is one too.
+    """Return where a fine-tuned model is, or an ensemble: the directory, or that of the Hub id that `push` uploaded to.
 
     Args:
         source: The directory, the Hub id, or the name of a run.
@@ -155,14 +148,11 @@ def find_finetuned(source: str, option: str, runs: Path = RUNS, *, is_single: bo
     """
     if is_on_hub(model := Model(checkpoint=of_run(source, runs))) and source.count("/") != 1:
         raise UserError(f"{option}={source}: {no_run(runs, source, ANSWERING)}")
-    directory = _located(model, option)
-    folders = members(directory)
-    for folder in folders or [directory]:
-        _require_model(folder, f"{option}={source}")
+    directory = find(model, option)
     if not (directory / RECIPE).exists():
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
-    if folders and is_single:
-        raise UserError(f"{option}={source}: is an ensemble; name a model of its own, such as {folders[0]}")
+    if is_single:
+        _require_single(directory, f"{option}={source}")
     require_intact(directory)
     return directory
 

@@ -89,7 +89,7 @@ class Run:
     def title(self) -> str:
         """The checkpoint that it was made of, or those of its members."""
         recipes = [self.model.directory / folder / RECIPE for folder in self.members]
-        return " + ".join(load(recipe).model.title() for recipe in recipes) or self.config.model.title()
+        return " + ".join(dict.fromkeys(load(recipe).model.title() for recipe in recipes)) or self.config.model.title()
 
     def stage(self, name: str) -> Finished | None:
         """Return what a stage of the chain made; None if it took no part, or is not there."""
@@ -152,10 +152,8 @@ class Run:
         if "test" not in self.model.metrics:
             return {}
         if self.members:
-            return {
-                **{member["name"]: member["test"] for member in self.members.values()},
-                MEAN: self.model.metrics["test"],
-            }
+            by_name = {member["name"]: member["test"] for member in self.members.values()}
+            return {**by_name, MEAN: self.model.metrics["test"]}
         measured = dict(self.references.get("test", {}))
         if self.not_adapted is not None:
             measured[NOT_ADAPTED] = self.not_adapted.metrics["test"]
@@ -179,9 +177,8 @@ class Run:
     def changes(self) -> Mapping[str, Difference]:
         """What changed the score, and by how much, as a sentence begins that tells it."""
         changes = {"The update": self.update, "Adaptation": self.worth}
-        best = max(
-            self.averaged, key=lambda name: self.measured[name]["scores"][self.model.metrics["metric"]], default=""
-        )
+        metric = self.model.metrics.get("metric")
+        best = max(self.averaged, key=lambda name: self.measured[name]["scores"][metric], default="")
         changes[f"Averaging, beside the best member alone ({best}),"] = self.averaged.get(best)
         return {what: difference for what, difference in changes.items() if difference is not None}
 
