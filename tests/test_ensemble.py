@@ -1,7 +1,9 @@
 """Finished models answer as one, by the mean of their answers: an ensemble."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recipes import Trained
+from safetensors.torch import load_file, save_file
 from samples import jsonl, reviews
 
 from tests.hub_server import Hub
@@ -16,6 +20,8 @@ from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import read_json
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of the Hub's client
 
 TEXTS = ["the film is good", "a dreadful plot", "the story number 7 is very moving", ""]
 
@@ -164,3 +170,131 @@ def test_the_card_tells_each_member_and_its_code_gives_the_same_answer_by_transf
     )
     scores = eval(ran.stdout.splitlines()[-1])
     assert scores["good"] == pytest.approx(probabilities(runs / "both/ensemble")[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["several labels", "numbers"])
+def test_several_labels_and_numbers_are_averaged_too(kind: str, trained: Callable[[str], Trained], capsys):
+    one = trained(kind)
+    runs = f"runs={one.runs}"
+    assert (
+        main(["finetune", *one.overrides, "name=fewer", "finetune.epochs=3", "finetune.seed=5", "compare=false"]) == 0
+    )
+    assert main(["ensemble", runs, "name=mean", "ensemble.members=[default,fewer]"]) == 0
+    sources = [one.runs / name for name in ("default/finetune", "fewer/finetune", "mean/ensemble")]
+    answers = [[answer.get("value") or answer["scores"]["good"] for answer in load(path)(TEXTS)] for path in sources]
+    assert np.allclose(answers[2], np.mean(answers[:2], axis=0), atol=2e-6)
+    assert not np.allclose(answers[0], answers[1], atol=1e-3)
+    assert main(["push", runs, "name=mean", "hub.repo=mean", "hub.dry_run=true"]) == 0
+    mean = "numbers" if kind == "numbers" else "probabilities"
+    assert f"by the mean of the {mean} of 2 models" in (one.runs / "mean/card.md").read_text()
+
+
+# What is refused
+
+
+def refused(typed: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line by which `ensemble` refuses what is typed, before it makes anything."""
+    runs = Path(next(one for one in typed if one.startswith("runs=")).removeprefix("runs="))
+    before, _ = set(runs.glob("ensemble-*")), capsys.readouterr()
+    assert main(["ensemble", *typed]) == 2
+    assert set(runs.glob("ensemble-*")) == before
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("members", "told"),
+    [
+        ("[]", "ensemble: of which models? Say ensemble.members=[forward,backward]: two or more, each another one"),
+        ("forward", "of which models?"),
+        ("[forward,forward]", "of which models?"),
+        ("[forward,{runs}/forward/finetune]", "of which models?"),
+        ("[forward,bakward]", "ensemble.members=bakward: there is no finished run of that name"),
+        ("[forward,{runs}/unfinished]", "holds no config.json"),
+        ("[forward,both]", "ensemble.members=both: is an ensemble; name one of its models: "),
+    ],
+)
+def test_members_that_are_none_are_refused(members: str, told: str, runs: Path, capsys):
+    (runs / "unfinished").mkdir(exist_ok=True)
+    assert told in refused([f"runs={runs}", "name=new", f"ensemble.members={members.format(runs=runs)}"], capsys)
+
+
+def test_the_name_of_a_fine_tuned_model_is_refused(runs: Path, capsys):
+    line = refused([f"runs={runs}", "name=forward", "ensemble.members=[forward,backward]"], capsys)
+    assert line.endswith("name=forward: is the name of a fine-tuned model; add name=<another>")
+
+
+def test_an_ensemble_is_no_checkpoint_and_is_not_updated_or_exported_or_explained(options: Options, runs: Path, capsys):
+    both = (runs / "both/ensemble").resolve()
+    assert main(["finetune", *options("name=new", "finetune.init=both")]) == 2
+    assert "finetune.init=both: is an ensemble; name one of its models" in said(capsys)
+    assert main(["finetune", *options("name=new", f"model.checkpoint={both}")]) == 2
+    assert f"model.checkpoint={both}: is an ensemble" in said(capsys)
+    assert main(["export", f"runs={runs}", "name=both"]) == 2
+    assert "an ensemble is several models, which are exported one by one" in said(capsys)
+    assert main(["predict", f"runs={runs}", "name=both", "predict.input=the film", "predict.explain=true"]) == 2
+    assert "explain those of one" in said(capsys)
+
+
+@pytest.fixture(scope="session")
+def unlike(options: Options, runs: Path) -> Path:
+    """The same folder, with models that do not go with `forward`."""
+    short, folder = ["finetune.epochs=1", "finetune.max_steps=1"], runs.parent
+    texts = [text for text, _, _ in reviews(160)]
+    other = jsonl(
+        folder / "other.jsonl", [{"text": text, "label": "no" if "dreadful" in text else "yes"} for text in texts]
+    )
+    numbers = jsonl(folder / "numbers.jsonl", [{"text": text, "label": len(text)} for text in texts])
+    pairs = jsonl(folder / "pairs.jsonl", [{"text": text, "b": "it", "label": len(text) % 2} for text in texts])
+    assert main(["finetune", *options(*short, "name=labels", file=other)]) == 0
+    assert main(["finetune", *options(*short, "name=numbers", task="text_regression", file=numbers)]) == 0
+    assert main(["finetune", *options(*short, "name=pairs", "task.text_pair=b", file=pairs)]) == 0
+    assert main(["finetune", *options(*short, "name=split", "task.split_seed=1")]) == 0
+    assert main(["finetune", *options(*short, "name=folds", "task.folds=2")]) == 0
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("members", "told"),
+    [
+        (
+            "forward,labels",
+            r"ensemble\.members=labels: knows the labels no, yes, and the task has bad, good; name models",
+        ),
+        (
+            "forward,numbers",
+            r"members=numbers: was trained on TextRegression by text, and the task is TextClassification",
+        ),
+        ("forward,pairs", r"members=pairs: was trained on TextClassification by text and text_pair, and the task is"),
+        (
+            "forward,split",
+            r"members=split: learnt \d+ of the 48 rows that would be scored; train all members on the same",
+        ),
+        ("folds,forward", r"members=folds: learnt 160 of the 160 rows that would be scored"),
+        ("forward,folds", r"members=folds: learnt 48 of the 48 rows that would be scored"),
+    ],
+)
+def test_models_that_do_not_go_together_are_refused(members: str, told: str, unlike: Path, capsys):
+    assert re.search(told, refused([f"runs={unlike}", "name=new", f"ensemble.members=[{members}]"], capsys))
+
+
+def test_tasks_without_one_answer_to_a_text_are_refused(trained: Callable[[str], Trained], capsys):
+    one = trained("entities")
+    assert (
+        main(["finetune", *one.overrides, "name=second", "finetune.seed=1", "finetune.epochs=1", "compare=false"]) == 0
+    )
+    line = refused([f"runs={one.runs}", "name=new", "ensemble.members=[default,second]"], capsys)
+    assert "TokenClassification has no probabilities or numbers of whole texts to average" in line
+
+
+def test_labels_in_another_order_are_brought_together_by_their_names(runs: Path, tmp_path: Path):
+    copy = Path(shutil.copytree((runs / "forward/finetune").resolve(), tmp_path / "turned"))
+    (copy / "manifest.json").unlink()
+    config = read_json(copy / "config.json")
+    config |= {"id2label": {"0": "good", "1": "bad"}, "label2id": {"good": 0, "bad": 1}}
+    (copy / "config.json").write_text(json.dumps(config))
+    weights = load_file(copy / "model.safetensors")
+    weights |= {name: weights[name].flip(0).contiguous() for name in ("classifier.weight", "classifier.bias")}
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    assert main(["ensemble", f"runs={runs}", "name=turned", f"ensemble.members=[backward,{copy}]"]) == 0
+    assert np.allclose(probabilities(runs / "turned/ensemble"), probabilities(runs / "both/ensemble"), atol=2e-6)

@@ -117,8 +117,8 @@ def _require_own_files(directory: Path, place: str) -> None:
     Raises:
         UserError: naming the file.
     """
-    # In the Hub's cache, a folder of links stands beside one of files.
-    own = {directory.resolve(), *(parent / "blobs" for parent in directory.resolve().parents[1:2])}
+    # In the Hub's cache, a folder of links stands beside one of files; the folders of an ensemble's members are in it.
+    own = {directory.resolve(), *(parent / "blobs" for parent in directory.resolve().parents[1:3])}
     index = directory / f"{WEIGHTS}.index.json"
     try:
         shards = {str(name) for name in read_json(index)["weight_map"].values()} if index.exists() else set()
