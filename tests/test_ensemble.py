@@ -23,7 +23,8 @@ from ulmfit_style.artefacts.directory import read_json
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of the Hub's client
 
-TEXTS = ["the film is good", "a dreadful plot", "the story number 7 is very moving", ""]
+LONG = "the film is good and the plot is dreadful and " * 3
+TEXTS = ["the film is good", "a dreadful plot", "the story number 7 is very moving", "", LONG]
 
 Options = Callable[..., list[str]]
 
