@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 
-COMMANDS := plan pretrain adapt finetune evaluate export predict serve report push sweep sweep-report study runs compare clean-runs new-task check-data select doctor
+COMMANDS := plan pretrain adapt finetune ensemble evaluate export predict serve report push sweep sweep-report study runs compare clean-runs new-task check-data select doctor
 WORKERS  := -n auto --dist loadfile
 MKDOCS    = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 GOALS    := $(filter $(COMMANDS),$(MAKECMDGOALS))
@@ -39,8 +39,7 @@ pip_install = sed "$$(! $(has_torch) || echo '/^torch==/d')" constraints.txt >$(
 help: # alone: one screen, of 24 lines of 80; `make help adapt` leaves all to the command
 ifeq ($(GOALS),)
 	@awk -F ' *:.*## ' '/^[a-z_-]+ *:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo '  make test, docs, check, format, dist: work on the program (CONTRIBUTING.md)'
-	@echo 'Typed together they make one run. A command and its options: make help adapt'
+	@echo 'Typed together: one run. Options: make help adapt. To develop: CONTRIBUTING.md'
 else
 	@:
 endif
@@ -52,6 +51,7 @@ plan:          ## tell what would run, why, and in what time; run nothing
 pretrain:      ## train a language model from random weights
 adapt:         ## train the pretrained model on your unlabelled text
 finetune:      ## train it on your labels, and measure it
+ensemble:      ## average the answers of finished models, as one
 evaluate:      ## score a finished model on other rows
 predict:       ## answer texts with a finished model
 export:        ## write the model as ONNX, in full and in 8 bits

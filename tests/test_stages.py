@@ -41,35 +41,33 @@ def run(step: Step, directory: Path) -> None:
 
 
 @pytest.fixture
-def ensemble(monkeypatch: pytest.MonkeyPatch) -> Stage:
+def blend(monkeypatch: pytest.MonkeyPatch) -> Stage:
     """A new stage: this file's functions, and one row of the table."""
-    row = Stage(
-        "ensemble", "combine two fine-tuned models", noun="ensemble", version=1, starts_from=lambda _: "finetune"
-    )
-    monkeypatch.setitem(sys.modules, "ulmfit_style.stages.ensemble", sys.modules[__name__])
+    row = Stage("blend", "combine two fine-tuned models", noun="blend", version=1, starts_from=lambda _: "finetune")
+    monkeypatch.setitem(sys.modules, "ulmfit_style.stages.blend", sys.modules[__name__])
     monkeypatch.setitem(table.STAGES, row.name, row)
     return row
 
 
-@pytest.mark.usefixtures("ensemble")
+@pytest.mark.usefixtures("blend")
 def test_a_stage_is_one_file_and_one_row(chain: Trained, capsys: pytest.CaptureFixture[str]):
     options = [*chain.overrides, "name=averaged"]
     assert main(["--help"]) == 0
-    assert re.search(r"^  ensemble +combine two fine-tuned models$", capsys.readouterr().out, re.MULTILINE)
-    assert main(["ensemble", *options, "finetune.epochs=1"]) == 2
-    assert "ensemble: there is no fine-tuned model for this config" in capsys.readouterr().err
-    assert main(["plan", "ensemble", *options]) == 0
-    assert "[1/1] ensemble: ensemble: would run (" in capsys.readouterr().out
-    assert main(["ensemble", *options]) == 0
-    made = artefact("ensemble", compose(options))
+    assert re.search(r"^  blend +combine two fine-tuned models$", capsys.readouterr().out, re.MULTILINE)
+    assert main(["blend", *options, "finetune.epochs=1"]) == 2
+    assert "blend: there is no fine-tuned model for this config" in capsys.readouterr().err
+    assert main(["plan", "blend", *options]) == 0
+    assert "[1/1] blend: blend: would run (" in capsys.readouterr().out
+    assert main(["blend", *options]) == 0
+    made = artefact("blend", compose(options))
     assert made.finished
     assert 0 <= read_json(made.directory / METRICS)["test"]["scores"]["accuracy"] <= 1
-    assert (chain.runs / "averaged/ensemble").resolve() == made.directory.resolve()
+    assert (chain.runs / "averaged/blend").resolve() == made.directory.resolve()
     capsys.readouterr()
-    assert main(["ensemble", *options]) == 0
-    assert f"[1/1] ensemble: ensemble: up to date ({made.directory})" in capsys.readouterr().out
+    assert main(["blend", *options]) == 0
+    assert f"[1/1] blend: blend: up to date ({made.directory})" in capsys.readouterr().out
     assert main(["runs", f"runs={chain.runs}"]) == 0
-    assert "averaged/ensemble" in re.sub(r"\s", "", capsys.readouterr().out)
+    assert "averaged/blend" in re.sub(r"\s", "", capsys.readouterr().out)
 
 
 def test_a_plan_asks_for_nothing_that_a_command_without_an_artefact_needs(compose_tiny, capsys):
@@ -96,7 +94,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     count(reading, "read", lambda option, reference, *rest: f"read {Path(str(reference)).name}")
     count(labelled, "digest_of", lambda task, rows: "hash rows")
     count(checkpoints, "file_digest", lambda path: f"hash {path.name}")
-    for cached in (labelled.load, corpus.load, checkpoints.resolve):
+    for cached in (labelled.load, corpus.load, checkpoints.resolve, checkpoints.identified):
         cached.cache_clear()
     return counts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import tee
 from typing import TYPE_CHECKING, Any, final
 
@@ -30,7 +31,7 @@ Asked = str | tuple[str, str] | Mapping[str, Any]
 
 @final
 class Predictor:
-    """Answers one text or several.
+    """Answers one text or several, by one model or by the mean of several.
 
     Args:
         task: Other values for options of the task that say how it answers.
@@ -42,8 +43,15 @@ class Predictor:
     ) -> None:
         logging.disable_progress_bar()
         directory = checkpoints.find_finetuned(source, option)
-        config = load(directory / RECIPE)
-        self.task = config.require_task().with_answer_options(task or {})
+        config, self.name = load(directory / RECIPE), str(directory)
+        own = config.require_task()
+        self.task = own.with_answer_options(task or {})
+        self.others: list[Predictor] = []
+        if members := checkpoints.members(directory):
+            changed = {
+                name: one for name, one in (task or {}).items() if getattr(self.task, name) != getattr(own, name)
+            }
+            directory, self.others = members[0], [Predictor(str(one), device, changed, option) for one in members[1:]]
         self.max_length = config.finetune.max_length
         self.tokenizer = tokenizer_pair.read(directory)
         model_type = checkpoints.body_config(directory)["model_type"]
@@ -92,13 +100,25 @@ class Predictor:
         Args:
             advance: Called now and then with how many further rows were read, and how many of them are long.
         """
-        scorer = Scorer(self.model, self.tokenizer, self.task, self.max_length, self._learnt)
+        scorer = replace(self.scorer(self.task), learnt=self._learnt)
         for answer in scorer.answers(rows, advance):
             far = answer.pop("near", self._least_near) < self._least_near
             yield {**answer, "unlike": True} if far else answer
 
+    def scorer(self, task: Task) -> Scorer:
+        """Return what scores the answers on rows of a task of the model's kind."""
+        others = [other.scorer(other.task) for other in self.others]
+        return Scorer(self.model, self.tokenizer, task, self.max_length, others=others)
+
     def explained(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[Answer]:
-        """Answer rows as `stream` does, each answer with its `explanations` (ulmfit_style/models/attributions.py)."""
+        """Answer rows as `stream` does, each answer with its `explanations` (ulmfit_style/models/attributions.py).
+
+        Raises:
+            UserError: if it is an ensemble.
+        """
+        if self.others:
+            problem = "is an ensemble, whose answers rest on several models"
+            raise UserError(f"{self.name}: {problem}; explain those of one: predict.model={self.name}/member-1")
         asked, again = tee(rows)
         for row, answer in zip(again, self.stream(asked, advance), strict=True):
             parts = attributions.explanations(self.model, self.tokenizer, self.task, row, answer, self.max_length)

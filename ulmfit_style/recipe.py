@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ulmfit_style.config import trainer_options
-from ulmfit_style.config.commands import Evaluate, Export, Hub, Predict, Push, Report, Select, Serve
+from ulmfit_style.config.commands import Ensemble, Evaluate, Export, Hub, Predict, Push, Report, Select, Serve
 from ulmfit_style.config.experiments import Study, Sweep
 from ulmfit_style.config.section import Count, Section, spelled
 from ulmfit_style.config.training import Adapt, Corpus, Finetune, Model, Pretrain
@@ -63,6 +63,7 @@ class Config(Section):
     """null: nothing is adapted; `finetune` starts from the plain checkpoint."""
     task: Annotated[SerializeAsAny[Task] | None, BeforeValidator(_of_its_kind)]
     finetune: Finetune
+    ensemble: Ensemble = Ensemble()
     evaluate: Evaluate
     predict: Predict
     hub: Hub

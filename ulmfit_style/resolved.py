@@ -202,7 +202,7 @@ class Resolved:
         """
         if (named := self.config.finetune.init) is None:
             return None
-        directory = checkpoints.find_finetuned(named, "finetune.init", self.config.runs)
+        directory = checkpoints.find_finetuned(named, "finetune.init", self.config.runs, is_single=True)
         if not (directory / predictions.LEARNT).exists():
             problem = f"holds no {predictions.LEARNT}, which tells what it was trained on; make it again"
             raise UserError(f"finetune.init={named}: {problem}")
@@ -301,6 +301,11 @@ class Resolved:
         recipe["finetune"] |= {name: made_by["finetune"].get(name) for name in self.config.finetune.open}
         return directory if all(recipe[name] == made_by.get(name) for name in sections_of(stage)) else None
 
+    @property
+    def answering(self) -> str:
+        """The stage that makes what answers the task by this config."""
+        return "ensemble" if self.config.ensemble.members else "finetune"
+
     def finetuned(self, named: str | None, option: str) -> Checkpoint:
         """Return the fine-tuned model: the config's, finished or not, or the one that an option names.
 
@@ -308,24 +313,25 @@ class Resolved:
             UserError: if there is none of that name.
         """
         if named is None:
-            return self._checkpoint_of("finetune")
-        checkpoints.find_finetuned(named, option, self.config.runs)
-        return checkpoints.resolve(Model(checkpoint=checkpoints.of_run(named, self.config.runs)), option)
+            return self._checkpoint_of(self.answering)
+        directory = checkpoints.find_finetuned(named, option, self.config.runs)
+        return checkpoints.identified(Model(checkpoint=checkpoints.of_run(named, self.config.runs)), directory)
 
     def finished_model(self, command: str) -> Path:
         """Return the directory of the model that answers: the one that `predict.model` names, or the config's own.
 
-        Where `runs/<name>/finetune` was made by the same options, it is taken as it is, and no training data are read.
+        Where what `runs/<name>/` links to was made by the same options, it is taken as it is, and no training data are
+        read.
 
         Raises:
             UserError: if it is not there.
         """
         if (named := self.config.predict.model) is not None:
             return checkpoints.find_finetuned(named, "predict.model", self.config.runs)
-        if (directory := self.unchanged("finetune")) is not None:
+        if (directory := self.unchanged(self.answering)) is not None:
             return directory
-        require_finished(self, "finetune", command)
-        return self.artefact("finetune").directory
+        require_finished(self, self.answering, command)
+        return self.artefact(self.answering).directory
 
     def _checkpoint_of(self, stage: str) -> Checkpoint:
         artefact = self.artefact(stage)

@@ -72,7 +72,7 @@ def _by_task(folder: Path) -> Iterator[tuple[str, Table]]:
         for run in sorted(scored, key=lambda run: -run.model.metrics["test"]["scores"][metric]):
             measured, labels = run.model.metrics["test"], run.model.metrics["train"]["rows"]
             score, interval = measured["scores"][metric], Interval(*measured["interval"])
-            what = run.config.model.title().removeprefix("package:")
+            what = run.title.replace("package:", "")
             rows.append((run.name, labels, score, interval, run.worth, _when(run.model)[:10], what))
         header = ("name", "labels", metric, scores.INTERVAL, "adapted", "finished", "model")
         yield path, Table(header, rows, f"{kind}: {path}")

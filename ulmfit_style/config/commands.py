@@ -9,6 +9,14 @@ from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.config.section import Count, Section, one_or_several
 
 
+class Ensemble(Section):
+    """Which finished models `ensemble` makes one of, that answers by the mean of theirs."""
+
+    members: Annotated[tuple[str, ...], BeforeValidator(one_or_several)] = ()
+    """Two or more fine-tuned models of the same kind of task and the same labels: names of runs, directories, or Hub
+    ids. The test rows are those of the first one, where no task is chosen."""
+
+
 class Evaluate(Section):
     """What `evaluate` scores, and on which rows."""
 

@@ -10,11 +10,14 @@ MODEL_SECTIONS = ("model", "corpus", "pretrain", "adapt", "task", "finetune")
 """The sections of a config that determine a fine-tuned model, each after those that it builds on."""
 
 
+ANSWERING = ("ensemble", "finetune")
+"""The stages that make what answers a task, the last one of a chain first."""
+
+
 def sections_of(stage: str) -> tuple[str, ...]:
     """Return the sections whose options determine the artefact of a stage."""
-    if stage in MODEL_SECTIONS:
-        return MODEL_SECTIONS[: MODEL_SECTIONS.index(stage) + 1]
-    return (*MODEL_SECTIONS, "evaluate", "export")
+    sections = (*MODEL_SECTIONS, "ensemble")
+    return sections[: sections.index(stage) + 1] if stage in sections else (*sections, "evaluate", "export")
 
 
 class Unhashed:

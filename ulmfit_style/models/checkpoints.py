@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ulmfit_style.artefacts.directory import RECIPE, no_run, read_json, require_intact
 from ulmfit_style.artefacts.fingerprint import digest, file_digest
+from ulmfit_style.config.section import ANSWERING
 from ulmfit_style.config.training import Model
 from ulmfit_style.console import say_once
 from ulmfit_style.errors import UserError, listed
@@ -62,15 +63,35 @@ def resolve(model: Model, option: str) -> Checkpoint:
         made = gguf.checkpoint(file, file_digest(file))
         return Checkpoint(made.directory, {made.stage: made.fingerprint})
     directory = find(model, option)
+    _require_single(directory, f"{option}={model.checkpoint}")
+    return identified(model, directory)
+
+
+@cache
+def identified(model: Model, directory: Path) -> Checkpoint:
+    """Return the checkpoint, or ensemble, that was found in a directory, with what identifies it."""
     if is_on_hub(model):
         # The Hub's cache names the folder of a snapshot by its commit.
         return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
-    files = sorted(path for path in directory.iterdir() if path.name.endswith(ENDINGS) and path.is_file())
-    return Checkpoint(directory, {"checkpoint": digest({path.name: file_digest(path) for path in files})[:16]})
+    paths = sorted(path for folder in (directory, *members(directory)) for path in folder.iterdir())
+    files = [path for path in paths if path.name.endswith(ENDINGS) and path.is_file()]
+    digests = {path.relative_to(directory).as_posix(): file_digest(path) for path in files}
+    return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
+
+
+def members(directory: Path) -> list[Path]:
+    """Return the directories of the models that an ensemble consists of; none where there is a single model."""
+    return sorted(directory.glob("member-*"), key=lambda folder: (len(folder.name), folder.name))
+
+
+def _require_single(directory: Path, place: str) -> None:
+    """Raise if a directory holds an ensemble."""
+    if models := members(directory):
+        raise UserError(f"{place}: is an ensemble; name one of its models: {', '.join(map(str, models))}")
 
 
 def find(model: Model, option: str) -> Path:
-    """Return the directory of a checkpoint, without reading what is in it.
+    """Return the directory of a checkpoint, or of an ensemble, without reading what is in it.
 
     Raises:
         UserError: if there is no such checkpoint, or it has no weights in safetensors.
@@ -80,11 +101,13 @@ def find(model: Model, option: str) -> Path:
     else:
         directory = _on_disk(str(model.checkpoint))
         require_intact(directory, large="")
-        _require_own_files(directory, f"{option}={model.checkpoint}")
-    if not (directory / "config.json").exists():
-        raise UserError(f"{option}={model.checkpoint}: holds no config.json")
-    if not (directory / WEIGHTS).exists() and not (directory / f"{WEIGHTS}.index.json").exists():
-        raise UserError(f"{option}={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
+        for folder in (directory, *members(directory)):
+            _require_own_files(folder, f"{option}={model.checkpoint}")
+    for folder in members(directory) or [directory]:
+        if not (folder / "config.json").exists():
+            raise UserError(f"{option}={model.checkpoint}: holds no config.json")
+        if not (folder / WEIGHTS).exists() and not (folder / f"{WEIGHTS}.index.json").exists():
+            raise UserError(f"{option}={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
     return directory
 
 
@@ -94,8 +117,8 @@ def _require_own_files(directory: Path, place: str) -> None:
     Raises:
         UserError: naming the file.
     """
-    # In the Hub's cache, a folder of links stands beside one of files.
-    own = {directory.resolve(), *(parent / "blobs" for parent in directory.resolve().parents[1:2])}
+    # In the Hub's cache, a folder of links stands beside one of files; the folders of an ensemble's members are in it.
+    own = {directory.resolve(), *(parent / "blobs" for parent in directory.resolve().parents[1:3])}
     index = directory / f"{WEIGHTS}.index.json"
     try:
         shards = {str(name) for name in read_json(index)["weight_map"].values()} if index.exists() else set()
@@ -111,30 +134,33 @@ def _on_disk(name: str) -> Path:
     return locate(name) if name.startswith("package:") else Path(name).expanduser()
 
 
-def find_finetuned(source: str, option: str, runs: Path = RUNS) -> Path:
-    """Return where a fine-tuned model is: the directory that `finetune` made, or of the Hub id that `push` uploaded to.
+def find_finetuned(source: str, option: str, runs: Path = RUNS, *, is_single: bool = False) -> Path:
+    """Return where a fine-tuned model is, or an ensemble: the directory, or that of the Hub id that `push` uploaded to.
 
     Args:
         source: The directory, the Hub id, or the name of a run.
         option: What the user names it by, for error messages.
         runs: The folder of all artefacts.
+        is_single: Whether an ensemble is refused.
 
     Raises:
         UserError: if there is no such model, or it was not made by `finetune`.
     """
     if is_on_hub(model := Model(checkpoint=of_run(source, runs))) and source.count("/") != 1:
-        raise UserError(f"{option}={source}: {no_run(runs, source, ['finetune'])}")
+        raise UserError(f"{option}={source}: {no_run(runs, source, ANSWERING)}")
     directory = find(model, option)
     if not (directory / RECIPE).exists():
         raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
+    if is_single:
+        _require_single(directory, f"{option}={source}")
     require_intact(directory)
     return directory
 
 
 def of_run(source: str, runs: Path = RUNS) -> str:
     """Return the fine-tuned model of the run that is named so, if there is one, else what is named itself."""
-    linked = runs / source / "finetune"
-    return str(linked) if linked.is_dir() and not Path(source).exists() else source
+    linked = [runs / source / stage for stage in ANSWERING if not Path(source).exists()]
+    return next((str(link) for link in linked if link.is_dir()), source)
 
 
 class LoadedModel(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from ulmfit_style.config.commands import Hub
 from ulmfit_style.config.section import spelled
 from ulmfit_style.console import duration
 from ulmfit_style.data import hub
+from ulmfit_style.recipe import Config
 from ulmfit_style.results import markdown, scores
 from ulmfit_style.results.finished import Run
 from ulmfit_style.results.parts import Interval
@@ -33,21 +34,26 @@ LANGUAGE_MODELS = {"ForMaskedLM": "fill-mask", "ForCausalLM": "text-generation"}
 """What the Hub calls the models that predict tokens, by the end of their class's name."""
 
 
-def write(repo: str, run: Run, options: Hub, notes: str) -> str:
+def write(repo: str, run: Run, options: Hub, notes: str, members: Mapping[str, Config] | None = None) -> str:
     """Return the card, metadata and Markdown, of the model that `repo` (account/name) is to hold.
 
     Args:
         run: The model's; the caller has taken private paths out of its config, for the card shows all of it.
         options: What its author says of the model.
         notes: The author's own paragraphs, in Markdown.
+        members: The configs of an ensemble's members, by their folders.
     """
     from huggingface_hub import ModelCard, ModelCardData
     from jinja2 import Environment, StrictUndefined
 
     recipe, task = run.config, run.config.task
-    name, model_config = repo.rpartition("/")[2], read_json(run.model.directory / "config.json")
+    members = members or {}
+    folders, name = [run.model.directory / member for member in members or ("",)], repo.rpartition("/")[2]
+    model_config, *others = [read_json(folder / "config.json") for folder in folders]
     pipeline = _pipeline(run, model_config["architectures"][0])
-    tag, base = None if pipeline is None else pipeline.tag, EMBEDDED.get(recipe.model.title(), recipe.model.title())
+    tag, models = None if pipeline is None else pipeline.tag, [one.model for one in members.values()] or [recipe.model]
+    bases = [EMBEDDED.get(model.title(), model.title()) for model in models]
+    on_hub = list(dict.fromkeys(filter(hub.is_id, bases)))
     files = [*(recipe.corpus.path or ()), *(task.path.all_files() if task is not None else ())]
     datasets = dict.fromkeys(hub.parse("path", file).repository for file in files if file.startswith(hub.PREFIX))
     metadata = ModelCardData(
@@ -55,7 +61,7 @@ def write(repo: str, run: Run, options: Hub, notes: str) -> str:
         pipeline_tag=tag,
         license=options.license,
         language=list(options.language) or None,
-        base_model=base if hub.is_id(base) else None,
+        base_model=next(iter(on_hub), None) if len(on_hub) < 2 else on_hub,
         widget=[{"text": text} for text in options.examples] or None,
         datasets=list(datasets) or None,
         tags=["ulmfit-style"],
@@ -76,7 +82,9 @@ def write(repo: str, run: Run, options: Hub, notes: str) -> str:
         adapted=run.stage("adapt"),
         options=options,
         model_config=model_config,
-        call=_call(pipeline, repo, has_code="auto_map" in model_config),
+        call=None if members else _call(pipeline, repo, has_code="auto_map" in model_config),
+        members=members,
+        has_code=any("auto_map" in config for config in (model_config, *others)),
         scores=scores,
         interval=Interval,
         command=_command(run),

@@ -1,5 +1,6 @@
 """What of a finished model goes to the Hub: files on a list, in a clean folder, without paths and secrets."""
 
+import re
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,9 +13,10 @@ from ulmfit_style.cli import CONF, PACKAGE
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
+from ulmfit_style.models import checkpoints
 from ulmfit_style.models.tokenizer_pair import FOLDER
 from ulmfit_style.publishing import card, secrets
-from ulmfit_style.recipe import Config, from_recipe
+from ulmfit_style.recipe import Config, from_recipe, load
 from ulmfit_style.results import finished, terminal
 from ulmfit_style.results.parts import Size, Table
 
@@ -53,8 +55,14 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
         if values[name] is not None and section is not None:
             values[name]["license"] = section.license
     run = replace(run, config=from_recipe(values))
-    (folder / CARD).write_text(card.write(repo, run, config.hub, notes), encoding="utf-8")
-    (folder / RECIPE).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    recipes = {"": values}
+    for member in checkpoints.members(run.model.directory):
+        recipes[member.name] = without_private_paths(load(member / RECIPE))
+    for name, recipe in recipes.items():
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    members = {name: from_recipe(recipe) for name, recipe in recipes.items() if name}
+    (folder / CARD).write_text(card.write(repo, run, config.hub, notes, members), encoding="utf-8")
     if config.hub.onnx and not run.exports:
         raise UserError(f"hub.onnx=true: {directory} has no ONNX yet; run `export` with the same options before")
     sources = {path: path.relative_to(run.model.directory) for path in run.model.directory.rglob("*")}
@@ -77,7 +85,7 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
 
 def goes(name: str) -> bool:
     """Tell whether a file of this name is one that is uploaded."""
-    name = name.removeprefix(f"{FOLDER}/").removeprefix(f"{ONNX}/")
+    name = re.sub(rf"^({FOLDER}|{ONNX}|member-\d+)/", "", name)
     is_listed = "/" not in name and any(fnmatch(name, pattern) for pattern in UPLOADED)
     return is_listed or name.startswith(f"{PACKAGE.name}/")  # which a Space holds
 
@@ -99,7 +107,7 @@ def require_no_secrets(folder: Path, token: str | None) -> None:
     problems = [
         f"{name}:{line}: {kind}"
         for name in files(folder)
-        if not fnmatch(name, WEIGHTS) and not name.endswith(".onnx")
+        if not fnmatch(Path(name).name, WEIGHTS) and not name.endswith(".onnx")
         for line, kind in secrets.find((folder / name).read_text(encoding="utf-8", errors="replace"), token)
     ]
     if problems:
@@ -117,6 +125,7 @@ def without_private_paths(recipe: Config) -> dict[str, Any]:
     values = recipe.recipe()
     values |= {"runs": "runs", "processes": None}
     values |= {name: {} for name in ("hub", "push", "evaluate", "export", "predict", "report", "select", "serve")}
+    values["ensemble"] = {"members": [f"member-{number}" for number, _ in enumerate(recipe.ensemble.members, start=1)]}
     values["study"] = yaml.safe_load((CONF / "study/label_curve.yaml").read_text(encoding="utf-8"))
     for section, option in (("corpus", "path"), ("task", "path"), ("pretrain", "path"), ("adapt", "general")):
         if values[section]:

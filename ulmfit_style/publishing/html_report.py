@@ -64,7 +64,7 @@ def page(run: Run) -> Page:
         "Training": _training(run),
         "How it was made": _origin(run),
     }
-    lead = f"{run.config.model.title()} after {' and '.join(made.stage for made in run.chain)}: {_headline(run)}."
+    lead = f"{run.title} after {' and '.join(made.stage for made in run.chain)}: {_headline(run)}."
     return Page(run.name, lead, {title: list(parts) for title, parts in sections.items()})
 
 
@@ -100,9 +100,8 @@ def _scores(run: Run) -> Iterator[Part]:
     if len(run.measured) > 1:
         yield _whiskers(metrics["metric"], run.measured)
         yield Prose(scores.highest(metrics["metric"], run.measured, run.paired))
-    for what, worth in {"The update": run.update, "Adaptation": run.worth}.items():
-        if worth is not None:
-            yield Prose(scores.worth(f"{what} changed {metrics['metric']} by", worth))
+    for what, worth in run.changes.items():
+        yield Prose(scores.worth(f"{what} changed {metrics['metric']} by", worth))
     if run.measured:
         yield from _learning_curve(metrics["metric"], run.by_labels)
     splits = {split: metrics[split] for split in ("test", "validation") if split in metrics}

@@ -11,16 +11,17 @@ from typing import Any
 
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, damage, no_run, read_json
-from ulmfit_style.config.section import MODEL_SECTIONS
+from ulmfit_style.config.section import ANSWERING, MODEL_SECTIONS
 from ulmfit_style.console import from_here, say, say_once
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config, load
 from ulmfit_style.results.parts import Difference
 
-MODELS = ("finetune", "adapt", "pretrain")
+MODELS = (*ANSWERING, "adapt", "pretrain")
 """The stages that make a model, the last one of a chain first."""
 
 ADAPTED, NOT_ADAPTED, BEFORE = "adapted + fine-tuned", "fine-tuned, not adapted", "before the update"
+MEAN = "their mean"
 """What models are called in tables."""
 
 FROZEN = "frozen features"
@@ -79,6 +80,17 @@ class Run:
         ((stage, fingerprint),) = made.init.items()
         return find(made.directory.with_name(f"{stage}-{fingerprint}")) if stage in MODELS else None
 
+    @property
+    def members(self) -> Mapping[str, Mapping[str, Any]]:
+        """What an ensemble tells of its members, by their folders: their `name`, and what they scored on the `test`."""
+        return self.model.metrics.get("members", {})
+
+    @property
+    def title(self) -> str:
+        """The checkpoint that it was made of, or those of its members."""
+        recipes = [self.model.directory / folder / RECIPE for folder in self.members]
+        return " + ".join(dict.fromkeys(load(recipe).model.title() for recipe in recipes)) or self.config.model.title()
+
     def stage(self, name: str) -> Finished | None:
         """Return what a stage of the chain made; None if it took no part, or is not there."""
         return next((made for made in self.chain if made.stage == name), None)
@@ -86,7 +98,7 @@ class Run:
     @property
     def is_finetuned(self) -> bool:
         """Whether the model answers a task."""
-        return self.model.stage == "finetune"
+        return self.model.stage in ANSWERING
 
     @property
     def is_adapted(self) -> bool:
@@ -113,14 +125,14 @@ class Run:
     @cached_property
     def evaluations(self) -> Sequence[Finished]:
         """What `evaluate` measured of the model."""
-        return list(self._others("evaluate", {"model": {"finetune": self.model.manifest["fingerprint"]}}))
+        return list(self._others("evaluate", {"model": {self.model.stage: self.model.manifest["fingerprint"]}}))
 
     @property
     def by_labels(self) -> list[Run]:
         """The models with a name, of the same checkpoint and files of rows, by the rows that they were trained on."""
 
         def kind(run: Run) -> tuple[Any, ...]:
-            return run.config.require_task().path, run.config.model.title(), run.is_adapted
+            return run.config.require_task().path, run.title, run.is_adapted
 
         runs = [run for run in scored(self.model.directory.parent) if kind(run) == kind(self)]
         return sorted(runs, key=lambda run: run.model.metrics["train"]["rows"])
@@ -139,6 +151,9 @@ class Run:
         """
         if "test" not in self.model.metrics:
             return {}
+        if self.members:
+            by_name = {member["name"]: member["test"] for member in self.members.values()}
+            return {**by_name, MEAN: self.model.metrics["test"]}
         measured = dict(self.references.get("test", {}))
         if self.not_adapted is not None:
             measured[NOT_ADAPTED] = self.not_adapted.metrics["test"]
@@ -155,7 +170,23 @@ class Run:
     def paired(self) -> Mapping[frozenset[str], Difference]:
         """What two of the models in `measured` differ by, as `scores.highest` takes it."""
         pairs = {frozenset((ADAPTED, NOT_ADAPTED)): self.worth, frozenset(("fine-tuned", BEFORE)): self.update}
+        pairs |= {frozenset((MEAN, name)): difference for name, difference in self.averaged.items()}
         return {names: difference for names, difference in pairs.items() if difference is not None}
+
+    @property
+    def changes(self) -> Mapping[str, Difference]:
+        """What changed the score, and by how much, as a sentence begins that tells it."""
+        changes = {"The update": self.update, "Adaptation": self.worth}
+        metric = self.model.metrics.get("metric")
+        best = max(self.averaged, key=lambda name: self.measured[name]["scores"][metric], default="")
+        changes[f"Averaging, beside the best member alone ({best}),"] = self.averaged.get(best)
+        return {what: difference for what, difference in changes.items() if difference is not None}
+
+    @cached_property
+    def averaged(self) -> Mapping[str, Difference | None]:
+        """What the score of the mean differs by from that of each member, by its name; empty for a single model."""
+        members = self.members if self.measured else {}
+        return {member["name"]: self.difference(self.model, folder) for folder, member in members.items()}
 
     @cached_property
     def update(self) -> Difference | None:
@@ -190,7 +221,7 @@ def scored(folder: Path) -> Iterator[Run]:
 
     Those that cannot be read are told.
     """
-    for link in sorted(folder.glob("*/finetune")):
+    for link in sorted(link for stage in ANSWERING for link in folder.glob(f"*/{stage}")):
         try:
             if find(link) is not None and (run := read(link, link.parent.name)).measured:
                 yield run
@@ -235,9 +266,10 @@ def as_made(config: Config, overrides: Sequence[str]) -> Config:
     Raises:
         UserError: if a name alone was typed, and no finished model has it.
     """
+    sections = (*MODEL_SECTIONS, "ensemble")
     typed = {re.split(r"[@./=]", override.lstrip("+~"), maxsplit=1)[0] for override in overrides}
     is_named = config.evaluate.model is not None or config.predict.model is not None or config.report.runs
-    if is_named or not typed.isdisjoint({*MODEL_SECTIONS, "experiment"}):
+    if is_named or not typed.isdisjoint({*sections, "experiment"}):
         return config
     try:
         run = named(config.runs, config.name)
@@ -246,4 +278,4 @@ def as_made(config: Config, overrides: Sequence[str]) -> Config:
             raise UserError(f"name={error}") from error
         return config
     say(f"name={config.name}: the options of the model are those of {run.model.directory}")
-    return config.model_copy(update={name: getattr(run.config, name) for name in MODEL_SECTIONS})
+    return config.model_copy(update={name: getattr(run.config, name) for name in sections})

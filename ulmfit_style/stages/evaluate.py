@@ -103,7 +103,6 @@ def work(resolved: Resolved) -> float:
 def run(step: Step, directory: Path) -> None:
     """Score the model."""
     from ulmfit_style.predictor import Predictor
-    from ulmfit_style.training.scoring import Scorer
 
     resolved, task, options = step.resolved, step.resolved.task, step.config.evaluate
     split, rows = scored(resolved)
@@ -114,7 +113,7 @@ def run(step: Step, directory: Path) -> None:
         answered: Sequence[predictions.Prediction] = predictions.read(source, "test")
         measured = task.measure(answered, list(map(task.target, rows)))
     else:
-        measured, answered = Scorer(model.model, model.tokenizer, task, model.max_length).score(rows, split)
+        measured, answered = model.scorer(task).score(rows, split)
     if not processes.is_main():
         return
     predictions.write(directory, answered)

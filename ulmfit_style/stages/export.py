@@ -34,7 +34,9 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         UserError: if not.
     """
     problem, model_type = None, checkpoints.model_type(resolved.config.model)
-    if isinstance(resolved.task, GenerationTask):
+    if resolved.config.ensemble.members:
+        problem = "an ensemble is several models, which are exported one by one, by their own names"
+    elif isinstance(resolved.task, GenerationTask):
         problem = f"{type(resolved.task).__name__} writes texts, and models that write are not exported"
     elif architectures.architecture(model_type).carries_state:
         problem = f"a model of type '{model_type}' carries its state from token to token, and such are not exported"

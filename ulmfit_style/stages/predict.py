@@ -228,9 +228,9 @@ def _answered(
                 empty.append(f"{counts['rows']:,}")
             yield csv.beside(fields, answer)
     if page is not None:
-        title, lead = "What answers rest on", f"Model: {model.model.name_or_path}"
+        title, lead = "What answers rest on", f"Model: {model.name}"
         html.write(html.Page(title, lead, {"Answers": html.explained(model.task, explained)}), page)
-    say(f"predict: rows answered by {model.model.name_or_path}: {counts['rows'] - counts['guesses']:,}")
+    say(f"predict: rows answered by {model.name}: {counts['rows'] - counts['guesses']:,}")
     if counts["guesses"]:
         say(f"predict: rows not answered, with a guess alone: {counts['guesses']:,} (predict.threshold)")
     if counts["unlike"]:

@@ -40,7 +40,7 @@ def run(resolved: Resolved) -> None:
     Raises:
         UserError: if it is not finished; and as `publish`.
     """
-    stage = resolved.config.push.stage or ("adapt" if resolved.config.task is None else "finetune")
+    stage = resolved.config.push.stage or ("adapt" if resolved.config.task is None else resolved.answering)
     require_finished(resolved, stage, "push")
     publish(resolved.config, resolved.artefact(stage).directory)
 

@@ -58,7 +58,8 @@ def _last_model(resolved: Resolved) -> Run:
         UserError: if none is, naming the command that makes it, and the nearest one that there is.
     """
     config = resolved.config
-    is_made = (config.task, config.adapt, config.pretrain if config.model.init == "scratch" else None)
+    pretrain = config.pretrain if config.model.init == "scratch" else None
+    is_made = (config.ensemble.members or None, config.task, config.adapt, pretrain)
     stages = [stage for stage, section in zip(MODELS, is_made, strict=True) if section is not None]
     if not stages:
         raise UserError("task=none adapt=none: nothing is trained that could be reported on")

@@ -54,7 +54,7 @@ def run(resolved: Resolved) -> None:
         service = app(model, name, LOCAL if is_local else ["*"], token, int(options.max_mb * 1e6))
         server = uvicorn.Server(uvicorn.Config(service, log_level="warning", timeout_graceful_shutdown=ENDING_SECONDS))
         address = f"http://{options.host}:{listener.getsockname()[1]}/" + (f"#{token}" if token else "")
-        say(f"serve: {model.model.name_or_path} at {address}; Ctrl-C ends it", style="bold")
+        say(f"serve: {model.name} at {address}; Ctrl-C ends it", style="bold")
         with suppress(KeyboardInterrupt, Interrupted):
             server.run(sockets=[listener])
     say("serve: ended, when all that was asked had been answered")

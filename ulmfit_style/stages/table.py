@@ -43,12 +43,19 @@ STAGES = {
             is_cross_validated=True,
         ),
         Stage(
+            "ensemble",
+            "average the answers of finished models, as one: ensemble.members=[forward,backward]",
+            help_sections=("task",),
+            noun="ensemble",
+            version=1,
+        ),
+        Stage(
             "evaluate",
             "score a finished model: evaluate.split=validation, evaluate.path=<file>, evaluate.model=<directory>",
             help_sections=("task",),
             noun="scores",
             version=3,
-            starts_from=lambda resolved: "finetune" if resolved.config.evaluate.model is None else None,
+            starts_from=lambda resolved: resolved.answering if resolved.config.evaluate.model is None else None,
         ),
         Stage(
             "export",

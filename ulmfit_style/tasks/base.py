@@ -381,6 +381,10 @@ class Task(Section, abc.ABC):
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Any]) -> Answer:
         """Return the answer to a row, from its features in their order and the model's output for each."""
 
+    def mean(self, outputs: Sequence[Any]) -> Any:
+        """Return the mean of outputs for the same text, for `merge`; only of a task with `scores_whole_texts`."""
+        raise NotImplementedError
+
     def explained_parts(self, features: Sequence[Feature], answer: Answer, label2id: Label2id) -> list[ExplainedPart]:
         """Return the parts of an answer that can be explained; by default none.
 

@@ -204,9 +204,12 @@ class LabelTask(TextTask, abc.ABC):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probabilities of the labels, from logits of the same shape, (batch, labels)."""
 
+    def mean(self, outputs: Sequence[Scores]) -> Scores:
+        return {label: sum(scores[label] for scores in outputs) / len(outputs) for label in outputs[0]}
+
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Scores]) -> Answer:
         """Return the answer by the mean of the probabilities that the windows of the text give each label."""
-        means = {label: sum(scores[label] for scores in outputs) / len(outputs) for label in outputs[0]}
+        means = self.mean(outputs)
         answer = self.answer_from(means)
         if self.top_k is None:
             return answer

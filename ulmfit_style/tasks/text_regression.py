@@ -91,8 +91,11 @@ class TextRegression(TextTask):
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[float]:
         return model(**batch).logits.float().squeeze(-1).tolist()
 
+    def mean(self, outputs: Sequence[float]) -> float:
+        return sum(outputs) / len(outputs)
+
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[float]) -> Answer:
-        return {"value": round(sum(outputs) / len(outputs), 6)}
+        return {"value": round(self.mean(outputs), 6)}
 
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         return {"mean of the numbers": [{"value": float(np.mean(list(map(self.target, rows))))}] * len(rows)}

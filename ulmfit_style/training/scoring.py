@@ -1,9 +1,11 @@
 """How a model answers rows, and how it is scored on them: what training, evaluation and prediction share."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import islice, tee
 from typing import Any, final
 
 import numpy as np
@@ -52,9 +54,14 @@ class Scorer:
     """Tokens per feature."""
     learnt: Floats | None = None
     """The `unlike.units` of the training texts, if answers are to tell how `near` a text is to these."""
+    others: Sequence[Scorer] = ()
+    """Those whose outputs are averaged with its own, each by a model, a tokenizer and a length of its own."""
 
     def answers(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[Answer]:
         """Yield the answer to each row, in order."""
+        if self.others:
+            yield from self._averaged(rows, advance)
+            return
         task = self._task()
         answer = partial(task.answer, self.model, self.tokenizer)
         if self.learnt is not None:
@@ -65,6 +72,20 @@ class Scorer:
             else:
                 answers, near = zip(*outputs, strict=True)
                 yield {**task.merge(row, features, answers), "near": max(near)}
+
+    def _averaged(self, rows: Iterable[Row], advance: Advance) -> Iterator[Answer]:
+        """Yield the answer to each row by the mean of what each model makes of it, however many windows that reads."""
+        asked, *copies = tee(rows, 2 + len(self.others))  # which hold the rows of a window
+        others = zip(self.others, copies[1:], strict=True)
+        means = [self._means(copies[0], advance), *(other._means(copy, ignore) for other, copy in others)]
+        for row, *outputs in zip(asked, *means, strict=True):
+            yield self.task.merge(row, (), outputs)
+
+    def _means(self, rows: Iterable[Row], advance: Advance) -> Iterator[Any]:
+        """Yield the mean of the outputs for each row's features."""
+        answer = partial(self._task().answer, self.model, self.tokenizer)
+        for _, _, outputs in self._forward(rows, None, answer, advance):
+            yield self.task.mean(outputs)
 
     def likelihoods(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[dict[str, float]]:
         """Yield `Task.likelihoods` of the right answer to each row, summed over its features."""
