@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.analysis.estimate import BYTES_PER_TOKEN
+from ulmfit_style.artefacts.fingerprint import file_digest
 from ulmfit_style.console import say
 from ulmfit_style.data import languages
 from ulmfit_style.errors import UserError
+from ulmfit_style.models import checkpoints
 from ulmfit_style.resolved import Resolved, Stage, Step
 from ulmfit_style.results.parts import Size
 from ulmfit_style.training import checks
@@ -30,6 +32,11 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if config.model.init == "scratch" and config.pretrain is None:
         raise UserError("pretrain=none: there is no language model to adapt; use pretrain=plain, or adapt=none")
     checks.language_model(config, "adapt", config.adapt)
+    if config.adapt.new_tokens and config.model.checkpoint is not None:
+        from ulmfit_style.models import new_tokens
+
+        tokenizer = checkpoints.tokenizer(checkpoints.resolve(config.model, "model.checkpoint").directory)
+        new_tokens.check(config.adapt.new_tokens, tokenizer)
     languages.say_if_unfit(config)
     if (size := resolved.corpus.train.bytes) <= LITTLE_TEXT:
         found = f"on up to {Size(LITTLE_TEXT)} a small sentence encoder gained nothing that fresh data confirmed"
@@ -44,15 +51,25 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
         "init": resolved.source_of("adapt").identity,
         "corpus": resolved.corpus.identity,
         "adapt": resolved.config.adapt.determinants(),
+        **_asked(resolved.config.adapt.new_tokens),
         **({} if general is None else {"general": general.identity}),
     }
+
+
+def _asked(new_tokens: int | str) -> dict[str, Any]:
+    """Return what new tokens are in a fingerprint: how many, or the digest of the file that lists them."""
+    if not new_tokens:
+        return {}
+    return {"new_tokens": file_digest(Path(new_tokens)) if isinstance(new_tokens, str) else new_tokens}
 
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
     """Return the step, where the config adapts."""
     if resolved.config.adapt is None:
         return []
-    return [Step(stage, resolved, f"adapt: {resolved.config.model.title()} learns the corpus")]
+    asked = resolved.config.adapt.new_tokens
+    more = f", and {f'the words of {asked}' if isinstance(asked, str) else f'{asked:,} new tokens'}" if asked else ""
+    return [Step(stage, resolved, f"adapt: {resolved.config.model.title()} learns the corpus{more}")]
 
 
 def work(resolved: Resolved) -> float:
