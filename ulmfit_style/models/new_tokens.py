@@ -113,9 +113,11 @@ def check(asked: int | str, tokenizer: Tokenizer) -> list[str]:
 
 
 def _not_merged(tokenizer: Tokenizer) -> list[str]:
-    """Return the tokens that merges do not lead to, though they are in the vocabulary."""
-    model, added = tokenizer.backend_tokenizer.model, tokenizer.get_added_vocab()
-    return [token for token in tokenizer.get_vocab() if token not in added and len(model.tokenize(token)) > 1]
+    """Return the words of the vocabulary that merges do not lead to: they would be read whole too."""
+    backend, added = tokenizer.backend_tokenizer, tokenizer.get_added_vocab()
+    cut = [token for token in tokenizer.get_vocab() if token not in added and len(backend.model.tokenize(token)) > 1]
+    split = backend.pre_tokenizer.pre_tokenize_str
+    return [token for token in cut if len(split(tokenizer.convert_tokens_to_string([token]))) == 1]
 
 
 def _with_whole_words(tokenizer: Tokenizer, new: dict[str, int]) -> Tokenizer:
