@@ -13,7 +13,7 @@ from samples import Killed, jsonl, reviews, tiny_sizes, tiny_tokenizer, tokenize
 from tiny_run import killed_before
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
-    AutoModelForMaskedLM,
+    AutoModel,
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
@@ -224,7 +224,7 @@ def test_what_follows_reads_the_new_tokens(
 ):
     options = [*tiny_overrides, *corpus, "compare=false"]
     assert main(["plan", "adapt", "finetune", *options]) == 0
-    assert "learns the corpus, and 4 new tokens" in capsys.readouterr().out
+    assert "learns the corpus, with new tokens (4)" in capsys.readouterr().out
     assert main(["adapt", "finetune", *options]) == 0
     said = capsys.readouterr().out
     adapted, finetuned = tmp_path / "runs/default/adapt", tmp_path / "runs/default/finetune"
@@ -232,11 +232,11 @@ def test_what_follows_reads_the_new_tokens(
     for directory in (adapted, finetuned):
         tokenizer = AutoTokenizer.from_pretrained(directory)
         assert len(tokenizer) == len(plain) + 4
-        model = AutoModelForMaskedLM.from_pretrained(directory)
+        model = AutoModel.from_pretrained(directory)
         assert model.get_input_embeddings().weight.shape[0] == len(tokenizer)
     tokenizers = read_json(adapted / METRICS)["tokenizers"]
     first, *rest = tokenizers
-    assert [entry["after"] for entry in rest] == ["new tokens, untrained", "new head", "new tokens", "every weight"]
+    assert [entry["after"] for entry in rest] == ["untrained head", "new head", "new tokens", "every weight"]
     assert all(entry["tokens_per_word"] < first["tokens_per_word"] for entry in rest)
     assert f"{first['tokens_per_word']:.3f} -> {rest[0]['tokens_per_word']:.3f} tokens a held-out word" in said
     assert f"{first['bits_per_byte']:.3f} (checkpoint" in said
@@ -266,9 +266,9 @@ def test_without_new_tokens_nothing_is_other(compose_tiny: Callable[..., Config]
 @pytest.mark.parametrize(
     ("lines", "problem"),
     [
-        ("unforgettably\nfilm\nthe\n", "is in the vocabulary already: film, the; leave"),
-        ("two words\n2.0\n!\n", "is no single word to the tokenizer: two words, 2.0, !; leave"),
-        ("\n \n", "has no word; leave"),
+        ("unforgettably\nfilm\nthe\n", "is no single word, or a token already: film, the; give"),
+        ("two words\n2.0\n!\n", "is no single word, or a token already: two words, 2.0, !; give"),
+        ("\n \n", "has no word; give"),
     ],
 )
 def test_lines_of_a_file_that_cannot_be_new_tokens_are_named(
@@ -325,7 +325,7 @@ def never_used() -> PreTrainedTokenizerFast:
             "a tokenizer that is Unigram and does not give each word",
         ),
         (sentence_piece, "a tokenizer that is BPE and does not give each word its own tokens cannot be extended"),
-        (never_used, r"has tokens which it never uses \(Ġspreadsheet\) cannot be extended; take a model with"),
+        (never_used, r"with words that it never uses \(Ġspreadsheet\) cannot be extended; take a model with"),
     ],
 )
 def test_a_tokenizer_that_cannot_leave_other_words_alone_is_refused(tokenizer: Callable[[], Any], problem: str):
@@ -339,3 +339,11 @@ def test_a_model_with_other_weights_for_each_token_is_refused():
     model.frequencies = torch.nn.Parameter(torch.ones(len(tokenizer)))
     with pytest.raises(UserError, match=r"has weights for \d+ tokens that cannot grow \(frequencies\)"):
         new_tokens.add(3, tokenizer, TEXTS).grow(model)
+
+
+def test_a_tokenizer_whose_numbers_have_gaps_is_refused():
+    saved = json.loads(tiny_tokenizer().backend_tokenizer.to_str())
+    saved["model"]["vocab"]["story"] = 500
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(saved)))
+    with pytest.raises(UserError, match=r"adapt\.new_tokens=3: the numbers of the tokenizer's tokens have gaps; take"):
+        new_tokens.add(3, tokenizer, TEXTS)

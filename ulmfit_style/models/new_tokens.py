@@ -4,19 +4,19 @@ All other words keep their tokens, also those that begin like a new one (`docs/a
 """
 
 import copy
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import regex
 import torch
-from tokenizers import AddedToken
+from tokenizers import AddedToken, models
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from ulmfit_style.artefacts.directory import read_json, write_json
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.tasks.entities import WORD
 from ulmfit_style.tasks.types import Tokenizer
@@ -54,16 +54,15 @@ class NewTokens(NamedTuple):
         if self.ids.stop > before:
             model.resize_token_embeddings(self.ids.stop, mean_resizing=False)
             if left := [name for name, weights in model.named_parameters() if before in weights.shape[:1]]:
-                problem = f"a {type(model).__name__} has weights for {before:,} tokens that cannot grow"
-                raise UserError(f"{OPTION}: {problem} ({listed(left, 3)}); take {OPTION}=0, or another model")
+                problem = f"the model has weights for {before:,} tokens that cannot grow ({listed(left, 3)})"
+                raise UserError(f"{OPTION}: {problem}; take {OPTION}=0, or another model")
         for weights in self.trained(model):
             weights.data[self.ids] = torch.stack([weights.data[pieces].mean(0) for pieces in self.pieces])
 
     def trained(self, model: PreTrainedModel) -> list[nn.Parameter]:
         """Return the weights of a model that have a row for each token: those that are tied once."""
-        layers = [model.get_input_embeddings(), model.get_output_embeddings()]
-        weights = {id(weights): weights for layer in layers if layer is not None for weights in layer.parameters()}
-        return list(weights.values())
+        layers = nn.ModuleList(filter(None, [model.get_input_embeddings(), model.get_output_embeddings()]))
+        return list(layers.parameters())
 
 
 def add(asked: int | str, tokenizer: Tokenizer, texts: Iterable[str]) -> NewTokens:
@@ -80,13 +79,13 @@ def add(asked: int | str, tokenizer: Tokenizer, texts: Iterable[str]) -> NewToke
     words = check(asked, tokenizer) or _most_worth(int(asked), tokenizer, texts)
     first = max(tokenizer.get_vocab().values()) + 1
     new = {word: first + number for number, word in enumerate(words)}
-    if type(tokenizer.backend_tokenizer.model).__name__ == "WordPiece":
+    if isinstance(tokenizer.backend_tokenizer.model, models.WordPiece):
         extended = copy.deepcopy(tokenizer)
         # In the vocabulary itself, a word would begin longer ones too.
         extended.add_tokens([AddedToken(word, single_word=True, normalized=True) for word in words])
     else:
         extended = _with_whole_words(tokenizer, new)
-    if any(extended.convert_tokens_to_ids(word) != number for word, number in new.items()):
+    if extended.convert_tokens_to_ids(words) != list(new.values()):
         raise UserError(f"{OPTION}={asked}: the numbers of the tokenizer's tokens have gaps; take {OPTION}=0")
     return NewTokens(extended, slice(first, first + len(new)), words, [_pieces(tokenizer, word) for word in words])
 
@@ -98,25 +97,25 @@ def check(asked: int | str, tokenizer: Tokenizer) -> list[str]:
         asked: As in `add`.
 
     Raises:
-        UserError: if it cannot, or the file has none.
+        UserError: if it cannot, or the file has other lines than words that it cuts into pieces.
     """
-    backend = tokenizer.backend_tokenizer
-    model, kind, splitting = backend.model, type(backend.model).__name__, backend.pre_tokenizer
-    if kind not in ("WordPiece", "BPE") or splitting is None or len(splitting.pre_tokenize_str("a b")) < 2:
+    backend: Any = tokenizer.backend_tokenizer if tokenizer.is_fast else None
+    kind = type(tokenizer if backend is None else backend.model).__name__
+    split = None if backend is None or backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str
+    if kind not in ("WordPiece", "BPE") or split is None or len(split("a b")) < 2:
         problem = f"a tokenizer that is {kind} and does not give each word its own tokens"
-    elif kind == "BPE" and not model.ignore_merges and (changed := _not_merged(tokenizer)):
-        problem = f"a tokenizer that has tokens which it never uses ({listed(changed, 3)})"
+    elif kind == "BPE" and not backend.model.ignore_merges and (never := _never_used(tokenizer)):
+        problem = f"a tokenizer with words that it never uses ({listed(never, 3)})"
     else:
         return _of_file(asked, tokenizer) if isinstance(asked, str) else []
     remedy = "take a model with WordPiece (BERT) or byte-level BPE (GPT-2, RoBERTa)"
     raise UserError(f"{OPTION}: {problem} cannot be extended; {remedy}, or {OPTION}=0")
 
 
-def _not_merged(tokenizer: Tokenizer) -> list[str]:
+def _never_used(tokenizer: Tokenizer) -> list[str]:
     """Return the words of the vocabulary that merges do not lead to: they would be read whole too."""
-    backend, added = tokenizer.backend_tokenizer, tokenizer.get_added_vocab()
-    cut = [token for token in tokenizer.get_vocab() if token not in added and len(backend.model.tokenize(token)) > 1]
-    split = backend.pre_tokenizer.pre_tokenize_str
+    others, split = tokenizer.get_added_vocab(), tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str
+    cut = [token for token in tokenizer.get_vocab() if token not in others and len(_pieces(tokenizer, token)) > 1]
     return [token for token in cut if len(split(tokenizer.convert_tokens_to_string([token]))) == 1]
 
 
@@ -126,27 +125,24 @@ def _with_whole_words(tokenizer: Tokenizer, new: dict[str, int]) -> Tokenizer:
     Merges that lead to a new word would begin longer ones too. The tokenizers of single architectures are made anew of
     their merges when they are loaded, and would lose this: the copy is of no architecture.
     """
+    kept = {name: getattr(tokenizer, name) for name in ("model_input_names", "padding_side", "truncation_side")}
     with TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         path = Path(folder, "tokenizer.json")
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = read_json(path)
         # Special tokens are numbered anew when they are loaded, unless the vocabulary numbers them.
         special = {token["content"]: token["id"] for token in saved["added_tokens"]}
         saved["model"] |= {"vocab": {**saved["model"]["vocab"], **special, **new}, "ignore_merges": True}
-        path.write_text(json.dumps(saved, ensure_ascii=False), encoding="utf-8")
-        kept = {name: getattr(tokenizer, name) for name in ("model_input_names", "padding_side", "truncation_side")}
-        extended = PreTrainedTokenizerFast.from_pretrained(folder, **kept)
-    extended.name_or_path = tokenizer.name_or_path
-    return extended
+        write_json(path, saved)
+        return PreTrainedTokenizerFast.from_pretrained(folder, **kept)
 
 
 def _words(tokenizer: Tokenizer, text: str) -> Iterator[str]:
     """Yield the words of a text as the tokenizer has them: to a byte-level one, `Ġword` has a blank before it."""
     backend = tokenizer.backend_tokenizer
     normalised = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
-    for word, (start, end) in backend.pre_tokenizer.pre_tokenize_str(normalised):
-        if IS_WORD.fullmatch(normalised[start:end]):
-            yield word
+    parts = backend.pre_tokenizer.pre_tokenize_str(normalised)
+    yield from (word for word, (start, end) in parts if IS_WORD.fullmatch(normalised[start:end]))
 
 
 def _pieces(tokenizer: Tokenizer, word: str) -> list[int]:
@@ -161,7 +157,7 @@ def _most_worth(count: int, tokenizer: Tokenizer, texts: Iterable[str]) -> list[
     """
     counts, known = Counter(word for text in texts for word in _words(tokenizer, text)), tokenizer.get_vocab()
     saved = {word: counts[word] * (len(_pieces(tokenizer, word)) - 1) for word in counts if word not in known}
-    cut = sorted((word for word in saved if saved[word]), key=lambda word: (-saved[word], word))
+    cut = sorted(filter(saved.get, saved), key=lambda word: (-saved[word], word))
     if len(cut) < count:
         problem = f"the corpus has {len(cut):,} words that the tokenizer cuts into pieces"
         raise UserError(f"{OPTION}={count}: {problem}; ask for no more, or give more text")
@@ -172,19 +168,16 @@ def _of_file(path: str, tokenizer: Tokenizer) -> list[str]:
     """Return the words of a file, a line each, as the tokenizer has them; a byte-level one has each in two forms.
 
     Raises:
-        UserError: if the file cannot be read, or has lines that are no word, or a word that the tokenizer has.
+        UserError: if it cannot be read, or a line is no word, or one that the tokenizer has.
     """
     try:
         lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{OPTION}={path}: cannot be read ({error}); name a UTF-8 file with one word a line") from error
-    given = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    given, known = dict.fromkeys(filter(None, map(str.strip, lines))), tokenizer.get_vocab()
     forms = {word: [*_words(tokenizer, word), *_words(tokenizer, f" {word}")] for word in given}
-    known = tokenizer.get_vocab()
-    none = [word for word in given if len(forms[word]) != 2]
-    whole = [word for word in given if word not in none and not set(forms[word]) - set(known)]
-    if none or whole or not given:
-        problem = f"is in the vocabulary already: {listed(whole, 3)}" if whole else "has no word"
-        problem = f"is no single word to the tokenizer: {listed(none, 3)}" if none else problem
-        raise UserError(f"{OPTION}={path}: {problem}; leave one word a line that it cuts into pieces")
+    wrong = [word for word in given if len(forms[word]) != 2 or set(forms[word]) <= set(known)]
+    if wrong or not given:
+        problem = f"is no single word, or a token already: {listed(wrong, 3)}" if wrong else "has no word"
+        raise UserError(f"{OPTION}={path}: {problem}; give one word a line that the tokenizer cuts into pieces")
     return list(dict.fromkeys(form for word in given for form in forms[word] if form not in known))

@@ -47,20 +47,14 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the adapted model depends on."""
     assert resolved.config.adapt is not None  # it was checked
     general = resolved.general_text
+    asked = resolved.config.adapt.new_tokens
     return {
         "init": resolved.source_of("adapt").identity,
         "corpus": resolved.corpus.identity,
         "adapt": resolved.config.adapt.determinants(),
-        **_asked(resolved.config.adapt.new_tokens),
+        **({"new_tokens": file_digest(Path(asked).expanduser()) if isinstance(asked, str) else asked} if asked else {}),
         **({} if general is None else {"general": general.identity}),
     }
-
-
-def _asked(new_tokens: int | str) -> dict[str, Any]:
-    """Return what new tokens are in a fingerprint: how many, or the digest of the file that lists them."""
-    if not new_tokens:
-        return {}
-    return {"new_tokens": file_digest(Path(new_tokens)) if isinstance(new_tokens, str) else new_tokens}
 
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
@@ -68,7 +62,7 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
     if resolved.config.adapt is None:
         return []
     asked = resolved.config.adapt.new_tokens
-    more = f", and {f'the words of {asked}' if isinstance(asked, str) else f'{asked:,} new tokens'}" if asked else ""
+    more = f", with new tokens ({asked})" if asked else ""
     return [Step(stage, resolved, f"adapt: {resolved.config.model.title()} learns the corpus{more}")]
 
 

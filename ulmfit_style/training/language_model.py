@@ -52,7 +52,7 @@ class Prepared:
     added: NewTokens
     """The tokens that the checkpoint's tokenizer lacks."""
     unextended: dict[str, float]
-    """Where there are such, what the checkpoint is without them: tokens a word and bits a byte, on the held-out
+    """Where there are such, the measures of the checkpoint without them, and its tokens a word, on the held-out
     documents."""
 
     def measure(self) -> dict[str, float]:
@@ -97,8 +97,8 @@ def prepare(
     if added.words:
         own = choose_objective(options, body, checkpoints.tokenizer(source))
         in_pieces = tokens.load(documents, own.tokenizer, length, config.runs)[1]
-        bits_per_byte = own.measure(model.to(PartialState().device), in_pieces)["bits_per_byte"]
-        unextended = {"tokens_per_word": _per_word(in_pieces, documents), "bits_per_byte": bits_per_byte}
+        unextended = own.measure(model.to(PartialState().device), in_pieces)
+        unextended["tokens_per_word"] = _per_word(in_pieces, documents)
         per_word = f"{unextended['tokens_per_word']:.3f} -> {_per_word(heldout, documents):.3f} tokens a held-out word"
         say(f"  {len(added.words):,} new tokens ({listed(added.words, 5)}): {per_word}")
         added.grow(model)
@@ -194,13 +194,12 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
     }
     if prepared.unextended:
         per_word = _per_word(prepared.heldout, documents)
-        tokenizers = [{"after": "checkpoint, without new tokens", **prepared.unextended}]
-        tokenizers += [
-            {"after": title, "tokens_per_word": per_word, "bits_per_byte": measures["bits_per_byte"]}
-            for title, measures in measured.items()
-        ]
-        metrics["tokenizers"] = tokenizers
-        bits = " -> ".join(f"{entry['bits_per_byte']:.3f} ({entry['after']})" for entry in tokenizers)
+        states = {"checkpoint, without new tokens": prepared.unextended}
+        states |= {title: {"tokens_per_word": per_word, **measures} for title, measures in measured.items()}
+        columns = ("tokens_per_word", "bits_per_byte")
+        compared = [{"after": title, **{name: state[name] for name in columns}} for title, state in states.items()]
+        metrics["tokenizers"] = compared
+        bits = " -> ".join(f"{entry['bits_per_byte']:.3f} ({entry['after']})" for entry in compared)
         say(f"  bits a byte of the held-out documents: {bits}")
     if isinstance(options, Adapt):
         before = shipped_head.add(_load(prepared.objective, source, options.seed), source).model

@@ -6,7 +6,7 @@ A stage decides which phases there are, with `unfreezing.phases` in `finetune`; 
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -216,25 +216,24 @@ def train_phase(
     with kept_trunk(plan, number), progress(phase.title, steps, steps_done) as bar, keeper:
         callbacks = [Progress(bar, rows, best), *watching, *callbacks, keeper]
         trainer = keeper.trainer = _trainer(plan, number, rows, folder, callbacks)
-        with _only_rows(phase):
+        with _only(phase.rows, phase.trainable):
             trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     plan.model.zero_grad(set_to_none=True)
     return _loss_entries(trainer.state)
 
 
 @contextmanager
-def _only_rows(phase: Phase) -> Iterator[None]:
-    """Let gradients reach the rows of a phase alone; without weight decay, an optimizer leaves the others alone."""
+def _only(rows: slice | None, trainable: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let gradients reach these rows of weights alone; without weight decay, an optimizer leaves the others alone."""
 
     def masked(gradient: torch.Tensor) -> torch.Tensor:
-        kept = torch.zeros_like(gradient)
-        kept[phase.rows] = gradient[phase.rows]
-        return kept
+        assert rows is not None  # or there is no hook
+        return torch.zeros_like(gradient).slice_scatter(gradient[rows], 0, rows.start, rows.stop)
 
-    hooks = [] if phase.rows is None else [weights.register_hook(masked) for weights in phase.trainable]
-    yield
-    for hook in hooks:
-        hook.remove()
+    with ExitStack() as hooks:
+        for weights in trainable if rows else ():
+            hooks.enter_context(weights.register_hook(masked))
+        yield
 
 
 def _largest_micro_batch(plan: TrainingPlan, number: int, folder: Path) -> int:
