@@ -187,8 +187,12 @@ class Pretrain(LanguageModelling):
 class Adapt(LanguageModelling):
     """Continued pretraining on the corpus."""
 
+    new_tokens: Annotated[Annotated[int, Field(ge=0)] | str, Unhashed] = 0
+    """Words of the corpus that the tokenizer cuts into pieces, and reads whole from then on: how many, those first that
+    save the most tokens; or a file with one word a line. Not with `lora_rank`. 0: none."""
     head_epochs: Annotated[float, Field(ge=0)]
-    """Passes that train the language-model head alone, before the others, where the checkpoint lacks one."""
+    """Passes that train what is new alone, before the others: a language-model head, where the checkpoint lacks one,
+    and then what the model knows of `new_tokens`."""
     head_learning_rate: Annotated[Rate, Needs("head_epochs")]
     """Peak rate of those head passes."""
     anchor: Annotated[float, Field(ge=0)] = 10
@@ -199,6 +203,12 @@ class Adapt(LanguageModelling):
     general: Annotated[str | None, Unhashed]
     """General text, a file or a folder: half of its documents measure what the model forgets. A document of a txt
     file is a line. null: nothing is measured."""
+
+    @model_validator(mode="after")
+    def _trains_new_tokens(self) -> Self:
+        if self.new_tokens and self.lora_rank:
+            raise ValueError("lora_rank leaves embeddings as they are, those of new_tokens too; give 0 for one of them")
+        return self
 
 
 class Finetune(Training):

@@ -247,6 +247,8 @@ def _language_model(run: Run) -> Iterator[Part]:
         if "heldout" in (metrics := made.metrics):
             documents = f"{metrics['documents']['heldout']:,} held-out documents"
             yield scores.losses(metrics["heldout"], f"{made.stage}: nats per {metrics['per']}, on {documents}")
+            if "tokenizers" in metrics:
+                yield scores.losses(metrics["tokenizers"], f"{made.stage}: with and without new tokens, on {documents}")
 
 
 def _training(run: Run) -> Iterator[Part]:

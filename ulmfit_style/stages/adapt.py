@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.analysis.estimate import BYTES_PER_TOKEN
+from ulmfit_style.artefacts.fingerprint import file_digest
 from ulmfit_style.console import say
 from ulmfit_style.data import languages
 from ulmfit_style.errors import UserError
+from ulmfit_style.models import checkpoints
 from ulmfit_style.resolved import Resolved, Stage, Step
 from ulmfit_style.results.parts import Size
 from ulmfit_style.training import checks
@@ -30,6 +32,11 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if config.model.init == "scratch" and config.pretrain is None:
         raise UserError("pretrain=none: there is no language model to adapt; use pretrain=plain, or adapt=none")
     checks.language_model(config, "adapt", config.adapt)
+    if config.adapt.new_tokens and config.model.checkpoint is not None:
+        from ulmfit_style.models import new_tokens
+
+        tokenizer = checkpoints.tokenizer(checkpoints.resolve(config.model, "model.checkpoint").directory)
+        new_tokens.check(config.adapt.new_tokens, tokenizer)
     languages.say_if_unfit(config)
     if (size := resolved.corpus.train.bytes) <= LITTLE_TEXT:
         found = f"on up to {Size(LITTLE_TEXT)} a small sentence encoder gained nothing that fresh data confirmed"
@@ -40,10 +47,12 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the adapted model depends on."""
     assert resolved.config.adapt is not None  # it was checked
     general = resolved.general_text
+    asked = resolved.config.adapt.new_tokens
     return {
         "init": resolved.source_of("adapt").identity,
         "corpus": resolved.corpus.identity,
         "adapt": resolved.config.adapt.determinants(),
+        **({"new_tokens": file_digest(Path(asked).expanduser()) if isinstance(asked, str) else asked} if asked else {}),
         **({} if general is None else {"general": general.identity}),
     }
 
@@ -52,7 +61,9 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
     """Return the step, where the config adapts."""
     if resolved.config.adapt is None:
         return []
-    return [Step(stage, resolved, f"adapt: {resolved.config.model.title()} learns the corpus")]
+    asked = resolved.config.adapt.new_tokens
+    more = f", with new tokens ({asked})" if asked else ""
+    return [Step(stage, resolved, f"adapt: {resolved.config.model.title()} learns the corpus{more}")]
 
 
 def work(resolved: Resolved) -> float:

@@ -15,11 +15,13 @@ from ulmfit_style.config.training import Adapt, LanguageModelling, Pretrain
 from ulmfit_style.console import say
 from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents
-from ulmfit_style.errors import UserError
-from ulmfit_style.models import architectures, checkpoints, shipped_head
+from ulmfit_style.errors import UserError, listed
+from ulmfit_style.models import architectures, checkpoints, new_tokens, shipped_head
 from ulmfit_style.models.layers import HEAD, drift, layer_groups
 from ulmfit_style.models.lora import add_adapters, full_phase_title, merge
+from ulmfit_style.models.new_tokens import NewTokens
 from ulmfit_style.recipe import Config
+from ulmfit_style.tasks import entities
 from ulmfit_style.tasks.types import Tokenizer
 from ulmfit_style.training.anchoring import Anchored
 from ulmfit_style.training.batching import Rows
@@ -47,6 +49,11 @@ class Prepared:
     """The names of the parameters that the checkpoint lacked: those of the language-model head, where it had none."""
     unused: set[str]
     """The names of the checkpoint's weights that a language model has no place for, and which are saved beside it."""
+    added: NewTokens
+    """The tokens that the checkpoint's tokenizer lacks."""
+    unextended: dict[str, float]
+    """Where there are such, the measures of the checkpoint without them, and its tokens a word, on the held-out
+    documents."""
 
     def measure(self) -> dict[str, float]:
         """Return the measures of the held-out documents, and the loss on the general text."""
@@ -71,8 +78,9 @@ def prepare(
         UserError: if there is too little text, or the model and its tokenizer do not fit.
     """
     # Data
-    tokenizer = checkpoints.tokenizer(source)
-    body = checkpoints.body_config(source)
+    asked = options.new_tokens if isinstance(options, Adapt) else 0
+    added = new_tokens.add(asked, checkpoints.tokenizer(source), documents.train)
+    body, tokenizer = checkpoints.body_config(source), added.tokenizer
     objective = choose_objective(options, body, tokenizer)
     streamed = isinstance(objective, StreamedLM)
     length = tokens.WHOLE if streamed else options.max_length
@@ -85,6 +93,15 @@ def prepare(
     # Model
     loaded = _load(objective, source, options.seed)
     model, missing, unused = shipped_head.add(loaded, source)
+    unextended = {}
+    if added.words:
+        own = choose_objective(options, body, checkpoints.tokenizer(source))
+        in_pieces = tokens.load(documents, own.tokenizer, length, config.runs)[1]
+        unextended = own.measure(model.to(PartialState().device), in_pieces)
+        unextended["tokens_per_word"] = _per_word(in_pieces, documents)
+        per_word = f"{unextended['tokens_per_word']:.3f} -> {_per_word(heldout, documents):.3f} tokens a held-out word"
+        say(f"  {len(added.words):,} new tokens ({listed(added.words, 5)}): {per_word}")
+        added.grow(model)
     layers = add_adapters(model, layer_groups(model, missing), options)
     if len(tokenizer) > (vocabulary := model.get_input_embeddings().weight.shape[0]):
         raise UserError(f"{source}: the tokenizer has {len(tokenizer):,} tokens, and the model {vocabulary:,}")
@@ -108,17 +125,21 @@ def prepare(
     # Phases
     parameters = [parameter for group in layers.values() for parameter in group]
     phases = [Phase(full_phase_title(options), parameters, options.epochs, options.learning_rate)]
+    if added.words and isinstance(options, Adapt) and options.head_epochs:
+        rate, rows_of = options.head_learning_rate, added.trained(model)
+        phases.insert(0, Phase("new tokens", rows_of, options.head_epochs, rate, rows=added.ids))
     if missing and isinstance(options, Adapt) and options.head_epochs:
         say("  the checkpoint has no language-model head: a new one is trained first, with the body frozen")
         phases.insert(0, Phase("new head", layers[HEAD], options.head_epochs, options.head_learning_rate))
     if loaded.missing and isinstance(options, Adapt) and options.anchor and isinstance(objective, MaskedLM):
         head = "a new language-model head" if missing else "the language-model head that ships"
         say(f"  {head}, and embeddings that are held near the checkpoint's (adapt.anchor={options.anchor:g})")
-        checkpoint = _load(objective, source, options.seed).model.to(PartialState().device)
-        anchored = Anchored(objective, checkpoint, options.anchor)
+        checkpoint = _load(objective, source, options.seed).model
+        added.grow(checkpoint)
+        anchored = Anchored(objective, checkpoint.to(PartialState().device), options.anchor)
         phases[-1] = replace(phases[-1], data=replace(data, objective=anchored))
     plan = TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes)
-    return Prepared(plan, objective, chunks.tokens, heldout, general_heldout, missing, unused)
+    return Prepared(plan, objective, chunks.tokens, heldout, general_heldout, missing, unused, added, unextended)
 
 
 def choose_objective(options: LanguageModelling, body: Mapping[str, Any], tokenizer: Tokenizer) -> LanguageObjective:
@@ -159,7 +180,7 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
         return
     checkpoints.save(model, directory, source, prepared.unused)
     prepared.objective.tokenizer.save_pretrained(directory)
-    start = "untrained head" if prepared.missing else "checkpoint"
+    start = "untrained head" if prepared.missing else "new tokens, untrained" if prepared.unextended else "checkpoint"
     measured = {"random weights" if isinstance(options, Pretrain) else start: results[0].before}
     measured |= {result.title: result.after for result in results}
     count, heldout = len(documents.train), len(documents.heldout)
@@ -171,8 +192,18 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
         "heldout": [{"after": title, **measures} for title, measures in measured.items()],
         "log": [{"phase": result.title, **entry} for result in results for entry in result.log],
     }
+    if prepared.unextended:
+        per_word = _per_word(prepared.heldout, documents)
+        states = {"checkpoint, without new tokens": prepared.unextended}
+        states |= {title: {"tokens_per_word": per_word, **measures} for title, measures in measured.items()}
+        columns = ("tokens_per_word", "bits_per_byte")
+        compared = [{"after": title, **{name: state[name] for name in columns}} for title, state in states.items()]
+        metrics["tokenizers"] = compared
+        bits = " -> ".join(f"{entry['bits_per_byte']:.3f} ({entry['after']})" for entry in compared)
+        say(f"  bits a byte of the held-out documents: {bits}")
     if isinstance(options, Adapt):
         before = shipped_head.add(_load(prepared.objective, source, options.seed), source).model
+        prepared.added.grow(before)
         metrics["drift"] = drift(model, before, prepared.missing)
         say(f"  weights have moved by {', '.join(f'{share:.1%} ({name})' for name, share in metrics['drift'].items())}")
     write_json(directory / METRICS, metrics)
@@ -182,3 +213,9 @@ def _load(objective: LanguageObjective, source: Path, seed: int) -> checkpoints.
     """Return a checkpoint's language model."""
     set_seed(seed)
     return checkpoints.load_model(getattr(transformers, objective.auto_class), source)
+
+
+def _per_word(heldout: tokens.Chunks, documents: Documents) -> float:
+    """Return the tokens of the held-out documents, special ones left out, for each of their words and other signs."""
+    count = sum(int((row["words"] >= 0).sum()) for row in map(heldout.__getitem__, range(len(heldout))))
+    return count / sum(len(entities.words(text)) for text in documents.heldout)

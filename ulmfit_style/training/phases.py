@@ -5,7 +5,8 @@ A stage decides which phases there are, with `unfreezing.phases` in `finetune`; 
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -71,6 +72,8 @@ class Phase:
     """Optimizer steps at most, however many epochs there are."""
     data: TrainingData | None = None
     """What it is trained on; None for the data of the plan."""
+    rows: slice | None = None
+    """The rows of each weight that are trained, at the full rate; the others stay, to the bit. None: all."""
     solve: Callable[[PreTrainedModel], None] | None = None
     """What is done instead of gradient steps: the head is solved."""
 
@@ -213,9 +216,24 @@ def train_phase(
     with kept_trunk(plan, number), progress(phase.title, steps, steps_done) as bar, keeper:
         callbacks = [Progress(bar, rows, best), *watching, *callbacks, keeper]
         trainer = keeper.trainer = _trainer(plan, number, rows, folder, callbacks)
-        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+        with _only(phase.rows, phase.trainable):
+            trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     plan.model.zero_grad(set_to_none=True)
     return _loss_entries(trainer.state)
+
+
+@contextmanager
+def _only(rows: slice | None, trainable: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let gradients reach these rows of weights alone; without weight decay, an optimizer leaves the others alone."""
+
+    def masked(gradient: torch.Tensor) -> torch.Tensor:
+        assert rows is not None  # or there is no hook
+        return torch.zeros_like(gradient).slice_scatter(gradient[rows], 0, rows.start, rows.stop)
+
+    with ExitStack() as hooks:
+        for weights in trainable if rows else ():
+            hooks.enter_context(weights.register_hook(masked))
+        yield
 
 
 def _largest_micro_batch(plan: TrainingPlan, number: int, folder: Path) -> int:
@@ -280,7 +298,7 @@ def _trainer(
         model=plan.model,
         objective=data.objective,
         rates=partial(rate_factors, options.schedule, options.warmup_ratio),
-        layer_groups=None if options.layer_decay == 1 else plan.layers,
+        layer_groups=None if options.layer_decay == 1 or phase.rows is not None else plan.layers,
         layer_decay=options.layer_decay,
         title=phase.title,
         args=TrainingArguments(
@@ -289,7 +307,7 @@ def _trainer(
             learning_rate=phase.learning_rate,
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=passes,
-            weight_decay=options.weight_decay,
+            weight_decay=options.weight_decay if phase.rows is None else 0,
             seed=options.seed * 1000 + number,
             train_sampling_strategy="sequential",  # the dataset brings its order along
             save_strategy="no",  # `CheckpointKeeper` asks for it
