@@ -29,7 +29,7 @@ BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "th": "char", "lo": "char", "km": "
 
 @final
 class Words(Tokenizer):
-    """Words of all scripts: runs of letters, marks and digits; characters by themselves in scripts without blanks.
+    """Words of all scripts: runs of letters, marks and digits; Chinese characters and kana each by themselves.
 
     rouge-score's own throws away every letter that is not ASCII: of Korean nothing is left, of "Bücher" two words.
     """
