@@ -70,9 +70,7 @@ def _as_typed(override: str) -> str:
     """
     prose = PROSE.fullmatch(override)
     if prose is None:
-        key, equals, value = override.partition("=")
-        quoted = WORDS.sub(lambda word: word[0] if word[0].isascii() or word[0][0] in "'\"" else f"'{word[0]}'", value)
-        return key + equals + quoted
+        return WORDS.sub(lambda word: word[0] if word[0].isascii() or word[0][0] in "'\"" else f"'{word[0]}'", override)
     if QUOTED.fullmatch(prose[2]):
         return override
     # A backslash means itself but before what it quotes: an interpolation, a quotation mark, or the end of the text.

@@ -120,10 +120,8 @@ def _axes(path: Path, size: tuple[float, float]) -> Iterator[Any]:
         say_once(f"figures: no font is installed that has '{min(missing)}'; a png has boxes for such letters")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Words instead of shapes in the SVG: who looks at it may have the font.
-    with (
-        rc_context({"svg.fonttype": "none" if missing else "path"}),
-        catch_warnings(action="ignore", category=UserWarning),
-    ):
+    kind = "none" if missing else "path"
+    with rc_context({"svg.fonttype": kind}), catch_warnings(action="ignore", category=UserWarning):
         for ending in ("png", "svg"):
             figure.savefig(path.with_suffix(f".{ending}"), dpi=150)
 
