@@ -28,7 +28,8 @@ from ulmfit_style.data import new_task
 from ulmfit_style.recipe import options
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "docs/tour.ipynb"]
+READMES = [ROOT / "README.md", ROOT / "README.ko.md"]
+PAGES = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "docs/tour.ipynb"]
 
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
@@ -107,6 +108,13 @@ def test_every_file_that_a_page_links_or_names_is_there(page: Path):
     own = {title for _, title, _ in (*blocks("yaml"), *blocks("python")) if title}
     missing = [str(path) for path in (*linked, *named) if not path.exists() and str(path.relative_to(ROOT)) not in own]
     assert missing == []
+
+
+def test_the_readme_in_korean_has_the_commands_outputs_and_pages_of_the_one_in_english():
+    english, korean = map(read, READMES)
+    assert BLOCK.findall(korean) == BLOCK.findall(english)
+    pages = [{link for link in LINK.findall(text) if not link.startswith("README")} for text in (english, korean)]
+    assert pages[0] == pages[1]
 
 
 @pytest.mark.parametrize("line", commands())

@@ -15,7 +15,7 @@ MODULES = {
 
 # From the ground up: a room imports from the floors below its own, and within its folder.
 FLOORS = [
-    {"errors"},
+    {"errors", "words"},
     {"compute", "config", "metrics"},
     {"console", "tasks"},
     {"artefacts", "auto", "recipe"},

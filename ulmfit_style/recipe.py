@@ -41,7 +41,7 @@ MOST_ALIASES = 20
 class Config(Section):
     """The whole recipe. Every stage composes the same one, so each knows what the others made."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[^\W_][\w.-]*$")]
     """Names the folder of links under `runs`; in no fingerprint."""
     runs: Path
     """The folder of all artefacts."""

@@ -32,6 +32,9 @@ PROSE = re.compile(r"(\+*predict\.(?:input|pair)=)(.*)", re.DOTALL)
 QUOTED = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*"|null""", re.DOTALL)
 """What a user has quoted for Hydra already, or does not give."""
 
+WORDS = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*"|[^\s,=:\[\](){}'"\\]+( +[^\s,=:\[\](){}'"\\]+)*""")
+"""Words of a value, up to a sign of Hydra's grammar; and what is quoted in it."""
+
 SEARCH_PATH = "hydra.searchpath"
 """Hydra's list of further folders of YAMLs, which `--config-dir` adds to."""
 
@@ -118,9 +121,14 @@ def _variable(name: str, default: str | None = None) -> str | None:
 
 
 def _as_typed(override: str) -> str:
-    """Return an override that is prose in quotes, so that Hydra reads nothing into its characters."""
+    """Return an override that is prose in quotes, so that Hydra reads nothing into its characters.
+
+    So are other words with letters beyond ASCII, which Hydra's grammar does not know.
+    """
     prose = PROSE.fullmatch(override)
-    if prose is None or QUOTED.fullmatch(prose[2]):
+    if prose is None:
+        return WORDS.sub(lambda word: word[0] if word[0].isascii() or word[0][0] in "'\"" else f"'{word[0]}'", override)
+    if QUOTED.fullmatch(prose[2]):
         return override
     # A backslash means itself but before what it quotes: an interpolation, a quotation mark, or the end of the text.
     text = re.sub(r"(\\*)\$\{", r"\1\1\\${", prose[2])

@@ -11,7 +11,7 @@ from ulmfit_style.errors import nearest
 class Study(Section):
     """What `study` compares: arms, each over the same seeds and numbers of labels."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[^\W_][\w.-]*$")]
     """Names the folder of tables and figures, runs/<name>-<study.name>; in no fingerprint."""
     arms: Annotated[dict[str, tuple[str, ...]], Field(min_length=1)]
     """The arms by their names, each with the options that make it: {not adapted: [adapt=none], adapted: []}. They come

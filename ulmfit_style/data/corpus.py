@@ -4,6 +4,7 @@ They lie in an Arrow file and are read where they lie, so that memory does not g
 only a hash and its place are held.
 """
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -30,7 +31,7 @@ MOST_HELDOUT = 1000
 FEWEST = 20
 """Documents below which there is nothing to adapt to, and nothing to measure it by."""
 
-READING_VERSION = 2
+READING_VERSION = 3
 """Raised whenever other documents would be read from the same files."""
 
 TABLE = "documents.arrow"
@@ -172,7 +173,7 @@ def _gather(corpus: Corpus, files: Sequence[str], option: str, directory: Path) 
 
 
 def _text(row: Row) -> str:
-    """Return a document; a column that holds no text is an error.
+    """Return a document in NFC; a column that holds no text is an error.
 
     Raises:
         UserError: naming the row.
@@ -181,7 +182,7 @@ def _text(row: Row) -> str:
     if isinstance(text, (list, dict)) and not isinstance(text, Several):
         kind = type(text).__name__
         raise UserError(f"{row.place}: the text is a {kind}, not a text; name another column with corpus.text=<column>")
-    return "" if text is None else str(text)
+    return "" if text is None else unicodedata.normalize("NFC", str(text))
 
 
 def _hashed(texts: Sequence[str]) -> pyarrow.RecordBatch:

@@ -14,6 +14,7 @@ from ulmfit_style.data.labelled import Labelled
 from ulmfit_style.data.rows import normalised
 from ulmfit_style.errors import listed
 from ulmfit_style.tasks.base import Row, Task
+from ulmfit_style.words import apart
 
 FEWEST = 8
 """A class of fewer training rows than this is reported."""
@@ -23,9 +24,6 @@ NEARLY = 0.8
 
 HASHES, BANDS, CHUNK = 128, 32, 1000
 """Texts that agree in one band of their hashes are compared: at `NEARLY` these are nearly all pairs."""
-
-IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-"""A word by itself, for there are no blanks around it."""
 
 DEBRIS = re.compile(
     "\ufffd|[\ud800-\udfff\0]|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|&(?:amp|lt|gt|quot|nbsp|#\\d+);"
@@ -117,7 +115,7 @@ def near(texts: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _pairs(text: str) -> list[str]:
-    words = re.findall(r"\w+", text.casefold() if text.isascii() else IDEOGRAPH.sub(r" \g<0> ", text.casefold()))
+    words = re.findall(r"\w+", apart(text.casefold()))
     return list(map(" ".join, pairwise(words))) or words or [text]
 
 

@@ -25,6 +25,7 @@ from ulmfit_style.tasks.base import COLUMNS, Column, Row, Task
 from ulmfit_style.tasks.base_text import label_name
 from ulmfit_style.tasks.files import Splits
 from ulmfit_style.tasks.multi_label_classification import GIVEN, MultiLabelClassification
+from ulmfit_style.words import apart
 
 OPTIONS = ("path", "name", "text", "text_pair", "label", "format")
 FOLDER = Path("conf")
@@ -186,7 +187,7 @@ def _dumped(values: Mapping[str, Any], form: FileFormat) -> str:
 
 def _yaml(task: Task, settings: Mapping[str, Any], rows: Sequence[Row], unused: Sequence[str]) -> str:
     """Return the YAML; `settings` name the columns that are used, `unused` are the others."""
-    words = [sum(len(text.split()) for text in task.texts(row)) for row in rows]
+    words = [sum(len(apart(text).split()) for text in task.texts(row)) for row in rows]
     lines = [
         f"# {len(rows):,} texts of {sum(words) / len(words):.0f} words on average, {max(words):,} at most.",
         "# finetune.max_length counts tokens, of which a word has one or more.",

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, final
 
@@ -18,8 +18,9 @@ from ulmfit_style.compute import processes
 from ulmfit_style.console import progress
 from ulmfit_style.data.corpus import Documents, Texts, batched
 from ulmfit_style.errors import UserError
+from ulmfit_style.words import UNSPACED
 
-TOKENS_VERSION = 2
+TOKENS_VERSION = 3
 """Raised whenever other tokens would be made of the same text."""
 
 COLUMNS = ("input_ids", "words", "bytes")
@@ -35,7 +36,8 @@ class Chunks:
     """Documents as rows of tokens: one row a document, or several where it is longer than `max_length`.
 
     Nothing is dropped. A row is a mapping of `input_ids`; `words`, the number of each token's word as the tokenizer
-    sees words, -1 for a special token; and `bytes`, how long each token is in UTF-8. Each is (length,).
+    sees words, or where a script has no blanks of the token itself, -1 for a special token; and `bytes`, how long each
+    token is in UTF-8. Each is (length,).
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,11 +122,24 @@ def _rows(texts: Sequence[str], encodings: Sequence[Encoding], schema: pyarrow.S
     starts = np.cumsum([0, *(len(part) for _, part in parts)], dtype=np.int32)
     columns = (
         (part.ids for _, part in parts),
-        ([-1 if word is None else word for word in part.word_ids] for _, part in parts),
+        (_words(text, part) for text, part in parts),
         (_bytes(text, part.offsets) for text, part in parts),
     )
     flat = (np.fromiter(chain.from_iterable(column), np.int32) for column in columns)
     return pyarrow.record_batch([pyarrow.ListArray.from_arrays(starts, values) for values in flat], schema=schema)
+
+
+def _words(text: str, part: Encoding) -> list[int]:
+    """Return the number of each token's word, -1 for none.
+
+    To a tokenizer, Chinese or Thai between two signs is often one word: it would be masked as a whole.
+    """
+    words = [-1 if word is None else word for word in part.word_ids]
+    if text.isascii() or not UNSPACED.search(text):
+        return words
+    places = [start if UNSPACED.search(text, start, end) else -1 for start, end in part.offsets]
+    differ = (before != own for before, own in pairwise([None, *zip(words, places, strict=True)]))
+    return [number if word >= 0 else -1 for word, number in zip(words, accumulate(differ), strict=True)]
 
 
 def _bytes(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:

@@ -3,7 +3,6 @@
 All are shares: times 100 they are what papers print.
 """
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from ulmfit_style.metrics.intervals import Array, divided
+from ulmfit_style.words import apart
 
 Texts = Sequence[str]
 
@@ -25,9 +25,6 @@ ROUGE_SIGNATURE = f"fmeasure|stem:no|words:all scripts, lower case|split:lines|v
 
 BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "th": "char", "lo": "char", "km": "char", "my": "char"}
 """sacrebleu's tokenizers of languages that put no blanks between words, without a dictionary; all others have 13a."""
-
-EACH_A_WORD = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-"""Kana and Chinese characters."""
 
 
 @final
@@ -41,7 +38,7 @@ class Words(Tokenizer):
         """Return the words of a text."""
         signs = unicodedata.normalize("NFKC", text).lower()
         words = "".join(sign if unicodedata.category(sign)[0] in "LMN" else " " for sign in signs)
-        return EACH_A_WORD.sub(r" \g<0> ", words).split()
+        return apart(words).split()
 
 
 def rouge(predictions: Texts, references: Texts) -> dict[str, list[float]]:

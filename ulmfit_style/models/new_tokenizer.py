@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from ulmfit_style.config.training import NewTokenizer
 from ulmfit_style.errors import UserError
+
+ACCENTS = "[\u0300-\u036f]"
+"""The accents of Latin, Greek and Cyrillic letters, which BERT's lower case has not."""
 
 DECODER = {"eos_token": "<|endoftext|>", "unk_token": "<|unknown|>"}
 """The special tokens of a new decoder."""
@@ -43,7 +46,10 @@ def learn(
             tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
             trainer = trainers.UnigramTrainer(unk_token=unknown, **common)
     if options.kind == "wordpiece":
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=options.lowercase)
+        # BERT's own takes accents off by taking letters apart: Hangul too, and vowels off Hindi, Thai and Arabic.
+        plain = [normalizers.NFD(), normalizers.Replace(Regex(ACCENTS), "")] if options.lowercase else []
+        bert = normalizers.BertNormalizer(strip_accents=False, lowercase=options.lowercase)
+        tokenizer.normalizer = normalizers.Sequence([*plain, normalizers.NFC(), bert])
     elif options.lowercase:
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.train_from_iterator(texts, trainer, length=count)

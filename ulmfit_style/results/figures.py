@@ -5,11 +5,14 @@ The path of a figure is given without its ending.
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
+
+from ulmfit_style.console import say_once
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#000000")
 """Told apart by people with any kind of colour vision (Okabe and Ito 2008), and on black and white paper by markers."""
@@ -97,7 +100,9 @@ def _axes(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     """Give the axes of a figure, which is written when the block ends."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # Not pyplot: that keeps figures, and asks for a screen.
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
@@ -107,6 +112,27 @@ def _axes(path: Path, size: tuple[float, float]) -> Iterator[Any]:
         axes.grid(alpha=0.25)
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    texts = figure.findobj(Text)
+    fonts, missing = _fonts({letter for text in texts for letter in text.get_text() if letter.isprintable()})
+    for text in texts:
+        text.set_fontfamily(fonts)
+    if missing:
+        say_once(f"figures: no font is installed that has '{min(missing)}'; a png has boxes for such letters")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for ending in ("png", "svg"):
-        figure.savefig(path.with_suffix(f".{ending}"), dpi=150)
+    # Words instead of shapes in the SVG: who looks at it may have the font.
+    kind = "none" if missing else "path"
+    with rc_context({"svg.fonttype": kind}), catch_warnings(action="ignore", category=UserWarning):
+        for ending in ("png", "svg"):
+            figure.savefig(path.with_suffix(f".{ending}"), dpi=150)
+
+
+def _fonts(letters: Set[str]) -> tuple[list[str], Set[str]]:
+    """Return matplotlib's own font, and installed ones for letters that it lacks; and the letters that none has."""
+    from matplotlib.font_manager import fontManager, get_font
+
+    names = ["DejaVu Sans"]
+    for font in sorted(fontManager.ttflist, key=lambda font: font.name not in names):
+        left = {letter for letter in letters if not get_font(font.fname).get_char_index(ord(letter))}
+        if left < letters and "Last Resort" not in font.name:  # which has a box for any letter
+            names, letters = [*names, font.name], left
+    return names, letters

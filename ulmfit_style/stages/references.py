@@ -17,6 +17,7 @@ from ulmfit_style.resolved import Resolved, Stage, Step
 from ulmfit_style.results.finished import FROZEN
 from ulmfit_style.results.parts import Interval
 from ulmfit_style.tasks.base import Answer, Row
+from ulmfit_style.words import TERM
 
 FEATURES = "features.npy"
 
@@ -93,7 +94,7 @@ def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer
     if named:
         nearest = cosine_similarity(frozen_unseen, frozen(names)).argmax(axis=1)
         answers["class names alone"] = [{str(task.label_field): task.target(named[place])} for place in nearest]
-    words_and_pairs = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    words_and_pairs = TfidfVectorizer(tokenizer=TERM.findall, token_pattern=None, ngram_range=(1, 2), sublinear_tf=True)
     learnt = frozen(texts)
     scaler = solving.standard_scaler(learnt)
     for name, known, asked in (

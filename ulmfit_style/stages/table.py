@@ -15,7 +15,7 @@ def _start(resolved: Resolved) -> str | None:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("scratch", noun="model with random weights", version=1, is_command=False),
+        Stage("scratch", noun="model with random weights", version=2, is_command=False),
         Stage(
             "pretrain",
             "train a language model from random weights on general text: model=mini_bert pretrain.path=<folder>",
@@ -24,7 +24,7 @@ STAGES = {
             version=2,
             starts_from=lambda resolved: "scratch",
         ),
-        Stage("references", noun="scores of reference models", version=6, is_command=False),
+        Stage("references", noun="scores of reference models", version=7, is_command=False),
         Stage(
             "adapt",
             "continue the checkpoint's pretraining on your unlabelled text",

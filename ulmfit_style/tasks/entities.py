@@ -8,12 +8,10 @@ from typing import Any, NamedTuple
 
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.windows import Range
+from ulmfit_style.words import CHARACTER
 
 OUTSIDE = "O"
 TAG = re.compile(r"O|[BIESLU]-.+")
-
-CHARACTER = "[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-"""A Chinese character or a Japanese syllable: a word by itself, for no blank tells where a longer one ends."""
 
 WORD = rf"{CHARACTER}|(?:(?!{CHARACTER})[\p{{L}}\p{{M}}\p{{N}}\p{{Cf}}])+|[^\s\x1c-\x1f]"
 """Letters, marks and digits together, and each other character by itself, but for what str.strip takes for a blank."""

@@ -41,7 +41,7 @@ class MaskedLM(LanguageObjective):
         """Mask whole words: of their tokens 80 % become [MASK], 10 % a random token, 10 % stay (BERT, section 3.1).
 
         A pure function of (seed, phase and epoch, index): workers, processes and a resumed run see the same masks.
-        Words are the tokenizer's own: offsets give wrong ones with byte-level BPE and SentencePiece. -1 is no word.
+        Words are those of `Chunks`: offsets alone give wrong ones with byte-level BPE and SentencePiece. -1 is no word.
 
         Returns:
             The masked ids and the labels, both (length,); a label is -100 where nothing is predicted.
