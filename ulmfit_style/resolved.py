@@ -314,8 +314,9 @@ class Resolved:
         """
         if named is None:
             return self._checkpoint_of(self.answering)
-        directory = checkpoints.find_finetuned(named, option, self.config.runs)
-        return checkpoints.identified(Model(checkpoint=checkpoints.of_run(named, self.config.runs)), directory)
+        checkpoints.find_finetuned(named, option, self.config.runs)
+        model = Model(checkpoint=checkpoints.of_run(named, self.config.runs))
+        return checkpoints.resolve(model, option, is_single=False)
 
     def finished_model(self, command: str) -> Path:
         """Return the directory of the model that answers: the one that `predict.model` names, or the config's own.

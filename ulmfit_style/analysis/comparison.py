@@ -12,23 +12,18 @@ def summarise(resolved: Resolved) -> None:
     """Print the scores, the worth of adaptation, the language model's losses, and what to type next."""
     config, task = resolved.config, resolved.task
     run = finished.read(resolved.artefact("finetune").directory, config.name)
-    metrics, measured, worth = run.model.metrics, run.measured, run.worth
+    metrics, measured = run.model.metrics, run.measured
     if measured:
         rows = f"{metrics['train']['rows']:,} labelled training rows, {metrics['test']['rows']:,} test rows"
         if "folds" in metrics:
             rows = f"Measured {scores.measured_how(metrics)}; the model that is left is trained on all of them"
         table = scores.by_name(task.metric, measured, rows)
-        terminal.show(Prose(""), table, *scores.edges(measured.values(), task.metric))
+        edges = scores.edges(measured.values(), task.metric)
+        terminal.show(Prose(""), table, *edges, *map(Prose, run.verdicts))
     else:
         say("There are no labelled rows, so nothing is scored. A file of some would tell what the model is worth.")
-    if len(measured) > 1:
-        say(scores.highest(task.metric, measured, run.paired))
     if measured and (better := better_reference(run, task.metric)) is not None:
         say(better)
-    if run.update is not None:
-        say(scores.worth(f"The update changed {task.metric} by", run.update))
-    if worth is not None:
-        say(scores.worth(f"Adaptation changed {task.metric} by", worth))
     if (adapted := run.stage("adapt")) is not None:
         heldout = adapted.metrics["heldout"]
         losses = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in heldout)

@@ -99,9 +99,7 @@ def _scores(run: Run) -> Iterator[Part]:
     metrics = run.model.metrics
     if len(run.measured) > 1:
         yield _whiskers(metrics["metric"], run.measured)
-        yield Prose(scores.highest(metrics["metric"], run.measured, run.paired))
-    for what, worth in run.changes.items():
-        yield Prose(scores.worth(f"{what} changed {metrics['metric']} by", worth))
+    yield from map(Prose, run.verdicts)
     if run.measured:
         yield from _learning_curve(metrics["metric"], run.by_labels)
     splits = {split: metrics[split] for split in ("test", "validation") if split in metrics}

@@ -22,6 +22,7 @@ from ulmfit_style.publishing import export
 from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved, Stage, Step
 from ulmfit_style.results import finished, scores, terminal
+from ulmfit_style.results.parts import Prose
 
 OPTION = "ensemble.members"
 
@@ -100,28 +101,25 @@ def run(step: Step, directory: Path) -> None:
     from ulmfit_style.predictor import Predictor
 
     rows, sources = step.resolved.rows, _directories(step.resolved)
-    folders = [f"member-{number}" for number, _ in enumerate(sources, start=1)]
+    names = {f"member-{number}": name for number, name in enumerate(step.config.ensemble.members, start=1)}
     if processes.is_main():
-        for source, folder in zip(sources, folders, strict=True):
+        for source, folder in zip(sources, names, strict=True):
             _take(source, directory / folder)
     processes.wait()
-    scorer = Predictor(str(directory), option=OPTION).scorer(step.resolved.task)
-    parts = dict(zip(folders, (replace(scorer, others=()), *scorer.others), strict=True))
-    measured: dict[str, Any] = {}
-    answered: list[Sequence[predictions.Prediction]] = []
-    for title, one in {"validation": scorer, "test": scorer, **parts}.items():
-        if some := rows.validation if title == "validation" else rows.test:
-            measured[title], split_predictions = one.score(some, title)
-            answered.append(split_predictions)
+    mean = Predictor(str(directory), option=OPTION).scorer(step.resolved.task)
+    asked = {"validation": (mean, rows.validation), "test": (mean, rows.test)}
+    asked |= {name: (one, rows.test) for name, one in zip(names, (replace(mean, others=()), *mean.others), strict=True)}
+    scored = {title: scorer.score(some, title) for title, (scorer, some) in asked.items() if some}
     if not processes.is_main():
         return
-    if answered:
-        predictions.write(directory, chain(*answered))
-    first, names = read_json(sources[0] / METRICS), step.config.ensemble.members
+    if scored:
+        predictions.write(directory, chain(*(answers for _, answers in scored.values())))
+    measured: dict[str, Any] = {title: of_title for title, (of_title, _) in scored.items()}
     members = {
         folder: {"name": folder if "/" in name else name, "test": measured.pop(folder, None)}
-        for folder, name in zip(folders, names, strict=True)
+        for folder, name in names.items()
     }
+    first = read_json(sources[0] / METRICS)
     told = {name: first[name] for name in ("task", "metric", "train", "data")}
     write_json(directory / METRICS, {**told, **measured, "members": members})
 
@@ -144,9 +142,6 @@ def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     config, folder = resolved.config, resolved.artefact("ensemble").directory
     run = finished.read(folder, config.name)
     if run.measured:
-        metric = run.model.metrics["metric"]
-        terminal.show(scores.by_name(metric, run.measured, "The same test rows, answered by"))
-        say(scores.highest(metric, run.measured, run.paired))
-        for what, difference in run.changes.items():
-            say(scores.worth(f"{what} changed {metric} by", difference))
+        table = scores.by_name(run.model.metrics["metric"], run.measured, "The same test rows, answered by")
+        terminal.show(table, *map(Prose, run.verdicts))
     say(f"The ensemble is in {folder}. Next:\n  make predict name={config.name} predict.input=<file>")
