@@ -98,8 +98,7 @@ class Predictor:
         Args:
             advance: Called now and then with how many further rows were read, and how many of them are long.
         """
-        scorer = replace(self.scorer(self.task), learnt=self._learnt)
-        for answer in scorer.answers(rows, advance):
+        for answer in replace(self.scorer(self.task), learnt=self._learnt).answers(rows, advance):
             far = answer.pop("near", self._least_near) < self._least_near
             yield {**answer, "unlike": True} if far else answer
 

@@ -18,8 +18,7 @@ def summarise(resolved: Resolved) -> None:
         if "folds" in metrics:
             rows = f"Measured {scores.measured_how(metrics)}; the model that is left is trained on all of them"
         table = scores.by_name(task.metric, measured, rows)
-        edges = scores.edges(measured.values(), task.metric)
-        terminal.show(Prose(""), table, *edges, *map(Prose, run.verdicts))
+        terminal.show(Prose(""), table, *scores.edges(measured.values(), task.metric), *map(Prose, run.verdicts))
     else:
         say("There are no labelled rows, so nothing is scored. A file of some would tell what the model is worth.")
     if measured and (better := better_reference(run, task.metric)) is not None:

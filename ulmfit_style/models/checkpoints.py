@@ -95,8 +95,7 @@ def find(model: Model, place: str, *, is_single: bool = True) -> Path:
         require_intact(directory, large="")
         for folder in (directory, *members(directory)):
             _require_own_files(folder, place)
-    models = members(directory)
-    if models and is_single:
+    if (models := members(directory)) and is_single:
         raise UserError(f"{place}: is an ensemble; name one of its models: {', '.join(map(str, models))}")
     for folder in models or [directory]:
         if not (folder / "config.json").exists():

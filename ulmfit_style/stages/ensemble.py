@@ -20,20 +20,17 @@ from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import checkpoints
 from ulmfit_style.publishing import export
 from ulmfit_style.recipe import load
-from ulmfit_style.resolved import Resolved, Stage, Step
+from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.results import finished, scores, terminal
 from ulmfit_style.results.parts import Prose
 
 OPTION = "ensemble.members"
 
 
-def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the one step, whose config is that of the first member."""
-    return [Step(stage, _as_first(resolved), f"{stage.name}: {stage.noun}")]
-
-
-def _as_first(resolved: Resolved) -> Resolved:
+def own(resolved: Resolved) -> Resolved:
     """Return the config with the options of the first member, but for a task that was chosen."""
+    if not resolved.config.ensemble.members:
+        return resolved
     made, chosen = load(_directories(resolved)[0] / RECIPE), resolved.config.task
     sections = {name: getattr(made, name) for name in MODEL_SECTIONS}
     return resolved.variant(**sections | ({} if chosen in (None, compose().task) else {"task": chosen}))
@@ -55,7 +52,6 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         raise UserError(f"ensemble: of which models? Say {OPTION}=[forward,backward]: two or more, each another one")
     if (config.runs / config.name / "finetune").exists():
         raise UserError(f"name={config.name}: is the name of a fine-tuned model; add name=<another>")
-    resolved = _as_first(resolved)
     if not resolved.task.scores_whole_texts:
         kind = f"{type(resolved.task).__name__} has no probabilities or numbers of whole texts to average"
         raise UserError(f"{OPTION}: {kind}; name models that classify texts, or answer with a number")
@@ -85,7 +81,6 @@ def _problem(resolved: Resolved, directory: Path) -> str | None:
 def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the answers and their scores depend on."""
     members = [resolved.finetuned(name, OPTION).identity for name in resolved.config.ensemble.members]
-    resolved = _as_first(resolved)
     task = {"kind": type(resolved.task).__name__, **resolved.task.determinants()}
     return {"init": {"members": digest(members)[:16]}, "members": members, "task": task, "data": resolved.rows.digest}
 
@@ -119,8 +114,8 @@ def run(step: Step, directory: Path) -> None:
         folder: {"name": folder if "/" in name else name, "test": measured.pop(folder, None)}
         for folder, name in names.items()
     }
-    first = read_json(sources[0] / METRICS)
-    told = {name: first[name] for name in ("task", "metric", "train", "data")}
+    of_first = ("task", "metric", "train", "data")
+    told = {name: value for name, value in read_json(sources[0] / METRICS).items() if name in of_first}
     write_json(directory / METRICS, {**told, **measured, "members": members})
 
 

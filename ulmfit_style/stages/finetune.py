@@ -166,8 +166,7 @@ def run(step: Step, directory: Path) -> None:
 
     if resolved.updated is not None and "test" in scores and task.fold is None:
         before = Predictor(str(resolved.updated.directory), option="finetune.init")
-        scorer = Scorer(before.model, before.tokenizer, task, before.max_length)
-        scores[BEFORE], split_predictions = scorer.score(rows.test, BEFORE)
+        scores[BEFORE], split_predictions = before.scorer(task).score(rows.test, BEFORE)
         answered.append(split_predictions)
 
     # Finish

@@ -41,8 +41,7 @@ def run(resolved: Resolved) -> None:
         UserError: if it is not finished; and as `publish`.
     """
     stage = resolved.config.push.stage or ("adapt" if resolved.config.task is None else resolved.answering)
-    require_finished(resolved, stage, "push")
-    publish(resolved.config, resolved.artefact(stage).directory)
+    publish(resolved.config, require_finished(resolved, stage, "push"))
 
 
 def publish(config: Config, directory: Path) -> None:
