@@ -90,8 +90,7 @@ def clean(arguments: Sequence[str]) -> None:
     """
     folder = compose([argument for argument in arguments if argument != "yes=true"]).runs
     entries = _entries(folder)
-    busy = [str(entry.directory) for entry in entries if entry.being_made]
-    if busy:
+    if busy := [str(entry.directory) for entry in entries if entry.being_made]:
         raise UserError(f"clean-runs: {', '.join(busy)}: a run is making it; try again when it is finished")
     needed = _needed(entries)
     unneeded = [entry for entry in entries if entry.directory not in needed]

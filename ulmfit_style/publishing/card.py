@@ -69,9 +69,8 @@ def write(repo: str, run: Run, options: Hub, notes: str, members: Mapping[str, C
         eval_results=list(_results(run, tag)) or None,
     )
     jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    jinja.filters |= {"code": lambda value: markdown.code(str(value)), "table": markdown.table}
-    jinja.filters |= {"grouped": "{:,}".format, "licence": licence_of, "spelled": spelled, "duration": duration}
-    jinja.filters["text"] = markdown.escaped
+    jinja.filters |= {"code": lambda value: markdown.code(str(value)), "table": markdown.table, "spelled": spelled}
+    jinja.filters |= {"grouped": "{:,}".format, "licence": licence_of, "duration": duration, "text": markdown.escaped}
     text = jinja.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         metadata=metadata.to_yaml(),
         name=name,

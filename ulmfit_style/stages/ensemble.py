@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ulmfit_style.analysis import comparison
 from ulmfit_style.analysis.estimate import tokens
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json, write_json
@@ -21,8 +22,6 @@ from ulmfit_style.models import checkpoints
 from ulmfit_style.publishing import export
 from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved, Step
-from ulmfit_style.results import finished, scores, terminal
-from ulmfit_style.results.parts import Prose
 
 OPTION = "ensemble.members"
 
@@ -134,9 +133,4 @@ def _take(source: Path, folder: Path) -> None:
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     """Print the scores of the members and of their mean, and what to type next."""
-    config, folder = resolved.config, resolved.artefact("ensemble").directory
-    run = finished.read(folder, config.name)
-    if run.measured:
-        table = scores.by_name(run.model.metrics["metric"], run.measured, "The same test rows, answered by")
-        terminal.show(table, *map(Prose, run.verdicts))
-    say(f"The ensemble is in {folder}. Next:\n  make predict name={config.name} predict.input=<file>")
+    comparison.summarise(resolved, "ensemble")

@@ -240,7 +240,7 @@ def _units_learnt(plan: TrainingPlan, directory: Path) -> Floats:
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     """Print the scores beside those of the references, and say what adaptation was worth."""
-    comparison.summarise(resolved)
+    comparison.summarise(resolved, "finetune")
 
 
 def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> tuple[TrainingPlan, Tokenizer]:

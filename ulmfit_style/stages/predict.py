@@ -92,8 +92,7 @@ def run(resolved: Resolved) -> None:
     """
     options, source = resolved.config.predict, resolved.finished_model("predict")
     rows = _rows(_task(source), str(options.input), options)
-    first = list(islice(rows, 5))
-    if not first:
+    if not (first := list(islice(rows, 5))):
         raise UserError(f"predict.input={options.input}: holds no rows")
     lines = [line for _, record in first if (line := str(record.get(TEXT_COLUMN)).strip())]
     if len(lines) > 1 and all(map(conll.TAGGED.fullmatch, lines)):

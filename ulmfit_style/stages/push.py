@@ -94,8 +94,7 @@ def _token() -> str:
     """Return the token of the environment, or of the Hub's own login."""
     from huggingface_hub import get_token
 
-    token = get_token()
-    if token is None:
+    if (token := get_token()) is None:
         make = "Make one that may write, at https://huggingface.co/settings/tokens"
         give = "set HF_TOKEN to it in the environment, or log in with `hf auth login`"
         raise UserError(f"push: there is no token; nothing was sent. {make}, and {give}")
