@@ -58,9 +58,8 @@ def plan(resolved: Resolved, stages: Sequence[str]) -> list[Step]:
     planned = {step.artefact.directory for step in steps}
     for step in steps:
         parent = step.stage.starts_from(step.resolved)
-        if step.artefact.finished or parent is None or step.resolved.artefact(parent).directory in planned:
-            continue
-        require_finished(step.resolved, parent, step.stage.name)
+        if not (step.artefact.finished or parent is None or step.resolved.artefact(parent).directory in planned):
+            require_finished(step.resolved, parent, step.stage.name)
     return steps
 
 

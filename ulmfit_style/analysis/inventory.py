@@ -53,8 +53,7 @@ def runs(overrides: Sequence[str]) -> None:
         if not tables:
             say(f"There is no scored model of {wanted.path} in {config.runs} yet; make adapt finetune makes one.")
         return
-    entries = _entries(config.runs)
-    if entries:
+    if entries := _entries(config.runs):
         _show(f"{len(entries)} artefacts in {config.runs}", entries)
     else:
         say(f"There is nothing in {config.runs} yet; make adapt finetune makes something.")

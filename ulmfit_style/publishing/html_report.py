@@ -301,11 +301,6 @@ def _differences(runs: Sequence[Run]) -> Iterator[Part]:
 
 def _options(runs: Sequence[Run]) -> Table:
     """Return the options in which the other runs differ from the first."""
-    (first, ours), *others = ((run.name, run.config.recipe()) for run in runs)
-    rows = [
-        (name, line)
-        for name, recipe in others
-        for key in MODEL_SECTIONS
-        for line in differences.changes(recipe[key], ours[key], key)
-    ]
+    (first, ours), *others = ((run.name, {key: run.config.recipe()[key] for key in MODEL_SECTIONS}) for run in runs)
+    rows = [(name, line) for name, recipe in others for line in differences.changes(recipe, ours)]
     return Table(("run", f"beside {first}"), rows, "" if rows else "They have the same options")

@@ -207,9 +207,8 @@ def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> N
 
     options, rows = resolved.finetune, resolved.training_rows
     examples = []
-    for fold, (learnt, held) in enumerate(
-        splits.held_out_in_turn(resolved.task, rows, options.calibration_folds), start=1
-    ):
+    folds = splits.held_out_in_turn(resolved.task, rows, options.calibration_folds)
+    for fold, (learnt, held) in enumerate(folds, start=1):
         say(f"  calibration: {fold} of {options.calibration_folds}")
         plan, tokenizer = prepare(resolved, learnt)
         train(plan, directory / CHECKPOINTS / f"fold-{fold}")
