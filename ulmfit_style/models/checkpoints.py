@@ -240,9 +240,7 @@ def _order(labels: Mapping[int, str], wanted: Mapping[int, str]) -> list[int | N
         labels: The names of its outputs.
     """
     # Outputs that were given no names have the library's: LABEL_0, LABEL_1.
-    theirs, ours = (
-        [str(name).casefold().removeprefix("label_") for name in side.values()] for side in (labels, wanted)
-    )
+    theirs, ours = ([str(name).casefold().removeprefix("label_") for name in of.values()] for of in (labels, wanted))
     if theirs == ours or len(theirs) == len(ours) == 1:
         return list(range(len(ours)))
     is_named = sorted(theirs) == sorted(ours) or "LABEL_0" not in labels.values()
