@@ -180,7 +180,7 @@ class Run:
     @property
     def worth(self) -> Difference | None:
         """What adaptation changed in the score of the test rows, if the model without it is there."""
-        return self.differences.get(NOT_ADAPTED)
+        return None if self.not_adapted is None else self.differences.get(NOT_ADAPTED)
 
     @property
     def verdicts(self) -> list[str]:
