@@ -122,7 +122,7 @@ def test_rows_are_answered_while_the_rest_is_not_yet_read(model: Predictor, monk
             read += 1
             yield model.task.row("a film"), {"number": read}
 
-    for number, record in enumerate(predict._answered(model, rows(), None, None), start=1):
+    for number, record in enumerate(predict._answered(model, rows(), None, None, None), start=1):
         assert record["number"] == number
         assert read - number < 4
 

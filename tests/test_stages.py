@@ -94,7 +94,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     count(reading, "read", lambda option, reference, *rest: f"read {Path(str(reference)).name}")
     count(labelled, "digest_of", lambda task, rows: "hash rows")
     count(checkpoints, "file_digest", lambda path: f"hash {path.name}")
-    for cached in (labelled.load, corpus.load, checkpoints.resolve, checkpoints.identified):
+    for cached in (labelled.load, corpus.load, checkpoints.resolve):
         cached.cache_clear()
     return counts
 

@@ -194,7 +194,7 @@ def test_a_checkpoint_that_leads_out_of_its_folder_is_refused(tmp_path: Path, ha
     (tmp_path / "other.safetensors").touch()
     harm(folder)
     with pytest.raises(UserError, match=told):
-        checkpoints.find(Model(checkpoint=str(folder)), "model.checkpoint")
+        checkpoints.find(Model(checkpoint=str(folder)), f"model.checkpoint={folder}")
 
 
 def test_the_links_of_the_hubs_cache_are_followed(tmp_path: Path):
@@ -202,7 +202,7 @@ def test_the_links_of_the_hubs_cache_are_followed(tmp_path: Path):
     snapshot.mkdir(parents=True)
     for path in save_bert(blobs).iterdir():
         (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
-    assert checkpoints.find(Model(checkpoint=str(snapshot)), "model.checkpoint") == snapshot
+    assert checkpoints.find(Model(checkpoint=str(snapshot)), f"model.checkpoint={snapshot}") == snapshot
 
 
 def test_a_flipped_bit_in_adapted_weights_is_refused_by_finetune_and_mended_by_the_chain(

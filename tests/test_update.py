@@ -55,8 +55,7 @@ def test_an_update_is_held_against_the_old_model_on_rows_that_it_was_not_trained
     assert test.isdisjoint(learnt)
     old = run.model.metrics["before the update"]
     assert old["rows"] == run.model.metrics["test"]["rows"] == len(test)
-    assert run.update is not None
-    assert run.update.value == pytest.approx(
+    assert run.differences[finished.BEFORE].value == pytest.approx(
         run.model.metrics["test"]["scores"]["accuracy"] - old["scores"]["accuracy"]
     )
     assert main(["report", options()[2], "name=new"]) == 0

@@ -58,9 +58,8 @@ def plan(resolved: Resolved, stages: Sequence[str]) -> list[Step]:
     planned = {step.artefact.directory for step in steps}
     for step in steps:
         parent = step.stage.starts_from(step.resolved)
-        if step.artefact.finished or parent is None or step.resolved.artefact(parent).directory in planned:
-            continue
-        require_finished(step.resolved, parent, step.stage.name)
+        if not (step.artefact.finished or parent is None or step.resolved.artefact(parent).directory in planned):
+            require_finished(step.resolved, parent, step.stage.name)
     return steps
 
 
@@ -145,8 +144,7 @@ def _make_in_processes(steps: Sequence[Step], config: Config, stages: Sequence[s
         recipe_file = Path(folder) / RECIPE
         frozen = config.model_copy(update={"processes": count}).recipe()
         recipe_file.write_text(yaml.safe_dump(frozen), encoding="utf-8")
-        reporter = next((step.reporter for step in steps if step.reporter is not None), None)
-        if reporter is not None:
+        if (reporter := next((step.reporter for step in steps if step.reporter is not None), None)) is not None:
             (Path(folder) / REPORTER).write_bytes(pickle.dumps(reporter))
         making = [name for name in stages if STAGES[name].makes_artefact]
         processes.start(count, "ulmfit_style.launch", [str(recipe_file), *making])

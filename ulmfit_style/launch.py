@@ -51,8 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     except Pruned:
         return 0  # who started it sees that nothing was made
     except BaseException as error:
-        ended = (1, LOST) if processes.is_loss(error) else ending(error)
-        if ended is None:
+        if (ended := (1, LOST) if processes.is_loss(error) else ending(error)) is None:
             raise
         code, line = ended
         if not processes.is_main():
@@ -83,8 +82,7 @@ def _agreed(arguments: Sequence[str]) -> tuple[Resolved, list[Step]]:
     if not problems:
         first_machine, _, expected = plans[0]
         for machine, _, found in plans:
-            differing = [key[1] for key in {**expected, **found} if expected.get(key) != found.get(key)]
-            if differing:
+            if differing := [key[1] for key in {**expected, **found} if expected.get(key) != found.get(key)]:
                 names = ", ".join(dict.fromkeys(differing))
                 remedy = "give them the same files, stages and version of the program"
                 problems.append(f"{machine}: differs from {first_machine} in {names}; {remedy}")
@@ -110,8 +108,7 @@ def _plan(arguments: Sequence[str]) -> tuple[Resolved, list[Step]]:
     with muted():
         resolved = resolve(config)
         steps = chain.plan(resolved, stages)
-    reporter = path.with_name(chain.REPORTER)
-    if reporter.exists():  # the recipe is that of a trial
+    if (reporter := path.with_name(chain.REPORTER)).exists():  # the recipe is that of a trial
         steps = [replace(step, reporter=pickle.loads(reporter.read_bytes())) for step in steps]
     return resolved, steps
 
@@ -132,8 +129,7 @@ def _require_shared(runs: Path) -> None:
     seen_by = processes.from_all((processes.machine(), mark.exists()))
     if processes.is_main():
         mark.unlink()
-    blind = dict.fromkeys(machine for machine, sees in seen_by if not sees)
-    if blind:
+    if blind := dict.fromkeys(machine for machine, sees in seen_by if not sees):
         problem = f"{', '.join(blind)} does not see there what {seen_by[0][0]} writes"
         raise UserError(f"runs={runs}: {problem}; all machines need one shared folder, by the same path")
 

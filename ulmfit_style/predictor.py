@@ -44,14 +44,12 @@ class Predictor:
         logging.disable_progress_bar()
         directory = checkpoints.find_finetuned(source, option)
         config, self.name = load(directory / RECIPE), str(directory)
-        own = config.require_task()
-        self.task = own.with_answer_options(task or {})
-        self.others: list[Predictor] = []
-        if members := checkpoints.members(directory):
-            changed = {
-                name: one for name, one in (task or {}).items() if getattr(self.task, name) != getattr(own, name)
-            }
-            directory, self.others = members[0], [Predictor(str(one), device, changed, option) for one in members[1:]]
+        own, asked = config.require_task(), task or {}
+        self.task = own.with_answer_options(asked)
+        # Each member keeps the options of its own task, but for those that are asked to be others.
+        changed = {name: asked[name] for name in asked if getattr(self.task, name) != getattr(own, name)}
+        directory, *others = checkpoints.members(directory) or [directory]
+        self.others = [Predictor(str(other), device, changed, option) for other in others]
         self.max_length = config.finetune.max_length
         self.tokenizer = tokenizer_pair.read(directory)
         model_type = checkpoints.body_config(directory)["model_type"]
@@ -100,8 +98,7 @@ class Predictor:
         Args:
             advance: Called now and then with how many further rows were read, and how many of them are long.
         """
-        scorer = replace(self.scorer(self.task), learnt=self._learnt)
-        for answer in scorer.answers(rows, advance):
+        for answer in replace(self.scorer(self.task), learnt=self._learnt).answers(rows, advance):
             far = answer.pop("near", self._least_near) < self._least_near
             yield {**answer, "unlike": True} if far else answer
 

@@ -54,8 +54,9 @@ class Stage:
     """A row of the table of stages. Its module is `ulmfit_style.stages.<name>`.
 
     The module of a stage that makes an artefact has `determinants(resolved)`, which returns what the result depends on
-    as JSON values, and `run(step, directory)`, which fills the directory. It may have `steps(stage, resolved, stages)`,
-    if a plan takes other steps of it than one when it is a command; `summarise(resolved, stages)`, which prints the
+    as JSON values, and `run(step, directory)`, which fills the directory. It may have `own(resolved)`, which returns
+    the config that it works by, where a model that is named has a part in it; `steps(stage, resolved, stages)`, if a
+    plan takes other steps of it than one when it is a command; `summarise(resolved, stages)`, which prints the
     results after all steps; and `work(resolved)`, how many tokens pass through the model, those that it learns from
     three times, by which it is foretold how long it takes. The module of a command without an artefact has
     `run(resolved)`. Both may have `check(resolved, stages)`, which refuses wrong options before the data is read.
@@ -89,16 +90,20 @@ class Stage:
         """Whether it fills a directory; else it is a command on what others made."""
         return self.version is not None
 
+    def own(self, resolved: Resolved) -> Resolved:
+        """Return the config that it works by, such as that of a model which is named."""
+        return self.module.own(resolved) if hasattr(self.module, "own") else resolved
+
     def check(self, resolved: Resolved, stages: Sequence[str]) -> None:
         """Refuse wrong options, before the data is read."""
         if hasattr(self.module, "check"):
-            self.module.check(resolved, stages)
+            self.module.check(self.own(resolved), stages)
 
     def steps(self, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
         """Return the steps that it has in a plan of the stages that were asked for."""
         if not self.makes_artefact or (self.is_command and self.name not in stages):
             return []
-        steps = [Step(self, resolved, f"{self.name}: {self.noun}")]
+        steps = [Step(self, self.own(resolved), f"{self.name}: {self.noun}")]
         if hasattr(self.module, "steps"):
             steps = self.module.steps(self, resolved, stages)
         return [part for step in steps for part in step.with_folds()]
@@ -164,7 +169,7 @@ class Resolved:
         """Return the artefact that a stage makes, finished or not."""
         if stage not in self._artefacts:
             row = self.stages[stage]
-            determinants = {"version": row.version, **row.module.determinants(self)}
+            determinants = {"version": row.version, **row.module.determinants(row.own(self))}
             self._artefacts[stage] = Artefact(stage, determinants, self.config.runs)
         return self._artefacts[stage]
 
@@ -314,8 +319,9 @@ class Resolved:
         """
         if named is None:
             return self._checkpoint_of(self.answering)
-        directory = checkpoints.find_finetuned(named, option, self.config.runs)
-        return checkpoints.identified(Model(checkpoint=checkpoints.of_run(named, self.config.runs)), directory)
+        checkpoints.find_finetuned(named, option, self.config.runs)
+        model = Model(checkpoint=checkpoints.of_run(named, self.config.runs))
+        return checkpoints.resolve(model, option, is_single=False)
 
     def finished_model(self, command: str) -> Path:
         """Return the directory of the model that answers: the one that `predict.model` names, or the config's own.
@@ -330,24 +336,23 @@ class Resolved:
             return checkpoints.find_finetuned(named, "predict.model", self.config.runs)
         if (directory := self.unchanged(self.answering)) is not None:
             return directory
-        require_finished(self, self.answering, command)
-        return self.artefact(self.answering).directory
+        return require_finished(self, self.answering, command)
 
     def _checkpoint_of(self, stage: str) -> Checkpoint:
         artefact = self.artefact(stage)
         return Checkpoint(artefact.directory, {stage: artefact.fingerprint})
 
 
-def require_finished(resolved: Resolved, stage: str, command: str) -> None:
-    """Check that the artefact of a stage, which a command needs, is there.
+def require_finished(resolved: Resolved, stage: str, command: str) -> Path:
+    """Return the directory of the artefact of a stage, which a command needs.
 
     Raises:
-        UserError: naming the command that makes it, and the nearest artefact that there is.
+        UserError: if it is not there, naming the command that makes it, and the nearest artefact that there is.
     """
     artefact, asking = resolved.artefact(stage), resolved.stages.get(command)
     require_intact(artefact.directory)
     if artefact.finished:
-        return
+        return artefact.directory
     makes_more = asking is not None and asking.makes_artefact
     # Random weights are made by the way, when something is trained from them.
     commands = [*_makers(resolved, stage), *([command] if makes_more else [])] or ["finetune"]

@@ -8,27 +8,21 @@ from ulmfit_style.results import finished, scores, terminal
 from ulmfit_style.results.parts import Prose
 
 
-def summarise(resolved: Resolved) -> None:
-    """Print the scores, the worth of adaptation, the language model's losses, and what to type next."""
-    config, task = resolved.config, resolved.task
-    run = finished.read(resolved.artefact("finetune").directory, config.name)
-    metrics, measured, worth = run.model.metrics, run.measured, run.worth
+def summarise(resolved: Resolved, stage: str) -> None:
+    """Print the scores of the model that a stage made, what changed them, its losses, and what to type next."""
+    config, run = resolved.config, finished.read(resolved.artefact(stage).directory, resolved.config.name)
+    task = run.config.require_task()
+    metrics, measured = run.model.metrics, run.measured
     if measured:
         rows = f"{metrics['train']['rows']:,} labelled training rows, {metrics['test']['rows']:,} test rows"
         if "folds" in metrics:
             rows = f"Measured {scores.measured_how(metrics)}; the model that is left is trained on all of them"
         table = scores.by_name(task.metric, measured, rows)
-        terminal.show(Prose(""), table, *scores.edges(measured.values(), task.metric))
+        terminal.show(Prose(""), table, *scores.edges(measured.values(), task.metric), *map(Prose, run.verdicts))
     else:
         say("There are no labelled rows, so nothing is scored. A file of some would tell what the model is worth.")
-    if len(measured) > 1:
-        say(scores.highest(task.metric, measured, run.paired))
-    if measured and (better := better_reference(run, task.metric)) is not None:
+    if measured and run.references and (better := better_reference(run, task.metric)) is not None:
         say(better)
-    if run.update is not None:
-        say(scores.worth(f"The update changed {task.metric} by", run.update))
-    if worth is not None:
-        say(scores.worth(f"Adaptation changed {task.metric} by", worth))
     if (adapted := run.stage("adapt")) is not None:
         heldout = adapted.metrics["heldout"]
         losses = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in heldout)
@@ -36,7 +30,7 @@ def summarise(resolved: Resolved) -> None:
         if "general_loss" in heldout[0]:
             general = ", ".join(f"{entry['general_loss']:.3f}" for entry in heldout)
             say(f"On general text, which it may forget (adapt.general): {general}.")
-    folder = config.runs / config.name / "finetune"
+    folder = config.runs / config.name / stage
     text = '"..."' if len(task.inputs()) == 1 else '("...", "...")'
     say()
     say(f"The model is in {folder} ({config.runs / run.model.directory.name}). Next:")
@@ -45,7 +39,7 @@ def summarise(resolved: Resolved) -> None:
     rate = "contrast_learning_rate=5e-5,1e-4,2e-4" if is_contrasted else "learning_rate=2e-5,5e-5,1e-4"
     name = f"name={config.name}" + ("" if config.runs == Path("runs") else f" runs={config.runs}")
     sweep, evaluate = f"sweep finetune.{rate}  # and the same options", f"evaluate {name} evaluate.path=<file>"
-    say(f"  make {sweep if measured else evaluate}")
+    say(f"  make {sweep if measured and not run.members else evaluate}")
     say(f"  make report {name}")
     say(f"  make push {name} hub.repo=my-model hub.dry_run=true")
 

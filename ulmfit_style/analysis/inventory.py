@@ -53,8 +53,7 @@ def runs(overrides: Sequence[str]) -> None:
         if not tables:
             say(f"There is no scored model of {wanted.path} in {config.runs} yet; make adapt finetune makes one.")
         return
-    entries = _entries(config.runs)
-    if entries:
+    if entries := _entries(config.runs):
         _show(f"{len(entries)} artefacts in {config.runs}", entries)
     else:
         say(f"There is nothing in {config.runs} yet; make adapt finetune makes something.")
@@ -90,8 +89,7 @@ def clean(arguments: Sequence[str]) -> None:
     """
     folder = compose([argument for argument in arguments if argument != "yes=true"]).runs
     entries = _entries(folder)
-    busy = [str(entry.directory) for entry in entries if entry.being_made]
-    if busy:
+    if busy := [str(entry.directory) for entry in entries if entry.being_made]:
         raise UserError(f"clean-runs: {', '.join(busy)}: a run is making it; try again when it is finished")
     needed = _needed(entries)
     unneeded = [entry for entry in entries if entry.directory not in needed]

@@ -73,11 +73,15 @@ def _nearest(artefact: Artefact, recipe: Mapping[str, Any]) -> tuple[Path, list[
     return min(candidates)[2:] if candidates else None
 
 
-def changes(other: Any, this: Any, key: str) -> Iterator[str]:
-    """Compare two values of recipes, all the way down, and yield how the other one differs."""
+def changes(other: Any, this: Any, key: str = "") -> Iterator[str]:
+    """Compare two values of recipes, all the way down, and yield how the other one differs.
+
+    Args:
+        key: The option that they are the values of; "" for several sections, by their names.
+    """
     if isinstance(other, dict) and isinstance(this, dict):
         for name in {**this, **other}:
-            yield from changes(other.get(name), this.get(name), f"{key}.{name}")
+            yield from changes(other.get(name), this.get(name), f"{key}.{name}".lstrip("."))
     elif None in (other, this) and (isinstance(other, dict) or isinstance(this, dict)):
         yield f"{key}=none" if other is None else f"{key} is not none"
     elif other != this:

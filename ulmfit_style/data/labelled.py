@@ -116,8 +116,7 @@ def load(task: Task) -> Labelled:
     is_wanted, split_of = every.column("wanted"), every.column("split")
     wanted = {split: every[is_wanted & (split_of == number)] for number, split in enumerate(options)}
     learnt = [number for number, split in enumerate(options) if split in ("train", "chosen")]
-    problem = task.dataset_problem(every[np.isin(split_of, learnt)])
-    if problem is not None:
+    if (problem := task.dataset_problem(every[np.isin(split_of, learnt)])) is not None:
         raise UserError(f"{task.path.option('train')}={task.path.train}: {problem}")
 
     none = every[:0]
@@ -226,8 +225,7 @@ def require_known(task: Task, classes: Sequence[str], rows: Sequence[Row], sourc
 
 def _require_names(task: Task, option: str, classes: Sequence[str]) -> None:
     """Check that the names of all classes can be learnt from in the place of labelled rows, and say so."""
-    named = {label for row in task.name_rows(classes) for label in task.labels_of(row)}
-    if len(named) < max(2, len(classes)):
+    if len({label for row in task.name_rows(classes) for label in task.labels_of(row)}) < max(2, len(classes)):
         how = "without labelled rows the names of the classes are learnt from"
         needed = "task=text_classification, single texts, and names in words: task.labels=[billing, delivery]"
         raise UserError(f"{option}: {how}; that takes {needed}")

@@ -194,8 +194,7 @@ def _yaml(task: Task, settings: Mapping[str, Any], rows: Sequence[Row], unused: 
         f"_target_: {type(task).__module__}.{type(task).__qualname__}",
         _dumped({"path": task.model_dump(mode="json")["path"], **settings}, task.format),
     ]
-    counts = Counter(label for row in rows for label in task.labels_of(row))
-    if counts:
+    if counts := Counter(label for row in rows for label in task.labels_of(row)):
         most = [f"{' '.join(label.split())} {count:,}" for label, count in counts.most_common(SHOWN_CLASSES)]
         lines.insert(2, f"# {len(counts)} classes: {', '.join(most)}{', ...' if len(counts) > len(most) else ''}")
     if unused and "group" not in settings:

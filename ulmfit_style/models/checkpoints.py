@@ -44,13 +44,14 @@ class Checkpoint:
 
 
 @cache
-def resolve(model: Model, option: str) -> Checkpoint:
+def resolve(model: Model, option: str, *, is_single: bool = True) -> Checkpoint:
     """Find a checkpoint's files, downloading them from the Hub where the config names a Hub id.
 
     Those of a GGUF file are made when it is first used.
 
     Args:
         option: What the user names the checkpoint by, for error messages.
+        is_single: Whether an ensemble is refused.
 
     Raises:
         UserError: if there is no such checkpoint.
@@ -62,14 +63,7 @@ def resolve(model: Model, option: str) -> Checkpoint:
             raise UserError(f"{option}={model.checkpoint}: there is no such file")
         made = gguf.checkpoint(file, file_digest(file))
         return Checkpoint(made.directory, {made.stage: made.fingerprint})
-    directory = find(model, option)
-    _require_single(directory, f"{option}={model.checkpoint}")
-    return identified(model, directory)
-
-
-@cache
-def identified(model: Model, directory: Path) -> Checkpoint:
-    """Return the checkpoint, or ensemble, that was found in a directory, with what identifies it."""
+    directory = find(model, f"{option}={model.checkpoint}", is_single=is_single)
     if is_on_hub(model):
         # The Hub's cache names the folder of a snapshot by its commit.
         return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
@@ -84,30 +78,30 @@ def members(directory: Path) -> list[Path]:
     return sorted(directory.glob("member-*"), key=lambda folder: (len(folder.name), folder.name))
 
 
-def _require_single(directory: Path, place: str) -> None:
-    """Raise if a directory holds an ensemble."""
-    if models := members(directory):
-        raise UserError(f"{place}: is an ensemble; name one of its models: {', '.join(map(str, models))}")
-
-
-def find(model: Model, option: str) -> Path:
+def find(model: Model, place: str, *, is_single: bool = True) -> Path:
     """Return the directory of a checkpoint, or of an ensemble, without reading what is in it.
+
+    Args:
+        place: The option by which it is named, with what the user gave, for error messages.
+        is_single: Whether an ensemble is refused.
 
     Raises:
         UserError: if there is no such checkpoint, or it has no weights in safetensors.
     """
     if is_on_hub(model):
-        directory = _from_hub(model, [f"*{ending}" for ending in ENDINGS], option)
+        directory = _from_hub(model, [f"*{ending}" for ending in ENDINGS], place)
     else:
         directory = _on_disk(str(model.checkpoint))
         require_intact(directory, large="")
         for folder in (directory, *members(directory)):
-            _require_own_files(folder, f"{option}={model.checkpoint}")
-    for folder in members(directory) or [directory]:
+            _require_own_files(folder, place)
+    if (models := members(directory)) and is_single:
+        raise UserError(f"{place}: is an ensemble; name one of its models: {', '.join(map(str, models))}")
+    for folder in models or [directory]:
         if not (folder / "config.json").exists():
-            raise UserError(f"{option}={model.checkpoint}: holds no config.json")
+            raise UserError(f"{place}: holds no config.json")
         if not (folder / WEIGHTS).exists() and not (folder / f"{WEIGHTS}.index.json").exists():
-            raise UserError(f"{option}={model.checkpoint}: holds no {WEIGHTS}; other formats are not read")
+            raise UserError(f"{place}: holds no {WEIGHTS}; other formats are not read")
     return directory
 
 
@@ -146,13 +140,12 @@ def find_finetuned(source: str, option: str, runs: Path = RUNS, *, is_single: bo
     Raises:
         UserError: if there is no such model, or it was not made by `finetune`.
     """
-    if is_on_hub(model := Model(checkpoint=of_run(source, runs))) and source.count("/") != 1:
-        raise UserError(f"{option}={source}: {no_run(runs, source, ANSWERING)}")
-    directory = find(model, option)
+    model, place = Model(checkpoint=of_run(source, runs)), f"{option}={source}"
+    if is_on_hub(model) and source.count("/") != 1:
+        raise UserError(f"{place}: {no_run(runs, source, ANSWERING)}")
+    directory = find(model, place, is_single=is_single)
     if not (directory / RECIPE).exists():
-        raise UserError(f"{option}={source}: holds no {RECIPE}, so it was not made by `finetune`")
-    if is_single:
-        _require_single(directory, f"{option}={source}")
+        raise UserError(f"{place}: holds no {RECIPE}, so it was not made by `finetune`")
     require_intact(directory)
     return directory
 
@@ -247,9 +240,7 @@ def _order(labels: Mapping[int, str], wanted: Mapping[int, str]) -> list[int | N
         labels: The names of its outputs.
     """
     # Outputs that were given no names have the library's: LABEL_0, LABEL_1.
-    theirs, ours = (
-        [str(name).casefold().removeprefix("label_") for name in side.values()] for side in (labels, wanted)
-    )
+    theirs, ours = ([str(name).casefold().removeprefix("label_") for name in of.values()] for of in (labels, wanted))
     if theirs == ours or len(theirs) == len(ours) == 1:
         return list(range(len(ours)))
     is_named = sorted(theirs) == sorted(ours) or "LABEL_0" not in labels.values()
@@ -454,15 +445,14 @@ def commit(model: Model, option: str = "model.checkpoint") -> str:
     Raises:
         UserError: if there is no such checkpoint.
     """
-    return _from_hub(model, ["config.json"], option).name
+    return _from_hub(model, ["config.json"], f"{option}={model.checkpoint}").name
 
 
-def _from_hub(model: Model, patterns: Sequence[str], option: str) -> Path:
+def _from_hub(model: Model, patterns: Sequence[str], place: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(str(model.checkpoint), revision=model.revision, allow_patterns=list(patterns)))
     except (OSError, ValueError) as error:  # of the network, the Hub, or a name that is none
         reason = str(error).strip().splitlines()[0]
-        problem = f"is no directory, and cannot be had from the Hub ({reason})"
-        raise UserError(f"{option}={model.checkpoint}: {problem}") from error
+        raise UserError(f"{place}: is no directory, and cannot be had from the Hub ({reason})") from error

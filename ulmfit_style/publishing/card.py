@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from ulmfit_style.artefacts.directory import RECIPE, read_json
+from ulmfit_style.artefacts.directory import read_json
 from ulmfit_style.config.commands import Hub
 from ulmfit_style.config.section import spelled
 from ulmfit_style.console import duration
@@ -69,9 +69,8 @@ def write(repo: str, run: Run, options: Hub, notes: str, members: Mapping[str, C
         eval_results=list(_results(run, tag)) or None,
     )
     jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    jinja.filters |= {"code": lambda value: markdown.code(str(value)), "table": markdown.table}
-    jinja.filters |= {"grouped": "{:,}".format, "licence": licence_of, "spelled": spelled, "duration": duration}
-    jinja.filters["text"] = markdown.escaped
+    jinja.filters |= {"code": lambda value: markdown.code(str(value)), "table": markdown.table, "spelled": spelled}
+    jinja.filters |= {"grouped": "{:,}".format, "licence": licence_of, "duration": duration, "text": markdown.escaped}
     text = jinja.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         metadata=metadata.to_yaml(),
         name=name,
@@ -82,12 +81,11 @@ def write(repo: str, run: Run, options: Hub, notes: str, members: Mapping[str, C
         adapted=run.stage("adapt"),
         options=options,
         model_config=model_config,
-        call=None if members else _call(pipeline, repo, has_code="auto_map" in model_config),
+        pipeline=pipeline,
         members=members,
         has_code=any("auto_map" in config for config in (model_config, *others)),
         scores=scores,
         interval=Interval,
-        command=_command(run),
         is_private=recipe.model.title().startswith("./")
         or any(not file.startswith((hub.PREFIX, "package:")) for file in files),
     )
@@ -98,15 +96,6 @@ def _pipeline(run: Run, model_class: str) -> Pipeline | None:
     """Return how transformers runs the model; None for one that the Hub has no word for."""
     of_task = run.config.require_task().pipeline if run.is_finetuned else None
     return next((Pipeline(tag) for end, tag in LANGUAGE_MODELS.items() if model_class.endswith(end)), of_task)
-
-
-def _call(pipeline: Pipeline | None, repo: str, *, has_code: bool) -> str | None:
-    """Return what to type for the pipeline of the model in `repo`, or None where there is none."""
-    if pipeline is None or not pipeline.exists:
-        return None
-    options = "".join(f', {name}="{value}"' for name, value in pipeline.options.items())
-    options += ", trust_remote_code=True" if has_code else ""
-    return f'pipeline("{pipeline.tag}", model="{repo}"{options})'
 
 
 def licence_of(licence: str | None, source: str) -> str:
@@ -137,11 +126,3 @@ def _results(run: Run, tag: str | None) -> Iterator[EvalResult]:
                 metric_value=round(value, 4),
                 metric_name=f"{metric} ({interval}{test['rows']} rows, seed {run.config.finetune.seed})",
             )
-
-
-def _command(run: Run) -> str:
-    """Return what to type to make the model again, beside its recipe."""
-    stages = [made.stage for made in run.chain]
-    if run.is_adapted and "adapt" not in stages:
-        stages.insert(0, "adapt")
-    return " ".join(["python", "-m", "ulmfit_style.launch", RECIPE, *stages])

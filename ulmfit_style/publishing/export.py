@@ -55,9 +55,8 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
         if values[name] is not None and section is not None:
             values[name]["license"] = section.license
     run = replace(run, config=from_recipe(values))
-    recipes = {"": values}
-    for member in checkpoints.members(run.model.directory):
-        recipes[member.name] = without_private_paths(load(member / RECIPE))
+    folders = checkpoints.members(run.model.directory)
+    recipes = {"": values, **{member.name: without_private_paths(load(member / RECIPE)) for member in folders}}
     for name, recipe in recipes.items():
         (folder / name).mkdir(exist_ok=True)
         (folder / name / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
@@ -144,6 +143,4 @@ def _without_folders(path: Any, mark: str = "") -> Any:
     if isinstance(path, list):
         return [_without_folders(each) for each in path]
     # What a package or the Hub holds is in the same place for everyone.
-    if path is None or path.startswith(("package:", hub.PREFIX)):
-        return path
-    return mark + Path(path).name
+    return path if path is None or path.startswith(("package:", hub.PREFIX)) else mark + Path(path).name

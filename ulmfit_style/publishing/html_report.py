@@ -99,9 +99,7 @@ def _scores(run: Run) -> Iterator[Part]:
     metrics = run.model.metrics
     if len(run.measured) > 1:
         yield _whiskers(metrics["metric"], run.measured)
-        yield Prose(scores.highest(metrics["metric"], run.measured, run.paired))
-    for what, worth in run.changes.items():
-        yield Prose(scores.worth(f"{what} changed {metrics['metric']} by", worth))
+    yield from map(Prose, run.verdicts)
     if run.measured:
         yield from _learning_curve(metrics["metric"], run.by_labels)
     splits = {split: metrics[split] for split in ("test", "validation") if split in metrics}
@@ -305,11 +303,6 @@ def _differences(runs: Sequence[Run]) -> Iterator[Part]:
 
 def _options(runs: Sequence[Run]) -> Table:
     """Return the options in which the other runs differ from the first."""
-    (first, ours), *others = ((run.name, run.config.recipe()) for run in runs)
-    rows = [
-        (name, line)
-        for name, recipe in others
-        for key in MODEL_SECTIONS
-        for line in differences.changes(recipe[key], ours[key], key)
-    ]
+    (first, ours), *others = ((run.name, {key: run.config.recipe()[key] for key in MODEL_SECTIONS}) for run in runs)
+    rows = [(name, line) for name, recipe in others for line in differences.changes(recipe, ours)]
     return Table(("run", f"beside {first}"), rows, "" if rows else "They have the same options")

@@ -79,8 +79,7 @@ def send(api: HfApi, repo: str, folder: Path, message: str, kind: str, *, privat
     say(f"push: {url} ({'private' if before.private else 'public'}){unchanged}", style="bold")
 
     compared = api.verify_repo_checksums(repo, repo_type=kind, revision=commit.oid, local_dir=folder)
-    wrong = [*compared.extra_paths, *(mismatch["path"] for mismatch in compared.mismatches)]
-    if wrong:
+    if wrong := [*compared.extra_paths, *(mismatch["path"] for mismatch in compared.mismatches)]:
         problem = f"{', '.join(wrong)} in commit {commit.oid} is not what was sent; do not use this commit"
         raise UserError(f"push: {problem}. Delete it or its files on the Hub, and push again")
     return commit

@@ -15,6 +15,7 @@ from ulmfit_style.config.section import ANSWERING, MODEL_SECTIONS
 from ulmfit_style.console import from_here, say, say_once
 from ulmfit_style.errors import UserError
 from ulmfit_style.recipe import Config, load
+from ulmfit_style.results import scores
 from ulmfit_style.results.parts import Difference
 
 MODELS = (*ANSWERING, "adapt", "pretrain")
@@ -54,8 +55,8 @@ def find(directory: Path) -> Finished | None:
     for path in (directory / MANIFEST, directory / MEASURED):
         if path.exists():
             manifest, metrics = read_json(path), directory / METRICS
-            scores = read_json(metrics) if metrics.exists() else {}
-            return Finished(directory, manifest["stage"], manifest, manifest["determinants"], scores)
+            measured = read_json(metrics) if metrics.exists() else {}
+            return Finished(directory, manifest["stage"], manifest, manifest["determinants"], measured)
     return None
 
 
@@ -151,47 +152,49 @@ class Run:
         """
         if "test" not in self.model.metrics:
             return {}
-        if self.members:
-            by_name = {member["name"]: member["test"] for member in self.members.values()}
-            return {**by_name, MEAN: self.model.metrics["test"]}
-        measured = dict(self.references.get("test", {}))
-        if self.not_adapted is not None:
-            measured[NOT_ADAPTED] = self.not_adapted.metrics["test"]
-        if BEFORE in self.model.metrics:
-            measured[BEFORE] = self.model.metrics[BEFORE]
-        return {**measured, ADAPTED if self.is_adapted else "fine-tuned": self.model.metrics["test"]}
+        compared = {name: test for name, (_, _, test) in self._compared.items()}
+        return {**self.references.get("test", {}), **compared, self._called: self.model.metrics["test"]}
+
+    @property
+    def _called(self) -> str:
+        """What the model is called in `measured`."""
+        return MEAN if self.members else ADAPTED if self.is_adapted else "fine-tuned"
 
     @cached_property
+    def _compared(self) -> Mapping[str, tuple[Finished, str, Mapping[str, Any]]]:
+        """The models whose answers to its test rows are there: where, what they are called there, and their scores."""
+        compared = {one["name"]: (self.model, folder, one["test"]) for folder, one in self.members.items()}
+        if self.not_adapted is not None:
+            compared[NOT_ADAPTED] = (self.not_adapted, "test", self.not_adapted.metrics["test"])
+        if BEFORE in self.model.metrics:
+            compared[BEFORE] = (self.model, BEFORE, self.model.metrics[BEFORE])
+        return compared
+
+    @cached_property
+    def differences(self) -> Mapping[str, Difference]:
+        """What the score of the test rows differs by from those of other models in `measured`, by their names."""
+        compared = self._compared if self.measured else {}
+        found = {name: self.difference(made, split) for name, (made, split, _) in compared.items()}
+        return {name: difference for name, difference in found.items() if difference is not None}
+
+    @property
     def worth(self) -> Difference | None:
         """What adaptation changed in the score of the test rows, if the model without it is there."""
-        return self.difference(self.not_adapted) if self.measured and self.not_adapted is not None else None
+        return None if self.not_adapted is None else self.differences.get(NOT_ADAPTED)
 
     @property
-    def paired(self) -> Mapping[frozenset[str], Difference]:
-        """What two of the models in `measured` differ by, as `scores.highest` takes it."""
-        pairs = {frozenset((ADAPTED, NOT_ADAPTED)): self.worth, frozenset(("fine-tuned", BEFORE)): self.update}
-        pairs |= {frozenset((MEAN, name)): difference for name, difference in self.averaged.items()}
-        return {names: difference for names, difference in pairs.items() if difference is not None}
-
-    @property
-    def changes(self) -> Mapping[str, Difference]:
-        """What changed the score, and by how much, as a sentence begins that tells it."""
-        changes = {"The update": self.update, "Adaptation": self.worth}
-        metric = self.model.metrics.get("metric")
-        best = max(self.averaged, key=lambda name: self.measured[name]["scores"][metric], default="")
-        changes[f"Averaging, beside the best member alone ({best}),"] = self.averaged.get(best)
-        return {what: difference for what, difference in changes.items() if difference is not None}
-
-    @cached_property
-    def averaged(self) -> Mapping[str, Difference | None]:
-        """What the score of the mean differs by from that of each member, by its name; empty for a single model."""
-        members = self.members if self.measured else {}
-        return {member["name"]: self.difference(self.model, folder) for folder, member in members.items()}
-
-    @cached_property
-    def update(self) -> Difference | None:
-        """What the score differs by from that of the model that it is an update of, if it is one."""
-        return self.difference(self.model, BEFORE) if BEFORE in self.measured else None
+    def verdicts(self) -> list[str]:
+        """What the scores on the test rows tell: which of several models is the best, and what changed the score."""
+        if len(self.measured) < 2:
+            return []
+        metric, measured = self.model.metrics["metric"], self.measured
+        members = [one["name"] for one in self.members.values()]
+        best = max(members, key=lambda name: measured[name]["scores"][metric], default="")
+        averaging = f"Averaging, beside the best member alone ({best}),"
+        what = {best: averaging, BEFORE: "The update", NOT_ADAPTED: "Adaptation"}
+        changes = {f"{what[name]} changed {metric} by": one for name, one in self.differences.items() if name in what}
+        paired = {frozenset((self._called, name)): one for name, one in self.differences.items()}
+        return [scores.highest(metric, measured, paired), *(scores.worth(*change) for change in changes.items())]
 
     def difference(self, other: Finished, split: str = "test") -> Difference | None:
         """Return what the score differs by from another model's on the test rows that both answered, if any.

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ulmfit_style.analysis import comparison
 from ulmfit_style.analysis.estimate import tokens
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json, write_json
@@ -20,19 +21,15 @@ from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import checkpoints
 from ulmfit_style.publishing import export
 from ulmfit_style.recipe import load
-from ulmfit_style.resolved import Resolved, Stage, Step
-from ulmfit_style.results import finished, scores, terminal
+from ulmfit_style.resolved import Resolved, Step
 
 OPTION = "ensemble.members"
 
 
-def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the one step, whose config is that of the first member."""
-    return [Step(stage, _as_first(resolved), f"{stage.name}: {stage.noun}")]
-
-
-def _as_first(resolved: Resolved) -> Resolved:
+def own(resolved: Resolved) -> Resolved:
     """Return the config with the options of the first member, but for a task that was chosen."""
+    if not resolved.config.ensemble.members:
+        return resolved
     made, chosen = load(_directories(resolved)[0] / RECIPE), resolved.config.task
     sections = {name: getattr(made, name) for name in MODEL_SECTIONS}
     return resolved.variant(**sections | ({} if chosen in (None, compose().task) else {"task": chosen}))
@@ -54,7 +51,6 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         raise UserError(f"ensemble: of which models? Say {OPTION}=[forward,backward]: two or more, each another one")
     if (config.runs / config.name / "finetune").exists():
         raise UserError(f"name={config.name}: is the name of a fine-tuned model; add name=<another>")
-    resolved = _as_first(resolved)
     if not resolved.task.scores_whole_texts:
         kind = f"{type(resolved.task).__name__} has no probabilities or numbers of whole texts to average"
         raise UserError(f"{OPTION}: {kind}; name models that classify texts, or answer with a number")
@@ -84,7 +80,6 @@ def _problem(resolved: Resolved, directory: Path) -> str | None:
 def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the answers and their scores depend on."""
     members = [resolved.finetuned(name, OPTION).identity for name in resolved.config.ensemble.members]
-    resolved = _as_first(resolved)
     task = {"kind": type(resolved.task).__name__, **resolved.task.determinants()}
     return {"init": {"members": digest(members)[:16]}, "members": members, "task": task, "data": resolved.rows.digest}
 
@@ -100,29 +95,26 @@ def run(step: Step, directory: Path) -> None:
     from ulmfit_style.predictor import Predictor
 
     rows, sources = step.resolved.rows, _directories(step.resolved)
-    folders = [f"member-{number}" for number, _ in enumerate(sources, start=1)]
+    names = {f"member-{number}": name for number, name in enumerate(step.config.ensemble.members, start=1)}
     if processes.is_main():
-        for source, folder in zip(sources, folders, strict=True):
+        for source, folder in zip(sources, names, strict=True):
             _take(source, directory / folder)
     processes.wait()
-    scorer = Predictor(str(directory), option=OPTION).scorer(step.resolved.task)
-    parts = dict(zip(folders, (replace(scorer, others=()), *scorer.others), strict=True))
-    measured: dict[str, Any] = {}
-    answered: list[Sequence[predictions.Prediction]] = []
-    for title, one in {"validation": scorer, "test": scorer, **parts}.items():
-        if some := rows.validation if title == "validation" else rows.test:
-            measured[title], split_predictions = one.score(some, title)
-            answered.append(split_predictions)
+    mean = Predictor(str(directory), option=OPTION).scorer(step.resolved.task)
+    asked = {"validation": (mean, rows.validation), "test": (mean, rows.test)}
+    asked |= {name: (one, rows.test) for name, one in zip(names, (replace(mean, others=()), *mean.others), strict=True)}
+    scored = {title: scorer.score(some, title) for title, (scorer, some) in asked.items() if some}
     if not processes.is_main():
         return
-    if answered:
-        predictions.write(directory, chain(*answered))
-    first, names = read_json(sources[0] / METRICS), step.config.ensemble.members
+    if scored:
+        predictions.write(directory, chain(*(answers for _, answers in scored.values())))
+    measured: dict[str, Any] = {title: of_title for title, (of_title, _) in scored.items()}
     members = {
         folder: {"name": folder if "/" in name else name, "test": measured.pop(folder, None)}
-        for folder, name in zip(folders, names, strict=True)
+        for folder, name in names.items()
     }
-    told = {name: first[name] for name in ("task", "metric", "train", "data")}
+    of_first = ("task", "metric", "train", "data")
+    told = {name: value for name, value in read_json(sources[0] / METRICS).items() if name in of_first}
     write_json(directory / METRICS, {**told, **measured, "members": members})
 
 
@@ -141,12 +133,4 @@ def _take(source: Path, folder: Path) -> None:
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     """Print the scores of the members and of their mean, and what to type next."""
-    config, folder = resolved.config, resolved.artefact("ensemble").directory
-    run = finished.read(folder, config.name)
-    if run.measured:
-        metric = run.model.metrics["metric"]
-        terminal.show(scores.by_name(metric, run.measured, "The same test rows, answered by"))
-        say(scores.highest(metric, run.measured, run.paired))
-        for what, difference in run.changes.items():
-            say(scores.worth(f"{what} changed {metric} by", difference))
-    say(f"The ensemble is in {folder}. Next:\n  make predict name={config.name} predict.input=<file>")
+    comparison.summarise(resolved, "ensemble")

@@ -17,17 +17,12 @@ from ulmfit_style.data.rows import Rows
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import checkpoints
 from ulmfit_style.recipe import load
-from ulmfit_style.resolved import Resolved, Stage, Step
+from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.results import scores, terminal
 from ulmfit_style.results.parts import Prose
 
 
-def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
-    """Return the one step, whose task may be that of the model."""
-    return [Step(stage, _with_own_task(resolved), f"{stage.name}: {stage.noun}")]
-
-
-def _with_own_task(resolved: Resolved) -> Resolved:
+def own(resolved: Resolved) -> Resolved:
     """Return the config with the task of the model that is named, where no task was chosen."""
     named, task = resolved.config.evaluate.model, resolved.config.task
     if named is None or (task is not None and task != compose().task):
@@ -43,7 +38,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         UserError: if there is no task, or it is none of those.
     """
     if resolved.config.evaluate.probe != "none":
-        probe.check(_with_own_task(resolved).task)
+        probe.check(resolved.task)
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
@@ -52,7 +47,6 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     Raises:
         UserError: if the model is of another kind of task, or does not know a label of the rows.
     """
-    resolved = _with_own_task(resolved)
     task, options = resolved.task, resolved.config.evaluate
     model = resolved.finetuned(options.model, "evaluate.model")
     split, rows = scored(resolved)
@@ -136,7 +130,6 @@ def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     title = f"{data}: {measured['rows']:,} rows, answered by {metrics['model']}"
     signatures = [Prose(f"{name}: {signature}") for name, signature in measured.get("signatures", {}).items()]
     terminal.show(Prose(""), scores.by_score({data: measured}, title), *scores.edges([measured]), *signatures)
-    terminal.show(*scores.classes(measured["report"]))
-    terminal.show(*scores.slices(metrics["metric"], metrics.get("slices", {})))
+    terminal.show(*scores.classes(measured["report"]), *scores.slices(metrics["metric"], metrics.get("slices", {})))
     terminal.show(*scores.probed(metrics.get("probe", {})))
     say(f"Every prediction with its row: {directory / predictions.FILE}")

@@ -96,10 +96,7 @@ def _agreement(task: Task, rows: Sequence[Row], ours: Sequence[Answer], theirs: 
     """Return the score of answers, and how far they are from those of the model itself."""
     targets = list(map(task.target, rows))
     points, baseline = ([task.row_scores(answers, targets)] for answers in (ours, theirs))
-    shown = [
-        [task.display(row, answer, target)[1] for row, answer, target in zip(rows, answers, targets, strict=True)]
-        for answers in (ours, theirs)
-    ]
+    shown = [[task.display(*one)[1] for one in zip(rows, side, targets, strict=True)] for side in (ours, theirs)]
     pairs = [task.calibration_pairs(answers, targets) for answers in (ours, theirs)]
     ours_sure, theirs_sure = (np.array([sure for sure, _ in side]) for side in pairs)
     is_comparable = len(ours_sure) == len(theirs_sure) > 0

@@ -166,8 +166,7 @@ def run(step: Step, directory: Path) -> None:
 
     if resolved.updated is not None and "test" in scores and task.fold is None:
         before = Predictor(str(resolved.updated.directory), option="finetune.init")
-        scorer = Scorer(before.model, before.tokenizer, task, before.max_length)
-        scores[BEFORE], split_predictions = scorer.score(rows.test, BEFORE)
+        scores[BEFORE], split_predictions = before.scorer(task).score(rows.test, BEFORE)
         answered.append(split_predictions)
 
     # Finish
@@ -208,9 +207,8 @@ def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> N
 
     options, rows = resolved.finetune, resolved.training_rows
     examples = []
-    for fold, (learnt, held) in enumerate(
-        splits.held_out_in_turn(resolved.task, rows, options.calibration_folds), start=1
-    ):
+    folds = splits.held_out_in_turn(resolved.task, rows, options.calibration_folds)
+    for fold, (learnt, held) in enumerate(folds, start=1):
         say(f"  calibration: {fold} of {options.calibration_folds}")
         plan, tokenizer = prepare(resolved, learnt)
         train(plan, directory / CHECKPOINTS / f"fold-{fold}")
@@ -241,7 +239,7 @@ def _units_learnt(plan: TrainingPlan, directory: Path) -> Floats:
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     """Print the scores beside those of the references, and say what adaptation was worth."""
-    comparison.summarise(resolved)
+    comparison.summarise(resolved, "finetune")
 
 
 def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> tuple[TrainingPlan, Tokenizer]:

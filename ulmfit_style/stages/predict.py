@@ -92,8 +92,7 @@ def run(resolved: Resolved) -> None:
     """
     options, source = resolved.config.predict, resolved.finished_model("predict")
     rows = _rows(_task(source), str(options.input), options)
-    first = list(islice(rows, 5))
-    if not first:
+    if not (first := list(islice(rows, 5))):
         raise UserError(f"predict.input={options.input}: holds no rows")
     lines = [line for _, record in first if (line := str(record.get(TEXT_COLUMN)).strip())]
     if len(lines) > 1 and all(map(conll.TAGGED.fullmatch, lines)):
@@ -105,19 +104,16 @@ def run(resolved: Resolved) -> None:
     model = Predictor(str(source), task={**task, **options.task}, option="predict.model")
     lowest = None if options.threshold is None else _lowest(options.threshold, source, model.task)
     output = None if options.output is None else Path(options.output).expanduser()
-    page = None
-    if options.explain:
-        folder = resolved.config.runs / resolved.config.name
-        page = folder / "explained.html" if output is None else output.with_suffix(".html")
+    page = (output or resolved.config.runs / resolved.config.name / "explained").with_suffix(".html")
     try:
-        _write(_answered(model, chain(first, rows), output, page, lowest), output)
+        _write(_answered(model, chain(first, rows), output, page if options.explain else None, lowest), output)
     except BrokenPipeError:
         # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     if output is not None:
         say(f"predict: the answers: {output}")
-    if page is not None:
+    if options.explain:
         say(f"predict: what the answers rest on: {page}")
 
 
@@ -186,11 +182,7 @@ def _rows(task: Task, given: str, options: Predict) -> Iterator[tuple[Row, Recor
 
 
 def _answered(
-    model: Predictor,
-    rows: Iterator[tuple[Row, Record]],
-    output: Path | None,
-    page: Path | None,
-    lowest: float | None = None,
+    model: Predictor, rows: Iterator[tuple[Row, Record]], output: Path | None, page: Path | None, lowest: float | None
 ) -> Iterator[Record]:
     """Yield each row of the input with its answer; say in the end how many there were, and how many were cut.
 
@@ -234,10 +226,9 @@ def _answered(
     if counts["guesses"]:
         say(f"predict: rows not answered, with a guess alone: {counts['guesses']:,} (predict.threshold)")
     if counts["unlike"]:
+        told = "rows that may belong to no class, unlike those that it was trained on"
         few = f" (told by {model.measured} rows alone, so roughly)" if model.measured < unlike.FEWEST else ""
-        say(
-            f"predict: rows that may belong to no class, unlike those that it was trained on: {counts['unlike']:,}{few}"
-        )
+        say(f"predict: {told}: {counts['unlike']:,}{few}")
     if empty:
         say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: row {listed(empty, 3)}")
     if counts["long"]:

@@ -41,8 +41,7 @@ def run(resolved: Resolved) -> None:
         UserError: if it is not finished; and as `publish`.
     """
     stage = resolved.config.push.stage or ("adapt" if resolved.config.task is None else resolved.answering)
-    require_finished(resolved, stage, "push")
-    publish(resolved.config, resolved.artefact(stage).directory)
+    publish(resolved.config, require_finished(resolved, stage, "push"))
 
 
 def publish(config: Config, directory: Path) -> None:
@@ -95,8 +94,7 @@ def _token() -> str:
     """Return the token of the environment, or of the Hub's own login."""
     from huggingface_hub import get_token
 
-    token = get_token()
-    if token is None:
+    if (token := get_token()) is None:
         make = "Make one that may write, at https://huggingface.co/settings/tokens"
         give = "set HF_TOKEN to it in the environment, or log in with `hf auth login`"
         raise UserError(f"push: there is no token; nothing was sent. {make}, and {give}")

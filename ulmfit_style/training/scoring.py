@@ -59,33 +59,23 @@ class Scorer:
 
     def answers(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[Answer]:
         """Yield the answer to each row, in order."""
-        if self.others:
-            yield from self._averaged(rows, advance)
-            return
-        task = self._task()
-        answer = partial(task.answer, self.model, self.tokenizer)
-        if self.learnt is not None:
-            answer = partial(unlike.beside_nearness, answer, self.model, self.learnt)
-        for row, features, outputs in self._forward(rows, None, answer, advance):
-            if self.learnt is None:
+        task, (own, *copies) = self._task(), tee(rows, 1 + len(self.others))  # which hold the rows of a window
+        others = [other._read(copy, ignore) for other, copy in zip(self.others, copies, strict=True)]
+        for (row, features, outputs), *theirs in zip(self._read(own, advance), *others, strict=True):
+            if theirs:  # each of which may have read another number of windows
+                yield task.merge(row, (), [task.mean(each) for each in (outputs, *(each for *_, each in theirs))])
+            elif self.learnt is None:
                 yield task.merge(row, features, outputs)
             else:
                 answers, near = zip(*outputs, strict=True)
                 yield {**task.merge(row, features, answers), "near": max(near)}
 
-    def _averaged(self, rows: Iterable[Row], advance: Advance) -> Iterator[Answer]:
-        """Yield the answer to each row by the mean of what each model makes of it, however many windows that reads."""
-        asked, *copies = tee(rows, 2 + len(self.others))  # which hold the rows of a window
-        others = zip(self.others, copies[1:], strict=True)
-        means = [self._means(copies[0], advance), *(other._means(copy, ignore) for other, copy in others)]
-        for row, *outputs in zip(asked, *means, strict=True):
-            yield self.task.merge(row, (), outputs)
-
-    def _means(self, rows: Iterable[Row], advance: Advance) -> Iterator[Any]:
-        """Yield the mean of the outputs for each row's features."""
+    def _read(self, rows: Iterable[Row], advance: Advance) -> Iterator[tuple[Row, Sequence[Feature], list[Any]]]:
+        """Yield each row with its features, and what the model itself makes of each."""
         answer = partial(self._task().answer, self.model, self.tokenizer)
-        for _, _, outputs in self._forward(rows, None, answer, advance):
-            yield self.task.mean(outputs)
+        if self.learnt is not None:
+            answer = partial(unlike.beside_nearness, answer, self.model, self.learnt)
+        return self._forward(rows, None, answer, advance)
 
     def likelihoods(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[dict[str, float]]:
         """Yield `Task.likelihoods` of the right answer to each row, summed over its features."""
