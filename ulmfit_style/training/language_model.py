@@ -23,11 +23,8 @@ from ulmfit_style.models.new_tokens import NewTokens
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks import entities
 from ulmfit_style.tasks.types import Tokenizer
-from ulmfit_style.training.anchoring import Anchored
 from ulmfit_style.training.batching import Rows
-from ulmfit_style.training.denoising import Denoising
-from ulmfit_style.training.masking import MaskedLM
-from ulmfit_style.training.objectives import CausalLM, LanguageObjective
+from ulmfit_style.training.objectives import Anchored, CausalLM, Denoising, LanguageObjective, MaskedLM
 from ulmfit_style.training.packing import PackedDataset, first_position
 from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan, train
 from ulmfit_style.training.streaming import StreamedLM, Streams
