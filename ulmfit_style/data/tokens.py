@@ -80,11 +80,8 @@ def load(
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_padding()
     backend.enable_truncation(max_length)
-    determinants = {
-        "version": TOKENS_VERSION,
-        "documents": documents.identity,
-        "tokenizer": hashlib.sha256(backend.to_str().encode()).hexdigest(),
-    }
+    sha256 = hashlib.sha256(backend.to_str().encode()).hexdigest()
+    determinants = {"version": TOKENS_VERSION, "documents": documents.identity, "tokenizer": sha256}
     artefact = Artefact("tokens", determinants, runs)
     directory = artefact.make(partial(_tokenise, documents, backend), {"tokens": determinants})
     return Chunks(directory / "train.arrow"), Chunks(directory / "heldout.arrow")
