@@ -285,7 +285,7 @@ def _trainer(
     device["use_cpu"] = processes.count() > 1 and not on_gpu  # or the processes would not find each other
     # The dataset brings its order along, `CheckpointKeeper` asks for checkpoints, and `Reporting` reports.
     ours = {"train_sampling_strategy": "sequential", "save_strategy": "no", "report_to": "none"}
-    unused = dict.fromkeys(("remove_unused_columns", "logging_nan_inf_filter"), False) | {"disable_tqdm": True}
+    unused = {"remove_unused_columns": False, "logging_nan_inf_filter": False, "disable_tqdm": True}
     return RecipeTrainer(
         model=plan.model,
         objective=data.objective,
