@@ -58,9 +58,7 @@ from ulmfit_style.tasks.token_classification import TokenClassification
 from ulmfit_style.tasks.translation import Translation
 from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset, collate
 from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
-from ulmfit_style.training.denoising import Denoising
-from ulmfit_style.training.masking import MaskedLM
-from ulmfit_style.training.objectives import CausalLM
+from ulmfit_style.training.objectives import CausalLM, Denoising, MaskedLM
 from ulmfit_style.training.trainer import RecipeTrainer
 
 TASK = TextClassification(path="-")

@@ -13,9 +13,7 @@ from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 from ulmfit_style.artefacts.fingerprint import file_digest
 from ulmfit_style.models import checkpoints, shipped_head
 from ulmfit_style.models.embedded import locate
-from ulmfit_style.training.anchoring import Anchored
-from ulmfit_style.training.masking import MaskedLM
-from ulmfit_style.training.objectives import IGNORED, Batch
+from ulmfit_style.training.objectives import IGNORED, Anchored, Batch, MaskedLM
 from ulmfit_style.training.packing import PackedDataset
 
 TEXTS = ["the film is wonderful", "a very tedious plot that was quite unforgettable", "moving", "a film of the story"]

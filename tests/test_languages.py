@@ -22,7 +22,7 @@ from ulmfit_style.results import figures, terminal
 from ulmfit_style.results.parts import Table
 from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.base import IGNORED
-from ulmfit_style.training.masking import MaskedLM
+from ulmfit_style.training.objectives import MaskedLM
 from ulmfit_style.words import TERM
 
 ENGLISH = "the waiter was friendly and we would come again on a rainy evening number {}"

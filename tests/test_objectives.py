@@ -14,9 +14,7 @@ from transformers import BertForMaskedLM, PreTrainedTokenizerFast, set_seed
 from ulmfit_style.data.tokens import Chunks
 from ulmfit_style.models.checkpoints import sentinels
 from ulmfit_style.tasks.base_generation import logits_at
-from ulmfit_style.training.denoising import Denoising, _spans
-from ulmfit_style.training.masking import MaskedLM
-from ulmfit_style.training.objectives import IGNORED, CausalLM
+from ulmfit_style.training.objectives import IGNORED, CausalLM, Denoising, MaskedLM, _spans
 
 DOCUMENTS = [
     "the film is wonderful",

@@ -10,8 +10,7 @@ from samples import chunks, reviews
 from tiny_run import without_dropout
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from ulmfit_style.training.masking import MaskedLM
-from ulmfit_style.training.objectives import CausalLM
+from ulmfit_style.training.objectives import CausalLM, MaskedLM
 from ulmfit_style.training.packing import PackedDataset, first_position
 
 LENGTH = 64

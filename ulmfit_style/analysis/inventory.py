@@ -140,8 +140,6 @@ def _when(made: Finished) -> str:
 
 def _show(title: str, entries: Sequence[Entry]) -> None:
     sizes = [Size(sum(path.lstat().st_size for path in entry.directory.rglob("*"))) for entry in entries]
-    rows = [
-        (*entry.directory.name.rsplit("-", 1), entry.state, size, ", ".join(entry.names))
-        for entry, size in zip(entries, sizes, strict=True)
-    ]
+    sized = zip(entries, sizes, strict=True)
+    rows = [(*entry.directory.name.rsplit("-", 1), entry.state, size, ", ".join(entry.names)) for entry, size in sized]
     terminal.show(Table(("stage", "fingerprint", "finished", "size", "names"), rows, f"{title}: {Size(sum(sizes))}"))

@@ -46,9 +46,7 @@ def groups(config: Config, rows: Sequence[Row]) -> Slices:
 
 
 @cache
-def _read(
-    option: str, path: References, columns: Sequence[str], form: FileFormat
-) -> dict[tuple[str, int], Mapping[str, Any]]:
+def _read(option: str, path: References, columns: Sequence[str], form: FileFormat) -> dict[tuple[str, int], Any]:
     """Return columns of a file, by the places of its rows."""
     return {(row.file, row.number): row.fields for row in reading.rows(option, path, columns, form)}
 

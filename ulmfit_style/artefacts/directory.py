@@ -108,18 +108,10 @@ class Artefact:
 
     def _finish(self, seconds: float) -> None:
         """Write the manifest, and remove what a stopped run would go on from."""
-        manifest = {
-            "stage": self.stage,
-            "fingerprint": self.fingerprint,
-            "determinants": self.determinants,
-            "seconds": round(seconds, 1),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "processes": processes.count(),
-            "device": device(),
-            "versions": versions(),
-            "machine": machine(),
-        }
-        write_json(self.directory / MANIFEST, seal.signed(self.directory, manifest, NOT_SEALED))
+        made = {"stage": self.stage, "fingerprint": self.fingerprint, "determinants": self.determinants}
+        when = {"seconds": round(seconds, 1), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        where = {"processes": processes.count(), "device": device(), "versions": versions(), "machine": machine()}
+        write_json(self.directory / MANIFEST, seal.signed(self.directory, {**made, **when, **where}, NOT_SEALED))
         (self.directory / MEASURED).unlink(missing_ok=True)
         shutil.rmtree(self.directory / CHECKPOINTS, ignore_errors=True)
 

@@ -23,10 +23,8 @@ Prediction = dict[str, Any]
 
 def of(split: str, task: Task, rows: Sequence[Row], answers: Sequence[Answer]) -> Iterator[Prediction]:
     """Put answers beside their rows."""
-    return (
-        {"split": split, "file": row.file, "row": row.number, "target": task.target(row), **answer}
-        for row, answer in zip(rows, answers, strict=True)
-    )
+    for row, answer in zip(rows, answers, strict=True):
+        yield {"split": split, "file": row.file, "row": row.number, "target": task.target(row), **answer}
 
 
 def text_digest(task: Task, row: Row) -> str:

@@ -123,12 +123,8 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
     last_heldout = distinct[min(MOST_HELDOUT, max(1, round(corpus.heldout_ratio * len(distinct)))) - 1]
     train, heldout = (np.flatnonzero(kept & side) for side in (keys > last_heldout, keys <= last_heldout))
     say(f"{title}: {len(train):,} documents to train on and {len(heldout):,} held out, from {source}")
-    identity = {
-        "text": text_identity,
-        "removed": digest(np.unique(keys[is_held]).tolist()),
-        "max_documents": corpus.max_documents,
-        "heldout_ratio": corpus.heldout_ratio,
-    }
+    options = {"max_documents": corpus.max_documents, "heldout_ratio": corpus.heldout_ratio}
+    identity = {"text": text_identity, "removed": digest(np.unique(keys[is_held]).tolist()), **options}
     return Documents(Texts(table["text"], train), Texts(table["text"], heldout), identity, int(is_held.sum()))
 
 
@@ -138,17 +134,11 @@ def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str
     for reference in references:
         for file in reading.files(option, reference, corpus.format):
             files[file] = reading.locate(option, file, corpus.format)
-    endings = {reading.kind(*file) for file in files.values()}
-    units = sorted({corpus.document or usual for ending, usual in RUNNING_TEXT.items() if ending in endings})
-    determinants = {
-        "version": READING_VERSION,
-        "files": [
-            [reading.kind(*file), file_digest(file[0]), *filter(None, [file[1].determinants()])]
-            for file in files.values()
-        ],
-        "text": corpus.text,
-        "document": units,
-    }
+    kinds = [reading.kind(*file) for file in files.values()]
+    units = sorted({corpus.document or usual for kind, usual in RUNNING_TEXT.items() if kind in kinds})
+    described = zip(kinds, files.values(), strict=True)
+    read = [[kind, file_digest(path), *filter(None, [form.determinants()])] for kind, (path, form) in described]
+    determinants = {"version": READING_VERSION, "files": read, "text": corpus.text, "document": units}
     artefact = Artefact("corpus", determinants, runs)
     # Alone, for the processes plan each by itself: in one of them a file may be missing.
     recipe = {"corpus": corpus.model_dump(mode="json")}
@@ -162,11 +152,8 @@ def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str
 def _gather(corpus: Corpus, files: Sequence[str], option: str, directory: Path) -> None:
     """Read files into a table in a directory."""
     found = reading.read(option, files, lambda _: {"text": corpus.text}, corpus.document, corpus.format)
-    with (
-        pyarrow.OSFile(str(directory / TABLE), "wb") as sink,
-        pyarrow.ipc.new_file(sink, _hashed([]).schema) as writer,
-        progress("reading documents", None) as steps,
-    ):
+    path, schema, bar = str(directory / TABLE), _hashed([]).schema, progress("reading documents", None)
+    with pyarrow.OSFile(path, "wb") as sink, pyarrow.ipc.new_file(sink, schema) as writer, bar as steps:
         for texts in batched(_text(row) for row, _ in found):
             writer.write_batch(_hashed(texts))
             steps.advance(len(texts))

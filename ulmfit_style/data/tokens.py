@@ -10,14 +10,15 @@ from typing import Any, final
 
 import numpy as np
 import pyarrow.compute
-from tokenizers import Encoding, Tokenizer
-from transformers import PreTrainedTokenizerBase
+import tokenizers
+from tokenizers import Encoding
 
 from ulmfit_style.artefacts.directory import Artefact
 from ulmfit_style.compute import processes
 from ulmfit_style.console import progress
 from ulmfit_style.data.corpus import Documents, Texts, batched
 from ulmfit_style.errors import UserError
+from ulmfit_style.tasks.types import Tokenizer
 from ulmfit_style.words import UNSPACED
 
 TOKENS_VERSION = 3
@@ -61,9 +62,7 @@ class Chunks:
         return {"index": index, **{name: self._table[name][index].values.to_numpy() for name in COLUMNS}}
 
 
-def load(
-    documents: Documents, tokenizer: PreTrainedTokenizerBase, max_length: int, runs: Path
-) -> tuple[Chunks, Chunks]:
+def load(documents: Documents, tokenizer: Tokenizer, max_length: int, runs: Path) -> tuple[Chunks, Chunks]:
     """Return the tokens of the documents that are trained on, and of those held out.
 
     They are made once for the content of a text and of a tokenizer.
@@ -77,20 +76,17 @@ def load(
     """
     if not tokenizer.is_fast:
         raise UserError(f"the tokenizer {type(tokenizer).__name__} has no tokenizer.json, and cannot tell words")
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_padding()
     backend.enable_truncation(max_length)
-    determinants = {
-        "version": TOKENS_VERSION,
-        "documents": documents.identity,
-        "tokenizer": hashlib.sha256(backend.to_str().encode()).hexdigest(),
-    }
+    sha256 = hashlib.sha256(backend.to_str().encode()).hexdigest()
+    determinants = {"version": TOKENS_VERSION, "documents": documents.identity, "tokenizer": sha256}
     artefact = Artefact("tokens", determinants, runs)
     directory = artefact.make(partial(_tokenise, documents, backend), {"tokens": determinants})
     return Chunks(directory / "train.arrow"), Chunks(directory / "heldout.arrow")
 
 
-def _tokenise(documents: Documents, backend: Tokenizer, directory: Path) -> None:
+def _tokenise(documents: Documents, backend: tokenizers.Tokenizer, directory: Path) -> None:
     if not processes.is_main():
         return
     schema = pyarrow.schema([(name, pyarrow.list_(pyarrow.int32())) for name in COLUMNS])
@@ -103,7 +99,7 @@ def _tokenise(documents: Documents, backend: Tokenizer, directory: Path) -> None
                     steps.advance(len(batch))
 
 
-def _encoded(texts: Texts, backend: Tokenizer) -> Iterator[tuple[list[str], list[Encoding]]]:
+def _encoded(texts: Texts, backend: tokenizers.Tokenizer) -> Iterator[tuple[list[str], list[Encoding]]]:
     """Yield texts with their tokens, some at a time: the next ones are encoded, on all cores, while these are used."""
     with ThreadPoolExecutor(1) as ahead:
         submitted = ((batch, ahead.submit(backend.encode_batch, batch)) for batch in batched(texts))

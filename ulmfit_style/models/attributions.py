@@ -75,10 +75,5 @@ def _explain(
         for score, number, (start, end) in zip(scores, feature["texts"], feature["offsets"], strict=True)
         if number is not None and start < end
     ]
-    return {
-        "of": part.name,
-        "logit": round(of_text, 6),
-        "of_padding": round(of_padding, 6),
-        "error": round(sum(scores) - (of_text - of_padding), 6),
-        "tokens": tokens,
-    }
+    numbers = {"logit": of_text, "of_padding": of_padding, "error": sum(scores) - (of_text - of_padding)}
+    return {"of": part.name, **{name: round(number, 6) for name, number in numbers.items()}, "tokens": tokens}

@@ -35,12 +35,10 @@ def add_adapters(model: PreTrainedModel, layers: LayerGroups, options: Training)
         return layers
     from peft import LoraConfig, inject_adapter_in_model
 
-    title_of = {id(parameter): title for title, parameters in layers.items() for parameter in parameters}
-    titles = {
-        name: title_of[id(module.weight)]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and title_of[id(module.weight)] not in (EMBEDDINGS, HEAD)
-    }
+    inner = {title: parameters for title, parameters in layers.items() if title not in (EMBEDDINGS, HEAD)}
+    title_of = {id(parameter): title for title, parameters in inner.items() for parameter in parameters}
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    titles = {name: title_of[id(each.weight)] for name, each in linear.items() if id(each.weight) in title_of}
     if not titles:
         raise UserError(f"lora_rank={options.lora_rank}: no layer of the model is linear; take lora_rank=0")
     # An expression: of a list, peft would take modules whose names end in one of the names too.

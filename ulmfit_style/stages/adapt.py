@@ -46,15 +46,14 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
 def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the adapted model depends on."""
     assert resolved.config.adapt is not None  # it was checked
-    general = resolved.general_text
-    asked = resolved.config.adapt.new_tokens
-    return {
-        "init": resolved.source_of("adapt").identity,
-        "corpus": resolved.corpus.identity,
-        "adapt": resolved.config.adapt.determinants(),
-        **({"new_tokens": file_digest(Path(asked).expanduser()) if isinstance(asked, str) else asked} if asked else {}),
-        **({} if general is None else {"general": general.identity}),
-    }
+    general, asked = resolved.general_text, resolved.config.adapt.new_tokens
+    options = resolved.config.adapt.determinants()
+    determinants = {"init": resolved.source_of("adapt").identity, "corpus": resolved.corpus.identity, "adapt": options}
+    if asked:
+        determinants["new_tokens"] = file_digest(Path(asked).expanduser()) if isinstance(asked, str) else asked
+    if general is not None:
+        determinants["general"] = general.identity
+    return determinants
 
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:

@@ -207,8 +207,8 @@ def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> N
 
     options, rows = resolved.finetune, resolved.training_rows
     examples = []
-    folds = splits.held_out_in_turn(resolved.task, rows, options.calibration_folds)
-    for fold, (learnt, held) in enumerate(folds, start=1):
+    turns = splits.held_out_in_turn(resolved.task, rows, options.calibration_folds)
+    for fold, (learnt, held) in enumerate(turns, start=1):
         say(f"  calibration: {fold} of {options.calibration_folds}")
         plan, tokenizer = prepare(resolved, learnt)
         train(plan, directory / CHECKPOINTS / f"fold-{fold}")
@@ -320,11 +320,9 @@ def _decoder(resolved: Resolved) -> Checkpoint:
 
 def _decoder_tokenizer(resolved: Resolved) -> Artefact:
     """Return the artefact of the tokenizer of a decoder from scratch."""
-    determinants = {
-        "version": DECODER_TOKENIZER_VERSION,
-        "tokenizer": resolved.config.model.decoder_tokenizer.determinants(),
-        "data": labelled.digest_of(resolved.task, resolved.training_rows),
-    }
+    options = resolved.config.model.decoder_tokenizer.determinants()
+    data = labelled.digest_of(resolved.task, resolved.training_rows)
+    determinants = {"version": DECODER_TOKENIZER_VERSION, "tokenizer": options, "data": data}
     return Artefact("decoder_tokenizer", determinants, resolved.config.runs)
 
 

@@ -29,11 +29,8 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
 def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the pretrained model depends on."""
     assert resolved.config.pretrain is not None  # it was checked
-    return {
-        "init": {"scratch": resolved.artefact("scratch").fingerprint},
-        "corpus": resolved.pretraining_text.identity,
-        "pretrain": resolved.config.pretrain.determinants(),
-    }
+    text, options = resolved.pretraining_text.identity, resolved.config.pretrain.determinants()
+    return {"init": {"scratch": resolved.artefact("scratch").fingerprint}, "corpus": text, "pretrain": options}
 
 
 def work(resolved: Resolved) -> float:

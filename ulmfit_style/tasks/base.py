@@ -442,14 +442,9 @@ class Task(Section, abc.ABC):
 
     def measure(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, Any]:
         """Return what metrics.json holds of answers: rows, scores, and their intervals; `interval` is the metric's."""
-        intervals = self.intervals(answers, targets)
-        return {
-            "rows": len(targets),
-            "scores": self.score(answers, targets),
-            "interval": intervals[self.metric],
-            "intervals": intervals,
-            "report": self.class_report(answers, targets),
-        }
+        scores, intervals = self.score(answers, targets), self.intervals(answers, targets)
+        measured = {"rows": len(targets), "scores": scores, "interval": intervals[self.metric], "intervals": intervals}
+        return {**measured, "report": self.class_report(answers, targets)}
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[Any]) -> Sequence[float]:
         """Return how wrong each answer is: 0 where it is right; by default 1 less the `metric` of the row alone."""

@@ -111,9 +111,7 @@ class TextTask(Task, abc.ABC):
         if label2id is not None:
             shared |= {"labels": self.encode_target(self.target(row), label2id), "weight": 1 / len(pieces)}
             columns = {name: columns[name] for name in tokenizer.model_input_names if name in columns}
-        return [
-            {name: [column[place] for place in piece] for name, column in columns.items()} | shared for piece in pieces
-        ]
+        return [{name: [column[at] for at in piece] for name, column in columns.items()} | shared for piece in pieces]
 
     def _pieces(self, texts: Sequence[int | None], max_length: int, side: str) -> list[list[int]]:
         """Return the places of the tokens that are read together, each time with all special tokens.

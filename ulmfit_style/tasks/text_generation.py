@@ -66,9 +66,8 @@ class TextGeneration(GenerationTask):
         return {} if "prompt" in columns and columns.keys() & {"completion", "response"} else None
 
     def targets(self) -> dict[str, Column]:
-        if self.form != "completions":
-            return {}
-        return {"completion": Column("task.completion", self.completion, COLUMNS["completion"])}
+        column = Column("task.completion", self.completion, COLUMNS["completion"])
+        return {"completion": column} if self.form == "completions" else {}
 
     def keeps(self, row: Row) -> bool:
         return self.form != "documents" or bool(clean_text(row.fields["text"]))

@@ -89,9 +89,8 @@ class TokenClassification(Task):
         return text_problem("text", text) or entities.spans_problem(text_of(row), label)
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
-        if not any(map(self._entities, rows)):
-            return "no row has an entity; is task.label the column of the tags?"
-        return None
+        found = any(map(self._entities, rows))
+        return None if found else "no row has an entity; is task.label the column of the tags?"
 
     def remarks(self, rows: Sequence[Row]) -> list[str]:
         texts = [row for row in rows if not is_words(row)]

@@ -161,9 +161,7 @@ def collate(features: Sequence[Feature], tokenizer: PreTrainedTokenizerBase) -> 
     """
     inputs = [{name: feature[name] for name in tokenizer.model_input_names if name in feature} for feature in features]
     batch: dict[str, torch.Tensor] = dict(tokenizer.pad(inputs, return_tensors="pt"))
-    for name in ("labels", "weight", "bytes"):
-        if name not in features[0]:
-            continue
+    for name in [name for name in ("labels", "weight", "bytes") if name in features[0]]:
         values = [torch.tensor(feature[name]) for feature in features]
         if values[0].dim():
             side = tokenizer.padding_side

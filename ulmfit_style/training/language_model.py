@@ -23,11 +23,8 @@ from ulmfit_style.models.new_tokens import NewTokens
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks import entities
 from ulmfit_style.tasks.types import Tokenizer
-from ulmfit_style.training.anchoring import Anchored
 from ulmfit_style.training.batching import Rows
-from ulmfit_style.training.denoising import Denoising
-from ulmfit_style.training.masking import MaskedLM
-from ulmfit_style.training.objectives import CausalLM, LanguageObjective
+from ulmfit_style.training.objectives import Anchored, CausalLM, Denoising, LanguageObjective, MaskedLM
 from ulmfit_style.training.packing import PackedDataset, first_position
 from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan, train
 from ulmfit_style.training.streaming import StreamedLM, Streams
@@ -51,9 +48,8 @@ class Prepared:
     """The names of the checkpoint's weights that a language model has no place for, and which are saved beside it."""
     added: NewTokens
     """The tokens that the checkpoint's tokenizer lacks."""
-    unextended: dict[str, float]
-    """Where there are such, the measures of the checkpoint without them, and its tokens a word, on the held-out
-    documents."""
+    unextended: tuple[float, float] | None
+    """Where there are such, the tokens a word of the held-out documents and their bits a byte without them."""
 
     def measure(self) -> dict[str, float]:
         """Return the measures of the held-out documents, and the loss on the general text."""
@@ -93,13 +89,13 @@ def prepare(
     # Model
     loaded = _load(objective, source, options.seed)
     model, missing, unused = shipped_head.add(loaded, source)
-    unextended = {}
+    unextended = None
     if added.words:
         own = choose_objective(options, body, checkpoints.tokenizer(source))
         in_pieces = tokens.load(documents, own.tokenizer, length, config.runs)[1]
-        unextended = own.measure(model.to(PartialState().device), in_pieces)
-        unextended["tokens_per_word"] = _per_word(in_pieces, documents)
-        per_word = f"{unextended['tokens_per_word']:.3f} -> {_per_word(heldout, documents):.3f} tokens a held-out word"
+        bits = own.measure(model.to(PartialState().device), in_pieces)["bits_per_byte"]
+        unextended = (_per_word(in_pieces, documents), bits)
+        per_word = f"{unextended[0]:.3f} -> {_per_word(heldout, documents):.3f} tokens a held-out word"
         say(f"  {len(added.words):,} new tokens ({listed(added.words, 5)}): {per_word}")
         added.grow(model)
     layers = add_adapters(model, layer_groups(model, missing), options)
@@ -114,10 +110,9 @@ def prepare(
         say(f"  a model of type '{body['model_type']}' cannot keep packed documents apart: each has a row of its own")
 
     rows: Rows = chunks if start is None else PackedDataset(chunks, options.max_length, start)
-    data = TrainingData(objective, rows, objective.collate)
     if isinstance(objective, StreamedLM):
-        streams = Streams(chunks, objective, options.batch_size, options.seed)
-        data = TrainingData(objective, streams, streams.collate)
+        rows = Streams(chunks, objective, options.batch_size, options.seed)
+    data = TrainingData(objective, rows, rows.collate if isinstance(rows, Streams) else objective.collate)
     measured = f"the loss is on the held-out ones, in nats a {objective.per}"
     say(f"  {chunks.tokens:,} tokens in {len(data.rows):,} rows; {measured}")
     general_heldout = None if general is None else tokens.load(general, tokenizer, length, config.runs)[1]
@@ -194,13 +189,12 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
     }
     if prepared.unextended:
         per_word = _per_word(prepared.heldout, documents)
-        states = {"checkpoint, without new tokens": prepared.unextended}
-        states |= {title: {"tokens_per_word": per_word, **measures} for title, measures in measured.items()}
-        columns = ("tokens_per_word", "bits_per_byte")
-        compared = [{"after": title, **{name: state[name] for name in columns}} for title, state in states.items()]
-        metrics["tokenizers"] = compared
-        bits = " -> ".join(f"{entry['bits_per_byte']:.3f} ({entry['after']})" for entry in compared)
-        say(f"  bits a byte of the held-out documents: {bits}")
+        states = [("checkpoint, without new tokens", *prepared.unextended)]
+        states += [(title, per_word, measures["bits_per_byte"]) for title, measures in measured.items()]
+        names = ("after", "tokens_per_word", "bits_per_byte")
+        metrics["tokenizers"] = [dict(zip(names, state, strict=True)) for state in states]
+        told = " -> ".join(f"{bits:.3f} ({title})" for title, _, bits in states)
+        say(f"  bits a byte of the held-out documents: {told}")
     if isinstance(options, Adapt):
         before = shipped_head.add(_load(prepared.objective, source, options.seed), source).model
         prepared.added.grow(before)

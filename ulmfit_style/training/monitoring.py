@@ -18,7 +18,6 @@ CURVE = "best.json"
 WEIGHTS = "best.safetensors"
 
 When = Callable[[TrainerState], bool]
-Look = Callable[[TrainerState, nn.Module], bool]
 
 
 @final
@@ -30,7 +29,7 @@ class Monitor(TrainerCallback):
         when: After which optimizer steps.
     """
 
-    def __init__(self, look: Look, when: When) -> None:
+    def __init__(self, look: Callable[[TrainerState, nn.Module], bool], when: When) -> None:
         self.look, self.when = look, when
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

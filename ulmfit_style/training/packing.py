@@ -40,14 +40,10 @@ class PackedDataset:
         for chunk in chunks:
             words.append(np.where(chunk["words"] < 0, -1, chunk["words"] + word_count))
             word_count = max(word_count, int(words[-1].max()) + 1)
-        return {
-            "index": index,
-            "input_ids": np.concatenate([chunk["input_ids"] for chunk in chunks]),
-            "words": np.concatenate(words),
-            "bytes": np.concatenate([chunk["bytes"] for chunk in chunks]),
-            "documents": np.repeat(np.arange(len(chunks)), sizes),
-            "positions": np.concatenate([np.arange(size) for size in sizes]) + self._first_position,
-        }
+        row = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in ("input_ids", "bytes")}
+        row |= {"words": np.concatenate(words), "documents": np.repeat(np.arange(len(chunks)), sizes)}
+        positions = np.concatenate([np.arange(size) for size in sizes]) + self._first_position
+        return {"index": index, **row, "positions": positions}
 
 
 def _best_fit(lengths: Integers, max_length: int) -> Integers:

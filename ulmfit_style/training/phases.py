@@ -5,8 +5,8 @@ A stage decides which phases there are, with `unfreezing.phases` in `finetune`; 
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -213,27 +213,20 @@ def train_phase(
         plan = replace(plan, micro_batch_size=_largest_micro_batch(plan, number, folder))
     rows = plan.dataset(number)
     keeper = CheckpointKeeper(phase.title, plan.save_minutes, best, resumed)
-    with kept_trunk(plan, number), progress(phase.title, steps, steps_done) as bar, keeper:
+    with kept_trunk(plan, number), progress(phase.title, steps, steps_done) as bar, keeper, ExitStack() as hooks:
         callbacks = [Progress(bar, rows, best), *watching, *callbacks, keeper]
         trainer = keeper.trainer = _trainer(plan, number, rows, folder, callbacks)
-        with _only(phase.rows, phase.trainable):
-            trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+        if phase.rows is not None:
+            for weights in phase.trainable:
+                hooks.enter_context(weights.register_hook(partial(_only, phase.rows)))
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     plan.model.zero_grad(set_to_none=True)
     return _loss_entries(trainer.state)
 
 
-@contextmanager
-def _only(rows: slice | None, trainable: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Let gradients reach these rows of weights alone; without weight decay, an optimizer leaves the others alone."""
-
-    def masked(gradient: torch.Tensor) -> torch.Tensor:
-        assert rows is not None  # or there is no hook
-        return torch.zeros_like(gradient).slice_scatter(gradient[rows], 0, rows.start, rows.stop)
-
-    with ExitStack() as hooks:
-        for weights in trainable if rows else ():
-            hooks.enter_context(weights.register_hook(masked))
-        yield
+def _only(rows: slice, gradient: torch.Tensor) -> torch.Tensor:
+    """Return a gradient that is 0 outside some rows; weight decay is 0 then too, so that no other row moves."""
+    return torch.zeros_like(gradient).slice_scatter(gradient[rows], 0, rows.start, rows.stop)
 
 
 def _largest_micro_batch(plan: TrainingPlan, number: int, folder: Path) -> int:
@@ -287,13 +280,12 @@ def _trainer(
         parameter.requires_grad_(True)
     micro, passes = processes.split(options.batch_size, plan.micro_batch_size, data.texts_per_row)
     on_gpu = torch.cuda.is_available()
-    defaults = {
-        "use_cpu": processes.count() > 1 and not on_gpu,  # or the processes would not find each other
-        "bf16": on_gpu and torch.cuda.is_bf16_supported(),
-        "logging_first_step": True,
-        "logging_steps": min(LOGGING_STEPS, math.ceil(steps / LOGGING_STEPS)),
-        "dataloader_pin_memory": on_gpu,
-    }
+    logged = {"logging_first_step": True, "logging_steps": min(LOGGING_STEPS, math.ceil(steps / LOGGING_STEPS))}
+    device = {"bf16": on_gpu and torch.cuda.is_bf16_supported(), "dataloader_pin_memory": on_gpu}
+    device["use_cpu"] = processes.count() > 1 and not on_gpu  # or the processes would not find each other
+    # The dataset brings its order along, `CheckpointKeeper` asks for checkpoints, and `Reporting` reports.
+    ours = {"train_sampling_strategy": "sequential", "save_strategy": "no", "report_to": "none"}
+    unused = {"remove_unused_columns": False, "logging_nan_inf_filter": False, "disable_tqdm": True}
     return RecipeTrainer(
         model=plan.model,
         objective=data.objective,
@@ -309,12 +301,7 @@ def _trainer(
             gradient_accumulation_steps=passes,
             weight_decay=options.weight_decay if phase.rows is None else 0,
             seed=options.seed * 1000 + number,
-            train_sampling_strategy="sequential",  # the dataset brings its order along
-            save_strategy="no",  # `CheckpointKeeper` asks for it
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            logging_nan_inf_filter=False,
-            **{**defaults, **options.trainer, "report_to": "none"},  # `Reporting` reports
+            **{**logged, **device, **options.trainer, **ours, **unused},
         ),
         train_dataset=rows,
         callbacks=callbacks,

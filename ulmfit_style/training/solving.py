@@ -50,10 +50,9 @@ class HeadInputs(NamedTuple):
     """(texts,)"""
 
 
-def output_layer(model: PreTrainedModel) -> nn.Linear:
+def output_layer(model: Any) -> nn.Linear:
     """Return the layer of a pooled head whose outputs are the logits."""
-    head: Any = model.head
-    return head[-1]
+    return model.head[-1]
 
 
 @contextmanager

@@ -22,8 +22,6 @@ from ulmfit_style.training.finite import REMEDY, require_weights
 from ulmfit_style.training.monitoring import BestState
 from ulmfit_style.training.objectives import Objective
 
-Rates = Callable[[int], Sequence[float]]
-
 
 @final
 class RecipeTrainer(Trainer):
@@ -44,7 +42,7 @@ class RecipeTrainer(Trainer):
         self,
         *,
         objective: Objective,
-        rates: Rates,
+        rates: Callable[[int], Sequence[float]],
         layer_groups: LayerGroups | None = None,
         layer_decay: float = 1,
         collate: Callable[[Sequence[Any]], dict[str, Any]],
@@ -53,8 +51,7 @@ class RecipeTrainer(Trainer):
     ) -> None:
         super().__init__(data_collator=partial(without_blanks, collate), **arguments)
         self.objective: Objective = objective
-        self.title = title
-        self.rates, self.layer_groups, self.layer_decay = rates, layer_groups, layer_decay
+        self.rates, self.layer_groups, self.layer_decay, self.title = rates, layer_groups, layer_decay, title
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
@@ -67,10 +64,7 @@ class RecipeTrainer(Trainer):
         """
         optimizer = super().create_optimizer(model)
         if self.layer_groups is not None:
-            groups = list(split_by_layer(optimizer.param_groups, self.layer_groups, self.layer_decay))
-            optimizer.param_groups.clear()
-            for group in groups:
-                optimizer.add_param_group(group)
+            optimizer.param_groups[:] = split_by_layer(optimizer.param_groups, self.layer_groups, self.layer_decay)
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
