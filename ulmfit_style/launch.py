@@ -29,7 +29,8 @@ SPEAKING_SECONDS = 3
 SHARING_SECONDS = 40
 """How long a network file system may take to show a file to another machine; NFS looks every 30 seconds."""
 
-LOST = "another process ended, or the network to it did; the same command resumes from the newest checkpoint"
+LOST = "another process ended, or the network to it did{}; the same command resumes from the newest checkpoint"
+"""What is said when a process is gone, with its address, where it is known."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     except Pruned:
         return 0  # who started it sees that nothing was made
     except BaseException as error:
-        if (ended := (1, LOST) if processes.is_loss(error) else ending(error)) is None:
+        ended = (1, LOST.format(processes.address_in(error))) if processes.is_loss(error) else ending(error)
+        if ended is None:
             raise
         code, line = ended
         if not processes.is_main():

@@ -6,7 +6,9 @@ With one process nothing is imported.
 import logging
 import os
 import platform
+import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -158,6 +160,9 @@ def join() -> None:
     if count() == 1:
         return
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported
+    if (interface := interface_to(os.environ["MASTER_ADDR"])) is not None:
+        # By itself Gloo takes the address that the machine's own name has, which is often 127.0.1.1.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     import torch
     from accelerate import PartialState
 
@@ -166,11 +171,33 @@ def join() -> None:
         raise UserError(f"{count()} processes were started, and {joined} found each other")
 
 
+def interface_to(host: str) -> str | None:
+    """Return the name of the network interface from which a host is reached: `eth0`; None where it has none.
+
+    Raises:
+        OSError: if the host has no address, or no interface leads to it.
+    """
+    import psutil
+
+    family, kind, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(address)  # which sends nothing
+        own = probe.getsockname()[0]
+    named = psutil.net_if_addrs().items()
+    return next((name for name, addresses in named if own in {address.address for address in addresses}), None)
+
+
 def is_loss(error: BaseException) -> bool:
     """Tell whether an error means that another process is gone, or the network to it."""
     import torch
 
     return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def address_in(error: BaseException) -> str:
+    """Return the address of the process that an error of Gloo names, in brackets: ` (10.0.0.2)`; or nothing."""
+    found = re.search(r"\[([\d.]+|[\da-f:]+)\]:\d+", str(error))
+    return "" if found is None else f" ({found[1]})"
 
 
 def leave() -> None:
