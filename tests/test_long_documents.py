@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from samples import TEXT, UNICODE
 from transformers import PreTrainedTokenizerFast
 
+from ulmfit_style.stages import finetune
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
@@ -80,6 +81,24 @@ def test_windows_answer_by_their_mean():
 def test_pairs_of_texts_are_read_from_their_beginning():
     with pytest.raises(ValidationError, match=r"is for single texts, and .* names a second; use head"):
         task(text_pair="b", long_documents="windows")
+
+
+@pytest.mark.parametrize(
+    ("options", "short", "told"),
+    [
+        ({}, 0, "a higher finetune.max_length, or task.long_documents=windows reads more"),
+        ({"long_documents": "head_tail"}, 0, "a higher finetune.max_length, or task.long_documents=windows reads more"),
+        ({"text_pair": "b"}, 0, "a higher finetune.max_length reads more"),
+        ({"long_documents": "windows"}, 0, None),
+        ({}, 4, None),
+    ],
+)
+def test_where_much_is_cut_it_is_said_what_reads_more(family, capsys, options: dict[str, str], short: int, told):
+    cut = Row("rows.csv", 1, {"text": TEXT * 5, "text_pair": "a question", "label": "good"})
+    finetune._encoded(task(**options), [cut, *[row("a word")] * short], family, 40, {"label2id": {"good": 0}})
+    said = capsys.readouterr().out
+    assert f"of {1 + short} labelled rows, 1 (" in said
+    assert told in " ".join(said.split()) if told else "reads more" not in said
 
 
 # Windows in which each token belongs to one

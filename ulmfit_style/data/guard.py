@@ -33,6 +33,9 @@ DEBRIS = re.compile(
 MOST, SAMPLE = 100_000, 20_000
 """Rows of which a run looks at all before it trains, and rows that it looks at where there are more."""
 
+MOST_CUT = 0.2
+"""The share of texts that may be cut before it is told what reads more of them."""
+
 KEPT = 100
 """Cases of each kind that are kept with a model."""
 

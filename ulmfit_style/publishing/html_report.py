@@ -36,10 +36,10 @@ Answered = Sequence[tuple[Prediction, Row | None]]
 MOST_CONFUSED = 20
 """Pairs of classes that are listed."""
 
-MOST_ADVISED, GAP, MOST_CUT, FELL, BYTES_PER_TOKEN = 3, 0.1, 0.2, 0.01, 4
+MOST_ADVISED, GAP, FELL, BYTES_PER_TOKEN = 3, 0.1, 0.01, 4
 """Where it is told what to do next: classes or rows that are named; how far below the mean recall a class is found too
-seldom; which share of cut texts is much; by which part of it a loss falls, from the third quarter of the steps to the
-last, that has not come to its end; and about how long a token is."""
+seldom; by which part of it a loss falls, from the third quarter of the steps to the last, that has not come to its end;
+and about how long a token is."""
 
 
 def page(run: Run) -> Page:
@@ -138,8 +138,8 @@ def _next(run: Run, task: Task, answered: Answered) -> Iterator[Part]:
     texts = [text for _, row in answered if row is not None for text in task.texts(row)]
     length = run.config.finetune.max_length
     longer = sum(len(text.encode(errors="surrogatepass")) > BYTES_PER_TOKEN * length for text in texts)
-    if task.long_texts.startswith("cut") and longer > MOST_CUT * len(texts):
-        remedy = "read more of them: task.long_documents=windows, or a higher finetune.max_length"
+    if task.long_texts.startswith("cut") and longer > guard.MOST_CUT * len(texts):
+        remedy = f"{task.reads_more} reads more of them"
         yield Prose(f"About {longer:,} of the {len(texts):,} texts are cut after {length} tokens; {remedy}.")
     adapted = run.stage("adapt")
     losses = [entry["loss"] for entry in adapted.metrics["log"] if "loss" in entry] if adapted is not None else []

@@ -347,6 +347,8 @@ def _encoded(
     if long := counts["long"]:
         longer = f"{long:,} ({long / len(rows):.0%}) are longer than {max_length} tokens, and are {task.long_texts}"
         say(f"  of {len(rows):,} labelled rows, {longer} (finetune.max_length)")
+        if task.long_texts.startswith("cut") and long > guard.MOST_CUT * len(rows):
+            say(f"  what they end with may hold the answer: {task.reads_more} reads more of them")
     if counts["empty"]:
         say(f"  {counts['empty']:,} rows are skipped: none of their content fits (finetune.max_length)")
     if counts["cut"]:

@@ -165,6 +165,11 @@ class Task(Section, abc.ABC):
         """What becomes of texts longer than `finetune.max_length`, for messages."""
         return "cut"
 
+    @property
+    def reads_more(self) -> str:
+        """What reads more of texts that are cut, for messages."""
+        return "a higher finetune.max_length"
+
     def unsampled(self) -> Self:
         """Return the task with all of its training rows: what a corpus depends on, whichever few labels are used."""
         is_sampled = self.train_samples is not None or self.shots is not None

@@ -72,6 +72,10 @@ class TextTask(Task, abc.ABC):
         kinds = {"head": "cut", "head_tail": "cut in the middle", "windows": "read in windows", "whole": "read whole"}
         return kinds[self.long_documents]
 
+    @property
+    def reads_more(self) -> str:
+        return super().reads_more + ("" if self.text_pair else ", or task.long_documents=windows")
+
     def for_architecture(self, architecture: Architecture) -> Self:
         if self.long_documents == "whole" and not architecture.carries_state:
             problem = f"a model of type '{architecture.model_type}' carries no state from part to part"

@@ -1,0 +1,244 @@
+"""What is read of a long document, compared: `python bench/long_documents.py TEXTS FOLDER [SET ...]`.
+
+TEXTS is a folder of books as text, `<author>_<title>.txt`, where one of each of AUTHORS has "short-fiction" in its
+title: Standard Ebooks has these collections, all of them in the public domain. Two sets of documents of 800 words are
+made of them in FOLDER, always the same, training documents from the first half of each book and test documents from the
+second:
+
+mixed: four passages of 200 words, three by O. Henry, and one at the second, third or fourth place by one of six others,
+    which is the label. The first lines say nothing of it.
+single: one passage of 800 words by one of twelve authors, which is the label. The first lines are by that author too.
+
+What a frozen MiniLM reads of each document is computed once for each arm by what `finetune` uses, and kept in FOLDER.
+The head is solved from it as by `finetune=frozen`, for every sample of labels that `task.sample_seed` draws. `pooled`
+arms are no options of the program: the windows of a document become one vector, by their mean or maximum, under one
+head. Prints tables in Markdown.
+"""
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from ulmfit_style.cli.compose import compose
+from ulmfit_style.resolved import Resolved
+from ulmfit_style.stages import finetune
+from ulmfit_style.stages.table import resolve
+from ulmfit_style.tasks.text_classification import logistic_regression
+from ulmfit_style.training import solving
+from ulmfit_style.training.solving import Floats, HeadInputs
+
+SHARED = "o-henry"
+"""The author of three quarters of each mixed document."""
+
+OTHERS = (
+    "anton-chekhov",
+    "f-scott-fitzgerald",
+    "h-p-lovecraft",
+    "mack-reynolds",
+    "p-g-wodehouse",
+    "ring-lardner",
+)
+
+AUTHORS = (*OTHERS, SHARED, "frederik-pohl", "fritz-leiber", "h-beam-piper", "philip-k-dick", "poul-anderson")
+
+PASSAGE = 200
+"""Words."""
+
+SIZES = {"train": 240, "validation": 60, "test": 240}
+"""Documents of a split, of each class as many."""
+
+LABELS = {100: range(5), 240: range(1)}
+"""Labelled rows, and the seeds that draw them."""
+
+ARMS = {
+    "windows, 128": ("windows", 128),
+    "head, 128": ("head", 128),
+    "head_tail, 128": ("head_tail", 128),
+    "head, 512": ("head", 512),
+}
+"""task.long_documents and finetune.max_length; the others are compared with the first."""
+
+POOLED: dict[str, Callable[[Floats], Floats]] = {
+    "mean": lambda windows: windows.mean(0),
+    "max": lambda windows: windows.max(0),
+    "mean and max": lambda windows: np.concatenate([windows.mean(0), windows.max(0)]),
+}
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Arm(NamedTuple):
+    """What the head reads of each document: one window or several."""
+
+    inputs: Floats
+    """(windows, width)"""
+    documents: Integers
+    """(windows,), numbers of documents, ascending."""
+    tokens: int
+    """That passed through the model."""
+    seconds: float
+    """Of one core, for these tokens."""
+
+
+class Halves:
+    """The words of a book, of which passages are taken from the beginning on: no word stands in two."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        middle = len(words) // 2
+        self._words = {"train": words[:middle], "test": words[middle:]}
+        self._taken = {"train": 0, "test": 0}
+
+    def passage(self, split: str, count: int) -> str:
+        """Return the next words of a half: validation documents are of the first."""
+        half = "test" if split == "test" else "train"
+        start = self._taken[half]
+        self._taken[half] = end = start + count
+        if end > len(self._words[half]):
+            raise ValueError(f"half a book has only {len(self._words[half])} words")
+        return " ".join(self._words[half][start:end])
+
+
+def make(name: str, texts: Path, folder: Path) -> None:
+    """Write the documents of a set, a jsonl file for each split."""
+    chance = random.Random(0)
+    books = {}
+    for author in AUTHORS:
+        (path,) = texts.glob(f"{author}_*short-fiction*.txt")
+        books[author] = Halves(path.read_text().split())
+    classes = OTHERS if name == "mixed" else AUTHORS
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, size in SIZES.items():
+        rows = []
+        for author in [author for author in classes for _ in range(size // len(classes))]:
+            if name == "mixed":
+                passages = [books[SHARED].passage(split, PASSAGE) for _ in range(3)]
+                passages.insert(chance.randint(1, 3), books[author].passage(split, PASSAGE))
+            else:
+                passages = [books[author].passage(split, 4 * PASSAGE)]
+            rows.append({"text": "\n".join(passages), "label": author})
+        chance.shuffle(rows)
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def recipe(folder: Path, *options: str) -> Resolved:
+    """Return the recipe for the documents in a folder."""
+    path = ", ".join(f"{split}: {folder / f'{split}.jsonl'}" for split in SIZES)
+    common = ["task=text_classification", f"task.path={{{path}}}", "adapt=none", "finetune=frozen", "compare=false"]
+    return resolve(compose([*common, f"runs={folder / 'runs'}", *options]))
+
+
+def read(folder: Path, how: str, max_length: int) -> Arm:
+    """Return what the head reads of the training and test documents, in this order."""
+    kept = folder / f"{how}-{max_length}.npz"
+    if not kept.exists():
+        resolved = recipe(folder, f"task.long_documents={how}", f"finetune.max_length={max_length}")
+        rows = [*resolved.rows.train, *resolved.rows.test]
+        plan, _ = finetune.prepare(resolved, rows)
+        started = time.process_time()
+        inputs = solving.head_inputs(plan.model, plan.data).inputs
+        seconds = time.process_time() - started
+        number = {row.place: number for number, row in enumerate(rows)}
+        documents = [number[plan.data.rows[place]["place"]] for place in range(len(plan.data.rows))]
+        np.savez(kept, inputs=inputs, documents=documents, tokens=plan.data.rows.lengths.sum(), seconds=seconds)
+    arrays = np.load(kept)
+    return Arm(arrays["inputs"], arrays["documents"], int(arrays["tokens"]), float(arrays["seconds"]))
+
+
+def pooled(arm: Arm, pool: Callable[[Floats], Floats]) -> Arm:
+    """Return an arm whose windows of a document are one vector."""
+    starts = np.flatnonzero(np.diff(arm.documents)) + 1
+    vectors = np.stack([pool(windows) for windows in np.split(arm.inputs, starts)])
+    return arm._replace(inputs=vectors, documents=np.arange(len(vectors)))
+
+
+def answers(arm: Arm, labels: Integers, learnt: Sequence[int]) -> Integers:
+    """Return the class of every document, by a head solved from some: the mean of what its windows answer."""
+    sizes = np.bincount(arm.documents)
+    known = np.isin(arm.documents, learnt)
+    documents = arm.documents[known]
+    inputs = HeadInputs(arm.inputs[known], labels[documents], (1 / sizes[documents]).astype(np.float32))
+    weights, bias = solving.regression(inputs, labels.max() + 1, penalty=None)
+    sums = np.zeros((len(sizes), len(bias)))
+    np.add.at(sums, arm.documents, softmax(arm.inputs @ weights.T + bias, axis=1))
+    return sums.argmax(1)
+
+
+def tf_idf(texts: Sequence[str], labels: Integers, learnt: Sequence[int]) -> Integers:
+    """Return the class of every document, by words and pairs of words, as in the references of `finetune`."""
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit([texts[place] for place in learnt])
+    features = words.transform(texts)
+    return logistic_regression(features[learnt], labels[learnt].tolist()).predict(features)
+
+
+def compare(folder: Path) -> None:
+    """Print a row for each arm of a set.
+
+    It has the tokens of a document, the seconds of one core for all of them, the accuracy with each number of labels,
+    and with each how many points it is from the windows that answer together.
+    """
+    resolved = recipe(folder)
+    rows = [*resolved.rows.train, *resolved.rows.test]
+    number = {row.place: number for number, row in enumerate(rows)}
+    texts = [str(row.fields["text"]) for row in rows]
+    labels = np.array([resolved.rows.classes.index(row.fields["label"]) for row in rows])
+    test = np.arange(len(resolved.rows.train), len(rows))
+    samples = {
+        count: [
+            [
+                number[row.place]
+                for row in recipe(folder, f"task.train_samples={count}", f"task.sample_seed={seed}").rows.train
+            ]
+            for seed in seeds
+        ]
+        for count, seeds in LABELS.items()
+    }
+    arms = {name: read(folder, *options) for name, options in ARMS.items()}
+    arms |= {f"windows, 128, pooled: {name}": pooled(arms["windows, 128"], pool) for name, pool in POOLED.items()}
+    right: dict[str, dict[int, Integers]] = {}
+    for name in (*arms, "TF-IDF"):
+        right[name] = {
+            count: np.array(
+                [
+                    (tf_idf(texts, labels, learnt) if name == "TF-IDF" else answers(arms[name], labels, learnt))[test]
+                    == labels[test]
+                    for learnt in drawn
+                ]
+            )
+            for count, drawn in samples.items()
+        }
+        columns = [shown(scores.mean(1)) for scores in right[name].values()]
+        columns += [difference(scores, right["windows, 128"][count]) for count, scores in right[name].items()]
+        arm = arms.get(name)
+        cost = f"{arm.tokens / len(rows):,.0f} | {arm.seconds:.0f}" if arm else "- | -"
+        print(f"| {name} | {cost} | {' | '.join(columns)} |", flush=True)
+
+
+def shown(scores: Floats) -> str:
+    """Return the mean, the standard deviation and every score."""
+    if len(scores) == 1:
+        return f"{scores[0]:.3f}"
+    return f"{scores.mean():.3f} +- {scores.std(ddof=1):.3f} ({' '.join(f'{score:.3f}' for score in scores)})"
+
+
+def difference(scores: Integers, others: Integers) -> str:
+    """Return the mean difference in points, and its interval by a bootstrap of the documents, all seeds together."""
+    gains = (scores.astype(float) - others).mean(0) * 100
+    means = np.random.default_rng(0).choice(gains, (10_000, len(gains))).mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return f"{gains.mean():+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+if __name__ == "__main__":
+    source, target = Path(sys.argv[1]), Path(sys.argv[2])
+    for chosen in sys.argv[3:] or ["mixed", "single"]:
+        make(chosen, source, target / chosen)
+        print(f"{chosen}\n")
+        compare(target / chosen)
