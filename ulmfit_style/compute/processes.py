@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
 from ulmfit_style.errors import Interrupted, UserError
 
@@ -48,11 +48,18 @@ def start(count: int, module: str, arguments: Sequence[str]) -> None:
     # Without this each process would take every core, and they would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     logging.disable()  # torch's, on signals
-    # The machine's own name need not be one that it knows.
-    here: Any = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
-    # `stoppable` handles the signals.
-    ends: Any = {"max_restarts": 0, "signals_to_handle": "", "shutdown_timeout": SAVING_SECONDS}
-    options = LaunchConfig(1, 1, count, run_id=RUN_ID, **here, **ends)
+    options = LaunchConfig(
+        1,
+        1,
+        count,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",  # the machine's own name need not be one that it knows
+        run_id=RUN_ID,
+        max_restarts=0,
+        signals_to_handle="",  # `stoppable` does
+        shutdown_timeout=SAVING_SECONDS,
+    )
     try:
         elastic_launch(options, sys.executable)("-m", module, *arguments)
     except ChildFailedError as error:

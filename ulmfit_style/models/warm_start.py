@@ -82,10 +82,17 @@ def _untrained_decoder(options: Model, encoder: Any, target: Tokenizer, length: 
 
     It is a GPT-2, with its norms before each block: it learns from fewer rows than a BERT.
     """
-    heads = {"n_embd": encoder.config.hidden_size, "n_head": encoder.config.num_attention_heads}
-    sizes = {"vocab_size": len(target), "n_layer": options.decoder_layers, "n_positions": max(POSITIONS, length)}
-    # Without padding, or GPT-2 would warn of a text that begins with it.
-    ends = dict.fromkeys(("bos_token_id", "eos_token_id"), target.eos_token_id)
-    config = AutoConfig.for_model("gpt2", **heads, **sizes, **ends, add_cross_attention=True, is_decoder=True)
+    config = AutoConfig.for_model(
+        "gpt2",
+        vocab_size=len(target),
+        n_embd=encoder.config.hidden_size,
+        n_head=encoder.config.num_attention_heads,
+        n_layer=options.decoder_layers,
+        n_positions=max(POSITIONS, length),
+        add_cross_attention=True,
+        is_decoder=True,
+        bos_token_id=target.eos_token_id,  # without padding, or GPT-2 would warn of a text that begins with it
+        eos_token_id=target.eos_token_id,
+    )
     decoder = AutoModelForCausalLM.from_config(config)
     return LoadedModel(decoder, {name for name, _ in decoder.named_parameters()}, set())

@@ -120,13 +120,19 @@ class GenerationTask(Task, abc.ABC):
 
         kept = {name: getattr(model.generation_config, name) for name in KEPT}
         kept = {name: getattr(model.config, name, None) if value is None else value for name, value in kept.items()}
-        kept |= {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": end_of(tokenizer)}
-        # No right answer is empty.
-        lengths = {"min_new_tokens": 1, "max_new_tokens": self.max_new_tokens or self.max_target_length}
         drawn = {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0} if self.temperature else {}
         beams = {"num_beams": self.num_beams, "length_penalty": self.length_penalty} if self.num_beams > 1 else {}
-        how = {"do_sample": self.temperature > 0, "no_repeat_ngram_size": self.no_repeat_ngram_size}
-        return GenerationConfig(**kept, **lengths, **drawn, **beams, **how)
+        return GenerationConfig(
+            **kept,
+            **drawn,
+            **beams,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=end_of(tokenizer),
+            do_sample=self.temperature > 0,
+            min_new_tokens=1,  # no right answer is empty
+            max_new_tokens=self.max_new_tokens or self.max_target_length,
+            no_repeat_ngram_size=self.no_repeat_ngram_size,
+        )
 
     def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
         ids, long, blanks = self.read(row, tokenizer, max_length)
@@ -219,9 +225,12 @@ class GenerationTask(Task, abc.ABC):
         else:
             labels, inner = batch["labels"], extract_model_from_parallel(model)
             learnt = labels.ne(IGNORED)
-            inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
-            written = inner.prepare_decoder_input_ids_from_labels(labels=labels)
-            logits = model(**inputs, decoder_input_ids=written).logits[learnt]
+            logits = model(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                decoder_input_ids=inner.prepare_decoder_input_ids_from_labels(labels=labels),
+                use_cache=False,
+            ).logits[learnt]
         return logits.float(), labels[learnt], learnt.nonzero()[:, 0]
 
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Answer]:

@@ -280,12 +280,13 @@ def _trainer(
         parameter.requires_grad_(True)
     micro, passes = processes.split(options.batch_size, plan.micro_batch_size, data.texts_per_row)
     on_gpu = torch.cuda.is_available()
-    logged = {"logging_first_step": True, "logging_steps": min(LOGGING_STEPS, math.ceil(steps / LOGGING_STEPS))}
-    device = {"bf16": on_gpu and torch.cuda.is_bf16_supported(), "dataloader_pin_memory": on_gpu}
-    device["use_cpu"] = processes.count() > 1 and not on_gpu  # or the processes would not find each other
-    # The dataset brings its order along, `CheckpointKeeper` asks for checkpoints, and `Reporting` reports.
-    ours = {"train_sampling_strategy": "sequential", "save_strategy": "no", "report_to": "none"}
-    unused = {"remove_unused_columns": False, "logging_nan_inf_filter": False, "disable_tqdm": True}
+    defaults = {
+        "use_cpu": processes.count() > 1 and not on_gpu,  # or the processes would not find each other
+        "bf16": on_gpu and torch.cuda.is_bf16_supported(),
+        "logging_first_step": True,
+        "logging_steps": min(LOGGING_STEPS, math.ceil(steps / LOGGING_STEPS)),
+        "dataloader_pin_memory": on_gpu,
+    }
     return RecipeTrainer(
         model=plan.model,
         objective=data.objective,
@@ -301,7 +302,12 @@ def _trainer(
             gradient_accumulation_steps=passes,
             weight_decay=options.weight_decay if phase.rows is None else 0,
             seed=options.seed * 1000 + number,
-            **{**logged, **device, **options.trainer, **ours, **unused},
+            train_sampling_strategy="sequential",  # the dataset brings its order along
+            save_strategy="no",  # `CheckpointKeeper` asks for it
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            logging_nan_inf_filter=False,
+            **{**defaults, **options.trainer, "report_to": "none"},  # `Reporting` reports
         ),
         train_dataset=rows,
         callbacks=callbacks,
