@@ -175,13 +175,11 @@ def report(overrides: Sequence[str]) -> None:
         UserError: if there is no sweep of that name.
     """
     config = compose(overrides)
-    folder, database = config.runs / folder_name(config), config.sweep.storage if config.sweep else None
-    place = database or folder / trial_queue.JOURNAL
-    journal = trial_queue.open_journal(folder, database) if isinstance(place, str) or place.exists() else None
-    if journal is None or folder.name not in optuna.get_all_study_names(journal):
+    folder = config.runs / folder_name(config)
+    if not (folder / trial_queue.JOURNAL).exists():
         begin = "make sweep sweep=finetune begins one"
-        raise UserError(f"sweep-report: there is no sweep {folder.name} in {database or config.runs}; {begin}")
-    study = optuna.load_study(study_name=folder.name, storage=journal)
+        raise UserError(f"sweep-report: there is no sweep {folder.name} in {config.runs}; {begin}")
+    study = optuna.load_study(study_name=folder.name, storage=trial_queue.open_journal(folder))
     begun_by: list[str] = study.user_attrs["overrides"]
     config, ranked, counts = compose(begun_by), trial_queue.ranked(study), trial_queue.count(study)
     done, running = counts[TrialState.COMPLETE], counts[TrialState.RUNNING]
@@ -197,7 +195,7 @@ def report(overrides: Sequence[str]) -> None:
         shares = optuna.importance.get_param_importances(study)
         listed = ", ".join(f"{key} {share:.2f}" for key, share in shares.items())
         say(f"What mattered (Optuna's importances): {listed}.")
-    say(f"Its plots, in a browser: pip install optuna-dashboard; optuna-dashboard {place}")
+    say(f"Its plots, in a browser: pip install optuna-dashboard; optuna-dashboard {folder / trial_queue.JOURNAL}")
     for sentence in _comparison(config, ranked, folder.parent):
         say(sentence)
     say(trials.command_of_the_best(_winner(begun_by, config, ranked[0])))

@@ -15,7 +15,7 @@ from typing import Any, final
 import optuna
 from filelock import FileLock, Timeout
 from optuna import Study
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
@@ -64,21 +64,12 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def open_journal(folder: Path, database: str | None = None) -> BaseStorage:
-    """Open the journal of a sweep, or begin it: a file in its folder, or a database by its URL.
-
-    Raises:
-        UserError: if the database does not answer, or the package that speaks to it is missing.
-    """
-    if database is None:
-        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
-    try:
-        return RDBStorage(database, engine_kwargs={"pool_pre_ping": True})  # which may have gone while a trial ran
-    except Exception as error:  # of Optuna, of SQLAlchemy, or of whichever driver it is
-        raise UserError(f"sweep.storage: {str(error).partition('(Background')[0].strip()}") from error
+def open_journal(folder: Path) -> JournalStorage:
+    """Open the journal of a sweep, or begin it."""
+    return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
 
 
-def trial_id(journal: BaseStorage, study: str, number: int) -> int:
+def trial_id(journal: JournalStorage, study: str, number: int) -> int:
     """Return what a journal calls the trial of a number."""
     return journal.get_trial_id_from_study_id_trial_number(journal.get_study_id_from_name(study), number)
 
@@ -180,10 +171,9 @@ class TrialQueue:
         ways = {"sampler": of_optuna("sampler", sweep.sampler), "pruner": of_optuna("pruner", sweep.pruner)}
         recipe, settings = search_space.of_recipe(config, overrides, sweep.space), self._settings()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.journal = open_journal(self.folder)
+        drop_cut_line(self.folder / JOURNAL)
         with self._alone():
-            self.journal = open_journal(self.folder, sweep.storage)
-            if sweep.storage is None:
-                drop_cut_line(self.folder / JOURNAL)
             place: dict[str, Any] = {"study_name": self.folder.name, "storage": self.journal, "load_if_exists": True}
             self.study = optuna.create_study(**place, **ways, direction="maximize")
             if (before := self.study.user_attrs.get("settings")) is None:
@@ -315,9 +305,8 @@ class TrialReporter:
         all seeds: so the trials are compared at equal steps.
         """
         step = len(self.earlier_scores) * self.measurements + measurement
-        name, pruner = self.folder.name, of_optuna("pruner", self.sweep.pruner)
+        name, journal, pruner = self.folder.name, open_journal(self.folder), of_optuna("pruner", self.sweep.pruner)
         with quiet():
-            journal = open_journal(self.folder, self.sweep.storage)
             study = optuna.load_study(study_name=name, storage=journal, pruner=pruner)
             trial = optuna.Trial(study, trial_id(journal, name, self.number))
             trial.report(mean([*self.earlier_scores, score]), step)
