@@ -62,7 +62,7 @@ def test_a_batch_that_processes_cannot_share_is_refused():
     [
         (
             ["recipe.yaml"],
-            "usage: -m ulmfit_style.launch <recipe> and one or several of pretrain, adapt, finetune, eval",
+            "usage: -m ulmfit_style.launch <recipe> and one or several of pretrain, adapt, finetune, ensem",
         ),
         (["no.yaml", "adapt"], "no.yaml: there is no such file; `ulmfit-style adapt --cfg job >no.yaml` writes it"),
     ],
