@@ -19,6 +19,7 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.text_classification import TextClassification
 from ulmfit_style.tasks.text_regression import TextRegression
+from ulmfit_style.tasks.values import Architecture
 from ulmfit_style.training import solving
 
 
@@ -44,7 +45,7 @@ def test_a_preset_is_what_its_yaml_says(preset: str, tiny_overrides: list[str], 
     ],
 )
 def test_the_task_and_its_labels_decide(task: Any, kind: Any, rows: int, preset: str):
-    assert choose(compose([]).finetune, task, kind, rows, 2).preset == preset
+    assert choose(compose([]).finetune, task, Architecture("any", kind), rows, 2).preset == preset
 
 
 def test_what_is_typed_is_not_chosen(tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]):

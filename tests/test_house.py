@@ -83,7 +83,7 @@ def test_tasks_and_config_are_imported_without_torch(module: str):
 
 
 def test_the_package_can_be_read_in_an_afternoon():
-    assert sum(map(lines_of_code, MODULES.values())) < 11638
+    assert sum(map(lines_of_code, MODULES.values())) < 11851
 
 
 def lines_of_code(path: Path) -> int:

@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precisi
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from ulmfit_style.metrics import classification, entities, regression, selective, squad
-from ulmfit_style.metrics.intervals import difference, draws, interval
+from ulmfit_style.metrics.intervals import combined, difference, draws, interval
 
 
 def test_scoring_leaves_nothing_in_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -105,7 +105,7 @@ def test_pairs_give_a_narrower_interval_than_two_models_by_themselves():
     baseline = (chance.random(400) < 0.7).astype(float)
     ours = baseline.copy()
     ours[:12] = 1.0
-    gain, low, high = difference([ours], [baseline])
+    gain, low, high = difference([ours], [baseline], combined)
     assert gain == pytest.approx((ours - baseline).mean())
     assert low <= gain <= high
     assert high - low < 0.5 * (interval(ours)[1] - interval(ours)[0])
@@ -114,7 +114,7 @@ def test_pairs_give_a_narrower_interval_than_two_models_by_themselves():
 def test_the_difference_of_two_ratios_is_resampled_as_a_difference_of_ratios():
     chance = np.random.default_rng(0)
     ours, theirs = (np.stack([chance.integers(3, size=50), chance.integers(2, 6, size=50)], axis=1) for _ in range(2))
-    gain, low, high = difference([ours], [theirs])
+    gain, low, high = difference([ours], [theirs], combined)
     assert gain == pytest.approx(ours[:, 0].sum() / ours[:, 1].sum() - theirs[:, 0].sum() / theirs[:, 1].sum())
     (drawn,) = draws(50)
     gains = [np.divide(*ours[rows].sum(0)) - np.divide(*theirs[rows].sum(0)) for rows in drawn]

@@ -96,7 +96,7 @@ def test_two_runs_side_by_side_are_paired_on_the_same_rows(chain: Trained):
     assert headings(page) == ["Scores", "What they differ in"]
     answers = [predictions.read(chain.runs / name / "finetune", "test") for name in ("second", "default")]
     points = [[[float(row["label"] == row["target"]) for row in rows]] for rows in answers]
-    gain, low, high = (f"{100 * x:+.1f}" for x in intervals.difference(*points))
+    gain, low, high = (f"{100 * x:+.1f}" for x in intervals.difference(*points, intervals.combined))
     cells = re.search(r"<td[^>]*>second less default</td>\s*<td[^>]*>(.*?)</td>", page)
     assert cells is not None
     assert cells[1] == f"{gain} ({low} to {high})"

@@ -15,7 +15,7 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import trials
 from ulmfit_style.experiments.study import Result, Run, best_of_search, planned
-from ulmfit_style.metrics.intervals import difference, interval
+from ulmfit_style.metrics.intervals import combined, difference, interval
 from ulmfit_style.stages.table import resolve
 
 STUDY = """
@@ -221,9 +221,9 @@ def test_the_interval_over_seeds_holds_the_spread_of_seeds_and_of_rows():
     random = np.random.default_rng(0)
     rows = random.normal(0.1, 1, size=400)
     alike = np.tile(rows, (5, 1))
-    _, low, high = difference(alike, np.zeros_like(alike))
+    _, low, high = difference(alike, np.zeros_like(alike), combined)
     assert (low, high) == pytest.approx(interval(rows), abs=0.01)  # seeds that do not differ add nothing
     shifts = np.array([-0.4, -0.2, 0.0, 0.2, 0.4])
-    _, *wide = difference(alike + shifts[:, None], np.zeros_like(alike))
+    _, *wide = difference(alike + shifts[:, None], np.zeros_like(alike), combined)
     expected = math.hypot((high - low) / 3.92, shifts.std(ddof=1) / math.sqrt(5)) * 3.92
     assert wide[1] - wide[0] == pytest.approx(expected, rel=0.1)

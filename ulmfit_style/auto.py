@@ -1,9 +1,10 @@
 """What `finetune=auto` chooses: the recipe that measured best for such a task and so many labels (docs/measured.md)."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ulmfit_style.config.training import Finetune
 from ulmfit_style.tasks.base import Task
+from ulmfit_style.tasks.values import Architecture
 
 FEW = 200
 """Labelled rows of a class, on average, up to which contrast and a solved head are chosen."""
@@ -17,13 +18,11 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(
-    options: Finetune, task: Task, kind: Literal["encoder", "decoder", "encoder-decoder"], rows: int, classes: int
-) -> Choice:
+def choose(options: Finetune, task: Task, architecture: Architecture, rows: int, classes: int) -> Choice:
     """Choose a recipe for what is left open.
 
     Args:
-        kind: What the model is.
+        architecture: That of the model.
         rows: How many labelled rows are to be trained on.
         classes: How many classes there are.
     """
@@ -31,7 +30,7 @@ def choose(
         return Choice("plain", "finetune.pooling or finetune.head, as typed, rules out a solved head")
     if options.contrast_steps:
         return Choice("few_labels", "finetune.contrast_steps asks for it")
-    if not task.is_single_label or len(task.inputs()) > 1 or kind == "encoder-decoder":
+    if not task.is_single_label or len(task.inputs()) > 1 or architecture.kind == "encoder-decoder":
         return Choice("plain", "the others are for one text, one class and a model of one body")
     if not rows:
         return Choice("frozen", "there are no labelled rows, and the names of the classes stand for them")

@@ -17,9 +17,6 @@ from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.stages.table import STAGES, resolve
 
-Determinants = dict[tuple[str, str], Any]
-"""All that determines the artefacts of a plan, by step and name."""
-
 MAKING = [name for name, stage in STAGES.items() if stage.is_command and stage.makes_artefact]
 """The stages that make an artefact, which several processes can do together."""
 
@@ -71,7 +68,7 @@ def _agreed(arguments: Sequence[str]) -> tuple[Resolved, list[Step]]:
     Raises:
         UserError: in all of them, if something is wrong in one, or they would not make the same.
     """
-    machine, problem, determinants = processes.machine(), None, Determinants()
+    machine, problem, determinants = processes.machine(), None, dict[tuple[str, str], Any]()  # by step and name
     try:
         resolved, steps = _plan(arguments)
         determinants["", "stages"] = arguments[1:]

@@ -77,8 +77,6 @@ class Stage:
     is_command: bool = True
     """Whether it is a command, on which several processes work together; else it belongs to the plans of others, and
     the main process makes it."""
-    is_cross_validated: bool = False
-    """Whether it is also done for each fold of the labelled rows, where there are folds."""
 
     @property
     def module(self) -> ModuleType:
@@ -124,7 +122,7 @@ class Step:
 
     def with_folds(self) -> list[Step]:
         """Return the step, after those of its folds that are not scored, or whose weights are still to be removed."""
-        if not self.stage.is_cross_validated or self.artefact.finished:
+        if self.stage.name != "finetune" or self.artefact.finished:
             return [self]
         folds = self.resolved.folds
         steps = [
@@ -245,8 +243,8 @@ class Resolved:
         options = self.config.finetune
         if not options.open:
             return options
-        kind = architectures.architecture(checkpoints.model_type(self.config.model)).kind
-        choice = auto.choose(options, self.task, kind, len(self.rows.train), len(self.rows.classes))
+        architecture = architectures.architecture(checkpoints.model_type(self.config.model))
+        choice = auto.choose(options, self.task, architecture, len(self.rows.train), len(self.rows.classes))
         say_once(f"finetune=auto takes {choice.preset}: {choice.reason}")
         values: dict[str, Any] = {}
         for name in ("plain", choice.preset):  # which the others are built on

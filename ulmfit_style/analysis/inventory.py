@@ -16,7 +16,6 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.results import finished, scores, terminal
-from ulmfit_style.results.finished import Finished, Run
 from ulmfit_style.results.parts import Interval, Size, Table
 
 
@@ -25,7 +24,7 @@ class Entry:
     """An artefact's directory as it stands on the disk."""
 
     directory: Path
-    made: Finished | None
+    made: finished.Finished | None
     """None for one that is not finished."""
     being_made: bool
     """Whether a process holds its lock."""
@@ -61,7 +60,7 @@ def runs(overrides: Sequence[str]) -> None:
 
 def _by_task(folder: Path) -> Iterator[tuple[str, Table]]:
     """Yield a table for the rows of each task: the models by their scores, with what `compare` takes as their names."""
-    found: defaultdict[tuple[Any, ...], list[Run]] = defaultdict(list)
+    found: defaultdict[tuple[Any, ...], list[finished.Run]] = defaultdict(list)
     for run in finished.scored(folder):
         task = run.config.require_task()
         classes = tuple(run.model.metrics["train"].get("classes", ()))  # one file may hold two columns of labels
@@ -134,7 +133,7 @@ def _is_locked(directory: Path) -> bool:
     return True
 
 
-def _when(made: Finished) -> str:
+def _when(made: finished.Finished) -> str:
     return f"{datetime.fromisoformat(made.manifest['finished']).astimezone():%Y-%m-%d %H:%M}"
 
 

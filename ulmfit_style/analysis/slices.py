@@ -18,11 +18,8 @@ MOST_GROUPS = 100
 NO_GROUP = "(none)"
 """The group of the rows where a column is empty."""
 
-Slices = Mapping[str, Sequence[str]]
-"""The group of each row, by the column that holds it."""
 
-
-def groups(config: Config, rows: Sequence[Row]) -> Slices:
+def groups(config: Config, rows: Sequence[Row]) -> Mapping[str, Sequence[str]]:
     """Return the group of each row that is scored, by the columns of `evaluate.slices`.
 
     Raises:

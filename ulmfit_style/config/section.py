@@ -54,9 +54,6 @@ class Section(BaseModel):
         return self.model_dump(mode="json", exclude=left_out)
 
 
-Ratio = Annotated[float, Field(ge=0, le=1)]
-"""A share, from 0 to 1 inclusive."""
-
 Rate = Annotated[float, Field(gt=0, lt=1)]
 """A learning rate."""
 

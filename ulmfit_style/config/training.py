@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from ulmfit_style.config.files import AS_FOUND, FileFormat
-from ulmfit_style.config.section import Count, Needs, Rate, Ratio, Section, Seed, Unhashed, one_or_several
+from ulmfit_style.config.section import Count, Needs, Rate, Section, Seed, Unhashed, one_or_several
 
 Document = Literal["line", "paragraph", "file"]
 """What one document of a txt or md file is."""
@@ -134,7 +134,7 @@ class Training(Section):
 
     learning_rate: Rate
     """Peak rate of the passes over the rows."""
-    warmup_ratio: Ratio
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)]
     """Share of each phase's steps over which the rate rises; it then falls as `schedule` says."""
     weight_decay: Annotated[float, Field(ge=0)]
     """Decoupled weight decay (AdamW); biases and norms are spared."""

@@ -14,7 +14,6 @@ from ulmfit_style.artefacts.fingerprint import digest, digest_of_all
 from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, reading, splits
-from ulmfit_style.data.reading import References
 from ulmfit_style.data.rows import Rows, stored
 from ulmfit_style.errors import UserError, together
 from ulmfit_style.tasks.base import Row, Task
@@ -237,7 +236,7 @@ def with_label(task: Task, rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if any(str(row.fields[name] or "").strip() for name in task.targets())]
 
 
-def read(task: Task, option: str, path: References, has_group: bool = False) -> Iterator[Row]:
+def read(task: Task, option: str, path: reading.References, has_group: bool = False) -> Iterator[Row]:
     """Read the rows of a file that an option names, with the fields named as the task names them.
 
     Args:
@@ -252,7 +251,7 @@ def read(task: Task, option: str, path: References, has_group: bool = False) -> 
 
 
 def _checked(
-    task: Task, source: str, files: Iterable[tuple[str, References]], *, has_group: bool = True
+    task: Task, source: str, files: Iterable[tuple[str, reading.References]], *, has_group: bool = True
 ) -> Iterator[tuple[Row, int, bool]]:
     """Yield the rows of files, each with the number of its file and whether the task keeps it, up to the first bad one.
 

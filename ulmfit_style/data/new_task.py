@@ -19,7 +19,6 @@ from ulmfit_style.config.files import FileFormat
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, conll, labelled, reading
 from ulmfit_style.data.formats import Record
-from ulmfit_style.data.reading import References
 from ulmfit_style.errors import UserError, listed, nearest
 from ulmfit_style.tasks.base import COLUMNS, Column, Row, Task
 from ulmfit_style.tasks.base_text import label_name
@@ -132,7 +131,7 @@ def _by_lower_case(row: Record) -> dict[str, str]:
 
 
 def _by_values(
-    name: str, path: References, form: FileFormat, options: Mapping[str, Any], first_row: Record
+    name: str, path: reading.References, form: FileFormat, options: Mapping[str, Any], first_row: Record
 ) -> tuple[type[Task], dict[str, Any]] | None:
     """Return the kind of task that texts and labels look like, and its settings; None where there are no labels."""
     candidates = [kind for kind in kinds() if {"text", "label"} <= kind.model_fields.keys()]

@@ -28,7 +28,6 @@ from ulmfit_style.experiments import trials
 from ulmfit_style.recipe import Config
 from ulmfit_style.resolved import Step
 from ulmfit_style.results import csv, figures, scores, terminal
-from ulmfit_style.results.figures import Line
 from ulmfit_style.results.parts import Difference, Table
 from ulmfit_style.stages.table import STAGES, resolve
 
@@ -269,10 +268,8 @@ def _tell(plan: StudyPlan, choices: Choices, results: Sequence[Result]) -> None:
     study, task, folder = plan.base.study, plan.base.require_task(), plan.base.runs / plan.folder
     differences = []
     for labels in plan.labels:
-        by_name: dict[str, list[Result]] = {}
-        for result in results:
-            if result.run.labels == labels:
-                by_name.setdefault(result.run.arm, []).append(result)
+        here = [result for result in results if result.run.labels == labels]
+        by_name = {name: [one for one in here if one.run.arm == name] for name in (one.run.arm for one in here)}
         size = "" if labels is None else f"{labels} labels{' of each class' if study.per_class else ''}: "
         say()
         terminal.show(_table(by_name, study, f"{size}{task.metric} on the test rows"))
@@ -331,5 +328,5 @@ def _draw(path: Path, results: Sequence[Result], study: Study, metric: str) -> N
         means = [mean(of_seeds) for of_seeds in by_size.values()]
         deviations = [stdev(of_seeds) if len(of_seeds) > 1 else 0 for of_seeds in by_size.values()]
         style = {"linestyle": "-" if name in study.arms else "--"}
-        lines[name] = Line([size * shift for size in by_size], means, deviations, style)
+        lines[name] = figures.Line([size * shift for size in by_size], means, deviations, style)
     figures.over_labels(path, lines, sizes, metric)

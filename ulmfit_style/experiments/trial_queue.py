@@ -14,7 +14,6 @@ from typing import Any, final
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna import Study
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
@@ -129,17 +128,17 @@ def ranked_by(config: Config) -> str:
     return metric or task.metric
 
 
-def ranked(study: Study) -> list[FrozenTrial]:
+def ranked(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that were trained to the end, the best one first."""
     return sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: -trial.values[0])
 
 
-def failures(study: Study) -> list[tuple[FrozenTrial, str]]:
+def failures(study: optuna.Study) -> list[tuple[FrozenTrial, str]]:
     """Return the trials that failed, and why."""
     return [(trial, trial.user_attrs.get("error", DIED)) for trial in study.get_trials(states=(TrialState.FAIL,))]
 
 
-def count(study: Study) -> Counter[TrialState]:
+def count(study: optuna.Study) -> Counter[TrialState]:
     """Return how many trials were begun, by their states: not those that wait to be run, or to be run again."""
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     return Counter(state for state in states if state != TrialState.WAITING)

@@ -12,8 +12,7 @@ import numpy as np
 from datasets import List
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from ulmfit_style.metrics import intervals as bootstrap
-from ulmfit_style.metrics.intervals import Array, Interval, Points, divided
+from ulmfit_style.metrics.intervals import Array, Interval, Points, divided, intervals_of_sums
 from ulmfit_style.metrics.metric import TEXT, metric
 
 Labels = Sequence[str] | Sequence[Sequence[str]]
@@ -50,7 +49,7 @@ def intervals(predictions: Labels, references: Labels) -> dict[str, Interval]:
     """Return the 95 % bootstrap interval of each of the `scores`."""
     sums, counts, _ = _kinds(predictions, references)
     scores = partial(of_sums, rows=counts.sum(), single=isinstance(references[0], str))
-    return bootstrap.intervals_of_sums(scores, sums, counts)
+    return intervals_of_sums(scores, sums, counts)
 
 
 def of_sums(sums: Array, rows: int, *, single: bool) -> dict[str, Array]:

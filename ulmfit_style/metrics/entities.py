@@ -12,9 +12,8 @@ from datasets import List
 from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import IOB2, Tokens
 
-from ulmfit_style.metrics import intervals as bootstrap
 from ulmfit_style.metrics.classification import macro_f1, per_class
-from ulmfit_style.metrics.intervals import Array, Interval, divided
+from ulmfit_style.metrics.intervals import Array, Interval, divided, intervals_of_sums
 from ulmfit_style.metrics.metric import TEXT, metric
 
 Tags = Sequence[Sequence[str]]
@@ -47,7 +46,8 @@ def points(predictions: Tags, references: Tags) -> list[list[float]]:
 
 def intervals(predictions: Tags, references: Tags) -> dict[str, Interval]:
     """Return the 95 % bootstrap interval of each of the `scores`."""
-    return bootstrap.intervals_of_sums(of_sums, _counts(predictions, references)[0])
+    counts = _counts(predictions, references)[0]
+    return intervals_of_sums(of_sums, counts, np.ones(len(counts)))
 
 
 def of_sums(sums: Array) -> dict[str, Array]:

@@ -1,7 +1,7 @@
 """How sure a score is: bootstrap intervals of scores, and of what two models differ by."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,9 +50,7 @@ def interval(points: Points, score: Combine = combined) -> Interval:
     return percentiles(resampled, int(rows))
 
 
-def intervals_of_sums(
-    scores: Callable[[Array], Mapping[str, Array]], sums: Array, counts: Array | None = None
-) -> dict[str, Interval]:
+def intervals_of_sums(scores: Callable[[Array], dict[str, Array]], sums: Array, counts: Array) -> dict[str, Interval]:
     """Return the 95 % bootstrap interval of each of several scores that follow from sums over rows.
 
     How often each kind of row is drawn has a multinomial distribution, so equal rows need not be told apart.
@@ -60,9 +58,8 @@ def intervals_of_sums(
     Args:
         scores: Makes the scores, (resamples,) each, of sums over the rows of each resample, (resamples, ...).
         sums: What a row of each kind adds to the sums, (kinds, ...).
-        counts: How many rows there are of each kind, (kinds,); one by default.
+        counts: How many rows there are of each kind, (kinds,).
     """
-    counts = np.ones(len(sums)) if counts is None else counts
     rows = int(counts.sum())
     random = np.random.default_rng(0)
     drawn = (random.multinomial(rows, counts / rows, size=size) for size in _slices(len(sums)))
@@ -90,9 +87,7 @@ def by_chance(points: Points, groups: Sequence[str], score: Combine = combined) 
     return float(permutation_test((members,), widest, **how, rng=np.random.default_rng(0)).pvalue)
 
 
-def difference(
-    points: Sequence[Points], baseline: Sequence[Points], score: Combine = combined
-) -> tuple[float, float, float]:
+def difference(points: Sequence[Points], baseline: Sequence[Points], score: Combine) -> tuple[float, float, float]:
     """Return by how much the mean scores of two models differ, and the 95 % percentile bootstrap interval of that.
 
     It is one over the test rows and the seeds. Both are drawn with replacement: the rows, the same for all seeds and

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import regex
 import torch
 from tokenizers import AddedToken, models
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ulmfit_style.artefacts.directory import read_json, write_json
@@ -59,9 +58,9 @@ class NewTokens(NamedTuple):
         for weights in self.trained(model):
             weights.data[self.ids] = torch.stack([weights.data[pieces].mean(0) for pieces in self.pieces])
 
-    def trained(self, model: PreTrainedModel) -> list[nn.Parameter]:
+    def trained(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
         """Return the weights of a model that have a row for each token: those that are tied once."""
-        layers = nn.ModuleList(filter(None, [model.get_input_embeddings(), model.get_output_embeddings()]))
+        layers = torch.nn.ModuleList(filter(None, [model.get_input_embeddings(), model.get_output_embeddings()]))
         return list(layers.parameters())
 
 

@@ -34,7 +34,7 @@ LANGUAGE_MODELS = {"ForMaskedLM": "fill-mask", "ForCausalLM": "text-generation"}
 """What the Hub calls the models that predict tokens, by the end of their class's name."""
 
 
-def write(repo: str, run: Run, options: Hub, notes: str, members: Mapping[str, Config] | None = None) -> str:
+def write(repo: str, run: Run, options: Hub, notes: str, members: Mapping[str, Config] = {}) -> str:
     """Return the card, metadata and Markdown, of the model that `repo` (account/name) is to hold.
 
     Args:
@@ -47,7 +47,6 @@ def write(repo: str, run: Run, options: Hub, notes: str, members: Mapping[str, C
     from jinja2 import Environment, StrictUndefined
 
     recipe, task = run.config, run.config.task
-    members = members or {}
     folders, name = [run.model.directory / member for member in members or ("",)], repo.rpartition("/")[2]
     model_config, *others = [read_json(folder / "config.json") for folder in folders]
     pipeline = _pipeline(run, model_config["architectures"][0])

@@ -11,7 +11,6 @@ import numpy as np
 
 from ulmfit_style.artefacts import differences, predictions
 from ulmfit_style.artefacts.directory import RECIPE, read_json
-from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.config.section import MODEL_SECTIONS
 from ulmfit_style.console import duration, muted
 from ulmfit_style.data import guard, labelled
@@ -21,7 +20,6 @@ from ulmfit_style.results.figures import Line
 from ulmfit_style.results.finished import Run
 from ulmfit_style.results.html import Page, with_names
 from ulmfit_style.results.parts import Figure, Folded, Interval, Part, Prose, Table
-from ulmfit_style.results.scores import Measured
 from ulmfit_style.tasks.base import Row, Task, in_order
 
 MOST_ERRORS = 200
@@ -30,7 +28,7 @@ MOST_ERRORS = 200
 MOST_CLASSES = 40
 """Classes that a confusion matrix can hold."""
 
-Answered = Sequence[tuple[Prediction, Row | None]]
+Answered = Sequence[tuple[predictions.Prediction, Row | None]]
 """The answers to the test rows, each with its row, where that is what it was."""
 
 MOST_CONFUSED = 20
@@ -109,7 +107,7 @@ def _scores(run: Run) -> Iterator[Part]:
         yield from scores.classes(metrics.get("test", {}).get("report", ()))
 
 
-def _whiskers(metric: str, measured: Mapping[str, Measured]) -> Figure:
+def _whiskers(metric: str, measured: Mapping[str, scores.Measured]) -> Figure:
     values = {name: (scored["scores"][metric], *scored["interval"]) for name, scored in measured.items()}
     title = f"{metric} on the test rows, with 95 % intervals"
     return Figure("scores", title, partial(figures.whiskers, values=values, label=metric))

@@ -127,9 +127,7 @@ def worth(what: str, difference: Difference, seeds: int = 1, rows: str = "test r
     return f"{what} {difference.points} points ({span}): {verdict(difference, seeds)}."
 
 
-def highest(
-    metric: str, measured: Mapping[str, Measured], paired: Mapping[frozenset[str], Difference] | None = None
-) -> str:
+def highest(metric: str, measured: Mapping[str, Measured], paired: Mapping[frozenset[str], Difference] = {}) -> str:
     """Say which of several models scored highest on the same rows, if it can be told from each of the others.
 
     Args:
@@ -138,7 +136,7 @@ def highest(
     best, *others = sorted(measured, key=lambda name: -measured[name]["scores"][metric])
     tied = []
     for other in others:
-        difference = (paired or {}).get(frozenset((best, other)))
+        difference = paired.get(frozenset((best, other)))
         overlap = measured[best]["interval"][0] <= measured[other]["interval"][1]
         if overlap if difference is None else not difference.is_clear:
             tied.append(other)

@@ -18,7 +18,6 @@ from ulmfit_style.analysis.estimate import tokens
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.differences import changes
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, RECIPE, Artefact, read_json, write_json
-from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.compute import processes
 from ulmfit_style.console import say
 from ulmfit_style.data import guard, labelled, languages, splits
@@ -156,7 +155,7 @@ def run(step: Step, directory: Path) -> None:
     # Score
     # With folds, each row is answered by the model that has not seen it.
     folds = [fold.artefact("finetune").directory for fold in resolved.folds]
-    answered: list[Sequence[Prediction]] = [predictions.read(fold, "test") for fold in folds]
+    answered: list[Sequence[predictions.Prediction]] = [predictions.read(fold, "test") for fold in folds]
     right = list(map(task.target, rows.test))
     scores: dict[str, Any] = {"folds": len(folds), "test": task.measure(list(chain(*answered)), right)} if folds else {}
     for split in ("validation", "test"):
@@ -249,7 +248,6 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
         training_rows: The labelled rows to train on; None for all that the recipe trains on.
     """
     import transformers
-    from transformers import set_seed
 
     from ulmfit_style.models import warm_start
     from ulmfit_style.models.layers import HEAD, layer_groups
@@ -269,7 +267,7 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     if options.label_names and not named:
         say("  the names of the classes are no words, so they are no examples (finetune.label_names)")
     features = _encoded(task, [*rows, *named] if named else rows, tokenizer, options.max_length, head)
-    set_seed(options.seed)
+    transformers.set_seed(options.seed)
     if pair is not None:
         decoder, positions = _decoder(resolved).directory, task.positions_needed(0)
         model, missing, _ = warm_start.encoder_decoder(config.model, source, decoder, pair, positions)

@@ -10,7 +10,6 @@ from ulmfit_style.errors import UserError
 from ulmfit_style.publishing import html_report
 from ulmfit_style.resolved import Resolved, require_finished
 from ulmfit_style.results import finished, html, terminal
-from ulmfit_style.results.finished import MODELS, Run
 from ulmfit_style.results.parts import Prose, Table
 from ulmfit_style.stages.table import resolve
 
@@ -51,7 +50,7 @@ def run(resolved: Resolved) -> None:
     say(f"report: {output}; its figures as PNG and SVG: {folder}/", style="bold")
 
 
-def _last_model(resolved: Resolved) -> Run:
+def _last_model(resolved: Resolved) -> finished.Run:
     """Return the run of a config: its last model that is finished.
 
     Raises:
@@ -60,7 +59,7 @@ def _last_model(resolved: Resolved) -> Run:
     config = resolved.config
     pretrain = config.pretrain if config.model.init == "scratch" else None
     is_made = (config.ensemble.members or None, config.task, config.adapt, pretrain)
-    stages = [stage for stage, section in zip(MODELS, is_made, strict=True) if section is not None]
+    stages = [stage for stage, section in zip(finished.MODELS, is_made, strict=True) if section is not None]
     if not stages:
         raise UserError("task=none adapt=none: nothing is trained that could be reported on")
     stage = next((stage for stage in stages if resolved.artefact(stage).measured), stages[0])

@@ -47,7 +47,6 @@ def run(step: Step, directory: Path) -> None:
         UserError: if the architecture cannot be built.
     """
     import transformers
-    from transformers import AutoConfig, set_seed
 
     register()
     options = step.config.model
@@ -55,13 +54,13 @@ def run(step: Step, directory: Path) -> None:
     if options.checkpoint is not None:
         source = checkpoints.resolve(options, "model.checkpoint").directory
         tokenizer = checkpoints.tokenizer(source)
-        architecture = AutoConfig.for_model(**checkpoints.body_config(source))
+        architecture = transformers.AutoConfig.for_model(**checkpoints.body_config(source))
     else:
         assert options.tokenizer is not None  # the config was checked
         texts, special = step.resolved.pretraining_text.train, DECODER if auto_class == CAUSAL_LM else ENCODER
         learnt = learn(options.tokenizer, "model.tokenizer", batched(texts), len(texts), special)
         tokenizer, architecture = _fit(learnt, options.architecture or {}, masked=auto_class != CAUSAL_LM)
-    set_seed(options.seed)
+    transformers.set_seed(options.seed)
     try:
         model = getattr(transformers, auto_class).from_config(architecture)
     except (ValueError, TypeError) as error:

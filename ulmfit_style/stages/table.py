@@ -40,7 +40,6 @@ STAGES = {
             noun="fine-tuned model",
             version=7,
             starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
-            is_cross_validated=True,
         ),
         Stage(
             "ensemble",

@@ -7,7 +7,6 @@ from typing import Any
 
 import transformers
 from accelerate import PartialState
-from transformers import set_seed
 
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, write_json
 from ulmfit_style.compute import processes
@@ -19,7 +18,6 @@ from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import architectures, checkpoints, new_tokens, shipped_head
 from ulmfit_style.models.layers import HEAD, drift, layer_groups
 from ulmfit_style.models.lora import add_adapters, full_phase_title, merge
-from ulmfit_style.models.new_tokens import NewTokens
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks import entities
 from ulmfit_style.tasks.types import Tokenizer
@@ -46,7 +44,7 @@ class Prepared:
     """The names of the parameters that the checkpoint lacked: those of the language-model head, where it had none."""
     unused: set[str]
     """The names of the checkpoint's weights that a language model has no place for, and which are saved beside it."""
-    added: NewTokens
+    added: new_tokens.NewTokens
     """The tokens that the checkpoint's tokenizer lacks."""
     unextended: tuple[float, float] | None
     """Where there are such, the tokens a word of the held-out documents and their bits a byte without them."""
@@ -205,7 +203,7 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
 
 def _load(objective: LanguageObjective, source: Path, seed: int) -> checkpoints.LoadedModel:
     """Return a checkpoint's language model."""
-    set_seed(seed)
+    transformers.set_seed(seed)
     return checkpoints.load_model(getattr(transformers, objective.auto_class), source)
 
 

@@ -315,12 +315,9 @@ class Anchored:
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the cross entropy and the anchor's part, summed over the predicted tokens, a scalar."""
-        kept: list[torch.Tensor] = []
-
-        def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-            kept.append(output[0])  # the last hidden states, (batch, length, width)
-
-        with extract_model_from_parallel(model).base_model.register_forward_hook(keep):
+        kept: list[torch.Tensor] = []  # the last hidden states, (batch, length, width)
+        body = extract_model_from_parallel(model).base_model
+        with body.register_forward_hook(lambda _, arguments, output: kept.append(output[0])):
             loss = self.objective.loss(model, batch)
         predicted = batch["labels"].ne(IGNORED)
         whole = {**batch, "input_ids": torch.where(predicted, batch["labels"], batch["input_ids"])}

@@ -6,7 +6,6 @@ from typing import Any, cast, final
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from ulmfit_style.data.tokens import Integers
@@ -80,7 +79,7 @@ def first_position(model: PreTrainedModel, max_length: int, pad_token_id: int | 
     random = torch.Generator().manual_seed(0)
     short = max_length // 8 + 1
     sizes = max_length - 2 * short, short, short
-    vocabulary = len(cast(nn.Embedding, model.get_input_embeddings()).weight)
+    vocabulary = len(cast(torch.nn.Embedding, model.get_input_embeddings()).weight)
     ids = torch.randint(vocabulary, (1, max_length), generator=random).to(model.device)
     after_padding = (pad_token_id or 0) + 1
     ids[ids == pad_token_id] = after_padding % vocabulary  # RoBERTa does not count padding

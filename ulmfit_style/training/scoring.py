@@ -13,7 +13,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.predictions import Prediction
 from ulmfit_style.compute import processes
 from ulmfit_style.console import progress, say
 from ulmfit_style.data.disk_list import DiskList
@@ -94,7 +93,7 @@ class Scorer:
         """Return one score; `name` is None for the task's own metric."""
         return self.task.score(self.outputs(rows), list(map(self.task.target, rows)))[name or self.task.metric]
 
-    def score(self, rows: Sequence[Row], split: str) -> tuple[dict[str, Any], Sequence[Prediction]]:
+    def score(self, rows: Sequence[Row], split: str) -> tuple[dict[str, Any], Sequence[predictions.Prediction]]:
         """Return the metrics of a split, as metrics.json has them, and the prediction for each row."""
         long = 0
 
