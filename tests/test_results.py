@@ -71,7 +71,7 @@ def test_what_a_difference_is_worth_is_said_with_its_interval(difference: tuple,
 )
 def test_a_tie_is_called_a_tie(second: dict, paired: Difference | None, sentence: str):
     models = {"worst": measured(0.1, 0, 0.2), "second": second, "best": measured(0.7, 0.66, 0.75)}
-    pairs = {frozenset(("best", "second")): paired} if paired else None
+    pairs = {frozenset(("best", "second")): paired} if paired else {}
     assert re.fullmatch(sentence, scores.highest("f1", models, pairs))
 
 
