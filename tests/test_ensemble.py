@@ -96,7 +96,7 @@ def test_a_second_time_nothing_is_made_and_the_differences_are_told(runs: Path, 
     assert main(["ensemble", f"runs={runs}", "name=both", "ensemble.members=[forward,backward]"]) == 0
     out = said(capsys)
     assert "ensemble: ensemble: up to date" in out
-    assert re.search(r"Averaging, beside the best member alone \((for|back)ward\), changed accuracy by", out)
+    assert re.search(r"Averaging, compared with forward alone, changed accuracy by", out)
     assert "their mean │ 32 │" in out
 
 
@@ -112,7 +112,7 @@ def test_it_is_used_by_its_name_as_any_finished_model(runs: Path, capsys, tmp_pa
     assert told == pytest.approx(probabilities(runs / "both/ensemble")[0], abs=2e-6)
     assert "ensemble-" in said(capsys)
     assert main(["report", f"runs={runs}", "name=both"]) == 0
-    assert "Averaging, beside the best member" in (runs / "both/report.html").read_text()
+    assert "Averaging, compared with backward alone" in (runs / "both/report.html").read_text()
     assert main(["runs", f"runs={runs}"]) == 0
     assert re.search(r"│ both │", said(capsys))
     assert main(["compare", f"runs={runs}", "names=[both,forward]"]) == 0
@@ -206,10 +206,10 @@ def refused(typed: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("members", "told"),
     [
-        ("[]", "ensemble: of which models? Say ensemble.members=[forward,backward]: two or more, each another one"),
-        ("forward", "of which models?"),
-        ("[forward,forward]", "of which models?"),
-        ("[forward,{runs}/forward/finetune]", "of which models?"),
+        ("[]", "ensemble.members: an ensemble takes two or more different models: ensemble.members=[forward,backward]"),
+        ("forward", "two or more different models"),
+        ("[forward,forward]", "two or more different models"),
+        ("[forward,{runs}/forward/finetune]", "two or more different models"),
         ("[forward,bakward]", "ensemble.members=bakward: there is no finished run of that name"),
         ("[forward,{runs}/unfinished]", "holds no config.json"),
         ("[forward,both]", "ensemble.members=both: is an ensemble; name one of its models: "),
@@ -222,7 +222,7 @@ def test_members_that_are_none_are_refused(members: str, told: str, runs: Path, 
 
 def test_the_name_of_a_fine_tuned_model_is_refused(runs: Path, capsys):
     line = refused([f"runs={runs}", "name=forward", "ensemble.members=[forward,backward]"], capsys)
-    assert line.endswith("name=forward: is the name of a fine-tuned model; add name=<another>")
+    assert line.endswith("name=forward is the name of a fine-tuned model; add name=<another>")
 
 
 def test_an_ensemble_is_no_checkpoint_and_is_not_updated_or_exported_or_explained(options: Options, runs: Path, capsys):

@@ -143,7 +143,7 @@ def _make_in_processes(steps: Sequence[Step], config: Config, stages: Sequence[s
     with tempfile.TemporaryDirectory() as folder:
         recipe_file = Path(folder) / RECIPE
         frozen = config.model_copy(update={"processes": count}).recipe()
-        recipe_file.write_text(yaml.safe_dump(frozen), encoding="utf-8")
+        recipe_file.write_text(yaml.safe_dump(frozen, allow_unicode=True), encoding="utf-8")
         if (reporter := next((step.reporter for step in steps if step.reporter is not None), None)) is not None:
             (Path(folder) / REPORTER).write_bytes(pickle.dumps(reporter))
         making = [name for name in stages if STAGES[name].makes_artefact]

@@ -62,13 +62,12 @@ def tokens(resolved: Resolved, rows: Iterable[Row]) -> float:
 def needs(steps: Sequence[Step]) -> str:
     """Return what steps that are still to be made need, in words."""
     expected, kinds = seconds(steps), [_timed(step) for step in steps]
-    untimed = "" if all(kinds) else "no step of the kind was timed on this machine yet"
-    guessed = f" (a guess: {untimed})" if untimed else ""
-    lasts = f"an unknown time ({untimed})" if expected is None else f"about {duration(expected)}{guessed}"
+    guessed = "" if all(kinds) else " (a guess: no step of the kind was timed on this machine yet)"
+    lasts = "an unknown time" if expected is None else f"about {duration(expected)}{guessed}"
     models = [step for step in steps if step.stage.name in ("pretrain", "adapt", "finetune")]
     size = max(map(_size, models), default=0)
-    if models and not size and untimed:
-        return f"an unknown amount of time, memory and disk: {untimed}, and a new model has no size yet"
+    if models and not size and guessed:
+        return "an unknown amount of time, memory and disk: no step of a new model was timed on this machine yet"
     memory = Size(max([timed.memory for kind in kinds for timed in kind], default=LIBRARIES + TRAINED * size))
     exported = sum(EXPORTED * _size(step) for step in steps if step.stage.name == "export")
     disk = Size(10**6 + size * (sum(step.is_kept for step in models) + GOES_ON) * bool(models) + exported)

@@ -75,8 +75,8 @@ def measure(task: Task, ask: Callable[[Sequence[Row]], Iterable[Answer]], rows: 
             if was != now
         ]
         measured[name] = {"rows": len(changed), "share": None, "interval": None, "flipped": flipped}
+        # By Wilson: where nothing flips, the bootstrap would be sure that nothing ever does.
         if changed:
-            # By Wilson: where nothing flips, the bootstrap would be sure that nothing ever does.
             interval = binomtest(len(flipped), len(changed)).proportion_ci(method="wilson")
             measured[name] |= {"share": len(flipped) / len(changed), "interval": list(map(float, interval))}
     return measured

@@ -95,7 +95,8 @@ class Artefact:
                 return self.directory
             if is_writer:
                 self.directory.mkdir(exist_ok=True)
-                (self.directory / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
+                text = yaml.safe_dump(dict(recipe), allow_unicode=True, sort_keys=False)
+                (self.directory / RECIPE).write_text(text, encoding="utf-8")
             wait()
             started = time.monotonic()
             with logging_to(self.directory / LOG), self._removed_if_refused() if is_writer else nullcontext():
@@ -108,10 +109,18 @@ class Artefact:
 
     def _finish(self, seconds: float) -> None:
         """Write the manifest, and remove what a stopped run would go on from."""
-        made = {"stage": self.stage, "fingerprint": self.fingerprint, "determinants": self.determinants}
-        when = {"seconds": round(seconds, 1), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        where = {"processes": processes.count(), "device": device(), "versions": versions(), "machine": machine()}
-        write_json(self.directory / MANIFEST, seal.signed(self.directory, {**made, **when, **where}, NOT_SEALED))
+        manifest = {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "determinants": self.determinants,
+            "seconds": round(seconds, 1),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "processes": processes.count(),
+            "device": device(),
+            "versions": versions(),
+            "machine": machine(),
+        }
+        write_json(self.directory / MANIFEST, seal.signed(self.directory, manifest, NOT_SEALED))
         (self.directory / MEASURED).unlink(missing_ok=True)
         shutil.rmtree(self.directory / CHECKPOINTS, ignore_errors=True)
 

@@ -32,6 +32,9 @@ PROSE = re.compile(r"(\+*predict\.(?:input|pair)=)(.*)", re.DOTALL)
 QUOTED = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*"|null""", re.DOTALL)
 """What a user has quoted for Hydra already, or does not give."""
 
+PLAIN = re.compile(r"([^\s=]+=)([^\[{'\"$,][^,$]*)")
+"""A value that is one text, whatever signs are in it: no list, mapping, choice of a sweep, or interpolation."""
+
 WORDS = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*"|[^\s,=:\[\](){}'"\\]+( +[^\s,=:\[\](){}'"\\]+)*""")
 """Words of a value, up to a sign of Hydra's grammar; and what is quoted in it."""
 
@@ -125,7 +128,7 @@ def _as_typed(override: str) -> str:
 
     So are other words with letters beyond ASCII, which Hydra's grammar does not know.
     """
-    prose = PROSE.fullmatch(override)
+    prose = PROSE.fullmatch(override) or (None if override.isascii() else PLAIN.fullmatch(override))
     if prose is None:
         return WORDS.sub(lambda word: word[0] if word[0].isascii() or word[0][0] in "'\"" else f"'{word[0]}'", override)
     if QUOTED.fullmatch(prose[2]):

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Literal, NoReturn, TypeVar
 
@@ -167,9 +167,10 @@ def join() -> None:
     if count() == 1:
         return
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported
-    if (interface := interface_to(os.environ["MASTER_ADDR"])) is not None:
-        # By itself Gloo takes the address that the machine's own name has, which is often 127.0.1.1.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    # By itself Gloo takes the address that the machine's own name has, which is often 127.0.1.1.
+    with suppress(OSError):  # of which torch tells when it joins
+        if (interface := interface_to(os.environ["MASTER_ADDR"])) is not None:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     import torch
     from accelerate import PartialState
 

@@ -58,8 +58,8 @@ def divide(rows: Rows, ratios: Sequence[float], *, stratified: bool) -> list[Row
     for unit, labels in zip(units, rows.labels, strict=True):
         only |= {label: unit if only.get(label, unit) == unit else -1 for label in labels}
     alone = set(only.values())  # the units with a label that no other has
+    # Rounding class by class can leave a side without its share; then each unit goes where most is owed.
     for is_rounded in (True, False):
-        # Rounding class by class can leave a side without its share; then each unit goes where most is owed.
         places, owed = list[int](), [0.0 for _ in shares]
         for sizes in strata:
             size, taken = sum(sizes), 0

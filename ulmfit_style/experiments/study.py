@@ -60,7 +60,7 @@ class Run:
     @property
     def link(self) -> str:
         """The name of the link to what it made: `adapted-100-seed-0`."""
-        return re.sub(r"[^A-Za-z0-9.]+", "-", self.title.replace(" labels", "")).strip("-")
+        return re.sub(r"[^\w.]+", "-", self.title.replace(" labels", "")).strip("-")
 
 
 @final

@@ -14,8 +14,8 @@ from ulmfit_style.metrics.metric import metric
 
 def pearson(predictions: Array, references: Array) -> Array:
     """Return the correlation of the numbers; 0 where one side is constant."""
+    # Constant numbers have no correlation: scipy warns, and returns nan, which JSON does not have.
     with warnings.catch_warnings():
-        # Constant numbers have no correlation: scipy warns, and returns nan, which JSON does not have.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         return np.nan_to_num(stats.pearsonr(predictions, references, axis=-1).statistic)
 

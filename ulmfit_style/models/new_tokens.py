@@ -4,6 +4,7 @@ All other words keep their tokens, also those that begin like a new one (`docs/a
 """
 
 import copy
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -89,6 +90,19 @@ def add(asked: int | str, tokenizer: Tokenizer, texts: Iterable[str]) -> NewToke
     return NewTokens(extended, slice(first, first + len(new)), words, [_pieces(tokenizer, word) for word in words])
 
 
+def lines(path: str) -> list[str]:
+    """Return the words of a file, a line each.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        text = unicodedata.normalize("NFC", Path(path).expanduser().read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{OPTION}={path}: cannot be read ({error}); name a UTF-8 file with one word a line") from error
+    return list(dict.fromkeys(filter(None, map(str.strip, text.splitlines()))))
+
+
 def check(asked: int | str, tokenizer: Tokenizer) -> list[str]:
     """Check that a tokenizer can read a word whole and leave all other words as they are; return those of a file.
 
@@ -164,16 +178,12 @@ def _most_worth(count: int, tokenizer: Tokenizer, texts: Iterable[str]) -> list[
 
 
 def _of_file(path: str, tokenizer: Tokenizer) -> list[str]:
-    """Return the words of a file, a line each, as the tokenizer has them; a byte-level one has each in two forms.
+    """Return the words of a file as the tokenizer has them; a byte-level one has each in two forms.
 
     Raises:
         UserError: if it cannot be read, or a line is no word, or one that the tokenizer has.
     """
-    try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{OPTION}={path}: cannot be read ({error}); name a UTF-8 file with one word a line") from error
-    given, known = dict.fromkeys(filter(None, map(str.strip, lines))), tokenizer.get_vocab()
+    given, known = lines(path), tokenizer.get_vocab()
     forms = {word: [*_words(tokenizer, word), *_words(tokenizer, f" {word}")] for word in given}
     wrong = [word for word in given if len(forms[word]) != 2 or set(forms[word]) <= set(known)]
     if wrong or not given:

@@ -59,7 +59,8 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
     recipes = {"": values, **{member.name: without_private_paths(load(member / RECIPE)) for member in folders}}
     for name, recipe in recipes.items():
         (folder / name).mkdir(exist_ok=True)
-        (folder / name / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+        text = yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False)
+        (folder / name / RECIPE).write_text(text, encoding="utf-8")
     members = {name: from_recipe(recipe) for name, recipe in recipes.items() if name}
     (folder / CARD).write_text(card.write(repo, run, config.hub, notes, members), encoding="utf-8")
     if config.hub.onnx and not run.exports:

@@ -188,10 +188,8 @@ class Run:
         if len(self.measured) < 2:
             return []
         metric, measured = self.model.metrics["metric"], self.measured
-        members = [one["name"] for one in self.members.values()]
-        best = max(members, key=lambda name: measured[name]["scores"][metric], default="")
-        averaging = f"Averaging, beside the best member alone ({best}),"
-        what = {best: averaging, BEFORE: "The update", NOT_ADAPTED: "Adaptation"}
+        what = {one["name"]: f"Averaging, compared with {one['name']} alone," for one in self.members.values()}
+        what |= {BEFORE: "The update", NOT_ADAPTED: "Adaptation"}
         changes = {f"{what[name]} changed {metric} by": one for name, one in self.differences.items() if name in what}
         paired = {frozenset((self._called, name)): one for name, one in self.differences.items()}
         return [scores.highest(metric, measured, paired), *(scores.worth(*change) for change in changes.items())]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.analysis.estimate import BYTES_PER_TOKEN
-from ulmfit_style.artefacts.fingerprint import file_digest
 from ulmfit_style.console import say
 from ulmfit_style.data import languages
 from ulmfit_style.errors import UserError
@@ -50,7 +49,9 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
     options = resolved.config.adapt.determinants()
     determinants = {"init": resolved.source_of("adapt").identity, "corpus": resolved.corpus.identity, "adapt": options}
     if asked:
-        determinants["new_tokens"] = file_digest(Path(asked).expanduser()) if isinstance(asked, str) else asked
+        from ulmfit_style.models import new_tokens
+
+        determinants["new_tokens"] = new_tokens.lines(asked) if isinstance(asked, str) else asked
     if general is not None:
         determinants["general"] = general.identity
     return determinants

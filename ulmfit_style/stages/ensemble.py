@@ -1,6 +1,5 @@
 """ensemble: one directory of finished models that answers by the mean of their answers, scored beside each of them."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,9 +47,9 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """
     config, names, directories = resolved.config, resolved.config.ensemble.members, _directories(resolved)
     if len({directory.resolve() for directory in directories}) < max(2, len(names)):
-        raise UserError(f"ensemble: of which models? Say {OPTION}=[forward,backward]: two or more, each another one")
+        raise UserError(f"{OPTION}: an ensemble takes two or more different models: {OPTION}=[forward,backward]")
     if (config.runs / config.name / "finetune").exists():
-        raise UserError(f"name={config.name}: is the name of a fine-tuned model; add name=<another>")
+        raise UserError(f"name={config.name} is the name of a fine-tuned model; add name=<another>")
     if not resolved.task.scores_whole_texts:
         kind = f"{type(resolved.task).__name__} has no probabilities or numbers of whole texts to average"
         raise UserError(f"{OPTION}: {kind}; name models that classify texts, or answer with a number")
@@ -110,7 +109,7 @@ def run(step: Step, directory: Path) -> None:
         predictions.write(directory, chain(*(answers for _, answers in scored.values())))
     measured: dict[str, Any] = {title: of_title for title, (of_title, _) in scored.items()}
     members = {
-        folder: {"name": folder if "/" in name else name, "test": measured.pop(folder, None)}
+        folder: {"name": f"{folder} ({Path(name).name})" if "/" in name else name, "test": measured.pop(folder, None)}
         for folder, name in names.items()
     }
     of_first = ("task", "metric", "train", "data")
@@ -119,16 +118,11 @@ def run(step: Step, directory: Path) -> None:
 
 
 def _take(source: Path, folder: Path) -> None:
-    """Put the files of a model into a folder, without a second copy on the disk where there can be a link."""
+    """Copy the files of a model into a folder."""
     folder.mkdir(exist_ok=True)
+    # transformers looks for the code of a model beside the folders of the members.
     for path in filter(lambda path: export.goes(path.name), source.iterdir()):
-        # transformers looks for the code of a model beside the folders of the members.
-        copy = (folder.parent if path.suffix == ".py" else folder) / path.name
-        copy.unlink(missing_ok=True)  # what a stopped run left
-        try:
-            os.link(path.resolve(), copy)
-        except OSError:
-            shutil.copyfile(path, copy)
+        shutil.copyfile(path, (folder.parent if path.suffix == ".py" else folder) / path.name)
 
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:

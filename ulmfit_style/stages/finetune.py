@@ -52,6 +52,8 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         UserError: if no task is set, or this model cannot be fine-tuned on it.
     """
     checks.finetune(resolved.config, resolved.task)
+    if (resolved.config.runs / resolved.config.name / "ensemble").exists():
+        raise UserError(f"name={resolved.config.name} is the name of an ensemble; add name=<another>")
     if resolved.updated is not None:
         _check_update(resolved, resolved.updated.directory)
     if resolved.task.path.files():

@@ -66,8 +66,8 @@ def _replaced(model: Any, data: TrainingData) -> Iterator[None]:
         pooled = None if summaries[0] is None else torch.stack(summaries).to(mask.device)
         return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=states, pooler_output=pooled)
 
+    # Always in the same batches, or a resumed phase would differ in the last digits.
     with trunk.register_forward_hook(keep, with_kwargs=True):
-        # Always in the same batches, or a resumed phase would differ in the last digits.
         data.run(model, data.by_length)
     trunk.forward = look_up
     try:

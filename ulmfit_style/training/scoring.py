@@ -58,11 +58,13 @@ class Scorer:
 
     def answers(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[Answer]:
         """Yield the answer to each row, in order."""
-        task, (own, *copies) = self._task(), tee(rows, 1 + len(self.others))  # which hold the rows of a window
+        task = self._task()
+        own, *copies = tee(rows, 1 + len(self.others))  # they hold as many rows as the fastest model is ahead
         others = [other._read(copy, ignore) for other, copy in zip(self.others, copies, strict=True)]
         for (row, features, outputs), *theirs in zip(self._read(own, advance), *others, strict=True):
             if theirs:  # each of which may have read another number of windows
-                yield task.merge(row, (), [task.mean(each) for each in (outputs, *(each for *_, each in theirs))])
+                of_models = [outputs, *(their_outputs for _, _, their_outputs in theirs)]
+                yield task.merge(row, (), list(map(task.mean, of_models)))
             elif self.learnt is None:
                 yield task.merge(row, features, outputs)
             else:
