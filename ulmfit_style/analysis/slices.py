@@ -29,8 +29,8 @@ def groups(config: Config, rows: Sequence[Row]) -> Mapping[str, Sequence[str]]:
     files = task.path
     path: References | None = options.path
     option, form = "evaluate.path", options.format
+    # The rows of a split that has no file of its own are some of the training file's.
     if path is None:
-        # The rows of a split that has no file of its own are some of the training file's.
         split = options.split if options.split in files.files() else "train"
         option, path, form = files.option(split), files.files()[split], task.format
     fields = _read(option, path, options.slices, form)

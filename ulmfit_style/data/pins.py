@@ -28,8 +28,8 @@ def pinned(config: Config) -> Config:
     Raises:
         UserError: if the Hub has no such checkpoint or file, or cannot be reached the first time.
     """
+    # The name of a run may mean another model later, such as the one that is made of it.
     if (named := config.finetune.init) is not None:
-        # The name of a run may mean another model later, such as the one that is made of it.
         made = checkpoints.find_finetuned(named, "finetune.init", config.runs, is_single=True).resolve()
         finetune = config.finetune.model_copy(update={"init": str(config.runs / made.name)})
         config = config.model_copy(update={"finetune": finetune, "adapt": None})

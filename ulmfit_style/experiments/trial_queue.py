@@ -167,14 +167,20 @@ class TrialQueue:
         self._space_is_exhausted = False
         self._locks: dict[int, FileLock] = {}
         """Those of the trials that this process runs, by their numbers."""
-        ways = {"sampler": of_optuna("sampler", sweep.sampler), "pruner": of_optuna("pruner", sweep.pruner)}
+        sampler, pruner = of_optuna("sampler", sweep.sampler), of_optuna("pruner", sweep.pruner)
         recipe, settings = search_space.of_recipe(config, overrides, sweep.space), self._settings()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.journal = open_journal(self.folder)
         drop_cut_line(self.folder / JOURNAL)
         with self._alone():
-            place: dict[str, Any] = {"study_name": self.folder.name, "storage": self.journal, "load_if_exists": True}
-            self.study = optuna.create_study(**place, **ways, direction="maximize")
+            self.study = optuna.create_study(
+                study_name=self.folder.name,
+                storage=self.journal,
+                sampler=sampler,
+                pruner=pruner,
+                direction="maximize",
+                load_if_exists=True,
+            )
             if (before := self.study.user_attrs.get("settings")) is None:
                 self.study.enqueue_trial(recipe, user_attrs={"default": True}, skip_if_exists=True)
                 self.study.set_user_attr("overrides", list(overrides))

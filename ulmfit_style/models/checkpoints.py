@@ -64,8 +64,8 @@ def resolve(model: Model, option: str, *, is_single: bool = True) -> Checkpoint:
         made = gguf.checkpoint(file, file_digest(file))
         return Checkpoint(made.directory, {made.stage: made.fingerprint})
     directory = find(model, f"{option}={model.checkpoint}", is_single=is_single)
+    # The Hub's cache names the folder of a snapshot by its commit.
     if is_on_hub(model):
-        # The Hub's cache names the folder of a snapshot by its commit.
         return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
     paths = sorted(path for folder in (directory, *members(directory)) for path in folder.iterdir())
     files = [path for path in paths if path.name.endswith(ENDINGS) and path.is_file()]

@@ -64,8 +64,8 @@ def _read(file: Path) -> tuple[Any, Tokenizer]:
         raise UserError(f"{file}: {problem}; {INSTEAD}") from error
     _mend_splitting(tokenizer, metadata, file)
     count, missing = len(list(quantised.parameters())), len(loading["missing_keys"])
+    # What is left out of Llama 3.1, say, is how its positions are scaled: it would be another model.
     if missing or len(tensors) != count:
-        # What is left out of Llama 3.1, say, is how its positions are scaled: it would be another model.
         problem = f"holds {len(tensors)} tensors, and the {type(quantised).__name__} of transformers {count}"
         raise UserError(f"{file}: {problem}, of which {missing} are not in the file; {INSTEAD}")
     # transformers does not save a model that it read from such a file, only one that was given its weights.

@@ -66,8 +66,8 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
     if config.hub.onnx and not run.exports:
         raise UserError(f"hub.onnx=true: {directory} has no ONNX yet; run `export` with the same options before")
     sources = {path: path.relative_to(run.model.directory) for path in run.model.directory.rglob("*")}
+    # Its config stands beside the weights: the one above is of the model in torch, with its own head.
     for made in run.exports[:1] if config.hub.onnx else ():
-        # Its config stands beside the weights: the one above is of the model in torch, with its own head.
         beside = [made.directory / "config.json", *(made.directory / ONNX).iterdir()]
         sources |= {path: Path(ONNX, path.name) for path in beside}
     for path, relative in sources.items():
