@@ -155,7 +155,7 @@ def test_what_to_do_next_follows_from_what_the_page_shows(chain: Trained):
         for part in html_report._next(replace(run, model=model), run.config.task, [(a, long) for a in answers])
     ]
     assert "their recall: rare (0.200)." in said[0]
-    assert "the 1 rows whose labels are wrong by this model, listed under Data: rows.csv:3." in said[1]
+    assert "the 1 rows whose labels look wrong to this model, listed under Data: rows.csv:3." in said[1]
     assert "About 4 of the 4 texts are cut" in said[2]
     losses = [{"loss": loss} for loss in (4, 3, 2, 1)]
     adapted = replace(run.stage("adapt"), metrics={"log": losses})

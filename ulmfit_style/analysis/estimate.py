@@ -17,6 +17,7 @@ from ulmfit_style.artefacts.directory import MANIFEST, installed, machine, read_
 from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.config.section import sections_of
 from ulmfit_style.console import duration
+from ulmfit_style.data.guard import BYTES_PER_TOKEN
 from ulmfit_style.models import checkpoints, embedded
 from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.results.parts import Size
@@ -27,9 +28,6 @@ TIMES = "times.json"
 
 KEPT = 20
 """Steps of each kind that are kept."""
-
-BYTES_PER_TOKEN = 4
-"""About. A step is compared with others of its kind, so it need not be right for every language."""
 
 USEFUL = 0.7
 """The part of the rate of a matrix product that training reaches, by all weights, where no step was timed yet."""

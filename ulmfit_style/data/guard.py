@@ -33,6 +33,9 @@ DEBRIS = re.compile(
 MOST, SAMPLE = 100_000, 20_000
 """Rows of which a run looks at all before it trains, and rows that it looks at where there are more."""
 
+BYTES_PER_TOKEN = 4
+"""About, for what is told before a tokenizer is at hand."""
+
 MOST_CUT = 0.2
 """The share of texts that may be cut before it is told what reads more of them."""
 

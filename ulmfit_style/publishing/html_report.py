@@ -34,10 +34,9 @@ Answered = Sequence[tuple[predictions.Prediction, Row | None]]
 MOST_CONFUSED = 20
 """Pairs of classes that are listed."""
 
-MOST_ADVISED, GAP, FELL, BYTES_PER_TOKEN = 3, 0.1, 0.01, 4
+MOST_ADVISED, GAP, FELL = 3, 0.1, 0.01
 """Where it is told what to do next: classes or rows that are named; how far below the mean recall a class is found too
-seldom; by which part of it a loss falls, from the third quarter of the steps to the last, that has not come to its end;
-and about how long a token is."""
+seldom; by which part of it a loss falls, from the third quarter of the steps to the last, that has not come to its end."""
 
 
 def page(run: Run) -> Page:
@@ -131,11 +130,11 @@ def _next(run: Run, task: Task, answered: Answered) -> Iterator[Part]:
     if low := [f"{one['class']} ({one['recall']:.3f})" for one in report[:MOST_ADVISED] if one["recall"] < enough]:
         yield Prose(f"Label more rows of the classes that are found least often, by their recall: {', '.join(low)}.")
     if wrong := [place for place, _ in guard.label_errors([answer for answer, _ in answered])]:
-        look = f"Look at the {len(wrong):,} rows whose labels are wrong by this model, listed under Data"
+        look = f"Look at the {len(wrong):,} rows whose labels look wrong to this model, listed under Data"
         yield Prose(f"{look}: {listed(wrong, MOST_ADVISED)}.")
     texts = [text for _, row in answered if row is not None for text in task.texts(row)]
     length = run.config.finetune.max_length
-    longer = sum(len(text.encode(errors="surrogatepass")) > BYTES_PER_TOKEN * length for text in texts)
+    longer = sum(len(text.encode(errors="surrogatepass")) > guard.BYTES_PER_TOKEN * length for text in texts)
     if task.long_texts.startswith("cut") and longer > guard.MOST_CUT * len(texts):
         remedy = f"{task.reads_more} reads more of them"
         yield Prose(f"About {longer:,} of the {len(texts):,} texts are cut after {length} tokens; {remedy}.")

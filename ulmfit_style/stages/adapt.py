@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style.analysis.estimate import BYTES_PER_TOKEN
 from ulmfit_style.console import say
 from ulmfit_style.data import languages
+from ulmfit_style.data.guard import BYTES_PER_TOKEN
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints
 from ulmfit_style.resolved import Resolved, Stage, Step
