@@ -36,7 +36,8 @@ MOST_CONFUSED = 20
 
 MOST_ADVISED, GAP, FELL = 3, 0.1, 0.01
 """Where it is told what to do next: classes or rows that are named; how far below the mean recall a class is found too
-seldom; by which part of it a loss falls, from the third quarter of the steps to the last, that has not come to its end."""
+seldom; by which part of it a loss falls that has not come to its end, from the third quarter of the steps to the last.
+"""
 
 
 def page(run: Run) -> Page:
