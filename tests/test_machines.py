@@ -150,7 +150,7 @@ def test_two_machines_adapt_as_one_and_so_they_do_when_one_is_killed_on_the_way(
             "mount --bind other.csv reviews.csv",
             r"machine 1 \({b}\): differs from machine 0 \({a}\) in corpus; give them",
         ),
-        ("mount --bind other.yaml runs.yaml", r"machine 1 \({b}\): differs from machine 0 \({a}\) in seed; give them"),
+        ("mount --bind other.yaml runs.yaml", r"machine 1 \({b}\): differs from machine 0 \({a}\) in adapt; give them"),
     ],
 )
 def test_what_differs_between_machines_is_told_on_both(
