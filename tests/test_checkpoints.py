@@ -11,6 +11,9 @@ from safetensors.torch import load_file, save_file
 from samples import save_bert, tiny_sizes, tiny_tokenizer
 
 from ulmfit_style import console
+from ulmfit_style.artefacts import seal
+from ulmfit_style.artefacts.directory import MANIFEST, NOT_SEALED, write_json
+from ulmfit_style.config.training import Model
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints
 from ulmfit_style.tasks.base import named_outputs
@@ -32,6 +35,18 @@ def load_pooled(folder: Path, labels: Sequence[str]) -> Any:
 
 
 Load = Callable[[Path, Sequence[str]], Any]
+
+
+def test_a_model_that_is_made_again_is_the_same_checkpoint_and_one_of_other_weights_is_not(tmp_path: Path):
+    def identity(name: str, seed: int, seconds: float) -> Any:
+        transformers.set_seed(seed)
+        save_bert(tmp_path / name)
+        folder = tmp_path / name
+        write_json(folder / MANIFEST, seal.signed(folder, {"seconds": seconds}, NOT_SEALED))
+        return checkpoints.resolve(Model(checkpoint=str(folder)), "model.checkpoint").identity
+
+    assert identity("first", seed=1, seconds=2.5) == identity("again", seed=1, seconds=3.5)
+    assert identity("other", seed=2, seconds=2.5) != identity("first", seed=1, seconds=2.5)
 
 
 @pytest.fixture(params=[load, load_pooled])

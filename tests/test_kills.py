@@ -29,6 +29,13 @@ NOT_ADAPTED = [*(option for option in RECIPE if not option.startswith("adapt."))
 FOLDED = [option for option in NOT_ADAPTED if not option.startswith(("task.train_samples", "task.folds"))]
 ULMFIT = ["finetune=ulmfit", "finetune.unfreeze=[1,all]", "finetune.patience=2", "finetune.learning_rate=1e-2"]
 CONTRAST = ["finetune=few_labels", "finetune.contrast_steps=12", "finetune.calibration_folds=2"]
+# From random weights, by a tokenizer of its own: the state is carried through both language models.
+LSTM = [
+    *(option for option in RECIPE if not option.startswith(("model.checkpoint", "adapt.head_epochs"))),
+    *("model=awd_lstm", "model.architecture.hidden_size=16", "model.architecture.lstm_size=24"),
+    *("model.tokenizer.vocab_size=300", "pretrain.batch_size=4", "pretrain.max_length=16", "pretrain.epochs=2"),
+    *("adapt.batch_size=4", "adapt.max_length=16"),
+]
 STUDY = """
 name: tiny
 arms: {fine-tuned: [adapt=none], adapted: []}
@@ -53,6 +60,12 @@ CHAINS = {
         ["finetune", *NOT_ADAPTED],
         ["evaluate", *NOT_ADAPTED],
         ["predict", *NOT_ADAPTED, "predict.input=rows.jsonl", "predict.output=answers.jsonl"],
+    ],
+    "carried states": [["pretrain", "adapt", "finetune", *LSTM]],
+    "ensemble": [
+        ["finetune", *NOT_ADAPTED, "name=a"],
+        ["finetune", *NOT_ADAPTED, "name=b", "finetune.seed=1"],
+        ["ensemble", "name=both", "ensemble.members=[a,b]", "runs=runs"],
     ],
     "study": [["study", "hydra.searchpath=[my_conf]", *RECIPE, "study=tiny"]],
     "sweep": [["sweep", *NOT_ADAPTED, "finetune.learning_rate=1e-3,1e-2"]],

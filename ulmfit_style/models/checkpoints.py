@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ulmfit_style.artefacts.directory import RECIPE, no_run, read_json, require_intact
+from ulmfit_style.artefacts.directory import NOT_SEALED, RECIPE, no_run, read_json, require_intact
 from ulmfit_style.artefacts.fingerprint import digest, file_digest
 from ulmfit_style.config.section import ANSWERING
 from ulmfit_style.config.training import Model
@@ -68,8 +68,9 @@ def resolve(model: Model, option: str, *, is_single: bool = True) -> Checkpoint:
     if is_on_hub(model):
         return Checkpoint(directory, {"checkpoint": f"{model.checkpoint}@{directory.name}"})
     paths = sorted(path for folder in (directory, *members(directory)) for path in folder.iterdir())
-    files = [path for path in paths if path.name.endswith(ENDINGS) and path.is_file()]
-    digests = {path.relative_to(directory).as_posix(): file_digest(path) for path in files}
+    # A manifest tells the time too, so the same model made again has another one.
+    names = [path for path in paths if path.name.endswith(ENDINGS) and path.name not in NOT_SEALED]
+    digests = {path.relative_to(directory).as_posix(): file_digest(path) for path in names if path.is_file()}
     return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
 
 
