@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from transformers import (
     DataCollatorForLanguageModeling,
     DataCollatorWithPadding,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     pipeline,
     set_seed,
@@ -56,22 +57,31 @@ Arm = Callable[[int], tuple[float, float | None]]
 """Does its work in a round, by its number; returns the units that it did, and a figure of quality."""
 
 
-def trained(plan: TrainingPlan, steps: int, seed: int) -> None:
+def trained(plan: TrainingPlan, steps: int, seed: int, callbacks: Sequence[TrainerCallback] = ()) -> None:
     """Train the first phase of a plan for a few steps."""
     phases = [replace(plan.phases[0], max_steps=steps)]
     plan = replace(plan, phases=phases, options=plan.options.model_copy(update={"seed": seed}))
     with tempfile.TemporaryDirectory() as folder:
-        train_phase(plan, 0, Path(folder))
+        train_phase(plan, 0, Path(folder), callbacks)
 
 
-def stock(model: Any, rows: Dataset, collate: Any, steps: int, seed: int, batch_size: int, **options: Any) -> None:
+def stock(
+    model: Any,
+    rows: Dataset,
+    collate: Any,
+    steps: int,
+    seed: int,
+    batch_size: int,
+    callbacks: Sequence[TrainerCallback] = (),
+    **options: Any,
+) -> None:
     """Train as the example scripts of transformers do."""
     with tempfile.TemporaryDirectory() as folder:
         common: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "logging_steps": 10, "disable_tqdm": True}
         arguments = TrainingArguments(
             folder, max_steps=steps, per_device_train_batch_size=batch_size, seed=seed, **common, **options
         )
-        trainer = Trainer(model, arguments, data_collator=collate, train_dataset=rows)
+        trainer = Trainer(model, arguments, data_collator=collate, train_dataset=rows, callbacks=list(callbacks))
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()
 
@@ -368,4 +378,5 @@ def main(arguments: list[str]) -> None:
         file.write_text(json.dumps(everything, indent=1))
 
 
-main(sys.argv[1:])
+if __name__ == "__main__":
+    main(sys.argv[1:])

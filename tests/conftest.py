@@ -43,8 +43,15 @@ for profile, examples in (("quick", 25), ("slow", 1000)):
     )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests of GPUs be tried without one: `-m gpu --device cpu`."""
+    parser.addoption("--device", choices=["cuda", "cpu"], default="cuda", help="what tests marked gpu run on")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give the properties that hypothesis tries more examples where the slow tests are asked for."""
+    if config.getoption("--device") == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     settings.load_profile("slow" if config.option.markexpr == "slow" else "quick")
 
 

@@ -133,8 +133,10 @@ def untrained(kind: str, tiny: dict, **sizes: Any) -> PreTrainedModel:
     return getattr(transformers, task.auto_class(ENCODER)).from_config(BertConfig(**tiny, **head, **sizes))
 
 
-def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int) -> torch.Tensor:
-    """Train three plain SGD steps of 8 rows, `micro` rows at a time."""
+def weights_after(
+    kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int, **options: Any
+) -> torch.Tensor:
+    """Train three plain SGD steps of 8 rows, `micro` rows at a time; options are further ones of the Trainer."""
     set_seed(0)
     if kind in LANGUAGE:
         model: Any = BertForMaskedLM(BertConfig(**tiny))
@@ -165,8 +167,8 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
     for parameter in [*layers.get("embeddings", []), *layers.get("layer 1", [])]:
         parameter.requires_grad_(False)
     if kind == ADAPTERS:
-        options = finetune_options(lora_rank=4)
-        for parameter in add_adapters(model, layer_groups(model, ()), options)["head"]:
+        lora = finetune_options(lora_rank=4)
+        for parameter in add_adapters(model, layer_groups(model, ()), lora)["head"]:
             parameter.requires_grad_(True)
     trainer = RecipeTrainer(
         model=model,
@@ -188,6 +190,7 @@ def weights_after(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, fol
             disable_tqdm=True,
             remove_unused_columns=False,
             use_cpu=True,
+            **options,
         ),
         train_dataset=ShuffledDataset(rows, 8, 0, 0, 8 if processes.count() > 1 else 1),
         collate=gather,

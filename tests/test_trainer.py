@@ -42,6 +42,15 @@ def test_accumulation_and_two_processes_equal_one_big_batch(
     assert (whole - first).abs().max() < 1e-6
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler's own look
+@pytest.mark.parametrize("kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])])
+def test_a_compiled_model_learns_the_same(kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path):
+    # torch.compile does not look whether a hook has changed: what it traces first has to fit all later batches.
+    traced = {"torch_compile": True, "torch_compile_backend": "eager"}
+    plain, compiled = (weights_after(kind, tokenizer, tiny, tmp_path, 4, **options) for options in ({}, traced))
+    assert (plain - compiled).abs().max() < 1e-6
+
+
 def test_two_processes_train_the_head_of_a_kept_trunk_as_one_does(
     ranks: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ):

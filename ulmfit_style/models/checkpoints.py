@@ -16,8 +16,7 @@ from ulmfit_style.config.section import ANSWERING
 from ulmfit_style.config.training import Model
 from ulmfit_style.console import say_once
 from ulmfit_style.errors import UserError, listed
-from ulmfit_style.models import architectures, gguf
-from ulmfit_style.models.embedded import locate
+from ulmfit_style.models import architectures, embedded, gguf
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,7 +125,7 @@ def _require_own_files(directory: Path, place: str) -> None:
 
 
 def _on_disk(name: str) -> Path:
-    return locate(name) if name.startswith("package:") else Path(name).expanduser()
+    return embedded.locate(name) if name.startswith("package:") else Path(name).expanduser()
 
 
 def find_finetuned(source: str, option: str, runs: Path = RUNS, *, is_single: bool = False) -> Path:
@@ -189,6 +188,8 @@ def load_model(auto_class: Any, source: Path, *, whole: bool = False, **settings
     if is_pooled(source) and not whole:
         config, names = config.body, {rf"^{BODY}\.": ""}
         config.id2label = labels  # of the head that is kept beside a language model
+    elif auto_class.__name__ == "AutoModelForQuestionAnswering":  # whose body Llama and its kin call by another name
+        names = {r"^model\.": f"{auto_class._model_mapping[type(config)].base_model_prefix}."}
     config.update(settings)
     model, info = auto_class.from_pretrained(
         source,
@@ -217,7 +218,7 @@ def load_model(auto_class: Any, source: Path, *, whole: bool = False, **settings
 
 def _require_body(model: Any, source: Path, missing: Collection[str], unused: Collection[str]) -> None:
     """Raise if weights of the body are missing: heads, poolers and cross-attention may be new, and nothing else."""
-    body, new = {id(weight) for weight in model.base_model.parameters()}, re.compile("pooler|cross|lm_head")
+    body, new = {id(weight) for weight in model.base_model.parameters()}, re.compile("pooler|cross|lm_head|qa_outputs")
     inside = [name for name, weight in model.named_parameters() if name in missing and id(weight) in body]
     if lacking := [name for name in inside if not new.search(name)]:
         others = f"; it has others that fit nowhere: {listed(sorted(unused), 3)}" if unused else ""

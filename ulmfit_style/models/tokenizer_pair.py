@@ -35,8 +35,10 @@ class TokenizerPair:
 
 
 def read(directory: Path) -> Tokenizer:
-    """Return the tokenizer, or the two, of a model's directory."""
+    """Return the tokenizer, or the two, of a model's directory; one without a padding token pads with its end."""
     tokenizer = checkpoints.tokenizer(directory)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     if not (directory / FOLDER).is_dir():
         return tokenizer
     return cast("Tokenizer", TokenizerPair(tokenizer, checkpoints.tokenizer(directory / FOLDER)))

@@ -13,8 +13,7 @@ from ulmfit_style.cli import CONF, PACKAGE
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
-from ulmfit_style.models import checkpoints
-from ulmfit_style.models.tokenizer_pair import FOLDER
+from ulmfit_style.models import checkpoints, tokenizer_pair
 from ulmfit_style.publishing import card, secrets
 from ulmfit_style.recipe import Config, from_recipe, load
 from ulmfit_style.results import finished, terminal
@@ -85,7 +84,7 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
 
 def goes(name: str) -> bool:
     """Tell whether a file of this name is one that is uploaded."""
-    name = re.sub(rf"^({FOLDER}|{ONNX}|member-\d+)/", "", name)
+    name = re.sub(rf"^({tokenizer_pair.FOLDER}|{ONNX}|member-\d+)/", "", name)
     is_listed = "/" not in name and any(fnmatch(name, pattern) for pattern in UPLOADED)
     return is_listed or name.startswith(f"{PACKAGE.name}/")  # which a Space holds
 

@@ -295,8 +295,6 @@ def _tokenizer(resolved: Resolved, source: Path, rows: Sequence[Row]) -> tuple[T
     from ulmfit_style.models import warm_start
 
     config, tokenizer = resolved.config, tokenizer_pair.read(source)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     if config.model.decoder is None:
         return tokenizer, None
     if config.model.decoder == "scratch":

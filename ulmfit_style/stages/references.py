@@ -12,7 +12,7 @@ from ulmfit_style.analysis.estimate import tokens
 from ulmfit_style.artefacts.directory import METRICS, Artefact, write_json
 from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.console import say
-from ulmfit_style.models import checkpoints
+from ulmfit_style.models import checkpoints, tokenizer_pair
 from ulmfit_style.resolved import Resolved, Stage, Step
 from ulmfit_style.results.finished import FROZEN
 from ulmfit_style.results.parts import Interval
@@ -116,7 +116,8 @@ def features_of(resolved: Resolved, unseen: Sequence[str]) -> tuple[Callable[[Se
     from ulmfit_style.training.scoring import mean_features
 
     source, config = resolved.source_of("adapt").directory, resolved.config
-    body, tokenizer = checkpoints.load_model(AutoModel, source).model, checkpoints.tokenizer(source)
+    model, tokenizer = checkpoints.load_model(AutoModel, source).model, tokenizer_pair.read(source)
+    body = model.get_encoder() if model.config.is_encoder_decoder else model
     features = partial(mean_features, body.to(PartialState().device), tokenizer, config.finetune.max_length)
     # The references of all samples of labels share the features of the rows that are scored.
     kept = Artefact("features", determinants(resolved, digest(list(unseen))), config.runs)

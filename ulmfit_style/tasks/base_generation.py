@@ -294,7 +294,7 @@ def logits_at(model: Module, positions: Tensor) -> Iterator[None]:
     import torch
     from accelerate.utils import extract_model_from_parallel
 
-    inner = extract_model_from_parallel(model)
+    inner = extract_model_from_parallel(model, keep_torch_compile=False)
 
     def select(module: Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         whole = isinstance(args[0], torch.Tensor) and args[0].shape[:2] == positions.shape and args[0].dim() == 3

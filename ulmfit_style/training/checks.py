@@ -3,8 +3,7 @@
 from ulmfit_style.compute import processes
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune, LanguageModelling
 from ulmfit_style.errors import UserError, require_packages
-from ulmfit_style.models import architectures, checkpoints
-from ulmfit_style.models.tokenizer_pair import FOLDER
+from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.base import Task
 
@@ -19,7 +18,7 @@ def language_model(config: Config, stage: str, options: LanguageModelling) -> No
     if auto_class == architectures.ENCODER_DECODER and config.model.checkpoint is not None:
         directory = checkpoints.resolve(config.model, "model.checkpoint").directory
         checkpoints.sentinels(checkpoints.tokenizer(directory))
-        if (directory / FOLDER).is_dir():
+        if (directory / tokenizer_pair.FOLDER).is_dir():
             problem = "writes with another tokenizer than it reads with, and has no text to restore"
             raise UserError(f"{stage}: {config.model.title()} {problem}; adapt the encoder before, or take adapt=none")
     _check_options(config, stage, options, options.max_length)
@@ -40,7 +39,7 @@ def finetune(config: Config, task: Task) -> None:
     elif not architectures.has_head(auto_class, model_type):
         needed = f"{kind} needs one that {auto_class} knows"
         if auto_class == architectures.ENCODER_DECODER and architectures.has_head(architectures.MASKED_LM, model_type):
-            needed += "; give it a decoder: model.decoder=same"
+            needed += "; give it a decoder: model.decoder=same, or scratch"
         raise UserError(f"model.checkpoint={config.model.title()}: is of type '{model_type}', and {needed}")
     if (options.contrast_steps or options.head == "solved") and not task.is_single_label:
         wanted = f"contrast_steps={options.contrast_steps}" if options.contrast_steps else "head=solved"
