@@ -77,7 +77,6 @@ TASKS: dict[str, Task] = {
         path="-", source_language="en", target_language="de", max_target_length=16
     ).for_architecture(DECODER),
     "completions": TextGeneration(path="-", max_target_length=16).for_architecture(DECODER),
-    "documents": TextGeneration(path="-", form="documents", max_target_length=16).for_architecture(DECODER),
 }
 LANGUAGE = ["masked language modelling", "causal language modelling", "span corruption", "text infilling"]
 LAYERWISE = "layers at rates of their own, the lowest frozen"

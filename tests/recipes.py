@@ -102,12 +102,10 @@ TRANSLATED = [
 COMPLETED = [
     {"prompt": f"the {noun} number {number} is", "completion": f"a {noun}"} for number, noun in enumerate(NOUNS)
 ]
-DOCUMENTS = [{"text": f"{text} and {text} again"} for text, _, _ in reviews(120)]
 LANGUAGES = ("task.source_language=en", "task.target_language=de")
 SHORT = "task.max_target_length=8"
 
 _translations = _rows("translation", TRANSLATED, *LANGUAGES, SHORT)
-_documents = _rows("text_generation", DOCUMENTS, "task.form=documents", "task.max_target_length=16")
 _tags = _rows("multi_label_classification", TAGGED)
 
 RECIPES: dict[str, tuple[str, Callable[[Path], list[str]], list[str]]] = {
@@ -120,7 +118,6 @@ RECIPES: dict[str, tuple[str, Callable[[Path], list[str]], list[str]]] = {
     "summaries": ("seq2seq_checkpoint", _summaries, ["finetune.epochs=30"]),
     "translations": ("causal_checkpoint", _translations, ["finetune.epochs=25"]),
     "completions": ("causal_checkpoint", _rows("text_generation", COMPLETED, SHORT), ["finetune.epochs=20"]),
-    "documents": ("causal_checkpoint", _documents, ["finetune.epochs=5", "finetune.max_length=20"]),
 }
 """Of each kind the fixture of the checkpoint, what writes its data and names them, and how it is trained."""
 

@@ -7,9 +7,11 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ulmfit_style.cli import CONF
 from ulmfit_style.cli.compose import TRUSTED_VARIABLES, compose, grid
+from ulmfit_style.config.commands import Evaluate
 from ulmfit_style.errors import ConfigError
 from ulmfit_style.recipe import TRUSTED_MODULES, Config, from_recipe, load
 
@@ -147,6 +149,18 @@ def test_a_yaml_that_would_fill_the_memory_is_refused(write_yaml, tmp_path: Path
     ]
     (tmp_path / "recipe.yaml").write_text(bomb)
     with pytest.raises(ConfigError, match="repeats parts"):
+        load(tmp_path / "recipe.yaml")
+
+
+def test_what_made_a_model_is_read_whatever_another_version_does_with_models(tmp_path: Path):
+    made_by = compose(["evaluate.split=train", "finetune.seed=7"])
+    values = made_by.recipe()
+    values["evaluate"]["gone"] = "an option of another version"
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert load(tmp_path / "recipe.yaml") == made_by.model_copy(update={"evaluate": Evaluate()})
+    values["finetune"]["gone"] = 1
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match=r"finetune\.gone: there is no such option"):
         load(tmp_path / "recipe.yaml")
 
 

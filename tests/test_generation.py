@@ -150,20 +150,6 @@ def test_a_long_text_is_cut_at_its_end_and_a_long_summary_too_and_both_are_told(
     assert (short["long"], short["long_target"]) == (False, False)
 
 
-def test_all_tokens_of_a_document_but_the_first_are_learnt_once_however_long_it_is():
-    tokenizer = tiny_tokenizer()
-    task = TextGeneration(path="-", form="documents").for_architecture(DECODER)
-    row = Row("a", 1, {"text": "the film is a story number 3 " * 9})
-    plain = tokenizer(row.fields["text"], add_special_tokens=False)["input_ids"]
-    for length in (200, 20, 7):
-        parts = task.encode(row, tokenizer, length, {})
-        learnt = [label for part in parts for label in part["labels"] if label != IGNORED]
-        assert learnt == [*plain[1:], tokenizer.sep_token_id]
-        assert max(len(part["input_ids"]) for part in parts) <= length
-        assert all(part["long"] == (length < 200) for part in parts)
-        assert sum(part["bytes"] for part in parts) == len(row.fields["text"]) - len("the")
-
-
 TEMPLATE = (
     "{% for message in messages %}{{ {'user': 'plot', 'assistant': 'actor'}[message['role']] }} "
     "{{ message['content'] }} [SEP] {% endfor %}{% if add_generation_prompt %}actor {% endif %}"
@@ -316,7 +302,7 @@ def test_drawn_answers_repeat_with_their_seed_and_leave_the_seed_of_training_alo
         (Summarization, {"prompt": "summarize"}, "should hold {text} once"),
         (Summarization, {"top_p": 0.9}, "nothing is drawn at temperature 0; give task.temperature=1 too"),
         (Summarization, {"label_smoothing": 1.0}, "less than 1"),
-        (TextGeneration, {"form": "documents", "prompt": "a {text}"}, r"no prompt beside it; leave task\.prompt out"),
+        (TextGeneration, {"form": "messages", "prompt": "a {text}"}, r"no prompt beside it; leave task\.prompt out"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(kind: type[GenerationTask], options: dict[str, Any], message: str):
@@ -389,6 +375,6 @@ def test_a_model_is_saved_with_how_it_writes_and_compared_with_the_beginning_of_
     assert load(run.directory, device="cpu", task={"temperature": 50.0})(text) != {"summary_text": "plot is moving"}
 
 
-def test_documents_need_a_decoder():
-    with pytest.raises(UserError, match=r"task\.form=documents: a model of type 't5' has an encoder, and cannot"):
-        TextGeneration(path="-", form="documents").for_architecture(ENCODER_DECODER)
+def test_chats_need_a_decoder():
+    with pytest.raises(UserError, match=r"task\.form=messages: a model of type 't5' has an encoder, and cannot"):
+        CHATS.for_architecture(ENCODER_DECODER)

@@ -179,12 +179,11 @@ TINY = ("adapt.general=null", "adapt.weight_decay=0.5", "adapt.layer_decay=2")
 def test_the_phase_of_the_new_tokens_moves_their_rows_alone(
     compose_tiny: Callable[..., Config], corpus: list[str], tmp_path: Path
 ):
-    made = prepared(compose_tiny(*corpus, *TINY, "micro_batch_size=2"))
-    plan = made.plan
+    plan = prepared(compose_tiny(*corpus, *TINY, "micro_batch_size=2")).plan
     assert [phase.title for phase in plan.phases] == ["new head", "new tokens", "every weight"]
     before = {name: weights.clone() for name, weights in plan.model.state_dict().items()}
     train_phase(plan, 1, tmp_path / "phase")
-    ids, moved = made.added.ids, {}
+    ids, moved = plan.phases[1].rows, {}
     for name, weights in plan.model.state_dict().items():
         if torch.equal(weights, before[name]):
             continue

@@ -131,7 +131,7 @@ def results(recipe: Recipe, folder: Path) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for link in sorted((folder / "runs/default").iterdir()):
         metrics = json.loads((link / "metrics.json").read_text())
-        made[link.name] = {name: metrics[name] for name in ("kept", "train", "heldout", "drift") if name in metrics}
+        made[link.name] = {name: metrics[name] for name in ("kept", "train", "heldout") if name in metrics}
         made[link.name] |= {split: metrics[split] for split in ("validation", "test") if split in metrics}
         made[link.name]["losses"] = [entry["loss"] for entry in metrics.get("log", ()) if "loss" in entry]
         made[link.name]["rates"] = [entry["learning_rate"] for entry in metrics.get("log", ()) if "loss" in entry]

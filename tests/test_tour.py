@@ -30,7 +30,7 @@ MODELS = {
     "questions": ("questions", ["answer", "score", "start", "end"]),
     "summary": ("summaries", ["summary_text"]),
     "translation": ("translations", ["translation_text"]),
-    "text": ("documents", ["generated_text"]),
+    "text": ("completions", ["generated_text"]),
 }
 """The kind of each model of the tour, and what its answers hold; of entities, each of them."""
 
@@ -42,7 +42,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, trained: Callable[[str], 
     (folder / "docs").mkdir()
     for name, (kind, _) in MODELS.items():
         (folder / "runs" / name).mkdir(parents=True)
-        (folder / "runs" / name / "finetune").symlink_to(trained(kind).directory)
+        stage = "adapt" if name == "text" else "finetune"  # a language model, of which both are one
+        (folder / "runs" / name / stage).symlink_to(trained(kind).directory)
     return folder
 
 

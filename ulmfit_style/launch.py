@@ -13,7 +13,7 @@ from ulmfit_style import chain
 from ulmfit_style.compute import processes
 from ulmfit_style.console import muted, say
 from ulmfit_style.errors import Pruned, UserError, ending
-from ulmfit_style.recipe import load
+from ulmfit_style.recipe import from_recipe, read
 from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.stages.table import STAGES, resolve
 
@@ -101,7 +101,7 @@ def _plan(arguments: Sequence[str]) -> tuple[Resolved, list[Step]]:
     path = Path(recipe_file)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; `ulmfit-style {' '.join(stages)} --cfg job >{path}` writes it")
-    config = load(path)
+    config = from_recipe(read(path))
     if config.processes not in (None, count := processes.count()):
         raise UserError(f"processes={config.processes}: there are {count}; start as many, or put null in {path}")
     with muted():

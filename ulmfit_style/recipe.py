@@ -34,6 +34,9 @@ def _of_its_kind(value: Any) -> Any:
 TRUSTED_MODULES = "ULMFIT_STYLE_MODULES"
 """An environment variable: the modules outside the package whose tasks a YAML may name, with commas between them."""
 
+AFTERWARDS = ("evaluate", "predict", "hub", "push", "export", "serve", "report", "select")
+"""The sections on what is done with a finished model, which has no part in making it."""
+
 MOST_ALIASES = 20
 """How often a YAML may repeat a part by `*name`: repetitions of repetitions fill any memory."""
 
@@ -126,9 +129,18 @@ def from_recipe(values: dict[str, Any]) -> Config:
 
 
 def load(recipe: Path) -> Config:
-    """Read the config that an artefact's recipe.yaml holds."""
+    """Read the config that made an artefact from its recipe.yaml.
+
+    What was to be done with a finished model then is as it is shipped: it made nothing, and other versions of the
+    program do other things with models.
+    """
+    return from_recipe({**read(recipe), **{name: {} for name in AFTERWARDS}})
+
+
+def read(recipe: Path) -> dict[str, Any]:
+    """Read the plain values of a whole recipe from a YAML."""
     require_few_aliases(recipe)
-    return from_recipe(yaml.safe_load(recipe.read_text(encoding="utf-8")))
+    return dict(yaml.safe_load(recipe.read_text(encoding="utf-8")))
 
 
 def require_few_aliases(path: Path) -> None:

@@ -5,13 +5,9 @@ from collections.abc import Sequence
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.console import say
-from ulmfit_style.data import guard, labelled, pins, splits
-from ulmfit_style.models import checkpoints
+from ulmfit_style.data import guard, labelled, pins
 from ulmfit_style.results import csv, finished
 from ulmfit_style.results.parts import Table
-
-SAMPLE = 1000
-"""Rows of which the lengths are measured."""
 
 
 def run(overrides: Sequence[str]) -> None:
@@ -28,13 +24,6 @@ def run(overrides: Sequence[str]) -> None:
         answers = [answer for split in ("validation", "test") for answer in predictions.read(made.directory, split)]
         if errors := guard.label_errors(answers):
             found["labels that are likely wrong, by the model"] = errors
-    if config.model.checkpoint is not None and rows.pool:
-        sample = splits.shuffled(rows.task, rows.pool, 0)[:SAMPLE]
-        tokenizer = checkpoints.tokenizer(checkpoints.resolve(config.model, "model.checkpoint").directory)
-        texts = ["\n".join(rows.task.texts(row)) for row in sample]
-        longer = sum(len(ids) > config.finetune.max_length for ids in tokenizer(texts, verbose=False)["input_ids"])
-        share = f"{longer / len(sample):.0%} of {len(sample):,} training rows"
-        say(f"data: {share} are longer than finetune.max_length, and are {rows.task.long_texts}")
     for line in guard.lines(found):
         say(line)
     folder.mkdir(parents=True, exist_ok=True)

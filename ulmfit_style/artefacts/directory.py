@@ -20,7 +20,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from ulmfit_style.artefacts import seal
-from ulmfit_style.artefacts.fingerprint import fingerprint
+from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.compute import processes
 from ulmfit_style.compute.devices import device
 from ulmfit_style.console import from_here, logging_to, say
@@ -56,8 +56,8 @@ class Artefact:
 
     @property
     def fingerprint(self) -> str:
-        """The digits that stand for all that determines the result."""
-        return fingerprint(self.stage, self.determinants)
+        """The first 8 hex digits of the SHA-256 of all that determines the result."""
+        return digest({"stage": self.stage, **self.determinants})[:8]
 
     @property
     def directory(self) -> Path:

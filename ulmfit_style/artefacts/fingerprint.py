@@ -1,20 +1,15 @@
-"""Fingerprints: an artefact is named by a hash of all that determines it.
+"""Digests, of which fingerprints are the beginning: an artefact is named by a hash of all that determines it.
 
 What that is, each stage says in its `determinants`, and each section of the config by its fields (`config/section.py`).
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 _JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def fingerprint(stage: str, determinants: Mapping[str, Any]) -> str:
-    """Return the first 8 hex digits of the SHA-256 of what determines an artefact."""
-    return digest({"stage": stage, **determinants})[:8]
 
 
 def digest(value: Any) -> str:

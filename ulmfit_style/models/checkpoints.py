@@ -1,14 +1,12 @@
 """Pretrained checkpoints: where their files are, and what identifies them in a fingerprint."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ulmfit_style.artefacts.directory import NOT_SEALED, RECIPE, no_run, read_json, require_intact
 from ulmfit_style.artefacts.fingerprint import digest, file_digest
@@ -17,10 +15,7 @@ from ulmfit_style.config.training import Model
 from ulmfit_style.console import say_once
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import architectures, embedded, gguf
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from ulmfit_style.tasks import types
 
 BODY = "body"
 """The prefix of the weights of a pooled model's body, and the part of its config that is the body's."""
@@ -257,7 +252,7 @@ def _order(labels: Mapping[int, str], wanted: Mapping[int, str]) -> list[int | N
     return order
 
 
-def _take(model: Any, output: Any, trained: Mapping[str, Tensor], order: Sequence[int | None]) -> None:
+def _take(model: Any, output: Any, trained: Mapping[str, types.Tensor], order: Sequence[int | None]) -> None:
     """Give each output of a head the trained weights of its label; those of labels that it did not know are new."""
     if None in order:
         for weight in output.parameters():
@@ -306,7 +301,7 @@ def load_pooled(
     return LoadedModel(model, {f"{BODY}.{name}" for name in missing}, unused - set(trained))
 
 
-def save(model: PreTrainedModel, directory: Path, source: Path, unused: set[str]) -> None:
+def save(model: types.Model, directory: Path, source: Path, unused: set[str]) -> None:
     """Save a model, and with it those weights of its checkpoint that it has no place for.
 
     A later stage may load these: `AutoModelForMaskedLM` drops BERT's pooler, which a classifier reads. Without it the
@@ -323,7 +318,7 @@ def save(model: PreTrainedModel, directory: Path, source: Path, unused: set[str]
     model.save_pretrained(directory, state_dict={**model.state_dict(), **rest} if rest else None)
 
 
-def _weights(source: Path, names: Collection[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+def _weights(source: Path, names: Collection[str] | None = None) -> Iterator[tuple[str, types.Tensor]]:
     """Yield the weights of a checkpoint with their names: those of these names, or all."""
     from safetensors import safe_open
 
@@ -333,7 +328,7 @@ def _weights(source: Path, names: Collection[str] | None = None) -> Iterator[tup
             yield from ((name, file.get_tensor(name)) for name in held if names is None or name in names)
 
 
-def tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+def tokenizer(directory: Path) -> types.Tokenizer:
     """Return the tokenizer of a checkpoint.
 
     Raises:
@@ -388,7 +383,7 @@ def body_config(directory: Path) -> dict[str, Any]:
     return config[BODY] if is_pooled(directory) else config
 
 
-def sentinels(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def sentinels(tokenizer: types.Tokenizer) -> list[int]:
     """Return the tokens that stand for the spans taken out of a text (T5); none where one mask stands for all (BART).
 
     Raises:

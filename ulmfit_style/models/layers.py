@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
-from torch.nn.utils import parameters_to_vector
 from transformers import PreTrainedModel
 
 EMBEDDINGS, HEAD = "embeddings", "head"
@@ -68,17 +67,3 @@ def split_by_layer(groups: Sequence[Mapping[str, Any]], layers: LayerGroups, dec
         for group in groups:
             if params := [parameter for parameter in group["params"] if id(parameter) in members]:
                 yield {**group, "params": params, "lr": group["lr"] / decay**depth, "layer": title}
-
-
-def drift(model: PreTrainedModel, start: PreTrainedModel, missing: Collection[str]) -> dict[str, float]:
-    """Return how far each layer group has moved: the norm of its change as a share of its norm at the start.
-
-    Args:
-        start: The model before training.
-    """
-    moved, groups = {}, [layer_groups(side, missing) for side in (model, start)]
-    for title in groups[0]:
-        after, before = (parameters_to_vector(group[title]).detach().float().cpu() for group in groups)
-        if norm := float(before.norm()):  # a head of biases alone starts at zero
-            moved[title] = float((after - before).norm()) / norm
-    return moved

@@ -15,7 +15,7 @@ from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints, tokenizer_pair
 from ulmfit_style.publishing import card, secrets
-from ulmfit_style.recipe import Config, from_recipe, load
+from ulmfit_style.recipe import AFTERWARDS, Config, from_recipe, load
 from ulmfit_style.results import finished, terminal
 from ulmfit_style.results.parts import Size, Table
 
@@ -123,7 +123,7 @@ def without_private_paths(recipe: Config) -> dict[str, Any]:
     """
     values = recipe.recipe()
     values |= {"runs": "runs", "processes": None}
-    values |= {name: {} for name in ("hub", "push", "evaluate", "export", "predict", "report", "select", "serve")}
+    values |= {name: {} for name in AFTERWARDS}
     values["ensemble"] = {"members": [f"member-{number}" for number, _ in enumerate(recipe.ensemble.members, start=1)]}
     values["study"] = yaml.safe_load((CONF / "study/label_curve.yaml").read_text(encoding="utf-8"))
     for section, option in (("corpus", "path"), ("task", "path"), ("pretrain", "path"), ("adapt", "general")):

@@ -28,12 +28,10 @@ from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.results.finished import BEFORE
 from ulmfit_style.tasks.base import Feature, Row, Task
-from ulmfit_style.tasks.types import Tokenizer
+from ulmfit_style.tasks.types import Model, Tokenizer
 from ulmfit_style.training import checks
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from ulmfit_style.models.tokenizer_pair import TokenizerPair
     from ulmfit_style.training.batching import EncodedDataset
     from ulmfit_style.training.phases import TrainingPlan
@@ -198,7 +196,7 @@ def run(step: Step, directory: Path) -> None:
     write_json(directory / predictions.LEARNT, sorted(learnt))
 
 
-def _calibrate(resolved: Resolved, model: PreTrainedModel, directory: Path) -> None:
+def _calibrate(resolved: Resolved, model: Model, directory: Path) -> None:
     """Set the temperature of a model by answers of others, each to the rows that it was not trained on.
 
     A contrast draws together the rows that it is trained on, so their answers do not tell how sure others are.

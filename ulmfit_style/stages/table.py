@@ -24,7 +24,7 @@ STAGES = {
             version=2,
             starts_from=lambda resolved: "scratch",
         ),
-        Stage("references", noun="scores of reference models", version=7, is_command=False),
+        Stage("references", noun="scores of reference models", version=8, is_command=False),
         Stage(
             "adapt",
             "continue the checkpoint's pretraining on your unlabelled text",

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import yaml
@@ -92,7 +92,7 @@ class Task(Section, abc.ABC):
     is_single_label: ClassVar[bool] = False
     """Whether each row has one class, so that texts of a class can be compared."""
     writes: ClassVar[bool] = False
-    """Whether an answer is a text that the model writes, token by token."""
+    """Whether an answer is a text that the model writes, token by token; then it is scored by `likelihoods` too."""
     scores_whole_texts: ClassVar[bool] = False
     """Whether the head reads one vector for a whole text, so that there are several ways to pool it."""
     label_field: ClassVar[str | None] = None
@@ -211,10 +211,6 @@ class Task(Section, abc.ABC):
     def for_scoring(self) -> Self:
         """Return the task as it answers rows that are scored: with all that is kept beside the score of a row."""
         return self
-
-    def scored_by(self) -> Sequence[Literal["answers", "likelihoods"]]:
-        """Return what scoring needs: the model's answers, what it makes of the right ones (`likelihoods`), or both."""
-        return ["answers"]
 
     def positions_needed(self, max_length: int) -> int:
         """Return how many positions a model needs, where the texts that it reads have up to `max_length` tokens."""
@@ -376,9 +372,9 @@ class Task(Section, abc.ABC):
         """Return the model's output for each feature of the batch, for `merge`."""
 
     def likelihoods(self, model: Model, batch: Batch) -> list[dict[str, float]]:
-        """Return what the model makes of the right answer of each feature, in numbers that add up over features.
+        """Return what the model makes of the right answer of each row, which is one feature.
 
-        They are put beside the answer to be scored, where `scored_by` asks for them.
+        They are put beside the answer to be scored, of a task that `writes`.
         """
         raise NotImplementedError
 

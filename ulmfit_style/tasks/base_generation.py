@@ -7,7 +7,7 @@ import abc
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
@@ -92,9 +92,6 @@ class GenerationTask(Task, abc.ABC):
     def positions_needed(self, max_length: int) -> int:
         written = max(self.max_target_length, self.max_new_tokens or 0)
         return max_length + written if self._causal else max(max_length, written)
-
-    def scored_by(self) -> Sequence[Literal["answers", "likelihoods"]]:
-        return ["answers", "likelihoods"]
 
     @abc.abstractmethod
     def source(self, row: Row) -> str:
@@ -258,9 +255,7 @@ class GenerationTask(Task, abc.ABC):
         `loss` is in nats a token, `perplexity` its exponential; `bits_per_byte` compares models of other tokenizers;
         `token_accuracy` is the share of the tokens that are the likeliest after the right ones before them.
         """
-        scores: dict[str, float] = {}
-        if all(self.answer_field in answer for answer in answers):  # documents have a likelihood alone
-            scores |= self.text_scores(self.written_in(answers), targets)[0]
+        scores = dict(self.text_scores(self.written_in(answers), targets)[0])
         if all("nats" in answer for answer in answers):
             nats, tokens, hits, size = (sum(answer[name] for answer in answers) for name in LIKELIHOODS)
             scores |= {"loss": nats / tokens, "perplexity": math.exp(nats / tokens)}
@@ -268,7 +263,7 @@ class GenerationTask(Task, abc.ABC):
         return scores
 
     def display(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
-        return str(target), str(answer.get(self.answer_field, ""))
+        return str(target), str(answer[self.answer_field])
 
     def written_in(self, answers: Sequence[Answer]) -> list[str]:
         """Return the texts of answers."""

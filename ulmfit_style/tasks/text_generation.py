@@ -1,4 +1,4 @@
-"""Text generation: a decoder continues a prompt, answers in a chat, or learns documents as they are."""
+"""Text generation: a prompt is completed, or a decoder answers in a chat."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, final
@@ -8,30 +8,28 @@ from pydantic import ValidationInfo, field_validator
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import UserError
 from ulmfit_style.metrics.intervals import Points
-from ulmfit_style.tasks.base import COLUMNS, IGNORED, Answer, Column, Feature, Name, Row
-from ulmfit_style.tasks.base_generation import GenerationTask, TextScores, end_of, ids_of
-from ulmfit_style.tasks.base_text import clean_text, text_problem
-from ulmfit_style.tasks.types import Label2id, Tokenizer
+from ulmfit_style.tasks.base import COLUMNS, Answer, Column, Name, Row
+from ulmfit_style.tasks.base_generation import GenerationTask, TextScores
+from ulmfit_style.tasks.base_text import text_problem
+from ulmfit_style.tasks.types import Tokenizer
 from ulmfit_style.tasks.values import Architecture
-
-READ = {"completions": "prompt", "messages": "messages", "documents": "text"}
-"""What each form of a row has for the model to read."""
 
 
 @final
 class TextGeneration(GenerationTask):
-    """Rows of a prompt and its completion, of the messages of a chat, or of a document."""
+    """Rows of a prompt and its completion, or of the messages of a chat."""
 
     metric: ClassVar[str] = "token_accuracy"
+    long_texts: ClassVar[str] = "cut at their beginning"
     answer_field: ClassVar[str] = "generated_text"
     default_prompt: ClassVar[str] = "{text}"
 
-    form: Literal["completions", "messages", "documents"] = "completions"
+    form: Literal["completions", "messages"] = "completions"
     """What a row is. completions: a prompt and a completion, which alone is learnt. messages: a list of messages, each
-    {role: user, content: ...}, in the tokenizer's chat template; the last one, the assistant's, is learnt. documents: a
-    text, all of which is learnt."""
+    {role: user, content: ...}, in the tokenizer's chat template; the last one, the assistant's, is learnt. Texts that
+    are to be learnt as they are, `adapt` learns."""
     text: Annotated[Name | None, Unhashed] = None
-    """The column of the prompt, the messages or the document; null: found by its name (prompt, messages, text ...)."""
+    """The column of the prompt or the messages; null: found by its name (prompt, question, messages ...)."""
     completion: Annotated[str | None, Unhashed] = None
     """The column of the completion; null: found by its name (completion, answer, response ...)."""
 
@@ -42,10 +40,6 @@ class TextGeneration(GenerationTask):
             raise ValueError("has no prompt beside it; leave task.prompt out")
         return form
 
-    @property
-    def long_texts(self) -> str:
-        return "read in pieces" if self.form == "documents" else "cut at their beginning"
-
     def for_architecture(self, architecture: Architecture) -> Self:
         task = super().for_architecture(architecture)
         if not task._causal and self.form != "completions":
@@ -53,11 +47,9 @@ class TextGeneration(GenerationTask):
             raise UserError(f"task.form={self.form}: {kind}; take a decoder, such as model=gpt2")
         return task
 
-    def scored_by(self) -> Sequence[Literal["answers", "likelihoods"]]:
-        return ["likelihoods"] if self.form == "documents" else super().scored_by()
-
     def inputs(self) -> dict[str, Column]:
-        return {"text": Column("task.text", self.text, COLUMNS[READ[self.form]], f"; task.form={self.form}")}
+        known = COLUMNS["messages" if self.form == "messages" else "prompt"]
+        return {"text": Column("task.text", self.text, known, f"; task.form={self.form}")}
 
     @classmethod
     def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
@@ -68,9 +60,6 @@ class TextGeneration(GenerationTask):
     def targets(self) -> dict[str, Column]:
         column = Column("task.completion", self.completion, COLUMNS["completion"])
         return {"completion": column} if self.form == "completions" else {}
-
-    def keeps(self, row: Row) -> bool:
-        return self.form != "documents" or bool(clean_text(row.fields["text"]))
 
     def row_problem(self, row: Row) -> str | None:
         if self.form != "messages":
@@ -92,12 +81,7 @@ class TextGeneration(GenerationTask):
     def target(self, row: Row) -> str:
         if self.form == "messages":
             return str(row.fields["text"][-1]["content"])
-        return str(row.fields["completion" if self.form == "completions" else "text"])
-
-    def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:
-        if self.form == "documents" and label2id is not None:
-            return self._pieces(row, tokenizer, max_length)
-        return super().encode(row, tokenizer, max_length, label2id)
+        return str(row.fields["completion"])
 
     def prompted(self, row: Row, tokenizer: Tokenizer) -> tuple[str, str]:
         if self.form == "messages":
@@ -116,18 +100,6 @@ class TextGeneration(GenerationTask):
         # The template's own end of a message; the answer may hold its token too.
         before, content, suffix = answer.rpartition(self.target(row).strip())
         return before + content + suffix.partition(str(tokenizer.eos_token))[0]
-
-    def _pieces(self, row: Row, tokenizer: Tokenizer, max_length: int) -> list[Feature]:
-        """Return a document in pieces, each from the last token of the one before: all but the first are learnt."""
-        ids = [*self.first_token(tokenizer), *ids_of(tokenizer, self.source(row)), end_of(tokenizer)]
-        parts = [ids[start : start + max_length] for start in range(0, len(ids) - 1, max_length - 1)]
-        unlearnt = len(str(tokenizer.decode(ids[:1], skip_special_tokens=True)).encode())
-        sizes = [len(self.source(row).encode()) - unlearnt, *[0] * (len(parts) - 1)]
-        return [
-            {"input_ids": part, "attention_mask": [1] * len(part), "labels": [IGNORED, *part[1:]], "bytes": size}
-            | {"long": len(parts) > 1}
-            for part, size in zip(parts, sizes, strict=True)
-        ]
 
     def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> TextScores:
         same = [text.split() == target.split() for text, target in zip(written, targets, strict=True)]

@@ -16,7 +16,7 @@ from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import architectures, checkpoints, new_tokens, shipped_head
-from ulmfit_style.models.layers import HEAD, drift, layer_groups
+from ulmfit_style.models.layers import HEAD, layer_groups
 from ulmfit_style.models.lora import add_adapters, full_phase_title, merge
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks import entities
@@ -44,10 +44,8 @@ class Prepared:
     """The names of the parameters that the checkpoint lacked: those of the language-model head, where it had none."""
     unused: set[str]
     """The names of the checkpoint's weights that a language model has no place for, and which are saved beside it."""
-    added: new_tokens.NewTokens
-    """The tokens that the checkpoint's tokenizer lacks."""
     unextended: tuple[float, float] | None
-    """Where there are such, the tokens a word of the held-out documents and their bits a byte without them."""
+    """Where there are new tokens, the tokens a word of the held-out documents and their bits a byte without them."""
 
     def measure(self) -> dict[str, float]:
         """Return the measures of the held-out documents, and the loss on the general text."""
@@ -132,7 +130,7 @@ def prepare(
         anchored = Anchored(objective, checkpoint.to(PartialState().device), options.anchor)
         phases[-1] = replace(phases[-1], data=replace(data, objective=anchored))
     plan = TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes)
-    return Prepared(plan, objective, chunks.tokens, heldout, general_heldout, missing, unused, added, unextended)
+    return Prepared(plan, objective, chunks.tokens, heldout, general_heldout, missing, unused, unextended)
 
 
 def choose_objective(options: LanguageModelling, body: Mapping[str, Any], tokenizer: Tokenizer) -> LanguageObjective:
@@ -193,11 +191,6 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
         metrics["tokenizers"] = [dict(zip(names, state, strict=True)) for state in states]
         told = " -> ".join(f"{bits:.3f} ({title})" for title, _, bits in states)
         say(f"  bits a byte of the held-out documents: {told}")
-    if isinstance(options, Adapt):
-        before = shipped_head.add(_load(prepared.objective, source, options.seed), source).model
-        prepared.added.grow(before)
-        metrics["drift"] = drift(model, before, prepared.missing)
-        say(f"  weights have moved by {', '.join(f'{share:.1%} ({name})' for name, share in metrics['drift'].items())}")
     write_json(directory / METRICS, metrics)
 
 

@@ -79,16 +79,19 @@ class Scorer:
         return self._forward(rows, None, answer, advance)
 
     def likelihoods(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[dict[str, float]]:
-        """Yield `Task.likelihoods` of the right answer to each row, summed over its features."""
+        """Yield `Task.likelihoods` of the right answer to each row."""
         label2id, likelihoods = self.model.config.label2id, partial(self._task().likelihoods, self.model)
-        for _, _, parts in self._forward(rows, label2id, likelihoods, advance):
-            yield {name: sum(part[name] for part in parts) for name in parts[0]}
+        for _, _, (of_row,) in self._forward(rows, label2id, likelihoods, advance):
+            yield of_row
 
     def outputs(self, rows: Sequence[Row], advance: Advance = ignore) -> Sequence[Answer]:
-        """Return what the task is scored by for each row: its answer, the likelihood of the right one, or both."""
-        share, kinds = processes.share(rows), {"answers": self.answers, "likelihoods": self.likelihoods}
-        outputs = zip(*(kinds[kind](share, advance) for kind in self.task.scored_by()), strict=True)
-        answers = DiskList({name: value for part in parts for name, value in part.items()} for parts in outputs)
+        """Return the answer to each row, with the likelihood of the right one where the model writes."""
+        share = processes.share(rows)
+        outputs = self.answers(share, advance)
+        if self.task.writes:
+            pairs = zip(outputs, self.likelihoods(share, advance), strict=True)
+            outputs = ({**answer, **likelihood} for answer, likelihood in pairs)
+        answers = DiskList(outputs)
         return answers if processes.count() == 1 else processes.joined(answers)
 
     def metric(self, rows: Sequence[Row], name: str | None = None) -> float:
@@ -104,7 +107,7 @@ class Scorer:
             long += long_rows
             steps.advance(rows)
 
-        kinds, scorer = len(self.task.scored_by()), replace(self, task=self.task.for_scoring())
+        kinds, scorer = 1 + self.task.writes, replace(self, task=self.task.for_scoring())
         with progress(f"scoring {split}", len(processes.share(rows)) * kinds) as steps:
             outputs = scorer.outputs(rows, advance)
         if long := sum(processes.from_all(long)) // kinds:
