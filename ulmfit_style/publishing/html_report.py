@@ -57,7 +57,7 @@ def page(run: Run) -> Page:
         }
     sections |= {
         "Data": _data(run),
-        "Groups of rows": _groups(run),
+        "Groups of rows": (part for made in run.evaluations for part in scores.groups(made.metrics)),
         "Language model": _language_model(run),
         "Training": _training(run),
         "How it was made": _origin(run),
@@ -230,12 +230,6 @@ def _data(run: Run) -> Iterator[Part]:
         yield Table(("row", "detail"), first, f"{what}: {count:,}")
     if run.measured and (errors := guard.label_errors(predictions.read(run.model.directory, "test"))):
         yield Table(("row", "detail"), errors, f"labels that are likely wrong, by the model: {len(errors):,}")
-
-
-def _groups(run: Run) -> Iterator[Part]:
-    for made in run.evaluations:
-        yield from scores.slices(made.metrics["metric"], made.metrics.get("slices", {}))
-        yield from scores.probed(made.metrics.get("probe", {}))
 
 
 def _language_model(run: Run) -> Iterator[Part]:
