@@ -74,7 +74,6 @@ def write(repo: str, run: Run, options: Hub, notes: str, members: Mapping[str, C
         metadata=metadata.to_yaml(),
         name=name,
         repo=repo,
-        tag=tag,
         notes=notes.strip(),
         run=run,
         options=options,
