@@ -312,5 +312,5 @@ class TrialReporter:
             study = optuna.load_study(study_name=name, storage=journal, pruner=pruner)
             trial = optuna.Trial(study, trial_id(journal, name, self.number))
             trial.report(mean([*self.earlier_scores, score]), step)
-            is_last = step == self.measurements * len(self.sweep.seeds)  # stopped there, it would save nothing
-            return not is_last and trial.should_prune()
+            # Stopped at the last step, it would save nothing.
+            return step < self.measurements * len(self.sweep.seeds) and trial.should_prune()
