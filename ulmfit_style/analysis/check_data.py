@@ -19,8 +19,7 @@ def run(overrides: Sequence[str]) -> None:
     config = pins.pinned(compose(overrides))
     rows = labelled.load(config.require_task())
     found, folder = {**guard.findings(rows)}, config.runs / config.name
-    made = finished.find(folder / "finetune")
-    if made is not None and made.determinants.get("data") == rows.digest:
+    if (made := finished.find(folder / "finetune")) is not None and made.determinants.get("data") == rows.digest:
         answers = [answer for split in ("validation", "test") for answer in predictions.read(made.directory, split)]
         if errors := guard.label_errors(answers):
             found["labels that are likely wrong, by the model"] = errors

@@ -91,8 +91,7 @@ def clean(arguments: Sequence[str]) -> None:
     if busy := [str(entry.directory) for entry in entries if entry.being_made]:
         raise UserError(f"clean-runs: {', '.join(busy)}: a run is making it; try again when it is finished")
     needed = _needed(entries)
-    unneeded = [entry for entry in entries if entry.directory not in needed]
-    if not unneeded:
+    if not (unneeded := [entry for entry in entries if entry.directory not in needed]):
         say(f"There is nothing to remove in {folder}: every artefact has a name, or is needed by one that has.")
         return
     _show(f"{len(unneeded)} of {len(entries)} artefacts in {folder} have no name", unneeded)

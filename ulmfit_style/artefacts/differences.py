@@ -24,8 +24,7 @@ def why_missing(artefact: Artefact, recipe: Mapping[str, Any]) -> str:
         return f"{artefact.directory} holds its scores, but a study did not keep its weights (study.keep_weights)"
     if artefact.directory.exists():
         return f"{artefact.directory} was begun, but not finished"
-    nearest = _nearest(artefact, recipe)
-    if nearest is None:
+    if (nearest := _nearest(artefact, recipe)) is None:
         return f"{artefact.directory} is not there"
     directory, differences = nearest
     return f"{artefact.directory} is not there; the nearest is {directory}: {', '.join(differences)}"

@@ -78,8 +78,7 @@ def damage(folder: Path, name: str, large: str = "", gone: str = "") -> str | No
 
 def _sha256(path: Path) -> str:
     """Return the SHA-256 of a file, which is read once a process, unless it is written again."""
-    key = _key(path)
-    if key not in _KNOWN:
+    if (key := _key(path)) not in _KNOWN:
         _KNOWN[key] = file_digest(path)
     return _KNOWN[key]
 

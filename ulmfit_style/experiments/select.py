@@ -63,12 +63,10 @@ def run(overrides: Sequence[str]) -> None:
 
 def _pick(resolved: Resolved, task: LabelTask, output: Path) -> None:
     """Write the texts to label next to a file, with what the model that there is says of them."""
-    if output.suffix not in (".xlsx", ".csv"):
-        raise UserError(f"select.output={output}: must end in .xlsx or .csv")
+    predict.require_writable("select.output", output, (".xlsx", ".csv"))
     if output.exists():
         remedy = f"choose another name; if it has labels, they are checked with select.merge={output}"
         raise UserError(f"select.output={output}: is there already; {remedy}")
-    predict.require_writable("select.output", output)
     texts, features, labels = _texts(resolved)
     is_known = pd.notna(labels)
     count = min(resolved.config.select.count, left := int((~is_known).sum()))

@@ -28,7 +28,7 @@ from ulmfit_style.experiments import trials
 from ulmfit_style.recipe import Config
 from ulmfit_style.resolved import Step
 from ulmfit_style.results import csv, figures, scores, terminal
-from ulmfit_style.results.parts import Difference, Table
+from ulmfit_style.results.parts import Difference, Prose, Table
 from ulmfit_style.stages.table import STAGES, resolve
 
 Labels = int | str | None
@@ -271,8 +271,7 @@ def _tell(plan: StudyPlan, choices: Choices, results: Sequence[Result]) -> None:
         here = [result for result in results if result.run.labels == labels]
         by_name = {name: [one for one in here if one.run.arm == name] for name in (one.run.arm for one in here)}
         size = "" if labels is None else f"{labels} labels{' of each class' if study.per_class else ''}: "
-        say()
-        terminal.show(_table(by_name, study, f"{size}{task.metric} on the test rows"))
+        terminal.show(Prose(""), _table(by_name, study, f"{size}{task.metric} on the test rows"))
         baseline = by_name[study.baseline]
         for arm in study.arms:
             if searched := choices.get((arm, labels)):

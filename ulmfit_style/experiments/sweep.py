@@ -19,7 +19,7 @@ from ulmfit_style.experiments import search_space, trial_queue, trials
 from ulmfit_style.experiments.trial_queue import Outcome, TrialQueue, TrialReporter, folder_name, options_of, ranked_by
 from ulmfit_style.recipe import Config
 from ulmfit_style.results import scores, terminal
-from ulmfit_style.results.parts import Difference, Interval, Table
+from ulmfit_style.results.parts import Difference, Interval, Prose, Table
 from ulmfit_style.stages.table import resolve
 
 SHOWN = 10
@@ -103,8 +103,7 @@ def _train(config: Config) -> Outcome:
         for seed in sweep.seeds:
             resolved = resolve(recipe.seeded(seed))
             reporter = TrialReporter(sweep, folder, number, metric, sweep.measurements, tuple(outcome.scores))
-            error = trials.make(resolved, f"trial-{number}-seed-{seed}", reporter)
-            if error is not None:
+            if (error := trials.make(resolved, f"trial-{number}-seed-{seed}", reporter)) is not None:
                 outcome.state, outcome.error = TrialState.FAIL, error
                 break
             model = resolved.artefact("finetune").directory
@@ -161,9 +160,8 @@ def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None
     rows.sort(key=lambda row: -row[1])
     header = ("trial", f"validation {metric}", "95 % interval", "artefact")
     title = f"{len(points)} trials, best first by the validation rows"
-    say()
-    terminal.show(Table(header, [row[:-1] for row in rows], title))
-    say(scores.highest(metric, by_trial))
+    table = Table(header, [row[:-1] for row in rows], title)
+    terminal.show(Prose(""), table, Prose(scores.highest(metric, by_trial)))
     say(trials.command_of_the_best(rows[0][-1]))
 
 

@@ -58,8 +58,7 @@ def quiet() -> Iterator[None]:
     """Leave out Optuna's warnings that something is experimental, and send what else it says to the log of the run."""
     optuna.logging.disable_default_handler()
     optuna.logging.enable_propagation()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         yield
 
 
@@ -140,8 +139,7 @@ def failures(study: optuna.Study) -> list[tuple[FrozenTrial, str]]:
 
 def count(study: optuna.Study) -> Counter[TrialState]:
     """Return how many trials were begun, by their states: not those that wait to be run, or to be run again."""
-    states = [trial.state for trial in study.get_trials(deepcopy=False)]
-    return Counter(state for state in states if state != TrialState.WAITING)
+    return Counter(trial.state for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING)
 
 
 def options_of(trial: FrozenTrial) -> str:
@@ -186,8 +184,7 @@ class TrialQueue:
                 self.study.set_user_attr("overrides", list(overrides))
                 self.study.set_user_attr("settings", settings)
                 return
-        changes = [change for name in settings for change in changes_of(before[name], settings[name], name)]
-        if changes:
+        if changes := list(changes_of(before, settings)):
             other = "there is a sweep of that name, and what it compares is not what you ask for"
             remedy = "begin a new one with name=<another name>, or take these back"
             raise UserError("\n  - ".join([f"name={config.name}: {other}; {remedy}:", *changes]))
@@ -315,5 +312,5 @@ class TrialReporter:
             study = optuna.load_study(study_name=name, storage=journal, pruner=pruner)
             trial = optuna.Trial(study, trial_id(journal, name, self.number))
             trial.report(mean([*self.earlier_scores, score]), step)
-            is_last = step == self.measurements * len(self.sweep.seeds)  # stopped there, it would save nothing
-            return not is_last and trial.should_prune()
+            # Stopped at the last step, it would save nothing.
+            return step < self.measurements * len(self.sweep.seeds) and trial.should_prune()

@@ -74,17 +74,14 @@ def write(repo: str, run: Run, options: Hub, notes: str, members: Mapping[str, C
         metadata=metadata.to_yaml(),
         name=name,
         repo=repo,
-        tag=tag,
         notes=notes.strip(),
         run=run,
-        adapted=run.stage("adapt"),
         options=options,
         model_config=model_config,
         pipeline=pipeline,
         members=members,
         has_code=any("auto_map" in config for config in (model_config, *others)),
         scores=scores,
-        interval=Interval,
         is_private=recipe.model.title().startswith("./")
         or any(not file.startswith((hub.PREFIX, "package:")) for file in files),
     )

@@ -43,8 +43,7 @@ seldom; by which part of it a loss falls that has not come to its end, from the 
 def page(run: Run) -> Page:
     """Return the page on a run."""
     sections: dict[str, Iterator[Part]] = {"Scores": _scores(run)}
-    task = run.config.task
-    if task is not None and run.measured:
+    if (task := run.config.task) is not None and run.measured:
         answers = predictions.read(run.model.directory, "test")
         targets = [answer["target"] for answer in answers]
         rows = test_rows(run, task)
@@ -57,7 +56,7 @@ def page(run: Run) -> Page:
         }
     sections |= {
         "Data": _data(run),
-        "Groups of rows": _groups(run),
+        "Groups of rows": (part for made in run.evaluations for part in scores.groups(made.metrics)),
         "Language model": _language_model(run),
         "Training": _training(run),
         "How it was made": _origin(run),
@@ -155,8 +154,7 @@ def _wrong(task: Task, answered: Answered) -> Iterator[Part]:
         texts = defaultdict[tuple[str, str], list[str]](list)
         for pair, (_, row) in zip(zip(right, ours, strict=True), answered, strict=True):
             texts[pair].append("" if row is None else " / ".join(task.texts(row)))
-        names = in_order({*ours, *right})
-        if len(names) <= MOST_CLASSES:
+        if len(names := in_order({*ours, *right})) <= MOST_CLASSES:
             counts = [[len(texts.get((name, other), ())) for other in names] for name in names]
             yield Figure("confusion", "Confusion", partial(figures.matrix, classes=names, counts=counts))
         ranked = sorted((pair for pair in texts if len(set(pair)) > 1), key=lambda pair: -len(texts[pair]))
@@ -232,12 +230,6 @@ def _data(run: Run) -> Iterator[Part]:
         yield Table(("row", "detail"), errors, f"labels that are likely wrong, by the model: {len(errors):,}")
 
 
-def _groups(run: Run) -> Iterator[Part]:
-    for made in run.evaluations:
-        yield from scores.slices(made.metrics["metric"], made.metrics.get("slices", {}))
-        yield from scores.probed(made.metrics.get("probe", {}))
-
-
 def _language_model(run: Run) -> Iterator[Part]:
     for made in run.chain:
         if "heldout" in (metrics := made.metrics):
@@ -283,8 +275,7 @@ def _origin(run: Run) -> Iterator[Part]:
 
 def _differences(runs: Sequence[Run]) -> Iterator[Part]:
     first, *others = runs
-    task = first.config.task
-    if task is None or not all(run.is_finetuned and run.measured for run in runs):
+    if (task := first.config.task) is None or not all(run.is_finetuned and run.measured for run in runs):
         return
     tests = {run.name: run.model.metrics["test"] for run in runs}
     yield _whiskers(task.metric, tests)

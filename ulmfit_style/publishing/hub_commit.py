@@ -65,16 +65,13 @@ def send(api: HfApi, repo: str, folder: Path, message: str, kind: str, *, privat
         raise UserError(f"push: {problem}. Give hub.private=false to publish in it, or choose another hub.repo")
     names = export.files(folder)
     on_hub = [file.rfilename for file in before.siblings or []]
-    stale = [name for name in on_hub if export.goes(name) and name not in names]
-    if stale:
+    if stale := [name for name in on_hub if export.goes(name) and name not in names]:
         say(f"push: removes what an earlier push left there: {', '.join(stale)}")
 
     # `upload_folder` may split its work into several commits, between which a reader would pull a mixture.
-    additions = [CommitOperationAdd(name, folder / name) for name in names]
-    deletions = [CommitOperationDelete(name) for name in stale]
-    commit = api.create_commit(
-        repo, [*additions, *deletions], commit_message=message, parent_commit=before.sha, repo_type=kind
-    )
+    changes: list[CommitOperationAdd | CommitOperationDelete] = [CommitOperationDelete(name) for name in stale]
+    changes += [CommitOperationAdd(name, folder / name) for name in names]
+    commit = api.create_commit(repo, changes, commit_message=message, parent_commit=before.sha, repo_type=kind)
     unchanged = ", which held all of this already" if commit.oid == before.sha else ""
     say(f"push: {url} ({'private' if before.private else 'public'}){unchanged}", style="bold")
 

@@ -61,8 +61,7 @@ class _ByPlace(torch.nn.Module):
 def _config(model: PreTrainedModel) -> Any:
     """Return the config by which transformers.js runs a model: it knows bodies, and no head of ours."""
     config = model.config
-    body = getattr(config, "body", None)
-    if body is None:
+    if (body := getattr(config, "body", None)) is None:
         return config
     for name in ("id2label", "label2id", "problem_type"):
         setattr(body, name, getattr(config, name))

@@ -109,8 +109,7 @@ class Run:
     @cached_property
     def not_adapted(self) -> Finished | None:
         """The model that was fine-tuned alike, but from the checkpoint without adaptation."""
-        adapted = self.stage("adapt")
-        if adapted is None or not self.is_finetuned:
+        if (adapted := self.stage("adapt")) is None or not self.is_finetuned:
             return None
         return next(self._others("finetune", {**self.model.determinants, "init": adapted.init}), None)
 

@@ -70,6 +70,15 @@ def classes(report: Sequence[Mapping[str, Any]]) -> list[Prose | Table]:
     return [table] if small is None else [table, Prose(small, is_remark=True)]
 
 
+def groups(metrics: Mapping[str, Any]) -> list[Prose | Table]:
+    """Return the scores of the groups of rows that `evaluate` measured, and what the probe found of the answers.
+
+    Args:
+        metrics: Those of `evaluate`.
+    """
+    return [*slices(metrics["metric"], metrics.get("slices", {})), *probed(metrics.get("probe", {}))]
+
+
 def slices(metric: str, measured: Mapping[str, Any]) -> list[Prose | Table]:
     """Return the scores of each group of rows, which groups are too small to judge, and the widest gap.
 

@@ -97,7 +97,10 @@ def run(step: Step, directory: Path) -> None:
     names = {f"member-{number}": name for number, name in enumerate(step.config.ensemble.members, start=1)}
     if processes.is_main():
         for source, folder in zip(sources, names, strict=True):
-            _take(source, directory / folder)
+            (directory / folder).mkdir(exist_ok=True)
+            # transformers looks for the code of a model beside the folders of the members.
+            for path in filter(lambda path: export.goes(path.name), source.iterdir()):
+                shutil.copyfile(path, (directory if path.suffix == ".py" else directory / folder) / path.name)
     processes.wait()
     mean = Predictor(str(directory), option=OPTION).scorer(step.resolved.task)
     asked = {"validation": (mean, rows.validation), "test": (mean, rows.test)}
@@ -115,14 +118,6 @@ def run(step: Step, directory: Path) -> None:
     of_first = ("task", "metric", "train", "data")
     told = {name: value for name, value in read_json(sources[0] / METRICS).items() if name in of_first}
     write_json(directory / METRICS, {**told, **measured, "members": members})
-
-
-def _take(source: Path, folder: Path) -> None:
-    """Copy the files of a model into a folder."""
-    folder.mkdir(exist_ok=True)
-    # transformers looks for the code of a model beside the folders of the members.
-    for path in filter(lambda path: export.goes(path.name), source.iterdir()):
-        shutil.copyfile(path, (folder.parent if path.suffix == ".py" else folder) / path.name)
 
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:

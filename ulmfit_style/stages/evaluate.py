@@ -130,6 +130,5 @@ def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     title = f"{data}: {measured['rows']:,} rows, answered by {metrics['model']}"
     signatures = [Prose(f"{name}: {signature}") for name, signature in measured.get("signatures", {}).items()]
     terminal.show(Prose(""), scores.by_score({data: measured}, title), *scores.edges([measured]), *signatures)
-    terminal.show(*scores.classes(measured["report"]), *scores.slices(metrics["metric"], metrics.get("slices", {})))
-    terminal.show(*scores.probed(metrics.get("probe", {})))
+    terminal.show(*scores.classes(measured["report"]), *scores.groups(metrics))
     say(f"Every prediction with its row: {directory / predictions.FILE}")

@@ -7,7 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,19 +60,19 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if options.output is None:
         return
     output = Path(options.output).expanduser()
-    if output.suffix not in ENDINGS:
-        raise UserError(f"predict.output={options.output}: must end in {' or '.join(ENDINGS)}")
-    require_writable("predict.output", output)
+    require_writable("predict.output", output, ENDINGS)
     if _is_file(options.input) and output.resolve() == Path(options.input).expanduser().resolve():
         raise UserError(f"predict.output={options.output}: is the input; choose another name")
 
 
-def require_writable(option: str, output: Path) -> None:
-    """Check that a file can be written where an option names it.
+def require_writable(option: str, output: Path, endings: Sequence[str]) -> None:
+    """Check that a file can be written where an option names it, in the format that its name ends in.
 
     Raises:
         UserError: if it cannot.
     """
+    if output.suffix not in endings:
+        raise UserError(f"{option}={output}: must end in {' or '.join(endings)}")
     if not os.access(output.parent, os.W_OK):
         raise UserError(f"{option}={output}: there is no folder {output.parent} that can be written to")
 
@@ -157,10 +157,9 @@ def _is_file(given: str) -> bool:
 
 def _names(given: str, kind: Callable[[Path], bool]) -> bool:
     """Tell whether what is given is the name of a file or folder."""
-    try:
+    with suppress(OSError, RuntimeError):  # too long for a name, or it starts with ~
         return kind(Path(given).expanduser())
-    except (OSError, RuntimeError):  # too long for a name, or it starts with ~
-        return False
+    return False
 
 
 def _rows(task: Task, given: str, options: Predict) -> Iterator[tuple[Row, Record]]:

@@ -94,14 +94,11 @@ def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer
     if named:
         nearest = cosine_similarity(frozen_unseen, frozen(names)).argmax(axis=1)
         answers["class names alone"] = [{str(task.label_field): task.target(named[place])} for place in nearest]
-    words_and_pairs = TfidfVectorizer(tokenizer=TERM.findall, token_pattern=None, ngram_range=(1, 2), sublinear_tf=True)
+    tf_idf = TfidfVectorizer(tokenizer=TERM.findall, token_pattern=None, ngram_range=(1, 2), sublinear_tf=True)
     learnt = frozen(texts)
     scaler = solving.standard_scaler(learnt)
-    for name, known, asked in (
-        ("TF-IDF", words_and_pairs.fit_transform(texts), words_and_pairs.transform(texts_unseen)),
-        (FROZEN, scaler.transform(learnt), scaler.transform(frozen_unseen)),
-    ):
-        answers[f"{name} + {model.name}"] = model.fit(known, targets)(asked)
+    answers[f"TF-IDF + {model.name}"] = model.fit(tf_idf.fit_transform(texts), targets)(tf_idf.transform(texts_unseen))
+    answers[f"{FROZEN} + {model.name}"] = model.fit(scaler.transform(learnt), targets)(scaler.transform(frozen_unseen))
     return answers
 
 
