@@ -244,16 +244,16 @@ class Resolved:
         if not options.open:
             return options
         architecture = architectures.architecture(checkpoints.model_type(self.config.model))
-        choice = auto.choose(options, self.task, architecture, len(self.rows.train), len(self.rows.classes))
-        say_once(f"finetune=auto takes {choice.preset}: {choice.reason}")
+        preset, reason = auto.choose(options, self.task, architecture, len(self.rows.train), len(self.rows.classes))
+        say_once(f"finetune=auto takes {preset}: {reason}")
         values: dict[str, Any] = {}
-        for name in ("plain", choice.preset):  # which the others are built on
+        for name in ("plain", preset):  # which the others are built on
             values |= yaml.safe_load((CONF / "finetune" / f"{name}.yaml").read_text(encoding="utf-8"))
         try:
             return Finetune.model_validate({**options.model_dump(), **{name: values[name] for name in options.open}})
         except ValidationError as error:
             problem = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise UserError(f"finetune=auto takes {choice.preset}: {problem}") from error
+            raise UserError(f"finetune=auto takes {preset}: {problem}") from error
 
     def recipe(self, stage: str) -> dict[str, Any]:
         """Return the recipe of a stage's artefact as plain values; that of a fine-tuned model leaves nothing open."""
