@@ -164,7 +164,7 @@ def train(
         changes = [_format_measure(name, before[name], value) for name, value in results[-1].after.items()]
         say(f"  {phase.title}: {', '.join(changes) or 'done'}")
     if best is not None:
-        best.restore(model)
+        model.load_state_dict(best.weights)
     require_weights(model, f"after '{results[-1].title}'")  # a head may have been solved, and a best state restored
     return results
 
@@ -184,10 +184,9 @@ def train_phase(
     """
     phase, steps = plan.phases[number], plan.steps(number)
     best = best if phase.data is None else None  # other data makes the model no better at the task
-    watching = []
     if best is not None:
         best.phase = phase.title
-        watching = [Monitor(best.look, at_epoch_end)]
+        callbacks = [Monitor(best.look, at_epoch_end), *callbacks]
     if phase.solve is not None:
         phase.solve(plan.model)
         if best is not None:
@@ -214,7 +213,7 @@ def train_phase(
     rows = plan.dataset(number)
     keeper = CheckpointKeeper(phase.title, plan.save_minutes, best, resumed)
     with kept_trunk(plan, number), progress(phase.title, steps, steps_done) as bar, keeper, ExitStack() as hooks:
-        callbacks = [Progress(bar, rows, best), *watching, *callbacks, keeper]
+        callbacks = [Progress(bar, rows, best), *callbacks, keeper]
         trainer = keeper.trainer = _trainer(plan, number, rows, folder, callbacks)
         if phase.rows is not None:
             for weights in phase.trainable:
