@@ -243,8 +243,7 @@ class GenerationTask(Task, abc.ABC):
             written = model.generate(ids, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
         if self._causal:
             written = written[:, ids.shape[1] :]
-        texts = tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [{self.answer_field: text.strip()} for text in texts]
+        return [{self.answer_field: text.strip()} for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Any]) -> Answer:
         return outputs[0]

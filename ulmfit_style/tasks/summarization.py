@@ -63,5 +63,4 @@ class Summarization(GenerationTask):
         return self.scoring.rouge(*self.sides(answers, targets))[self.metric]
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[str]) -> dict[str, tuple[float, float]]:
-        scores = self.scoring.rouge(*self.sides(answers, targets))
-        return {name: interval(values) for name, values in scores.items()}
+        return {name: interval(values) for name, values in self.scoring.rouge(*self.sides(answers, targets)).items()}
