@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerState, Trainin
 from ulmfit_style.compute import devices, processes
 from ulmfit_style.config.training import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
-from ulmfit_style.models.layers import LayerGroups
+from ulmfit_style.models.layers import LayerGroups, split_by_layer
 from ulmfit_style.training.batching import Collate, Rows, ShuffledDataset, run_over
 from ulmfit_style.training.finite import require_weights
 from ulmfit_style.training.kept_trunk import kept_trunk
@@ -278,6 +278,7 @@ def _trainer(
     for parameter in phase.trainable:
         parameter.requires_grad_(True)
     micro, passes = processes.split(options.batch_size, plan.micro_batch_size, data.texts_per_row)
+    by_layer = partial(split_by_layer, layers=plan.layers, decay=options.layer_decay)
     on_gpu = torch.cuda.is_available()
     defaults = {
         "use_cpu": processes.count() > 1 and not on_gpu,  # or the processes would not find each other
@@ -290,8 +291,7 @@ def _trainer(
         model=plan.model,
         objective=data.objective,
         rates=partial(rate_factors, options.schedule, options.warmup_ratio),
-        layer_groups=None if options.layer_decay == 1 or phase.rows is not None else plan.layers,
-        layer_decay=options.layer_decay,
+        split=None if options.layer_decay == 1 or phase.rows is not None else by_layer,
         title=phase.title,
         args=TrainingArguments(
             output_dir=str(folder),
