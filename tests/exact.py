@@ -43,7 +43,7 @@ from transformers import (
 
 from ulmfit_style.compute import processes
 from ulmfit_style.models.checkpoints import sentinels
-from ulmfit_style.models.layers import layer_groups
+from ulmfit_style.models.layers import layer_groups, split_by_layer
 from ulmfit_style.models.lora import add_adapters
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.tasks.base import Row, Task
@@ -173,8 +173,7 @@ def weights_after(
         model=model,
         objective=objective,
         rates=lambda steps: [1] * steps,
-        layer_groups=layers or None,
-        layer_decay=2,
+        split=partial(split_by_layer, layers=layers, decay=2) if layers else None,
         args=TrainingArguments(
             output_dir=str(folder),
             max_steps=3,

@@ -26,7 +26,7 @@ from ulmfit_style.training import solving
 @pytest.mark.parametrize("preset", ["few_labels", "frozen", "lp_ft", "plain"])
 def test_a_preset_is_what_its_yaml_says(preset: str, tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch):
     options = compose([f"finetune={preset}"]).finetune
-    monkeypatch.setattr(auto, "choose", lambda *_: auto.Choice(preset, "it is told to"))
+    monkeypatch.setattr(auto, "choose", lambda *_: (preset, "it is told to"))
     chosen = resolve(compose([option for option in tiny_overrides if not option.startswith("finetune")])).finetune
     left_open = list(yaml.safe_load((CONF / "finetune" / "auto.yaml").read_text()))[1:]
     assert compose([]).finetune.open == left_open
@@ -45,7 +45,7 @@ def test_a_preset_is_what_its_yaml_says(preset: str, tiny_overrides: list[str], 
     ],
 )
 def test_the_task_and_its_labels_decide(task: Any, kind: Any, rows: int, preset: str):
-    assert choose(compose([]).finetune, task, Architecture("any", kind), rows, 2).preset == preset
+    assert choose(compose([]).finetune, task, Architecture("any", kind), rows, 2)[0] == preset
 
 
 def test_what_is_typed_is_not_chosen(tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]):

@@ -39,7 +39,7 @@ def test_a_row_has_two_texts_at_least_of_each_class_that_it_has_and_none_twice(
     groups = grouped(tokenizer, [number % classes for number in range(40)])
     seen = set()
     for index in range(len(groups)):
-        drawn = groups.draw((1, 0), index)
+        drawn = list(groups.draw((1, 0), index))
         assert sorted(Counter(feature["labels"] for feature in drawn).values()) == shares
         assert len({feature["number"] for feature in drawn}) == CONTRAST_GROUP_SIZE
         seen |= {feature["labels"] for feature in drawn}
@@ -89,7 +89,7 @@ def test_the_loss_is_that_of_the_paper(tokenizer: PreTrainedTokenizerFast, model
     batch = groups.collate(rows)
     expected = 0.0
     for row in rows:
-        drawn = groups.draw(row["phase_epoch"], row["index"])
+        drawn = list(groups.draw(row["phase_epoch"], row["index"]))
         read = [model.body(torch.tensor([feature["input_ids"]])).last_hidden_state[0].mean(0) for feature in drawn]
         labels = [feature["labels"] for feature in drawn]
         for anchor, label in enumerate(labels):

@@ -102,7 +102,7 @@ every_language = pytest.mark.parametrize("language", TEXTS)
 def tokenizer_for(kind: str, *, lowercase: bool) -> Tokenizer:
     texts = [*TEXTS.values(), *OTHERS.values()]
     options = NewTokenizer(kind=kind, vocab_size=280 if kind == "bpe" else 450, lowercase=lowercase)
-    return learn(options, "model.tokenizer", [texts], len(texts), {"unk_token": "[UNK]"})
+    return learn(options, "model.tokenizer", [texts], {"unk_token": "[UNK]"})
 
 
 @every_language

@@ -52,8 +52,7 @@ class Predictor:
         self.others = [Predictor(str(other), device, changed, option) for other in others]
         self.max_length = config.finetune.max_length
         self.tokenizer = tokenizer_pair.read(directory)
-        model_type = checkpoints.body_config(directory)["model_type"]
-        auto_class = self.task.auto_class(architectures.architecture(model_type))
+        auto_class = self.task.auto_class(architectures.architecture(checkpoints.body_config(directory)["model_type"]))
         self.model, missing, _ = checkpoints.load_model(getattr(transformers, auto_class), directory, whole=True)
         if missing:
             kind = f"lacks the head of {type(self.task).__name__} ({listed(sorted(missing))})"

@@ -137,10 +137,10 @@ def load(recipe: Path) -> Config:
     return from_recipe({**read(recipe), **{name: {} for name in AFTERWARDS}})
 
 
-def read(recipe: Path) -> dict[str, Any]:
-    """Read the plain values of a whole recipe from a YAML."""
-    require_few_aliases(recipe)
-    return dict(yaml.safe_load(recipe.read_text(encoding="utf-8")))
+def read(path: Path) -> dict[str, Any]:
+    """Read the plain values of a YAML, such as a whole recipe."""
+    require_few_aliases(path)
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def require_few_aliases(path: Path) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-import yaml
 from pydantic import ValidationError
 
 from ulmfit_style import auto
@@ -27,7 +26,7 @@ from ulmfit_style.console import say_once
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import architectures, checkpoints
 from ulmfit_style.models.checkpoints import Checkpoint
-from ulmfit_style.recipe import Config
+from ulmfit_style.recipe import Config, read
 from ulmfit_style.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -244,16 +243,16 @@ class Resolved:
         if not options.open:
             return options
         architecture = architectures.architecture(checkpoints.model_type(self.config.model))
-        choice = auto.choose(options, self.task, architecture, len(self.rows.train), len(self.rows.classes))
-        say_once(f"finetune=auto takes {choice.preset}: {choice.reason}")
+        preset, reason = auto.choose(options, self.task, architecture, len(self.rows.train), len(self.rows.classes))
+        say_once(f"finetune=auto takes {preset}: {reason}")
         values: dict[str, Any] = {}
-        for name in ("plain", choice.preset):  # which the others are built on
-            values |= yaml.safe_load((CONF / "finetune" / f"{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("plain", preset):  # which the others are built on
+            values |= read(CONF / "finetune" / f"{name}.yaml")
         try:
             return Finetune.model_validate({**options.model_dump(), **{name: values[name] for name in options.open}})
         except ValidationError as error:
             problem = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise UserError(f"finetune=auto takes {choice.preset}: {problem}") from error
+            raise UserError(f"finetune=auto takes {preset}: {problem}") from error
 
     def recipe(self, stage: str) -> dict[str, Any]:
         """Return the recipe of a stage's artefact as plain values; that of a fine-tuned model leaves nothing open."""
@@ -300,7 +299,7 @@ class Resolved:
         directory = self.config.runs / (self.config.runs / self.config.name / stage).resolve().name
         if not is_finished(directory):
             return None
-        recipe, made_by = self.config.recipe(), yaml.safe_load((directory / RECIPE).read_text(encoding="utf-8"))
+        recipe, made_by = self.config.recipe(), read(directory / RECIPE)
         recipe["finetune"] |= {name: made_by["finetune"].get(name) for name in self.config.finetune.open}
         return directory if all(recipe[name] == made_by.get(name) for name in sections_of(stage)) else None
 

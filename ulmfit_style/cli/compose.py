@@ -195,7 +195,7 @@ def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
         except ConfigError as error:
             problems += error.problems
     folders = {text: override for text, override in parsed if override.key_or_group == SEARCH_PATH}
-    if folder_problems := _folder_problems(folders.values()):
+    if folder_problems := list(_folder_problems(folders.values())):
         raise ConfigError(folder_problems)
     search_path = list(folders)
 
@@ -233,23 +233,21 @@ def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     return accepted, problems
 
 
-def _folder_problems(search_path: Iterable[Override]) -> list[str]:
-    """Return what is wrong with folders of further YAMLs: a missing folder, or a file that would never be read."""
+def _folder_problems(search_path: Iterable[Override]) -> Iterator[str]:
+    """Yield what is wrong with folders of further YAMLs: a missing folder, or a file that would never be read."""
     values = [override.value() for override in search_path]
     # What is no list of names is for Hydra to refuse.
     names = [str(name) for value in values if isinstance(value, list) for name in value]
-    problems = []
     for path in CONF.rglob("*.yaml"):
         require_few_aliases(path)
     for folder in [Path(name.removeprefix("file://")) for name in names if not name.startswith("pkg://")]:
         if not folder.is_dir():
-            problems.append(f"{folder}: there is no such folder of configs")
+            yield f"{folder}: there is no such folder of configs"
         for path in sorted(folder.rglob("*.yaml")):
             require_few_aliases(path)
             name = path.relative_to(folder)
             if (CONF / name).exists():
-                problems.append(f"{path}: the program has a {name} of its own; choose another name")
-    return problems
+                yield f"{path}: the program has a {name} of its own; choose another name"
 
 
 def config_dirs(folders: Sequence[str]) -> str:

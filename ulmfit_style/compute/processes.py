@@ -236,9 +236,7 @@ def from_main(value: T) -> T:
         return value
     from accelerate.utils import broadcast_object_list
 
-    values = [value]
-    broadcast_object_list(values)
-    return values[0]
+    return broadcast_object_list([value])[0]
 
 
 def from_all(value: T) -> list[T]:

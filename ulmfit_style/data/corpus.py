@@ -4,7 +4,6 @@ They lie in an Arrow file and are read where they lie, so that memory does not g
 only a hash and its place are held.
 """
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -20,7 +19,7 @@ from ulmfit_style.config.files import FileFormat
 from ulmfit_style.config.training import Corpus
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import labelled, reading
-from ulmfit_style.data.formats import RUNNING_TEXT
+from ulmfit_style.data.formats import RUNNING_TEXT, nfc
 from ulmfit_style.data.rows import normalised, position
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.base import Row, Several, Task
@@ -169,7 +168,7 @@ def _text(row: Row) -> str:
     if isinstance(text, (list, dict)) and not isinstance(text, Several):
         kind = type(text).__name__
         raise UserError(f"{row.place}: the text is a {kind}, not a text; name another column with corpus.text=<column>")
-    return "" if text is None else unicodedata.normalize("NFC", str(text))
+    return "" if text is None else nfc(text)
 
 
 def _hashed(texts: Sequence[str]) -> pyarrow.RecordBatch:

@@ -49,9 +49,9 @@ Read = Callable[[Path, How], Iterator[Numbered]]
 """Yields the records of a file; it raises what its library does for a broken one."""
 
 
-def nfc(name: Any) -> str:
-    """Return a column's name in NFC: a header may spell Hangul and umlauts in parts, as macOS does file names."""
-    return unicodedata.normalize("NFC", str(name))
+def nfc(value: Any) -> str:
+    """Return a text, or a column's name, in NFC: it may spell Hangul and umlauts in parts, as macOS does file names."""
+    return unicodedata.normalize("NFC", str(value))
 
 
 def _open_zip(path: Path, mode: str, **options: Any) -> IO[Any]:

@@ -13,7 +13,6 @@ from ulmfit_style.console import say
 from ulmfit_style.data.labelled import Labelled
 from ulmfit_style.data.rows import normalised
 from ulmfit_style.errors import listed
-from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.words import apart
 
 FEWEST = 8
@@ -68,7 +67,8 @@ def findings(rows: Labelled, *, is_quick: bool = False) -> Findings:
     places, tested, first = list[str](), dict[int, str](), dict[str, tuple[int, Any]]()
     for number, (row, key) in enumerate(zip(every, every.column("key").tolist(), strict=True)):
         places.append(row.place)
-        says = _says(task, row)
+        target = task.target(row)
+        says = task.labels_of(row) or (target if isinstance(target, float) else None)  # what one text should agree on
         same, said = first.setdefault("\n".join(map(normalised, task.texts(row))), (number, says))
         if is_held[number]:
             tested[key] = row.place
@@ -91,12 +91,6 @@ def findings(rows: Labelled, *, is_quick: bool = False) -> Findings:
     counts = Counter(label for labels in rows.pool.labels for label in labels)
     rare = [(label, f"{count} rows") for label, count in counts.items() if count < FEWEST]
     return found | ({f"classes of fewer than {FEWEST} training rows": rare} if rare else {})
-
-
-def _says(task: Task, row: Row) -> Any:
-    """Return what rows of one text should agree on: classes, or a number."""
-    target = task.target(row)
-    return task.labels_of(row) or (target if isinstance(target, float) else None)
 
 
 def near(texts: Sequence[str]) -> list[tuple[int, int]]:

@@ -5,14 +5,12 @@ from collections import Counter
 from contextlib import suppress
 from itertools import islice
 
-import yaml
-
 from ulmfit_style.cli import CONF
 from ulmfit_style.config.training import Model
 from ulmfit_style.console import say_once
 from ulmfit_style.data import labelled
 from ulmfit_style.models import checkpoints
-from ulmfit_style.recipe import Config
+from ulmfit_style.recipe import Config, read
 
 SAMPLE = 200
 """Texts that are looked at."""
@@ -44,8 +42,7 @@ def choose(config: Config) -> Model:
 
         language = py3langid.classify(text)[0]
     names = [ENGLISH] if (script, language) == ("LATIN", "en") else [OTHER, ENGLISH]
-    presets = {name: yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8")) for name in names}
-    models = {name: Model.model_validate(preset) for name, preset in presets.items()}
+    models = {name: Model.model_validate(read(CONF / "model" / f"{name}.yaml")) for name in names}
     name = next(name for name, model in models.items() if checkpoints.is_reachable(model))
     missed = "" if name == names[0] else f"; {names[0]} would fit, but is not on the disk, and the Hub is out of reach"
     say_once(f"model=auto takes {name}: letters are {script.title()}, the language is {language}{missed}")

@@ -69,7 +69,7 @@ def _of_one(value: Any) -> Sequence[Any]:
         if len(lists) > 1 and name not in ("data", "rows"):
             raise ValueError(f"it has the lists {', '.join(lists)}; say which by {{field: {name}}}")
         is_squad = value[name] and "paragraphs" in value[name][0]
-        return _questions(value[name]) if is_squad else [row.get("row", row) for row in value[name]]
+        return list(_questions(value[name])) if is_squad else [row.get("row", row) for row in value[name]]
     values = list(value.values())  # as pandas writes them: by columns, or by rows
     if all(isinstance(part, dict) for part in values):
         inner = {name for part in values for name in part}
@@ -81,16 +81,14 @@ def _of_one(value: Any) -> Sequence[Any]:
     return [value]
 
 
-def _questions(articles: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the questions of a file in the form of SQuAD, each with its context, and its article if there are more."""
-    found = list[dict[str, Any]]()
+def _questions(articles: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the questions of a file in the form of SQuAD, each with its context, and its article if there are more."""
     for number, article in enumerate(articles, start=1):
         title = {"title": article.get("title") or f"article {number}"} if len(articles) > 1 else {}
         for paragraph in article["paragraphs"]:
             for asked in paragraph["qas"]:
                 row = {**title, "context": paragraph["context"], "question": asked["question"], **asked}
-                found.append({**row, "answers": []} if asked.get("is_impossible") else row)
-    return found
+                yield {**row, "answers": []} if asked.get("is_impossible") else row
 
 
 def _plain(rows: list[Any]) -> list[Any]:

@@ -163,7 +163,7 @@ def sample(task: Task, pool: Rows, classes: Sequence[str]) -> Rows:
     if task.shots is not None:
         if not classes:
             raise UserError(f"task.shots={task.shots}: there are no classes here; use task.train_samples")
-        chosen = drawn[_of_each_class(drawn, task.shots)]
+        chosen = drawn[list(_of_each_class(drawn, task.shots))]
         counts = Counter(label for labels in chosen.labels for label in labels)
         fewer = [f"{label} ({counts[label]})" for label in classes if counts[label] < task.shots]
         if fewer:
@@ -172,7 +172,7 @@ def sample(task: Task, pool: Rows, classes: Sequence[str]) -> Rows:
     count = task.train_samples or 0
     if count > len(pool):
         raise UserError(f"task.train_samples={count}: the training split has {len(pool):,} rows")
-    firsts = _of_each_class(drawn, 1)
+    firsts = list(_of_each_class(drawn, 1))
     if count < len(firsts):
         needed = f"there are {len(classes)} classes, and it takes {len(firsts)} rows for each to have one"
         raise UserError(f"task.train_samples={count}: {needed}")
@@ -213,11 +213,10 @@ def held_out_in_turn(task: Task, rows: Rows, count: int) -> Iterator[tuple[Rows,
             yield learnt, held
 
 
-def _of_each_class(shuffled: Rows, count: int) -> list[int]:
-    """Return the numbers of rows until each class has `count` of them, or all that it has."""
-    chosen, counts = [], Counter[str]()
+def _of_each_class(shuffled: Rows, count: int) -> Iterator[int]:
+    """Yield the numbers of rows until each class has `count` of them, or all that it has."""
+    counts = Counter[str]()
     for number, labels in enumerate(shuffled.labels):
         if any(counts[label] < count for label in labels):
-            chosen.append(number)
+            yield number
             counts.update(labels)
-    return chosen

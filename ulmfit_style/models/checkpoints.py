@@ -402,12 +402,9 @@ def sentinels(tokenizer: types.Tokenizer) -> list[int]:
 
 def positions(model: Model, option: str = "model.checkpoint") -> float:
     """Return the most tokens that an architecture reads, by its config and its tokenizer."""
-    configs = [model.architecture or {}]
-    if model.checkpoint is not None:
-        directory = resolve(model, option).directory
-        configs = [body_config(directory)]
-        if (path := directory / "tokenizer_config.json").exists():
-            configs.append(read_json(path))
+    configs = [described(model, option)]
+    if model.checkpoint is not None and (path := resolve(model, option).directory / "tokenizer_config.json").exists():
+        configs.append(read_json(path))
     # RoBERTa's config counts two positions that no text has; its tokenizer does not.
     names = ("max_position_embeddings", "n_positions", "model_max_length")
     return min((values[name] for values in configs for name in names if values.get(name)), default=math.inf)

@@ -51,13 +51,9 @@ def add_adapters(model: PreTrainedModel, layers: LayerGroups, options: Training)
     for name, title in titles.items():
         module: Any = model.get_submodule(name)
         trained[title] += [*module.lora_A.parameters(), *module.lora_B.parameters()]
-    say(f"  LoRA: {_millions(trained)} of {_millions(layers)} parameters are trained")
+    sizes = [sum(each.numel() for group in groups.values() for each in group) / 1e6 for groups in (trained, layers)]
+    say(f"  LoRA: {sizes[0]:.3g} M of {sizes[1]:.3g} M parameters are trained")
     return {title: parameters for title, parameters in trained.items() if parameters}
-
-
-def _millions(layers: LayerGroups) -> str:
-    count = sum(parameter.numel() for parameters in layers.values() for parameter in parameters)
-    return f"{count / 1e6:.3g} M"
 
 
 def merge(model: PreTrainedModel) -> None:

@@ -46,7 +46,7 @@ def learn_tokenizer(options: DecoderTokenizer, targets: Sequence[str], directory
     """Train the tokenizer of a decoder from scratch on the right answers of the training rows, and save it."""
     if not processes.is_main():
         return
-    tokenizer = learn(options, "model.decoder_tokenizer", [targets], len(targets), DECODER)
+    tokenizer = learn(options, "model.decoder_tokenizer", [targets], DECODER)
     say(f"  a new tokenizer of {tokenizer.get_vocab_size():,} tokens, from {len(targets):,} right answers")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **DECODER).save_pretrained(directory)
 

@@ -58,7 +58,7 @@ def run(step: Step, directory: Path) -> None:
     else:
         assert options.tokenizer is not None  # the config was checked
         texts, special = step.resolved.pretraining_text.train, DECODER if auto_class == CAUSAL_LM else ENCODER
-        learnt = learn(options.tokenizer, "model.tokenizer", batched(texts), len(texts), special)
+        learnt = learn(options.tokenizer, "model.tokenizer", batched(texts), special)
         tokenizer, architecture = _fit(learnt, options.architecture or {}, masked=auto_class != CAUSAL_LM)
     transformers.set_seed(options.seed)
     try:

@@ -197,8 +197,7 @@ class Task(Section, abc.ABC):
         except ValidationError as error:
             wrong = error.errors()[0]
             message = wrong["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            problem = f"{wrong['loc'][-1]}={wrong['input']}: {message}"
-            raise UserError(f"predict.task.{problem}") from error
+            raise UserError(f"predict.task.{wrong['loc'][-1]}={wrong['input']}: {message}") from error
 
     @abc.abstractmethod
     def auto_class(self, architecture: Architecture) -> str:

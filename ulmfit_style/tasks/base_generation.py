@@ -243,8 +243,7 @@ class GenerationTask(Task, abc.ABC):
             written = model.generate(ids, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
         if self._causal:
             written = written[:, ids.shape[1] :]
-        texts = tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [{self.answer_field: text.strip()} for text in texts]
+        return [{self.answer_field: text.strip()} for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Any]) -> Answer:
         return outputs[0]
@@ -255,19 +254,15 @@ class GenerationTask(Task, abc.ABC):
         `loss` is in nats a token, `perplexity` its exponential; `bits_per_byte` compares models of other tokenizers;
         `token_accuracy` is the share of the tokens that are the likeliest after the right ones before them.
         """
-        scores = dict(self.text_scores(self.written_in(answers), targets)[0])
+        scores = dict(self.text_scores(*self.sides(answers, targets))[0])
         if all("nats" in answer for answer in answers):
             nats, tokens, hits, size = (sum(answer[name] for answer in answers) for name in LIKELIHOODS)
             scores |= {"loss": nats / tokens, "perplexity": math.exp(nats / tokens)}
             scores |= {"bits_per_byte": nats / math.log(2) / size, "token_accuracy": hits / tokens}
         return scores
 
-    def display(self, row: Row | None, answer: Answer, target: Any) -> tuple[str, str]:
-        return str(target), str(answer[self.answer_field])
-
-    def written_in(self, answers: Sequence[Answer]) -> list[str]:
-        """Return the texts of answers."""
-        return [answer[self.answer_field] for answer in answers]
+    def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[Sequence[str], Sequence[str]]:
+        return [answer[self.answer_field] for answer in answers], targets
 
     def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> TextScores:
         """Return the scores of texts that were written, and how they are computed; by default ROUGE."""

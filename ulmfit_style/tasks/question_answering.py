@@ -59,8 +59,7 @@ class QuestionAnswering(Task):
 
     @classmethod
     def recognised(cls, columns: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, str] | None:
-        needed = ("question", "context", "answers")
-        return {} if all(columns.keys() & set(COLUMNS[field]) for field in needed) else None
+        return {} if all(columns.keys() & set(COLUMNS[field]) for field in ("question", "context", "answers")) else None
 
     def targets(self) -> dict[str, Column]:
         start = Column("task.answer_start", self.answer_start, COLUMNS["answer_start"], needed=False)

@@ -60,8 +60,7 @@ class Summarization(GenerationTask):
         return {name: [{self.answer_field: text} for text in written] for name, written in leads.items()}
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
-        return self.scoring.rouge(self.written_in(answers), targets)[self.metric]
+        return self.scoring.rouge(*self.sides(answers, targets))[self.metric]
 
     def intervals(self, answers: Sequence[Answer], targets: Sequence[str]) -> dict[str, tuple[float, float]]:
-        scores = self.scoring.rouge(self.written_in(answers), targets)
-        return {name: interval(values) for name, values in scores.items()}
+        return {name: interval(values) for name, values in self.scoring.rouge(*self.sides(answers, targets)).items()}

@@ -1,6 +1,6 @@
 """Token classification: the entities of a text, each a stretch of it with a type."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -89,8 +89,7 @@ class TokenClassification(Task):
         return text_problem("text", text) or entities.spans_problem(text_of(row), label)
 
     def dataset_problem(self, rows: Sequence[Row]) -> str | None:
-        found = any(map(self._entities, rows))
-        return None if found else "no row has an entity; is task.label the column of the tags?"
+        return None if any(map(self._entities, rows)) else "no row has an entity; is task.label the column of the tags?"
 
     def remarks(self, rows: Sequence[Row]) -> list[str]:
         texts = [row for row in rows if not is_words(row)]
@@ -158,7 +157,7 @@ class TokenClassification(Task):
         answered = zip(features, outputs, strict=True)
         tags = [tag for feature, window in answered for tag in window[slice(*feature["own"])]]
         places, pieces = _tagged_pieces(row, tokens, by_token=self.aggregation == "simple")
-        answer: Answer = {"entities": _grouped(text_of(row), pieces, [tags[place] for place in places])}
+        answer: Answer = {"entities": list(_grouped(text_of(row), pieces, [tags[place] for place in places]))}
         return {"tags": _tags_of_words(words_of(row), tokens, tags), **answer} if is_words(row) else answer
 
     def explained_parts(self, features: Sequence[Feature], answer: Answer, label2id: Label2id) -> list[ExplainedPart]:
@@ -260,14 +259,12 @@ def _tags_of_words(words: Sequence[Range], tokens: Sequence[Range], tags: Sequen
     return of_words
 
 
-def _grouped(text: str, pieces: Sequence[Range], tags: Sequence[Tag]) -> list[dict[str, Any]]:
-    """Return the entities that words or tokens make together, each with the mean of their probabilities."""
-    grouped = []
+def _grouped(text: str, pieces: Sequence[Range], tags: Sequence[Tag]) -> Iterator[dict[str, Any]]:
+    """Yield the entities that words or tokens make together, each with the mean of their probabilities."""
     for entity in entities.of_tags([tag for tag, _ in tags]):
         scores = [score for _, score in tags[entity.start : entity.end]]
         start, end = pieces[entity.start][0], pieces[entity.end - 1][1]
-        grouped.append(_shown(text, entity.type, start, end, score=round(sum(scores) / len(scores), 6)))
-    return grouped
+        yield _shown(text, entity.type, start, end, score=round(sum(scores) / len(scores), 6))
 
 
 def _shown(text: str, kind: str, start: int, end: int, **score: float) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class Translation(GenerationTask):
         return self.scoring.translation(written, targets, self.target_language)
 
     def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
-        return self.scoring.chrf_points(self.written_in(answers), targets)
+        return self.scoring.chrf_points(*self.sides(answers, targets))
 
     def of_means(self, means: Array) -> Array:
         return self.scoring.chrf_of_means(means)

@@ -1,7 +1,7 @@
 """The contrastive phase: texts of one class are drawn together, and those of others apart."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -59,8 +59,8 @@ class ContrastiveDataset:
     def __getitem__(self, index: int, /) -> Mapping[str, Any]:
         return {"index": index}
 
-    def draw(self, phase_epoch: PhaseEpoch, index: int) -> list[Feature]:
-        """Return the texts of a row: a pure function of (seed, phase and epoch, index).
+    def draw(self, phase_epoch: PhaseEpoch, index: int) -> Iterator[Feature]:
+        """Yield the texts of a row: a pure function of (seed, phase and epoch, index).
 
         Every class is equally likely, and has at least two texts. Of a class with one text that is the same text twice,
         which dropout tells apart (Gao et al. 2021, section 3).
@@ -68,11 +68,9 @@ class ContrastiveDataset:
         random = np.random.default_rng([self.seed, *phase_epoch, index])
         classes = random.permutation(len(self._members))[: CONTRAST_GROUP_SIZE // 2]
         counts = np.bincount(np.arange(CONTRAST_GROUP_SIZE // 2) % len(classes)) * 2
-        drawn: list[Feature] = []
         for label, count in zip(classes, counts, strict=True):
             members = np.resize(random.permutation(self._members[label]), count)
-            drawn += [self.features[member] for member in random.permutation(members)]
-        return drawn
+            yield from (self.features[member] for member in random.permutation(members))
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Draw the texts of rows, and pad them: tensors (rows, texts, length), and `labels` (rows, texts)."""

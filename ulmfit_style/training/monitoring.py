@@ -110,10 +110,6 @@ class BestState:
         """Read the curve and the best state from a folder."""
         self.curve, self.weights = read_json(folder / CURVE), load_file(folder / WEIGHTS)
 
-    def restore(self, model: nn.Module) -> None:
-        """Give the model its best state."""
-        model.load_state_dict(self.weights)
-
 
 @dataclass(frozen=True)
 class TrialScores:

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerState, Trainin
 from ulmfit_style.compute import devices, processes
 from ulmfit_style.config.training import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
-from ulmfit_style.models.layers import LayerGroups
+from ulmfit_style.models.layers import LayerGroups, split_by_layer
 from ulmfit_style.training.batching import Collate, Rows, ShuffledDataset, run_over
 from ulmfit_style.training.finite import require_weights
 from ulmfit_style.training.kept_trunk import kept_trunk
@@ -164,7 +164,7 @@ def train(
         changes = [_format_measure(name, before[name], value) for name, value in results[-1].after.items()]
         say(f"  {phase.title}: {', '.join(changes) or 'done'}")
     if best is not None:
-        best.restore(model)
+        model.load_state_dict(best.weights)
     require_weights(model, f"after '{results[-1].title}'")  # a head may have been solved, and a best state restored
     return results
 
@@ -184,10 +184,9 @@ def train_phase(
     """
     phase, steps = plan.phases[number], plan.steps(number)
     best = best if phase.data is None else None  # other data makes the model no better at the task
-    watching = []
     if best is not None:
         best.phase = phase.title
-        watching = [Monitor(best.look, at_epoch_end)]
+        callbacks = [Monitor(best.look, at_epoch_end), *callbacks]
     if phase.solve is not None:
         phase.solve(plan.model)
         if best is not None:
@@ -214,7 +213,7 @@ def train_phase(
     rows = plan.dataset(number)
     keeper = CheckpointKeeper(phase.title, plan.save_minutes, best, resumed)
     with kept_trunk(plan, number), progress(phase.title, steps, steps_done) as bar, keeper, ExitStack() as hooks:
-        callbacks = [Progress(bar, rows, best), *watching, *callbacks, keeper]
+        callbacks = [Progress(bar, rows, best), *callbacks, keeper]
         trainer = keeper.trainer = _trainer(plan, number, rows, folder, callbacks)
         if phase.rows is not None:
             for weights in phase.trainable:
@@ -279,6 +278,7 @@ def _trainer(
     for parameter in phase.trainable:
         parameter.requires_grad_(True)
     micro, passes = processes.split(options.batch_size, plan.micro_batch_size, data.texts_per_row)
+    by_layer = partial(split_by_layer, layers=plan.layers, decay=options.layer_decay)
     on_gpu = torch.cuda.is_available()
     defaults = {
         "use_cpu": processes.count() > 1 and not on_gpu,  # or the processes would not find each other
@@ -291,8 +291,7 @@ def _trainer(
         model=plan.model,
         objective=data.objective,
         rates=partial(rate_factors, options.schedule, options.warmup_ratio),
-        layer_groups=None if options.layer_decay == 1 or phase.rows is not None else plan.layers,
-        layer_decay=options.layer_decay,
+        split=None if options.layer_decay == 1 or phase.rows is not None else by_layer,
         title=phase.title,
         args=TrainingArguments(
             output_dir=str(folder),

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -16,7 +16,6 @@ from transformers.integrations import get_reporting_integration_callbacks  # typ
 
 from ulmfit_style.console import ProgressReport
 from ulmfit_style.errors import UserError, listed
-from ulmfit_style.models.layers import LayerGroups, split_by_layer
 from ulmfit_style.training.batching import ShuffledDataset, without_blanks
 from ulmfit_style.training.finite import REMEDY, require_weights
 from ulmfit_style.training.monitoring import BestState
@@ -33,8 +32,7 @@ class RecipeTrainer(Trainer):
 
     Args:
         rates: Returns the rate of each of so many optimizer steps, as a factor of the peak.
-        layer_groups: The layer groups, where each has a rate of its own.
-        layer_decay: The factor by which the rate of each is lower than that of the one above.
+        split: Splits the optimizer's parameter groups by layer groups, where each of these has a rate of its own.
         title: Begins the messages of what goes wrong.
     """
 
@@ -43,15 +41,14 @@ class RecipeTrainer(Trainer):
         *,
         objective: Objective,
         rates: Callable[[int], Sequence[float]],
-        layer_groups: LayerGroups | None = None,
-        layer_decay: float = 1,
+        split: Callable[[Sequence[dict[str, Any]]], Iterable[dict[str, Any]]] | None = None,
         collate: Callable[[Sequence[Any]], dict[str, Any]],
         title: str = "training",
         **arguments: Any,
     ) -> None:
         super().__init__(data_collator=partial(without_blanks, collate), **arguments)
         self.objective: Objective = objective
-        self.rates, self.layer_groups, self.layer_decay, self.title = rates, layer_groups, layer_decay, title
+        self.rates, self.split, self.title = rates, split, title
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
@@ -63,8 +60,8 @@ class RecipeTrainer(Trainer):
         `test_frozen_parameters_stay_and_the_rates_are_those_that_the_thawed_ones_move_by`.
         """
         optimizer = super().create_optimizer(model)
-        if self.layer_groups is not None:
-            optimizer.param_groups[:] = split_by_layer(optimizer.param_groups, self.layer_groups, self.layer_decay)
+        if self.split is not None:
+            optimizer.param_groups[:] = self.split(optimizer.param_groups)
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
