@@ -117,7 +117,7 @@ class Bench:
         name, measured = "cpu", best_product(torch.device(self.device))
         if self.device == "cuda":
             name = torch.cuda.get_device_name()
-        listed = next((peak for start, peak in PEAKS.items() if name.startswith(start)), None)
+        listed = next((peak for start, peak in PEAKS.items() if re.match(rf"{start}\b", name)), None)
         versions = {module.__name__: module.__version__ for module in (torch, transformers)}
         machine = {"python": platform.python_version(), "cuda": torch.version.cuda, **versions}
         peak = {"measured": measured, "data sheet": listed, "peak": listed or measured}

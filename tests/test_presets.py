@@ -23,12 +23,11 @@ CHOOSES = {"auto"}
 """The preset that is one of the others."""
 
 GENERAL = "package:ulmfit_style/general/state_of_the_union.txt"
-WRITING = ("summaries", "translations", "completions", "documents")
+WRITING = ("summaries", "translations", "completions")
 DECODERS = ("gpt2", "smollm2", "smollm2_135m", "mini_llama", "awd_lstm", "awd_lstm_backward")
 BOTH = ("t5_small", "bart_base")
 WITHOUT_CROSS_ATTENTION = ("distilbert", "modernbert", "mini_eurobert")
 REFUSED = {
-    **dict.fromkeys([(preset, "documents") for preset in BOTH], "has an encoder, and cannot continue a text"),
     ("bart_base", "entities"): "needs one that AutoModelForTokenClassification knows",
     **dict.fromkeys(
         [(preset, "questions") for preset in ("mini_eurobert", "awd_lstm", "awd_lstm_backward")],
@@ -86,7 +85,7 @@ def test_a_preset_does_every_kind_of_task_or_says_that_it_cannot(
     if kind in WRITING and preset not in (*DECODERS, *BOTH):
         decoder = "scratch" if preset in WITHOUT_CROSS_ATTENTION else "same"
         assert main(["plan", "finetune", *given]) == 2
-        if kind == "documents" or preset in SCRATCH:
+        if preset in SCRATCH:
             return
         assert "give it a decoder: model.decoder=same, or scratch" in capsys.readouterr().err
         given += [f"model.decoder={decoder}", "model.decoder_layers=1", "model.decoder_tokenizer.vocab_size=400"]
