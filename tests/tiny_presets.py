@@ -167,5 +167,7 @@ SCRATCH: dict[str, dict[str, int]] = {
     "mini_llama": {**LAYERS, **WIDTHS, "num_key_value_heads": 2},
     "awd_lstm": {"hidden_size": 16, "lstm_size": 24},
     "awd_lstm_backward": {"hidden_size": 16, "lstm_size": 24},
+    "rnn_attention": {"hidden_size": 16},
+    "rnn_seq2seq": {"hidden_size": 16},
 }
 """Those with random weights, and the sizes that make them tiny."""

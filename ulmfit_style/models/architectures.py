@@ -18,15 +18,19 @@ ARCHITECTURES = "architectures.json"
 MASKED_LM = "AutoModelForMaskedLM"
 CAUSAL_LM = "AutoModelForCausalLM"
 
-OWN = {"awd_lstm": {CAUSAL_LM, "AutoModelForSequenceClassification", "AutoModelForTokenClassification"}}
+OWN = {
+    "awd_lstm": {CAUSAL_LM, "AutoModelForSequenceClassification", "AutoModelForTokenClassification"},
+    "rnn": {ENCODER_DECODER},
+}
 """The architectures of this package, and their auto classes; transformers learns of them by `register`.
 
-They carry their state from one part of a text to the next."""
+The first carries its state from one part of a text to the next."""
 
 
 def register() -> None:
     """Let transformers load what this package has: its architectures, and the pooled head on any body."""
-    import ulmfit_style.models.awd_lstm  # noqa: F401  # which imports the pooled head
+    import ulmfit_style.models.awd_lstm  # which imports the pooled head
+    import ulmfit_style.models.rnn  # noqa: F401
 
 
 def require_fields(options: Mapping[str, Any]) -> None:

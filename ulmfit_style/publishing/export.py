@@ -28,7 +28,7 @@ ONNX = "onnx"
 
 UPLOADED = (
     *(CARD, RECIPE, METRICS, WEIGHTS, "model*.onnx", "model*.onnx.data", "model.safetensors.index.json"),
-    *("config.json", "generation_config.json", "pooling.py", "awd_lstm.py"),
+    *("config.json", "generation_config.json", "pooling.py", "awd_lstm.py", "rnn.py"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
     *("vocab.txt", "vocab.json", "*.spm"),
 )

@@ -232,7 +232,8 @@ def _answered(
         say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: row {listed(empty, 3)}")
     if counts["long"]:
         treatment = f"longer than the {model.max_length} tokens that the model was trained on; {model.task.long_texts}"
-        say(f"predict: {counts['long']:,} rows are {treatment}")
+        remedy = f": train with {model.task.reads_more}" if model.task.long_texts.startswith("cut") else ""
+        say(f"predict: {counts['long']:,} rows are {treatment}{remedy}")
 
 
 def _write(records: Iterator[Record], output: Path | None) -> None:

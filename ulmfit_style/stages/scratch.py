@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.console import say
 from ulmfit_style.data.corpus import batched
 from ulmfit_style.errors import UserError
@@ -29,7 +31,15 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
         return {"seed": model.seed, "like": checkpoints.resolve(model, "model.checkpoint").identity}
     assert model.tokenizer is not None  # the config was checked
     made_of = {"architecture": model.architecture, "tokenizer": model.tokenizer.determinants()}
-    return {"seed": model.seed, "model": made_of, "corpus": resolved.pretraining_text.identity}
+    corpus, written = resolved.pretraining_text.identity, _written(resolved)
+    return {"seed": model.seed, "model": made_of, "corpus": [corpus, digest(written)] if written else corpus}
+
+
+def _written(resolved: Resolved) -> list[str]:
+    """Return the right answers, of which the tokenizer learns too where the first task of a model is to write."""
+    task = resolved.config.task
+    is_learnt = task is not None and task.writes and resolved.config.pretrain is None
+    return [str(resolved.task.target(row)) for row in resolved.rows.train] if is_learnt else []
 
 
 def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]:
@@ -57,7 +67,8 @@ def run(step: Step, directory: Path) -> None:
         architecture = transformers.AutoConfig.for_model(**checkpoints.body_config(source))
     else:
         assert options.tokenizer is not None  # the config was checked
-        texts, special = step.resolved.pretraining_text.train, DECODER if auto_class == CAUSAL_LM else ENCODER
+        texts = chain(step.resolved.pretraining_text.train, _written(step.resolved))
+        special = DECODER if auto_class == CAUSAL_LM else ENCODER
         learnt = learn(options.tokenizer, "model.tokenizer", batched(texts), special)
         tokenizer, architecture = _fit(learnt, options.architecture or {}, masked=auto_class != CAUSAL_LM)
     transformers.set_seed(options.seed)
