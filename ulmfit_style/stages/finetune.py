@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -189,8 +189,8 @@ def run(step: Step, directory: Path) -> None:
         say(f"  kept: the state of '{kept['phase']}' after epoch {kept['epoch']:g} ({score_there})")
         metrics["kept"] = {**kept, "rows": len(watched)}
         order = [phase.title for phase in plan.phases]
-        metrics["log"] += best.curve
-        metrics["log"].sort(key=lambda entry: (order.index(entry["phase"]), entry["step"]))
+        log = [*metrics["log"], *best.curve]
+        metrics["log"] = sorted(log, key=lambda entry: (order.index(entry["phase"]), entry["step"]))
     write_json(directory / METRICS, metrics)
     learnt = {*resolved.seen, *(predictions.text_digest(task, row) for row in rows.train)}
     write_json(directory / predictions.LEARNT, sorted(learnt))
@@ -211,7 +211,8 @@ def _calibrate(resolved: Resolved, model: Model, directory: Path) -> None:
         say(f"  calibration: {fold} of {options.calibration_folds}")
         plan, tokenizer = prepare(resolved, learnt)
         train(plan, directory / CHECKPOINTS / f"fold-{fold}")
-        unseen = replace(plan.data, rows=_encoded(resolved, resolved.task, held, tokenizer))
+        head = resolved.task.head(resolved.rows.classes)
+        unseen = replace(plan.data, rows=_encoded(resolved.task, held, tokenizer, options.max_length, head))
         inputs = solving.head_inputs(plan.model, unseen)
         learnt_labels = [plan.data.rows[row]["labels"] for row in range(len(plan.data.rows))]
         known = np.isin(inputs.labels, learnt_labels)  # rows of other classes cannot be answered rightly
@@ -265,7 +266,7 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     named = task.name_rows(classes) if options.label_names or not rows else []
     if options.label_names and not named:
         say("  the names of the classes are no words, so they are no examples (finetune.label_names)")
-    features = _encoded(resolved, task, [*rows, *named] if named else rows, tokenizer)
+    features = _encoded(task, [*rows, *named] if named else rows, tokenizer, options.max_length, head)
     transformers.set_seed(options.seed)
     if pair is not None:
         decoder, positions = _decoder(resolved).directory, task.positions_needed(0)
@@ -321,20 +322,17 @@ def _decoder_tokenizer(resolved: Resolved) -> Artefact:
     return Artefact("decoder_tokenizer", determinants, resolved.config.runs)
 
 
-def _encoded(resolved: Resolved, task: Task, rows: Sequence[Row], tokenizer: Tokenizer) -> EncodedDataset:
-    """Return the features of the rows to be trained on, and say how many rows are cut or left out.
-
-    Args:
-        task: The one of the config, as the model's architecture learns it.
-    """
+def _encoded(
+    task: Task, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int, head: Mapping[str, Any]
+) -> EncodedDataset:
+    """Return the features of the rows to be trained on, and say how many rows are cut or left out."""
     from ulmfit_style.training.batching import EncodedDataset
 
-    counts, max_length = Counter[str](), resolved.finetune.max_length
-    label2id = task.head(resolved.rows.classes).get("label2id", {})
+    counts = Counter[str]()
 
     def features() -> Iterator[Feature]:
         for row, weight in zip(rows, task.row_weights(rows), strict=True):
-            encoded = task.encode(row, tokenizer, max_length, label2id)
+            encoded = task.encode(row, tokenizer, max_length, head.get("label2id", {}))
             counts["long"] += any(feature["long"] for feature in encoded)
             counts["empty"] += not encoded
             counts["cut"] += any(feature.get("long_target", False) for feature in encoded)
