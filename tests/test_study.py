@@ -12,6 +12,7 @@ import trial_stub
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import read_json
 from ulmfit_style.cli.compose import compose
+from ulmfit_style.config.section import Section
 from ulmfit_style.errors import UserError
 from ulmfit_style.experiments import trials
 from ulmfit_style.experiments.study import Result, Run, best_of_search, planned
@@ -215,6 +216,22 @@ def test_what_all_arms_have_in_common_comes_after_what_was_typed_and_before_thei
     assert (adapted.epochs, adapted.seed, adapted.batch_size) == (3, 3, 5)
     assert plain is None  # options of a stage that an arm switches off do not concern it
     assert (made.base.adapt.epochs, made.base.adapt.seed) == (3, 2)  # which the reference models are fitted with
+
+
+def test_the_rungs_of_the_ladders_differ_in_what_they_are_called_for_alone(tiny_overrides: list[str]):
+    rungs = {"unfreeze", "layer_decay", "schedule"}
+    made = planned([*tiny_overrides, "study=ulmfit_ablation", "finetune=auto", "study.labels=null"])
+    recipes = {run: resolve(made.at(config, None, 0)).config for run, config in made.arms.items()}
+    for (arm, searched), recipe in recipes.items():
+        full = recipes["full", searched]
+        assert differing(recipe.finetune, full.finetune) <= rungs, arm
+        assert recipe.adapt is None or differing(recipe.adapt, full.adapt) <= rungs, arm
+        assert (recipe.adapt == full.adapt) == (not arm.startswith("adapt") and arm != "from scratch")
+
+
+def differing(one: Section, other: Section) -> set[str]:
+    """Return the names of the options in which two sections differ."""
+    return {name for name, value in one if value != getattr(other, name)}
 
 
 def test_the_interval_over_seeds_holds_the_spread_of_seeds_and_of_rows():
