@@ -337,7 +337,7 @@ WORKS: dict[str, tuple[Callable[[], dict[str, Arm]], str]] = {
     "tokenise": (tokenise, "tokens"),
     "adapt-768": (lambda: adapt(1, *wide()), "loss on held-out text"),
     "finetune-768": (lambda: classifiers(32, 16, *wide()), "loss, same rows"),
-    "finetune-70-8": (lambda: classifiers(64, 8, *joined()), "loss, same rows"),
+    "finetune-70-8": (lambda: classifiers(32, 8, *joined()), "loss, same rows"),
     "finetune-70-32": (lambda: classifiers(64, 32, *joined()), "loss, same rows"),
 }
 USUAL = list(WORKS)[:6]
