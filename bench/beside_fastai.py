@@ -7,7 +7,7 @@ on the same held-out documents, for which fastai's weights are put into our mode
 same training rows after it. Needs fastai and what it imports, and nothing else of what it asks for:
 
     pip install --no-deps --target FOLDER fastai fastcore fasttransform fastdownload fastprogress==1.0.3 \
-        'plum-dispatch<2.10' beartype cloudpickle torchvision==0.28.0
+        'plum-dispatch<2.10' beartype cloudpickle
     PYTHONPATH=FOLDER python bench/beside_fastai.py
 """
 
@@ -78,7 +78,7 @@ def language_models(start: Path) -> dict[str, Arm]:
             break
     documents[-1] = documents[-1][: len(documents[-1]) - sum(map(len, documents)) + needed]
     units = STEPS * STREAMS * LENGTH / 1000
-    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    names = list(tokenizer.get_vocab())
 
     def loss() -> float:
         return prepared.objective.measure(model, prepared.heldout)["loss"]
@@ -116,7 +116,7 @@ def classifiers(start: Path) -> dict[str, Arm]:
     steps = ROWS // BATCH
     features = [plan.data.rows[row] for row in range(len(plan.data.rows))]
     rows = [(torch.tensor(row["input_ids"]), torch.tensor(row["labels"])) for row in features]
-    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    names = list(tokenizer.get_vocab())
     config = {**awd_lstm_clas_config, **SIZES, "pad_token": tokenizer.pad_token_id}
     padded = partial(pad_input_chunk, pad_idx=tokenizer.pad_token_id, pad_first=True, seq_len=LENGTH)
 

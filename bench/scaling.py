@@ -102,7 +102,7 @@ def costs(command: Sequence[str]) -> tuple[Cost, dict[str, float]]:
             done, code, used = os.wait4(process.pid, os.WNOHANG)
             if done:
                 break
-            time.sleep(0.02)
+            time.sleep(0.2)
         out.seek(0)
         err.seek(0)
         if code:
@@ -224,14 +224,16 @@ WORKS: dict[str, tuple[Callable[[Measure, Path, Sequence[int]], None], str, Sequ
 
 
 def growth(points: Sequence[Cost]) -> float | None:
-    """Return the power of the work by which CPU seconds grow at its end, less those of the smallest work."""
+    """Return the power of the work by which CPU seconds grow at its end, less those of the smallest work.
+
+    It is 0 where the last take less than half as long again as the first, and None where there are too few points.
+    """
     if len(points) < 3:
         return None
     first, before, last = points[0], points[-2], points[-1]
-    grown = [point["cpu"] - first["cpu"] for point in (before, last)]
-    added = [point["size"] - first["size"] for point in (before, last)]
-    if min(grown) < 0.05 * last["cpu"] and grown[1] < 0.3 * last["cpu"]:
+    if last["cpu"] < 1.5 * first["cpu"]:
         return 0.0
+    grown, added = ([point[name] - first[name] for point in (before, last)] for name in ("cpu", "size"))
     return math.log(grown[1] / max(grown[0], 1e-3)) / math.log(added[1] / added[0])
 
 
@@ -255,14 +257,20 @@ def cell(point: Cost | None) -> str:
 
 
 def draw(everything: dict[str, dict[str, list[Cost]]]) -> None:
-    """Draw CPU seconds over how many times the smallest work it is, and how they would grow with the work."""
-    drawn = {}
-    for work in ("rows", "text"):
-        for name, points in everything.get(work, {}).items():
-            first = points[0]["size"]
-            drawn[name] = figures.Line([point["size"] / first for point in points], [point["cpu"] for point in points])
-    slope = {"color": "grey", "linestyle": "--", "marker": ""}
-    drawn["_in proportion"] = figures.Line([1, 1000], [0.7, 700], style=slope)
+    """Draw CPU seconds over how many times the smallest work it is, and how they would grow with the work.
+
+    Of a process whose parts are known these are drawn, without the seconds in which it starts.
+    """
+    drawn, most = {}, 1.0
+    for work, style in {"rows": "-", "text": ":"}.items():
+        parts = everything.get(work, {})
+        for name, points in parts.items():
+            if not any(other.startswith(f"{name}: ") for other in parts):
+                times = [point["size"] / points[0]["size"] for point in points]
+                most = max(most, *times)
+                drawn[name] = figures.Line(times, [point["cpu"] for point in points], style={"linestyle": style})
+    line = {"color": "grey", "linestyle": "--", "marker": ""}
+    drawn["as fast as the work"] = figures.Line([1, most], [0.1, 0.1 * most], style=line)
     axes = {"xscale": "log", "yscale": "log", "xlabel": "times 1,000 rows, or 1 MB of text", "ylabel": "CPU seconds"}
     figures.lines(ROOT / "docs" / "assets" / "scaling", drawn, **axes)
 
