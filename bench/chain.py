@@ -118,7 +118,7 @@ def main(arguments: Sequence[str]) -> None:
         for seed in range(given["pairs"]):
             for arm, run in arms.items():
                 found[arm].append(run(options, folder, seed))
-    Path("runs/chain.json").write_text(json.dumps(found, indent=1))
+                Path("runs/chain.json").write_text(json.dumps(found, indent=1))
     print("| arm | CPU s | times ours | MB at most | loss on held-out text | accuracy |\n|---|---|---|---|---|---|")
     for arm, measured in found.items():
         ratios = [one["cpu"] / own["cpu"] for one, own in zip(measured, found["ours"], strict=True)]

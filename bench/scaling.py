@@ -107,7 +107,7 @@ def costs(command: Sequence[str]) -> tuple[Cost, dict[str, float]]:
         err.seek(0)
         if code:
             sys.exit(f"{' '.join(command)}\n{out.read()}{err.read()}")
-        told = [line for line in out.read().splitlines() if line.startswith("{")]
+        told = [line for line in out.read().splitlines() if line.startswith('{"')]
     cost = {"cpu": used.ru_utime + used.ru_stime, "seconds": time.monotonic() - started, "megabytes": peak / 1024}
     return cost, json.loads(told[-1]) if told else {}
 
