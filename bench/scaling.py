@@ -272,7 +272,9 @@ def draw(everything: dict[str, dict[str, list[Cost]]]) -> None:
     line = {"color": "grey", "linestyle": "--", "marker": ""}
     drawn["as fast as the work"] = figures.Line([1, most], [0.1, 0.1 * most], style=line)
     axes = {"xscale": "log", "yscale": "log", "xlabel": "times 1,000 rows, or 1 MB of text", "ylabel": "CPU seconds"}
-    figures.lines(ROOT / "docs" / "assets" / "scaling", drawn, **axes)
+    path = ROOT / "docs" / "assets" / "scaling"
+    figures.lines(path, drawn, **axes)
+    path.with_suffix(".png").unlink()
 
 
 def main(arguments: list[str]) -> None:
