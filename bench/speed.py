@@ -1,21 +1,25 @@
 """Speed beside what a user would write with plain transformers: `python bench/speed.py [WORK ...] [pairs=5]`.
 
-Works: adapt, finetune, contrast, frozen, score, tokenise. The arms of a work take turns (A B C A B C ...) in one
-process on one thread, from the same weights and on the same texts, and CPU seconds for a unit of work are compared, so
-that other programs on the machine disturb little. A ratio is the median over the rounds, with the lowest and the
-highest. Beside it stands what tells whether an arm did the same: a figure of quality, as the last column calls it.
-It prints a Markdown table, and writes `runs/speed.json` with every measurement.
+Works: adapt, finetune, contrast, frozen, score, tokenise; and if they are named adapt-768 and finetune-768, of a BERT
+of 6 layers of 768 with random weights, and finetune-70-8 and finetune-70-32, of rows of some 70 tokens in batches of 8
+and 32. The arms of a work take turns (A B C A B C ...) in one process on one thread, from the same weights and on the
+same texts, and CPU seconds for a unit of work are compared, so that other programs on the machine disturb little. With
+`threads=2` they are seconds by the clock, which an idle machine alone can tell. A ratio is the median over the rounds,
+with the lowest and the highest. Beside it stands what tells whether an arm did the same: a figure of quality, as the
+last column calls it. It prints a Markdown table, and writes `runs/speed.json` with every measurement.
 """
 
 import itertools
 import json
 import os
 import platform
+import random
 import statistics
 import sys
 import tempfile
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +31,8 @@ import torch
 import transformers
 from datasets import Dataset, disable_caching, disable_progress_bars
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
     DataCollatorForLanguageModeling,
     DataCollatorWithPadding,
     Trainer,
@@ -91,9 +97,33 @@ def resolved(*overrides: str) -> Resolved:
     return resolve(compose([f"runs={RUNS}", *overrides]))
 
 
-def adapt() -> dict[str, Arm]:
+def joined() -> list[str]:
+    """Return the options of a task whose texts are two to four review sentences of one class: some 70 tokens."""
+    of_class, chance = defaultdict[str, list[str]](list), random.Random(0)
+    for row in resolved().rows.pool:
+        of_class[row.fields["label"]].append(row.fields["text"])
+    path = RUNS / "speed-rows.jsonl"
+    with path.open("w") as file:
+        for label, texts in of_class.items():
+            for at in range(0, len(texts) - 4, 4):
+                text = " ".join(texts[at : at + chance.randint(2, 4)])
+                file.write(json.dumps({"text": text, "label": label}) + "\n")
+    return ["task=text_classification", f"task.path={path}"]
+
+
+def wide() -> list[str]:
+    """Return the options of a BERT of 6 layers of 768 with random weights, and the tokenizer of MiniLM."""
+    folder = RUNS / "speed-bert"
+    set_seed(0)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(resolved().source_of("adapt").directory)
+    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), num_hidden_layers=6)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return [f"model.checkpoint={folder}", "model.license=null"]
+
+
+def adapt(steps: int, *overrides: str) -> dict[str, Arm]:
     """Masked language modelling of review sentences, batches of 8 rows; a unit is 1,000 tokens of text."""
-    recipe, steps = resolved("adapt.anchor=0", "adapt.general=null"), 4
+    recipe = resolved("adapt.anchor=0", "adapt.general=null", *overrides)
     assert recipe.config.adapt is not None
     source = recipe.source_of("adapt").directory
     prepared = language_model.prepare(recipe.config, recipe.config.adapt, source, recipe.corpus)
@@ -131,7 +161,7 @@ def adapt() -> dict[str, Arm]:
         "ours": product,
         "blocks of 512": arm(blocks(512), 1),
         "blocks of 128": arm(blocks(128), steps),
-        "line by line": arm(lines, 8),
+        "line by line": arm(lines, 2 * steps),
     }
     return {name: from_weights(model, weights, run) for name, run in arms.items()}
 
@@ -299,23 +329,30 @@ def tokenise() -> dict[str, Arm]:
 
 
 WORKS: dict[str, tuple[Callable[[], dict[str, Arm]], str]] = {
-    "adapt": (adapt, "loss on held-out text"),
+    "adapt": (lambda: adapt(4), "loss on held-out text"),
     "finetune": (lambda: classifiers(96, 16), "loss, same rows"),
     "contrast": (contrasted, "loss, same rows"),
     "frozen": (frozen, "training loss at the end"),
     "score": (score, "mean score"),
     "tokenise": (tokenise, "tokens"),
+    "adapt-768": (lambda: adapt(1, *wide()), "loss on held-out text"),
+    "finetune-768": (lambda: classifiers(32, 16, *wide()), "loss, same rows"),
+    "finetune-70-8": (lambda: classifiers(32, 8, *joined()), "loss, same rows"),
+    "finetune-70-32": (lambda: classifiers(64, 32, *joined()), "loss, same rows"),
 }
+USUAL = list(WORKS)[:6]
+"""What is measured where nothing is named."""
 
 SECONDS: list[float] = []
 
 
 @contextmanager
 def timed() -> Iterator[None]:
-    """Note the CPU seconds of a block, of all threads."""
-    start = time.process_time()
+    """Note the CPU seconds of a block on one thread, or its seconds by the clock on several."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     yield
-    SECONDS.append(time.process_time() - start)
+    SECONDS.append(clock() - start)
 
 
 def from_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], run: Arm) -> Arm:
@@ -354,10 +391,11 @@ def lines(work: str, measured: dict[str, list[tuple[float, float | None]]], qual
 
 def main(arguments: list[str]) -> None:
     """Measure the works that are named, or all."""
-    pairs = next((int(word.partition("=")[2]) for word in arguments if word.startswith("pairs=")), 5)
-    named = [word for word in arguments if "=" not in word] or list(WORKS)
-    os.environ["RAYON_NUM_THREADS"] = "1"  # of the tokenizers
-    torch.set_num_threads(1)
+    given = {name: int(value) for name, _, value in (word.partition("=") for word in arguments) if value}
+    pairs, threads = given.get("pairs", 5), given.get("threads", 1)
+    named = [word for word in arguments if "=" not in word] or USUAL
+    os.environ["RAYON_NUM_THREADS"] = str(threads)  # of the tokenizers
+    torch.set_num_threads(threads)
     quiet_libraries()
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", ".*pin_memory.*")
@@ -368,13 +406,14 @@ def main(arguments: list[str]) -> None:
     RUNS.mkdir(exist_ok=True)
     everything = json.loads(file.read_text()) if file.exists() else {}
     versions = {module.__name__: module.__version__ for module in (torch, transformers)}
-    print(f"{platform.machine()}, {torch.get_num_threads()} thread, {versions}, {pairs} rounds")
-    print("| work | arm | CPU ms a unit | times ours (lowest to highest) | the same? |\n|---|---|---|---|---|")
+    print(f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}, {versions}, {pairs} rounds")
+    cost = "CPU ms" if threads == 1 else "ms"
+    print(f"| work | arm | {cost} a unit | times ours (lowest to highest) | the same? |\n|---|---|---|---|---|")
     for work in named:
         make, quality = WORKS[work]
         measured = rounds(make(), pairs)
         print("\n".join(lines(work, measured, quality)), flush=True)
-        everything[work] = {"versions": versions, "arms": measured}
+        everything[work if threads == 1 else f"{work}, {threads} threads"] = {"versions": versions, "arms": measured}
         file.write_text(json.dumps(everything, indent=1))
 
 

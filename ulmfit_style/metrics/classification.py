@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from datasets import List
+from scipy.sparse import csr_array, hstack
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from ulmfit_style.metrics.intervals import Array, Interval, Points, divided, intervals_of_sums
@@ -94,13 +95,16 @@ def per_class(classes: Sequence[str], sums: Sequence[Array], examples: str) -> l
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def _kinds(predictions: Labels, references: Labels) -> tuple[Array, Array, list[str]]:
-    """Return the sums of each kind of row, as `of_sums` has them, how many rows there are of it, and the classes."""
+def _kinds(predictions: Labels, references: Labels) -> tuple[csr_array, Array, list[str]]:
+    """Return the sums of each kind of row, as `of_sums` has them, how many rows there are of it, and the classes.
+
+    The sums are sparse: of many rows and thousands of classes they would take gigabytes.
+    """
     kinds = Counter(zip(map(_labels, predictions), map(_labels, references), strict=True))
-    binarizer = MultiLabelBinarizer().fit([labels for kind in kinds for labels in kind])
-    predicted, held = (binarizer.transform(side) for side in zip(*kinds, strict=True))
-    exact = (predicted == held).all(axis=1, keepdims=True)
-    sums = np.hstack([exact, predicted * held, predicted, held]).astype(float)
+    binarizer = MultiLabelBinarizer(sparse_output=True).fit([labels for kind in kinds for labels in kind])
+    predicted, held = (csr_array(binarizer.transform(side), dtype=float) for side in zip(*kinds, strict=True))
+    is_exact = (predicted != held).sum(axis=1)[:, None] == 0
+    sums = hstack([is_exact, predicted * held, predicted, held], format="csr")
     return sums, np.array(list(kinds.values())), binarizer.classes_.tolist()
 
 

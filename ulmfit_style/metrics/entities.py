@@ -75,10 +75,9 @@ def _counts(predictions: Tags, references: Tags) -> tuple[Array, list[str]]:
     rows = [[(ours & right, ours, right) for ours, right in zip(*row, strict=True)] for row in sides]
     types = sorted({entity[0] for row in rows for sets in row for entities in sets for entity in entities})
     counts = np.zeros((len(rows), 2, 3, len(types)))
-    for place in np.ndindex(counts.shape[:-1]):
-        row, rule, side = place
+    for row, rule, side in np.ndindex(counts.shape[:-1]):
         for name, _, _ in rows[row][rule][side]:
-            counts[(*place, types.index(name))] += 1
+            counts[row, rule, side, types.index(name)] += 1
     return counts, types
 
 

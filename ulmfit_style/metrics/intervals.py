@@ -50,20 +50,20 @@ def interval(points: Points, score: Combine = combined) -> Interval:
     return percentiles(resampled, int(rows))
 
 
-def intervals_of_sums(scores: Callable[[Array], dict[str, Array]], sums: Array, counts: Array) -> dict[str, Interval]:
+def intervals_of_sums(scores: Callable[[Array], dict[str, Array]], sums: Any, counts: Array) -> dict[str, Interval]:
     """Return the 95 % bootstrap interval of each of several scores that follow from sums over rows.
 
     How often each kind of row is drawn has a multinomial distribution, so equal rows need not be told apart.
 
     Args:
         scores: Makes the scores, (resamples,) each, of sums over the rows of each resample, (resamples, ...).
-        sums: What a row of each kind adds to the sums, (kinds, ...).
+        sums: What a row of each kind adds to the sums, (kinds, ...); it may be sparse.
         counts: How many rows there are of each kind, (kinds,).
     """
-    rows = int(counts.sum())
-    random = np.random.default_rng(0)
-    drawn = (random.multinomial(rows, counts / rows, size=size) for size in _slices(len(sums)))
-    resampled = np.concatenate([np.tensordot(frequencies, sums, axes=1) for frequencies in drawn])
+    rows, random = int(counts.sum()), np.random.default_rng(0)
+    drawn = (random.multinomial(rows, counts / rows, size=size) for size in _slices(len(counts)))
+    resampled = np.concatenate([frequencies @ sums.reshape(len(counts), -1) for frequencies in drawn])
+    resampled = resampled.reshape(RESAMPLES, *sums.shape[1:])
     return {name: percentiles(each, rows, is_signed=name in SIGNED) for name, each in scores(resampled).items()}
 
 

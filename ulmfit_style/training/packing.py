@@ -1,7 +1,7 @@
 """Whole documents packed into rows, where the architecture can keep them apart."""
 
-from bisect import bisect_left, insort
 from collections.abc import Mapping
+from heapq import heappop, heappush
 from typing import Any, cast, final
 
 import numpy as np
@@ -48,16 +48,16 @@ class PackedDataset:
 def _best_fit(lengths: Integers, max_length: int) -> Integers:
     """Return the row of each chunk: the fullest that still has room for it, or a new one."""
     row_of = np.zeros(len(lengths), dtype=np.int32)
-    rooms: list[tuple[int, int]] = []  # the tokens that are free in a row, and the row
-    count = 0
+    rows = [*(list[int]() for _ in range(max_length)), [0]]  # by how many tokens are free in them, each a heap
+    is_any = bytearray(max_length) + b"\1"  # whether there are such rows: all is free in the next new one
     for chunk in np.argsort(-lengths, kind="stable"):
         length = int(lengths[chunk])
-        place = bisect_left(rooms, (length, 0))
-        room, row = rooms.pop(place) if place < len(rooms) else (max_length, count)
-        count += row == count
-        row_of[chunk] = row
-        if room > length:
-            insort(rooms, (room - length, row))
+        room = is_any.find(1, length)
+        row_of[chunk] = row = heappop(rows[room])
+        if room == max_length:
+            rows[room].append(row + 1)
+        heappush(rows[room - length], row)
+        is_any[room], is_any[room - length] = bool(rows[room]), True
     return row_of
 
 
