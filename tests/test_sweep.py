@@ -368,3 +368,17 @@ def test_hydras_joblib_launcher_runs_trials_together(sweep: Callable, trials: Tr
     assert states(trials()) == ["COMPLETE"] * 3
     assert all(len(trial.intermediate_values) == 4 for trial in trials())
     assert "[3 of 3] trial 2: " in out
+
+
+@pytest.mark.slow
+def test_hydras_ray_launcher_runs_trials_together(sweep: Callable, trials: Trials):
+    for package in ("ray", "hydra_plugins.hydra_ray_launcher"):
+        pytest.importorskip(package, reason="pip install --no-deps hydra-ray-launcher ray msgpack")
+    local = ["+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"]
+    parallel = ["hydra/launcher=ray", *local, "sweep.parallel=2", "sweep.trials=3"]
+    process = start(*sweep(SPACE, *INSIDE, "sweep.pruner=none", *parallel))
+    out, error = process.communicate(timeout=600)
+    assert process.returncode == 0, error
+    assert states(trials()) == ["COMPLETE"] * 3
+    assert all(len(trial.intermediate_values) == 4 for trial in trials())
+    assert "[3 of 3] trial 2: " in out
