@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import optuna
 import pytest
 import trial_stub
+from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
@@ -160,6 +161,17 @@ def test_a_journal_that_was_cut_short_goes_on(queue: Queue, folder: Path, capsys
     # The end of the trial was lost, so it is run again.
     assert [trial.number for trial in queue().take()] == [0]
     assert f"{journal}: its last line was cut short and is dropped" in capsys.readouterr().out
+
+
+def test_a_journal_that_a_killed_worker_has_locked_goes_on(queue: Queue, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(JournalFileSymlinkLock.__init__, "__defaults__", (3,))  # seconds, where 30 are usual
+    process = queue("runs=runs")
+    lock = folder / "runs/default-sweep" / f"{JOURNAL}.lock"
+    for go_on in (process.take, lambda: queue("runs=runs")):
+        assert process.journal._backend._lock.acquire()
+        assert lock.exists()  # Optuna waits for ever for a link that leads nowhere
+        go_on()
+        assert not lock.is_symlink()
 
 
 @pytest.mark.usefixtures("stubbed")
@@ -352,6 +364,20 @@ def test_hydras_joblib_launcher_runs_trials_together(sweep: Callable, trials: Tr
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "sweep.parallel=2", "sweep.trials=3"]
     process = start(*sweep(SPACE, *INSIDE, "sweep.pruner=none", *parallel))
     out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert states(trials()) == ["COMPLETE"] * 3
+    assert all(len(trial.intermediate_values) == 4 for trial in trials())
+    assert "[3 of 3] trial 2: " in out
+
+
+@pytest.mark.slow
+def test_hydras_ray_launcher_runs_trials_together(sweep: Callable, trials: Trials):
+    for package in ("ray", "hydra_plugins.hydra_ray_launcher"):
+        pytest.importorskip(package, reason="pip install --no-deps hydra-ray-launcher ray msgpack")
+    local = ["+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"]
+    parallel = ["hydra/launcher=ray", *local, "sweep.parallel=2", "sweep.trials=3"]
+    process = start(*sweep(SPACE, *INSIDE, "sweep.pruner=none", *parallel))
+    out, error = process.communicate(timeout=600)
     assert process.returncode == 0, error
     assert states(trials()) == ["COMPLETE"] * 3
     assert all(len(trial.intermediate_values) == 4 for trial in trials())

@@ -1,6 +1,7 @@
 """What is finished is compared with its seal: damage is told, and made again or refused; nothing outside is read."""
 
 import os
+import platform
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -149,13 +150,14 @@ def test_a_run_that_ends_before_its_manifest_goes_on_from_where_it_was(tmp_path:
     assert artefact.finished
 
 
-def test_what_ended_runs_left_half_written_is_removed(tmp_path: Path):
+def test_what_ended_runs_of_this_machine_left_half_written_is_removed(tmp_path: Path):
     ended = next(number for number in range(10**5, 10**7) if not psutil.pid_exists(number))
-    ours, theirs, other = (tmp_path / name for name in (f".a.json.{ended}", f".a.json.{os.getppid()}", ".a.json.lock"))
-    for path in (ours, theirs, other):
+    here, there = f".a.json.{platform.node()}", ".a.json.another-machine"
+    left, *others = (tmp_path / name for name in (f"{here}.{ended}", f"{here}.{os.getppid()}", f"{there}.{ended}"))
+    for path in (left, *others):
         path.touch()
     write_json(tmp_path / "a.json", {})
-    assert [path.exists() for path in (ours, theirs, other)] == [False, True, True]
+    assert [path.exists() for path in (left, *others)] == [False, True, True]
 
 
 def test_a_link_that_became_a_folder_when_runs_was_copied_is_set_aside(made: Artefact):

@@ -10,7 +10,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -155,8 +155,7 @@ class Artefact:
         fresh = _fresh(folder / role)
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(Path("..") / self.directory.name, target_is_directory=True)
-        with suppress(FileNotFoundError):  # a process on another machine took it for a left one, and links as well
-            fresh.replace(folder / role)
+        fresh.replace(folder / role)
 
 
 def _set_aside(directory: Path, word: str) -> Path:
@@ -258,13 +257,17 @@ def whole(path: Path) -> Iterator[IO[str]]:
 
 
 def _fresh(path: Path) -> Path:
-    """Return a name beside a path that takes its place in the end; what ended runs left under such names is removed."""
+    """Return a name beside a path that takes its place in the end; what ended runs left under such names is removed.
+
+    The name has that of the machine in it: a process of another one does not look as if it had ended.
+    """
     import psutil
 
-    for left in path.parent.glob(f".{glob.escape(path.name)}.[0-9]*"):
+    own = f".{path.name}.{platform.node()}"
+    for left in path.parent.glob(f"{glob.escape(own)}.[0-9]*"):
         if not psutil.pid_exists(int(left.suffix[1:])):
             left.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    return path.with_name(f"{own}.{os.getpid()}")
 
 
 def read_json(path: Path) -> Any:

@@ -64,7 +64,8 @@ def quiet() -> Iterator[None]:
 
 def open_journal(folder: Path) -> JournalStorage:
     """Open the journal of a sweep, or begin it."""
-    return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    # Its lock is a link to this path. One that leads nowhere, as a relative path would, is waited for without end.
+    return JournalStorage(JournalFileBackend(str((folder / JOURNAL).resolve())))
 
 
 def trial_id(journal: JournalStorage, study: str, number: int) -> int:
@@ -74,7 +75,7 @@ def trial_id(journal: JournalStorage, study: str, number: int) -> int:
 
 def drop_cut_line(journal: Path) -> None:
     """Take an unfinished last line off a journal, as a loss of power leaves it: Optuna would write on in that line."""
-    lock = JournalFileSymlinkLock(str(journal))
+    lock = JournalFileSymlinkLock(str(journal.resolve()))
     lock.acquire()
     try:
         lines, newline, rest = journal.read_bytes().rpartition(b"\n")
