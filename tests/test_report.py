@@ -22,7 +22,7 @@ from ulmfit_style.results.parts import Figure, Prose, Table
 KINDS = {
     "text classification": ["Confusion", "Calibration"],
     "several labels": ["Calibration"],
-    "numbers": ["Answered beside right numbers"],
+    "numbers": [],
     "entities": ["Calibration"],
     "questions": ["Calibration"],
     "summaries": [],

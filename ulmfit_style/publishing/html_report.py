@@ -148,26 +148,19 @@ def _next(run: Run, task: Task, answered: Answered) -> Iterator[Part]:
 
 
 def _wrong(task: Task, answered: Answered) -> Iterator[Part]:
-    """Show which classes are taken for which others, or answered beside right numbers."""
+    """Show which classes are taken for which others, where each row has one."""
+    if not task.is_single_label:
+        return
     ours, right = task.sides([answer for answer, _ in answered], [answer["target"] for answer, _ in answered])
-    if task.is_single_label:
-        texts = defaultdict[tuple[str, str], list[str]](list)
-        for pair, (_, row) in zip(zip(right, ours, strict=True), answered, strict=True):
-            texts[pair].append("" if row is None else " / ".join(task.texts(row)))
-        if len(names := in_order({*ours, *right})) <= MOST_CLASSES:
-            counts = [[len(texts.get((name, other), ())) for other in names] for name in names]
-            yield Figure("confusion", "Confusion", partial(figures.matrix, classes=names, counts=counts))
-        ranked = sorted((pair for pair in texts if len(set(pair)) > 1), key=lambda pair: -len(texts[pair]))
-        if rows := [(*pair, len(texts[pair]), texts[pair][0]) for pair in ranked[:MOST_CONFUSED]]:
-            yield Table(("right", "answered", "rows", "such as"), rows, "Classes most often taken for another")
-    elif isinstance(right[0], float):
-        ends = [min(*right, *ours), max(*right, *ours)]
-        lines = {
-            "_equal": Line(ends, ends, style={"linestyle": "--", "marker": "", "color": "grey"}),
-            "_rows": Line(right, ours, style={"linestyle": "", "marker": "o", "alpha": 0.35}),
-        }
-        draw = partial(figures.lines, lines=lines, xlabel="right", ylabel="answered")
-        yield Figure("scatter", "Answered beside right numbers", draw)
+    texts = defaultdict[tuple[str, str], list[str]](list)
+    for pair, (_, row) in zip(zip(right, ours, strict=True), answered, strict=True):
+        texts[pair].append("" if row is None else " / ".join(task.texts(row)))
+    if len(names := in_order({*ours, *right})) <= MOST_CLASSES:
+        counts = [[len(texts.get((name, other), ())) for other in names] for name in names]
+        yield Figure("confusion", "Confusion", partial(figures.matrix, classes=names, counts=counts))
+    ranked = sorted((pair for pair in texts if len(set(pair)) > 1), key=lambda pair: -len(texts[pair]))
+    if rows := [(*pair, len(texts[pair]), texts[pair][0]) for pair in ranked[:MOST_CONFUSED]]:
+        yield Table(("right", "answered", "rows", "such as"), rows, "Classes most often taken for another")
 
 
 def _calibration(task: Task, pairs: Sequence[tuple[float, bool]]) -> Iterator[Part]:
