@@ -169,10 +169,7 @@ def _calibration(task: Task, pairs: Sequence[tuple[float, bool]]) -> Iterator[Pa
     if not pairs:
         return
     bins = selective.bins(pairs)
-    confidence, accuracy = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
-    error = f"Expected calibration error {selective.expected_error(bins):.3f} (Guo et al. 2017, section 2)"
-    means = f"the mean probability of {len(pairs):,} answers is {confidence:.3f}, and {accuracy:.3f} of them are right"
-    yield Prose(f"{error}: {means}.")
+    yield Prose(f"Expected calibration error {selective.expected_error(bins):.3f} (Guo et al. 2017, section 2).")
     rows = [(part.confidence, part.right, part.count) for part in bins]
     yield Table(("mean probability", "share that is right", "answers"), rows)
     if task.is_single_label:
