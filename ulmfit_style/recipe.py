@@ -122,9 +122,6 @@ def from_recipe(values: dict[str, Any]) -> Config:
             problems += trainer_options.problems(stage, trainer)
     if problems:
         raise ConfigError(problems)
-    if config.adapt is not None and config.corpus.path is None and not (config.task and config.task.path.files()):
-        problem = "there is no task with rows whose text could be adapted to"
-        raise ConfigError([f"corpus=task: {problem}; give corpus.path=<file>, or adapt=none"])
     return config
 
 
