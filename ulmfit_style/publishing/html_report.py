@@ -49,7 +49,7 @@ def page(run: Run) -> Page:
         rows = test_rows(run, task)
         answered = [(answer, rows.get((answer["file"], answer["row"]))) for answer in answers]
         sections |= {
-            "What to do next": _next(run, task, answered),
+            "What to do next": _next(run, answers),
             "Which answers are wrong": _wrong(task, answered),
             "Calibration": _calibration(task, task.calibration_pairs(answers, targets)),
             "Errors": _errors(task, answered, task.errors(answers, targets)),
@@ -123,21 +123,15 @@ def _learning_curve(metric: str, runs: Sequence[Run]) -> Iterator[Part]:
         yield Figure("labels", title, draw)
 
 
-def _next(run: Run, task: Task, answered: Answered) -> Iterator[Part]:
+def _next(run: Run, answers: Sequence[predictions.Prediction]) -> Iterator[Part]:
     """Say what may make the model better, by what is seen on the page."""
     report = sorted(run.model.metrics["test"].get("report", ()), key=lambda entry: entry["recall"])
     enough = np.mean([entry["recall"] for entry in report] or [0]) - GAP
     if low := [f"{one['class']} ({one['recall']:.3f})" for one in report[:MOST_ADVISED] if one["recall"] < enough]:
         yield Prose(f"Label more rows of the classes that are found least often, by their recall: {', '.join(low)}.")
-    if wrong := [place for place, _ in guard.label_errors([answer for answer, _ in answered])]:
+    if wrong := [place for place, _ in guard.label_errors(answers)]:
         look = f"Look at the {len(wrong):,} rows whose labels look wrong to this model, listed under Data"
         yield Prose(f"{look}: {listed(wrong, MOST_ADVISED)}.")
-    texts = [text for _, row in answered if row is not None for text in task.texts(row)]
-    length = run.config.finetune.max_length
-    longer = sum(len(text.encode(errors="surrogatepass")) > guard.BYTES_PER_TOKEN * length for text in texts)
-    if task.long_texts.startswith("cut") and longer > guard.MOST_CUT * len(texts):
-        remedy = f"{task.reads_more} reads more of them"
-        yield Prose(f"About {longer:,} of the {len(texts):,} texts are cut after {length} tokens; {remedy}.")
     adapted = run.stage("adapt")
     losses = [entry["loss"] for entry in adapted.metrics["log"] if "loss" in entry] if adapted is not None else []
     if len(losses) >= 4:
