@@ -19,7 +19,7 @@ from ulmfit_style.results import figures, scores
 from ulmfit_style.results.figures import Line
 from ulmfit_style.results.finished import Run
 from ulmfit_style.results.html import Page, with_names
-from ulmfit_style.results.parts import Figure, Folded, Interval, Part, Prose, Table
+from ulmfit_style.results.parts import Figure, Interval, Part, Prose, Table
 from ulmfit_style.tasks.base import Row, Task, in_order
 
 MOST_ERRORS = 200
@@ -252,9 +252,8 @@ def _origin(run: Run) -> Iterator[Part]:
         time = (manifest["finished"], duration(manifest["seconds"]))
         rows.append((made.stage, manifest["fingerprint"], f"{source} {identity[:8]}", *time, device))
     yield Table(("stage", "fingerprint", "made from", "finished", "time", "on"), rows)
-    versions = run.model.manifest["versions"].items()
-    yield Prose(f"Versions: {', '.join(f'{name} {number}' for name, number in versions)}.", is_remark=True)
-    yield Folded("Every option (recipe.yaml)", (run.model.directory / RECIPE).read_text(encoding="utf-8"))
+    versions = ", ".join(f"{name} {number}" for name, number in run.model.manifest["versions"].items())
+    yield Prose(f"Versions: {versions}. Every option: {run.model.directory / RECIPE}.", is_remark=True)
 
 
 def _differences(runs: Sequence[Run]) -> Iterator[Part]:

@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from ulmfit_style.artefacts.directory import whole
-from ulmfit_style.results.parts import Difference, Figure, Folded, Interval, Part, Prose, Table, as_text
+from ulmfit_style.results.parts import Difference, Figure, Interval, Part, Prose, Table, as_text
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.tasks.values import Span
 
@@ -38,7 +38,7 @@ def write(page: Page, path: Path) -> Path:
     """Write a page, so that it is there whole or not at all, and return the folder beside it that holds its figures."""
     folder = path.with_suffix("")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    kinds = {"prose": Prose, "table": Table, "figure": Figure, "folded": Folded}
+    kinds = {"prose": Prose, "table": Table, "figure": Figure}
     environment.tests |= {name: lambda part, kind=kind: isinstance(part, kind) for name, kind in kinds.items()}
     environment.filters["text"] = lambda cell: cell if isinstance(cell, Markup) else as_text(cell)
     environment.filters |= {"sort_key": _sort_key, "source": lambda figure: _source(figure, folder)}

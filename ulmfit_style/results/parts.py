@@ -108,15 +108,7 @@ class Figure:
     draw: Callable[[Path], None]
 
 
-@dataclass(frozen=True)
-class Folded:
-    """Plain text that a page shows when it is clicked on."""
-
-    title: str
-    text: str
-
-
-Part = Prose | Table | Figure | Folded
+Part = Prose | Table | Figure
 
 
 def as_text(cell: Cell) -> str:
