@@ -269,6 +269,15 @@ def test_it_is_pretrained_and_adapted_by_restoring_texts(recipe: Callable[..., l
     assert main(["pretrain", "adapt", *overrides]) == 0
 
 
+def test_adapters_are_refused_for_they_would_leave_the_lstms_as_they_are(recipe: Callable[..., list[str]], capsys):
+    for name in ("rnn_attention", "rnn_seq2seq"):
+        assert main(["plan", "finetune", *recipe(name, "finetune.lora_rank=4")]) == 2
+        told = (
+            "finetune.lora_rank=4: adapters stand beside linear layers, and LSTMs have none; take finetune.lora_rank=0"
+        )
+        assert told in capsys.readouterr().err
+
+
 def test_a_field_that_it_does_not_have_is_told():
     with pytest.raises(UserError, match=r"model\.architecture\.atention: a rnn has no such field; .*attention"):
         architectures.require_fields({"model_type": "rnn", "atention": False})
