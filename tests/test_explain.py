@@ -91,7 +91,7 @@ def test_predict_writes_them_beside_the_answers_and_draws_a_page_that_opens_by_i
 
 def test_what_cannot_be_explained_is_said(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UserError, match=r"predict\.explain=true: answers of QuestionAnswering cannot be explained"):
-        attributions.check(QuestionAnswering(path="-"))
+        attributions.check(QuestionAnswering(path="-"), {})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"predict\.explain=true: needs captum; install it: pip install captum"):
-        attributions.check(TextClassification(path="-"))
+        attributions.check(TextClassification(path="-"), {})

@@ -215,6 +215,13 @@ def test_it_learns_to_translate_is_read_by_stock_transformers_and_tells_what_it_
     told = "1 rows are longer than the 24 tokens that the model was trained on; cut: train with a higher finetune.max"
     assert told in capsys.readouterr().err
     assert json.loads(out.read_text().splitlines()[0])["translation_text"] == answer
+    assert main([*asked, "predict.explain=true"]) == 0
+    explained = json.loads(out.read_text().splitlines()[0])
+    (matrix,) = explained["explanations"]
+    looked_at = [matrix["read"][row.index(max(row))].strip() for row in matrix["weights"]]
+    pairs = [(source, word.strip()) for source, word in zip(looked_at, matrix["written"], strict=True)]
+    assert explained["translation_text"] == answer
+    assert [pair for pair in pairs if pair[0] in GERMAN] == [(word, GERMAN[word]) for word in text.split()]
     capsys.readouterr()
     assert main(["push", *overrides, "hub.repo=translator", "hub.dry_run=true"]) == 0
     assert "│ rnn.py " in capsys.readouterr().out

@@ -137,7 +137,7 @@ def load(recipe: Path) -> Config:
 def read(path: Path) -> dict[str, Any]:
     """Read the plain values of a YAML, such as a whole recipe."""
     require_few_aliases(path)
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
 
 
 def require_few_aliases(path: Path) -> None:

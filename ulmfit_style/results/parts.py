@@ -19,7 +19,7 @@ A stage or a command puts its numbers, as numbers, into the parts below; how the
 Tables of scores with intervals, and the sentences on what a difference is worth, are in `scores`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,7 +108,16 @@ class Figure:
     draw: Callable[[Path], None]
 
 
-Part = Prose | Table | Figure
+@dataclass(frozen=True)
+class Alignment:
+    """What a model looked at for each token that it wrote: a matrix, of which a page shows a part where it is large."""
+
+    title: str
+    explanation: Mapping[str, Any]
+    """As `attributions.aligned` has it."""
+
+
+Part = Prose | Table | Figure | Alignment
 
 
 def as_text(cell: Cell) -> str:
