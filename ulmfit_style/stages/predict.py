@@ -53,7 +53,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if options.explain or options.threshold is not None:
         task = resolved.task if options.model is None else _task(resolved.finished_model("predict"))
         if options.explain and options.model is None:
-            attributions.check(task, checkpoints.described(resolved.config.model))
+            attributions.check(task, checkpoints.described(resolved.config.model) if task.writes else {})
         if options.threshold is not None and not task.is_single_label:
             kind = f"{type(task).__name__} answers otherwise"
             raise UserError(f"predict.threshold={options.threshold}: is for tasks with one class a text, and {kind}")
