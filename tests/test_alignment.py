@@ -27,6 +27,7 @@ from ulmfit_style.models.rnn import RnnConfig, RnnForConditionalGeneration
 from ulmfit_style.results import html
 from ulmfit_style.results.html import MOST_ALIGNED, Page
 from ulmfit_style.results.parts import Alignment
+from ulmfit_style.stages.report import EXPLAINED
 from ulmfit_style.tasks.summarization import Summarization
 from ulmfit_style.tasks.translation import Translation
 
@@ -132,6 +133,24 @@ def test_predict_draws_it_beside_the_answers(trained: Callable[[str], Trained], 
     page = (tmp_path / "answers.html").read_text(encoding="utf-8")
     assert page.count('<table class="alignment">') == len(matrices) == 2
     assert "the mean over all heads of all layers".replace(" ", "") in "".join(page.split())
+
+
+@pytest.mark.parametrize(
+    ("kind", "drawn"), [("summaries", '<table class="alignment">'), ("text classification", '<span style="background:')]
+)
+def test_a_report_shows_what_a_few_answers_rest_on_where_it_is_asked(
+    trained: Callable[[str], Trained], kind: str, drawn: str
+):
+    run = trained(kind)
+    assert main(["report", *run.overrides]) == 0
+    output = run.runs / "default/report.html"
+    assert "What answers rest on" not in output.read_text(encoding="utf-8")
+    assert main(["report", *run.overrides, "predict.explain=true"]) == 0
+    section = (
+        output.read_text(encoding="utf-8").partition("<h2>What answers rest on</h2>")[2].partition("</section>")[0]
+    )
+    assert len(re.findall(r"rows\.(?:csv|jsonl):\d+", section)) == EXPLAINED
+    assert section.count(drawn) >= EXPLAINED
 
 
 @pytest.mark.parametrize(

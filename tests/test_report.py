@@ -230,6 +230,7 @@ def test_runs_of_different_kinds_are_not_compared(trained: Callable[[str], Train
     ("typed", "message"),
     [
         (["report", "finetune.epochs=7"], r"report: there is no .*finetune.epochs=10 instead of 7\); run `finetune`"),
+        (["report", "task=none", "adapt=none"], "task=none: there is nothing to fine-tune on; choose a task"),
     ],
 )
 def test_what_cannot_be_reported_on_is_said_before_training(
