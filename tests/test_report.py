@@ -230,7 +230,6 @@ def test_runs_of_different_kinds_are_not_compared(trained: Callable[[str], Train
     ("typed", "message"),
     [
         (["report", "finetune.epochs=7"], r"report: there is no .*finetune.epochs=10 instead of 7\); run `finetune`"),
-        (["report", "task=none", "adapt=none"], "task=none: there is nothing to fine-tune on; choose a task"),
     ],
 )
 def test_what_cannot_be_reported_on_is_said_before_training(
@@ -239,6 +238,11 @@ def test_what_cannot_be_reported_on_is_said_before_training(
     stages = [word for word in typed if "=" not in word]
     assert main([*stages, *finetuned, *(word for word in typed if "=" in word)]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_where_nothing_is_trained_there_is_nothing_to_report_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["report", "task=none", "adapt=none", f"runs={tmp_path}"]) == 2
+    assert "task=none: there is nothing to fine-tune on; choose a task" in capsys.readouterr().err
 
 
 def test_calibration_is_the_mean_gap_between_confidence_and_accuracy():
