@@ -14,7 +14,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_see
 from ulmfit_style import load
 from ulmfit_style.__main__ import main
 from ulmfit_style.errors import UserError
-from ulmfit_style.models import attributions
+from ulmfit_style.models import attributions, checkpoints
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.predictor import Predictor
 from ulmfit_style.tasks.base import named_outputs
@@ -89,9 +89,15 @@ def test_predict_writes_them_beside_the_answers_and_draws_a_page_that_opens_by_i
     assert f"predict: what the answers rest on: {tmp_path / 'answers.html'}" in capsys.readouterr().err
 
 
+def test_the_checkpoint_that_a_classifier_was_made_of_is_not_asked_for(trained: Callable[[str], Trained], monkeypatch):
+    monkeypatch.setattr(checkpoints, "described", None)
+    command = ["predict", *trained("text classification").overrides, f"predict.input={GOOD}"]
+    assert main([*command, "predict.explain=true"]) == 0
+
+
 def test_what_cannot_be_explained_is_said(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UserError, match=r"predict\.explain=true: answers of QuestionAnswering cannot be explained"):
-        attributions.check(QuestionAnswering(path="-"))
+        attributions.check(QuestionAnswering(path="-"), {})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"predict\.explain=true: needs captum; install it: pip install captum"):
-        attributions.check(TextClassification(path="-"))
+        attributions.check(TextClassification(path="-"), {})

@@ -10,6 +10,7 @@ from hypothesis import given, strategies
 from pydantic import ValidationError
 from samples import artefact, jsonl, reviews
 
+from ulmfit_style.data import splits
 from ulmfit_style.data.columns import find_inputs
 from ulmfit_style.data.labelled import Labelled, load
 from ulmfit_style.data.rows import normalised
@@ -249,6 +250,18 @@ def test_no_group_and_no_equal_text_is_both_trained_on_and_watched(loaded: Calla
         for key in ("text", *(["group"] if "group" in options else [])):
             sides = [{normalised(row.fields[key]) for row in rows} for rows in (trained, watched)]
             assert not sides[0] & sides[1]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_each_row_is_held_out_in_turn_unless_none_would_be_left_to_train_on(
+    loaded: Callable[..., Labelled], parts: int
+):
+    rows = loaded(train_samples=40)
+    turns = list(splits.held_out_in_turn(rows.task, rows.train, parts))
+    assert len(turns) == (parts if parts > 1 else 0)
+    for learnt, held in turns:
+        assert sorted(texts(learnt + held)) == sorted(texts(rows.train))
+    assert sum(len(held) for _, held in turns) == (40 if turns else 0)
 
 
 TWICE = [("alone", "other", "f"), *(("the same", "other", "f") for _ in range(8)), *reviews(60)]

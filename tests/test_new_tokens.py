@@ -238,7 +238,7 @@ def test_what_follows_reads_the_new_tokens(
     assert [entry["after"] for entry in rest] == ["untrained head", "new head", "new tokens", "every weight"]
     assert all(entry["tokens_per_word"] < first["tokens_per_word"] for entry in rest)
     assert f"{first['tokens_per_word']:.3f} -> {rest[0]['tokens_per_word']:.3f} tokens a held-out word" in said
-    assert f"{first['bits_per_byte']:.3f} (checkpoint" in said
+    assert f", {first['bits_per_byte']:.3f} bits per byte without them" in said
     assert main(["report", *options]) == 0
     page = (tmp_path / "runs/default/report.html").read_text(encoding="utf-8")
     assert "with and without new tokens" in page

@@ -266,6 +266,7 @@ def test_what_is_no_text_is_refused_in_python(model: Predictor, asked: object, m
     ("options", "message"),
     [
         ([], "predict: what? Say predict.input=<a text, a file, or - for standard input>"),
+        (["predict.input="], "predict: what? Say predict.input="),
         (["predict.input=tests.csv"], "predict.input=tests.csv: there is no such file; did you mean 'texts.csv'?"),
         (["predict.input=ids.csv"], "no column could be identified as the text; call it 'review' (columns: id, year)"),
         (["predict.input=texts.csv", "predict.output=a.xlsx"], "predict.output=a.xlsx: must end in .jsonl or .csv"),

@@ -72,6 +72,12 @@ def test_a_wrong_launch_is_told_what_to_say(capsys: pytest.CaptureFixture[str], 
     assert message in capsys.readouterr().err
 
 
+def test_a_recipe_that_holds_nothing_is_told_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "recipe.yaml").touch()
+    assert main([str(tmp_path / "recipe.yaml"), "adapt"]) == 2
+    assert "name: is required" in capsys.readouterr().err
+
+
 def test_another_number_of_processes_than_the_recipe_wants_is_refused(recipe: Path, capsys):
     recipe.write_text(yaml.safe_dump({**yaml.safe_load(recipe.read_text()), "processes": 2}))
     assert main([str(recipe), "adapt", "finetune"]) == 2

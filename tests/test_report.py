@@ -22,7 +22,7 @@ from ulmfit_style.results.parts import Figure, Prose, Table
 KINDS = {
     "text classification": ["Confusion", "Calibration"],
     "several labels": ["Calibration"],
-    "numbers": ["Answered beside right numbers"],
+    "numbers": [],
     "entities": ["Calibration"],
     "questions": ["Calibration"],
     "summaries": [],
@@ -149,18 +149,13 @@ def test_what_to_do_next_follows_from_what_the_page_shows(chain: Trained):
         {"file": "rows.csv", "row": number, "target": target, "scores": of_row}
         for number, (target, of_row) in enumerate(zip("aabb", scores, strict=True))
     ]
-    long = run.config.require_task().row("word " * 2000)
-    said = [
-        part.text
-        for part in html_report._next(replace(run, model=model), run.config.task, [(a, long) for a in answers])
-    ]
+    said = [part.text for part in html_report._next(replace(run, model=model), answers)]
     assert "their recall: rare (0.200)." in said[0]
     assert "the 1 rows whose labels look wrong to this model, listed under Data: rows.csv:3." in said[1]
-    assert "About 4 of the 4 texts are cut" in said[2]
     losses = [{"loss": loss} for loss in (4, 3, 2, 1)]
     adapted = replace(run.stage("adapt"), metrics={"log": losses})
     run.__dict__["chain"] = [adapted, run.model]
-    *_, last = html_report._next(run, run.config.task, [])
+    *_, last = html_report._next(run, [])
     assert last.text == "Adapt longer (adapt.epochs): its loss fell from 2.000 to 1.000 in the last quarters."
 
 
@@ -243,6 +238,11 @@ def test_what_cannot_be_reported_on_is_said_before_training(
     stages = [word for word in typed if "=" not in word]
     assert main([*stages, *finetuned, *(word for word in typed if "=" in word)]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_where_nothing_is_trained_there_is_nothing_to_report_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["report", "task=none", "adapt=none", f"runs={tmp_path}"]) == 2
+    assert "task=none: there is nothing to fine-tune on; choose a task" in capsys.readouterr().err
 
 
 def test_calibration_is_the_mean_gap_between_confidence_and_accuracy():

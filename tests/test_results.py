@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ulmfit_style.results import figures, html, markdown, scores, terminal
 from ulmfit_style.results.html import Page
-from ulmfit_style.results.parts import Difference, Figure, Folded, Interval, Prose, Table
+from ulmfit_style.results.parts import Alignment, Difference, Figure, Interval, Prose, Table
 
 TABLE = Table(
     ("model", "rows", "accuracy", "95 % interval"),
@@ -95,7 +95,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     errors = Table(("text", "marked", "row"), [*rows, ("x" * 300, "", 99)], "Errors", is_searched=True)
     draw = partial(figures.whiskers, values={"a": (0.5, 0.4, 0.6), "b": (0.7, 0.6, 0.8)}, label="f1")
     parts = [Prose("A remark.", is_remark=True), TABLE, errors, Figure("scores", "Scores", draw)]
-    sections = {"Scores": [*parts, Folded("Options", "a: <b>")], "Nothing": []}
+    weights = [[number / 90] * 90 for number in range(90)]
+    many = {"read": [f"read{number}" for number in range(90)], "written": ["w"] * 90, "weights": weights}
+    sections = {"Scores": [*parts, Alignment("Aligned", many)], "Nothing": []}
     assert html.write(Page("default", "A lead.", sections), path) == path.with_suffix("")
     return path
 

@@ -215,6 +215,13 @@ def test_it_learns_to_translate_is_read_by_stock_transformers_and_tells_what_it_
     told = "1 rows are longer than the 24 tokens that the model was trained on; cut: train with a higher finetune.max"
     assert told in capsys.readouterr().err
     assert json.loads(out.read_text().splitlines()[0])["translation_text"] == answer
+    assert main([*asked, "predict.explain=true"]) == 0
+    explained = json.loads(out.read_text().splitlines()[0])
+    (matrix,) = explained["explanations"]
+    looked_at = [matrix["read"][row.index(max(row))].strip() for row in matrix["weights"]]
+    pairs = [(source, word.strip()) for source, word in zip(looked_at, matrix["written"], strict=True)]
+    assert explained["translation_text"] == answer
+    assert [pair for pair in pairs if pair[1] in GERMAN.values()] == [(word, GERMAN[word]) for word in text.split()]
     capsys.readouterr()
     assert main(["push", *overrides, "hub.repo=translator", "hub.dry_run=true"]) == 0
     assert "│ rnn.py " in capsys.readouterr().out
@@ -267,6 +274,15 @@ def test_it_is_pretrained_and_adapted_by_restoring_texts(recipe: Callable[..., l
     passes = ("pretrain.epochs=0.5", "adapt.epochs=0.5")
     overrides = [*recipe("rnn_attention"), "pretrain=plain", "adapt=plain", f"runs={tmp_path}", *lengths, *passes]
     assert main(["pretrain", "adapt", *overrides]) == 0
+
+
+def test_adapters_are_refused_for_they_would_leave_the_lstms_as_they_are(recipe: Callable[..., list[str]], capsys):
+    for name in ("rnn_attention", "rnn_seq2seq"):
+        assert main(["plan", "finetune", *recipe(name, "finetune.lora_rank=4")]) == 2
+        told = (
+            "finetune.lora_rank=4: adapters stand beside linear layers, and LSTMs have none; take finetune.lora_rank=0"
+        )
+        assert told in capsys.readouterr().err
 
 
 def test_a_field_that_it_does_not_have_is_told():

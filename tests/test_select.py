@@ -1,19 +1,16 @@
 """Which texts are picked to be labelled, and what becomes of the labels that come back."""
 
 import csv
-import re
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.data import labelled
 from ulmfit_style.data.reading import rows
-from ulmfit_style.experiments.select import _outlook, _write_sheet, mixed, typical
+from ulmfit_style.experiments.select import _outlook, mixed, typical
 from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.files import Splits
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -81,18 +78,6 @@ def test_texts_go_to_a_spreadsheet_and_their_labels_come_back(select: Callable[.
     assert {row["text"] for row in found} == set(TEXTS) - set(picked[2:])
     assert {row["guess"] for row in found} <= {"good", "bad"}
     assert all(0.5 <= float(row["probability"]) <= 1 for row in found)
-
-
-@pytest.mark.parametrize("classes", [["so, so", "bad"], []])
-def test_a_spreadsheet_offers_the_classes(classes: list[str], tmp_path: Path):
-    table = pd.DataFrame({"text": ["a", "b", "c"], "label": ""})
-    _write_sheet(table, classes, tmp_path / "a.xlsx")
-    with zipfile.ZipFile(tmp_path / "a.xlsx") as file:
-        sheet = file.read("xl/worksheets/sheet1.xml").decode()
-    choices = re.findall(r'<dataValidation type="list"[^>]* sqref="B2:B4"><formula1>(.*?)</formula1>', sheet)
-    assert choices == ["classes!$A$1:$A$2"] * bool(classes)
-    assert "showErrorMessage" not in sheet  # another class may be typed
-    assert [row.fields["text"] for row in rows("x", str(tmp_path / "a.xlsx"), ["text"])] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import architectures, attributions, checkpoints, tokenizer_pair
 from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
+from ulmfit_style.tasks.base_generation import GenerationTask
 from ulmfit_style.training import unlike
 from ulmfit_style.training.scoring import Advance, Scorer, ignore
 
@@ -110,11 +111,18 @@ class Predictor:
         """Answer rows as `stream` does, each answer with its `explanations` (ulmfit_style/models/attributions.py).
 
         Raises:
-            UserError: if it is an ensemble.
+            UserError: if answers of this model cannot be explained, such as those of an ensemble.
         """
         if self.others:
             problem = "is an ensemble, whose answers rest on several models"
             raise UserError(f"{self.name}: {problem}; explain those of one: predict.model={self.name}/member-1")
+        attributions.check(self.task, self.model.config.to_dict())
+        if isinstance(self.task, GenerationTask):
+            for row in rows:
+                (feature,) = self.task.encode(row, self.tokenizer, self.max_length, None)
+                advance(1, feature["long"])
+                yield attributions.aligned(self.model, self.tokenizer, self.task, feature)
+            return
         asked, again = tee(rows)
         for row, answer in zip(again, self.stream(asked, advance), strict=True):
             parts = attributions.explanations(self.model, self.tokenizer, self.task, row, answer, self.max_length)

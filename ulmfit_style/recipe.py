@@ -122,9 +122,6 @@ def from_recipe(values: dict[str, Any]) -> Config:
             problems += trainer_options.problems(stage, trainer)
     if problems:
         raise ConfigError(problems)
-    if config.adapt is not None and config.corpus.path is None and not (config.task and config.task.path.files()):
-        problem = "there is no task with rows whose text could be adapted to"
-        raise ConfigError([f"corpus=task: {problem}; give corpus.path=<file>, or adapt=none"])
     return config
 
 
@@ -140,7 +137,7 @@ def load(recipe: Path) -> Config:
 def read(path: Path) -> dict[str, Any]:
     """Read the plain values of a YAML, such as a whole recipe."""
     require_few_aliases(path)
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
 
 
 def require_few_aliases(path: Path) -> None:

@@ -21,7 +21,7 @@ from ulmfit_style.artefacts.differences import why_missing
 from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact, is_finished, read_json, require_intact
 from ulmfit_style.cli import CONF
 from ulmfit_style.config.section import sections_of
-from ulmfit_style.config.training import Corpus, Finetune, Model
+from ulmfit_style.config.training import Adapt, Corpus, Finetune, Model, Pretrain
 from ulmfit_style.console import say_once
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import architectures, checkpoints
@@ -235,6 +235,28 @@ class Resolved:
     def training_rows(self) -> Rows:
         """The labelled rows that `finetune` trains on."""
         return self.rows.train if self.config.finetune.patience is None else self.rows.watched[0]
+
+    @property
+    def pretrain(self) -> Pretrain:
+        """The section `pretrain`.
+
+        Raises:
+            UserError: if nothing is pretrained.
+        """
+        if self.config.pretrain is None:
+            raise UserError("pretrain=none: nothing is pretrained; choose how with pretrain=plain")
+        return self.config.pretrain
+
+    @property
+    def adapt(self) -> Adapt:
+        """The section `adapt`.
+
+        Raises:
+            UserError: if nothing is adapted.
+        """
+        if self.config.adapt is None:
+            raise UserError("adapt=none: nothing is adapted; choose how with adapt=plain")
+        return self.config.adapt
 
     @cached_property
     def finetune(self) -> Finetune:

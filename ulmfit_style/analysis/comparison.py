@@ -24,12 +24,8 @@ def summarise(resolved: Resolved, stage: str) -> None:
     if measured and run.references and (better := better_reference(run, task.metric)) is not None:
         say(better)
     if (adapted := run.stage("adapt")) is not None:
-        heldout = adapted.metrics["heldout"]
-        losses = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in heldout)
+        losses = ", ".join(f"{entry['loss']:.3f} ({entry['after']})" for entry in adapted.metrics["heldout"])
         say(f"Language-model loss on held-out documents, nats per {adapted.metrics['per']}: {losses}.")
-        if "general_loss" in heldout[0]:
-            general = ", ".join(f"{entry['general_loss']:.3f}" for entry in heldout)
-            say(f"On general text, which it may forget (adapt.general): {general}.")
     folder = config.runs / config.name / stage
     text = '"..."' if len(task.inputs()) == 1 else '("...", "...")'
     say()

@@ -256,7 +256,7 @@ class Finetune(Training):
     calibration_folds: Annotated[int, Field(ge=0)] = 2
     """Where training ends with a solved head: parts of the labelled rows, each of which is answered by a model that is
     trained on the others in as many steps. These answers choose the temperature that the model's own are divided by
-    (Guo et al. 2017). Each part takes about as long as the training itself. 0: none, and the answers are too sure."""
+    (Guo et al. 2017). Each part takes as long as the training itself. 0 or 1: none, so that answers are too sure."""
     new_epochs: Annotated[float, Field(ge=0)] = 1
     """Passes over the training rows before all others, in which what is new in an encoder-decoder of `model.decoder`
     learns alone: cross-attention, a head that the checkpoint lacked, and the whole of a decoder from scratch."""
@@ -277,8 +277,6 @@ class Finetune(Training):
             raise ValueError("epochs=0 leaves the head random; give finetune.head=solved, or some epochs")
         if self.epochs == 0 and self.patience is not None:
             raise ValueError("patience needs epochs to choose from, and epochs=0; give some, or finetune.patience=null")
-        if self.calibration_folds == 1:
-            raise ValueError("calibration_folds=1 leaves nothing to train on; give 0, or 2 and more")
         return self
 
     @property

@@ -86,23 +86,13 @@ def _pick(resolved: Resolved, task: LabelTask, output: Path) -> None:
     if output.suffix == ".csv":
         table.map(csv.guarded).to_csv(output, index=False)
     else:
-        _write_sheet(table, _classes(resolved) if task.is_single_label else (), output)
+        as_text = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
+        table.to_excel(output, sheet_name="texts", index=False, engine="xlsxwriter", engine_kwargs=as_text)
     asked = "" if count == resolved.config.select.count else f" ({resolved.config.select.count:,} were asked for)"
     guesses = f", with guesses by {model}" if model else ""
     say(f"select: {count:,} of {left:,} texts without a label{asked}{guesses}: {output}")
     say(f"Fill in its column '{table.columns[1]}'; then, with the same options: make select select.merge={output}")
     _outlook(resolved, features, labels)
-
-
-def _write_sheet(table: pd.DataFrame, classes: Sequence[str], output: Path) -> None:
-    """Write a spreadsheet whose second column, of labels, offers the classes; others can be typed."""
-    as_text = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
-    with pd.ExcelWriter(output, engine="xlsxwriter", engine_kwargs=as_text) as file:
-        table.to_excel(file, sheet_name="texts", index=False)
-        if classes:  # in a sheet of their own: a list in the cells themselves has 255 characters at most, and no commas
-            pd.Series(classes).to_excel(file, sheet_name="classes", index=False, header=False)
-            offer = {"validate": "list", "source": f"=classes!$A$1:$A${len(classes)}", "show_error": False}
-            file.sheets["texts"].data_validation(1, 1, len(table), 1, offer)
 
 
 def _classes(resolved: Resolved) -> Sequence[str]:

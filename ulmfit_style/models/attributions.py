@@ -2,13 +2,18 @@
 
 The attributions of a text's tokens add up to the difference between the model's logit of the text and that of a text of
 padding. What is explained is a logit, before the softmax: a probability near 1 hardly changes any more.
+
+Of a text that is written it is told which tokens of the text that was read the model looked at for each: its attention.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ulmfit_style.errors import UserError, require_packages
+from ulmfit_style.models.architectures import architecture
+from ulmfit_style.models.tokenizer_pair import TokenizerPair
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
+from ulmfit_style.tasks.base_generation import GenerationTask
 from ulmfit_style.tasks.types import Model, Tokenizer
 from ulmfit_style.tasks.values import ExplainedPart
 
@@ -22,12 +27,21 @@ Explanation = dict[str, Any]
 """What explains a part of an answer, as JSON values."""
 
 
-def check(task: Task) -> None:
-    """Check that a task's answers can be explained, and that Captum is installed.
+def check(task: Task, config: Mapping[str, Any]) -> None:
+    """Check that a model's answers can be explained, and that Captum is installed where it explains them.
+
+    Args:
+        config: What the config of the model says, or of an encoder that is to get a decoder.
 
     Raises:
         UserError: if not.
     """
+    if isinstance(task, GenerationTask):
+        if architecture(config["model_type"]).kind == "decoder" or not config.get("attention", True):
+            problem = "draws the cross-attention from what is written to what was read, and this model has none"
+            remedy = "take an encoder-decoder that has, such as model=rnn_attention or model=t5_small"
+            raise UserError(f"predict.explain=true: {problem}; {remedy}")
+        return
     if not task.is_explained:
         raise UserError(f"predict.explain=true: answers of {type(task).__name__} cannot be explained")
     require_packages("predict.explain=true", "captum")
@@ -77,3 +91,38 @@ def _explain(
     ]
     numbers = {"logit": of_text, "of_padding": of_padding, "error": sum(scores) - (of_text - of_padding)}
     return {"of": part.name, **{name: round(number, 6) for name, number in numbers.items()}, "tokens": tokens}
+
+
+def aligned(model: Model, tokenizer: Tokenizer, task: GenerationTask, feature: Feature) -> Answer:
+    """Return what an encoder-decoder writes of what it reads, and at which tokens of it it looked for each of its own.
+
+    The explanation has the tokens that were `read` and those that were `written`, special ones too, and the `weights`
+    of the attention, (written, read), by which each token was chosen: their mean over all heads of all layers, so that
+    those of a token sum to 1.
+    """
+    import torch
+
+    ids = torch.tensor([feature["input_ids"]], device=model.device)
+    batch, kernel = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, model.config._attn_implementation
+    with torch.inference_mode():
+        written = task.generated(model, tokenizer, batch)
+        model.set_attn_implementation("eager")  # others return no weights
+        outputs = model(**batch, decoder_input_ids=written[:, :-1], output_attentions=True, use_cache=False)
+        model.set_attn_implementation(kernel)
+    weights = torch.stack([layer[0].mean(dim=0) for layer in outputs.cross_attentions]).mean(dim=0)
+    source, target = (tokenizer.source, tokenizer.target) if isinstance(tokenizer, TokenizerPair) else [tokenizer] * 2
+    tokens = {"read": _spelled(source, feature["input_ids"]), "written": _spelled(target, written[0, 1:].tolist())}
+    explanation = {**tokens, "weights": weights.double().round(decimals=4).tolist()}
+    return {**task.answers_of(written, tokenizer)[0], "explanations": [explanation]}
+
+
+def _spelled(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    """Return what each token stands for: of the tokens of one character the last for it, and the others for nothing."""
+    texts, held = list[str](), list[int]()
+    for number in ids:
+        held.append(number)
+        text = str(tokenizer.decode(held))
+        is_whole = not text.endswith("\ufffd")
+        texts.append(text if is_whole else "")
+        held = [] if is_whole else held
+    return texts

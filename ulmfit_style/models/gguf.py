@@ -30,7 +30,6 @@ def checkpoint(file: Path, sha256: str) -> Artefact:
     if not artefact.finished:
         say(f"{file.name}: read into a checkpoint, once; one of 135M parameters takes about a minute")
         artefact.make(partial(_convert, file), {"gguf": file.name}, alone=True)
-        say(f"  done: {artefact.directory}")
     return artefact
 
 

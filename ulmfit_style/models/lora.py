@@ -9,8 +9,6 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ulmfit_style.config.training import Training
-from ulmfit_style.console import say
-from ulmfit_style.errors import UserError
 from ulmfit_style.models.layers import EMBEDDINGS, HEAD, LayerGroups
 
 
@@ -27,9 +25,6 @@ def add_adapters(model: PreTrainedModel, layers: LayerGroups, options: Training)
 
     Args:
         layers: The layer groups of the model.
-
-    Raises:
-        UserError: if no layer of the body is linear.
     """
     if not options.lora_rank:
         return layers
@@ -39,8 +34,6 @@ def add_adapters(model: PreTrainedModel, layers: LayerGroups, options: Training)
     title_of = {id(parameter): title for title, parameters in inner.items() for parameter in parameters}
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
     titles = {name: title_of[id(each.weight)] for name, each in linear.items() if id(each.weight) in title_of}
-    if not titles:
-        raise UserError(f"lora_rank={options.lora_rank}: no layer of the model is linear; take lora_rank=0")
     # An expression: of a list, peft would take modules whose names end in one of the names too.
     names = "|".join(map(re.escape, titles))
     config = LoraConfig(r=options.lora_rank, lora_alpha=options.lora_alpha, target_modules=names)
@@ -51,8 +44,6 @@ def add_adapters(model: PreTrainedModel, layers: LayerGroups, options: Training)
     for name, title in titles.items():
         module: Any = model.get_submodule(name)
         trained[title] += [*module.lora_A.parameters(), *module.lora_B.parameters()]
-    sizes = [sum(each.numel() for group in groups.values() for each in group) / 1e6 for groups in (trained, layers)]
-    say(f"  LoRA: {sizes[0]:.3g} M of {sizes[1]:.3g} M parameters are trained")
     return {title: parameters for title, parameters in trained.items() if parameters}
 
 

@@ -19,7 +19,7 @@ from ulmfit_style.results import figures, scores
 from ulmfit_style.results.figures import Line
 from ulmfit_style.results.finished import Run
 from ulmfit_style.results.html import Page, with_names
-from ulmfit_style.results.parts import Figure, Folded, Interval, Part, Prose, Table
+from ulmfit_style.results.parts import Figure, Interval, Part, Prose, Table
 from ulmfit_style.tasks.base import Row, Task, in_order
 
 MOST_ERRORS = 200
@@ -49,7 +49,7 @@ def page(run: Run) -> Page:
         rows = test_rows(run, task)
         answered = [(answer, rows.get((answer["file"], answer["row"]))) for answer in answers]
         sections |= {
-            "What to do next": _next(run, task, answered),
+            "What to do next": _next(run, answers),
             "Which answers are wrong": _wrong(task, answered),
             "Calibration": _calibration(task, task.calibration_pairs(answers, targets)),
             "Errors": _errors(task, answered, task.errors(answers, targets)),
@@ -123,21 +123,15 @@ def _learning_curve(metric: str, runs: Sequence[Run]) -> Iterator[Part]:
         yield Figure("labels", title, draw)
 
 
-def _next(run: Run, task: Task, answered: Answered) -> Iterator[Part]:
+def _next(run: Run, answers: Sequence[predictions.Prediction]) -> Iterator[Part]:
     """Say what may make the model better, by what is seen on the page."""
     report = sorted(run.model.metrics["test"].get("report", ()), key=lambda entry: entry["recall"])
     enough = np.mean([entry["recall"] for entry in report] or [0]) - GAP
     if low := [f"{one['class']} ({one['recall']:.3f})" for one in report[:MOST_ADVISED] if one["recall"] < enough]:
         yield Prose(f"Label more rows of the classes that are found least often, by their recall: {', '.join(low)}.")
-    if wrong := [place for place, _ in guard.label_errors([answer for answer, _ in answered])]:
+    if wrong := [place for place, _ in guard.label_errors(answers)]:
         look = f"Look at the {len(wrong):,} rows whose labels look wrong to this model, listed under Data"
         yield Prose(f"{look}: {listed(wrong, MOST_ADVISED)}.")
-    texts = [text for _, row in answered if row is not None for text in task.texts(row)]
-    length = run.config.finetune.max_length
-    longer = sum(len(text.encode(errors="surrogatepass")) > guard.BYTES_PER_TOKEN * length for text in texts)
-    if task.long_texts.startswith("cut") and longer > guard.MOST_CUT * len(texts):
-        remedy = f"{task.reads_more} reads more of them"
-        yield Prose(f"About {longer:,} of the {len(texts):,} texts are cut after {length} tokens; {remedy}.")
     adapted = run.stage("adapt")
     losses = [entry["loss"] for entry in adapted.metrics["log"] if "loss" in entry] if adapted is not None else []
     if len(losses) >= 4:
@@ -148,26 +142,19 @@ def _next(run: Run, task: Task, answered: Answered) -> Iterator[Part]:
 
 
 def _wrong(task: Task, answered: Answered) -> Iterator[Part]:
-    """Show which classes are taken for which others, or answered beside right numbers."""
+    """Show which classes are taken for which others, where each row has one."""
+    if not task.is_single_label:
+        return
     ours, right = task.sides([answer for answer, _ in answered], [answer["target"] for answer, _ in answered])
-    if task.is_single_label:
-        texts = defaultdict[tuple[str, str], list[str]](list)
-        for pair, (_, row) in zip(zip(right, ours, strict=True), answered, strict=True):
-            texts[pair].append("" if row is None else " / ".join(task.texts(row)))
-        if len(names := in_order({*ours, *right})) <= MOST_CLASSES:
-            counts = [[len(texts.get((name, other), ())) for other in names] for name in names]
-            yield Figure("confusion", "Confusion", partial(figures.matrix, classes=names, counts=counts))
-        ranked = sorted((pair for pair in texts if len(set(pair)) > 1), key=lambda pair: -len(texts[pair]))
-        if rows := [(*pair, len(texts[pair]), texts[pair][0]) for pair in ranked[:MOST_CONFUSED]]:
-            yield Table(("right", "answered", "rows", "such as"), rows, "Classes most often taken for another")
-    elif isinstance(right[0], float):
-        ends = [min(*right, *ours), max(*right, *ours)]
-        lines = {
-            "_equal": Line(ends, ends, style={"linestyle": "--", "marker": "", "color": "grey"}),
-            "_rows": Line(right, ours, style={"linestyle": "", "marker": "o", "alpha": 0.35}),
-        }
-        draw = partial(figures.lines, lines=lines, xlabel="right", ylabel="answered")
-        yield Figure("scatter", "Answered beside right numbers", draw)
+    texts = defaultdict[tuple[str, str], list[str]](list)
+    for pair, (_, row) in zip(zip(right, ours, strict=True), answered, strict=True):
+        texts[pair].append("" if row is None else " / ".join(task.texts(row)))
+    if len(names := in_order({*ours, *right})) <= MOST_CLASSES:
+        counts = [[len(texts.get((name, other), ())) for other in names] for name in names]
+        yield Figure("confusion", "Confusion", partial(figures.matrix, classes=names, counts=counts))
+    ranked = sorted((pair for pair in texts if len(set(pair)) > 1), key=lambda pair: -len(texts[pair]))
+    if rows := [(*pair, len(texts[pair]), texts[pair][0]) for pair in ranked[:MOST_CONFUSED]]:
+        yield Table(("right", "answered", "rows", "such as"), rows, "Classes most often taken for another")
 
 
 def _calibration(task: Task, pairs: Sequence[tuple[float, bool]]) -> Iterator[Part]:
@@ -176,10 +163,7 @@ def _calibration(task: Task, pairs: Sequence[tuple[float, bool]]) -> Iterator[Pa
     if not pairs:
         return
     bins = selective.bins(pairs)
-    confidence, accuracy = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
-    error = f"Expected calibration error {selective.expected_error(bins):.3f} (Guo et al. 2017, section 2)"
-    means = f"the mean probability of {len(pairs):,} answers is {confidence:.3f}, and {accuracy:.3f} of them are right"
-    yield Prose(f"{error}: {means}.")
+    yield Prose(f"Expected calibration error {selective.expected_error(bins):.3f} (Guo et al. 2017, section 2).")
     rows = [(part.confidence, part.right, part.count) for part in bins]
     yield Table(("mean probability", "share that is right", "answers"), rows)
     if task.is_single_label:
@@ -268,9 +252,8 @@ def _origin(run: Run) -> Iterator[Part]:
         time = (manifest["finished"], duration(manifest["seconds"]))
         rows.append((made.stage, manifest["fingerprint"], f"{source} {identity[:8]}", *time, device))
     yield Table(("stage", "fingerprint", "made from", "finished", "time", "on"), rows)
-    versions = run.model.manifest["versions"].items()
-    yield Prose(f"Versions: {', '.join(f'{name} {number}' for name, number in versions)}.", is_remark=True)
-    yield Folded("Every option (recipe.yaml)", (run.model.directory / RECIPE).read_text(encoding="utf-8"))
+    versions = ", ".join(f"{name} {number}" for name, number in run.model.manifest["versions"].items())
+    yield Prose(f"Versions: {versions}. Every option: {run.model.directory / RECIPE}.", is_remark=True)
 
 
 def _differences(runs: Sequence[Run]) -> Iterator[Part]:

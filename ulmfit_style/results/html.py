@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from ulmfit_style.artefacts.directory import whole
-from ulmfit_style.results.parts import Difference, Figure, Folded, Interval, Part, Prose, Table, as_text
+from ulmfit_style.results.parts import Alignment, Difference, Figure, Interval, Part, Prose, Table, as_text
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.tasks.values import Span
 
@@ -18,6 +18,13 @@ TEMPLATE = Path(__file__).with_name("template.html")
 
 LONGEST = 240
 """Letters of a text beyond which it is folded."""
+
+MOST_ALIGNED = 80
+"""Tokens on each side of a matrix that are shown."""
+
+ALIGNMENT = """Each row is a token that was written, and each column one that was read: the darker a cell, the more the
+model looked there when it chose the token. Point at a cell to see how much; a row sums to 1. Cross-attention, the mean
+over all heads of all layers (Bahdanau et al. 2015)."""
 
 EXPLANATION = """Green tokens raised the logit of the answer, and red ones lowered it; the strongest of a text has the
 fullest colour. Point at a token to see its share. Integrated gradients from a text of padding (Sundararajan et al.
@@ -38,14 +45,13 @@ def write(page: Page, path: Path) -> Path:
     """Write a page, so that it is there whole or not at all, and return the folder beside it that holds its figures."""
     folder = path.with_suffix("")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    kinds = {"prose": Prose, "table": Table, "figure": Figure, "folded": Folded}
-    environment.tests |= {name: lambda part, kind=kind: isinstance(part, kind) for name, kind in kinds.items()}
+    environment.filters["kind"] = lambda part: type(part).__name__
     environment.filters["text"] = lambda cell: cell if isinstance(cell, Markup) else as_text(cell)
     environment.filters |= {"sort_key": _sort_key, "source": lambda figure: _source(figure, folder)}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as file:
-        file.write(template.render(page=page, longest=LONGEST))
+        file.write(template.render(page=page, longest=LONGEST, most_aligned=MOST_ALIGNED))
     return folder
 
 
@@ -64,11 +70,14 @@ def _sort_key(cell: Any) -> float | None:
 
 
 def explained(task: Task, answers: Iterable[tuple[Row, Answer]]) -> list[Part]:
-    """Return the texts of rows, the tokens coloured by what they did for each part of the answer.
+    """Return the texts of rows, the tokens coloured by what they did for each part of the answer; or its alignment.
 
     Args:
         answers: Rows, each with its answer, which has `explanations`.
     """
+    if task.writes:
+        matrices = [Alignment(row.place, *answer["explanations"]) for row, answer in answers]
+        return [Prose(ALIGNMENT), *matrices] if matrices else []
     rows: list[tuple[Any, ...]] = []
     for row, answer in answers:
         texts = task.texts(row)

@@ -19,7 +19,7 @@ A stage or a command puts its numbers, as numbers, into the parts below; how the
 Tables of scores with intervals, and the sentences on what a difference is worth, are in `scores`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,14 +109,15 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Folded:
-    """Plain text that a page shows when it is clicked on."""
+class Alignment:
+    """What a model looked at for each token that it wrote: a matrix, of which a page shows a part where it is large."""
 
     title: str
-    text: str
+    explanation: Mapping[str, Any]
+    """As `attributions.aligned` has it."""
 
 
-Part = Prose | Table | Figure | Folded
+Part = Prose | Table | Figure | Alignment
 
 
 def as_text(cell: Cell) -> str:

@@ -17,7 +17,6 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ulmfit_style.data import columns
 from ulmfit_style.errors import UserError
-from ulmfit_style.models import attributions
 from ulmfit_style.predictor import Predictor, row_of
 from ulmfit_style.results import csv
 from ulmfit_style.tasks.base import Answer, Row
@@ -86,7 +85,6 @@ class Batches:
 
     async def explained(self, rows: Sequence[Row]) -> list[Answer]:
         """Return the answers to rows with what they rest on."""
-        attributions.check(self.model.task)
         async with self._model_is_free:
             return await asyncio.to_thread(lambda: list(self.model.explained(rows)))
 

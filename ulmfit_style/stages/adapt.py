@@ -24,18 +24,16 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         UserError: if the config adapts nothing, or the model cannot be trained so.
     """
     config = resolved.config
-    if config.adapt is None:
-        if "finetune" not in stages:
-            raise UserError("adapt=none: nothing is adapted; choose how with adapt=plain")
+    if config.adapt is None and "finetune" in stages:
         return
     if config.model.init == "scratch" and config.pretrain is None:
         raise UserError("pretrain=none: there is no language model to adapt; use pretrain=plain, or adapt=none")
-    checks.language_model(config, "adapt", config.adapt)
-    if config.adapt.new_tokens and config.model.checkpoint is not None:
+    checks.language_model(config, "adapt", resolved.adapt)
+    if resolved.adapt.new_tokens and config.model.checkpoint is not None:
         from ulmfit_style.models import new_tokens
 
         tokenizer = checkpoints.tokenizer(checkpoints.resolve(config.model, "model.checkpoint").directory)
-        new_tokens.check(config.adapt.new_tokens, tokenizer)
+        new_tokens.check(resolved.adapt.new_tokens, tokenizer)
     languages.say_if_unfit(config)
     if (size := resolved.corpus.train.bytes) <= LITTLE_TEXT:
         found = f"on up to {Size(LITTLE_TEXT)} a small sentence encoder gained nothing that fresh data confirmed"
@@ -44,9 +42,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the adapted model depends on."""
-    assert resolved.config.adapt is not None  # it was checked
-    general, asked = resolved.general_text, resolved.config.adapt.new_tokens
-    options = resolved.config.adapt.determinants()
+    general, asked, options = resolved.general_text, resolved.adapt.new_tokens, resolved.adapt.determinants()
     determinants = {"init": resolved.source_of("adapt").identity, "corpus": resolved.corpus.identity, "adapt": options}
     if asked:
         from ulmfit_style.models import new_tokens
@@ -68,8 +64,7 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
 
 def work(resolved: Resolved) -> float:
     """Return how many tokens pass through the model."""
-    assert resolved.config.adapt is not None  # it was checked
-    return 3 * resolved.config.adapt.epochs * resolved.corpus.train.bytes / BYTES_PER_TOKEN
+    return 3 * resolved.adapt.epochs * resolved.corpus.train.bytes / BYTES_PER_TOKEN
 
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -82,8 +77,6 @@ def run(step: Step, directory: Path) -> None:
     """Train the language model."""
     from ulmfit_style.training.language_model import prepare, train_language_model
 
-    config, resolved = step.config, step.resolved
-    assert config.adapt is not None  # it was checked
-    source = resolved.source_of("adapt").directory
-    prepared = prepare(config, config.adapt, source, resolved.corpus, resolved.general_text)
+    resolved, source = step.resolved, step.resolved.source_of("adapt").directory
+    prepared = prepare(step.config, resolved.adapt, source, resolved.corpus, resolved.general_text)
     train_language_model(prepared, source, resolved.corpus, directory)

@@ -21,7 +21,7 @@ from ulmfit_style.data import columns, conll, reading
 from ulmfit_style.data.formats import FORMATS, TEXT_COLUMN, Record
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.metrics import intervals, selective
-from ulmfit_style.models import attributions
+from ulmfit_style.models import attributions, checkpoints
 from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved
 from ulmfit_style.results import csv, html
@@ -42,7 +42,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         UserError: if there is nothing to answer, or the answers cannot go where they should.
     """
     options = resolved.config.predict
-    if options.input is None:
+    if not options.input:
         raise UserError(f"predict: what? Say predict.input=<a text, a file, or {STDIN} for standard input>")
     if _is_file(options.input):
         reading.first("predict.input", options.input, options.format)
@@ -52,8 +52,8 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
     if options.explain or options.threshold is not None:
         task = resolved.task if options.model is None else _task(resolved.finished_model("predict"))
-        if options.explain:
-            attributions.check(task)
+        if options.explain and options.model is None:
+            attributions.check(task, checkpoints.described(resolved.config.model) if task.writes else {})
         if options.threshold is not None and not task.is_single_label:
             kind = f"{type(task).__name__} answers otherwise"
             raise UserError(f"predict.threshold={options.threshold}: is for tasks with one class a text, and {kind}")
@@ -92,8 +92,7 @@ def run(resolved: Resolved) -> None:
     """
     options, source = resolved.config.predict, resolved.finished_model("predict")
     rows = _rows(_task(source), str(options.input), options)
-    if not (first := list(islice(rows, 5))):
-        raise UserError(f"predict.input={options.input}: holds no rows")
+    first = list(islice(rows, 5))
     lines = [line for _, record in first if (line := str(record.get(TEXT_COLUMN)).strip())]
     if len(lines) > 1 and all(map(conll.TAGGED.fullmatch, lines)):
         raise UserError(f"predict.input={options.input}: holds a word and its tag a line; as a file call it .conll")

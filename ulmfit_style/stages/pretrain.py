@@ -21,22 +21,18 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if config.model.init == "pretrained":
         remedy = "take an architecture, model=mini_bert, or model.init=scratch"
         raise UserError(f"pretrain: {config.model.title()} is pretrained; {remedy}")
-    if config.pretrain is None:
-        raise UserError("pretrain=none: nothing is pretrained; choose how with pretrain=plain")
-    checks.language_model(config, "pretrain", config.pretrain)
+    checks.language_model(config, "pretrain", resolved.pretrain)
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the pretrained model depends on."""
-    assert resolved.config.pretrain is not None  # it was checked
-    text, options = resolved.pretraining_text.identity, resolved.config.pretrain.determinants()
+    text, options = resolved.pretraining_text.identity, resolved.pretrain.determinants()
     return {"init": {"scratch": resolved.artefact("scratch").fingerprint}, "corpus": text, "pretrain": options}
 
 
 def work(resolved: Resolved) -> float:
     """Return how many tokens pass through the model."""
-    assert resolved.config.pretrain is not None  # it was checked
-    return 3 * resolved.config.pretrain.epochs * resolved.pretraining_text.train.bytes / BYTES_PER_TOKEN
+    return 3 * resolved.pretrain.epochs * resolved.pretraining_text.train.bytes / BYTES_PER_TOKEN
 
 
 def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -49,8 +45,6 @@ def run(step: Step, directory: Path) -> None:
     """Train the language model."""
     from ulmfit_style.training.language_model import prepare, train_language_model
 
-    config, resolved = step.config, step.resolved
-    assert config.pretrain is not None  # it was checked
-    source = resolved.artefact("scratch").directory
-    prepared = prepare(config, config.pretrain, source, resolved.pretraining_text)
+    resolved, source = step.resolved, step.resolved.artefact("scratch").directory
+    prepared = prepare(step.config, resolved.pretrain, source, resolved.pretraining_text)
     train_language_model(prepared, source, resolved.pretraining_text, directory)

@@ -56,8 +56,6 @@ def work(resolved: Resolved) -> float:
 def run(step: Step, directory: Path) -> None:
     """Score the answers that need no training, then fit and score the reference models."""
     task, rows = step.resolved.task, step.resolved.rows
-    if task.reference is None:
-        say("  there are no simple models to be trained for this kind of task")
     answers: dict[str, list[Answer]] = defaultdict(list)
     for part in step.resolved.folds or [step.resolved]:
         for name, given in _answers(part, [*part.rows.validation, *part.rows.test]).items():

@@ -13,6 +13,9 @@ from ulmfit_style.results import finished, html, terminal
 from ulmfit_style.results.parts import Prose, Table
 from ulmfit_style.stages.table import resolve
 
+EXPLAINED = 5
+"""Test rows of which a page shows what their answers rest on, where `predict.explain` asks for it."""
+
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check that the runs are there which the same command does not make, before anything is trained.
@@ -43,6 +46,13 @@ def run(resolved: Resolved) -> None:
     config, names = resolved.config, resolved.config.report.runs
     runs = [finished.named(config.runs, name) for name in names] or [_last_model(resolved)]
     page = html_report.page(runs[0]) if len(runs) == 1 else html_report.side_by_side(runs)
+    if len(runs) == 1 and config.predict.explain:
+        from ulmfit_style.predictor import Predictor
+
+        task, model = runs[0].config.require_task(), Predictor(str(runs[0].model.directory), option="report")
+        rows = list(html_report.test_rows(runs[0], task).values())[:EXPLAINED]
+        parts = html.explained(task, zip(rows, model.explained(rows), strict=True))
+        page = html.Page(page.title, page.lead, {**page.sections, "What answers rest on": parts})
     if len(runs) > 1:
         terminal.show(*(part for parts in page.sections.values() for part in parts if isinstance(part, Prose | Table)))
     output = config.runs / config.name / f"{'-'.join(['report', *(Path(name).name for name in names)])}.html"
@@ -54,15 +64,13 @@ def _last_model(resolved: Resolved) -> finished.Run:
     """Return the run of a config: its last model that is finished.
 
     Raises:
-        UserError: if none is, naming the command that makes it, and the nearest one that there is.
+        UserError: if none is, naming the command that makes it, and the nearest one that there is; or there is no task.
     """
     config = resolved.config
     pretrain = config.pretrain if config.model.init == "scratch" else None
     is_made = (config.ensemble.members or None, config.task, config.adapt, pretrain)
     stages = [stage for stage, section in zip(finished.MODELS, is_made, strict=True) if section is not None]
-    if not stages:
-        raise UserError("task=none adapt=none: nothing is trained that could be reported on")
-    stage = next((stage for stage in stages if resolved.artefact(stage).measured), stages[0])
+    stage = next((stage for stage in stages if resolved.artefact(stage).measured), [*stages, "finetune"][0])
     if not resolved.artefact(stage).measured:
         require_finished(resolved, stage, "report")
     return finished.read(resolved.artefact(stage).directory, config.name)

@@ -231,6 +231,14 @@ class GenerationTask(Task, abc.ABC):
         return logits.float(), labels[learnt], learnt.nonzero()[:, 0]
 
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Answer]:
+        return self.answers_of(self.generated(model, tokenizer, batch), tokenizer)
+
+    def answers_of(self, written: Tensor, tokenizer: Tokenizer) -> list[Answer]:
+        """Return the answers that tokens (batch, written) spell."""
+        return [{self.answer_field: text.strip()} for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
+
+    def generated(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> Tensor:
+        """Return the tokens that a model writes, (batch, written); an encoder-decoder's begin with its start token."""
         import torch
 
         ids, mask = batch["input_ids"], batch["attention_mask"]
@@ -241,9 +249,7 @@ class GenerationTask(Task, abc.ABC):
                 torch.manual_seed(self.seed)
             settings = self.settings(model, tokenizer)
             written = model.generate(ids, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
-        if self._causal:
-            written = written[:, ids.shape[1] :]
-        return [{self.answer_field: text.strip()} for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
+        return written[:, ids.shape[1] :] if self._causal else written
 
     def merge(self, row: Row, features: Sequence[Feature], outputs: Sequence[Any]) -> Answer:
         return outputs[0]

@@ -58,7 +58,7 @@ def finetune(config: Config, task: Task) -> None:
 
 
 def _check_options(config: Config, stage: str, options: LanguageModelling | Finetune, positions_needed: int) -> None:
-    """Check a new architecture, that processes can share batches, that LoRA's library is there, and texts have room."""
+    """Check a new architecture, that processes can share batches, that LoRA can be had, and texts have room."""
     if config.model.architecture is not None:
         architectures.require_fields(config.model.architecture)
     for texts in (1, CONTRAST_GROUP_SIZE) if isinstance(options, Finetune) and options.contrast_steps else (1,):
@@ -68,6 +68,9 @@ def _check_options(config: Config, stage: str, options: LanguageModelling | Fine
             raise UserError(f"{stage}.{error}") from error
     if options.lora_rank:
         require_packages(f"{stage}.lora_rank={options.lora_rank}", "peft")
+        if checkpoints.model_type(config.model) in architectures.OWN:
+            problem = "adapters stand beside linear layers, and LSTMs have none"
+            raise UserError(f"{stage}.lora_rank={options.lora_rank}: {problem}; take {stage}.lora_rank=0")
     positions = checkpoints.positions(config.model)
     if positions_needed > positions:
         answers = f" and answers take {positions_needed:,} in all" if positions_needed > options.max_length else ""

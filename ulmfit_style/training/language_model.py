@@ -92,7 +92,8 @@ def prepare(
         bits = own.measure(model.to(PartialState().device), in_pieces)["bits_per_byte"]
         unextended = (_per_word(in_pieces, documents), bits)
         per_word = f"{unextended[0]:.3f} -> {_per_word(heldout, documents):.3f} tokens a held-out word"
-        say(f"  {len(added.words):,} new tokens ({listed(added.words, 5)}): {per_word}")
+        without = f"{bits:.3f} bits per byte without them"
+        say(f"  {len(added.words):,} new tokens ({listed(added.words, 5)}): {per_word}, {without}")
         added.grow(model)
     layers = add_adapters(model, layer_groups(model, missing), options)
     if len(tokenizer) > (vocabulary := model.get_input_embeddings().weight.shape[0]):
@@ -189,8 +190,6 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
         states += [(title, per_word, measures["bits_per_byte"]) for title, measures in measured.items()]
         names = ("after", "tokens_per_word", "bits_per_byte")
         metrics["tokenizers"] = [dict(zip(names, state, strict=True)) for state in states]
-        told = " -> ".join(f"{bits:.3f} ({title})" for title, _, bits in states)
-        say(f"  bits a byte of the held-out documents: {told}")
     write_json(directory / METRICS, metrics)
 
 

@@ -85,13 +85,6 @@ class BestState:
         since = self.curve[self.curve.index(self.kept) + 1 :]
         return len([entry for entry in since if entry["phase"] == self.phase]) >= self.patience
 
-    @property
-    def note(self) -> str:
-        """The text beside the progress bar."""
-        if not self.curve:
-            return ""
-        return f", {self.metric} {self.curve[-1][self.metric]:.3f} (best {self.kept[self.metric]:.3f})"
-
     def look(self, state: TrainerState, model: nn.Module) -> bool:
         """Score the model, keep its state if it is the best, and return whether to stop; the main process decides."""
         score = processes.from_main(self.score())

@@ -213,7 +213,7 @@ def train_phase(
     rows = plan.dataset(number)
     keeper = CheckpointKeeper(phase.title, plan.save_minutes, best, resumed)
     with kept_trunk(plan, number), progress(phase.title, steps, steps_done) as bar, keeper, ExitStack() as hooks:
-        callbacks = [Progress(bar, rows, best), *callbacks, keeper]
+        callbacks = [Progress(bar, rows), *callbacks, keeper]
         trainer = keeper.trainer = _trainer(plan, number, rows, folder, callbacks)
         if phase.rows is not None:
             for weights in phase.trainable:

@@ -18,7 +18,6 @@ from ulmfit_style.console import ProgressReport
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.training.batching import ShuffledDataset, without_blanks
 from ulmfit_style.training.finite import REMEDY, require_weights
-from ulmfit_style.training.monitoring import BestState
 from ulmfit_style.training.objectives import Objective
 
 
@@ -126,10 +125,10 @@ class RecipeTrainer(Trainer):
 
 @final
 class Progress(TrainerCallback):
-    """Shows loss, rate and score, starts the epochs of the dataset, and stops where gradients are not finite."""
+    """Shows loss and rate, starts the epochs of the dataset, and stops where gradients are not finite."""
 
-    def __init__(self, bar: ProgressReport, rows: ShuffledDataset, best: BestState | None = None) -> None:
-        self.bar, self.rows, self.best, self.loss = bar, rows, best, ""
+    def __init__(self, bar: ProgressReport, rows: ShuffledDataset) -> None:
+        self.bar, self.rows, self.loss = bar, rows, ""
         self._started, self._trained = time.monotonic(), 0
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -155,8 +154,7 @@ class Progress(TrainerCallback):
         self._trained += 1
         rate = kwargs["lr_scheduler"].get_last_lr()[0]
         speed = self._trained * self.rows.tokens_per_batch / (time.monotonic() - self._started)
-        score = self.best.note if self.best else ""
-        self.bar.advance(notes=f"{self.loss}rate {rate:.1e}, {speed:,.0f} tokens/s{score}")
+        self.bar.advance(notes=f"{self.loss}rate {rate:.1e}, {speed:,.0f} tokens/s")
 
 
 @final
