@@ -110,8 +110,9 @@ def test_the_page_shows_a_matrix_and_says_what_is_left_out_of_a_large_one(tmp_pa
         ("0.25", "&lt;b&gt;"),
         ("0.75", "$$"),
     ]
-    assert "left out" not in first
-    assert "the first 80 tokens of each side: 0 that were written and 9 that were read are left out" in second
+    assert "Shown are the first" not in first
+    assert "the first 80 of the 89 tokens that were read" in second
+    assert "tokens that were written." not in second
     assert (f"r{MOST_ALIGNED - 1}<" in second, f"r{MOST_ALIGNED}<" in second) == (True, False)
     assert second.count("w2</td>") == 1
 
@@ -153,6 +154,12 @@ def test_a_report_shows_what_a_few_answers_rest_on_where_it_is_asked(
     assert section.count(drawn) >= EXPLAINED
 
 
+def test_a_page_on_several_models_explains_nothing_and_says_so(trained: Callable[[str], Trained], capsys):
+    asked = ["report.runs=[default,default]", "predict.explain=true"]
+    assert main(["report", *trained("text classification").overrides, *asked]) == 2
+    assert "predict.explain=true: is for the page of one model that answers" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("config", "is_drawn"),
     [
@@ -179,6 +186,8 @@ def test_it_is_told_before_anything_is_trained_and_of_a_finished_model(
 ):
     run, asked = trained("translations"), ["predict.input=the film", "predict.explain=true"]
     assert main(["finetune", "predict", *run.overrides, f"runs={tmp_path}", *asked]) == 2
+    assert "predict.explain=true: draws the cross-attention" in capsys.readouterr().err
+    assert main(["finetune", "report", *run.overrides, f"runs={tmp_path}", "predict.explain=true"]) == 2
     assert "predict.explain=true: draws the cross-attention" in capsys.readouterr().err
     assert not list(tmp_path.glob("finetune-*"))
     assert main(["predict", f"predict.model={run.directory}", f"runs={tmp_path}", *asked]) == 2

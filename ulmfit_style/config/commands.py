@@ -64,8 +64,9 @@ class Predict(Section):
     measured on the test rows. null: every row is answered."""
     explain: bool = False
     """Tell which tokens each answer rests on, as `explanations` of each row and as an HTML page beside
-    `predict.output`, or in runs/<name>/. Needs Captum, and takes far longer. Of a text that is written they are those
-    of the text that was read to which an encoder-decoder attended, without Captum. `report` shows some test rows so."""
+    `predict.output`, or in runs/<name>/. Needs Captum, and takes far longer. For a model that writes, they are the
+    tokens of its input that it looked at for each token it wrote; that needs no Captum. `report` explains five test
+    rows in this way."""
     task: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Other values for options of the model's task that say how it answers: predict.task.aggregation=simple"""
 

@@ -282,7 +282,7 @@ class Finetune(Training):
     @property
     def is_calibrated(self) -> bool:
         """Whether the temperature of the answers is set."""
-        return bool(self.calibration_folds and self.head == "solved" and not self.epochs)
+        return bool(self.calibration_folds > 1 and self.head == "solved" and not self.epochs)
 
     @property
     def open(self) -> list[str]:

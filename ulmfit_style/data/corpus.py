@@ -98,8 +98,7 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
         table, text_identity = _hashed(texts), digest(texts)
         source = f"the training split of {rows.task.path}"
     else:
-        remedy = f"give {option}=<file>, or adapt=none"
-        raise UserError(f"{option}=null: there is no task with rows whose text could be read; {remedy}")
+        raise UserError(f"{option}=null: there is no task with rows whose text could be read; give {option}=<file>")
     keys: np.ndarray[Any, np.dtype[np.uint64]] = table["key"].to_numpy()
     is_empty = keys == _key("")
     if is_empty.any():

@@ -95,11 +95,6 @@ def _pick(resolved: Resolved, task: LabelTask, output: Path) -> None:
     _outlook(resolved, features, labels)
 
 
-def _classes(resolved: Resolved) -> Sequence[str]:
-    """Return the classes that are known."""
-    return resolved.task.classes([]) or (resolved.rows.classes if resolved.task.path.files() else ())
-
-
 def _texts(resolved: Resolved) -> tuple[list[str], Array, Array]:
     """Return all texts that may be learnt from, their frozen features, and their labels: None where there is none.
 
@@ -182,7 +177,7 @@ def _merge(resolved: Resolved, task: LabelTask, given: str) -> None:
     source, chosen = f"select.merge={given}", task.path.chosen or ()
     if not (filled := labelled.with_label(task, labelled.read(task, "select.merge", given))):
         raise UserError(f"{source}: no row has a label yet; fill in the column of labels")
-    if known := _classes(resolved):
+    if known := resolved.task.classes([]) or (resolved.rows.classes if resolved.task.path.files() else ()):
         problem = "is in no labelled row; correct it, or name it among all classes: task.labels=[...]"
         labelled.require_known(task, known, filled, source, problem)
     files = dict.fromkeys([*([chosen] if isinstance(chosen, str) else chosen), given])

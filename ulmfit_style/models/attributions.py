@@ -120,9 +120,7 @@ def _spelled(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     """Return what each token stands for: of the tokens of one character the last for it, and the others for nothing."""
     texts, held = list[str](), list[int]()
     for number in ids:
-        held.append(number)
-        text = str(tokenizer.decode(held))
-        is_whole = not text.endswith("\ufffd")
-        texts.append(text if is_whole else "")
-        held = [] if is_whole else held
+        text = str(tokenizer.decode([*held, number]))
+        held = [*held, number] if text.endswith("\ufffd") else []
+        texts.append("" if held else text)
     return texts

@@ -37,7 +37,7 @@ class Page:
 
     title: str
     lead: str
-    sections: Mapping[str, Sequence[Part]]
+    sections: dict[str, list[Part]]
     """By their headings; those without parts are left out."""
 
 
@@ -76,7 +76,8 @@ def explained(task: Task, answers: Iterable[tuple[Row, Answer]]) -> list[Part]:
         answers: Rows, each with its answer, which has `explanations`.
     """
     if task.writes:
-        matrices = [Alignment(row.place, *answer["explanations"]) for row, answer in answers]
+        named = ((f"{row.place}: {task.texts(row)[0]}", answer["explanations"]) for row, answer in answers)
+        matrices = [Alignment(name[:LONGEST], *explained) for name, explained in named]
         return [Prose(ALIGNMENT), *matrices] if matrices else []
     rows: list[tuple[Any, ...]] = []
     for row, answer in answers:

@@ -218,7 +218,7 @@ def _calibrate(resolved: Resolved, model: Model, directory: Path) -> None:
         known = np.isin(inputs.labels, learnt_labels)  # rows of other classes cannot be answered rightly
         examples.append((solving.logits(plan.model, inputs.inputs)[known], inputs.labels[known]))
     if not sum(len(labels) for _, labels in examples):
-        say("  not calibrated: these rows cannot be divided (finetune.calibration_folds)")
+        say("  not calibrated: these rows are too few to be divided (finetune.calibration_folds)")
         return
     logits, labels = (np.concatenate(arrays) for arrays in zip(*examples, strict=True))
     temperature = solving.temperature(logits, labels)

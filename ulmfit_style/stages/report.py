@@ -7,6 +7,7 @@ from pathlib import Path
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
+from ulmfit_style.models import attributions, checkpoints
 from ulmfit_style.publishing import html_report
 from ulmfit_style.resolved import Resolved, require_finished
 from ulmfit_style.results import finished, html, terminal
@@ -21,11 +22,13 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check that the runs are there which the same command does not make, before anything is trained.
 
     Raises:
-        UserError: if one is not.
+        UserError: if one is not, or answers are to be explained that cannot be.
     """
     for name in resolved.config.report.runs:
         if name != resolved.config.name:
             finished.named(resolved.config.runs, name)
+    if resolved.config.predict.explain and not resolved.config.report.runs and (task := resolved.config.task):
+        attributions.check(task, checkpoints.described(resolved.config.model) if task.writes else {})
 
 
 def compare(overrides: Sequence[str]) -> None:
@@ -46,18 +49,18 @@ def run(resolved: Resolved) -> None:
     config, names = resolved.config, resolved.config.report.runs
     runs = [finished.named(config.runs, name) for name in names] or [_last_model(resolved)]
     page = html_report.page(runs[0]) if len(runs) == 1 else html_report.side_by_side(runs)
-    if len(runs) == 1 and config.predict.explain:
+    if config.predict.explain:
         from ulmfit_style.predictor import Predictor
 
+        if len(runs) > 1 or not runs[0].measured:
+            raise UserError("predict.explain=true: is for the page of one model that answers; leave it out here")
         task, model = runs[0].config.require_task(), Predictor(str(runs[0].model.directory), option="report")
         rows = list(html_report.test_rows(runs[0], task).values())[:EXPLAINED]
-        parts = html.explained(task, zip(rows, model.explained(rows), strict=True))
-        page = html.Page(page.title, page.lead, {**page.sections, "What answers rest on": parts})
+        page.sections["What answers rest on"] = html.explained(task, zip(rows, model.explained(rows), strict=True))
     if len(runs) > 1:
         terminal.show(*(part for parts in page.sections.values() for part in parts if isinstance(part, Prose | Table)))
     output = config.runs / config.name / f"{'-'.join(['report', *(Path(name).name for name in names)])}.html"
-    folder = html.write(page, output)
-    say(f"report: {output}; its figures as PNG and SVG: {folder}/", style="bold")
+    say(f"report: {output}; its figures as PNG and SVG: {html.write(page, output)}/", style="bold")
 
 
 def _last_model(resolved: Resolved) -> finished.Run:
