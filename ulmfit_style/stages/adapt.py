@@ -14,7 +14,7 @@ from ulmfit_style.results.parts import Size
 from ulmfit_style.training import checks
 
 LITTLE_TEXT = 1_100_000
-"""Bytes of the largest corpus on which adaptation gained nothing that fresh data confirmed (docs/measured.md)."""
+"""Bytes of a corpus with which adaptation gained a point at most that fresh data confirmed (docs/measured.md)."""
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -36,7 +36,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         new_tokens.check(resolved.adapt.new_tokens, tokenizer)
     languages.say_if_unfit(config)
     if (size := resolved.corpus.train.bytes) <= LITTLE_TEXT:
-        found = f"on up to {Size(LITTLE_TEXT)} a small sentence encoder gained nothing that fresh data confirmed"
+        found = f"on up to {Size(LITTLE_TEXT)} a small encoder gained a point with 1,000 labels, nothing with few"
         say(f"adapt: so little text ({Size(size)}) may be worth nothing: {found} (docs/measured.md)")
 
 
