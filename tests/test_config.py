@@ -88,7 +88,6 @@ def test_all_mistakes_are_listed_at_once_in_the_users_spelling_with_the_nearest_
         ("finetune.seed=1700000000", "finetune.seed=1700000000: should be less than or equal to 999999"),
         ("task=text_classification", "task.path: is required (The file of labelled rows"),
         ("hub.token=hf_secret", "hub.token: a token is never an option; set HF_TOKEN in the environment"),
-        ("task=none", "corpus=task: there is no task"),
         ("hydra.searchpath=[nowhere]", "nowhere: there is no such folder of configs"),
     ],
 )

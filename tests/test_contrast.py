@@ -110,7 +110,10 @@ def test_the_loss_is_that_of_the_paper(tokenizer: PreTrainedTokenizerFast, model
     [
         (["finetune.pooling=default"], r"contrast_steps needs a head that pools .*finetune\.pooling=mean"),
         (["task=text_regression"], r"finetune\.contrast_steps=50: is for texts of one class each, and .* none"),
-        (["processes=2"], r"finetune\.batch_size=8: cannot be split into 8 texts for each of 2 processes"),
+        (
+            ["processes=2"],
+            r"finetune\.batch_size=8: take a multiple of 16, because each of 2 processes reads 8 texts at once",
+        ),
     ],
 )
 def test_what_cannot_be_contrasted_is_refused(options: list[str], message: str, checkpoint: Path):

@@ -80,7 +80,7 @@ def test_no_shot_of_a_class_is_scored_beside_references_that_know_no_more(
         (["task.path={train: null, test: a.csv}"], "task.path.train: is required"),
         (
             ["adapt=plain"],
-            "there is no task with rows whose text could be read; give corpus.path=<file>, or adapt=none",
+            "there is no task with rows whose text could be read; give corpus.path=<file>",
         ),
     ],
 )

@@ -53,7 +53,9 @@ def test_one_command_runs_the_chain_in_two_processes_which_share_the_rows_that_a
 
 
 def test_a_batch_that_processes_cannot_share_is_refused():
-    with pytest.raises(UserError, match="batch_size=3: cannot be split into 1 texts for each of 2 processes"):
+    with pytest.raises(
+        UserError, match="batch_size=3: take a multiple of 2, because each of 2 processes reads 1 texts at once"
+    ):
         processes.split(3, None, among=2)
 
 

@@ -207,7 +207,9 @@ def test_a_batch_is_split_evenly_or_refused(monkeypatch: pytest.MonkeyPatch):
     assert split(8, None, among=2) == (4, 1)
     assert split(32, None, texts=8) == (4, 1)
     assert split(32, 16, texts=8) == (2, 2)
-    with pytest.raises(UserError, match="batch_size=8: cannot be split into 3 texts for each of 1 processes"):
+    with pytest.raises(
+        UserError, match="batch_size=8: take a multiple of 3, because each of 1 processes reads 3 texts at once"
+    ):
         split(8, 3)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert split(8, None) == (4, 1)

@@ -129,7 +129,7 @@ def test_the_disk_holds_every_file_and_folder_before_the_manifest_is_there(
     *before, manifest, last = synced
     files = ("recipe.yaml", "model.safetensors", "tokenizer", "tokenizer/vocab.txt", "")
     assert {str(artefact.directory / name) for name in files} | {str(tmp_path)} == set(before)
-    assert Path(manifest).name == f".{MANIFEST}.{os.getpid()}"
+    assert Path(manifest).name == f".{MANIFEST}.{platform.node()}.{os.getpid()}"
     assert last == str(artefact.directory)
 
 

@@ -138,8 +138,8 @@ def split(batch_size: int, micro_batch_size: Micro, texts: int = 1, among: int |
     micro = max(1, given // texts)
     passes, rest = divmod(whole, micro * among)
     if rest or not whole:
-        parts = f"{micro * texts} texts for each of {among} processes"
-        raise UserError(f"batch_size={batch_size}: cannot be split into {parts}")
+        share = f"each of {among} processes reads {micro * texts} texts at once"
+        raise UserError(f"batch_size={batch_size}: take a multiple of {micro * texts * among}, because {share}")
     return micro, passes
 
 
