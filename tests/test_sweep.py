@@ -234,7 +234,7 @@ def test_a_failed_trial_is_recorded_and_a_stopped_one_goes_on_ranked_by_another_
             [],
             ["sweep.space: finetune.lr: there is no such option", "sweep.space: finetune.learning_rate=2: should be"],
         ),
-        ("finetune.batch_size: [16, 3]", ["processes=2"], ["sweep.space: finetune.batch_size=3: cannot be split"]),
+        ("finetune.batch_size: [16, 3]", ["processes=2"], ["sweep.space: finetune.batch_size=3: take a multiple of"]),
         ("runs: [a, b]", [], ["sweep.space: runs: is not for a sweep to choose"]),
         ("finetune.epochs: {low: 4, high: 8}", [], ["finetune.epochs: the recipe's 2 lies outside"]),
         ("finetune.epochs: [2]", ["finetune.epochs=2,4"], ["sweep: a grid and a space, one at a time"]),
