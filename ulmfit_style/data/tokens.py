@@ -1,8 +1,7 @@
 """Documents as token ids, on disk: made once of a text and a tokenizer, then read where they lie."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
@@ -16,7 +15,7 @@ from tokenizers import Encoding
 from ulmfit_style.artefacts.directory import Artefact
 from ulmfit_style.compute import processes
 from ulmfit_style.console import progress
-from ulmfit_style.data.corpus import Documents, Texts, batched
+from ulmfit_style.data.corpus import Documents, batched
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.types import Tokenizer
 from ulmfit_style.words import UNSPACED
@@ -94,17 +93,9 @@ def _tokenise(documents: Documents, backend: tokenizers.Tokenizer, directory: Pa
         for name, texts in (("train", documents.train), ("heldout", documents.heldout)):
             path = str(directory / f"{name}.arrow")
             with pyarrow.OSFile(path, "wb") as sink, pyarrow.ipc.new_file(sink, schema) as writer:
-                for batch, encodings in _encoded(texts, backend):
-                    writer.write_batch(_rows(batch, encodings, schema))
+                for batch in batched(texts):
+                    writer.write_batch(_rows(batch, backend.encode_batch(batch), schema))
                     steps.advance(len(batch))
-
-
-def _encoded(texts: Texts, backend: tokenizers.Tokenizer) -> Iterator[tuple[list[str], list[Encoding]]]:
-    """Yield texts with their tokens, some at a time: the next ones are encoded, on all cores, while these are used."""
-    with ThreadPoolExecutor(1) as ahead:
-        submitted = ((batch, ahead.submit(backend.encode_batch, batch)) for batch in batched(texts))
-        for (batch, encodings), _ in pairwise(chain[Any](submitted, [None])):
-            yield batch, encodings.result()
 
 
 def _rows(texts: Sequence[str], encodings: Sequence[Encoding], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
