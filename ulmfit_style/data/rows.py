@@ -45,9 +45,6 @@ class Rows(Sequence[Row]):
             return Row(*self.every[self.places[index]])
         return replace(self, places=self.places[index])
 
-    def __iter__(self) -> Iterator[Row]:
-        return (Row(*self.every[place]) for place in self.places)
-
     def __add__(self, others: Self) -> Self:
         return replace(self, places=np.concatenate([self.places, others.places]))
 
