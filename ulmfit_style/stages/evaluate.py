@@ -32,13 +32,14 @@ def own(resolved: Resolved) -> Resolved:
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
-    """Check that the task is one that the probe knows.
+    """Check that the answers can flip where the probe is to count that.
 
     Raises:
-        UserError: if there is no task, or it is none of those.
+        UserError: if they are not labels, or there is no task.
     """
-    if resolved.config.evaluate.probe != "none":
-        probe.check(resolved.task)
+    if resolved.config.evaluate.probe != "none" and resolved.task.label_field is None:
+        kind = type(resolved.task).__name__
+        raise UserError(f"evaluate.probe=names: counts labels that change, and {kind} answers none")
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
