@@ -7,13 +7,12 @@ import torch
 from transformers import get_scheduler
 
 from ulmfit_style.config.training import Schedule
-from ulmfit_style.training.schedule import peak_position, rate_factor, rate_factors
+from ulmfit_style.training.schedule import rate_factor, rate_factors
 
 
 def factors(schedule: Schedule, ratio: float, steps: int) -> list[float]:
     """Return the factor before each step, and after the last."""
-    peak = peak_position(schedule, ratio, steps)
-    return [rate_factor(schedule, Fraction(step, steps), peak) for step in range(steps + 1)]
+    return [rate_factor(schedule, ratio, steps, Fraction(step, steps)) for step in range(steps + 1)]
 
 
 @pytest.mark.parametrize("steps", [10, 40, 1170])

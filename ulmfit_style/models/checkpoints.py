@@ -51,7 +51,7 @@ def resolve(model: Model, option: str, *, is_single: bool = True) -> Checkpoint:
         UserError: if there is no such checkpoint.
     """
     assert model.checkpoint is not None  # random weights have none
-    if is_gguf(model.checkpoint):
+    if model.checkpoint.endswith(".gguf"):
         file = _on_disk(model.checkpoint)
         if not file.is_file():
             raise UserError(f"{option}={model.checkpoint}: there is no such file")
@@ -412,9 +412,8 @@ def positions(model: Model, option: str = "model.checkpoint") -> float:
 
 def is_on_hub(model: Model) -> bool:
     """Tell whether a checkpoint is on the Hub: it is no directory, no GGUF file and in no package."""
-    if model.checkpoint is None or is_gguf(model.checkpoint):
-        return False
-    return not model.checkpoint.startswith("package:") and not Path(model.checkpoint).expanduser().is_dir()
+    name = model.checkpoint
+    return not (name is None or name.endswith(".gguf") or name.startswith("package:") or _on_disk(name).is_dir())
 
 
 def is_reachable(model: Model) -> bool:
@@ -423,11 +422,6 @@ def is_reachable(model: Model) -> bool:
         return not is_on_hub(model) or bool(commit(model))
     except UserError:
         return False
-
-
-def is_gguf(checkpoint: str) -> bool:
-    """Tell by its name whether a checkpoint is a GGUF file, on disk or in a package."""
-    return checkpoint.endswith(".gguf")
 
 
 def commit(model: Model, option: str = "model.checkpoint") -> str:

@@ -26,28 +26,20 @@ SHAPES: Mapping[Schedule, tuple[Callable[[Fraction], float], Callable[[Fraction]
 """The factor while the rate rises, and while it falls, by the height: 0 at either end of the phase, 1 at the peak."""
 
 
-def rate_factor(schedule: Schedule, position: Fraction, warmup: Fraction) -> float:
+def rate_factor(schedule: Schedule, warmup_ratio: float, steps: int, position: Fraction) -> float:
     """Return the rate at a position of a phase, as a factor of its peak.
 
-    Args:
-        position: From 0, before the first step, to 1, after the last.
-        warmup: The position of the peak, from 0 to 1.
-    """
-    rise, fall = SHAPES[schedule]
-    if position < warmup or warmup == 1:
-        return rise(position / warmup)
-    return fall((1 - position) / (1 - warmup))
-
-
-def peak_position(schedule: Schedule, warmup_ratio: float, steps: int) -> Fraction:
-    """Return the position of the peak, as `rate_factor` takes it: for a linear schedule at a whole step, as in BERT.
+    The peak of a linear schedule is at a whole step, as in BERT.
 
     Args:
         steps: The optimizer steps of the phase.
+        position: From 0, before the first step, to 1, after the last.
     """
-    if schedule == "linear":
-        return Fraction(math.ceil(steps * warmup_ratio), steps)
-    return Fraction(str(warmup_ratio))
+    rise, fall = SHAPES[schedule]
+    peak = Fraction(math.ceil(steps * warmup_ratio), steps) if schedule == "linear" else Fraction(str(warmup_ratio))
+    if position < peak or peak == 1:
+        return rise(position / peak)
+    return fall((1 - position) / (1 - peak))
 
 
 def rate_factors(schedule: Schedule, warmup_ratio: float, steps: int) -> list[float]:
@@ -55,5 +47,5 @@ def rate_factors(schedule: Schedule, warmup_ratio: float, steps: int) -> list[fl
 
     So no step has a rate of 0, neither the first nor the last, even where there is only one.
     """
-    peak = peak_position(schedule, warmup_ratio, steps)
-    return [rate_factor(schedule, Fraction(2 * step + 1, 2 * steps), peak) for step in range(steps)]
+    middles = (Fraction(2 * step + 1, 2 * steps) for step in range(steps))
+    return [rate_factor(schedule, warmup_ratio, steps, middle) for middle in middles]
