@@ -65,9 +65,10 @@ def classes(report: Sequence[Mapping[str, Any]]) -> list[Prose | Table]:
     """
     if not report:
         return []
-    small = small_classes(report)
     table = Table(list(report[0]), [list(entry.values()) for entry in report])
-    return [table] if small is None else [table, Prose(small, is_remark=True)]
+    small = {entry["class"]: count for entry in report if (count := int(list(entry.values())[-1])) < FEWEST}
+    said = f"Too few to judge a class by itself, under {FEWEST}: {listed(small)}"
+    return [table, *([Prose(said, is_remark=True)] if small else [])]
 
 
 def groups(metrics: Mapping[str, Any]) -> list[Prose | Table]:
@@ -154,12 +155,6 @@ def highest(metric: str, measured: Mapping[str, Measured], paired: Mapping[froze
     others = [f"'{name}'" for name in tied[:MOST_LISTED]]
     others += [f"{len(tied) - MOST_LISTED} more"] if len(tied) > MOST_LISTED else []
     return f"None stands out on these rows: '{best}' cannot be told from {', nor from '.join(others)}."
-
-
-def small_classes(report: Sequence[Mapping[str, Any]]) -> str | None:
-    """Say which classes have too few examples to be judged; None where all have enough."""
-    small = {entry["class"]: count for entry in report if (count := int(list(entry.values())[-1])) < FEWEST}
-    return f"Too few to judge a class by itself, under {FEWEST}: {listed(small)}" if small else None
 
 
 def listed(counts: Mapping[str, int]) -> str:
