@@ -4,40 +4,22 @@ The library is imported only where there are such options.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from functools import cache
+from pathlib import Path
 from typing import Any, get_type_hints
 
+import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ulmfit_style.config.section import spelled
 from ulmfit_style.errors import nearest
 
-OURS = {
-    "learning_rate": "use {stage}.learning_rate",
-    "num_train_epochs": "use {stage}.epochs",
-    "max_steps": "use {stage}.epochs",
-    "per_device_train_batch_size": "use {stage}.batch_size",
-    "auto_find_batch_size": "use micro_batch_size, which only splits {stage}.batch_size",
-    "gradient_accumulation_steps": "use micro_batch_size, which only splits {stage}.batch_size",
-    "weight_decay": "use {stage}.weight_decay",
-    "warmup_steps": "use {stage}.warmup_ratio",
-    "lr_scheduler_*": "use {stage}.schedule",
-    "*seed": "use {stage}.seed",
-    "output_dir": "use runs, the folder of all artefacts",
-    "hub_token": "set HF_TOKEN in the environment",
-    "*hub*": "use the command push and hub.repo",
-}
+TABLE: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+OURS: Mapping[str, str] = TABLE["ours"]
 """What to use instead of fields that the recipe has an option for, named or by patterns; the first one counts."""
-
-SET_BY_THE_STAGE = (
-    *("accelerator_config", "average_tokens_across_devices", "dataloader_drop_last", "disable_tqdm", "do_*", "*eval*"),
-    *("enable_jit_checkpoint", "greater_is_better", "ignore_data_skip", "include_for_metrics", "label_names"),
-    *("label_smoothing_factor", "length_column_name", "load_best_model_at_end", "local_rank", "logging_nan_inf_filter"),
-    *("metric_for_best_model", "prediction_loss_only", "remove_unused_columns", "restore_callback_*"),
-    *("resume_from_checkpoint", "save_*", "train_sampling_strategy"),
-)
+SET_BY_THE_STAGE: Sequence[str] = TABLE["set_by_the_stage"]
 """Fields that the stage, its task or the launcher sets."""
 
 
