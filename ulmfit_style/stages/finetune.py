@@ -124,29 +124,27 @@ def work(resolved: Resolved) -> float:
 
 def run(step: Step, directory: Path) -> None:
     """Fine-tune the model, and score it on the validation and test rows."""
-    from ulmfit_style.models.lora import merge
+    from ulmfit_style.models import lora
     from ulmfit_style.predictor import Predictor
-    from ulmfit_style.training.monitoring import BestState, TrialScores
-    from ulmfit_style.training.phases import train
-    from ulmfit_style.training.scoring import Scorer
+    from ulmfit_style.training import monitoring, phases, scoring
 
     resolved = step.resolved
     rows, task, options = resolved.rows, resolved.task, resolved.finetune
     plan, tokenizer = prepare(resolved)
-    scorer = Scorer(plan.model, tokenizer, task, options.max_length)
+    scorer = scoring.Scorer(plan.model, tokenizer, task, options.max_length)
 
     # Train
     best, trial = None, None
     if options.patience is not None:
         watched = rows.watched[1]
         say(f"  {len(watched):,} rows are held out to choose the best epoch (finetune.patience)")
-        best = BestState(task.metric, partial(scorer.metric, watched), options.patience)
+        best = monitoring.BestState(task.metric, partial(scorer.metric, watched), options.patience)
     if (reporter := step.reporter) is not None:
         score = partial(scorer.metric, rows.validation, reporter.metric)
-        trial = TrialScores(score, reporter.report, reporter.measurements)
-    results = train(plan, directory / CHECKPOINTS, best=best, trial=trial)
+        trial = monitoring.TrialScores(score, reporter.report, reporter.measurements)
+    results = phases.train(plan, directory / CHECKPOINTS, best=best, trial=trial)
     if options.lora_rank:
-        merge(plan.model)
+        lora.merge(plan.model)
     if options.is_calibrated and rows.train:
         _calibrate(resolved, plan.model, directory)
     if task.is_single_label and options.pooling not in (None, "default") and (rows.validation or rows.test):
@@ -201,8 +199,7 @@ def _calibrate(resolved: Resolved, model: Model, directory: Path) -> None:
 
     A contrast draws together the rows that it is trained on, so their answers do not tell how sure others are.
     """
-    from ulmfit_style.training import solving
-    from ulmfit_style.training.phases import train
+    from ulmfit_style.training import phases, solving
 
     options, rows = resolved.finetune, resolved.training_rows
     examples = []
@@ -210,7 +207,7 @@ def _calibrate(resolved: Resolved, model: Model, directory: Path) -> None:
     for fold, (learnt, held) in enumerate(turns, start=1):
         say(f"  calibration: {fold} of {options.calibration_folds}")
         plan, tokenizer = prepare(resolved, learnt)
-        train(plan, directory / CHECKPOINTS / f"fold-{fold}")
+        phases.train(plan, directory / CHECKPOINTS / f"fold-{fold}")
         head = resolved.task.head(resolved.rows.classes)
         unseen = replace(plan.data, rows=_encoded(resolved.task, held, tokenizer, options.max_length, head))
         inputs = solving.head_inputs(plan.model, unseen)
@@ -249,11 +246,9 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     """
     import transformers
 
-    from ulmfit_style.models import warm_start
+    from ulmfit_style.models import lora, warm_start
     from ulmfit_style.models.layers import HEAD, layer_groups
-    from ulmfit_style.models.lora import add_adapters
-    from ulmfit_style.training import unfreezing
-    from ulmfit_style.training.batching import collate
+    from ulmfit_style.training import batching, unfreezing
     from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
 
     config, options, classes = resolved.config, resolved.finetune, resolved.rows.classes
@@ -280,8 +275,8 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     if architecture.carries_state:
         model.base_model.config.gradient_length = options.max_length
     task.prepare_model(model, tokenizer, rows)
-    layers = add_adapters(model, layer_groups(model, missing), options)
-    data = TrainingData(task, features, partial(collate, tokenizer=tokenizer))
+    layers = lora.add_adapters(model, layer_groups(model, missing), options)
+    data = TrainingData(task, features, partial(batching.collate, tokenizer=tokenizer))
     phases = unfreezing.of_finetune(options, layers, data, tokenizer, has_rows=bool(rows))
     if pair is not None and options.new_epochs:
         phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
