@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import final
 
+import pandas as pd
+
 from ulmfit_style import chain
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, read_json
@@ -317,15 +319,12 @@ def _every_run(results: Sequence[Result], metric: str) -> Table:
 
 def _draw(path: Path, results: Sequence[Result], study: Study, metric: str) -> None:
     """Draw the mean scores over the number of labels, with their standard deviations; references are dashed."""
-    scores_by_name: dict[str, dict[int, list[float]]] = {}
-    for result in results:
-        if not result.error:
-            scores_by_name.setdefault(result.run.arm, {}).setdefault(result.rows, []).append(result.score)
+    scored = [(result.run.arm, result.rows, result.score) for result in results if not result.error]
+    by_name = pd.DataFrame(scored, columns=["name", "rows", "score"]).groupby("name", sort=False)
     lines, sizes = {}, sorted({result.rows for result in results})
-    for number, (name, by_size) in enumerate(scores_by_name.items()):
-        shift = 1.03 ** (number - len(scores_by_name) / 2)  # a little beside one another, or bars would hide each other
-        means = [mean(of_seeds) for of_seeds in by_size.values()]
-        deviations = [stdev(of_seeds) if len(of_seeds) > 1 else 0 for of_seeds in by_size.values()]
+    for number, (name, of_name) in enumerate(by_name):
+        shift = 1.03 ** (number - len(by_name) / 2)  # a little beside one another, or bars would hide each other
+        means = of_name.groupby("rows").score.agg(["mean", "std"]).fillna(0)
         style = {"linestyle": "-" if name in study.arms else "--"}
-        lines[name] = figures.Line([size * shift for size in by_size], means, deviations, style)
+        lines[name] = figures.Line(means.index * shift, means["mean"], means["std"], style)
     figures.over_labels(path, lines, sizes, metric)
