@@ -81,7 +81,7 @@ def stock(
     callbacks: Sequence[TrainerCallback] = (),
     **options: Any,
 ) -> None:
-    """Train as the example scripts of transformers do."""
+    """Train as the example scripts of transformers do, and save the weights, as they and we do in the end."""
     with tempfile.TemporaryDirectory() as folder:
         common: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "logging_steps": 10, "disable_tqdm": True}
         arguments = TrainingArguments(
@@ -90,6 +90,7 @@ def stock(
         trainer = Trainer(model, arguments, data_collator=collate, train_dataset=rows, callbacks=list(callbacks))
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()
+        trainer.save_model()
 
 
 def resolved(*overrides: str) -> Resolved:

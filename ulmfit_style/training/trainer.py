@@ -115,6 +115,7 @@ class RecipeTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save a checkpoint, unless the last update made weights that are not finite; it holds two moments of each."""
         require_weights(model, f"{self.title}: after step {self.state.global_step}")
+        self.args.save_only_model = self.control.should_training_stop  # no step follows that would need the moments
         try:
             super()._save_checkpoint(model, trial)
         except Exception as error:
