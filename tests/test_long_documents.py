@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from samples import TEXT, UNICODE
 from transformers import PreTrainedTokenizerFast
 
+from ulmfit_style.__main__ import main
 from ulmfit_style.stages import finetune
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -26,13 +27,13 @@ def row(text: str) -> Row:
 def read(
     tokenizer: PreTrainedTokenizerFast, text: str, length: int, **options: object
 ) -> tuple[list[list[int]], list[int]]:
-    """Return the tokens of the text in each feature, and all tokens of the text."""
-    features, special = task(**options).encode(row(text), tokenizer, length, {"good": 0}), tokenizer("")["input_ids"]
-    for feature in features:
-        assert len(feature["input_ids"]) <= length
-        assert [token for token in feature["input_ids"] if token in special] == special
-    assert sum(feature["weight"] for feature in features) == pytest.approx(1)
-    parts = [[token for token in feature["input_ids"] if token not in special] for feature in features]
+    """Return the tokens of the text in each part of its feature that is read together, and all tokens of the text."""
+    (feature,), special = task(**options).encode(row(text), tokenizer, length, {"good": 0}), tokenizer("")["input_ids"]
+    ids = feature["input_ids"]
+    assert len(ids) <= length or not len(ids) % length
+    pieces = [ids[at : at + length] for at in range(0, len(ids), length)]
+    assert all([token for token in piece if token in special] == special for piece in pieces)
+    parts = [[token for token in piece if token not in special] for piece in pieces]
     return parts, tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -72,7 +73,13 @@ def test_a_text_that_fits_is_read_once_and_whole(family: PreTrainedTokenizerFast
     assert part == whole
 
 
-def test_windows_answer_by_their_mean():
+def test_windows_without_a_head_that_pools_them_are_refused_before_training(not_adapted: list[str], capsys):
+    assert main(["finetune", *not_adapted, "task.long_documents=windows"]) != 0
+    told = "task.long_documents=windows: needs a head that pools windows; add finetune.pooling=mean"
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_several_models_answer_by_their_mean():
     outputs = [{"bad": 0.9, "good": 0.1}, {"bad": 0.4, "good": 0.6}, {"bad": 0.45, "good": 0.55}]
     assert task().merge(row(""), [], outputs) == {"label": "bad", "score": 0.583333}
     assert TextRegression(path="rows.csv").merge(row(""), [], [1.0, 2.0, 6.0]) == {"value": 3.0}

@@ -128,6 +128,64 @@ def test_padding_changes_no_logits_and_an_empty_text_has_an_answer_too(
     assert torch.allclose(logits[:1], model(ids[:1]).logits, atol=1e-5)
 
 
+# Windows
+
+
+@pytest.mark.parametrize("pooling", ["concat", "mean"])
+@pytest.mark.parametrize("name", BODIES)
+@torch.no_grad()
+def test_the_head_reads_the_maximum_over_windows_which_padding_and_other_texts_do_not_change(
+    name: str, pooling: str, make: Make
+):
+    model, _ = make(name, pooling=pooling)
+    texts = [torch.randint(5, 30, (length,)) for length in (12, 8, 4, 3)]
+    vectors = [
+        torch.stack(
+            [
+                model._vectors({"input_ids": part[None], "attention_mask": torch.ones_like(part[None])})[1][0]
+                for part in parts
+            ]
+        )
+        for parts in (text.split(4) for text in texts)
+    ]
+    expected = model.head(torch.stack([of_text.amax(0) for of_text in vectors]))
+    assert model(texts[0][None]).logits.sub(expected[:1]).abs().max() > 1e-3  # who reads it whole says something else
+    model.config.window = 4
+    for side in ("right", "left") if name == "Llama" else ("right",):
+        ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_side=side)
+        assert torch.allclose(model(ids, attention_mask=ids > 0).logits, expected, atol=1e-5)
+    assert torch.allclose(torch.cat([model(text[None]).logits for text in texts]), expected, atol=1e-5)
+    assert model(texts[0][None, :10]).logits.isfinite().all()  # as pipelines have it, which know of no windows
+
+
+def test_gradients_go_through_the_windows_that_give_the_most_and_change_no_logits(make: Make):
+    model, _ = make("Bert", pooling="mean")
+    model.config.window = 2
+    model.train()
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+    ids, words = torch.arange(5, 25).view(2, 10), model.get_input_embeddings().weight
+
+    def step(most: int) -> tuple[torch.Tensor, torch.Tensor]:
+        model.zero_grad()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pooling, "MOST_TRAINED", most)
+            logits = model(ids).logits
+        logits[:, 0].sum().backward()
+        return logits.detach(), words.grad.abs().sum(1)[ids].view(2, 5, 2).sum(2)
+
+    (whole, all_five), (bounded, of_three) = step(5), step(3)
+    assert torch.allclose(whole, bounded, atol=1e-6)
+    assert (all_five > 0).sum(1).min() > 3
+    assert (of_three > 0).sum(1).tolist() == [3, 3]
+    model.config.window = None
+    vectors = model.body(ids.view(10, 2)).last_hidden_state.mean(1).view(2, 5, -1)
+    for row, winners in enumerate(vectors.argmax(1)):
+        shares = torch.bincount(winners, minlength=5)
+        assert shares[of_three[row] > 0].min() >= shares[of_three[row] == 0].max()
+
+
 # The artefact
 
 

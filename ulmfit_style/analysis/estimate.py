@@ -52,9 +52,10 @@ class Timed(NamedTuple):
 
 
 def tokens(resolved: Resolved, rows: Iterable[Row]) -> float:
-    """Return about how many tokens the texts of rows have, as `finetune` cuts them."""
+    """Return about how many tokens the texts of rows have, as `finetune` cuts them, where it does."""
     sizes = (len(text.encode(errors="surrogatepass")) for row in rows for text in resolved.task.texts(row))
-    return sum(min(size / BYTES_PER_TOKEN, resolved.config.finetune.max_length) for size in sizes)
+    most = resolved.config.finetune.max_length if resolved.task.long_texts.startswith("cut") else math.inf
+    return sum(min(size / BYTES_PER_TOKEN, most) for size in sizes)
 
 
 def needs(steps: Sequence[Step]) -> str:

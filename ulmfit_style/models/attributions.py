@@ -81,16 +81,21 @@ def _explain(
     steps = {"n_steps": STEPS, "internal_batch_size": STEPS_PER_PASS}
     attributions = method.attribute(ids, padding, additional_forward_args=tuple(others), **steps)
     model.zero_grad(set_to_none=True)
-    scores = attributions.sum(dim=-1)[0].tolist()
+    scores = attributions.sum(dim=-1).flatten()  # of a text that is read in windows one after the other
     with torch.inference_mode():
         of_text, of_padding = (logit(inputs, *others).item() for inputs in (ids, padding))
     tokens = [
         {"text": number, "start": start, "end": end, "token": texts[number][start:end], "score": round(score, 6)}
-        for score, number, (start, end) in zip(scores, feature["texts"], feature["offsets"], strict=True)
+        for score, number, (start, end) in zip(scores.tolist(), feature["texts"], feature["offsets"], strict=True)
         if number is not None and start < end
     ]
-    numbers = {"logit": of_text, "of_padding": of_padding, "error": sum(scores) - (of_text - of_padding)}
-    return {"of": part.name, **{name: round(number, 6) for name, number in numbers.items()}, "tokens": tokens}
+    numbers = {"logit": of_text, "of_padding": of_padding, "error": scores.sum().item() - (of_text - of_padding)}
+    told = {"of": part.name, **{name: round(number, 6) for name, number in numbers.items()}, "tokens": tokens}
+    if len(attributions) > 1:  # it is told which of the windows did the most
+        first = int(attributions.sum(dim=(1, 2)).argmax()) * attributions.shape[1]
+        places = [place for place in feature["offsets"][first : first + attributions.shape[1]] if any(place)]
+        told["window"] = (places[0][0], places[-1][1])
+    return told
 
 
 def aligned(model: Model, tokenizer: Tokenizer, task: GenerationTask, feature: Feature) -> Answer:

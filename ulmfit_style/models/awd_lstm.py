@@ -54,8 +54,9 @@ class AwdLstmConfig(PreTrainedConfig):
     """The last tokens of a row that gradients reach; all others are read for the state alone. null: all (BPT3C)."""
     tie_word_embeddings: bool = True
     pooling: Literal["concat", "mean"] = "concat"
-    """Of a classifier of texts, as `PooledConfig` has it; so do the next two."""
+    """Of a classifier of texts, as `PooledConfig` has it; so do the next three."""
     summary_token: Literal["first", "last"] = "last"
+    window: int | None = None
     batch_norm: bool = False
 
     def __post_init__(self, **others: Any) -> None:

@@ -16,6 +16,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 WIDTH = 50
 """Outputs of the hidden layer of concat pooling's head, as in the paper."""
 
+MOST_TRAINED = 4
+"""Windows of a text that carry gradients: those that give the head the most features."""
+
 DROPOUT = 0.1
 """The head's, before each of its layers."""
 
@@ -31,6 +34,9 @@ class PooledConfig(PreTrainedConfig):
     """concat: one token, the maximum and the mean, and two layers; mean: the mean, and one layer."""
     summary_token: Literal["first", "last"] = "first"
     """The last of a body that reads from left to right, for it alone has seen all others."""
+    window: int | None = None
+    """Tokens that the body reads together. Of a longer text the head reads the maximum over its windows of so many, for
+    each feature. None: the body reads every text whole."""
     batch_norm: bool = False
     """Whether the head of concat normalises each batch before each layer, as in the paper. Then what is learnt from
     a row depends on the rows beside it, and several processes or passes do not make one big batch together."""
@@ -90,8 +96,21 @@ class PooledForSequenceClassification(PreTrainedModel):
         **inputs: Any,
     ) -> SequenceClassifierOutput:
         """Return logits (batch, labels) of tokens (batch, length); masked ones have no part in them."""
-        outputs = self.body(input_ids=input_ids, attention_mask=attention_mask, **inputs)
-        logits = self.head(self._pooled(outputs.last_hidden_state, attention_mask))
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+        mask = mask | (mask.sum(1, keepdim=True) == 0)  # an empty text is answered too, by its padding
+        read = {"input_ids": input_ids, "attention_mask": mask, **inputs}
+        read |= {name: self._windows(tokens) for name, tokens in read.items() if isinstance(tokens, torch.Tensor)}
+        windows = len(read["input_ids"]) // len(input_ids)
+        is_bounded = self.training and torch.is_grad_enabled() and windows > MOST_TRAINED
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not is_bounded):
+            outputs, vectors = self._vectors(read)
+        vectors = vectors.unflatten(0, (-1, windows))
+        if is_bounded:
+            shares = nn.functional.one_hot(vectors.argmax(1), windows).sum(1)
+            chosen = torch.zeros_like(shares).scatter_(1, shares.topk(MOST_TRAINED).indices, 1) * shares > 0
+            some = {name: tokens[chosen.flatten()] for name, tokens in read.items() if isinstance(tokens, torch.Tensor)}
+            vectors = vectors.masked_scatter(chosen[..., None], self._vectors({**read, **some})[1])
+        logits = self.head(vectors.amax(1))
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
@@ -99,10 +118,22 @@ class PooledForSequenceClassification(PreTrainedModel):
             loss=loss, logits=logits, hidden_states=outputs.get("hidden_states"), attentions=outputs.get("attentions")
         )
 
-    def _pooled(self, hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    def _windows(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return what there is of tokens (batch, length) by windows, (batch * windows, window)."""
+        length = tokens.shape[1]
+        if self.config.window is None or length <= self.config.window:
+            return tokens
+        return nn.functional.pad(tokens, (0, -length % self.config.window)).view(-1, self.config.window)
+
+    def _vectors(self, read: dict[str, Any]) -> tuple[Any, torch.Tensor]:
+        """Return what the body makes of windows, and each as a vector, (windows, features): -inf beside a text."""
+        is_beside = read["attention_mask"].sum(1, keepdim=True) == 0
+        mask = read["attention_mask"] | is_beside  # who attends to nothing may find that it is no number
+        outputs = self.body(**{**read, "attention_mask": mask})
+        return outputs, self._pooled(outputs.last_hidden_state, mask).masked_fill(is_beside, -torch.inf)
+
+    def _pooled(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return what the head reads, (batch, features), of hidden states (batch, length, width)."""
-        mask = hidden.new_ones(hidden.shape[:2], dtype=torch.long) if attention_mask is None else attention_mask.long()
-        mask = mask | (mask.sum(1, keepdim=True) == 0)  # an empty text is answered too, by its padding
         masked = mask[..., None] == 0
         mean = hidden.masked_fill(masked, 0).sum(1) / mask.sum(1, keepdim=True).to(hidden.dtype)
         if self.config.pooling == "mean":

@@ -84,7 +84,8 @@ def explained(task: Task, answers: Iterable[tuple[Row, Answer]]) -> list[Part]:
         texts = task.texts(row)
         for part in answer["explanations"]:
             text = Markup("<br>").join(coloured(texts, part["tokens"]))
-            rows.append((row.place, text, part["of"], part["logit"]))
+            by = f", most of it by “{texts[0][slice(*part['window'])]}”" if "window" in part else ""
+            rows.append((row.place, text, part["of"] + by, part["logit"]))
         if not answer["explanations"]:
             rows.append((row.place, " / ".join(texts), "nothing was answered", None))
     return [Prose(EXPLANATION), Table(("row", "text", "explained", "logit"), rows, is_searched=True)] if rows else []

@@ -38,7 +38,7 @@ STAGES = {
             "train on the labelled rows, score the test rows, say what adaptation was worth",
             help_sections=("task",),
             noun="fine-tuned model",
-            version=7,
+            version=8,
             starts_from=lambda resolved: _start(resolved) if resolved.config.adapt is None else "adapt",
         ),
         Stage(

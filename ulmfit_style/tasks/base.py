@@ -170,6 +170,11 @@ class Task(Section, abc.ABC):
         """What reads more of texts that are cut, for messages."""
         return "a higher finetune.max_length"
 
+    @property
+    def reads_windows(self) -> bool:
+        """Whether the head reads long texts in windows of `finetune.max_length`, which a pooled head puts together."""
+        return False
+
     def unsampled(self) -> Self:
         """Return the task with all of its training rows: what a corpus depends on, whichever few labels are used."""
         is_sampled = self.train_samples is not None or self.shots is not None

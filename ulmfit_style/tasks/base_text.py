@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
@@ -52,12 +53,13 @@ class TextTask(Task, abc.ABC):
     """The column of a second text, where a row is a pair (premise and hypothesis, question and answer)."""
     label: Annotated[str | None, Unhashed] = None
     """The column of the right answer; null: found by its name (label, class, category, stars ...)."""
-    long_documents: Annotated[Literal["head", "head_tail", "windows", "whole"], Answering] = "head"
+    long_documents: Literal["head", "head_tail", "windows", "whole"] = "head"
     """What is read of a text longer than `finetune.max_length`. head: its beginning; head_tail: a quarter of that from
     its beginning and the rest from its end (Sun et al. 2019, section 5.3.1); windows: all of it, in windows that
-    overlap; whole: all of it at once, by a model that carries its state (model=awd_lstm), with gradients through its
-    last `finetune.max_length` tokens (Howard and Ruder 2018, section 3.3). Pairs of texts: head."""
-    overlap: Annotated[float, Field(ge=0, le=0.9), Answering] = 0.25
+    overlap, of which a pooled head reads the maximum, with gradients through four; whole: all of it at once, by a model
+    that carries its state (model=awd_lstm), with gradients through its last `finetune.max_length` tokens (Howard and
+    Ruder 2018, section 3.3). Pairs of texts: head."""
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.25
     """The share of its tokens that a window has in common with the next one."""
 
     @field_validator("long_documents")
@@ -71,6 +73,10 @@ class TextTask(Task, abc.ABC):
     def long_texts(self) -> str:
         kinds = {"head": "cut", "head_tail": "cut in the middle", "windows": "read in windows", "whole": "read whole"}
         return kinds[self.long_documents]
+
+    @property
+    def reads_windows(self) -> bool:
+        return self.long_documents == "windows"
 
     @property
     def reads_more(self) -> str:
@@ -113,9 +119,10 @@ class TextTask(Task, abc.ABC):
         pieces = self._pieces(columns["texts"], max_length, tokenizer.truncation_side)
         shared: Feature = {"long": long}
         if label2id is not None:
-            shared |= {"labels": self.encode_target(self.target(row), label2id), "weight": 1 / len(pieces)}
+            shared["labels"] = self.encode_target(self.target(row), label2id)
             columns = {name: columns[name] for name in tokenizer.model_input_names if name in columns}
-        return [{name: [column[at] for at in piece] for name, column in columns.items()} | shared for piece in pieces]
+        read = list(chain(*pieces))
+        return [{name: [column[at] for at in read] for name, column in columns.items()} | shared]
 
     def _pieces(self, texts: Sequence[int | None], max_length: int, side: str) -> list[list[int]]:
         """Return the places of the tokens that are read together, each time with all special tokens.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -92,10 +93,12 @@ class ContrastiveObjective:
         whole = extract_model_from_parallel(model)
         words = whole.get_input_embeddings()
         embedded = words(inputs["input_ids"])  # once, for each gradient of it is as large as the vocabulary
+        # A head that reads windows asks for the words in another shape, and for some of them twice.
+        share = words.register_forward_hook if whole.config.window is None else nullcontext
         with whole.head.register_forward_pre_hook(lambda _, arguments: pooled.append(arguments[0])):
             for part in by_length.chunk(PARTS if is_split else 1):
                 used = mask[part].any(0)
-                with words.register_forward_hook(lambda *_, part=part, used=used: embedded[part][:, used]):
+                with share(lambda *_, part=part, used=used: embedded[part][:, used]):
                     # A wrapped model shares its gradients only when it is called itself.
                     model(**{name: tensor[part][:, used] for name, tensor in inputs.items()})
         read = torch.cat(pooled).float()[by_length.argsort()]
