@@ -43,6 +43,11 @@ DECODER_TOKENIZER_VERSION = 1
 """Raised whenever another tokenizer would be trained on the same right answers."""
 
 
+def starts_from(resolved: Resolved) -> str | None:
+    """Return the stage that makes what is fine-tuned."""
+    return resolved.pretrained if resolved.config.adapt is None else "adapt"
+
+
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check the model and the options.
 
