@@ -62,8 +62,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if resolved.task.path.files():
         languages.say_if_unfit(resolved.config)
     if processes.is_main() and resolved.findings:
-        for line in guard.lines(resolved.findings):
-            say(line)
+        guard.tell(resolved.findings)
         say("data: make check-data, with the same options, lists all of these rows")
 
 
