@@ -55,7 +55,7 @@ def pins() -> dict[str, Any]:
 def test_a_default_that_changes_raises_the_version_of_the_results(stage: str):
     pinned, now = json.loads(PINS.read_text())[stage], pins()[stage]
     changed = {name: now[name] for name in now if name in pinned and now[name] != pinned[name]}
-    assert not changed or "version" in changed, f"raise the version of {stage} in ulmfit_style/stages/table.py"
+    assert not changed or "version" in changed, f"raise the version of {stage} in ulmfit_style/stages/table.yaml"
     assert now == pinned, "write the file anew: python tests/test_pinned_defaults.py --record"
 
 

@@ -10,11 +10,16 @@ import sys
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import NamedTuple, NoReturn
 
+import yaml
+
 from ulmfit_style.compute import processes
 from ulmfit_style.errors import Interrupted, UserError, ending, nearest
+
+TABLE = Path(__file__).with_name("commands.yaml")
 
 
 class Command(NamedTuple):
@@ -26,27 +31,7 @@ class Command(NamedTuple):
     """What it does, in a line."""
 
 
-ALONE = {
-    "sweep": Command(
-        "experiments.sweep:run",
-        "try many options over one shared adapt: sweep=finetune, or a grid finetune.learning_rate=2e-5,5e-5",
-    ),
-    "sweep-report": Command("experiments.sweep:report", "tell what a sweep has found so far, also while it runs"),
-    "study": Command("experiments.study:run", "compare arms over seeds and numbers of labels"),
-    "runs": Command("analysis.inventory:runs", "list models by their scores, and artefacts; task=reviews: of one task"),
-    "compare": Command("stages.report:compare", "say what runs differ by on the same test rows: names=[a,b]"),
-    "clean-runs": Command("analysis.inventory:clean", "list the artefacts that no name needs; yes=true removes them"),
-    "new-task": Command(
-        "data.new_task:run", "look at a file of labelled texts, and write its YAML: path=reviews.csv name=reviews"
-    ),
-    "check-data": Command(
-        "analysis.check_data:run",
-        "list rows that are copies, contradict others or hold debris, and likely label errors",
-    ),
-    "select": Command("experiments.select:run", "pick the texts to label next, and check the labels that come back"),
-    "doctor": Command("analysis.doctor:run", "print what an issue should say of this machine"),
-    "setup": Command("models.embedded:install", "install the embedded model and data"),
-}
+ALONE = {name: Command(**row) for name, row in yaml.safe_load(TABLE.read_text(encoding="utf-8")).items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

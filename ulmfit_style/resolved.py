@@ -5,7 +5,7 @@ A command resolves its config once: what it reads is read and hashed when first 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
@@ -53,26 +53,25 @@ class Stage:
     """A row of the table of stages. Its module is `ulmfit_style.stages.<name>`.
 
     The module of a stage that makes an artefact has `determinants(resolved)`, which returns what the result depends on
-    as JSON values, and `run(step, directory)`, which fills the directory. It may have `own(resolved)`, which returns
-    the config that it works by, where a model that is named has a part in it; `steps(stage, resolved, stages)`, if a
-    plan takes other steps of it than one when it is a command; `summarise(resolved, stages)`, which prints the
-    results after all steps; and `work(resolved)`, how many tokens pass through the model, those that it learns from
-    three times, by which it is foretold how long it takes. The module of a command without an artefact has
-    `run(resolved)`. Both may have `check(resolved, stages)`, which refuses wrong options before the data is read.
+    as JSON values, and `run(step, directory)`, which fills the directory. It may have `starts_from(resolved)`, which
+    returns the stage that it goes on from, if it does; `own(resolved)`, which returns the config that it works by,
+    where a model that is named has a part in it; `steps(stage, resolved, stages)`, if a plan takes other steps of it
+    than one when it is a command; `summarise(resolved, stages)`, which prints the results after all steps; and
+    `work(resolved)`, how many tokens pass through the model, those that it learns from three times, by which it is
+    foretold how long it takes. The module of a command without an artefact has `run(resolved)`. Both may have
+    `check(resolved, stages)`, which refuses wrong options before the data is read.
     """
 
     name: str
     help: str = ""
     """What the command does, in a line."""
-    help_sections: tuple[str, ...] = ()
+    help_sections: Sequence[str] = ()
     """The sections of the config, beside that of its name, whose options `--help` lists with the command."""
     noun: str = ""
     """What the artefact is, for messages: `fine-tuned model`."""
     version: int | None = None
     """The version of its results: raised whenever it would make something else of the same config. None: it makes no
     artefact."""
-    starts_from: Callable[[Resolved], str | None] = lambda resolved: None
-    """The stage whose artefact it starts from, by the config; None for the plain checkpoint."""
     is_command: bool = True
     """Whether it is a command, on which several processes work together; else it belongs to the plans of others, and
     the main process makes it."""
@@ -90,6 +89,10 @@ class Stage:
     def own(self, resolved: Resolved) -> Resolved:
         """Return the config that it works by, such as that of a model which is named."""
         return self.module.own(resolved) if hasattr(self.module, "own") else resolved
+
+    def starts_from(self, resolved: Resolved) -> str | None:
+        """Return the stage whose artefact it starts from, by the config; None for the plain checkpoint."""
+        return self.module.starts_from(resolved) if hasattr(self.module, "starts_from") else None
 
     def check(self, resolved: Resolved, stages: Sequence[str]) -> None:
         """Refuse wrong options, before the data is read."""
@@ -312,6 +315,13 @@ class Resolved:
         if (parent := self.stages[stage].starts_from(self)) is not None:
             return self._checkpoint_of(parent)
         return checkpoints.resolve(self.config.model, "model.checkpoint")
+
+    @property
+    def pretrained(self) -> str | None:
+        """The stage that makes what `adapt` starts from: random weights, trained or not; None for a checkpoint."""
+        if self.config.model.init == "pretrained":
+            return None
+        return "scratch" if self.config.pretrain is None else "pretrain"
 
     def unchanged(self, stage: str) -> Path | None:
         """Return the finished artefact that `runs/<name>/<stage>` links to, if it was made by the same options.

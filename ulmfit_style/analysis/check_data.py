@@ -23,9 +23,7 @@ def run(overrides: Sequence[str]) -> None:
         answers = [answer for split in ("validation", "test") for answer in predictions.read(made.directory, split)]
         if errors := guard.label_errors(answers):
             found["labels that are likely wrong, by the model"] = errors
-    for line in guard.lines(found):
-        say(line)
-    folder.mkdir(parents=True, exist_ok=True)
+    guard.tell(found)
     rows_found = [(what, *case) for what, cases in found.items() for case in cases]
     csv.write(folder / "check-data.csv", Table(("found", "row", "detail"), rows_found))
     say(f"All of these rows: {folder / 'check-data.csv'}")

@@ -146,8 +146,7 @@ class Artefact:
 
     def link(self, name: str, role: str) -> None:
         """Point `runs/<name>/<role>` at this artefact."""
-        if (left := self.directory / CHECKPOINTS).exists():  # by a run that ended when it had finished
-            shutil.rmtree(left)
+        shutil.rmtree(self.directory / CHECKPOINTS, ignore_errors=True)  # of a run that ended when it had finished
         folder = self.runs / name
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / role).is_dir() and not (folder / role).is_symlink():  # `runs` was copied, and links followed
@@ -240,7 +239,8 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[IO[str]]:
-    """Open a text file to be written that is there whole in the end, or not at all."""
+    """Open a text file to be written, in whatever folder, that is there whole in the end, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = _fresh(path)
     try:
         with fresh.open("w", encoding="utf-8", newline="") as file:

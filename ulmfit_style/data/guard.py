@@ -139,7 +139,7 @@ def label_errors(answers: Sequence[Prediction]) -> list[Case]:
     return [case for _, case in sorted(ranked)]
 
 
-def lines(found: Findings) -> list[str]:
-    """Return a line on each kind of finding."""
-    places = {what: listed([place for place, _ in cases], 3) for what, cases in found.items()}
-    return [f"data: {what}: {len(found[what]):,} ({where})" for what, where in places.items()]
+def tell(found: Findings) -> None:
+    """Print a line on each kind of finding."""
+    for what, cases in found.items():
+        say(f"data: {what}: {len(cases):,} ({listed([place for place, _ in cases], 3)})")

@@ -183,8 +183,7 @@ def _merge(resolved: Resolved, task: LabelTask, given: str) -> None:
     files = dict.fromkeys([*([chosen] if isinstance(chosen, str) else chosen), given])
     path = task.path.model_copy(update={"chosen": tuple(files)})
     after = resolved.variant(task=task.model_copy(update={"path": path}))
-    for line in guard.lines(after.findings):
-        say(line)
+    guard.tell(after.findings)
     _outlook(after, *_texts(after)[1:])
     say(f"Next, with the same options: make finetune 'task.path={path}' (this path may stand in the task's YAML)")
 

@@ -288,7 +288,6 @@ def _tell(plan: StudyPlan, choices: Choices, results: Sequence[Result]) -> None:
     for result in results:
         if result.error:
             say(f"Failed: {result.run.title}: {result.error}")
-    folder.mkdir(parents=True, exist_ok=True)
     csv.write(folder / "results.csv", _every_run(results, task.metric))
     csv.write(folder / "differences.csv", Table(("arm", "labels", "difference", "low", "high"), differences))
     _draw(folder / "figure", results, study, f"{task.metric} on the test rows")

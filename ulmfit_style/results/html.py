@@ -49,7 +49,6 @@ def write(page: Page, path: Path) -> Path:
     environment.filters["text"] = lambda cell: cell if isinstance(cell, Markup) else as_text(cell)
     environment.filters |= {"sort_key": _sort_key, "source": lambda figure: _source(figure, folder)}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as file:
         file.write(template.render(page=page, longest=LONGEST, most_aligned=MOST_ALIGNED))
     return folder

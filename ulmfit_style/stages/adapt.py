@@ -17,6 +17,11 @@ LITTLE_TEXT = 1_100_000
 """Bytes of a corpus with which adaptation gained a point at most that fresh data confirmed (docs/measured.md)."""
 
 
+def starts_from(resolved: Resolved) -> str | None:
+    """Return the stage that makes what is adapted."""
+    return resolved.pretrained
+
+
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check the model and the options, and say where the text is little.
 

@@ -31,6 +31,11 @@ def own(resolved: Resolved) -> Resolved:
     return resolved.variant(task=load(directory / RECIPE).require_task())
 
 
+def starts_from(resolved: Resolved) -> str | None:
+    """Return the stage that makes what is scored, if it is this config's own model."""
+    return resolved.answering if resolved.config.evaluate.model is None else None
+
+
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check that the answers can flip where the probe is to count that.
 

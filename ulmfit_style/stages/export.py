@@ -27,6 +27,11 @@ TORCH = "torch"
 """What the model itself is called in tables."""
 
 
+def starts_from(resolved: Resolved) -> str | None:
+    """Return the stage that makes what is exported, unless there is a model that the same options made."""
+    return None if resolved.unchanged("finetune") else "finetune"
+
+
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check that there is an export of the task's models, and what makes it.
 

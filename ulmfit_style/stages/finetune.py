@@ -43,6 +43,11 @@ DECODER_TOKENIZER_VERSION = 1
 """Raised whenever another tokenizer would be trained on the same right answers."""
 
 
+def starts_from(resolved: Resolved) -> str | None:
+    """Return the stage that makes what is fine-tuned."""
+    return resolved.pretrained if resolved.config.adapt is None else "adapt"
+
+
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check the model and the options.
 
@@ -59,8 +64,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if resolved.task.path.files():
         languages.say_if_unfit(resolved.config)
     if processes.is_main() and resolved.findings:
-        for line in guard.lines(resolved.findings):
-            say(line)
+        guard.tell(resolved.findings)
         say("data: make check-data, with the same options, lists all of these rows")
 
 

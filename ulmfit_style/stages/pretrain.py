@@ -11,6 +11,11 @@ from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.training import checks
 
 
+def starts_from(resolved: Resolved) -> str:
+    """Return the stage that makes the random weights."""
+    return "scratch"
+
+
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check the model and the options.
 

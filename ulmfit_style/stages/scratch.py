@@ -27,9 +27,8 @@ ENCODER = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls"
 def determinants(resolved: Resolved) -> dict[str, Any]:
     """Return what the model with random weights depends on."""
     model = resolved.config.model
-    if model.checkpoint is not None:
+    if model.tokenizer is None:  # a checkpoint has its own
         return {"seed": model.seed, "like": checkpoints.resolve(model, "model.checkpoint").identity}
-    assert model.tokenizer is not None  # the config was checked
     made_of = {"architecture": model.architecture, "tokenizer": model.tokenizer.determinants()}
     corpus, written = resolved.pretraining_text.identity, _written(resolved)
     return {"seed": model.seed, "model": made_of, "corpus": [corpus, digest(written)] if written else corpus}
@@ -61,12 +60,11 @@ def run(step: Step, directory: Path) -> None:
     register()
     options = step.config.model
     auto_class = language_model_class(checkpoints.model_type(options))
-    if options.checkpoint is not None:
+    if options.tokenizer is None:  # a checkpoint has its own
         source = checkpoints.resolve(options, "model.checkpoint").directory
         tokenizer = checkpoints.tokenizer(source)
         architecture = transformers.AutoConfig.for_model(**checkpoints.body_config(source))
     else:
-        assert options.tokenizer is not None  # the config was checked
         texts = chain(step.resolved.pretraining_text.train, _written(step.resolved))
         special = DECODER if auto_class == CAUSAL_LM else ENCODER
         learnt = learn(options.tokenizer, "model.tokenizer", batched(texts), special)
