@@ -10,9 +10,10 @@ mixed: four passages of 200 words, three by O. Henry, and one at the second, thi
 single: one passage of 800 words by one of twelve authors, which is the label. The first lines are by that author too.
 
 What a frozen MiniLM reads of each document is computed once for each arm by what `finetune` uses, and kept in FOLDER.
-The head is solved from it as by `finetune=frozen`, for every sample of labels that `task.sample_seed` draws. `pooled`
-arms are no options of the program: the windows of a document become one vector, by their mean or maximum, under one
-head. Prints tables in Markdown.
+The head is solved from it as by `finetune=frozen`, for every sample of labels that `task.sample_seed` draws. The
+windows of a document answer one by one and their answers are averaged, or they become one vector under one head: by
+their maximum, as `task.long_documents=windows` has it, or in other ways, which are no options of the program. Prints
+tables in Markdown.
 """
 
 import json
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from scipy.special import softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -31,6 +33,7 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.resolved import Resolved
 from ulmfit_style.stages import finetune
 from ulmfit_style.stages.table import resolve
+from ulmfit_style.tasks.base import inputs_of
 from ulmfit_style.tasks.text_classification import logistic_regression
 from ulmfit_style.training import solving
 from ulmfit_style.training.solving import Floats, HeadInputs
@@ -58,18 +61,24 @@ SIZES = {"train": 240, "validation": 60, "test": 240}
 LABELS = {100: range(5), 240: range(1)}
 """Labelled rows, and the seeds that draw them."""
 
+ANSWERS = "windows, 128, the mean of their answers"
+"""What the others are compared with."""
+
+UNSHARED = "windows, 128, their maximum, without overlap"
+
 ARMS = {
-    "windows, 128": ("windows", 128),
-    "head, 128": ("head", 128),
-    "head_tail, 128": ("head_tail", 128),
-    "head, 512": ("head", 512),
+    ANSWERS: ("windows", 128, 0.25),
+    UNSHARED: ("windows", 128, 0.0),
+    "head, 128": ("head", 128, 0.25),
+    "head_tail, 128": ("head_tail", 128, 0.25),
+    "head, 512": ("head", 512, 0.25),
 }
-"""task.long_documents and finetune.max_length; the others are compared with the first."""
+"""task.long_documents, finetune.max_length and task.overlap."""
 
 POOLED: dict[str, Callable[[Floats], Floats]] = {
-    "mean": lambda windows: windows.mean(0),
-    "max": lambda windows: windows.max(0),
-    "mean and max": lambda windows: np.concatenate([windows.mean(0), windows.max(0)]),
+    "their maximum": lambda windows: windows.max(0),
+    "their mean": lambda windows: windows.mean(0),
+    "mean and maximum": lambda windows: np.concatenate([windows.mean(0), windows.max(0)]),
 }
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -135,19 +144,25 @@ def recipe(folder: Path, *options: str) -> Resolved:
     return resolve(compose([*common, f"runs={folder / 'runs'}", *options]))
 
 
-def read(folder: Path, how: str, max_length: int) -> Arm:
-    """Return what the head reads of the training and test documents, in this order."""
-    kept = folder / f"{how}-{max_length}.npz"
+@torch.inference_mode()
+def read(folder: Path, how: str, max_length: int, overlap: float) -> Arm:
+    """Return what the head reads of the windows of the training and test documents, in this order."""
+    kept = folder / f"{how}-{max_length}-{overlap}.npz"
     if not kept.exists():
-        resolved = recipe(folder, f"task.long_documents={how}", f"finetune.max_length={max_length}")
-        rows = [*resolved.rows.train, *resolved.rows.test]
-        plan, _ = finetune.prepare(resolved, rows)
+        options = (f"task.long_documents={how}", f"finetune.max_length={max_length}", f"task.overlap={overlap}")
+        resolved = recipe(folder, *options)
+        plan, _ = finetune.prepare(resolved, [*resolved.rows.train, *resolved.rows.test])
+        model: Any = plan.model.eval()
         started = time.process_time()
-        inputs = solving.head_inputs(plan.model, plan.data).inputs
+        found = []
+        for row in range(len(plan.data.rows)):
+            inputs = inputs_of(plan.data.collate([plan.data.rows[row]]))
+            windows = {name: model._windows(tokens) for name, tokens in inputs.items()}
+            found.append(model._vectors(windows)[1].numpy())
         seconds = time.process_time() - started
-        number = {row.place: number for number, row in enumerate(rows)}
-        documents = [number[plan.data.rows[place]["place"]] for place in range(len(plan.data.rows))]
-        np.savez(kept, inputs=inputs, documents=documents, tokens=plan.data.rows.lengths.sum(), seconds=seconds)
+        documents = np.repeat(np.arange(len(found)), [len(windows) for windows in found])
+        vectors, tokens = np.concatenate(found), plan.data.rows.lengths.sum()
+        np.savez(kept, inputs=vectors, documents=documents, tokens=tokens, seconds=seconds)
     arrays = np.load(kept)
     return Arm(arrays["inputs"], arrays["documents"], int(arrays["tokens"]), float(arrays["seconds"]))
 
@@ -201,7 +216,8 @@ def compare(folder: Path) -> None:
         for count, seeds in LABELS.items()
     }
     arms = {name: read(folder, *options) for name, options in ARMS.items()}
-    arms |= {f"windows, 128, pooled: {name}": pooled(arms["windows, 128"], pool) for name, pool in POOLED.items()}
+    arms[UNSHARED] = pooled(arms[UNSHARED], POOLED["their maximum"])
+    arms |= {f"windows, 128, {name}": pooled(arms[ANSWERS], pool) for name, pool in POOLED.items()}
     right: dict[str, dict[int, Integers]] = {}
     for name in (*arms, "TF-IDF"):
         right[name] = {
@@ -215,7 +231,7 @@ def compare(folder: Path) -> None:
             for count, drawn in samples.items()
         }
         columns = [shown(scores.mean(1)) for scores in right[name].values()]
-        columns += [difference(scores, right["windows, 128"][count]) for count, scores in right[name].items()]
+        columns += [difference(scores, right[ANSWERS][count]) for count, scores in right[name].items()]
         arm = arms.get(name)
         cost = f"{arm.tokens / len(rows):,.0f} | {arm.seconds:.0f}" if arm else "- | -"
         print(f"| {name} | {cost} | {' | '.join(columns)} |", flush=True)

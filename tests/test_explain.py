@@ -38,7 +38,7 @@ def complete(one: dict) -> bool:
     return abs(one["error"]) < 0.05 * max(1, abs(one["logit"] - one["of_padding"]))
 
 
-def test_the_shares_of_all_tokens_sum_up(directory: Path):
+def test_the_shares_of_all_tokens_sum_up_in_each_window_of_a_long_text_too(directory: Path):
     model = load(directory)
     parts = explained(model, GOOD, BAD)
     assert max(parts[0][0]["tokens"], key=lambda token: token["score"])["token"] == "wonderful"
@@ -46,6 +46,13 @@ def test_the_shares_of_all_tokens_sum_up(directory: Path):
         assert one["of"] == model(text)["label"]
         assert complete(one)
         assert all(text[token["start"] : token["end"]] == token["token"] for token in one["tokens"])
+
+    text = " ".join([GOOD] * 12)
+    (windows,) = explained(load(directory, task={"long_documents": "windows", "overlap": 0}), text)
+    assert len(windows) > 1
+    assert {one["of"] for one in windows} == {"good"}
+    assert all(map(complete, windows))
+    assert {token["end"] for one in windows for token in one["tokens"]} >= {len(text)}
 
 
 @pytest.mark.parametrize("window", [None, 12])
@@ -56,7 +63,7 @@ def test_the_shares_sum_up_under_a_pooled_head_too_and_it_is_told_which_window_d
     body, labels = BertConfig(**tiny), named_outputs(["bad", "good"])
     config = PooledConfig(body=body.to_dict(), pooling="concat", summary_token="first", window=window, **labels)
     model = PooledForSequenceClassification(config, BertModel(body)).eval()
-    task = TextClassification(path="-", long_documents="head" if window is None else "windows")
+    task = TextClassification(path="-", long_documents="head" if window is None else "pooled")
     text = " ".join([GOOD, BAD] * 3)
     (part,) = attributions.explanations(model, tokenizer, task, task.row(text), {"label": "good"}, window or 32)
     assert complete(part)

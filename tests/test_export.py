@@ -70,9 +70,9 @@ def test_models_that_write_and_missing_packages_are_refused_before_anything_is_m
 ) -> None:
     assert main(["export", *trained("summaries").overrides]) == 2
     assert "export: Summarization writes texts, and models that write are not exported" in capsys.readouterr().err
-    windows = [*trained("text classification").overrides, "task.long_documents=windows", "finetune.pooling=mean"]
+    windows = [*trained("text classification").overrides, "task.long_documents=pooled", "finetune.pooling=mean"]
     assert main(["export", *windows]) == 2
-    assert "export: a head that puts windows together (task.long_documents=windows) is not" in capsys.readouterr().err
+    assert "export: a head that puts windows together (task.long_documents=pooled) is not" in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None)
     assert main(["export", *trained("text classification").overrides]) == 2
     assert "needs onnx and onnxruntime and onnxscript; install it: pip install" in capsys.readouterr().err

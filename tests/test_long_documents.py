@@ -1,6 +1,7 @@
 """Texts longer than a model reads: their beginning, both ends, or all of it in windows that answer together."""
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies
@@ -8,7 +9,9 @@ from pydantic import ValidationError
 from samples import TEXT, UNICODE
 from transformers import PreTrainedTokenizerFast
 
+from ulmfit_style import load
 from ulmfit_style.__main__ import main
+from ulmfit_style.errors import UserError
 from ulmfit_style.stages import finetune
 from ulmfit_style.tasks.base import Row
 from ulmfit_style.tasks.text_classification import TextClassification
@@ -27,13 +30,18 @@ def row(text: str) -> Row:
 def read(
     tokenizer: PreTrainedTokenizerFast, text: str, length: int, **options: object
 ) -> tuple[list[list[int]], list[int]]:
-    """Return the tokens of the text in each part of its feature that is read together, and all tokens of the text."""
-    (feature,), special = task(**options).encode(row(text), tokenizer, length, {"good": 0}), tokenizer("")["input_ids"]
-    ids = feature["input_ids"]
-    assert len(ids) <= length or not len(ids) % length
-    pieces = [ids[at : at + length] for at in range(0, len(ids), length)]
-    assert all([token for token in piece if token in special] == special for piece in pieces)
-    parts = [[token for token in piece if token not in special] for piece in pieces]
+    """Return the tokens of the text in each feature or pooled part of one, and all tokens of the text."""
+    features, special = task(**options).encode(row(text), tokenizer, length, {"good": 0}), tokenizer("")["input_ids"]
+    assert sum(feature["weight"] for feature in features) == pytest.approx(1)
+    read = [feature["input_ids"] for feature in features]
+    if options.get("long_documents") == "pooled" and features[0]["long"]:
+        assert len(read) == 1
+        assert not len(read[0]) % length
+        read = [read[0][at : at + length] for at in range(0, len(read[0]), length)]
+    for ids in read:
+        assert len(ids) <= length
+        assert [token for token in ids if token in special] == special
+    parts = [[token for token in ids if token not in special] for ids in read]
     return parts, tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -54,11 +62,12 @@ def test_both_ends_are_a_quarter_from_the_beginning_and_the_rest_from_the_end(fa
     assert part == [*whole[: room // 4], *whole[-(room - room // 4) :]]
 
 
-def test_windows_hold_every_token_are_of_one_length_and_overlap_as_told(family: PreTrainedTokenizerFast):
+@pytest.mark.parametrize("how", ["windows", "pooled"])
+def test_windows_hold_every_token_are_of_one_length_and_overlap_as_told(family: PreTrainedTokenizerFast, how: str):
     chance = random.Random(0)
     for _ in range(40):
         length, overlap = chance.randrange(8, 40), chance.choice([0.0, 0.25, 0.5, 0.9])
-        parts, whole = read(family, TEXT * 4, length, long_documents="windows", overlap=overlap)
+        parts, whole = read(family, TEXT * 4, length, long_documents=how, overlap=overlap)
         room = length - family.num_special_tokens_to_add()
         step = max(1, room - int(overlap * room))
         assert len(parts) > 2
@@ -67,19 +76,30 @@ def test_windows_hold_every_token_are_of_one_length_and_overlap_as_told(family: 
         assert step * (len(parts) - 2) + room < len(whole) <= step * (len(parts) - 1) + room
 
 
-@pytest.mark.parametrize("how", ["head", "head_tail", "windows"])
+@pytest.mark.parametrize("how", ["head", "head_tail", "windows", "pooled"])
 def test_a_text_that_fits_is_read_once_and_whole(family: PreTrainedTokenizerFast, how: str):
     (part,), whole = read(family, TEXT, 200, long_documents=how)
     assert part == whole
 
 
-def test_windows_without_a_head_that_pools_them_are_refused_before_training(not_adapted: list[str], capsys):
-    assert main(["finetune", *not_adapted, "task.long_documents=windows"]) != 0
-    told = "task.long_documents=windows: needs a head that pools windows; add finetune.pooling=mean"
+def test_windows_are_pooled_by_a_head_that_pools_and_by_a_model_that_was_trained_so(
+    not_adapted: list[str], tmp_path: Path, capsys
+):
+    pooled = ["task.long_documents=pooled", "finetune.max_length=8", "finetune.epochs=2"]
+    assert main(["finetune", *not_adapted, *pooled]) != 0
+    told = "task.long_documents=pooled: needs a head that pools tokens; add finetune.pooling=mean"
     assert told in " ".join(capsys.readouterr().err.split())
+    assert main(["finetune", *not_adapted, *pooled, "finetune.pooling=mean", "name=pooled"]) == 0
+    assert main(["finetune", *not_adapted, *pooled[1:], "finetune.pooling=mean", "name=cut"]) == 0
+    first, rest = "the film was good and the plot was moving", " a story of nothing at all" * 30
+    model = load(tmp_path / "runs/pooled/finetune")
+    assert model(first)["score"] != model(first + rest)["score"]
+    assert model(first + rest)["score"] != model(first + rest + " wonderful")["score"]
+    with pytest.raises(UserError, match=r"pooled is for models that were trained with it; take .*=windows"):
+        load(tmp_path / "runs/cut/finetune", task={"long_documents": "pooled"})
 
 
-def test_several_models_answer_by_their_mean():
+def test_windows_answer_by_their_mean():
     outputs = [{"bad": 0.9, "good": 0.1}, {"bad": 0.4, "good": 0.6}, {"bad": 0.45, "good": 0.55}]
     assert task().merge(row(""), [], outputs) == {"label": "bad", "score": 0.583333}
     assert TextRegression(path="rows.csv").merge(row(""), [], [1.0, 2.0, 6.0]) == {"value": 3.0}

@@ -58,6 +58,9 @@ class Predictor:
         if missing:
             kind = f"lacks the head of {type(self.task).__name__} ({listed(sorted(missing))})"
             raise UserError(f"{option}={source}: {kind}; name a model that `finetune` made, not `adapt`")
+        if self.task.pools_windows and getattr(self.model.config, "window", None) is None:
+            problem = "task.long_documents=pooled is for models that were trained with it"
+            raise UserError(f"{option}={source}: {problem}; take task.long_documents=windows")
         self._learnt, self._least_near, self.measured = None, 0.0, 0
         if (directory / unlike.FILE).exists():
             answered = predictions.read(directory, "validation") or predictions.read(directory, "test")  # of folds

@@ -100,7 +100,7 @@ class PooledForSequenceClassification(PreTrainedModel):
         mask = mask | (mask.sum(1, keepdim=True) == 0)  # an empty text is answered too, by its padding
         read = {"input_ids": input_ids, "attention_mask": mask, **inputs}
         read |= {name: self._windows(tokens) for name, tokens in read.items() if isinstance(tokens, torch.Tensor)}
-        windows = len(read["input_ids"]) // len(input_ids)
+        windows = read["input_ids"].shape[0] // input_ids.shape[0]  # `len` would fix it in an export
         is_bounded = self.training and torch.is_grad_enabled() and windows > MOST_TRAINED
         with torch.set_grad_enabled(torch.is_grad_enabled() and not is_bounded):
             outputs, vectors = self._vectors(read)
@@ -140,7 +140,7 @@ class PooledForSequenceClassification(PreTrainedModel):
             return mean
         positions = torch.arange(mask.shape[1], device=mask.device)
         place = mask.argmax(1) if self.config.summary_token == "first" else (mask * positions).argmax(1)
-        summary = hidden[torch.arange(hidden.shape[0], device=hidden.device), place]  # `len` would fix it in an export
+        summary = hidden[torch.arange(hidden.shape[0], device=hidden.device), place]
         return torch.cat([summary, hidden.masked_fill(masked, -torch.inf).amax(1), mean], dim=-1)
 
 

@@ -43,8 +43,8 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         problem = "an ensemble is several models, which are exported one by one, by their own names"
     elif isinstance(resolved.task, GenerationTask):
         problem = f"{type(resolved.task).__name__} writes texts, and models that write are not exported"
-    elif resolved.task.reads_windows and not resolved.config.export.features:
-        problem = "a head that puts windows together (task.long_documents=windows) is not exported"
+    elif resolved.task.pools_windows and not resolved.config.export.features:
+        problem = "a head that puts windows together (task.long_documents=pooled) is not exported"
     elif architectures.architecture(model_type).carries_state:
         problem = f"a model of type '{model_type}' carries its state from token to token, and such are not exported"
     if problem is not None:

@@ -55,8 +55,8 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         UserError: if no task is set, or this model cannot be fine-tuned on it.
     """
     checks.finetune(resolved.config, resolved.task)
-    if resolved.task.reads_windows and resolved.finetune.pooling == "default":
-        raise UserError("task.long_documents=windows: needs a head that pools windows; add finetune.pooling=mean")
+    if resolved.task.pools_windows and resolved.finetune.pooling == "default":
+        raise UserError("task.long_documents=pooled: needs a head that pools tokens; add finetune.pooling=mean")
     if (resolved.config.runs / resolved.config.name / "ensemble").exists():
         raise UserError(f"name={resolved.config.name} is the name of an ensemble; add name=<another>")
     if resolved.updated is not None:
@@ -280,7 +280,7 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
         model, missing, _ = checkpoints.load_pooled(source, options.pooling, head, is_solved=options.head == "solved")
     if architecture.carries_state:
         model.base_model.config.gradient_length = options.max_length
-    if task.reads_windows:
+    if task.pools_windows:
         model.config.window = options.max_length
     task.prepare_model(model, tokenizer, rows)
     layers = lora.add_adapters(model, layer_groups(model, missing), options)
@@ -340,7 +340,7 @@ def _encoded(
             counts["empty"] += not encoded
             counts["cut"] += any(feature.get("long_target", False) for feature in encoded)
             for feature in encoded:
-                yield {**feature, "weight": weight, "place": row.place}
+                yield {**feature, "weight": weight * feature.get("weight", 1), "place": row.place}
 
     dataset = EncodedDataset(features())
     if long := counts["long"]:

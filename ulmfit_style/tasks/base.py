@@ -171,8 +171,8 @@ class Task(Section, abc.ABC):
         return "a higher finetune.max_length"
 
     @property
-    def reads_windows(self) -> bool:
-        """Whether the head reads long texts in windows of `finetune.max_length`, which a pooled head puts together."""
+    def pools_windows(self) -> bool:
+        """Whether a pooled head puts the windows of a long text together, each of `finetune.max_length` tokens."""
         return False
 
     def unsampled(self) -> Self:

@@ -53,13 +53,14 @@ class TextTask(Task, abc.ABC):
     """The column of a second text, where a row is a pair (premise and hypothesis, question and answer)."""
     label: Annotated[str | None, Unhashed] = None
     """The column of the right answer; null: found by its name (label, class, category, stars ...)."""
-    long_documents: Literal["head", "head_tail", "windows", "whole"] = "head"
+    long_documents: Annotated[Literal["head", "head_tail", "windows", "pooled", "whole"], Answering] = "head"
     """What is read of a text longer than `finetune.max_length`. head: its beginning; head_tail: a quarter of that from
     its beginning and the rest from its end (Sun et al. 2019, section 5.3.1); windows: all of it, in windows that
-    overlap, of which a pooled head reads the maximum, with gradients through four; whole: all of it at once, by a model
-    that carries its state (model=awd_lstm), with gradients through its last `finetune.max_length` tokens (Howard and
-    Ruder 2018, section 3.3). Pairs of texts: head."""
-    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.25
+    overlap, whose answers are averaged; pooled: in such windows, of which a pooled head reads the maximum, with
+    gradients through four of them; whole: all of it at once, by a model that carries its state (model=awd_lstm), with
+    gradients through its last `finetune.max_length` tokens (Howard and Ruder 2018, section 3.3). Pairs of texts: head.
+    """
+    overlap: Annotated[float, Field(ge=0, le=0.9), Answering] = 0.25
     """The share of its tokens that a window has in common with the next one."""
 
     @field_validator("long_documents")
@@ -71,12 +72,12 @@ class TextTask(Task, abc.ABC):
 
     @property
     def long_texts(self) -> str:
-        kinds = {"head": "cut", "head_tail": "cut in the middle", "windows": "read in windows", "whole": "read whole"}
-        return kinds[self.long_documents]
+        kinds = {"head": "cut", "head_tail": "cut in the middle", "whole": "read whole"}
+        return kinds.get(self.long_documents, "read in windows")
 
     @property
-    def reads_windows(self) -> bool:
-        return self.long_documents == "windows"
+    def pools_windows(self) -> bool:
+        return self.long_documents == "pooled"
 
     @property
     def reads_more(self) -> str:
@@ -119,13 +120,14 @@ class TextTask(Task, abc.ABC):
         pieces = self._pieces(columns["texts"], max_length, tokenizer.truncation_side)
         shared: Feature = {"long": long}
         if label2id is not None:
-            shared["labels"] = self.encode_target(self.target(row), label2id)
+            shared |= {"labels": self.encode_target(self.target(row), label2id), "weight": 1 / len(pieces)}
             columns = {name: columns[name] for name in tokenizer.model_input_names if name in columns}
-        read = list(chain(*pieces))
-        return [{name: [column[at] for at in read] for name, column in columns.items()} | shared]
+        return [{name: [column[at] for at in piece] for name, column in columns.items()} | shared for piece in pieces]
 
     def _pieces(self, texts: Sequence[int | None], max_length: int, side: str) -> list[list[int]]:
         """Return the places of the tokens that are read together, each time with all special tokens.
+
+        Windows that are to be pooled are one after the other, each of `max_length` tokens.
 
         Args:
             texts: The number of the text that each token is of; None for special tokens.
@@ -144,7 +146,8 @@ class TextTask(Task, abc.ABC):
             step = max(1, room - int(self.overlap * room))
             last = len(inside) - room  # where the last window begins: it is as long as the others
             pieces = [inside[start : start + room] for start in (*range(0, last, step), last)]
-        return [sorted([*special, *piece]) for piece in pieces]
+        read = [sorted([*special, *piece]) for piece in pieces]
+        return [list(chain(*read))] if self.pools_windows else read
 
     @abc.abstractmethod
     def encode_target(self, target: Any, label2id: Label2id) -> Any:
