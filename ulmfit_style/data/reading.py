@@ -12,7 +12,7 @@ from ulmfit_style.config.files import AS_FOUND, FileFormat
 from ulmfit_style.config.section import spelled
 from ulmfit_style.config.training import Document
 from ulmfit_style.console import say_once
-from ulmfit_style.data import formats, hub
+from ulmfit_style.data import formats, hub, remote
 from ulmfit_style.data.formats import FORMATS, RUNNING_TEXT, TEXT_COLUMN, How, Numbered, Record, nfc
 from ulmfit_style.errors import UserError, listed, nearest, together
 from ulmfit_style.models import embedded
@@ -108,7 +108,8 @@ def sources(
     Raises:
         UserError: if there is no such file, or none that can be read.
     """
-    for part in (reference,) if isinstance(reference, str) else reference:
+    for given in (reference,) if isinstance(reference, str) else reference:
+        part = _on_disk(option, given)
         found = files(option, part, form, of_documents=False)
         root, is_one = Path(part).expanduser(), found == [part]
         members = found if is_one else [file for file in found if kind(file, form) not in RUNNING_TEXT] or found
@@ -134,6 +135,7 @@ def files(option: str, reference: str, form: FileFormat = AS_FOUND, *, of_docume
     Raises:
         UserError: if none of the files can be read.
     """
+    reference = _on_disk(option, reference)
     path = Path(reference).expanduser()
     if reference.startswith(SQLITE) or path.is_file() or not (path.is_dir() or glob.has_magic(reference)):
         return [reference]
@@ -147,6 +149,12 @@ def files(option: str, reference: str, form: FileFormat = AS_FOUND, *, of_docume
         raise UserError(f"{option}={reference}: there is no file that can be read {SUPPORTED}")
     _say_skipped(option, reference, set(matches) - set(readable))
     return readable
+
+
+def _on_disk(option: str, reference: str) -> str:
+    """Return the path of what an address such as s3://bucket/texts names; all else as it is."""
+    is_address = "://" in reference and not reference.startswith(SQLITE)
+    return remote.copied(option, reference) if is_address else reference
 
 
 def _say_skipped(option: str, reference: str, skipped: Collection[str]) -> None:
