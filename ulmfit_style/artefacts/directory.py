@@ -86,7 +86,6 @@ class Artefact:
         """
         is_writer = alone or processes.is_main()
         wait: Callable[[], None] = (lambda: None) if alone else processes.wait
-        self.runs.mkdir(parents=True, exist_ok=True)
         with self._lock() if is_writer else nullcontext():
             if is_writer and (reason := damage(self.directory, "*")):
                 aside = _set_aside(self.directory, "damaged")
@@ -227,7 +226,7 @@ def discard_weights(directory: Path, folder: str) -> None:
 
 
 def lock_of(directory: Path) -> FileLock:
-    """Return the lock that is held while an artefact's directory is being made."""
+    """Return the lock that is held while an artefact's directory is being made; it makes the folder around that."""
     return FileLock(directory.with_name(f".{directory.name}.lock"))
 
 
