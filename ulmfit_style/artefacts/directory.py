@@ -145,7 +145,8 @@ class Artefact:
 
     def link(self, name: str, role: str) -> None:
         """Point `runs/<name>/<role>` at this artefact."""
-        shutil.rmtree(self.directory / CHECKPOINTS, ignore_errors=True)  # of a run that ended when it had finished
+        if (left := self.directory / CHECKPOINTS).exists():  # by a run that ended when it had finished
+            shutil.rmtree(left)
         folder = self.runs / name
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / role).is_dir() and not (folder / role).is_symlink():  # `runs` was copied, and links followed
