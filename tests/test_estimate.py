@@ -59,6 +59,7 @@ def test_a_step_is_foretold_by_the_one_of_its_kind_that_is_nearest_in_work(
 
 
 def test_a_cache_that_cannot_be_read_or_written_stops_nothing(assets: Path):
+    embedded.cache().mkdir(parents=True)
     (embedded.cache() / "kept.json").write_text("{")
     assert embedded.kept("kept.json") == {}
     (embedded.cache() / "folder.json").mkdir()

@@ -316,13 +316,6 @@ class Resolved:
             return self._checkpoint_of(parent)
         return checkpoints.resolve(self.config.model, "model.checkpoint")
 
-    @property
-    def pretrained(self) -> str | None:
-        """The stage that makes what `adapt` starts from: random weights, trained or not; None for a checkpoint."""
-        if self.config.model.init == "pretrained":
-            return None
-        return "scratch" if self.config.pretrain is None else "pretrain"
-
     def unchanged(self, stage: str) -> Path | None:
         """Return the finished artefact that `runs/<name>/<stage>` links to, if it was made by the same options.
 

@@ -86,7 +86,6 @@ class Artefact:
         """
         is_writer = alone or processes.is_main()
         wait: Callable[[], None] = (lambda: None) if alone else processes.wait
-        self.runs.mkdir(parents=True, exist_ok=True)
         with self._lock() if is_writer else nullcontext():
             if is_writer and (reason := damage(self.directory, "*")):
                 aside = _set_aside(self.directory, "damaged")
@@ -146,7 +145,8 @@ class Artefact:
 
     def link(self, name: str, role: str) -> None:
         """Point `runs/<name>/<role>` at this artefact."""
-        shutil.rmtree(self.directory / CHECKPOINTS, ignore_errors=True)  # of a run that ended when it had finished
+        if (left := self.directory / CHECKPOINTS).exists():  # by a run that ended when it had finished
+            shutil.rmtree(left)
         folder = self.runs / name
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / role).is_dir() and not (folder / role).is_symlink():  # `runs` was copied, and links followed
@@ -227,7 +227,7 @@ def discard_weights(directory: Path, folder: str) -> None:
 
 
 def lock_of(directory: Path) -> FileLock:
-    """Return the lock that is held while an artefact's directory is being made."""
+    """Return the lock that is held while an artefact's directory is being made; it makes the folder around that."""
     return FileLock(directory.with_name(f".{directory.name}.lock"))
 
 

@@ -58,13 +58,11 @@ Answered = Sequence[Sequence[Prediction]]
 
 def difference(task: Task, ours: Answered, theirs: Answered) -> tuple[float, float, float]:
     """Return by how much two mean scores over the same seeds differ, with its paired interval over seeds and rows."""
-    our_points, their_points = ([_row_scores(task, answers) for answers in seeds] for seeds in (ours, theirs))
-    return intervals.difference(our_points, their_points, task.of_means)
 
+    def points(seeds: Answered) -> list[intervals.Points]:
+        return [task.row_scores(answers, [answer["target"] for answer in answers]) for answers in seeds]
 
-def _row_scores(task: Task, predictions: Sequence[Prediction]) -> intervals.Points:
-    """Return each row's part of a score."""
-    return task.row_scores(predictions, [prediction["target"] for prediction in predictions])
+    return intervals.difference(points(ours), points(theirs), task.of_means)
 
 
 def in_common(ours: Path, theirs: Path, split: str = "test") -> list[tuple[Prediction, Prediction]]:

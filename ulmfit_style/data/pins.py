@@ -83,7 +83,6 @@ def _reference(runs: Path, option: str, reference: str) -> str:
 def _commit(runs: Path, option: str, name: str, newest: Callable[[], str]) -> str:
     """Return the commit that a name is pinned to; the first time it is the newest."""
     path = runs / PINS
-    runs.mkdir(parents=True, exist_ok=True)
     with lock_of(path):
         pins: dict[str, str] = read_json(path) if path.exists() else {}
         if name not in pins:

@@ -196,7 +196,10 @@ def report(overrides: Sequence[str]) -> None:
     say(f"Its plots, in a browser: pip install optuna-dashboard; optuna-dashboard {folder / trial_queue.JOURNAL}")
     for sentence in _comparison(config, ranked, folder.parent):
         say(sentence)
-    say(trials.command_of_the_best(_winner(begun_by, config, ranked[0])))
+    # What was typed but for the search, and what won.
+    search = ("sweep", "hydra/", "hydra.launcher", "hydra.sweep", "name=", "compare=")
+    typed = [text for text in begun_by if not text.lstrip("+").startswith(search)]
+    say(trials.command_of_the_best([f"name={config.name}_best", *typed, *ranked[0].user_attrs["options"]]))
 
 
 def _table(ranked: Sequence[FrozenTrial], metric: str) -> Table:
@@ -226,10 +229,3 @@ def _comparison(config: Config, ranked: Sequence[FrozenTrial], runs: Path) -> li
         advice = "The best of many trials was lucky as well: its score on the test rows is the fair one."
     better = f"Trial {best.number} differs in {task.metric} from the recipe as it was by"
     return [scores.worth(better, difference, len(ours), "validation rows"), advice]
-
-
-def _winner(overrides: Sequence[str], config: Config, best: FrozenTrial) -> list[str]:
-    """Return the overrides that make the best trial's model: what was typed but for the search, and what won."""
-    search = ("sweep", "hydra/", "hydra.launcher", "hydra.sweep", "name=", "compare=")
-    typed = [text for text in overrides if not text.lstrip("+").startswith(search)]
-    return [f"name={config.name}_best", *typed, *best.user_attrs["options"]]

@@ -72,12 +72,10 @@ def packages(requirements: Path = REQUIREMENTS) -> list[Package]:
 
 
 def cache() -> Path:
-    """Return the folder in the Hub's cache for what all folders `runs` share, and make it."""
+    """Return the folder in the Hub's cache for what all folders `runs` share; what is written or locked makes it."""
     from huggingface_hub import constants
 
-    folder = Path(constants.HF_ASSETS_CACHE, "ulmfit-style")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return Path(constants.HF_ASSETS_CACHE, "ulmfit-style")
 
 
 def kept(name: str) -> dict[str, Any]:

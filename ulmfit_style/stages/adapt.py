@@ -18,8 +18,10 @@ LITTLE_TEXT = 1_100_000
 
 
 def starts_from(resolved: Resolved) -> str | None:
-    """Return the stage that makes what is adapted."""
-    return resolved.pretrained
+    """Return the stage that makes what is adapted: random weights, trained or not; None for a checkpoint."""
+    if resolved.config.model.init == "pretrained":
+        return None
+    return "scratch" if resolved.config.pretrain is None else "pretrain"
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:

@@ -44,8 +44,8 @@ DECODER_TOKENIZER_VERSION = 1
 
 
 def starts_from(resolved: Resolved) -> str | None:
-    """Return the stage that makes what is fine-tuned."""
-    return resolved.pretrained if resolved.config.adapt is None else "adapt"
+    """Return the stage that makes what is fine-tuned: `adapt`, or what that would start from."""
+    return resolved.stages["adapt"].starts_from(resolved) if resolved.config.adapt is None else "adapt"
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
