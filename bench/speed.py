@@ -336,8 +336,8 @@ WORKS: dict[str, tuple[Callable[[], dict[str, Arm]], str]] = {
     "frozen": (frozen, "training loss at the end"),
     "score": (score, "mean score"),
     "tokenise": (tokenise, "tokens"),
-    "adapt-768": (lambda: adapt(1, *wide()), "loss on held-out text"),
-    "finetune-768": (lambda: classifiers(32, 16, *wide()), "loss, same rows"),
+    "adapt-768": (lambda: adapt(4, *wide()), "loss on held-out text"),
+    "finetune-768": (lambda: classifiers(96, 16, *wide()), "loss, same rows"),
     "finetune-70-8": (lambda: classifiers(32, 8, *joined()), "loss, same rows"),
     "finetune-70-32": (lambda: classifiers(64, 32, *joined()), "loss, same rows"),
 }
