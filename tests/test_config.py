@@ -89,12 +89,21 @@ def test_all_mistakes_are_listed_at_once_in_the_users_spelling_with_the_nearest_
         ("task=text_classification", "task.path: is required (The file of labelled rows"),
         ("hub.token=hf_secret", "hub.token: a token is never an option; set HF_TOKEN in the environment"),
         ("hydra.searchpath=[nowhere]", "nowhere: there is no such folder of configs"),
+        (
+            "hydra/launcher=nomad_batch",
+            "hydra/launcher=nomad_batch: there is no such hydra/launcher (there are: basic, joblib",
+        ),
     ],
 )
 def test_a_mistake_is_told(override: str, problem: str):
     (found,) = problems(override)
     assert found.startswith(problem)
     assert "hf_secret" not in found
+
+
+def test_a_launcher_that_is_not_there_is_told_with_its_package():
+    (found,) = problems("hydra/launcher=nomad_batch")
+    assert found.endswith("; for others: pip install hydra-nomad-launcher)")
 
 
 def test_a_value_that_hydra_cannot_read_is_shown_quoted():

@@ -204,13 +204,15 @@ def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     accepted, options = [], []
     for text, override in parsed:
         key = override.key_or_group
-        if key in groups and not override.is_sweep_override():
+        if (key in groups or key == "hydra/launcher") and not override.is_sweep_override():
             known = loader.get_group_options(key, ObjectType.CONFIG, "config", search_path)
             choice = override.value()
             if choice is None or str(choice) in known:
                 accepted.append(text)
             else:
-                listed = f"(there are: {', '.join(known)})"
+                package = f"hydra-{str(choice).partition('_')[0]}-launcher"
+                others = "" if key in groups else f"; for others: pip install {package}"
+                listed = f"(there are: {', '.join(known)}{others})"
                 problems.append(f"{text}: there is no such {key}{nearest(str(choice), known)} {listed}")
         elif key in groups or key.startswith("hydra"):
             accepted.append(text)
