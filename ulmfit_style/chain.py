@@ -97,11 +97,7 @@ def _say_needs(steps: Sequence[Step]) -> None:
 
 def make(steps: Sequence[Step], config: Config, stages: Sequence[str]) -> None:
     """Make the artefacts of the steps, but for those that are up to date, in as many processes as the config wants."""
-    count = 1 if all(step.artefact.finished for step in steps) else config.processes
-    if count is None:
-        import torch
-
-        count = max(1, torch.cuda.device_count())
+    count = 1 if all(step.artefact.finished for step in steps) else processes.wanted(config.processes)
     if count == 1:
         make_in_this_process(steps, config.name)
     else:

@@ -91,6 +91,7 @@ class ContrastiveObjective:
         is_split = mask.device.type == "cpu" and processes.count() == 1
         whole = extract_model_from_parallel(model)
         words = whole.get_input_embeddings()
+        getattr(whole, "unshard", int)()  # a sharded model has its weights only when it is called itself
         embedded = words(inputs["input_ids"])  # once, for each gradient of it is as large as the vocabulary
         with whole.head.register_forward_pre_hook(lambda _, arguments: pooled.append(arguments[0])):
             for part in by_length.chunk(PARTS if is_split else 1):

@@ -24,6 +24,7 @@ from ulmfit_style.compute import devices, processes
 from ulmfit_style.config.training import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.layers import LayerGroups, split_by_layer
+from ulmfit_style.training import sharding
 from ulmfit_style.training.batching import Collate, Rows, ShuffledDataset, run_over
 from ulmfit_style.training.finite import require_weights
 from ulmfit_style.training.kept_trunk import kept_trunk
@@ -93,6 +94,8 @@ class TrainingPlan:
     """Texts per forward pass of a process; None for as many as the batch has for each, "auto" for what memory holds."""
     save_minutes: float = math.inf
     """Minutes between two checkpoints to resume from."""
+    shard: bool = False
+    """Whether weights, gradients and moments are shared out among the processes where a phase trains the body."""
 
     def data_of(self, number: int) -> TrainingData:
         """Return what a phase is trained on; phases are numbered from 0."""
@@ -194,7 +197,7 @@ def train_phase(
         return []
 
     # Where it goes on
-    resumed, steps_done = newest_whole(folder), 0
+    resumed, steps_done = newest_whole(folder, any_number=plan.shard), 0
     if resumed is not None:
         say(f"  {phase.title}: goes on from {resumed}")
         require_same_weights(resumed, plan.model)
@@ -219,6 +222,8 @@ def train_phase(
             for weights in phase.trainable:
                 hooks.enter_context(weights.register_hook(partial(_only, phase.rows)))
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    with sharding.whole(plan.model):
+        sharding.SHARES.pop(plan.model, None)  # so it stays whole
     plan.model.zero_grad(set_to_none=True)
     return _loss_entries(trainer.state)
 
@@ -279,7 +284,7 @@ def _trainer(
         parameter.requires_grad_(True)
     micro, passes = processes.split(options.batch_size, plan.micro_batch_size, data.texts_per_row)
     by_layer = partial(split_by_layer, layers=plan.layers, decay=options.layer_decay)
-    on_gpu = torch.cuda.is_available()
+    on_gpu, trunk = torch.cuda.is_available(), plan.model.base_model
     defaults = {
         "use_cpu": processes.count() > 1 and not on_gpu,  # or the processes would not find each other
         "bf16": on_gpu and torch.cuda.is_bf16_supported(),
@@ -293,6 +298,7 @@ def _trainer(
         rates=partial(rate_factors, options.schedule, options.warmup_ratio),
         split=None if options.layer_decay == 1 or phase.rows is not None else by_layer,
         title=phase.title,
+        shard=plan.shard and phase.rows is None and any(weights.requires_grad for weights in trunk.parameters()),
         args=TrainingArguments(
             output_dir=str(folder),
             max_steps=steps,

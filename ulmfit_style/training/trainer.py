@@ -16,6 +16,7 @@ from transformers.integrations import get_reporting_integration_callbacks  # typ
 
 from ulmfit_style.console import ProgressReport
 from ulmfit_style.errors import UserError, listed
+from ulmfit_style.training import sharding
 from ulmfit_style.training.batching import ShuffledDataset, without_blanks
 from ulmfit_style.training.finite import REMEDY, require_weights
 from ulmfit_style.training.objectives import Objective
@@ -33,6 +34,7 @@ class RecipeTrainer(Trainer):
         rates: Returns the rate of each of so many optimizer steps, as a factor of the peak.
         split: Splits the optimizer's parameter groups by layer groups, where each of these has a rate of its own.
         title: Begins the messages of what goes wrong.
+        shard: Whether weights, gradients and moments are shared out among the processes: `sharding.whole` gathers them.
     """
 
     def __init__(
@@ -43,11 +45,12 @@ class RecipeTrainer(Trainer):
         split: Callable[[Sequence[dict[str, Any]]], Iterable[dict[str, Any]]] | None = None,
         collate: Callable[[Sequence[Any]], dict[str, Any]],
         title: str = "training",
+        shard: bool = False,
         **arguments: Any,
     ) -> None:
         super().__init__(data_collator=partial(without_blanks, collate), **arguments)
         self.objective: Objective = objective
-        self.rates, self.split, self.title = rates, split, title
+        self.rates, self.split, self.title, self.shard = rates, split, title, shard
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
@@ -61,6 +64,9 @@ class RecipeTrainer(Trainer):
         optimizer = super().create_optimizer(model)
         if self.split is not None:
             optimizer.param_groups[:] = self.split(optimizer.param_groups)
+        if self.shard:  # the Trainer leaves what is wrapped already to itself; here Accelerate adds autocast alone
+            sharded = sharding.shard(self.model, optimizer)
+            self.model_wrapped = self.accelerator.prepare_model(sharded, evaluation_mode=True)
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
@@ -105,7 +111,7 @@ class RecipeTrainer(Trainer):
         # The stock Trainer waits for the device here too, to leave such losses out of its log.
         if not loss.isfinite():
             step = self.state.global_step + 1
-            require_weights(model, f"{self.title}: before step {step}")
+            require_weights(self.model, f"{self.title}: before step {step}")
             rows = f" on {listed(places)}; look at these rows, or" if places else ";"
             raise UserError(f"{self.title}: the loss is {loss.item()} at step {step}{rows} {REMEDY}")
         # Gradients are averaged over the processes, and this is a sum.
@@ -114,9 +120,12 @@ class RecipeTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save a checkpoint, unless the last update made weights that are not finite; it holds two moments of each."""
-        require_weights(model, f"{self.title}: after step {self.state.global_step}")
         try:
-            super()._save_checkpoint(model, trial)
+            with sharding.whole(self.model):
+                require_weights(self.model, f"{self.title}: after step {self.state.global_step}")
+                super()._save_checkpoint(model, trial)
+            if self.shard and not self.args.should_save:
+                self.optimizer.state_dict()  # type: ignore[union-attr]  # gathers the moments; the main process saves them
         except Exception as error:
             sizes = [weights.nbytes * (3 if weights.requires_grad else 1) for weights in model.parameters()]
             error.add_note(f"a checkpoint takes {sum(sizes) / 1e6:,.0f} MB, and there are up to three at a time")
