@@ -19,7 +19,7 @@ SIZES = {"hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12, 
 RECIPE = [
     *("pretrain", "model=mini_bert", *(f"model.architecture.{name}={size}" for name, size in SIZES.items())),
     *("task=none", "adapt=none", f"pretrain.path={GENERAL}", "pretrain.batch_size=12", "pretrain.max_length=32"),
-    *("micro_batch_size=1", "pretrain.epochs=0.03", "pretrain.measurements=1"),
+    *("micro_batch_size=1", "pretrain.epochs=0.25", "pretrain.measurements=1"),
 ]
 
 

@@ -56,11 +56,10 @@ from ulmfit_style.tasks.text_generation import TextGeneration
 from ulmfit_style.tasks.text_regression import TextRegression
 from ulmfit_style.tasks.token_classification import TokenClassification
 from ulmfit_style.tasks.translation import Translation
-from ulmfit_style.training import sharding
 from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset, collate
 from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
 from ulmfit_style.training.objectives import CausalLM, Denoising, MaskedLM
-from ulmfit_style.training.trainer import RecipeTrainer
+from ulmfit_style.training.trainer import SHARES, RecipeTrainer, whole
 
 TASK = TextClassification(path="-")
 TASKS: dict[str, Task] = {
@@ -204,8 +203,8 @@ def weights_after(
         shard=shard,
     )
     trainer.train()
-    with sharding.whole(model):
-        shares = sharding.SHARES.pop(model, {}).values()
+    with whole(model):
+        shares = SHARES.pop(model, {}).values()
     held, size = (sum(map(torch.numel, tensors)) for tensors in ([share.to_local() for share in shares], shares))
     assert held <= 0.51 * size
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])

@@ -96,13 +96,13 @@ def test_what_some_processes_saved_others_go_on_with(overrides: list[str], tmp_p
 def test_what_cannot_be_shared_out_is_told_before_anything_is_made(
     overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ):
-    alone = "one process has nothing to share out; take processes=2 or more, or shard=false"
+    alone = "shard=true: one process has nothing to share out; take processes=2 or more, or shard=false"
     lstm = f"model.checkpoint={save_awd_lstm(tmp_path / 'lstm')}"
     for options, problem in (
         (["processes=1"], alone),
         (["processes=null"], alone),
-        (["processes=2", lstm], "LSTMs are not shared out; take shard=false"),
+        (["processes=2", lstm], "shard: is for the layers of transformers, and this model has LSTMs; take shard=false"),
     ):
         assert main(["adapt", *overrides, "shard=true", *options]) == 2
-        assert capsys.readouterr().err.endswith(f"ulmfit-style: shard=true: {problem}\n")
+        assert capsys.readouterr().err.endswith(f"ulmfit-style: {problem}\n")
     assert not (tmp_path / "runs").exists()

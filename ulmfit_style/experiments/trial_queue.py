@@ -321,10 +321,9 @@ class TrialReporter:
         all seeds: so the trials are compared at equal steps.
         """
         step = len(self.earlier_scores) * self.measurements + measurement
-        name, pruner = self.folder.name, of_optuna("pruner", self.sweep.pruner)
         with quiet():
-            journal = open_journal(self.folder, self.sweep.storage)
-            study = optuna.load_study(study_name=name, storage=journal, pruner=pruner)
+            name, journal = self.folder.name, open_journal(self.folder, self.sweep.storage)
+            study = optuna.load_study(study_name=name, storage=journal, pruner=of_optuna("pruner", self.sweep.pruner))
             trial = optuna.Trial(study, trial_id(journal, name, self.number))
             trial.report(mean([*self.earlier_scores, score]), step)
             # Stopped at the last step, it would save nothing.

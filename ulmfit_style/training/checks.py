@@ -66,16 +66,13 @@ def _check_options(config: Config, stage: str, options: LanguageModelling | Fine
             processes.split(options.batch_size, config.micro_batch_size, texts, config.processes)
         except UserError as error:
             raise UserError(f"{stage}.{error}") from error
-    is_recurrent = checkpoints.model_type(config.model) in architectures.OWN
-    if config.shard and (is_recurrent or processes.wanted(config.processes) == 1):
-        problem = "LSTMs are not shared out" if is_recurrent else "one process has nothing to share out"
-        remedy = "take shard=false" if is_recurrent else "take processes=2 or more, or shard=false"
-        raise UserError(f"shard=true: {problem}; {remedy}")
     if options.lora_rank:
         require_packages(f"{stage}.lora_rank={options.lora_rank}", "peft")
-        if is_recurrent:
-            problem = "adapters stand beside linear layers, and LSTMs have none"
-            raise UserError(f"{stage}.lora_rank={options.lora_rank}: {problem}; take {stage}.lora_rank=0")
+    if (options.lora_rank or config.shard) and checkpoints.model_type(config.model) in architectures.OWN:
+        option, off = (f"{stage}.lora_rank", "0") if options.lora_rank else ("shard", "false")
+        raise UserError(f"{option}: is for the layers of transformers, and this model has LSTMs; take {option}={off}")
+    if config.shard and processes.wanted(config.processes) == 1:
+        raise UserError("shard=true: one process has nothing to share out; take processes=2 or more, or shard=false")
     positions = checkpoints.positions(config.model)
     if positions_needed > positions:
         answers = f" and answers take {positions_needed:,} in all" if positions_needed > options.max_length else ""

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ulmfit_style.artefacts.directory import read_json, write_json
 from ulmfit_style.compute import processes
 from ulmfit_style.errors import Pruned
-from ulmfit_style.training.sharding import whole
+from ulmfit_style.training.trainer import whole
 
 CURVE = "best.json"
 WEIGHTS = "best.safetensors"
@@ -97,9 +97,8 @@ class BestState:
 
     def save(self, folder: Path) -> None:
         """Write the curve and the best state into a folder."""
-        if processes.is_main():
-            write_json(folder / CURVE, self.curve)
-            save_file(self.weights, folder / WEIGHTS)
+        write_json(folder / CURVE, self.curve)
+        save_file(self.weights, folder / WEIGHTS)
 
     def load(self, folder: Path) -> None:
         """Read the curve and the best state from a folder."""

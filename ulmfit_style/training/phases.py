@@ -24,7 +24,6 @@ from ulmfit_style.compute import devices, processes
 from ulmfit_style.config.training import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.layers import LayerGroups, split_by_layer
-from ulmfit_style.training import sharding
 from ulmfit_style.training.batching import Collate, Rows, ShuffledDataset, run_over
 from ulmfit_style.training.finite import require_weights
 from ulmfit_style.training.kept_trunk import kept_trunk
@@ -32,7 +31,7 @@ from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores, at
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require_same_weights
 from ulmfit_style.training.schedule import rate_factors
-from ulmfit_style.training.trainer import Progress, RecipeTrainer, Reporting
+from ulmfit_style.training.trainer import SHARES, Progress, RecipeTrainer, Reporting, whole
 
 LOGGING_STEPS = 10
 """Optimizer steps between two entries of the log; fewer in a phase that would have fewer than so many entries."""
@@ -222,8 +221,8 @@ def train_phase(
             for weights in phase.trainable:
                 hooks.enter_context(weights.register_hook(partial(_only, phase.rows)))
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
-    with sharding.whole(plan.model):
-        sharding.SHARES.pop(plan.model, None)  # so it stays whole
+    with whole(plan.model):
+        SHARES.pop(plan.model, None)  # so it stays whole
     plan.model.zero_grad(set_to_none=True)
     return _loss_entries(trainer.state)
 

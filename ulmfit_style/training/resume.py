@@ -116,11 +116,10 @@ class CheckpointKeeper(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Go on with the mean loss that the next entry of the log is to hold, which the Trainer would begin again."""
         if self.resumed is not None:
-            windows = read_json(self.resumed / WINDOW)
-            if len(windows) != processes.count():  # each goes on with the mean of those that saved it
-                windows = [[sum(column) / len(windows) for column in zip(*windows, strict=True)]] * processes.count()
-            loss, self.trainer._globalstep_last_logged = processes.share(windows)[0]
-            self.trainer._tr_loss += loss
+            saved = read_json(self.resumed / WINDOW)
+            self.trainer._globalstep_last_logged = saved[0][1]
+            # Logged is the mean over the processes, of which there may have been more or fewer.
+            self.trainer._tr_loss += sum(loss for loss, _ in processes.share(saved)) * (processes.count() / len(saved))
             if isinstance(self.trainer.objective, StreamedLM):
                 self.trainer.objective.load(self.resumed)
 
