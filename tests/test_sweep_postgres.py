@@ -114,7 +114,7 @@ def test_ten_workers_eight_of_which_are_killed_in_a_trial_lose_none_and_train_no
     shared = [*overrides, f"sweep.storage='{database}'"]
     workers = [start(shared) for _ in range(WORKERS)]
     killed: set[int] = set()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while len(killed) < KILLS:
         assert time.monotonic() < deadline, capfd.readouterr().err
         time.sleep(chance.uniform(0, 0.5))
