@@ -59,7 +59,7 @@ from ulmfit_style.tasks.translation import Translation
 from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset, collate
 from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
 from ulmfit_style.training.objectives import CausalLM, Denoising, MaskedLM
-from ulmfit_style.training.trainer import RecipeTrainer
+from ulmfit_style.training.trainer import SHARES, RecipeTrainer, whole
 
 TASK = TextClassification(path="-")
 TASKS: dict[str, Task] = {
@@ -84,6 +84,8 @@ ADAPTERS = "low-rank adapters"
 TASKS |= {LAYERWISE: TASK, ADAPTERS: TASK}
 CONTRAST = "contrast"
 KINDS = [*LANGUAGE, *TASKS, CONTRAST]
+SHARDED = ["masked language modelling", "span corruption", "completions", LAYERWISE, ADAPTERS, CONTRAST]
+"""Kinds that between them have every architecture, and every way to train some of the weights."""
 
 
 def labelled(kind: str, count: int = 40) -> list[Row]:
@@ -133,7 +135,13 @@ def untrained(kind: str, tiny: dict, **sizes: Any) -> PreTrainedModel:
 
 
 def weights_after(
-    kind: str, tokenizer: PreTrainedTokenizerFast, tiny: dict, folder: Path, micro: int, **options: Any
+    kind: str,
+    tokenizer: PreTrainedTokenizerFast,
+    tiny: dict,
+    folder: Path,
+    micro: int,
+    shard: bool = False,
+    **options: Any,
 ) -> torch.Tensor:
     """Train three plain SGD steps of 8 rows, `micro` rows at a time; options are further ones of the Trainer."""
     set_seed(0)
@@ -192,8 +200,13 @@ def weights_after(
         ),
         train_dataset=ShuffledDataset(rows, 8, 0, 0, 8 if processes.count() > 1 else 1),
         collate=gather,
+        shard=shard,
     )
     trainer.train()
+    with whole(model):
+        shares = SHARES.pop(model, {}).values()
+    held, size = (sum(map(torch.numel, tensors)) for tensors in ([share.to_local() for share in shares], shares))
+    assert held <= 0.51 * size
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
@@ -211,6 +224,8 @@ if __name__ == "__main__":
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     micro, rank = 8 // processes.count(), os.environ["RANK"]
     ends = {kind: weights_after(kind, tokenizer, tiny_sizes(tokenizer), folder, micro) for kind in KINDS}
+    for kind in SHARDED:
+        ends[f"sharded {kind}"] = weights_after(kind, tokenizer, tiny_sizes(tokenizer), folder, micro // 2, shard=True)
     ends["kept trunk"] = head_alone(tokenizer, folder / "head", micro)
     torch.save(ends, folder / f"weights.{rank}")
     runs = [TinyRun(tokenizer, folder / name) for name in ("whole", "killed")]

@@ -280,7 +280,7 @@ def test_adapters_are_refused_for_they_would_leave_the_lstms_as_they_are(recipe:
     for name in ("rnn_attention", "rnn_seq2seq"):
         assert main(["plan", "finetune", *recipe(name, "finetune.lora_rank=4")]) == 2
         told = (
-            "finetune.lora_rank=4: adapters stand beside linear layers, and LSTMs have none; take finetune.lora_rank=0"
+            "finetune.lora_rank: is for the layers of transformers, and this model has LSTMs; take finetune.lora_rank=0"
         )
         assert told in capsys.readouterr().err
 

@@ -274,6 +274,20 @@ def test_a_sweep_whose_options_do_not_fit_together_is_refused(options: dict[str,
         Sweep.model_validate({"space": {"finetune.epochs": [2, 4]}, **options})
 
 
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("mysql+pymysql://me@host/sweeps", "No module named 'pymysql'"),
+        ("reviews.db", "Could not parse SQLAlchemy URL from given URL string"),
+        ("sqlite:////nowhere/sweeps.db", "unable to open database file"),
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_told_in_one_line(queue: Queue, url: str, problem: str):
+    remedy = "the server must answer, and its driver be installed"
+    with pytest.raises(UserError, match=f"^sweep.storage: {problem}; {remedy}$"):
+        queue(storage=url)
+
+
 def test_a_report_of_no_sweep_tells_how_one_begins(folder: Path, capsys: pytest.CaptureFixture):
     assert main(["sweep-report", "name=never"]) == 2
     assert "there is no sweep never-sweep in runs; make sweep sweep=finetune begins one" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from exact import KINDS, head_alone, weights_after
+from exact import KINDS, SHARDED, head_alone, weights_after
 from tiny_run import GROUPS, TinyRun
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 
@@ -40,6 +40,15 @@ def test_accumulation_and_two_processes_equal_one_big_batch(
     first, second = (torch.load(ranks / f"weights.{rank}")[kind] for rank in (0, 1))
     assert torch.equal(first, second)
     assert (whole - first).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", SHARDED)
+def test_two_processes_that_share_out_the_weights_end_with_those_of_one(
+    kind: str, ranks: Path, tokenizer: PreTrainedTokenizerFast, tiny: dict, tmp_path: Path
+):
+    first, second = (torch.load(ranks / f"weights.{rank}")[f"sharded {kind}"] for rank in (0, 1))
+    assert torch.equal(first, second)
+    assert (weights_after(kind, tokenizer, tiny, tmp_path, 8) - first).abs().max() < 1e-6
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler's own look

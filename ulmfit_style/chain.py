@@ -97,11 +97,7 @@ def _say_needs(steps: Sequence[Step]) -> None:
 
 def make(steps: Sequence[Step], config: Config, stages: Sequence[str]) -> None:
     """Make the artefacts of the steps, but for those that are up to date, in as many processes as the config wants."""
-    count = 1 if all(step.artefact.finished for step in steps) else config.processes
-    if count is None:
-        import torch
-
-        count = max(1, torch.cuda.device_count())
+    count = 1 if all(step.artefact.finished for step in steps) else processes.wanted(config.processes)
     if count == 1:
         make_in_this_process(steps, config.name)
     else:
@@ -113,7 +109,7 @@ def make_in_this_process(steps: Sequence[Step], name: str) -> None:
     missing = [step for step in steps if not step.artefact.finished]
     expected, began = estimate.seconds(missing), time.monotonic()
     if missing:
-        quiet_libraries()
+        quiet_libraries(keep_memory=not missing[0].config.shard)
     for number, step in enumerate(steps, start=1):
         if processes.from_main(step.artefact.finished):
             say(f"[{number}/{len(steps)}] {step.title}: {up_to_date(step)}")
@@ -163,10 +159,10 @@ def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
             STAGES[name].module.summarise(resolved, stages)
 
 
-def quiet_libraries() -> None:
+def quiet_libraries(*, keep_memory: bool = True) -> None:
     """Import the libraries, on one GPU if there are several, and send their messages to the log of the run."""
     devices.see_one_gpu()
-    devices.keep_memory()
+    devices.set_memory(keep=keep_memory)
     from transformers.utils import logging as library_logging
 
     library_logging.disable_progress_bar()

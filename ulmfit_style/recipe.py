@@ -56,6 +56,9 @@ class Config(Section):
     micro_batch_size: Count | Literal["auto"] | None
     """Rows per forward pass of a process; null for as many as `batch_size` has for each; auto for half of that, or half
     again, where the memory of a GPU does not hold them. It only splits the batch."""
+    shard: bool
+    """Whether the processes share weights, gradients and moments out among themselves while they train, where each
+    would hold all of them (FSDP2): less memory, more exchange, the same result."""
     save_minutes: Annotated[float, Field(gt=0)]
     """Minutes between two checkpoints from which a stopped run goes on."""
     model: Model

@@ -25,15 +25,16 @@ def see_one_gpu() -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
 
 
-def keep_memory() -> None:
-    """Let the C library keep the memory that one step frees for the next, where it would give it back and ask again.
+def set_memory(*, keep: bool) -> None:
+    """Let the C library keep the memory that one step frees for the next, or give it back and ask again.
 
-    A step frees and fetches hundreds of megabytes, each page of which the system has to find and to clear.
+    A step frees and fetches hundreds of megabytes, each page of which the system has to find and to clear. But what is
+    kept of weights that are gathered layer by layer is as much as all of them.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):  # musl has none
-        most_mapped, trim_threshold = -4, -1
-        mallopt(most_mapped, 0)
-        mallopt(trim_threshold, -1)
+        most_mapped, map_from, trim_threshold = -4, -3, -1
+        for option, value in ({most_mapped: 0, trim_threshold: -1} if keep else {map_from: 2**18}).items():
+            mallopt(option, value)
 
 
 def precision_warning(trainer_options: Mapping[str, Any]) -> str | None:

@@ -120,6 +120,13 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def wanted(number: int | None) -> int:
+    """Return how many processes are to train together: as many as are asked for, or were started, or there are GPUs."""
+    import torch
+
+    return number or max(count(), torch.cuda.device_count())
+
+
 def split(batch_size: int, micro_batch_size: Micro, texts: int = 1, among: int | None = None) -> tuple[int, int]:
     """Return the rows of a forward pass and the passes of an optimizer step, for each process.
 

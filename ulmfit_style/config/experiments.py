@@ -150,6 +150,9 @@ class Sweep(Section):
     """Failed trials that are put up with; with one more the sweep stops."""
     parallel: Count = 1
     """Trials that a worker gives to Hydra's launcher together: for hydra/launcher=joblib or submitit_slurm."""
+    storage: str | None = None
+    """URL of a database for the trials, as SQLAlchemy writes it: postgresql+psycopg://me@host/sweeps. null: a journal
+    in the folder of the sweep. The workers share the folder `runs` either way."""
     keep_weights: Literal["best", "all", "none"] = "best"
     """Which fine-tuned models stay on the disk: those of the best trial, all, or none. Scores and predictions do."""
 

@@ -173,11 +173,12 @@ def report(overrides: Sequence[str]) -> None:
         UserError: if there is no sweep of that name.
     """
     config = compose(overrides)
-    folder = config.runs / folder_name(config)
-    if not (folder / trial_queue.JOURNAL).exists():
-        begin = "make sweep sweep=finetune begins one"
-        raise UserError(f"sweep-report: there is no sweep {folder.name} in {config.runs}; {begin}")
-    study = optuna.load_study(study_name=folder.name, storage=trial_queue.open_journal(folder))
+    folder, database = config.runs / folder_name(config), config.sweep.storage if config.sweep else None
+    try:
+        study = optuna.load_study(study_name=folder.name, storage=trial_queue.open_journal(folder, database))
+    except (FileNotFoundError, KeyError):
+        problem = f"sweep-report: there is no sweep {folder.name} in {database or config.runs}"
+        raise UserError(f"{problem}; make sweep sweep=finetune begins one") from None
     begun_by: list[str] = study.user_attrs["overrides"]
     config, ranked, counts = compose(begun_by), trial_queue.ranked(study), trial_queue.count(study)
     done, running = counts[TrialState.COMPLETE], counts[TrialState.RUNNING]
@@ -193,7 +194,7 @@ def report(overrides: Sequence[str]) -> None:
         shares = optuna.importance.get_param_importances(study)
         listed = ", ".join(f"{key} {share:.2f}" for key, share in shares.items())
         say(f"What mattered (Optuna's importances): {listed}.")
-    say(f"Its plots, in a browser: pip install optuna-dashboard; optuna-dashboard {folder / trial_queue.JOURNAL}")
+    say(f"Its plots: pip install optuna-dashboard; optuna-dashboard {database or folder / trial_queue.JOURNAL}")
     for sentence in _comparison(config, ranked, folder.parent):
         say(sentence)
     # What was typed but for the search, and what won.

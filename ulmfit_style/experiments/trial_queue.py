@@ -14,9 +14,10 @@ from typing import Any, final
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.pool import NullPool
 
 from ulmfit_style.artefacts.differences import changes as changes_of
 from ulmfit_style.config.experiments import Sweep
@@ -62,13 +63,24 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def open_journal(folder: Path) -> JournalStorage:
-    """Open the journal of a sweep, or begin it."""
-    # Its lock is a link to this path. One that leads nowhere, as a relative path would, is waited for without end.
-    return JournalStorage(JournalFileBackend(str((folder / JOURNAL).resolve())))
+def open_journal(folder: Path, database: str | None = None) -> BaseStorage:
+    """Open the journal of a sweep, or begin it: a file in its folder, or a database by its URL.
+
+    Raises:
+        UserError: if the database does not answer, or the package that speaks to it is missing.
+    """
+    if database is None:
+        # Its lock is a link to this path. One that leads nowhere, as a relative path would, is waited for without end.
+        return JournalStorage(JournalFileBackend(str((folder / JOURNAL).resolve())))
+    try:
+        # Each measurement opens it anew: pools would hold more connections than a server takes.
+        return RDBStorage(database, engine_kwargs={"poolclass": NullPool})
+    except Exception as error:  # of Optuna, of SQLAlchemy, or of whichever driver it is
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise UserError(f"sweep.storage: {reason}; the server must answer, and its driver be installed") from error
 
 
-def trial_id(journal: JournalStorage, study: str, number: int) -> int:
+def trial_id(journal: BaseStorage, study: str, number: int) -> int:
     """Return what a journal calls the trial of a number."""
     return journal.get_trial_id_from_study_id_trial_number(journal.get_study_id_from_name(study), number)
 
@@ -169,9 +181,10 @@ class TrialQueue:
         sampler, pruner = of_optuna("sampler", sweep.sampler), of_optuna("pruner", sweep.pruner)
         recipe, settings = search_space.of_recipe(config, overrides, sweep.space), self._settings()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.journal = open_journal(self.folder)
-        drop_cut_line(self.folder / JOURNAL)
         with self._alone():
+            self.journal = open_journal(self.folder, sweep.storage)
+            if sweep.storage is None:
+                drop_cut_line(self.folder / JOURNAL)
             self.study = optuna.create_study(
                 study_name=self.folder.name,
                 storage=self.journal,
@@ -308,9 +321,9 @@ class TrialReporter:
         all seeds: so the trials are compared at equal steps.
         """
         step = len(self.earlier_scores) * self.measurements + measurement
-        name, journal, pruner = self.folder.name, open_journal(self.folder), of_optuna("pruner", self.sweep.pruner)
         with quiet():
-            study = optuna.load_study(study_name=name, storage=journal, pruner=pruner)
+            name, journal = self.folder.name, open_journal(self.folder, self.sweep.storage)
+            study = optuna.load_study(study_name=name, storage=journal, pruner=of_optuna("pruner", self.sweep.pruner))
             trial = optuna.Trial(study, trial_id(journal, name, self.number))
             trial.report(mean([*self.earlier_scores, score]), step)
             # Stopped at the last step, it would save nothing.

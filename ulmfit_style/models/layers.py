@@ -31,7 +31,7 @@ def layer_groups(model: PreTrainedModel, missing: Collection[str]) -> LayerGroup
     title_of: dict[int, str] = {}
     titles = [EMBEDDINGS]
     for body in bodies:
-        layers = _layers(body)
+        layers = max(outer_lists(body), key=len, default=())
         inside: dict[int, str] = {}
         for number, layer in enumerate(layers, start=len(titles)):
             inside |= {id(parameter): f"layer {number}" for parameter in layer.parameters()}
@@ -47,11 +47,11 @@ def layer_groups(model: PreTrainedModel, missing: Collection[str]) -> LayerGroup
     return {title: parameters for title, parameters in groups.items() if parameters}
 
 
-def _layers(body: nn.Module) -> nn.ModuleList | tuple[()]:
-    """Return the longest list of modules that is in no other list."""
-    lists = [module for module in body.modules() if isinstance(module, nn.ModuleList)]
+def outer_lists(model: nn.Module) -> list[nn.ModuleList]:
+    """Return the lists of modules that are in no other list."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     inner = {id(module) for outer in lists for module in outer.modules() if module is not outer}
-    return max((layers for layers in lists if id(layers) not in inner), key=len, default=())
+    return [layers for layers in lists if id(layers) not in inner]
 
 
 def split_by_layer(groups: Sequence[Mapping[str, Any]], layers: LayerGroups, decay: float) -> Iterator[dict[str, Any]]:

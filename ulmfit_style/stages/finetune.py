@@ -288,7 +288,8 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     phases = unfreezing.of_finetune(options, layers, data, tokenizer, has_rows=bool(rows))
     if pair is not None and options.new_epochs:
         phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
-    return TrainingPlan(model, phases, data, options, layers, config.micro_batch_size, config.save_minutes), tokenizer
+    how = config.micro_batch_size, config.save_minutes, config.shard
+    return TrainingPlan(model, phases, data, options, layers, *how), tokenizer
 
 
 def _tokenizer(resolved: Resolved, source: Path, rows: Sequence[Row]) -> tuple[Tokenizer, TokenizerPair | None]:

@@ -68,9 +68,11 @@ def _check_options(config: Config, stage: str, options: LanguageModelling | Fine
             raise UserError(f"{stage}.{error}") from error
     if options.lora_rank:
         require_packages(f"{stage}.lora_rank={options.lora_rank}", "peft")
-        if checkpoints.model_type(config.model) in architectures.OWN:
-            problem = "adapters stand beside linear layers, and LSTMs have none"
-            raise UserError(f"{stage}.lora_rank={options.lora_rank}: {problem}; take {stage}.lora_rank=0")
+    if (options.lora_rank or config.shard) and checkpoints.model_type(config.model) in architectures.OWN:
+        option, off = (f"{stage}.lora_rank", "0") if options.lora_rank else ("shard", "false")
+        raise UserError(f"{option}: is for the layers of transformers, and this model has LSTMs; take {option}={off}")
+    if config.shard and processes.wanted(config.processes) == 1:
+        raise UserError("shard=true: one process has nothing to share out; take processes=2 or more, or shard=false")
     positions = checkpoints.positions(config.model)
     if positions_needed > positions:
         answers = f" and answers take {positions_needed:,} in all" if positions_needed > options.max_length else ""

@@ -4,14 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
-
 from ulmfit_style.errors import UserError, listed
 
 REMEDY = "try a lower learning_rate or a longer warmup_ratio"
 
 
-def require_weights(model: nn.Module, when: str) -> None:
+def require_weights(model: Any, when: str) -> None:
     """Check all weights of a model; `when` begins the message.
 
     Raises:

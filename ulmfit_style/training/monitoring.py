@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ulmfit_style.artefacts.directory import read_json, write_json
 from ulmfit_style.compute import processes
 from ulmfit_style.errors import Pruned
+from ulmfit_style.training.trainer import whole
 
 CURVE = "best.json"
 WEIGHTS = "best.safetensors"
@@ -34,8 +35,9 @@ class Monitor(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Look at the model, if it is time."""
-        if self.when(state) and self.look(state, kwargs["model"]):
-            control.should_training_stop = True
+        if self.when(state):
+            with whole(kwargs["model"]):
+                control.should_training_stop |= self.look(state, kwargs["model"])
 
 
 def at_epoch_end(state: TrainerState) -> bool:
@@ -95,9 +97,8 @@ class BestState:
 
     def save(self, folder: Path) -> None:
         """Write the curve and the best state into a folder."""
-        if processes.is_main():
-            write_json(folder / CURVE, self.curve)
-            save_file(self.weights, folder / WEIGHTS)
+        write_json(folder / CURVE, self.curve)
+        save_file(self.weights, folder / WEIGHTS)
 
     def load(self, folder: Path) -> None:
         """Read the curve and the best state from a folder."""

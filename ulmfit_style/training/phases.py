@@ -31,7 +31,7 @@ from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores, at
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require_same_weights
 from ulmfit_style.training.schedule import rate_factors
-from ulmfit_style.training.trainer import Progress, RecipeTrainer, Reporting
+from ulmfit_style.training.trainer import SHARES, Progress, RecipeTrainer, Reporting, whole
 
 LOGGING_STEPS = 10
 """Optimizer steps between two entries of the log; fewer in a phase that would have fewer than so many entries."""
@@ -93,6 +93,8 @@ class TrainingPlan:
     """Texts per forward pass of a process; None for as many as the batch has for each, "auto" for what memory holds."""
     save_minutes: float = math.inf
     """Minutes between two checkpoints to resume from."""
+    shard: bool = False
+    """Whether weights, gradients and moments are shared out among the processes where a phase trains the body."""
 
     def data_of(self, number: int) -> TrainingData:
         """Return what a phase is trained on; phases are numbered from 0."""
@@ -194,7 +196,7 @@ def train_phase(
         return []
 
     # Where it goes on
-    resumed, steps_done = newest_whole(folder), 0
+    resumed, steps_done = newest_whole(folder, any_number=plan.shard), 0
     if resumed is not None:
         say(f"  {phase.title}: goes on from {resumed}")
         require_same_weights(resumed, plan.model)
@@ -219,6 +221,8 @@ def train_phase(
             for weights in phase.trainable:
                 hooks.enter_context(weights.register_hook(partial(_only, phase.rows)))
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    with whole(plan.model):
+        SHARES.pop(plan.model, None)  # so it stays whole
     plan.model.zero_grad(set_to_none=True)
     return _loss_entries(trainer.state)
 
@@ -279,7 +283,7 @@ def _trainer(
         parameter.requires_grad_(True)
     micro, passes = processes.split(options.batch_size, plan.micro_batch_size, data.texts_per_row)
     by_layer = partial(split_by_layer, layers=plan.layers, decay=options.layer_decay)
-    on_gpu = torch.cuda.is_available()
+    on_gpu, trunk = torch.cuda.is_available(), plan.model.base_model
     defaults = {
         "use_cpu": processes.count() > 1 and not on_gpu,  # or the processes would not find each other
         "bf16": on_gpu and torch.cuda.is_bf16_supported(),
@@ -293,6 +297,7 @@ def _trainer(
         rates=partial(rate_factors, options.schedule, options.warmup_ratio),
         split=None if options.layer_decay == 1 or phase.rows is not None else by_layer,
         title=phase.title,
+        shard=plan.shard and phase.rows is None and any(weights.requires_grad for weights in trunk.parameters()),
         args=TrainingArguments(
             output_dir=str(folder),
             max_steps=steps,

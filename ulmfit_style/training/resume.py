@@ -37,18 +37,21 @@ def damage(folder: Path) -> str | None:
     return seal.damage(folder, SEAL, "*") if (folder / SEAL).exists() else "the run ended while it was saved"
 
 
-def newest_whole(folder: Path) -> Path | None:
+def newest_whole(folder: Path, *, any_number: bool = False) -> Path | None:
     """Return the newest whole checkpoint of a phase's folder, or None, and say which are passed over.
 
+    Args:
+        any_number: Whether it may be that of another number of processes, which resumes with other random numbers.
+
     Raises:
-        UserError: if it was sealed by another number of processes, which would resume with other random numbers.
+        UserError: if it was sealed by another number of processes, and may not be.
     """
     for checkpoint in _newest_first(folder):
         if reason := damage(checkpoint):
             say(f"  {checkpoint} is passed over: {reason}")
             continue
         count = read_json(checkpoint / SEAL)["processes"]
-        if count != processes.count():
+        if count != processes.count() and not any_number:
             problem = f"{checkpoint}: was saved by {count} processes, and these are {processes.count()}"
             raise UserError(f"{problem}; go on with processes={count}, or remove {folder.parent} to start again")
         return checkpoint
@@ -113,8 +116,10 @@ class CheckpointKeeper(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Go on with the mean loss that the next entry of the log is to hold, which the Trainer would begin again."""
         if self.resumed is not None:
-            loss, self.trainer._globalstep_last_logged = processes.share(read_json(self.resumed / WINDOW))[0]
-            self.trainer._tr_loss += loss
+            saved = read_json(self.resumed / WINDOW)
+            self.trainer._globalstep_last_logged = saved[0][1]
+            # Logged is the mean over the processes, of which there may have been more or fewer.
+            self.trainer._tr_loss += sum(loss for loss, _ in processes.share(saved)) * (processes.count() / len(saved))
             if isinstance(self.trainer.objective, StreamedLM):
                 self.trainer.objective.load(self.resumed)
 

@@ -1,24 +1,76 @@
-"""The one Trainer subclass: it divides the summed loss by the global count, as one big batch would."""
+"""The one Trainer subclass: it divides the summed loss by the global count, as one big batch would.
+
+Where weights, gradients and moments are shared out among the processes (FSDP2; Zhao et al. 2023), what is sharded and
+trained is a copy of the model's structure: phases, layer groups and whoever measures or saves the model know it by its
+parameters. These hold nothing meanwhile, but where `whole` fills them; all processes have to call it together.
+"""
 
 import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils._pytree import tree_map_only
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations import get_reporting_integration_callbacks  # type: ignore[attr-defined]
 
 from ulmfit_style.console import ProgressReport
 from ulmfit_style.errors import UserError, listed
+from ulmfit_style.models.layers import outer_lists
 from ulmfit_style.training.batching import ShuffledDataset, without_blanks
 from ulmfit_style.training.finite import REMEDY, require_weights
 from ulmfit_style.training.objectives import Objective
+
+SHARES: dict[Any, dict[Any, Any]] = {}
+"""The models that are sharded now: for each parameter, that of the copy, of which each process has its share."""
+
+
+@contextmanager
+def whole(model: Any) -> Iterator[None]:
+    """Fill the parameters of a model while the block runs, if it is sharded; of one that is not, they are there anyway.
+
+    If it is sharded when the block ends, one number of each is left, which is finite, as `require_weights` wants it.
+    """
+    for weights, share in SHARES.get(model, {}).items():
+        weights.data = share.detach().full_tensor()
+    yield
+    for weights in SHARES.get(model, ()):
+        weights.data = weights.new_zeros(1)
+
+
+def _share(model: Any, optimizer: Any) -> Any:
+    """Return the sharded copy of a model, whose shares the optimizer steps from now on; what it saves stays whole."""
+    copied = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    for module in (*(layer for layers in outer_lists(copied) for layer in layers), copied):
+        fully_shard(module)
+    with whole(model):
+        shares = SHARES[model] = dict(zip(model.parameters(), copied.parameters(), strict=True))
+    for group in optimizer.param_groups:
+        group["params"] = [shares[weights] for weights in group["params"]]
+    optimizer.register_state_dict_post_hook(lambda _, saved: tree_map_only(DTensor, _gathered, saved))
+    optimizer.register_load_state_dict_post_hook(_share_state)
+    return copied
+
+
+def _gathered(share: Any) -> torch.Tensor:
+    """Return a whole moment: its numbers are in the main process alone, which saves it."""
+    return share.full_tensor().to("cpu" if share.device_mesh.get_rank() == 0 else "meta")
+
+
+def _share_state(optimizer: Any) -> None:
+    """Keep this process's share of the moments that an optimizer has loaded; its count of steps is a scalar."""
+    for weights, state in optimizer.state.items():
+        place = weights.device_mesh, weights.placements
+        state.update({name: distribute_tensor(value, *place) for name, value in state.items() if value.dim()})
 
 
 @final
@@ -33,6 +85,7 @@ class RecipeTrainer(Trainer):
         rates: Returns the rate of each of so many optimizer steps, as a factor of the peak.
         split: Splits the optimizer's parameter groups by layer groups, where each of these has a rate of its own.
         title: Begins the messages of what goes wrong.
+        shard: Whether weights, gradients and moments are shared out; `SHARES` has them after training.
     """
 
     def __init__(
@@ -43,11 +96,12 @@ class RecipeTrainer(Trainer):
         split: Callable[[Sequence[dict[str, Any]]], Iterable[dict[str, Any]]] | None = None,
         collate: Callable[[Sequence[Any]], dict[str, Any]],
         title: str = "training",
+        shard: bool = False,
         **arguments: Any,
     ) -> None:
         super().__init__(data_collator=partial(without_blanks, collate), **arguments)
         self.objective: Objective = objective
-        self.rates, self.split, self.title = rates, split, title
+        self.rates, self.split, self.title, self.shard = rates, split, title, shard
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
@@ -61,6 +115,8 @@ class RecipeTrainer(Trainer):
         optimizer = super().create_optimizer(model)
         if self.split is not None:
             optimizer.param_groups[:] = self.split(optimizer.param_groups)
+        if self.shard:  # the Trainer leaves what is wrapped already to itself; here Accelerate adds autocast alone
+            self.model_wrapped = self.accelerator.prepare_model(_share(self.model, optimizer), evaluation_mode=True)
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
@@ -105,7 +161,7 @@ class RecipeTrainer(Trainer):
         # The stock Trainer waits for the device here too, to leave such losses out of its log.
         if not loss.isfinite():
             step = self.state.global_step + 1
-            require_weights(model, f"{self.title}: before step {step}")
+            require_weights(self.model, f"{self.title}: before step {step}")
             rows = f" on {listed(places)}; look at these rows, or" if places else ";"
             raise UserError(f"{self.title}: the loss is {loss.item()} at step {step}{rows} {REMEDY}")
         # Gradients are averaged over the processes, and this is a sum.
@@ -114,10 +170,13 @@ class RecipeTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save a checkpoint, unless the last update made weights that are not finite; it holds two moments of each."""
-        require_weights(model, f"{self.title}: after step {self.state.global_step}")
         self.args.save_only_model = self.control.should_training_stop  # no step follows that would need the moments
         try:
-            super()._save_checkpoint(model, trial)
+            with whole(self.model):
+                require_weights(self.model, f"{self.title}: after step {self.state.global_step}")
+                super()._save_checkpoint(model, trial)
+            if not (self.args.should_save or self.args.save_only_model):
+                self.optimizer.state_dict()  # type: ignore[union-attr]  # gathers the moments; the main process saves them
         except Exception as error:
             sizes = [weights.nbytes * (3 if weights.requires_grad else 1) for weights in model.parameters()]
             error.add_note(f"a checkpoint takes {sum(sizes) / 1e6:,.0f} MB, and there are up to three at a time")
