@@ -6,7 +6,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 from samples import reviews
 
-from ulmfit_style.metrics import generation
+from ulmfit_style.metrics import generation, translation
 
 RIGHT = [text for text, _, _ in reviews(30)]
 OURS = [text.replace("film", "plot").replace("a ", "the ") for text in RIGHT[5:]]
@@ -37,11 +37,11 @@ def test_words_of_all_scripts_count(text: str, words: list[str]):
 
 
 def test_chrf_and_bleu_are_those_of_sacrebleu_with_their_signatures():
-    scores, signatures = generation.translation(OURS, RIGHT, "de")
+    scores, signatures = translation.text_scores(OURS, RIGHT, "de")
     assert scores["chrf"] == pytest.approx(CHRF().corpus_score(OURS, [RIGHT]).score / 100)
     assert scores["bleu"] == pytest.approx(BLEU().corpus_score(OURS, [RIGHT]).score / 100)
     assert signatures["chrf"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
     assert "tok:13a" in signatures["bleu"]
-    assert "tok:zh" in generation.translation(["a"], ["a"], "zh_CN")[1]["bleu"]
+    assert "tok:zh" in translation.text_scores(["a"], ["a"], "zh_CN")[1]["bleu"]
 
-    assert generation.chrf_of_means(np.array(generation.chrf_points([""], [""])[0])) == 0
+    assert translation.of_means(np.array(translation.points([""], [""])[0])) == 0

@@ -100,8 +100,16 @@ def make(steps: Sequence[Step], config: Config, stages: Sequence[str]) -> None:
     count = 1 if all(step.artefact.finished for step in steps) else processes.wanted(config.processes)
     if count == 1:
         make_in_this_process(steps, config.name)
-    else:
-        _make_in_processes(steps, config, stages, count)
+        return
+    # Each from a frozen recipe: Hydra never runs in them.
+    with tempfile.TemporaryDirectory() as folder:
+        recipe_file = Path(folder) / RECIPE
+        frozen = config.model_copy(update={"processes": count}).recipe()
+        recipe_file.write_text(yaml.safe_dump(frozen, allow_unicode=True), encoding="utf-8")
+        if (reporter := next((step.reporter for step in steps if step.reporter is not None), None)) is not None:
+            (Path(folder) / REPORTER).write_bytes(pickle.dumps(reporter))
+        making = [name for name in stages if STAGES[name].makes_artefact]
+        processes.start(count, "ulmfit_style.launch", [str(recipe_file), *making])
 
 
 def make_in_this_process(steps: Sequence[Step], name: str) -> None:
@@ -132,18 +140,6 @@ def _run_step(step: Step, directory: Path) -> None:
     """Run a stage: in every process if they share its work, else in the main one."""
     if step.stage.is_command or processes.is_main():
         step.stage.module.run(step, directory)
-
-
-def _make_in_processes(steps: Sequence[Step], config: Config, stages: Sequence[str], count: int) -> None:
-    """Let processes on this machine do the stages, from a frozen recipe: Hydra never runs in them."""
-    with tempfile.TemporaryDirectory() as folder:
-        recipe_file = Path(folder) / RECIPE
-        frozen = config.model_copy(update={"processes": count}).recipe()
-        recipe_file.write_text(yaml.safe_dump(frozen, allow_unicode=True), encoding="utf-8")
-        if (reporter := next((step.reporter for step in steps if step.reporter is not None), None)) is not None:
-            (Path(folder) / REPORTER).write_bytes(pickle.dumps(reporter))
-        making = [name for name in stages if STAGES[name].makes_artefact]
-        processes.start(count, "ulmfit_style.launch", [str(recipe_file), *making])
 
 
 def up_to_date(step: Step) -> str:

@@ -26,13 +26,12 @@ def groups(config: Config, rows: Sequence[Row]) -> Mapping[str, Sequence[str]]:
         UserError: if a file has no such column, or it holds too many values for groups.
     """
     options, task = config.evaluate, config.require_task()
-    files = task.path
     path: References | None = options.path
     option, form = "evaluate.path", options.format
     # The rows of a split that has no file of its own are some of the training file's.
     if path is None:
-        split = options.split if options.split in files.files() else "train"
-        option, path, form = files.option(split), files.files()[split], task.format
+        split = options.split if options.split in task.path.files() else "train"
+        option, path, form = task.path.option(split), task.path.files()[split], task.format
     fields = _read(option, path, options.slices, form)
     by_column = {column: [_name(fields[row.file, row.number][column]) for row in rows] for column in options.slices}
     for column, names in by_column.items():

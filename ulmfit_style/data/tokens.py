@@ -110,7 +110,7 @@ def _rows(texts: Sequence[str], encodings: Sequence[Encoding], schema: pyarrow.S
     columns = (
         (part.ids for _, part in parts),
         (_words(text, part) for text, part in parts),
-        (_bytes(text, part.offsets) for text, part in parts),
+        ([len(text[start:end].encode()) for start, end in part.offsets] for text, part in parts),
     )
     flat = (np.fromiter(chain.from_iterable(column), np.int32) for column in columns)
     return pyarrow.record_batch([pyarrow.ListArray.from_arrays(starts, values) for values in flat], schema=schema)
@@ -127,10 +127,3 @@ def _words(text: str, part: Encoding) -> list[int]:
     places = [start if UNSPACED.search(text, start, end) else -1 for start, end in part.offsets]
     differ = (before != own for before, own in pairwise([None, *zip(words, places, strict=True)]))
     return [number if word >= 0 else -1 for word, number in zip(words, accumulate(differ), strict=True)]
-
-
-def _bytes(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
-    """Return the length of each token in UTF-8, from where it stands in the text."""
-    if text.isascii():
-        return [end - start for start, end in offsets]
-    return [len(text[start:end].encode()) for start, end in offsets]

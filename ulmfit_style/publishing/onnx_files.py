@@ -1,7 +1,6 @@
 """A model as ONNX, in full and in 8 bits, with the names by which transformers.js and onnxruntime find it."""
 
 import logging
-from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -29,33 +28,21 @@ def write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length
         outputs = list(model(**inputs).keys())
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # of packages that it has no use for here
     program = torch.onnx.export(
-        _ByPlace(model, list(inputs)).eval(),
-        tuple(inputs.values()),
+        model.eval(),
+        kwargs=inputs,
         input_names=list(inputs),
         output_names=outputs,
-        dynamic_shapes=(tuple({0: "batch", 1: "length"} for _ in inputs),),
+        dynamic_shapes={name: {0: "batch", 1: "length"} for name in inputs},
         opset_version=OPSET,
-        dynamo=True,
         verbose=False,
     )
-    assert program is not None  # with dynamo there is one
+    assert program is not None  # the older exporter alone returns none
     program.save(whole)
     # By channel, and unsigned: of four ways these changed the fewest answers (docs/how-to/serve.md).
     quantize_dynamic(whole, in_8_bits, per_channel=True, weight_type=QuantType.QUInt8)
     _config(model).save_pretrained(folder)
     tokenizer.model_max_length = max_length
     tokenizer.save_pretrained(folder)
-
-
-class _ByPlace(torch.nn.Module):
-    """A model that is given its inputs by their places, as the exporter names them: some models pass others through."""
-
-    def __init__(self, model: PreTrainedModel, names: Sequence[str]) -> None:
-        super().__init__()
-        self.model, self.names = model, names
-
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(self.model(**dict(zip(self.names, inputs, strict=True))).values())
 
 
 def _config(model: PreTrainedModel) -> Any:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO, Any
 
 from ulmfit_style.artefacts.directory import whole
 from ulmfit_style.console import say_once
+from ulmfit_style.data.disk_list import DiskList
 from ulmfit_style.results.parts import Table
 
 
@@ -22,16 +22,12 @@ def write(path: Path, table: Table) -> None:
 
 def write_records(records: Iterable[Mapping[str, Any]], file: IO[str]) -> None:
     """Write records under the columns that any of them has; lists and groups become JSON."""
-    with TemporaryFile("w+", encoding="utf-8") as kept:
-        names: dict[str, None] = {}
-        for record in records:
-            names |= dict.fromkeys(record)
-            cells = {name: as_json(cell) if isinstance(cell, list | dict) else cell for name, cell in record.items()}
-            kept.write(f"{as_json(cells)}\n")
-        kept.seek(0)
-        writer = csv.DictWriter(file, list(names))
-        writer.writerow({name: guarded(name) for name in names})
-        writer.writerows({name: guarded(cell) for name, cell in json.loads(line).items()} for line in kept)
+    kept = DiskList(records)
+    writer = csv.DictWriter(file, list(dict.fromkeys(name for record in kept for name in record)))
+    writer.writerow({name: guarded(name) for name in writer.fieldnames})
+    for record in kept:
+        cells = {name: as_json(cell) if isinstance(cell, list | dict) else cell for name, cell in record.items()}
+        writer.writerow({name: guarded(cell) for name, cell in cells.items()})
 
 
 def renamed(fields: Collection[str], answer: Collection[str]) -> dict[str, str]:

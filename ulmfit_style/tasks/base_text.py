@@ -8,7 +8,6 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from itertools import chain
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -252,12 +251,7 @@ def clean_text(value: Any) -> str:
 
 def label_name(value: Any) -> str:
     """Return a cell as the name of a class: 1 and 1.0 are one, and so are true, True and TRUE."""
-    return _label_name(value if isinstance(value, str) else clean_text(value))
-
-
-@lru_cache(maxsize=10_000)  # the same few names are asked for in row after row
-def _label_name(text: str) -> str:
-    name = clean_text(text)
+    name = clean_text(value)
     whole = FRACTION.fullmatch(name)
     return whole[1] if whole else name.casefold() if name.casefold() in ("true", "false") else name
 

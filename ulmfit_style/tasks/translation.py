@@ -7,7 +7,6 @@ from pydantic import Field
 
 from ulmfit_style.config.section import Unhashed
 from ulmfit_style.errors import UserError
-from ulmfit_style.metrics.intervals import Array, Points
 from ulmfit_style.tasks.base import Answer, Column, Feature, Row
 from ulmfit_style.tasks.base_generation import GenerationTask, TextScores
 from ulmfit_style.tasks.base_text import clean_text, text_problem
@@ -23,6 +22,7 @@ class Translation(GenerationTask):
     """Rows of a text and its translation."""
 
     metric: ClassVar[str] = "chrf"
+    metrics: ClassVar[str] = "translation"
     pipeline: ClassVar[Pipeline] = Pipeline("translation", exists=False)
     answer_field: ClassVar[str] = "translation_text"
 
@@ -112,13 +112,7 @@ class Translation(GenerationTask):
         return {"the text, not translated": [{self.answer_field: self.source(row)} for row in rows]}
 
     def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> TextScores:
-        return self.scoring.translation(written, targets, self.target_language)
-
-    def row_scores(self, answers: Sequence[Answer], targets: Sequence[str]) -> Points:
-        return self.scoring.chrf_points(*self.sides(answers, targets))
-
-    def of_means(self, means: Array) -> Array:
-        return self.scoring.chrf_of_means(means)
+        return self.scoring.text_scores(written, targets, self.target_language)
 
 
 def _in(language: str, value: Any) -> str:
