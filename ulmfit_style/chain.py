@@ -51,26 +51,21 @@ def plan(resolved: Resolved, stages: Sequence[str]) -> list[Step]:
         if name not in unchanged:
             resolved.stages[name].check(resolved, stages)
     steps = [step for stage in resolved.stages.values() for step in stage.steps(resolved, stages)]
-    _compare_what_is_loaded(steps, stages)
-    for step in steps:
-        if step.stage.name in unchanged and not step.artefact.finished:
-            step.stage.check(step.resolved, stages)
-    planned = {step.artefact.directory for step in steps}
-    for step in steps:
-        parent = step.stage.starts_from(step.resolved)
-        if not (step.artefact.finished or parent is None or step.resolved.artefact(parent).directory in planned):
-            require_finished(step.resolved, parent, step.stage.name)
-    return steps
-
-
-def _compare_what_is_loaded(steps: Sequence[Step], stages: Sequence[str]) -> None:
-    """Compare the whole content of what will be loaded: what is damaged is not finished from then on."""
+    # The whole content of what will be loaded is compared: what is damaged is not finished from then on.
     for step in reversed(steps):
         if {"predict", "push"}.intersection(stages) and step.stage.name == "finetune":
             damage(step.artefact.directory, "*")
         if not step.artefact.finished:
             for source in sources(step.artefact.runs, step.artefact.determinants):
                 damage(source, "*")
+    planned = {step.artefact.directory for step in steps}
+    for step in steps:
+        if step.stage.name in unchanged and not step.artefact.finished:
+            step.stage.check(step.resolved, stages)
+        parent = step.stage.starts_from(step.resolved)
+        if not (step.artefact.finished or parent is None or step.resolved.artefact(parent).directory in planned):
+            require_finished(step.resolved, parent, step.stage.name)
+    return steps
 
 
 def preview(config: Config, stages: Sequence[str]) -> None:

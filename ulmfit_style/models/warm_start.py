@@ -90,7 +90,6 @@ def _untrained_decoder(options: Model, encoder: Any, target: Tokenizer, length: 
         n_layer=options.decoder_layers,
         n_positions=max(POSITIONS, length),
         add_cross_attention=True,
-        is_decoder=True,
         bos_token_id=target.eos_token_id,  # without padding, or GPT-2 would warn of a text that begins with it
         eos_token_id=target.eos_token_id,
     )

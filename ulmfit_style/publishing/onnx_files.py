@@ -30,7 +30,6 @@ def write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length
     program = torch.onnx.export(
         model.eval(),
         kwargs=inputs,
-        input_names=list(inputs),
         output_names=outputs,
         dynamic_shapes={name: {0: "batch", 1: "length"} for name in inputs},
         opset_version=OPSET,

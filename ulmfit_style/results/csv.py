@@ -3,14 +3,13 @@
 import csv
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
 from ulmfit_style.artefacts.directory import whole
 from ulmfit_style.console import say_once
-from ulmfit_style.data.disk_list import DiskList
 from ulmfit_style.results.parts import Table
 
 
@@ -20,12 +19,11 @@ def write(path: Path, table: Table) -> None:
         csv.writer(file).writerows([table.header, *table.rows])
 
 
-def write_records(records: Iterable[Mapping[str, Any]], file: IO[str]) -> None:
-    """Write records under the columns that any of them has; lists and groups become JSON."""
-    kept = DiskList(records)
-    writer = csv.DictWriter(file, list(dict.fromkeys(name for record in kept for name in record)))
+def write_records(records: Collection[Mapping[str, Any]], file: IO[str]) -> None:
+    """Write records, which are read twice, under the columns that any has; lists and groups become JSON."""
+    writer = csv.DictWriter(file, list(dict.fromkeys(name for record in records for name in record)))
     writer.writerow({name: guarded(name) for name in writer.fieldnames})
-    for record in kept:
+    for record in records:
         cells = {name: as_json(cell) if isinstance(cell, list | dict) else cell for name, cell in record.items()}
         writer.writerow({name: guarded(cell) for name, cell in cells.items()})
 

@@ -163,7 +163,7 @@ def app(model: Predictor, name: str, hosts: Sequence[str], token: str | None, ma
             except UserError as error:
                 raise UserError(str(error).replace(f"{folder}/", "")) from error
         answers, written = await batches.answers([row for row, _ in rows]), io.StringIO()
-        records = (csv.beside(fields, answer) for (_, fields), answer in zip(rows, answers, strict=True))
+        records = [csv.beside(fields, answer) for (_, fields), answer in zip(rows, answers, strict=True)]
         csv.write_records(records, written)
         return Response(written.getvalue(), media_type="text/csv; charset=utf-8")
 

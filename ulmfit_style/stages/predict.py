@@ -18,6 +18,7 @@ from ulmfit_style.config.commands import Predict
 from ulmfit_style.config.section import spelled
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, conll, reading
+from ulmfit_style.data.disk_list import DiskList
 from ulmfit_style.data.formats import FORMATS, TEXT_COLUMN, Record
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.metrics import intervals, selective
@@ -239,7 +240,7 @@ def _write(records: Iterator[Record], output: Path | None) -> None:
     """Write records to a file, or as JSON lines to standard output."""
     with nullcontext(sys.stdout) if output is None else whole(output) as file:
         if output is not None and output.suffix == ".csv":
-            csv.write_records(records, file)
+            csv.write_records(DiskList(records), file)
         else:
             file.writelines(f"{csv.as_json(record)}\n" for record in records)
         file.flush()
