@@ -71,7 +71,6 @@ ARMS = {
     ANSWERS: ("windows", 128, 0.25),
     UNSHARED: ("windows", 128, 0.0),
     "head, 128": ("head", 128, 0.25),
-    "head_tail, 128": ("head_tail", 128, 0.25),
     "head, 512": ("head", 512, 0.25),
 }
 """task.long_documents, finetune.max_length and task.overlap."""
@@ -162,7 +161,7 @@ def read(folder: Path, how: str, max_length: int, overlap: float) -> Arm:
         for row in range(len(plan.data.rows)):
             inputs = inputs_of(plan.data.collate([plan.data.rows[row]]))
             windows = {name: model._windows(tokens) for name, tokens in inputs.items()}
-            found.append(model._vectors(windows)[1].numpy())
+            found.append(model._vectors(windows, None)[1].numpy())
         seconds = time.process_time() - started
         documents = np.repeat(np.arange(len(found)), [len(windows) for windows in found])
         vectors, tokens = np.concatenate(found), plan.data.rows.lengths.sum()

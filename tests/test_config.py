@@ -101,9 +101,9 @@ def test_a_mistake_is_told(override: str, problem: str):
     assert "hf_secret" not in found
 
 
-def test_a_launcher_that_is_not_there_is_told_with_its_package():
+def test_a_launcher_that_is_not_there_is_told_with_where_others_are_described():
     (found,) = problems("hydra/launcher=nomad_batch")
-    assert found.endswith("; for others: pip install hydra-nomad-launcher)")
+    assert found.endswith("; docs/how-to/sweeps.md tells what others need)")
 
 
 def test_a_value_that_hydra_cannot_read_is_shown_quoted():

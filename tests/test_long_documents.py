@@ -1,4 +1,4 @@
-"""Texts longer than a model reads: their beginning, both ends, or all of it in windows that answer together."""
+"""Texts longer than a model reads: their beginning, or all of it in windows that answer together, or under one head."""
 
 import random
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies
 from pydantic import ValidationError
-from samples import TEXT, UNICODE
+from samples import TEXT, UNICODE, jsonl
 from transformers import PreTrainedTokenizerFast
 
 from ulmfit_style import load
@@ -56,12 +56,6 @@ def test_a_text_that_is_cut_is_cut_as_the_tokenizer_does_it(family, side: str, p
     assert {name: feature[name] for name in theirs} == dict(theirs)
 
 
-def test_both_ends_are_a_quarter_from_the_beginning_and_the_rest_from_the_end(family: PreTrainedTokenizerFast):
-    room = 40 - family.num_special_tokens_to_add()
-    (part,), whole = read(family, TEXT * 5, 40, long_documents="head_tail")
-    assert part == [*whole[: room // 4], *whole[-(room - room // 4) :]]
-
-
 @pytest.mark.parametrize("how", ["windows", "pooled"])
 def test_windows_hold_every_token_are_of_one_length_and_overlap_as_told(family: PreTrainedTokenizerFast, how: str):
     chance = random.Random(0)
@@ -76,7 +70,7 @@ def test_windows_hold_every_token_are_of_one_length_and_overlap_as_told(family: 
         assert step * (len(parts) - 2) + room < len(whole) <= step * (len(parts) - 1) + room
 
 
-@pytest.mark.parametrize("how", ["head", "head_tail", "windows", "pooled"])
+@pytest.mark.parametrize("how", ["head", "windows", "pooled"])
 def test_a_text_that_fits_is_read_once_and_whole(family: PreTrainedTokenizerFast, how: str):
     (part,), whole = read(family, TEXT, 200, long_documents=how)
     assert part == whole
@@ -87,7 +81,7 @@ def test_windows_are_pooled_by_a_head_that_pools_and_by_a_model_that_was_trained
 ):
     pooled = ["task.long_documents=pooled", "finetune.max_length=8", "finetune.epochs=2"]
     assert main(["finetune", *not_adapted, *pooled]) != 0
-    told = "task.long_documents=pooled: needs a head that pools tokens; add finetune.pooling=mean"
+    told = "task.long_documents=pooled: goes with finetune.pooling=mean or concat; add one of them"
     assert told in " ".join(capsys.readouterr().err.split())
     assert main(["finetune", *not_adapted, *pooled, "finetune.pooling=mean", "name=pooled"]) == 0
     assert main(["finetune", *not_adapted, *pooled[1:], "finetune.pooling=mean", "name=cut"]) == 0
@@ -95,8 +89,21 @@ def test_windows_are_pooled_by_a_head_that_pools_and_by_a_model_that_was_trained
     model = load(tmp_path / "runs/pooled/finetune")
     assert model(first)["score"] != model(first + rest)["score"]
     assert model(first + rest)["score"] != model(first + rest + " wonderful")["score"]
-    with pytest.raises(UserError, match=r"pooled is for models that were trained with it; take .*=windows"):
-        load(tmp_path / "runs/cut/finetune", task={"long_documents": "pooled"})
+    with pytest.raises(UserError, match=r"cut/finetune: was not trained with task.long_documents=pooled; take windows"):
+        load(tmp_path / "runs/cut/finetune", task={"long_documents": "pooled"})("a film")
+    updated = [*not_adapted, *pooled, "finetune.pooling=mean", "name=updated", "finetune.init=cut"]
+    assert main(["finetune", *updated]) != 0
+    assert "was not trained with task.long_documents=pooled; leave that out" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+def test_a_frozen_body_is_run_once_over_windows_of_texts_of_many_lengths(not_adapted: list[str], tmp_path: Path):
+    filler = " the plot number seven is a story"
+    rows = [{"text": f"{TEXT}{filler * (36 + number % 20)}", "stars": ["good", "bad"][number % 2]} for number in range(60)]
+    data = [f"task.path={jsonl(tmp_path / 'long.jsonl', rows)}", "task.text=text", "task.train_samples=null"]
+    pooled = ["task.long_documents=pooled", "finetune.max_length=8", "finetune.pooling=mean", "finetune.unfreeze=[1]"]
+    assert main(["finetune", *not_adapted, *data, *pooled, "finetune.epochs=3", "finetune.batch_size=8"]) == 0
 
 
 def test_windows_answer_by_their_mean():
@@ -114,7 +121,6 @@ def test_pairs_of_texts_are_read_from_their_beginning():
     ("options", "short", "told"),
     [
         ({}, 0, "a higher finetune.max_length, or task.long_documents=windows reads more"),
-        ({"long_documents": "head_tail"}, 0, "a higher finetune.max_length, or task.long_documents=windows reads more"),
         ({"text_pair": "b"}, 0, "a higher finetune.max_length reads more"),
         ({"long_documents": "windows"}, 0, None),
         ({}, 4, None),

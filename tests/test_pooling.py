@@ -142,7 +142,7 @@ def test_the_head_reads_the_maximum_over_windows_which_padding_and_other_texts_d
     vectors = [
         torch.stack(
             [
-                model._vectors({"input_ids": part[None], "attention_mask": torch.ones_like(part[None])})[1][0]
+                model._vectors({"input_ids": part[None], "attention_mask": torch.ones_like(part[None])}, None)[1][0]
                 for part in parts
             ]
         )

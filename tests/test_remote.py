@@ -1,5 +1,6 @@
 """Addresses that fsspec knows, by its file system in memory."""
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def test_a_file_a_folder_and_a_glob_are_read_and_only_what_has_changed_is_copied
     capsys.readouterr()
     assert texts(FOLDER) == ["four"]
     assert copied == ["/bucket/texts/deep/b.txt"]
-    assert f"corpus.path={FOLDER}: new or changed are 1 of 1 files" in " ".join(capsys.readouterr().out.split())
+    assert f"corpus.path={FOLDER}: 1 files are new or have changed" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_copy_that_was_broken_off_is_made_again(bucket: Any, monkeypatch):
@@ -63,6 +64,28 @@ def test_a_copy_that_was_broken_off_is_made_again(bucket: Any, monkeypatch):
         ):
             texts(FOLDER)
     assert len(texts(FOLDER)) == 2
+
+
+def test_a_file_that_changes_while_it_is_copied_is_copied_again(bucket: Any, monkeypatch):
+    address, get_file = f"{FOLDER}/deep/b.txt", bucket.get_file
+
+    def changes(_: Any, name: str, to: str) -> None:
+        get_file(name, to)
+        bucket.pipe("/bucket/texts/deep/b.txt", b"changed\n")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bucket), "get_file", changes)
+        assert texts(address) == ["three"]
+    assert texts(address) == ["changed"]
+
+
+def test_a_glob_that_matches_folders_copies_files_alone_and_nothing_is_written_elsewhere(bucket: Any, tmp_path: Path):
+    assert sorted(texts("memory://bucket/*")) == ["no"]
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as file:
+        file.writestr("../../../escaped.txt", "escaped")
+    with pytest.raises(UserError, match=r"escaped.txt would lie outside of its folder"):
+        texts(f"zip://::file://{tmp_path / 'evil.zip'}")
+    assert not list(tmp_path.rglob("escaped.txt"))
 
 
 @pytest.mark.parametrize(

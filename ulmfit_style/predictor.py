@@ -58,9 +58,6 @@ class Predictor:
         if missing:
             kind = f"lacks the head of {type(self.task).__name__} ({listed(sorted(missing))})"
             raise UserError(f"{option}={source}: {kind}; name a model that `finetune` made, not `adapt`")
-        if self.task.pools_windows and getattr(self.model.config, "window", None) is None:
-            problem = "task.long_documents=pooled is for models that were trained with it"
-            raise UserError(f"{option}={source}: {problem}; take task.long_documents=windows")
         self._learnt, self._least_near, self.measured = None, 0.0, 0
         if (directory / unlike.FILE).exists():
             answered = predictions.read(directory, "validation") or predictions.read(directory, "test")  # of folds
@@ -106,7 +103,13 @@ class Predictor:
             yield {**answer, "unlike": True} if far else answer
 
     def scorer(self, task: Task) -> Scorer:
-        """Return what scores the answers on rows of a task of the model's kind."""
+        """Return what scores the answers on rows of a task of the model's kind.
+
+        Raises:
+            UserError: if windows are to be pooled by a model that was not trained so.
+        """
+        if task.pools_windows and getattr(self.model.config, "window", None) is None:
+            raise UserError(f"{self.name}: was not trained with task.long_documents=pooled; take windows")
         others = [other.scorer(other.task) for other in self.others]
         return Scorer(self.model, self.tokenizer, task, self.max_length, others=others)
 

@@ -210,8 +210,7 @@ def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
             if choice is None or str(choice) in known:
                 accepted.append(text)
             else:
-                package = f"hydra-{str(choice).partition('_')[0]}-launcher"
-                others = "" if key in groups else f"; for others: pip install {package}"
+                others = "" if key in groups else "; docs/how-to/sweeps.md tells what others need"
                 listed = f"(there are: {', '.join(known)}{others})"
                 problems.append(f"{text}: there is no such {key}{nearest(str(choice), known)} {listed}")
         elif key in groups or key.startswith("hydra"):

@@ -1,9 +1,10 @@
 """Files at addresses that fsspec knows, such as s3:// and gs://: they are copied to this machine, and read there."""
 
 import glob
-import os
 from functools import cache
 from pathlib import Path
+
+from filelock import FileLock
 
 from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.console import say
@@ -27,28 +28,32 @@ def copied(option: str, address: str) -> str:
     folder, copies, new = embedded.cache() / "remote" / digest(address)[:8], set[Path](), 0
     try:
         system, path = fsspec.url_to_fs(address)
+        is_glob = glob.has_magic(path) and not system.exists(path)
         parent = path.rstrip("/").rpartition("/")[0]
-        while glob.has_magic(parent):
+        while is_glob and glob.has_magic(parent):
             parent = parent.rpartition("/")[0]
-        for name in system.glob(path) if glob.has_magic(path) else system.find(path):
-            copy = folder / name.removeprefix(parent).lstrip("/")
-            version = copy.with_name(f".{copy.name}.version")  # hidden, so it is not read
-            copies |= {copy, version}
-            if version.exists() and version.read_text() == str(system.ukey(name)):
-                continue
-            version.unlink(missing_ok=True)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            system.get_file(name, str(part := copy.with_name(f".{copy.name}.{os.getpid()}")))
-            part.replace(copy)
-            version.write_text(str(system.ukey(name)))
-            new += 1
+        found = (system.glob if is_glob else system.find)(path, detail=True)
+        with FileLock(folder.with_suffix(".lock")):
+            for name in [name for name, told in found.items() if told.get("type", "file") == "file"]:
+                if ".." in Path(name).parts:
+                    raise ValueError(f"{name} would lie outside of its folder")
+                copy = folder / name.removeprefix(parent).lstrip("/")
+                version, now = copy.with_name(f".{copy.name}.version"), str(found[name] or system.info(name))
+                copies |= {copy, version}  # the version is hidden, so it is not read
+                if version.exists() and version.read_text() == now:
+                    continue
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                system.get_file(name, str(part := copy.with_name(f".{copy.name}.part")))
+                part.replace(copy)
+                version.write_text(now)
+                new += 1
+            for gone in set(filter(Path.is_file, folder.rglob("*"))) - copies:
+                gone.unlink()
     except Exception as error:  # of whatever library reads it
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{option}={address}: cannot be copied to this machine ({reason})") from error
     if not copies:
         raise UserError(f"{option}={address}: there is no such file")
-    for gone in set(filter(Path.is_file, folder.rglob("*"))) - copies:
-        gone.unlink()
     if new:
-        say(f"{option}={address}: new or changed are {new:,} of {len(copies) // 2:,} files, copied to {folder}")
+        say(f"{option}={address}: {new:,} files are new or have changed, and were copied to {folder}")
     return str(folder / path.rstrip("/").removeprefix(parent).lstrip("/"))

@@ -89,8 +89,6 @@ def _search(queue: TrialQueue, overrides: Sequence[str], launch: Launch) -> None
                 outcome = Outcome(TrialState.FAIL, error=str(error) or type(error).__name__)
             queue.finish(trial, outcome)
             say(_progress(queue, trial.number))
-    if running := trial_queue.count(queue.study)[TrialState.RUNNING]:
-        say(f"sweep: other processes still run {running}; `make sweep-report` shows them when they are done")
 
 
 def _train(config: Config) -> Outcome:

@@ -78,7 +78,8 @@ def _explain(
         return part.read(model(input_ids=ids, **dict(zip(names, others, strict=True))).logits.float())
 
     method = LayerIntegratedGradients(logit, model.get_input_embeddings())
-    steps = {"n_steps": STEPS, "internal_batch_size": STEPS_PER_PASS}
+    window = getattr(model.config, "window", None) or ids.shape[1]  # each of which is a text to Captum
+    steps = {"n_steps": STEPS, "internal_batch_size": max(STEPS_PER_PASS, -(-ids.shape[1] // window))}
     attributions = method.attribute(ids, padding, additional_forward_args=tuple(others), **steps)
     model.zero_grad(set_to_none=True)
     scores = attributions.sum(dim=-1).flatten()  # of a text that is read in windows one after the other

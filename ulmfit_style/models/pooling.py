@@ -101,15 +101,15 @@ class PooledForSequenceClassification(PreTrainedModel):
         read = {"input_ids": input_ids, "attention_mask": mask, **inputs}
         read |= {name: self._windows(tokens) for name, tokens in read.items() if isinstance(tokens, torch.Tensor)}
         windows = read["input_ids"].shape[0] // input_ids.shape[0]  # `len` would fix it in an export
-        is_bounded = self.training and torch.is_grad_enabled() and windows > MOST_TRAINED
+        own = read["attention_mask"].sum(1) > 0 if windows > 1 else None  # the others are beside a text
+        is_bounded = windows > MOST_TRAINED and self.training and torch.is_grad_enabled()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not is_bounded):
-            outputs, vectors = self._vectors(read)
-        vectors = vectors.unflatten(0, (-1, windows))
+            outputs, vectors = self._vectors(read, own)
         if is_bounded:
-            shares = nn.functional.one_hot(vectors.argmax(1), windows).sum(1)
-            chosen = torch.zeros_like(shares).scatter_(1, shares.topk(MOST_TRAINED).indices, 1) * shares > 0
-            some = {name: tokens[chosen.flatten()] for name, tokens in read.items() if isinstance(tokens, torch.Tensor)}
-            vectors = vectors.masked_scatter(chosen[..., None], self._vectors({**read, **some})[1])
+            shares = nn.functional.one_hot(vectors.unflatten(0, (-1, windows)).argmax(1), windows).sum(1)
+            chosen = (torch.zeros_like(shares).scatter_(1, shares.topk(MOST_TRAINED).indices, 1) * shares > 0).flatten()
+            vectors = torch.where(chosen[:, None], self._vectors(read, chosen)[1], vectors)
+        vectors = vectors.unflatten(0, (-1, windows))
         logits = self.head(vectors.amax(1))
         loss = None
         if labels is not None:
@@ -125,12 +125,16 @@ class PooledForSequenceClassification(PreTrainedModel):
             return tokens
         return nn.functional.pad(tokens, (0, -length % self.config.window)).view(-1, self.config.window)
 
-    def _vectors(self, read: dict[str, Any]) -> tuple[Any, torch.Tensor]:
-        """Return what the body makes of windows, and each as a vector, (windows, features): -inf beside a text."""
-        is_beside = read["attention_mask"].sum(1, keepdim=True) == 0
-        mask = read["attention_mask"] | is_beside  # who attends to nothing may find that it is no number
-        outputs = self.body(**{**read, "attention_mask": mask})
-        return outputs, self._pooled(outputs.last_hidden_state, mask).masked_fill(is_beside, -torch.inf)
+    def _vectors(self, read: dict[str, Any], which: torch.Tensor | None) -> tuple[Any, torch.Tensor]:
+        """Return what the body makes of some windows, and vectors of all, (windows, features): -inf for the others."""
+        if which is not None:
+            read = {name: part[which] if isinstance(part, torch.Tensor) else part for name, part in read.items()}
+        outputs = self.body(**read)
+        vectors = self._pooled(outputs.last_hidden_state, read["attention_mask"])
+        if which is not None:
+            nothing = vectors.new_full((len(which), vectors.shape[1]), -torch.inf)
+            vectors = nothing.masked_scatter(which[:, None], vectors)
+        return outputs, vectors
 
     def _pooled(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return what the head reads, (batch, features), of hidden states (batch, length, width)."""

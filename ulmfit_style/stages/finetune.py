@@ -56,7 +56,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """
     checks.finetune(resolved.config, resolved.task)
     if resolved.task.pools_windows and resolved.finetune.pooling == "default":
-        raise UserError("task.long_documents=pooled: needs a head that pools tokens; add finetune.pooling=mean")
+        raise UserError("task.long_documents=pooled: goes with finetune.pooling=mean or concat; add one of them")
     if (resolved.config.runs / resolved.config.name / "ensemble").exists():
         raise UserError(f"name={resolved.config.name} is the name of an ensemble; add name=<another>")
     if resolved.updated is not None:
@@ -83,6 +83,8 @@ def _check_update(resolved: Resolved, directory: Path) -> None:
         made = f"was made of {made_by.model.title()}, which reads and writes in its own way"
         same = f"model.checkpoint={made_by.model.title()}, or the model=<name> that stands for it, without a decoder"
         raise UserError(f"{option}: {made}; give {same}")
+    if resolved.task.pools_windows > made_by.require_task().pools_windows:
+        raise UserError(f"{option}: was not trained with task.long_documents=pooled; leave that out")
     if different := list(changes(made_by.model.architecture, config.model.architecture, "model.architecture")):
         raise UserError(f"{option}: has {listed(different)}; give the same options")
     if (config.runs / config.name / "finetune").resolve() == directory.resolve():

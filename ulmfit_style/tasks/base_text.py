@@ -52,13 +52,12 @@ class TextTask(Task, abc.ABC):
     """The column of a second text, where a row is a pair (premise and hypothesis, question and answer)."""
     label: Annotated[str | None, Unhashed] = None
     """The column of the right answer; null: found by its name (label, class, category, stars ...)."""
-    long_documents: Annotated[Literal["head", "head_tail", "windows", "pooled", "whole"], Answering] = "head"
-    """What is read of a text longer than `finetune.max_length`. head: its beginning; head_tail: a quarter of that from
-    its beginning and the rest from its end (Sun et al. 2019, section 5.3.1); windows: all of it, in windows that
-    overlap, whose answers are averaged; pooled: in such windows, of which a pooled head reads the maximum, with
-    gradients through four of them; whole: all of it at once, by a model that carries its state (model=awd_lstm), with
-    gradients through its last `finetune.max_length` tokens (Howard and Ruder 2018, section 3.3). Pairs of texts: head.
-    """
+    long_documents: Annotated[Literal["head", "windows", "pooled", "whole"], Answering] = "head"
+    """What is read of a text longer than `finetune.max_length`. head: its beginning; windows: all of it, in windows
+    that overlap, whose answers are averaged; pooled: in such windows too, of which the head reads the maximum in each
+    feature, with gradients through four of them, by finetune.pooling=mean or concat; whole: all of it at once, by a
+    model that carries its state (model=awd_lstm), with gradients through its last `finetune.max_length` tokens (Howard
+    and Ruder 2018, section 3.3). Pairs of texts: head."""
     overlap: Annotated[float, Field(ge=0, le=0.9), Answering] = 0.25
     """The share of its tokens that a window has in common with the next one."""
 
@@ -71,8 +70,7 @@ class TextTask(Task, abc.ABC):
 
     @property
     def long_texts(self) -> str:
-        kinds = {"head": "cut", "head_tail": "cut in the middle", "whole": "read whole"}
-        return kinds.get(self.long_documents, "read in windows")
+        return {"head": "cut", "whole": "read whole"}.get(self.long_documents, "read in windows")
 
     @property
     def pools_windows(self) -> bool:
@@ -139,8 +137,6 @@ class TextTask(Task, abc.ABC):
         room = max_length - len(special)
         if self.long_documents == "head":
             pieces = [inside[:room] if side == "right" else inside[len(inside) - room :]]
-        elif self.long_documents == "head_tail":
-            pieces = [[*inside[: room // 4], *inside[len(inside) - (room - room // 4) :]]]
         else:
             step = max(1, room - int(self.overlap * room))
             last = len(inside) - room  # where the last window begins: it is as long as the others

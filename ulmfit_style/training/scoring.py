@@ -117,7 +117,8 @@ class Scorer:
         return metrics, DiskList(predictions.of(split, self.task, rows, outputs))
 
     def _task(self) -> Task:
-        return self.task.for_architecture(architecture(self.model.config.model_type))
+        body: Any = getattr(self.model.config, "body", self.model.config)
+        return self.task.for_architecture(architecture(body.model_type))
 
     @torch.inference_mode()
     def _forward(
