@@ -100,7 +100,9 @@ def test_windows_are_pooled_by_a_head_that_pools_and_by_a_model_that_was_trained
 
 def test_a_frozen_body_is_run_once_over_windows_of_texts_of_many_lengths(not_adapted: list[str], tmp_path: Path):
     filler = " the plot number seven is a story"
-    rows = [{"text": f"{TEXT}{filler * (36 + number % 20)}", "stars": ["good", "bad"][number % 2]} for number in range(60)]
+    rows = [
+        {"text": f"{TEXT}{filler * (36 + number % 20)}", "stars": ["good", "bad"][number % 2]} for number in range(60)
+    ]
     data = [f"task.path={jsonl(tmp_path / 'long.jsonl', rows)}", "task.text=text", "task.train_samples=null"]
     pooled = ["task.long_documents=pooled", "finetune.max_length=8", "finetune.pooling=mean", "finetune.unfreeze=[1]"]
     assert main(["finetune", *not_adapted, *data, *pooled, "finetune.epochs=3", "finetune.batch_size=8"]) == 0
