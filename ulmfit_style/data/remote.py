@@ -55,5 +55,5 @@ def copied(option: str, address: str) -> str:
     if not copies:
         raise UserError(f"{option}={address}: there is no such file")
     if new:
-        say(f"{option}={address}: {new:,} files are new or have changed, and were copied to {folder}")
+        say(f"{option}={address}: new or changed files, copied to {folder}: {new:,}")
     return str(folder / path.rstrip("/").removeprefix(parent).lstrip("/"))
