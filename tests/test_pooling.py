@@ -196,6 +196,8 @@ def overrides(request: pytest.FixtureRequest, finetuned: list[str]) -> list[str]
     if request.param != "encoder":
         checkpoint = request.getfixturevalue({"decoder": "causal_checkpoint"}.get(request.param, "stateful_checkpoint"))
         overrides += [f"model.checkpoint={checkpoint}", "finetune.pooling=mean"]
+    if request.param == "stateful":
+        overrides.append("task.long_documents=whole")
     assert main(["finetune", *overrides]) == 0
     return overrides
 
