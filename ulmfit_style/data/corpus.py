@@ -17,7 +17,7 @@ from ulmfit_style.artefacts.directory import Artefact
 from ulmfit_style.artefacts.fingerprint import digest, file_digest
 from ulmfit_style.config.files import FileFormat
 from ulmfit_style.config.training import Corpus
-from ulmfit_style.console import progress, say
+from ulmfit_style.console import progress, say_once
 from ulmfit_style.data import labelled, reading
 from ulmfit_style.data.formats import RUNNING_TEXT, nfc
 from ulmfit_style.data.rows import normalised, position
@@ -102,15 +102,15 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
     keys: np.ndarray[Any, np.dtype[np.uint64]] = table["key"].to_numpy()
     is_empty = keys == _key("")
     if is_empty.any():
-        say(f"{title}: {is_empty.sum():,} empty documents are left out")
+        say_once(f"{title}: {is_empty.sum():,} empty documents are left out")
     held = [_key(text) for row in rows.scored for text in rows.task.texts(row)] if rows is not None else []
     is_held = np.isin(keys, np.array(held, dtype=np.uint64))
     if is_held.any():
-        say(f"{title}: {is_held.sum():,} documents are left out because they are validation or test texts")
+        say_once(f"{title}: {is_held.sum():,} documents are left out because they are validation or test texts")
     kept = ~(is_empty | is_held)
     count = int(kept.sum())
     if corpus.max_documents is not None and corpus.max_documents < count:
-        say(f"{title}: {corpus.max_documents:,} of {count:,} documents are used (corpus.max_documents)")
+        say_once(f"{title}: {corpus.max_documents:,} of {count:,} documents are used (corpus.max_documents)")
         kept &= keys <= np.sort(keys[kept])[corpus.max_documents - 1]
         count = int(kept.sum())
     if count < FEWEST:
@@ -121,7 +121,7 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
     distinct = np.unique(keys[kept])
     last_heldout = distinct[min(MOST_HELDOUT, max(1, round(corpus.heldout_ratio * len(distinct)))) - 1]
     train, heldout = (np.flatnonzero(kept & side) for side in (keys > last_heldout, keys <= last_heldout))
-    say(f"{title}: {len(train):,} documents to train on and {len(heldout):,} held out, from {source}")
+    say_once(f"{title}: {len(train):,} documents to train on and {len(heldout):,} held out, from {source}")
     options = {"max_documents": corpus.max_documents, "heldout_ratio": corpus.heldout_ratio}
     identity = {"text": text_identity, "removed": digest(np.unique(keys[is_held]).tolist()), **options}
     return Documents(Texts(table["text"], train), Texts(table["text"], heldout), identity, int(is_held.sum()))
