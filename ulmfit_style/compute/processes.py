@@ -122,9 +122,11 @@ def count() -> int:
 
 def wanted(number: int | None) -> int:
     """Return how many processes are to train together: as many as are asked for, or were started, or there are GPUs."""
-    import torch
+    if number is not None:
+        return number
+    import torch  # which a process that only starts others can do without
 
-    return number or max(count(), torch.cuda.device_count())
+    return max(count(), torch.cuda.device_count())
 
 
 def split(batch_size: int, micro_batch_size: Micro, texts: int = 1, among: int | None = None) -> tuple[int, int]:

@@ -153,8 +153,8 @@ def files(option: str, reference: str, form: FileFormat = AS_FOUND, *, of_docume
 
 def _on_disk(option: str, reference: str) -> str:
     """Return the path of what an address such as s3://bucket/texts names; all else as it is."""
-    is_address = "://" in reference and not reference.startswith(SQLITE)
-    return remote.copied(option, reference) if is_address else reference
+    # The query of a database may hold an address.
+    return reference if reference.startswith(SQLITE) or "://" not in reference else remote.copied(option, reference)
 
 
 def _say_skipped(option: str, reference: str, skipped: Collection[str]) -> None:

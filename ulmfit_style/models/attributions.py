@@ -93,8 +93,8 @@ def _explain(
     numbers = {"logit": of_text, "of_padding": of_padding, "error": scores.sum().item() - (of_text - of_padding)}
     told = {"of": part.name, **{name: round(number, 6) for name, number in numbers.items()}, "tokens": tokens}
     if len(attributions) > 1:  # it is told which of the windows did the most
-        first = int(attributions.sum(dim=(1, 2)).argmax()) * attributions.shape[1]
-        places = [place for place in feature["offsets"][first : first + attributions.shape[1]] if any(place)]
+        most = int(attributions.sum(dim=(1, 2)).argmax())
+        places = [place for place in feature["offsets"][most * window : (most + 1) * window] if any(place)]
         told["window"] = (places[0][0], places[-1][1])
     return told
 

@@ -109,8 +109,7 @@ class PooledForSequenceClassification(PreTrainedModel):
             shares = nn.functional.one_hot(vectors.unflatten(0, (-1, windows)).argmax(1), windows).sum(1)
             chosen = (torch.zeros_like(shares).scatter_(1, shares.topk(MOST_TRAINED).indices, 1) * shares > 0).flatten()
             vectors = torch.where(chosen[:, None], self._vectors(read, chosen)[1], vectors)
-        vectors = vectors.unflatten(0, (-1, windows))
-        logits = self.head(vectors.amax(1))
+        logits = self.head(vectors.unflatten(0, (-1, windows)).amax(1))
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)

@@ -169,7 +169,10 @@ class RecipeTrainer(Trainer):
         return (loss, None) if return_outputs else loss
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save a checkpoint, unless the last update made weights that are not finite; it holds two moments of each."""
+        """Save a checkpoint, unless the last update made weights that are not finite.
+
+        It holds two moments of each, but for that at the end of a phase.
+        """
         self.args.save_only_model = self.control.should_training_stop  # no step follows that would need the moments
         try:
             with whole(self.model):
