@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
 import torch
 from hypothesis import strategies
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
@@ -30,7 +29,7 @@ from transformers import (
 
 from ulmfit_style.artefacts import seal
 from ulmfit_style.artefacts.directory import MANIFEST, NOT_SEALED, Artefact, read_json, write_json
-from ulmfit_style.data import tokens
+from ulmfit_style.data import corpus, shards, tokens
 from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.data.tokens import Chunks
 from ulmfit_style.models.awd_lstm import AwdLstmConfig, AwdLstmForCausalLM
@@ -340,5 +339,8 @@ def good_or_bad(tokenizer: PreTrainedTokenizerFast, task: TextTask) -> EncodedDa
 
 def chunks(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, max_length: int, folder: Path) -> Chunks:
     """Return the tokens of texts, kept in a folder."""
-    documents = Texts(pyarrow.chunked_array([list(texts)]), np.arange(len(texts)))
-    return tokens.load(Documents(documents, documents, list(texts)), tokenizer, max_length, folder)[0]
+    documents = Texts(shards.make([corpus.of_texts(texts, folder)], "reading", {}), np.arange(len(texts)))
+    identity = list(texts)
+    return tokens.load(
+        Documents(documents, documents, [(identity, documents)], identity), tokenizer, max_length, folder
+    )[0]

@@ -5,7 +5,7 @@ import pytest
 from samples import jsonl, reviews
 
 from ulmfit_style.config.training import Corpus
-from ulmfit_style.data import corpus, labelled
+from ulmfit_style.data import corpus, labelled, shards
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.data.rows import normalised
 from ulmfit_style.errors import UserError
@@ -136,7 +136,7 @@ def test_files_are_parsed_once_and_again_when_their_content_changes(read, tmp_pa
 
     def parsed() -> dict[str, int]:
         read(path)
-        return {str(table): table.stat().st_mtime_ns for table in tmp_path.glob(f"runs/corpus-*/{corpus.TABLE}")}
+        return {str(table): table.stat().st_mtime_ns for table in tmp_path.glob(f"runs/corpus-*/{shards.TABLE}")}
 
     first = parsed()
     assert parsed() == first

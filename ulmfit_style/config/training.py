@@ -125,6 +125,9 @@ class Corpus(Section):
     """The text's licence, for the model card. null: the card says that it is not known."""
     max_documents: Count | None = None
     """At most this many documents, chosen by content hash; null for all."""
+    stream: bool = False
+    """Whether neither texts nor tokens are kept: the files are read and tokenised anew in each epoch, in another order,
+    and rows are drawn from one file, or some small ones, after another."""
     heldout_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Share of the documents that is never trained on and measures the language model (at most 1,000 documents)."""
 

@@ -142,19 +142,34 @@ def files(option: str, reference: str, form: FileFormat = AS_FOUND, *, of_docume
     pattern = f"{glob.escape(str(path))}/**" if path.is_dir() else str(path)
     # Not that of pathlib, which returns hidden files too.
     matches = sorted(match for match in glob.glob(pattern, recursive=True) if Path(match).is_file())  # noqa: PTH207
-    kinds = {match: kind(match, form) for match in matches if Path(match).name != "Thumbs.db"}
+    return readable(option, reference, matches, form, of_documents=of_documents)
+
+
+def readable(
+    option: str, reference: str, found: Sequence[str], form: FileFormat = AS_FOUND, *, of_documents: bool = True
+) -> list[str]:
+    """Return those of the files found at a reference that can be read, and say how many others there are.
+
+    Raises:
+        UserError: if there is none.
+    """
+    kinds = {file: kind(file, form) for file in found if Path(file).name != "Thumbs.db"}
     left_out = formats.LABELLED if of_documents else ()
-    readable = [match for match, ending in kinds.items() if ending in FORMATS and ending not in left_out]
-    if not readable:
+    those = [file for file, ending in kinds.items() if ending in FORMATS and ending not in left_out]
+    if not those:
         raise UserError(f"{option}={reference}: there is no file that can be read {SUPPORTED}")
-    _say_skipped(option, reference, set(matches) - set(readable))
-    return readable
+    _say_skipped(option, reference, set(found) - set(those))
+    return those
+
+
+def is_address(reference: str) -> bool:
+    """Tell whether a reference is one such as s3://bucket/texts; the query of a database may hold one."""
+    return "://" in reference and not reference.startswith(SQLITE)
 
 
 def _on_disk(option: str, reference: str) -> str:
-    """Return the path of what an address such as s3://bucket/texts names; all else as it is."""
-    # The query of a database may hold an address.
-    return reference if reference.startswith(SQLITE) or "://" not in reference else remote.copied(option, reference)
+    """Return the path of a copy of what an address names; all else as it is."""
+    return remote.copied(option, reference) if is_address(reference) else reference
 
 
 def _say_skipped(option: str, reference: str, skipped: Collection[str]) -> None:

@@ -1,29 +1,35 @@
 """Documents as token ids, on disk: made once of a text and a tokenizer, then read where they lie."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import pyarrow.compute
+import pyarrow
 import tokenizers
 from tokenizers import Encoding
 
 from ulmfit_style.artefacts.directory import Artefact
-from ulmfit_style.compute import processes
-from ulmfit_style.console import progress
-from ulmfit_style.data.corpus import Documents, batched
+from ulmfit_style.data import shards
+from ulmfit_style.data.corpus import Documents, Places, Texts, batched
+from ulmfit_style.data.shards import Shard, Sharded
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.types import Tokenizer
 from ulmfit_style.words import UNSPACED
 
-TOKENS_VERSION = 3
+TOKENS_VERSION = 4
 """Raised whenever other tokens would be made of the same text."""
 
 COLUMNS = ("input_ids", "words", "bytes")
+
+SCHEMA = pyarrow.schema(
+    [(name, pyarrow.int32()) for name in ("document", "length")]
+    + [(name, pyarrow.list_(pyarrow.int32())) for name in COLUMNS]
+)
+"""What is kept of rows: `document` is the number of the one that a row is of, in its shard, and `length` its tokens."""
 
 WHOLE = 2**31 - 1
 """Tokens of a row that holds a document of any length."""
@@ -40,14 +46,12 @@ class Chunks:
     token is in UTF-8. Each is (length,).
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._table = pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
-        self.lengths: Integers = pyarrow.compute.list_value_length(self._table["input_ids"]).to_numpy()
+    def __init__(self, rows: Sharded, numbers: Places) -> None:
+        self._rows, self._numbers = rows, numbers
+        self.lengths: Integers = rows.index["length"].to_numpy()[numbers]
         """The tokens of each row, special tokens included."""
-
-    def __reduce__(self) -> tuple[Any, tuple[Path]]:
-        return Chunks, (self._path,)
+        self.ends = np.searchsorted(numbers, rows.starts[1:] if rows.is_streamed else rows.starts[-1:])
+        """Where parts of the rows end, each of which is read before the next; all are one part unless streamed."""
 
     @property
     def tokens(self) -> int:
@@ -58,7 +62,8 @@ class Chunks:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        return {"index": index, **{name: self._table[name][index].values.to_numpy() for name in COLUMNS}}
+        row = int(self._numbers[index])
+        return {"index": index, **{name: self._rows.value(name, row).values.to_numpy() for name in COLUMNS}}
 
 
 def load(documents: Documents, tokenizer: Tokenizer, max_length: int, runs: Path) -> tuple[Chunks, Chunks]:
@@ -79,41 +84,50 @@ def load(documents: Documents, tokenizer: Tokenizer, max_length: int, runs: Path
     backend.no_padding()
     backend.enable_truncation(max_length)
     sha256 = hashlib.sha256(backend.to_str().encode()).hexdigest()
-    determinants = {"version": TOKENS_VERSION, "documents": documents.identity, "tokenizer": sha256}
-    artefact = Artefact("tokens", determinants, runs)
-    directory = artefact.make(partial(_tokenise, documents, backend), {"tokens": determinants})
-    return Chunks(directory / "train.arrow"), Chunks(directory / "heldout.arrow")
+
+    def tokenised(parts: Sequence[tuple[Any, Texts]], *, is_streamed: bool) -> tuple[Sharded, Places]:
+        """Return the tokens of texts, and the place of the document of each row."""
+        found = []
+        for identity, texts in parts:
+            determinants = {"version": TOKENS_VERSION, "documents": identity, "tokenizer": sha256}
+            rows = partial(_tokenised, texts, backend)
+            found.append(Shard(Artefact("tokens", determinants, runs), SCHEMA, rows, is_streamed))
+        table = shards.make(found, "tokenising documents", {"tokenizer": sha256})
+        numbers = [shard.index["document"].to_numpy() for shard in found]
+        return table, np.concatenate([texts.places[own] for (_, texts), own in zip(parts, numbers, strict=True)])
+
+    rows, places = tokenised(documents.parts, is_streamed=documents.is_streamed)
+    train = Chunks(rows, np.flatnonzero(np.isin(places, documents.train.places)))
+    if documents.is_streamed:  # those that measure are read again and again
+        rows, places = tokenised([(documents.identity, documents.heldout)], is_streamed=False)
+    return train, Chunks(rows, np.flatnonzero(np.isin(places, documents.heldout.places)))
 
 
-def _tokenise(documents: Documents, backend: tokenizers.Tokenizer, directory: Path) -> None:
-    if not processes.is_main():
-        return
-    schema = pyarrow.schema([(name, pyarrow.list_(pyarrow.int32())) for name in COLUMNS])
-    with progress("tokenising documents", None) as steps:  # which may be lines or books
-        for name, texts in (("train", documents.train), ("heldout", documents.heldout)):
-            path = str(directory / f"{name}.arrow")
-            with pyarrow.OSFile(path, "wb") as sink, pyarrow.ipc.new_file(sink, schema) as writer:
-                for batch in batched(texts):
-                    writer.write_batch(_rows(batch, backend.encode_batch(batch), schema))
-                    steps.advance(len(batch))
+def _tokenised(texts: Texts, backend: tokenizers.Tokenizer) -> Iterator[pyarrow.RecordBatch]:
+    first = 0
+    for batch in batched(texts):  # which may be lines or books
+        yield _rows(batch, backend.encode_batch(batch), first)
+        first += len(batch)
 
 
-def _rows(texts: Sequence[str], encodings: Sequence[Encoding], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
-    """Return the ids, the numbers of the words and the lengths in bytes of the tokens of texts, in their parts."""
+def _rows(texts: Sequence[str], encodings: Sequence[Encoding], first: int) -> pyarrow.RecordBatch:
+    """Return the tokens of texts, of which the first has a number, in their parts."""
     parts = [
-        (text, part)
-        for text, encoding in zip(texts, encodings, strict=True)
+        (number, text, part)
+        for number, (text, encoding) in enumerate(zip(texts, encodings, strict=True), first)
         for part in [encoding, *encoding.overflowing]
         if 0 in part.special_tokens_mask  # a control character alone gives no token
     ]
-    starts = np.cumsum([0, *(len(part) for _, part in parts)], dtype=np.int32)
+    starts = np.cumsum([0, *(len(part) for *_, part in parts)], dtype=np.int32)
     columns = (
-        (part.ids for _, part in parts),
-        (_words(text, part) for text, part in parts),
-        ([len(text[start:end].encode()) for start, end in part.offsets] for text, part in parts),
+        (part.ids for *_, part in parts),
+        (_words(text, part) for _, text, part in parts),
+        ([len(text[start:end].encode()) for start, end in part.offsets] for _, text, part in parts),
     )
     flat = (np.fromiter(chain.from_iterable(column), np.int32) for column in columns)
-    return pyarrow.record_batch([pyarrow.ListArray.from_arrays(starts, values) for values in flat], schema=schema)
+    numbers = np.array([number for number, *_ in parts], np.int32), np.diff(starts)
+    lists = [pyarrow.ListArray.from_arrays(starts, values) for values in flat]
+    return pyarrow.record_batch([*map(pyarrow.array, numbers), *lists], schema=SCHEMA)
 
 
 def _words(text: str, part: Encoding) -> list[int]:

@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -42,6 +43,12 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
+
+
+def parts(rows: Rows) -> list[slice]:
+    """Return the parts of rows that are read one after another: of a corpus that is streamed its shards; else all."""
+    ends = [0, *getattr(rows, "ends", [len(rows)])]
+    return [slice(int(start), int(end)) for start, end in pairwise(ends) if start < end]
 
 
 @final
@@ -89,17 +96,22 @@ class ShuffledDataset(Dataset[Any]):
         if getattr(self.rows, "in_order", False):
             return list(range(len(self.rows)))
         random = np.random.default_rng([self.seed, self.phase, epoch])
-        shuffled = random.permutation(len(self.rows))
-        pool = POOL * self.batch_size
-        batches = []
-        for start in range(0, len(shuffled), pool):
-            members = shuffled[start : start + pool]
-            members = members[np.argsort(self._lengths[members], kind="stable")]
-            batches += [members[at : at + self.batch_size] for at in range(0, len(members), self.batch_size)]
-        # A short batch stays last, or all batches after it would be cut elsewhere.
-        short = [batches.pop()] if len(batches[-1]) < self.batch_size else []
-        random.shuffle(batches)
-        return [int(index) for batch in (*batches, *short) for index in batch]
+        some, size = parts(self.rows), self.batch_size
+        if len(some) > 1:
+            random.shuffle(some)
+        order, short = list[int](), np.zeros(0, dtype=np.int64)
+        for part in some:
+            shuffled = np.append(short, part.start + random.permutation(part.stop - part.start))
+            batches = []
+            for start in range(0, len(shuffled), POOL * size):
+                members = shuffled[start : start + POOL * size]
+                members = members[np.argsort(self._lengths[members], kind="stable")]
+                batches += [members[at : at + size] for at in range(0, len(members), size)]
+            # A short batch goes on in the next part, and comes last in the end, or all after it would be cut elsewhere.
+            short = batches.pop() if len(batches[-1]) < size else short[:0]
+            random.shuffle(batches)
+            order += [int(index) for batch in batches for index in batch]
+        return [*order, *short.tolist()]
 
     def __len__(self) -> int:
         return math.ceil(len(self.rows) / self.multiple) * self.multiple

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ulmfit_style.data.tokens import Integers
-from ulmfit_style.training.batching import Rows
+from ulmfit_style.training.batching import Rows, parts
 
 
 @final
@@ -22,7 +22,10 @@ class PackedDataset:
 
     def __init__(self, chunks: Rows, max_length: int, first_position: int) -> None:
         self._chunks, self._first_position = chunks, first_position
-        row_of = _best_fit(chunks.lengths, max_length)
+        row_of, self.ends = np.zeros(len(chunks), dtype=np.int32), list[int]()
+        for some in parts(chunks):
+            row_of[some] = _best_fit(chunks.lengths[some], max_length) + sum(self.ends[-1:])
+            self.ends.append(int(row_of[some].max()) + 1)
         self._members = np.argsort(row_of, kind="stable")
         self._starts = np.searchsorted(row_of[self._members], np.arange(row_of.max() + 2))
         self.lengths: Integers = np.bincount(row_of, weights=chunks.lengths).astype(np.int32)
