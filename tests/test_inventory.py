@@ -133,7 +133,7 @@ def test_a_plan_and_the_table_of_runs_tell_what_is_not_finished(made, compose_ti
     row = next(line for line in shown.splitlines() if linked.fingerprint in line)
     assert "mine/adapt" in row
     assert "unfinished" in next(line for line in shown.splitlines() if stopped.fingerprint in line)
-    assert "3 artefacts" in shown  # the general text of adapt is one
+    assert "4 artefacts" in shown  # the texts of the task are one, and the general text of adapt
 
 
 def test_cleaning_only_lists_until_it_is_told_to_remove(made, folder: Path, capsys):

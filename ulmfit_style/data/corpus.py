@@ -84,11 +84,6 @@ class Documents:
     removed: int = 0
     """Documents that were left out because they are validation or test texts."""
 
-    @property
-    def is_streamed(self) -> bool:
-        """Whether texts are read again whenever they are needed."""
-        return self.train.table.is_streamed
-
 
 @cache
 def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.path") -> Documents:

@@ -5,7 +5,7 @@ So a new file costs its own time alone, and processes share the work.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, final
@@ -17,7 +17,7 @@ from ulmfit_style.artefacts.directory import Artefact
 from ulmfit_style.compute import processes
 from ulmfit_style.console import progress
 
-INDEX, TABLE = "index.arrow", "table.arrow"
+TABLE = "table.arrow"
 
 OPEN = 2
 """Shards that are on the disk at a time where they are streamed: a batch may have rows of one and of the next."""
@@ -37,35 +37,27 @@ class Shard:
 
     @cached_property
     def index(self) -> pyarrow.Table:
-        """The columns of numbers."""
-        return _mapped(self.artefact.directory / INDEX)
+        """What is kept: the columns of numbers at least."""
+        return _mapped(self.artefact.directory / TABLE)
 
     def table(self) -> pyarrow.Table:
-        """Open the other columns: texts and lists."""
+        """Open all columns."""
         if not self.is_streamed:
-            return _mapped(self.artefact.directory / TABLE)
+            return self.index
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # what is mapped outlives it
-            self._write(Path(folder))
+            self._write(self.schema, bool, Path(folder))
             return _mapped(Path(folder) / TABLE)
 
-    def make(self, recipe: Mapping[str, Any], count: Callable[[int], None]) -> None:
-        """Make the artefact, if it is missing, and count its rows."""
-
-        def build(directory: Path) -> None:
-            self._write(directory, count)
-            if self.is_streamed:
-                (directory / TABLE).unlink()
-
-        self.artefact.make(build, recipe, alone=True)
-
-    def _write(self, directory: Path, count: Callable[[int], object] = bool) -> None:
+    def make(self, recipe: Mapping[str, Any], count: Callable[[int], object]) -> None:
+        """Make what is kept, if it is missing, and count the rows."""
         numbers = pyarrow.schema(field for field in self.schema if pyarrow.types.is_integer(field.type))
-        others = pyarrow.schema(field for field in self.schema if field.name not in numbers.names)
-        new = pyarrow.ipc.new_file
-        with new(str(directory / INDEX), numbers) as index, new(str(directory / TABLE), others) as table:
+        kept = numbers if self.is_streamed else self.schema
+        self.artefact.make(partial(self._write, kept, count), recipe, alone=True)
+
+    def _write(self, schema: pyarrow.Schema, count: Callable[[int], object], directory: Path) -> None:
+        with pyarrow.ipc.new_file(str(directory / TABLE), schema) as writer:
             for batch in self.rows():
-                index.write_batch(batch.select(numbers.names))
-                table.write_batch(batch.select(others.names))
+                writer.write_batch(batch.select(schema.names))
                 count(len(batch))
 
 
@@ -77,7 +69,7 @@ class Sharded:
         self._shards = shards
         self.is_streamed = any(shard.is_streamed for shard in shards)
         self.index = pyarrow.concat_tables([shard.index for shard in shards])
-        """The columns of numbers, of all rows."""
+        """The columns of numbers at least."""
         self.starts = np.cumsum([0, *(len(shard.index) for shard in shards)])
         """The number of the first row of each shard, and of all rows."""
         self._table = lru_cache(OPEN if self.is_streamed else None)(lambda number: shards[number].table())
@@ -86,7 +78,7 @@ class Sharded:
         return Sharded, (self._shards,)  # a table that is mapped would be copied
 
     def value(self, column: str, row: int) -> Any:
-        """Return what a row has in a column that is no number, as pyarrow gives it."""
+        """Return what a row has in a column, as pyarrow gives it."""
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self._table(number)[column][row - int(self.starts[number])]
 

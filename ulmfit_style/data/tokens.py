@@ -96,9 +96,10 @@ def load(documents: Documents, tokenizer: Tokenizer, max_length: int, runs: Path
         numbers = [shard.index["document"].to_numpy() for shard in found]
         return table, np.concatenate([texts.places[own] for (_, texts), own in zip(parts, numbers, strict=True)])
 
-    rows, places = tokenised(documents.parts, is_streamed=documents.is_streamed)
+    is_streamed = documents.train.table.is_streamed
+    rows, places = tokenised(documents.parts, is_streamed=is_streamed)
     train = Chunks(rows, np.flatnonzero(np.isin(places, documents.train.places)))
-    if documents.is_streamed:  # those that measure are read again and again
+    if is_streamed:  # those that measure are read again and again
         rows, places = tokenised([(documents.identity, documents.heldout)], is_streamed=False)
     return train, Chunks(rows, np.flatnonzero(np.isin(places, documents.heldout.places)))
 

@@ -14,7 +14,11 @@ def language_model(config: Config, stage: str, options: LanguageModelling) -> No
     Raises:
         UserError: if the architecture has no head for unlabelled text, or no room for it; or an option is wrong.
     """
-    auto_class = architectures.language_model_class(checkpoints.model_type(config.model))
+    model_type = checkpoints.model_type(config.model)
+    auto_class = architectures.language_model_class(model_type)
+    if config.corpus.stream and architectures.architecture(model_type).carries_state:
+        problem = f"a model of type '{model_type}' reads as many documents side by side as a batch has rows"
+        raise UserError(f"corpus.stream=true: {problem}; take corpus.stream=false")
     if auto_class == architectures.ENCODER_DECODER and config.model.checkpoint is not None:
         directory = checkpoints.resolve(config.model, "model.checkpoint").directory
         checkpoints.sentinels(checkpoints.tokenizer(directory))
