@@ -1,5 +1,6 @@
 """Two machines, each of them a network namespace with an address, a name and a network cable of its own."""
 
+import json
 import os
 import re
 import shutil
@@ -49,6 +50,21 @@ class Machines:
             for arguments in (["addr", "add", f"{address}/24", "dev", end], ["link", "set", end, "up"]):
                 assert ip("-n", name, *arguments).returncode == 0
             assert ip("-n", name, "link", "set", "lo", "up").returncode == 0
+
+    def slow_down(self) -> None:
+        """Let the cable carry two megabits a second, and drop what waits for half a second; or skip the test."""
+        for name in self.names:
+            end = json.loads(ip("-n", name, "-json", "link", "show", "type", "veth").stdout)[0]["ifname"]
+            rate = ["root", "tbf", "rate", "2mbit", "burst", "16kbit", "latency", "500ms"]
+            tc = ["tc", "-n", name, "qdisc", "add", "dev", end, *rate]
+            if (made := subprocess.run(tc, capture_output=True, text=True, check=False)).returncode:
+                pytest.skip(f"no network can be slowed down here: {made.stderr.strip()}")
+
+    def waited(self) -> list[int]:
+        """Return how often packets of each machine had to wait."""
+        shown = [["tc", "-n", name, "-s", "-json", "qdisc", "show", "root"] for name in self.names]
+        told = [json.loads(subprocess.run(tc, capture_output=True, text=True, check=True).stdout) for tc in shown]
+        return [sum(queue.get("overlimits", 0) for queue in queues if queue["kind"] == "tbf") for queues in told]
 
     def disconnect(self) -> None:
         """Remove both, and the cable with them."""
@@ -106,6 +122,15 @@ def machines(tmp_path: Path, tiny_overrides: list[str]) -> Iterator[Machines]:
         two.disconnect()
 
 
+def assert_same_weights(tmp_path: Path) -> None:
+    """Train on one machine alone, and compare."""
+    alone = [sys.executable, "-m", "ulmfit_style.launch", "alone.yaml", "adapt"]
+    subprocess.run(alone, cwd=tmp_path, check=True, capture_output=True)
+    one, two = weights(tmp_path / "alone"), weights(tmp_path / "runs")
+    assert one.keys() == two.keys()
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
+
+
 def weights(runs: Path) -> dict:
     [manifest] = runs.glob(f"adapt-*/{MANIFEST}")
     return load_file(manifest.parent / "model.safetensors")
@@ -130,12 +155,16 @@ def test_two_machines_adapt_as_one_and_so_they_do_when_one_is_killed_on_the_way(
     names = r", ".join(rf"machine {rank} \({name}\)" for rank, name in enumerate(machines.names))
     assert re.match(rf"2 processes train together on {names}\n", output)
     assert re.search(r"every weight: goes on from \S+/checkpoint-\d+\n", output)
+    assert_same_weights(tmp_path)
 
-    alone = [sys.executable, "-m", "ulmfit_style.launch", "alone.yaml", "adapt"]
-    subprocess.run(alone, cwd=tmp_path, check=True, capture_output=True)
-    one, two = weights(tmp_path / "alone"), weights(tmp_path / "runs")
-    assert one.keys() == two.keys()
-    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
+
+@pytest.mark.slow
+def test_a_slow_network_only_takes_time(machines: Machines, tmp_path: Path):
+    machines.slow_down()
+    (code, _, errors), other = ended(machines.start("runs.yaml", "adapt"), seconds=170)
+    assert code == other[0] == 0, errors + other[2]
+    assert all(waited > 100 for waited in machines.waited())
+    assert_same_weights(tmp_path)
 
 
 @pytest.mark.slow
