@@ -92,7 +92,12 @@ def test_a_glob_that_matches_folders_copies_files_alone_and_nothing_is_written_e
 
 @pytest.mark.parametrize(
     ("address", "problem"),
-    [("memory://bucket/nothing", "there is no such file"), ("zz://bucket/texts", "Protocol not known: zz")],
+    [
+        ("memory://bucket/nothing", "there is no such file"),
+        ("memory://bucket/no*.txt", "there is no such file"),
+        ("zz://bucket/texts", "Protocol not known: zz"),
+        ("http://127.0.0.1:9/texts.jsonl", r"cannot be copied to this machine \(Cannot connect to host 127.0.0.1:9"),
+    ],
 )
 def test_an_address_of_nothing_is_told(bucket: Any, address: str, problem: str):
     with pytest.raises(UserError, match=problem):

@@ -229,8 +229,8 @@ def _read(corpus: Corpus, files: Mapping[str, File], option: str) -> Iterator[py
         for name, file in files.items():
             if corpus.stream and _files(corpus, name, option) != {name: file}:
                 raise UserError(f"{option}: {name} has changed while it was read; give the same command again")
-            is_there = not corpus.stream or not reading.is_address(name)
-            paths.append(name if is_there else copies.enter_context(remote.borrowed(option, name)))
+            is_far = reading.is_address(name)
+            paths.append(copies.enter_context(remote.borrowed(option, name)) if is_far else name)
         found = reading.read(option, paths, lambda _: {"text": corpus.text}, corpus.document, corpus.format)
         yield from map(_hashed, batched(_text(row) for row, _ in found))
 

@@ -2,7 +2,7 @@
 
 import glob
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -102,4 +102,7 @@ def _found(address: str) -> tuple[Any, str, str, dict[str, Any]]:
         parent = parent.rpartition("/")[0]
     found = (system.glob if is_glob else system.find)(path, detail=True)
     files = {name: told or system.info(name) for name, told in found.items() if told.get("type", "file") == "file"}
+    if not files:
+        with suppress(FileNotFoundError):  # over http nothing is found where no server answers, either
+            system.cat_file(path, 0, 1)
     return system, path, parent, files
