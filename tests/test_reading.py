@@ -12,7 +12,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from hypothesis import given, strategies
-from pydantic import ValidationError
 from readable import COMMAS, LINES, READ, REFUSED, ROWS, database, parquet, xlsx, zipped
 from samples import jsonl
 
@@ -312,8 +311,9 @@ def test_a_format_that_there_is_not_is_refused(form: object, message: str, tmp_p
     (tmp_path / "a.xlsx").write_bytes(xlsx(Data=[("text",), ("b",)]))
     with pytest.raises(UserError, match=message):
         first("task.path", str(tmp_path / "a.xlsx"), FileFormat.model_validate(form))
-    with pytest.raises(ValidationError, match="there is no such encoding"):
-        FileFormat(encoding="utf-9")
+    (tmp_path / "a.csv").write_text("text\nb\n")
+    with pytest.raises(UserError, match=r"unknown encoding: utf-9\); task\.format may help"):
+        first("task.path", str(tmp_path / "a.csv"), FileFormat(encoding="utf-9"))
 
 
 def test_a_database_is_read_by_its_table_or_a_query_and_not_written(tmp_path: Path):

@@ -1,9 +1,8 @@
 """How a file is read, where that is not found out of the file itself."""
 
-import codecs
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from ulmfit_style.config.section import Section
 
@@ -30,14 +29,6 @@ class FileFormat(Section):
     @classmethod
     def _kind_alone(cls, value: Any) -> Any:
         return {"kind": value} if isinstance(value, str) else value
-
-    @field_validator("encoding")
-    @classmethod
-    def _is_known(cls, encoding: str | None) -> str | None:
-        try:
-            return encoding and codecs.lookup(encoding).name
-        except LookupError:
-            raise ValueError("there is no such encoding; utf-8, utf-16, cp1252 and latin-1 are some") from None
 
 
 AS_FOUND = FileFormat()

@@ -1,6 +1,7 @@
 """Every file format that rows are read from: one entry of `FORMATS` each, by the ending of its files."""
 
 import bz2
+import codecs
 import csv
 import gzip
 import io
@@ -78,7 +79,7 @@ def _text_format(parse: Callable[[IO[str], How], Iterator[Numbered]]) -> Read:
     """Return what reads text files from what parses an open one."""
 
     def read(path: Path, how: How) -> Iterator[Numbered]:
-        known = how.format.encoding
+        known = how.format.encoding and codecs.lookup(how.format.encoding).name
         encoding, example = (known, "") if known else dialects.encoding_of(path, path.stat().st_mtime_ns, open_file)
         if example:
             how.found(f"is not UTF-8; it is read as {encoding}, with words such as '{example}'")
