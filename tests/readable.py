@@ -182,15 +182,6 @@ READ: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
         json.dumps([annotated(text, name, "taxonomy") for text, name in ROWS]).encode(),
         [(text, f"mood/{name}") for text, name in ROWS],
     ),
-    "Prodigy's jsonl, without what was rejected or ignored": (
-        "a.jsonl",
-        "\n".join(
-            json.dumps({"text": text, "_task_hash": 1, "tokens": [], "accept": [label], "answer": answer})
-            for text, label in ROWS
-            for answer in ("reject", "accept", "ignore")
-        ).encode(),
-        ROWS,
-    ),
     "Argilla's json": ("a.json", json.dumps([answered(*row) for row in ROWS]).encode(), ROWS),
     "Argilla's flat records": (
         "a.jsonl",
@@ -232,6 +223,11 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "a mark of UTF-8 before what is not": ("a.csv", b"\xef\xbb\xbftext\n\xe9\n", "can't decode byte 0xe9"),
     "a json file of several lists": ("a.json", b'{"train": [{}], "test": [{}]}', "it has the lists train, test"),
     "broken json": ("a.json", b'[{"text": "a"},\n{"text": ]', r"is not JSON \(Expecting value at line 2, column 10\)"),
+    "an answer of Prodigy, which may be a rejection": (
+        "a.jsonl",
+        b'{"text": "a", "label": "b", "_task_hash": 1, "answer": "reject"}\n',
+        r"a\.jsonl:1: is from Prodigy, where it may have been rejected",
+    ),
     "half a character in json": ("a.jsonl", b'{"text": "\\ud83d"}\n', "contains half a character"),
     "an sqlite file of several tables": (
         "a.db",

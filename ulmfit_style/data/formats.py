@@ -40,8 +40,8 @@ class How(NamedTuple):
 
     format: FileFormat = AS_FOUND
     document: Document | None = None
-    found: Callable[..., None] = lambda what, can_change=True: None
-    """Takes what was found out of the file, in words, and whether `format` can say otherwise."""
+    found: Callable[[str], None] = lambda what: None
+    """Takes what was found out of the file, in words."""
     has_folder: bool = False
     """Whether it was found beside others in several folders."""
 
@@ -133,16 +133,12 @@ def _delimited(file: IO[str], how: How, usual: str) -> Iterator[Numbered]:
 
 
 def _json(file: IO[str], how: How, *, is_one: bool) -> Iterator[Numbered]:
-    rejected = 0
     for number, row in nested.rows(file, how.format.field, is_one=is_one):
-        if row is None:
-            rejected += 1
-        elif isinstance(row, dict):
-            yield number, {nfc(name): value for name, value in row.items()}
+        if isinstance(row, dict):
+            named = {nfc(name): value for name, value in row.items()}
+            yield number, nested.OF_PRODIGY if "_task_hash" in row else named
         else:
             yield number, row if isinstance(row, str) else nested.NO_ROW
-    if rejected:
-        how.found(f"{rejected:,} rows whose answer in Prodigy is reject or ignore are left out", can_change=False)
 
 
 def _parquet(path: Path, how: How) -> Iterator[Numbered]:

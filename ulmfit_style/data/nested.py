@@ -10,8 +10,7 @@ from ulmfit_style.errors import NESTED
 
 NO_ROW = 'is not a JSON object such as {"text": "..."}'
 
-OF_PRODIGY = ("_task_hash", "_input_hash", "_session_id", "_annotator_id", "tokens", "options", "accept", "answer")
-"""What Prodigy adds to a row."""
+OF_PRODIGY = "is from Prodigy, where it may have been rejected; keep what was accepted, and remove its _task_hash"
 
 BETWEEN = re.compile(r"[\s,]*")
 """What may stand between objects that are no list."""
@@ -92,16 +91,11 @@ def _questions(articles: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _plain(rows: list[Any]) -> list[Any]:
-    """Return rows in which the answers of people, in Label Studio or Argilla, are columns, called as the question.
-
-    None stands for a row that was rejected or ignored in Prodigy.
-    """
+    """Return rows in which the answers of people, in Label Studio or Argilla, are columns, called as the question."""
     parts = [_parts(row) for row in rows]
     asked = dict.fromkeys(name for _, given in parts for name in given)
     return [
-        own
-        if own is row or own is None
-        else {**own, **dict.fromkeys(asked, [] if row.get("annotations") else None), **given}
+        own if own is row else {**own, **dict.fromkeys(asked, [] if row.get("annotations") else None), **given}
         for row, (own, given) in zip(rows, parts, strict=True)
     ]
 
@@ -111,10 +105,6 @@ def _parts(row: Any) -> tuple[Any, dict[str, Any]]:
     if not isinstance(row, dict):
         return row, {}
     given: dict[str, Any] = {}
-    if "_task_hash" in row:  # Prodigy
-        given |= {"label": row["accept"]} if "accept" in row else {}
-        plain = {name: value for name, value in row.items() if name not in OF_PRODIGY}
-        return (plain, given) if row.get("answer", "accept") == "accept" else (None, {})
     own, flat = row.get("fields"), {name[:-10]: row[name] for name in row if name.endswith(".responses")}
     if flat or (isinstance(own, dict) and isinstance(row.get("responses"), dict)):  # Argilla
         for name, values in (flat or row["responses"]).items():
