@@ -160,16 +160,6 @@ READ: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
         json.dumps({name: {str(n): row[name] for n, row in enumerate(OBJECTS)} for name in OBJECTS[0]}).encode(),
         ROWS,
     ),
-    'json, as pandas writes it by orient="index"': (
-        "a.json",
-        json.dumps({f"row {n}": row for n, row in enumerate(OBJECTS)}).encode(),
-        ROWS,
-    ),
-    'json, as pandas writes it by orient="split"': (
-        "a.json",
-        json.dumps({"columns": ["text", "label"], "index": [0, 1, 2], "data": ROWS}).encode(),
-        ROWS,
-    ),
     "Label Studio's json": ("a.json", json.dumps([annotated(*row) for row in ROWS]).encode(), ROWS),
     "Label Studio's csv, in which choices are json": (
         "a.csv",

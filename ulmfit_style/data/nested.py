@@ -61,20 +61,14 @@ def _of_one(value: Any) -> Sequence[Any]:
     """Return the rows that a single JSON value is."""
     if not isinstance(value, dict):
         return value if isinstance(value, list) else [value]
-    if value.keys() == {"columns", "index", "data"}:  # pandas, orient="split"
-        return [dict(zip(value["columns"], cells, strict=True)) for cells in value["data"]]
     lists = [name for name, part in value.items() if isinstance(part, list) and set(map(type, part)) <= {dict}]
     if (name := next((name for name in ("data", "rows", *lists) if name in lists), None)) is not None:
         if len(lists) > 1 and name not in ("data", "rows"):
             raise ValueError(f"it has the lists {', '.join(lists)}; say which by {{field: {name}}}")
         is_squad = value[name] and "paragraphs" in value[name][0]
         return list(_questions(value[name])) if is_squad else [row.get("row", row) for row in value[name]]
-    values = list(value.values())  # as pandas writes them: by columns, or by rows
-    if all(isinstance(part, dict) for part in values):
-        inner = {name for part in values for name in part}
-        if not all(map(str.isdecimal, inner)) and (all(map(str.isdecimal, value)) or len(value) > len(inner)):
-            return values
-        values = [list(part.values()) for part in values]
+    # By columns, in which pandas names each row.
+    values = [list(part.values()) if isinstance(part, dict) else part for part in value.values()]
     if all(isinstance(part, list) for part in values) and len(set(map(len, values))) == 1:
         return [dict(zip(value, cells, strict=True)) for cells in zip(*values, strict=True)]
     return [value]
