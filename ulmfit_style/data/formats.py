@@ -6,7 +6,6 @@ import csv
 import gzip
 import io
 import lzma
-import re
 import sqlite3
 import unicodedata
 import zipfile
@@ -14,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.parse import quote
@@ -116,18 +115,15 @@ def _table(rows: Iterator[tuple[int, Sequence[Any] | str]]) -> Iterator[Numbered
 
 
 def _delimited(file: IO[str], how: How, usual: str) -> Iterator[Numbered]:
-    sample = file.read(dialects.SAMPLE)
-    told = re.match(r"sep=(.)\r?\n", sample)  # as Excel writes it above the header
-    delimiter, above = (told[1], 1) if told else (how.format.delimiter, 0)
-    dialect = dialects.dialect_of(sample[told.end() if told else 0 :], usual, delimiter, how.format.quotes)
+    dialect = dialects.dialect_of(file.read(dialects.SAMPLE), usual, how.format.delimiter, how.format.quotes)
     file.seek(0)
     sign, encloses = dialect["delimiter"], dialect["quoting"] == csv.QUOTE_MINIMAL
     if sign != usual or encloses == (sign == TAB):
         quotes = "enclose cells" if encloses else "are parts of texts"
         how.found(f"columns are separated by {'tabs' if sign == TAB else repr(sign)}, and quotation marks {quotes}")
-    reader, is_tsv = csv.reader(islice(file, above, None), **dialect), sign == TAB
+    reader, is_tsv = csv.reader(file, **dialect), sign == TAB
     yield from _table(
-        (above + reader.line_num, JOINED if is_tsv and any(TAB in cell and "\n" in cell for cell in cells) else cells)
+        (reader.line_num, JOINED if is_tsv and any(TAB in cell and "\n" in cell for cell in cells) else cells)
         for cells in reader
     )
 
