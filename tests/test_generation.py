@@ -300,7 +300,6 @@ def test_drawn_answers_repeat_with_their_seed_and_leave_the_seed_of_training_alo
     ("kind", "options", "message"),
     [
         (Summarization, {"prompt": "summarize"}, "should hold {text} once"),
-        (Summarization, {"top_p": 0.9}, "nothing is drawn at temperature 0; give task.temperature=1 too"),
         (Summarization, {"label_smoothing": 1.0}, "less than 1"),
         (TextGeneration, {"form": "messages", "prompt": "a {text}"}, r"no prompt beside it; leave task\.prompt out"),
     ],

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from ulmfit_style.config.section import Answering, Count
 from ulmfit_style.tasks.base import IGNORED, Answer, Feature, Row, Task
@@ -52,15 +52,11 @@ class GenerationTask(Task, abc.ABC):
     """Tokens that an answer has at most; null for those of `max_target_length`."""
     num_beams: Annotated[Count, Answering] = 1
     """Beginnings of an answer that are followed at once; 1: the likeliest token is taken each time."""
-    length_penalty: Annotated[float, Answering] = 1
-    """With beams: above 0 longer answers are preferred, below it shorter ones."""
     no_repeat_ngram_size: Annotated[int, Field(ge=0), Answering] = 0
     """Tokens in a row that an answer may not hold twice; 0: it may."""
     temperature: Annotated[float, Field(ge=0), Answering] = 0
     """0: the likeliest answer. Above it tokens are drawn, at 1 by the probabilities that the model gives them; the
     higher, the more the unlikely ones."""
-    top_p: Annotated[float, Field(gt=0, le=1), Answering] = 1
-    """Where tokens are drawn: from the likeliest ones, which have this share of the probability together."""
     seed: Annotated[int, Answering] = 0
     """Seed of what is drawn: the same rows in the same order are answered alike."""
 
@@ -73,13 +69,6 @@ class GenerationTask(Task, abc.ABC):
         if prompt is not None and prompt.count(SLOT) != 1:
             raise ValueError(f"should hold {SLOT} once, where the row's text is to stand")
         return prompt
-
-    @field_validator("top_p")
-    @classmethod
-    def _is_drawn(cls, top_p: float, info: ValidationInfo) -> float:
-        if top_p < 1 and not info.data.get("temperature"):
-            raise ValueError("nothing is drawn at temperature 0; give task.temperature=1 too")
-        return top_p
 
     def auto_class(self, architecture: Architecture) -> str:
         return "AutoModelForCausalLM" if architecture.kind == "decoder" else "AutoModelForSeq2SeqLM"
@@ -117,17 +106,16 @@ class GenerationTask(Task, abc.ABC):
 
         kept = {name: getattr(model.generation_config, name) for name in KEPT}
         kept = {name: getattr(model.config, name, None) if value is None else value for name, value in kept.items()}
-        drawn = {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0} if self.temperature else {}
-        beams = {"num_beams": self.num_beams, "length_penalty": self.length_penalty} if self.num_beams > 1 else {}
+        drawn = {"temperature": self.temperature, "top_k": 0} if self.temperature else {}
         return GenerationConfig(
             **kept,
             **drawn,
-            **beams,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=end_of(tokenizer),
             do_sample=self.temperature > 0,
             min_new_tokens=1,  # no right answer is empty
             max_new_tokens=self.max_new_tokens or self.max_target_length,
+            num_beams=self.num_beams,
             no_repeat_ngram_size=self.no_repeat_ngram_size,
         )
 
