@@ -69,7 +69,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
 
 
 def _check_update(resolved: Resolved, directory: Path) -> None:
-    """Check that a finished model can be updated by the labelled rows, and say what that means for its head.
+    """Check that a finished model can be updated by the labelled rows, and say which rows and classes are others.
 
     Raises:
         UserError: if it is of another kind of task or of another model, or nothing would be left to tell the two apart.
@@ -98,8 +98,6 @@ def _check_update(resolved: Resolved, directory: Path) -> None:
     for what, classes in {"new": set(now) - set(known), "gone, for no row has them": set(known) - set(now)}.items():
         if classes:
             say(f"{option}: classes that are {what}: {listed(sorted(classes))}")
-    if resolved.finetune.head == "solved":
-        say(f"{option}: its layers are kept; the head is solved anew from all labelled rows, old and new")
 
 
 def determinants(resolved: Resolved) -> dict[str, Any]:
