@@ -46,7 +46,6 @@ def test_predict_tells_texts_unlike_those_that_were_not_trained_on(
     told = [answer.get("unlike", False) for answer in answers]
     assert "near" not in answers[0]
     assert sum(told[20:]) > sum(told[:20])
-    rough = f" (told by {len(near)} rows alone, so roughly)"
-    assert f"unlike those that it was trained on: {sum(told)}{rough}" in capsys.readouterr().err
+    assert f"unlike those that it was trained on: {sum(told)}\n" in capsys.readouterr().err
     assert min(near) < np.quantile(near, 0.05) < 1
     assert load(directory)(texts[told.index(True)])["unlike"] is True

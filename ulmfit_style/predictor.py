@@ -58,11 +58,10 @@ class Predictor:
         if missing:
             kind = f"lacks the head of {type(self.task).__name__} ({listed(sorted(missing))})"
             raise UserError(f"{option}={source}: {kind}; name a model that `finetune` made, not `adapt`")
-        self._learnt, self._least_near, self.measured = None, 0.0, 0
+        self._learnt, self._least_near = None, 0.0
         if (directory / unlike.FILE).exists():
             answered = predictions.read(directory, "validation") or predictions.read(directory, "test")  # of folds
             self._learnt = np.load(directory / unlike.FILE).astype(np.float32)
-            self.measured = len(answered)
             self._least_near = float(np.quantile([answer["near"] for answer in answered], unlike.SHARE))
         self.model.to(PartialState().device if device is None else device)
 

@@ -27,7 +27,6 @@ from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved
 from ulmfit_style.results import csv, html
 from ulmfit_style.tasks.base import Answer, Row, Task
-from ulmfit_style.training import unlike
 
 if TYPE_CHECKING:
     from ulmfit_style.predictor import Predictor
@@ -226,8 +225,7 @@ def _answered(
         say(f"predict: rows not answered, with a guess alone: {counts['guesses']:,} (predict.threshold)")
     if counts["unlike"]:
         told = "rows that may belong to no class, unlike those that it was trained on"
-        few = f" (told by {model.measured} rows alone, so roughly)" if model.measured < unlike.FEWEST else ""
-        say(f"predict: {told}: {counts['unlike']:,}{few}")
+        say(f"predict: {told}: {counts['unlike']:,}")
     if empty:
         say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: row {listed(empty, 3)}")
     if counts["long"]:

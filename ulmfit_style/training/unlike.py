@@ -16,9 +16,6 @@ FILE = "learnt.npy"
 SHARE = 0.05
 """The share of the rows that were not trained on that counts as unlike those that were."""
 
-FEWEST = 200
-"""Such rows below which the limit is that of fewer than ten of them."""
-
 
 def units(inputs: Floats) -> Floats:
     """Return what the head reads of texts, (texts, width), at length 1."""
