@@ -17,7 +17,7 @@ def test_it_tells_what_an_issue_needs_and_prints_no_secret_and_no_folder(monkeyp
     printed = capsys.readouterr().out
     assert [line for line in printed.splitlines() if not LINE.fullmatch(line)] == []
     names = {line.split()[0] for line in printed.splitlines()}
-    assert {"python", "torch", "cores", "memory", "device", "disk", "Hub", "embedded"} < names
+    assert {"python", "torch", "cores", "memory", "device", "Hub", "embedded"} < names
     assert "HF_TOKEN        set" in printed
     assert "embedded        scattertext 0.2.2" in printed
     assert "hf_secret" not in printed

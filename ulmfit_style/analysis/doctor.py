@@ -5,10 +5,8 @@ No token and no folder outside the project is printed.
 
 import os
 import platform
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from rich.filesize import decimal
 
@@ -47,7 +45,6 @@ def _facts() -> Iterator[tuple[str, str]]:
             gpu = torch.cuda.get_device_properties(number)
             yield f"cuda:{number}", f"{gpu.name}, {decimal(gpu.total_memory)}"
     yield "device", device() or "torch cannot be imported"
-    yield "disk", f"{decimal(shutil.disk_usage(Path.cwd()).free)} free here"
     yield "Hub", _hub()
     yield "HF_TOKEN", "set" if os.environ.get("HF_TOKEN") else "not set"
     for package in embedded.packages():
