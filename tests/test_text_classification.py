@@ -327,9 +327,6 @@ def test_a_label_alone_in_a_list_is_the_class_and_a_sign_between_several_is_told
     assert task.target(rows_of([["late"]])[0]) == "late"
     (said,) = task.remarks(rows_of(["late|broken", "late", "broken"]))
     assert said == "labels hold '|'; task=multi_label_classification takes several of a row"
-    (said,) = task.remarks(rows_of(["010", "110"]))
-    assert said == "labels look like 0 or 1 for each; with blanks between (0 1 0) they are several labels"
-    assert task.remarks(rows_of(["10", "11"])) == []
 
 
 def test_a_label_that_no_row_has_is_told():

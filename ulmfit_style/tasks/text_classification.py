@@ -102,8 +102,6 @@ class TextClassification(LabelTask):
         doubts = [f"the classes {names} differ by case or blanks alone" for names in doubtful]
         if sign := separator_in(sorted(written)):
             doubts.append(f"labels hold '{sign}'; task=multi_label_classification takes several of a row")
-        if all(re.fullmatch("[01]{2,}", name) for name in written) and any(name[0] == "0" for name in written):
-            doubts.append("labels look like 0 or 1 for each; with blanks between (0 1 0) they are several labels")
         return [*same, *doubts][:SHOWN_PROBLEMS]
 
     def target(self, row: Row) -> str:
