@@ -207,8 +207,8 @@ def _format_of(option: str) -> str:
     return ".".join([*option.split(".")[:-1][:1], "format"])
 
 
-def _say_found(option: str, reference: str, what: str, *, can_change: bool = True) -> None:
-    say_once(f"{option}={reference}: {what}{f' ({_format_of(option)})' * can_change}")
+def _say_found(option: str, reference: str, what: str) -> None:
+    say_once(f"{option}={reference}: {what} ({_format_of(option)})")
 
 
 def kind(path: str | Path, form: FileFormat = AS_FOUND) -> str:
