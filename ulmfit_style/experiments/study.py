@@ -299,11 +299,9 @@ def _table(by_name: Mapping[str, Sequence[Result]], study: Study, title: str) ->
     rows: list[tuple[str, float | str, float | None, str]] = []
     for name, results in by_name.items():
         seeds = " ".join("failed" if result.error else f"{result.score:.3f}" for result in results)
-        if any(result.error for result in results):  # an average over the others would be another one
-            rows.append((name, "failed", None, seeds))
-        else:
-            values = [result.score for result in results]
-            rows.append((name, mean(values), stdev(values) if len(values) > 1 else None, seeds))
+        # Of seeds that partly failed there is no mean: one of the others would be another one.
+        values = [] if any(result.error for result in results) else [result.score for result in results]
+        rows.append((name, mean(values) if values else "failed", stdev(values) if len(values) > 1 else None, seeds))
     return Table(("", "mean", "sd", f"seeds {' '.join(map(str, study.seeds))}"), rows, title)
 
 

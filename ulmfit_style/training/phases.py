@@ -153,8 +153,8 @@ def train(
     results: list[PhaseResult] = []
     for number, phase in enumerate(plan.phases):
         before = results[-1].after if results else measure()
-        steps_before = sum(result.log[-1]["step"] for result in results if result.log)
-        reporting.begin(number, steps_before, is_last=number == len(plan.phases) - 1)
+        reporting.phase, reporting.is_last = number, number == len(plan.phases) - 1
+        reporting.steps_before = sum(result.log[-1]["step"] for result in results if result.log)
         callbacks: list[TrainerCallback] = [reporting]
         if before and isinstance(options, LanguageModelling):
             log_measures = partial(_log_measures, phase.title, measure)
