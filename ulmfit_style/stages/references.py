@@ -91,7 +91,7 @@ def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer
     frozen, frozen_unseen = features_of(resolved, texts_unseen)
     if named:
         nearest = cosine_similarity(frozen_unseen, frozen(names)).argmax(axis=1)
-        answers["class names alone"] = [{str(task.label_field): task.target(named[place])} for place in nearest]
+        answers["class names alone"] = [{task.answer_field: task.target(named[place])} for place in nearest]
     tf_idf = TfidfVectorizer(tokenizer=TERM.findall, token_pattern=None, ngram_range=(1, 2), sublinear_tf=True)
     learnt = frozen(texts)
     scaler = solving.standard_scaler(learnt)
