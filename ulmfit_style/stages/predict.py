@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import RECIPE, whole
 from ulmfit_style.config.commands import Predict
-from ulmfit_style.config.section import spelled
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, conll, reading
 from ulmfit_style.data.disk_list import DiskList
@@ -52,7 +51,8 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     if options.pair is not None and (options.input == STDIN or _is_file(options.input)):
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
     if options.explain or options.threshold is not None:
-        task = resolved.task if options.model is None else _task(resolved.finished_model("predict"))
+        named = None if options.model is None else resolved.finished_model("predict")
+        task = resolved.task if named is None else load(named / RECIPE).require_task()
         if options.explain and options.model is None:
             attributions.check(task, checkpoints.described(resolved.config.model) if task.writes else {})
         if options.threshold is not None and not task.is_single_label:
@@ -78,11 +78,6 @@ def require_writable(option: str, output: Path, endings: Sequence[str]) -> None:
         raise UserError(f"{option}={output}: there is no folder {output.parent} that can be written to")
 
 
-def _task(directory: Path) -> Task:
-    """Return the task that a fine-tuned model was trained on."""
-    return load(directory / RECIPE).require_task()
-
-
 def run(resolved: Resolved) -> None:
     """Answer the rows of the input, and write each answer with all that stood in its row.
 
@@ -92,7 +87,7 @@ def run(resolved: Resolved) -> None:
         UserError: if there is no model, or something in the input or the options is wrong.
     """
     options, source = resolved.config.predict, resolved.finished_model("predict")
-    rows = _rows(_task(source), str(options.input), options)
+    rows = _rows(load(source / RECIPE).require_task(), str(options.input), options)
     first = list(islice(rows, 5))
     lines = [line for _, record in first if (line := str(record.get(TEXT_COLUMN)).strip())]
     if len(lines) > 1 and all(map(conll.TAGGED.fullmatch, lines)):
@@ -209,8 +204,6 @@ def _answered(
                 is_sure = given["score"] >= lowest
                 answer = {**given, "label": given["label"] if is_sure else None, "guess": given["label"]}
                 counts["guesses"] += not is_sure
-            if not counts["rows"] and (renamed := csv.renamed(fields, answer)):
-                say(f"predict: columns of the input that have another name in the output: {spelled(renamed)}")
             if page is not None:
                 explained.append((row, answer))
             counts["rows"] += 1
