@@ -270,9 +270,8 @@ class Resolved:
         architecture = architectures.architecture(checkpoints.model_type(self.config.model))
         preset, reason = auto.choose(options, self.task, architecture, len(self.rows.train), len(self.rows.classes))
         say_once(f"finetune=auto takes {preset}: {reason}")
-        values: dict[str, Any] = {}
-        for name in ("plain", preset):  # which the others are built on
-            values |= read(CONF / "finetune" / f"{name}.yaml")
+        # All presets are built on `plain`.
+        values = {**read(CONF / "finetune/plain.yaml"), **read(CONF / f"finetune/{preset}.yaml")}
         try:
             return Finetune.model_validate({**options.model_dump(), **{name: values[name] for name in options.open}})
         except ValidationError as error:

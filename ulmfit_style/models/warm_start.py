@@ -51,15 +51,15 @@ def learn_tokenizer(options: DecoderTokenizer, targets: Sequence[str], directory
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **DECODER).save_pretrained(directory)
 
 
-def encoder_decoder(options: Model, source: Path, decoder: Path, pair: TokenizerPair, length: int) -> LoadedModel:
+def encoder_decoder(options: Model, source: Path, decoder: Path, target: Tokenizer, length: int) -> LoadedModel:
     """Return the encoder-decoder, and the names of its new parameters.
 
     Args:
         source: The directory of the encoder's checkpoint.
         decoder: The directory of the decoder's checkpoint; not read where its weights are random.
+        target: The decoder's tokenizer.
         length: The most tokens that are generated.
     """
-    target = pair.target
     encoder, missing, _ = checkpoints.load_model(AutoModel, source)
     if options.decoder == "scratch":
         decoder_model, decoder_missing, _ = _untrained_decoder(options, encoder, target, length)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -22,13 +23,8 @@ LONGEST = 240
 MOST_ALIGNED = 80
 """Tokens on each side of a matrix that are shown."""
 
-ALIGNMENT = """Each row is a token that was written, and each column one that was read: the darker a cell, the more the
-model looked there when it chose the token. Point at a cell to see how much; a row sums to 1. Cross-attention, the mean
-over all heads of all layers (Bahdanau et al. 2015)."""
-
-EXPLANATION = """Green tokens raised the logit of the answer, and red ones lowered it; the strongest of a text has the
-fullest colour. Point at a token to see its share. Integrated gradients from a text of padding (Sundararajan et al.
-2017)."""
+LEGENDS = yaml.safe_load(Path(__file__).with_name("legends.yaml").read_text(encoding="utf-8"))
+"""How to read what is drawn of explanations."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def explained(task: Task, answers: Iterable[tuple[Row, Answer]]) -> list[Part]:
     if task.writes:
         named = ((f"{row.place}: {task.texts(row)[0]}", answer["explanations"]) for row, answer in answers)
         matrices = [Alignment(name[:LONGEST], *explained) for name, explained in named]
-        return [Prose(ALIGNMENT), *matrices] if matrices else []
+        return [Prose(LEGENDS["alignment"]), *matrices] if matrices else []
     rows: list[tuple[Any, ...]] = []
     for row, answer in answers:
         texts = task.texts(row)
@@ -87,7 +83,9 @@ def explained(task: Task, answers: Iterable[tuple[Row, Answer]]) -> list[Part]:
             rows.append((row.place, text, part["of"] + by, part["logit"]))
         if not answer["explanations"]:
             rows.append((row.place, " / ".join(texts), "nothing was answered", None))
-    return [Prose(EXPLANATION), Table(("row", "text", "explained", "logit"), rows, is_searched=True)] if rows else []
+    return (
+        [Prose(LEGENDS["tokens"]), Table(("row", "text", "explained", "logit"), rows, is_searched=True)] if rows else []
+    )
 
 
 def coloured(texts: Sequence[str], tokens: Sequence[Mapping[str, Any]]) -> list[Markup]:

@@ -32,7 +32,6 @@ from ulmfit_style.tasks.types import Model, Tokenizer
 from ulmfit_style.training import checks
 
 if TYPE_CHECKING:
-    from ulmfit_style.models.tokenizer_pair import TokenizerPair
     from ulmfit_style.training.batching import EncodedDataset
     from ulmfit_style.training.phases import TrainingPlan
     from ulmfit_style.training.solving import Floats
@@ -265,15 +264,15 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     architecture = architectures.architecture(checkpoints.body_config(source)["model_type"])
     task = resolved.task.for_architecture(architecture)
     head = task.head(classes)
-    tokenizer, pair = _tokenizer(resolved, source, rows)
+    tokenizer = _tokenizer(resolved, source, rows)
     named = task.name_rows(classes) if options.label_names or not rows else []
     if options.label_names and not named:
         say("  the names of the classes are no words, so they are no examples (finetune.label_names)")
     features = _encoded(task, [*rows, *named] if named else rows, tokenizer, options.max_length, head)
     transformers.set_seed(options.seed)
-    if pair is not None:
+    if config.model.decoder is not None:
         decoder, positions = _decoder(resolved).directory, task.positions_needed(0)
-        model, missing, _ = warm_start.encoder_decoder(config.model, source, decoder, pair, positions)
+        model, missing, _ = warm_start.encoder_decoder(config.model, source, decoder, tokenizer.target, positions)
     elif options.pooling is None or options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
         auto_class = getattr(transformers, task.auto_class(architecture))
@@ -288,25 +287,24 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     layers = lora.add_adapters(model, layer_groups(model, missing), options)
     data = TrainingData(task, features, partial(batching.collate, tokenizer=tokenizer))
     phases = unfreezing.of_finetune(options, layers, data, tokenizer, has_rows=bool(rows))
-    if pair is not None and options.new_epochs:
+    if config.model.decoder is not None and options.new_epochs:
         phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
     how = config.micro_batch_size, config.save_minutes, config.shard
     return TrainingPlan(model, phases, data, options, layers, *how), tokenizer
 
 
-def _tokenizer(resolved: Resolved, source: Path, rows: Sequence[Row]) -> tuple[Tokenizer, TokenizerPair | None]:
-    """Return the tokenizer, and the two that it is made of where an encoder gets a decoder."""
+def _tokenizer(resolved: Resolved, source: Path, rows: Sequence[Row]) -> Tokenizer:
+    """Return the tokenizer, which is a `TokenizerPair` where an encoder gets a decoder."""
     from ulmfit_style.models import warm_start
 
     config, tokenizer = resolved.config, tokenizer_pair.read(source)
     if config.model.decoder is None:
-        return tokenizer, None
+        return tokenizer
     if config.model.decoder == "scratch":
         targets = [str(resolved.task.target(row)) for row in rows]
         learn = partial(warm_start.learn_tokenizer, config.model.decoder_tokenizer, targets)
         _decoder_tokenizer(resolved).make(learn, config.recipe())
-    pair = warm_start.pair_tokenizers(config.model, tokenizer, _decoder(resolved).directory)
-    return cast("Tokenizer", pair), pair
+    return cast("Tokenizer", warm_start.pair_tokenizers(config.model, tokenizer, _decoder(resolved).directory))
 
 
 def _decoder(resolved: Resolved) -> Checkpoint:

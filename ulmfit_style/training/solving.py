@@ -3,7 +3,7 @@
 It is linear probing (Kumar et al. 2022), and after a contrastive phase the classifier of SetFit (Tunstall et al. 2022).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -76,39 +76,39 @@ def head_inputs(model: PreTrainedModel, data: TrainingData) -> HeadInputs:
     return HeadInputs(torch.cat(read).numpy()[np.argsort(order)], labels, weights.astype(np.float32))
 
 
-def solve(model: PreTrainedModel, data: TrainingData, penalty: float | None) -> None:
+def solve(model: PreTrainedModel, data: TrainingData, fit: Callable[[HeadInputs, int], tuple[Floats, Floats]]) -> None:
     """Solve the head of a model, once, and give it to all processes.
 
     Args:
-        penalty: C of the regression times the texts of a class, on average; None to choose C by cross-validation, which
-            is right where the labels did not form what the head reads.
+        fit: Makes its weights (outputs, width) and bias (outputs,) of what it reads, and the number of its outputs.
     """
     output, solved = output_layer(model), None
     if processes.is_main():
-        solved = regression(head_inputs(model, data), output.out_features, penalty)
+        solved = fit(head_inputs(model, data), output.out_features)
     weights, bias = processes.from_main(solved)  # type: ignore[misc]
     with torch.no_grad():
         output.weight.copy_(torch.from_numpy(weights))
         output.bias.copy_(torch.from_numpy(bias))
 
 
-def point_to_examples(model: PreTrainedModel, data: TrainingData) -> None:
-    """Let the head choose the class whose one example is nearest, by the cosine of what the head reads of the two.
+def nearest_example(examples: HeadInputs, outputs: int) -> tuple[Floats, Floats]:
+    """Return the weights that choose the class whose one example is nearest, by the cosine of what the head reads.
 
     A regression would standardise by so few examples, and follow the units in which they hardly differ.
     """
-    output, examples = output_layer(model), head_inputs(model, data)
     lengths = np.linalg.norm(examples.inputs, axis=1, keepdims=True)
     rows = examples.inputs / lengths / lengths.mean() / COSINE_TEMPERATURE
-    with torch.no_grad():
-        output.weight.copy_(torch.from_numpy(rows[np.argsort(examples.labels)]))
-        output.bias.zero_()
+    return rows[np.argsort(examples.labels)], np.zeros(outputs, np.float32)
 
 
 def regression(texts: HeadInputs, outputs: int, penalty: float | None) -> tuple[Floats, Floats]:
-    """Return the weights (outputs, width) and the bias (outputs,) of multinomial logistic regression.
+    """Return the weights of multinomial logistic regression.
 
     The inputs are standardised, so that a penalty means the same for every body.
+
+    Args:
+        penalty: C of the regression times the texts of a class, on average; None to choose C by cross-validation, which
+            is right where the labels did not form what the head reads.
     """
     from sklearn.linear_model import LogisticRegression
 
