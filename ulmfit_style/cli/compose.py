@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from ulmfit_style.cli import CONF
-from ulmfit_style.errors import ConfigError, UserError, nearest
+from ulmfit_style.errors import ConfigError, UserError, nearest, reworded
 from ulmfit_style.recipe import Config, from_recipe, require_few_aliases
 
 if TYPE_CHECKING:
@@ -288,7 +288,5 @@ def run_by_hydra(job: Callable[[Config], Any], arguments: Sequence[str], search:
     with initialized():
         accepted, _ = validate(overrides)  # `compose` told what is wrong
     sys.argv = [sys.argv[0], *flags, *accepted, *(SWEEPER if search is not None else ())]
-    try:
+    with reworded("", HydraException, OmegaConfBaseException):
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(" ".join(str(error).split())) from error

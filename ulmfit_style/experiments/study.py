@@ -25,7 +25,7 @@ from ulmfit_style.config.experiments import Study
 from ulmfit_style.config.section import spelled
 from ulmfit_style.console import muted, say
 from ulmfit_style.data import labelled
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, reworded
 from ulmfit_style.experiments import trials
 from ulmfit_style.recipe import Config
 from ulmfit_style.resolved import Step
@@ -151,10 +151,8 @@ def planned(overrides: Sequence[str]) -> StudyPlan:
     combinations = list(product(*values))  # one that is empty without a search
     arms = {}
     for (arm, options), searched in product(base.study.arms.items(), combinations):
-        try:
+        with reworded(f"study.arms: {arm}: ", UserError):
             arms[arm, searched] = compose([*_concerning(common, options), *options, *_concerning(searched, options)])
-        except UserError as error:
-            raise UserError(f"study.arms: {arm}: {error}") from error
     made = StudyPlan(base, arms, _possible_labels(base), combinations)
     _check(made)
     if len(base.study.seeds) < 2:

@@ -13,7 +13,7 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, damage, no_run, read_json
 from ulmfit_style.config.section import ANSWERING, MODEL_SECTIONS
 from ulmfit_style.console import from_here, say, say_once
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, reworded
 from ulmfit_style.recipe import Config, load
 from ulmfit_style.results import scores
 from ulmfit_style.results.parts import Difference
@@ -238,10 +238,8 @@ def read(directory: Path, name: str) -> Run:
     model = find(from_here(directory))
     assert model is not None  # the caller looked
     recipe = model.directory / RECIPE
-    try:
+    with reworded(f"{recipe}: was written by another version of the program: ", UserError):
         return Run(name, model, load(recipe))
-    except UserError as error:
-        raise UserError(f"{recipe}: was written by another version of the program: {error}") from error
 
 
 def named(runs: Path, name: str) -> Run:
