@@ -148,7 +148,7 @@ def run(step: Step, directory: Path) -> None:
         best = monitoring.BestState(task.metric, partial(scorer.metric, watched), options.patience)
     if (reporter := step.reporter) is not None:
         score = partial(scorer.metric, rows.validation, reporter.metric)
-        trial = monitoring.TrialScores(score, reporter.report, reporter.measurements)
+        trial = partial(monitoring.of_trial, reporter, score)
     results = phases.train(plan, directory / CHECKPOINTS, best=best, trial=trial)
     if options.lora_rank:
         lora.merge(plan.model)

@@ -76,6 +76,7 @@ def head_inputs(model: PreTrainedModel, data: TrainingData) -> HeadInputs:
     return HeadInputs(torch.cat(read).numpy()[np.argsort(order)], labels, weights.astype(np.float32))
 
 
+@torch.no_grad()
 def solve(model: PreTrainedModel, data: TrainingData, fit: Callable[[HeadInputs, int], tuple[Floats, Floats]]) -> None:
     """Solve the head of a model, once, and give it to all processes.
 
@@ -86,9 +87,8 @@ def solve(model: PreTrainedModel, data: TrainingData, fit: Callable[[HeadInputs,
     if processes.is_main():
         solved = fit(head_inputs(model, data), output.out_features)
     weights, bias = processes.from_main(solved)  # type: ignore[misc]
-    with torch.no_grad():
-        output.weight.copy_(torch.from_numpy(weights))
-        output.bias.copy_(torch.from_numpy(bias))
+    output.weight.copy_(torch.from_numpy(weights))
+    output.bias.copy_(torch.from_numpy(bias))
 
 
 def nearest_example(examples: HeadInputs, outputs: int) -> tuple[Floats, Floats]:
@@ -135,11 +135,11 @@ def standard_scaler(inputs: Floats) -> Any:
     return scaler
 
 
+@torch.inference_mode()
 def logits(model: PreTrainedModel, inputs: Floats) -> Floats:
     """Return the logits (texts, outputs) of what the head reads, (texts, width)."""
     output = output_layer(model)
-    with torch.inference_mode():
-        return output(torch.from_numpy(inputs).to(output.weight.device)).float().cpu().numpy()
+    return output(torch.from_numpy(inputs).to(output.weight.device)).float().cpu().numpy()
 
 
 def temperature(logits: Floats, labels: np.ndarray[Any, np.dtype[np.int64]]) -> float:
@@ -160,8 +160,8 @@ def temperature(logits: Floats, labels: np.ndarray[Any, np.dtype[np.int64]]) -> 
     return float(np.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))
 
 
+@torch.no_grad()
 def cool(model: PreTrainedModel, by: float) -> None:
     """Divide the logits of a model by a temperature: it is put into the weights, so that every library reads it."""
-    with torch.no_grad():
-        for parameter in output_layer(model).parameters():
-            parameter.div_(by)
+    for parameter in output_layer(model).parameters():
+        parameter.div_(by)
