@@ -122,17 +122,20 @@ class Predictor:
         if self.others:
             problem = "is an ensemble, whose answers rest on several models"
             raise UserError(f"{self.name}: {problem}; explain those of one: predict.model={self.name}/member-1")
-        attributions.check(self.task, self.model.config.to_dict())
-        if isinstance(self.task, GenerationTask):
+        model, tokenizer, task = self.model, self.tokenizer, self.task
+        attributions.check(task, model.config.to_dict())
+        if isinstance(task, GenerationTask):
             for row in rows:
-                (feature,) = self.task.encode(row, self.tokenizer, self.max_length, None)
+                (feature,) = task.encode(row, tokenizer, self.max_length, None)
                 advance(1, feature["long"])
-                yield attributions.aligned(self.model, self.tokenizer, self.task, feature)
+                yield attributions.aligned(model, tokenizer, task, feature)
             return
         asked, again = tee(rows)
         for row, answer in zip(again, self.stream(asked, advance), strict=True):
-            parts = attributions.explanations(self.model, self.tokenizer, self.task, row, answer, self.max_length)
-            yield {**answer, "explanations": parts}
+            texts, features = task.texts(row), task.encode(row, tokenizer, self.max_length, None)
+            parts = task.explained_parts(features, answer, model.config.label2id or {})
+            told = [attributions.explain(model, tokenizer, texts, features[part.feature], part) for part in parts]
+            yield {**answer, "explanations": told}
 
 
 def _rows(task: Task, frame: DataFrame) -> Iterator[Row]:

@@ -44,11 +44,10 @@ def pair_tokenizers(options: Model, source: Tokenizer, decoder: Path) -> Tokeniz
 
 def learn_tokenizer(options: DecoderTokenizer, targets: Sequence[str], directory: Path) -> None:
     """Train the tokenizer of a decoder from scratch on the right answers of the training rows, and save it."""
-    if not processes.is_main():
-        return
-    tokenizer = learn(options, "model.decoder_tokenizer", [targets], DECODER)
-    say(f"  a new tokenizer of {tokenizer.get_vocab_size():,} tokens, from {len(targets):,} right answers")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **DECODER).save_pretrained(directory)
+    if processes.is_main():
+        tokenizer = learn(options, "model.decoder_tokenizer", [targets], DECODER)
+        say(f"  a new tokenizer of {tokenizer.get_vocab_size():,} tokens, from {len(targets):,} right answers")
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **DECODER).save_pretrained(directory)
 
 
 def encoder_decoder(options: Model, source: Path, decoder: Path, target: Tokenizer, length: int) -> LoadedModel:

@@ -62,12 +62,11 @@ def run(step: Step, directory: Path) -> None:
             answers[name] += given
     metrics: dict[str, Any] = {"metric": task.metric}
     for split, scored, place in (("validation", rows.validation, 0), ("test", rows.test, len(rows.validation))):
-        if not scored:
-            continue
-        of_split = task.baseline_answers(scored)
-        of_split |= {name: given[place : place + len(scored)] for name, given in answers.items()}
-        targets = [task.target(row) for row in scored]
-        metrics[split] = {name: task.measure(given, targets) for name, given in of_split.items()}
+        if scored:
+            of_split = task.baseline_answers(scored)
+            of_split |= {name: given[place : place + len(scored)] for name, given in answers.items()}
+            targets = [task.target(row) for row in scored]
+            metrics[split] = {name: task.measure(given, targets) for name, given in of_split.items()}
     for name, measured in metrics["test"].items():
         score, interval = measured["scores"][task.metric], Interval(*measured["interval"])
         say(f"  {name}: {task.metric} {score:.3f} (95 % interval {interval})")
