@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -28,8 +27,7 @@ ENDINGS = (".safetensors", ".json", ".txt", ".model", ".spm", ".jinja", RECIPE)
 """What a checkpoint's files end in: weights, configs, what tokenizers read, and how this package made it."""
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """The files of a model and its tokenizer."""
 
     directory: Path
