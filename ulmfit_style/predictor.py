@@ -20,8 +20,7 @@ from ulmfit_style.models import architectures, attributions, checkpoints, tokeni
 from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.tasks.base_generation import GenerationTask
-from ulmfit_style.training import unlike
-from ulmfit_style.training.scoring import Advance, Scorer, ignore
+from ulmfit_style.training.scoring import UNITS, UNLIKE, Advance, Scorer, ignore
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -59,11 +58,11 @@ class Predictor:
             kind = f"lacks the head of {type(self.task).__name__} ({listed(sorted(missing))})"
             raise UserError(f"{option}={source}: {kind}; name a model that `finetune` made, not `adapt`")
         self._learnt, self._least_near, self.measured = None, 0.0, 0
-        if (directory / unlike.FILE).exists():
+        if (directory / UNITS).exists():
             answered = predictions.read(directory, "validation") or predictions.read(directory, "test")  # of folds
-            self._learnt = np.load(directory / unlike.FILE).astype(np.float32)
+            self._learnt = np.load(directory / UNITS).astype(np.float32)
             self.measured = len(answered)
-            self._least_near = float(np.quantile([answer["near"] for answer in answered], unlike.SHARE))
+            self._least_near = float(np.quantile([answer["near"] for answer in answered], UNLIKE))
         self.model.to(PartialState().device if device is None else device)
 
     def __call__(self, asked: Asked | Iterable[Asked] | DataFrame) -> Any:

@@ -22,7 +22,6 @@ MODELS = (*ANSWERING, "adapt", "pretrain")
 """The stages that make a model, the last one of a chain first."""
 
 ADAPTED, NOT_ADAPTED, BEFORE = "adapted + fine-tuned", "fine-tuned, not adapted", "before the update"
-MEAN = "their mean"
 """What models are called in tables."""
 
 FROZEN = "frozen features"
@@ -157,7 +156,7 @@ class Run:
     @property
     def _called(self) -> str:
         """What the model is called in `measured`."""
-        return MEAN if self.members else ADAPTED if self.is_adapted else "fine-tuned"
+        return "their mean" if self.members else ADAPTED if self.is_adapted else "fine-tuned"
 
     @cached_property
     def _compared(self) -> Mapping[str, tuple[Finished, str, Mapping[str, Any]]]:

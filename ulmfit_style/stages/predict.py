@@ -26,7 +26,7 @@ from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved
 from ulmfit_style.results import csv, html
 from ulmfit_style.tasks.base import Answer, Row, Task
-from ulmfit_style.training import unlike
+from ulmfit_style.training import scoring
 
 if TYPE_CHECKING:
     from ulmfit_style.predictor import Predictor
@@ -58,12 +58,11 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         if options.threshold is not None and not task.is_single_label:
             kind = f"{type(task).__name__} answers otherwise"
             raise UserError(f"predict.threshold={options.threshold}: is for tasks with one class a text, and {kind}")
-    if options.output is None:
-        return
-    output = Path(options.output).expanduser()
-    require_writable("predict.output", output, ENDINGS)
-    if _is_file(options.input) and output.resolve() == Path(options.input).expanduser().resolve():
-        raise UserError(f"predict.output={options.output}: is the input; choose another name")
+    if options.output is not None:
+        output = Path(options.output).expanduser()
+        require_writable("predict.output", output, ENDINGS)
+        if _is_file(options.input) and output.resolve() == Path(options.input).expanduser().resolve():
+            raise UserError(f"predict.output={options.output}: is the input; choose another name")
 
 
 def require_writable(option: str, output: Path, endings: Sequence[str]) -> None:
@@ -219,7 +218,7 @@ def _answered(
         say(f"predict: rows not answered, with a guess alone: {counts['guesses']:,} (predict.threshold)")
     if counts["unlike"]:
         told = "rows that may belong to no class, unlike those that it was trained on"
-        few = f" (told by {model.measured} rows alone, so roughly)" if model.measured < unlike.FEWEST else ""
+        few = f" (told by {model.measured} rows alone, so roughly)" if model.measured < scoring.FEWEST else ""
         say(f"predict: {told}: {counts['unlike']:,}{few}")
     if empty:
         say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: row {listed(empty, 3)}")
