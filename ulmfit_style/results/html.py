@@ -15,8 +15,6 @@ from ulmfit_style.results.parts import Alignment, Difference, Figure, Interval, 
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.tasks.values import Span
 
-TEMPLATE = Path(__file__).with_name("template.html")
-
 LONGEST = 240
 """Letters of a text beyond which it is folded."""
 
@@ -44,7 +42,7 @@ def write(page: Page, path: Path) -> Path:
     environment.filters["kind"] = lambda part: type(part).__name__
     environment.filters["text"] = lambda cell: cell if isinstance(cell, Markup) else as_text(cell)
     environment.filters |= {"sort_key": _sort_key, "source": lambda figure: _source(figure, folder)}
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    template = environment.from_string(Path(__file__).with_name("template.html").read_text(encoding="utf-8"))
     with whole(path) as file:
         file.write(template.render(page=page, longest=LONGEST, most_aligned=MOST_ALIGNED))
     return folder

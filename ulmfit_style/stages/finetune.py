@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from ulmfit_style.training.phases import TrainingPlan
     from ulmfit_style.training.solving import Floats
 
-NEW = "new parameters"
-
 DECODER_TOKENIZER_VERSION = 1
 """Raised whenever another tokenizer would be trained on the same right answers."""
 
@@ -288,7 +286,7 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     data = TrainingData(task, features, partial(batching.collate, tokenizer=tokenizer))
     phases = unfreezing.of_finetune(options, layers, data, tokenizer, has_rows=bool(rows))
     if config.model.decoder is not None and options.new_epochs:
-        phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
+        phases.insert(0, Phase("new parameters", layers[HEAD], options.new_epochs, options.new_learning_rate))
     how = config.micro_batch_size, config.save_minutes, config.shard
     return TrainingPlan(model, phases, data, options, layers, *how), tokenizer
 

@@ -6,8 +6,8 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +46,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         raise UserError(f"predict: what? Say predict.input=<a text, a file, or {STDIN} for standard input>")
     if _is_file(options.input):
         reading.first("predict.input", options.input, options.format)
-    elif _names(options.input, Path.is_dir):
+    elif os.path.isdir(os.path.expanduser(options.input)):  # noqa: PTH111, PTH112
         raise UserError(f"predict.input={options.input}: is a folder; name one of its files")
     if options.pair is not None and (options.input == STDIN or _is_file(options.input)):
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
@@ -146,14 +146,9 @@ def _is_file(given: str) -> bool:
     """Tell a file from a text: there is one, or it has no blank, and the ending of a file."""
     is_word = not re.search(r"\s", given)
     is_name = re.match(r"package:|hub:.*/", given) or reading.kind(given) in FORMATS
-    return given.startswith(reading.SQLITE) or bool(is_word and is_name) or _names(given, Path.is_file)
-
-
-def _names(given: str, kind: Callable[[Path], bool]) -> bool:
-    """Tell whether what is given is the name of a file or folder."""
-    with suppress(OSError, RuntimeError):  # too long for a name, or it starts with ~
-        return kind(Path(given).expanduser())
-    return False
+    # Not by pathlib, to which a text that is too long for a name, or starts with ~, would be an error.
+    is_there = os.path.isfile(os.path.expanduser(given))  # noqa: PTH111, PTH113
+    return given.startswith(reading.SQLITE) or bool(is_word and is_name) or is_there
 
 
 def _rows(task: Task, given: str, options: Predict) -> Iterator[tuple[Row, Record]]:
