@@ -81,7 +81,7 @@ def groups(metrics: Mapping[str, Any]) -> list[Prose | Table]:
 
 
 def slices(metric: str, measured: Mapping[str, Any]) -> Iterator[Prose | Table]:
-    """Yield the scores of each group of rows, which are too small to judge, and the widest gap, beside that of chance.
+    """Yield the scores of each group of rows, which of them are too small to judge, and the widest gap.
 
     Args:
         measured: What `analysis.slices.measure` returned.
@@ -94,9 +94,7 @@ def slices(metric: str, measured: Mapping[str, Any]) -> Iterator[Prose | Table]:
         if small:
             yield Prose(f"{column}: too few rows to judge, under {FEWEST}: {listed(small)}")
         if (gap := entry["gap"]) is not None:
-            widest = f"{gap['value']:.3f} {metric}, from {gap['lowest']} to {gap['highest']}"
-            chance = f"dealt at random, groups of these sizes lie so far apart in {gap['chance']:.1%} of the cases"
-            yield Prose(f"{column}: the widest gap of {len(judged)} groups is {widest}; {chance}", is_remark=True)
+            yield Prose(widest_gap(column, metric, gap, len(judged)), is_remark=True)
 
 
 def probed(models: Mapping[str, Mapping[str, Any]]) -> list[Table]:
@@ -161,3 +159,15 @@ def listed(counts: Mapping[str, int]) -> str:
     """Return names with their numbers of rows, the largest first, and how many more there are."""
     ranked = sorted(counts, key=lambda name: -counts[name])
     return errors.listed([f"{name} ({counts[name]})" for name in ranked], MOST_LISTED)
+
+
+def widest_gap(column: str, metric: str, gap: Mapping[str, Any], groups: int) -> str:
+    """Say how far the two groups lie apart that lie farthest, and how often chance alone makes such a gap.
+
+    Args:
+        gap: What `analysis.slices.measure` found of the column.
+        groups: How many groups were judged.
+    """
+    widest = f"{gap['value']:.3f} {metric}, from {gap['lowest']} to {gap['highest']}"
+    chance = f"dealt at random, groups of these sizes lie so far apart in {gap['chance']:.1%} of the cases"
+    return f"{column}: the widest gap of {groups} groups is {widest}; {chance}"
