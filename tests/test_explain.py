@@ -65,7 +65,9 @@ def test_the_shares_sum_up_under_a_pooled_head_too_and_it_is_told_which_window_d
     model = PooledForSequenceClassification(config, BertModel(body)).eval()
     task = TextClassification(path="-", long_documents="head" if window is None else "pooled")
     text = " ".join([GOOD, BAD] * 3)
-    (part,) = attributions.explanations(model, tokenizer, task, task.row(text), {"label": "good"}, window or 32)
+    (feature,) = task.encode(task.row(text), tokenizer, window or 32, None)
+    (answered,) = task.explained_parts([feature], {"label": "good"}, {"bad": 0, "good": 1})
+    part = attributions.explain(model, tokenizer, [text], feature, answered)
     assert complete(part)
     assert ("window" in part) == (window is not None)
     if window is not None:

@@ -5,7 +5,8 @@ import importlib.util
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from errno import EACCES, EDQUOT, EEXIST, EIO, EISDIR, EMFILE, ENAMETOOLONG, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 
@@ -39,6 +40,20 @@ class ConfigError(UserError):
         self.problems = list(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__("\n".join([f"the configuration has {count}:", *(f"  - {p}" for p in problems)]))
+
+
+@contextmanager
+def reworded(before: str, *errors: type[Exception], after: str = "") -> Iterator[None]:
+    """Put words of ours around those of an error, which becomes a UserError; what a library says becomes one line.
+
+    Args:
+        errors: What to catch.
+    """
+    try:
+        yield
+    except errors as error:
+        told = str(error) if isinstance(error, UserError) else " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{before}{told}{after}") from error
 
 
 def require_packages(asked: str, *packages: str) -> None:

@@ -20,8 +20,7 @@ from ulmfit_style.models import architectures, attributions, checkpoints, tokeni
 from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.tasks.base_generation import GenerationTask
-from ulmfit_style.training import unlike
-from ulmfit_style.training.scoring import Advance, Scorer, ignore
+from ulmfit_style.training.scoring import UNITS, UNLIKE, Advance, Scorer, ignore
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -59,10 +58,10 @@ class Predictor:
             kind = f"lacks the head of {type(self.task).__name__} ({listed(sorted(missing))})"
             raise UserError(f"{option}={source}: {kind}; name a model that `finetune` made, not `adapt`")
         self._learnt, self._least_near = None, 0.0
-        if (directory / unlike.FILE).exists():
+        if (directory / UNITS).exists():
             answered = predictions.read(directory, "validation") or predictions.read(directory, "test")  # of folds
-            self._learnt = np.load(directory / unlike.FILE).astype(np.float32)
-            self._least_near = float(np.quantile([answer["near"] for answer in answered], unlike.SHARE))
+            self._learnt = np.load(directory / UNITS).astype(np.float32)
+            self._least_near = float(np.quantile([answer["near"] for answer in answered], UNLIKE))
         self.model.to(PartialState().device if device is None else device)
 
     def __call__(self, asked: Asked | Iterable[Asked] | DataFrame) -> Any:
@@ -121,17 +120,20 @@ class Predictor:
         if self.others:
             problem = "is an ensemble, whose answers rest on several models"
             raise UserError(f"{self.name}: {problem}; explain those of one: predict.model={self.name}/member-1")
-        attributions.check(self.task, self.model.config.to_dict())
-        if isinstance(self.task, GenerationTask):
+        model, tokenizer, task = self.model, self.tokenizer, self.task
+        attributions.check(task, model.config.to_dict())
+        if isinstance(task, GenerationTask):
             for row in rows:
-                (feature,) = self.task.encode(row, self.tokenizer, self.max_length, None)
+                (feature,) = task.encode(row, tokenizer, self.max_length, None)
                 advance(1, feature["long"])
-                yield attributions.aligned(self.model, self.tokenizer, self.task, feature)
+                yield attributions.aligned(model, tokenizer, task, feature)
             return
         asked, again = tee(rows)
         for row, answer in zip(again, self.stream(asked, advance), strict=True):
-            parts = attributions.explanations(self.model, self.tokenizer, self.task, row, answer, self.max_length)
-            yield {**answer, "explanations": parts}
+            texts, features = task.texts(row), task.encode(row, tokenizer, self.max_length, None)
+            parts = task.explained_parts(features, answer, model.config.label2id or {})
+            told = [attributions.explain(model, tokenizer, texts, features[part.feature], part) for part in parts]
+            yield {**answer, "explanations": told}
 
 
 def _rows(task: Task, frame: DataFrame) -> Iterator[Row]:

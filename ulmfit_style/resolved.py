@@ -25,7 +25,6 @@ from ulmfit_style.config.training import Adapt, Corpus, Finetune, Model, Pretrai
 from ulmfit_style.console import say_once
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import architectures, checkpoints
-from ulmfit_style.models.checkpoints import Checkpoint
 from ulmfit_style.recipe import Config, read
 from ulmfit_style.tasks.base import Task
 
@@ -199,7 +198,7 @@ class Resolved:
         return unseen
 
     @cached_property
-    def updated(self) -> Checkpoint | None:
+    def updated(self) -> checkpoints.Checkpoint | None:
         """The finished model that `finetune.init` names.
 
         Raises:
@@ -211,7 +210,7 @@ class Resolved:
         if not (directory / predictions.LEARNT).exists():
             problem = f"holds no {predictions.LEARNT}, which tells what it was trained on; make it again"
             raise UserError(f"finetune.init={named}: {problem}")
-        return Checkpoint(directory, {"finetune": read_json(directory / MANIFEST)["fingerprint"]})
+        return checkpoints.Checkpoint(directory, {"finetune": read_json(directory / MANIFEST)["fingerprint"]})
 
     @cached_property
     def seen(self) -> frozenset[str]:
@@ -270,9 +269,8 @@ class Resolved:
         architecture = architectures.architecture(checkpoints.model_type(self.config.model))
         preset, reason = auto.choose(options, self.task, architecture, len(self.rows.train), len(self.rows.classes))
         say_once(f"finetune=auto takes {preset}: {reason}")
-        values: dict[str, Any] = {}
-        for name in ("plain", preset):  # which the others are built on
-            values |= read(CONF / "finetune" / f"{name}.yaml")
+        # All presets are built on `plain`.
+        values = {**read(CONF / "finetune/plain.yaml"), **read(CONF / f"finetune/{preset}.yaml")}
         try:
             return Finetune.model_validate({**options.model_dump(), **{name: values[name] for name in options.open}})
         except ValidationError as error:
@@ -308,7 +306,7 @@ class Resolved:
 
         return corpus.load(source, self.config.task, self.config.runs, option)
 
-    def source_of(self, stage: str) -> Checkpoint:
+    def source_of(self, stage: str) -> checkpoints.Checkpoint:
         """Return what a stage starts from: the artefact of another one, finished or not, or the config's checkpoint."""
         if stage == "finetune" and self.updated is not None:
             return self.updated
@@ -333,7 +331,7 @@ class Resolved:
         """The stage that makes what answers the task by this config."""
         return "ensemble" if self.config.ensemble.members else "finetune"
 
-    def finetuned(self, named: str | None, option: str) -> Checkpoint:
+    def finetuned(self, named: str | None, option: str) -> checkpoints.Checkpoint:
         """Return the fine-tuned model: the config's, finished or not, or the one that an option names.
 
         Raises:
@@ -360,9 +358,9 @@ class Resolved:
             return directory
         return require_finished(self, self.answering, command)
 
-    def _checkpoint_of(self, stage: str) -> Checkpoint:
+    def _checkpoint_of(self, stage: str) -> checkpoints.Checkpoint:
         artefact = self.artefact(stage)
-        return Checkpoint(artefact.directory, {stage: artefact.fingerprint})
+        return checkpoints.Checkpoint(artefact.directory, {stage: artefact.fingerprint})
 
 
 def require_finished(resolved: Resolved, stage: str, command: str) -> Path:

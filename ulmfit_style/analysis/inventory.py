@@ -52,7 +52,7 @@ def runs(overrides: Sequence[str]) -> None:
         if not tables:
             say(f"There is no scored model of {wanted.path} in {config.runs} yet; make adapt finetune makes one.")
         return
-    if entries := _entries(config.runs):
+    if entries := list(_entries(config.runs)):
         _show(f"{len(entries)} artefacts in {config.runs}", entries)
     else:
         say(f"There is nothing in {config.runs} yet; make adapt finetune makes something.")
@@ -87,7 +87,7 @@ def clean(arguments: Sequence[str]) -> None:
         UserError: while an artefact is being made: what it is made from stands nowhere yet.
     """
     folder = compose([argument for argument in arguments if argument != "yes=true"]).runs
-    entries = _entries(folder)
+    entries = list(_entries(folder))
     if busy := [str(entry.directory) for entry in entries if entry.being_made]:
         raise UserError(f"clean-runs: {', '.join(busy)}: a run is making it; try again when it is finished")
     needed = _needed(entries)
@@ -114,16 +114,14 @@ def _needed(entries: Sequence[Entry]) -> set[Path]:
     return set(reached)
 
 
-def _entries(folder: Path) -> list[Entry]:
-    """Return all artefacts of a folder, in the order in which they were begun."""
+def _entries(folder: Path) -> Iterator[Entry]:
+    """Yield all artefacts of a folder, in the order in which they were begun."""
     targets = {link: link.resolve() for link in sorted(folder.glob("*/*")) if link.is_symlink()}
-    entries = []
     for recipe in sorted(folder.glob(f"*-*/{RECIPE}"), key=lambda recipe: recipe.stat().st_mtime):
         directory, resolved = recipe.parent, recipe.parent.resolve()
         made = None if directory.name.startswith("damaged-") else finished.find(directory)
         names = [str(link.relative_to(folder)) for link, target in targets.items() if target == resolved]
-        entries.append(Entry(directory, made, made is None and _is_locked(directory), names))
-    return entries
+        yield Entry(directory, made, made is None and _is_locked(directory), names)
 
 
 def _is_locked(directory: Path) -> bool:

@@ -53,7 +53,7 @@ def measure(task: Task, ask: Callable[[Sequence[Row]], Iterable[Answer]], rows: 
     """
     from scipy.stats import binomtest
 
-    field = str(task.label_field)
+    field = task.answer_field
     measured: dict[str, Any] = {}
     for name, swaps in SWAPS.items():
         changed = [(row, other) for row in rows if (other := _exchanged(task, row, swaps)) != row]

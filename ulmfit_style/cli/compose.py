@@ -1,7 +1,8 @@
 """From `conf/` and the command line to a `Config`. Past this module nobody knows Hydra and OmegaConf.
 
 Of overrides, `key=value` in Hydra's grammar, syntax, groups and choices are checked here; values are `recipe`'s.
-Hydra's own flags go with every stage: `--multirun`, `--cfg job`, `--info`; and so does `--config-dir`.
+Hydra's own flags go with every stage: `--multirun`, `--cfg job`, `--info`; and so does `--config-dir`. What was typed
+after `make` is decoded from make's own record of it, so that no value passes through a shell.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from ulmfit_style.cli import CONF
-from ulmfit_style.errors import ConfigError, UserError, nearest
+from ulmfit_style.errors import ConfigError, UserError, nearest, reworded
 from ulmfit_style.recipe import Config, from_recipe, require_few_aliases
 
 if TYPE_CHECKING:
@@ -251,6 +252,26 @@ def _folder_problems(search_path: Iterable[Override]) -> Iterator[str]:
                 yield f"{path}: the program has a {name} of its own; choose another name"
 
 
+def overrides_from_make(makeflags: str) -> list[str]:
+    r"""Return the `key=value` arguments of a make command in the order typed, each as it was typed.
+
+    `makeflags` is the environment's MAKEFLAGS: flags, ` -- `, then the arguments, the last one first, with every `$`
+    doubled and a backslash before every blank and backslash. Names in capitals (PYTHON, VENV) are variables of the
+    Makefile and left out. Two things are lost before they come here: make trims blanks around a key and before its
+    value, and of a key typed twice it keeps the last value alone, in the first one's place.
+
+    Raises:
+        UserError: under `make -e`, which hands nothing over.
+    """
+    words = re.findall(r"(?:[^ \\]|\\.)+", makeflags)
+    if "$(MAKEOVERRIDES)" in words:
+        raise UserError("make -e keeps the options typed after it to itself; leave -e out")
+    # Where no flag was given, make 3.81 (macOS) leaves out the `--` too; but only an argument has a `=` and no dash.
+    assignments = [word for word in words if "=" in word and not word.startswith("-")]
+    typed = [re.sub(r"\\(.)", r"\1", word).replace("$$", "$") for word in reversed(assignments)]
+    return [text for text in typed if not re.match(r"[A-Z][A-Z0-9_]*=", text)]
+
+
 def config_dirs(folders: Sequence[str]) -> str:
     """Return the override that `--config-dir` is short for.
 
@@ -288,7 +309,5 @@ def run_by_hydra(job: Callable[[Config], Any], arguments: Sequence[str], search:
     with initialized():
         accepted, _ = validate(overrides)  # `compose` told what is wrong
     sys.argv = [sys.argv[0], *flags, *accepted, *(SWEEPER if search is not None else ())]
-    try:
+    with reworded("", HydraException, OmegaConfBaseException):
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(" ".join(str(error).split())) from error

@@ -9,14 +9,12 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.section import Section, spelled
 from ulmfit_style.console import say
 
-USAGE = Path(__file__).with_name("usage.txt")
-
 
 def overview(commands: Mapping[str, str]) -> None:
     """Print the commands, each with its line."""
     width = max(map(len, commands))
     lines = "\n".join(f"  {name:{width}}  {line}" for name, line in commands.items())
-    say(USAGE.read_text(encoding="utf-8").rstrip().format(commands=lines))
+    say(Path(__file__).with_name("usage.txt").read_text(encoding="utf-8").rstrip().format(commands=lines))
 
 
 def options(commands: Mapping[str, str], sections: Sequence[str], overrides: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, reworded
 
 PREFIX = "hub:"
 
@@ -60,11 +60,9 @@ def locate(option: str, reference: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     file = parse(option, reference)
-    try:
+    # Errors of the network, the Hub, or of a name that is none.
+    with reworded(f"{option}={reference}: cannot be downloaded from the Hub (", OSError, ValueError, after=")"):
         return Path(hf_hub_download(file.repository, file.name, repo_type="dataset", revision=file.revision))
-    except (OSError, ValueError) as error:  # of the network, the Hub, or a name that is none
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{option}={reference}: cannot be downloaded from the Hub ({reason})") from error
 
 
 def is_id(name: str) -> bool:

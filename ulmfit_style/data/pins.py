@@ -1,7 +1,7 @@
 """What is named on the Hub without a revision is pinned: to the commit that was first used in the folder `runs`."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def _pinned(runs: Path, option: str, value: Any) -> Any:
         return type(value)(_pinned(runs, option, item) for item in value)
     if not isinstance(value, Section):
         return value
-    changes = _revisions(runs, option, value) if isinstance(value, Model) else {}
+    changes: dict[str, Any] = dict(_revisions(runs, option, value) if isinstance(value, Model) else ())
     for name, part in value:
         inner = value.option(name) if isinstance(value, Splits) else f"{option}.{name}".removeprefix(".")
         if (pinned_part := _pinned(runs, inner, part)) != part:
@@ -60,15 +60,13 @@ def _pinned(runs: Path, option: str, value: Any) -> Any:
     return value.model_copy(update=changes) if changes else value
 
 
-def _revisions(runs: Path, option: str, model: Model) -> dict[str, Any]:
-    """Return the commits of a model's checkpoint and of its decoder's, where they are on the Hub without a revision."""
-    commits = {}
+def _revisions(runs: Path, option: str, model: Model) -> Iterator[tuple[str, str]]:
+    """Yield the commits of a checkpoint and of its decoder, by their fields, if the Hub has them and none is named."""
     parts = {"revision": ("checkpoint", model), "decoder_revision": ("decoder", model.decoder_checkpoint())}
     for field, (name, part) in parts.items():
         if part is not None and part.revision is None and checkpoints.is_on_hub(part):
             newest = partial(checkpoints.commit, part, f"{option}.{name}")
-            commits[field] = _commit(runs, f"{option}.{name}", part.title(), newest)
-    return commits
+            yield field, _commit(runs, f"{option}.{name}", part.title(), newest)
 
 
 def _reference(runs: Path, option: str, reference: str) -> str:

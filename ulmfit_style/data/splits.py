@@ -165,8 +165,7 @@ def sample(task: Task, pool: Rows, classes: Sequence[str]) -> Rows:
             raise UserError(f"task.shots={task.shots}: there are no classes here; use task.train_samples")
         chosen = drawn[list(_of_each_class(drawn, task.shots))]
         counts = Counter(label for labels in chosen.labels for label in labels)
-        fewer = [f"{label} ({counts[label]})" for label in classes if counts[label] < task.shots]
-        if fewer:
+        if fewer := [f"{label} ({counts[label]})" for label in classes if counts[label] < task.shots]:
             say(f"task: classes with fewer than {task.shots} training rows: {', '.join(fewer)}")
         return chosen
     count = task.train_samples or 0

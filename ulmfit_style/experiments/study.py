@@ -25,7 +25,7 @@ from ulmfit_style.config.experiments import Study
 from ulmfit_style.config.section import spelled
 from ulmfit_style.console import muted, say
 from ulmfit_style.data import labelled
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, reworded
 from ulmfit_style.experiments import trials
 from ulmfit_style.recipe import Config
 from ulmfit_style.resolved import Step
@@ -151,10 +151,8 @@ def planned(overrides: Sequence[str]) -> StudyPlan:
     combinations = list(product(*values))  # one that is empty without a search
     arms = {}
     for (arm, options), searched in product(base.study.arms.items(), combinations):
-        try:
+        with reworded(f"study.arms: {arm}: ", UserError):
             arms[arm, searched] = compose([*_concerning(common, options), *options, *_concerning(searched, options)])
-        except UserError as error:
-            raise UserError(f"study.arms: {arm}: {error}") from error
     made = StudyPlan(base, arms, _possible_labels(base), combinations)
     _check(made)
     if len(base.study.seeds) < 2:
@@ -299,11 +297,9 @@ def _table(by_name: Mapping[str, Sequence[Result]], study: Study, title: str) ->
     rows: list[tuple[str, float | str, float | None, str]] = []
     for name, results in by_name.items():
         seeds = " ".join("failed" if result.error else f"{result.score:.3f}" for result in results)
-        if any(result.error for result in results):  # an average over the others would be another one
-            rows.append((name, "failed", None, seeds))
-        else:
-            values = [result.score for result in results]
-            rows.append((name, mean(values), stdev(values) if len(values) > 1 else None, seeds))
+        # Of seeds that partly failed there is no mean: one of the others would be another one.
+        values = [] if any(result.error for result in results) else [result.score for result in results]
+        rows.append((name, mean(values) if values else "failed", stdev(values) if len(values) > 1 else None, seeds))
     return Table(("", "mean", "sd", f"seeds {' '.join(map(str, study.seeds))}"), rows, title)
 
 

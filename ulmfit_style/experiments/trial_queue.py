@@ -23,7 +23,7 @@ from ulmfit_style.artefacts.differences import changes as changes_of
 from ulmfit_style.config.experiments import Sweep
 from ulmfit_style.config.section import MODEL_SECTIONS, spelled
 from ulmfit_style.console import say
-from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.errors import UserError, nearest, reworded
 from ulmfit_style.experiments import search_space
 from ulmfit_style.experiments.trials import discard
 from ulmfit_style.recipe import Config
@@ -114,11 +114,8 @@ def of_optuna(kind: str, chosen: Mapping[str, Any]) -> Any:
     name = SHORT_NAMES.get(name, name)
     if name not in classes:
         raise UserError(f"sweep.{kind}={chosen['name']}: Optuna has no such {kind}{nearest(name, classes)}")
-    try:
-        with quiet():
-            return getattr(module, classes[name])(**options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"sweep.{kind}={spelled(dict(chosen))}: {error}") from error
+    with quiet(), reworded(f"sweep.{kind}={spelled(dict(chosen))}: ", TypeError, ValueError):
+        return getattr(module, classes[name])(**options)
 
 
 def folder_name(config: Config) -> str:
@@ -219,10 +216,8 @@ class TrialQueue:
             if self._space_is_exhausted or time.monotonic() >= self._deadline:
                 return []
             left = sweep.parallel if sweep.trials is None else sweep.trials - count(self.study).total()
-            try:
+            with reworded(f"sweep.sampler={sweep.sampler['name']}: ", ImportError):
                 return [self._ask() for _ in range(min(sweep.parallel, left))]
-            except ImportError as error:
-                raise UserError(f"sweep.sampler={sweep.sampler['name']}: {error}") from error
 
     def put_back(self, trials: Sequence[optuna.Trial]) -> None:
         """Let trials wait again that a signal stopped: their processes did not die."""

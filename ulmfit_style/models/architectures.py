@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from ulmfit_style.artefacts.directory import installed
-from ulmfit_style.errors import UserError, nearest
+from ulmfit_style.errors import UserError, nearest, reworded
 from ulmfit_style.models import embedded
 from ulmfit_style.tasks.values import Architecture
 
@@ -51,10 +51,8 @@ def require_fields(options: Mapping[str, Any]) -> None:
         problem = f"a {model_type} has no such field"
         remedies = {name: nearest(name, fields) or "; leave it out" for name in unknown}
         raise UserError("\n".join(f"model.architecture.{name}: {problem}{remedies[name]}" for name in unknown))
-    try:
+    with reworded("model.architecture: cannot be built (", ValueError, TypeError, after=")"):
         AutoConfig.for_model(**options)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"model.architecture: cannot be built ({error})") from error
 
 
 def language_model_class(model_type: str) -> str:

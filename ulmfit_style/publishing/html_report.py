@@ -16,7 +16,6 @@ from ulmfit_style.console import duration, muted
 from ulmfit_style.data import guard, labelled
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.results import figures, scores
-from ulmfit_style.results.figures import Line
 from ulmfit_style.results.finished import Run
 from ulmfit_style.results.html import Page, with_names
 from ulmfit_style.results.parts import Figure, Interval, Part, Prose, Table
@@ -117,7 +116,7 @@ def _learning_curve(metric: str, runs: Sequence[Run]) -> Iterator[Part]:
     tests, counts = [run.model.metrics["test"] for run in runs], [run.model.metrics["train"]["rows"] for run in runs]
     if len(set(counts)) > 1:
         values = [test["scores"][metric] for test in tests]
-        line = Line(counts, values, np.abs(np.transpose([test["interval"] for test in tests]) - values))
+        line = figures.Line(counts, values, np.abs(np.transpose([test["interval"] for test in tests]) - values))
         title = f"{metric} by the number of labels, with 95 % intervals: {', '.join(run.name for run in runs)}"
         draw = partial(figures.over_labels, by_name={"_": line}, counts=counts, metric=metric)
         yield Figure("labels", title, draw)
@@ -168,7 +167,7 @@ def _calibration(task: Task, pairs: Sequence[tuple[float, bool]]) -> Iterator[Pa
     yield Table(("mean probability", "share that is right", "answers"), rows)
     if task.is_single_label:
         cuts = [cut for cut in selective.cuts(pairs) if cut.coverage * len(pairs) >= selective.FEWEST]
-        line = Line([cut.coverage for cut in cuts], [cut.precision for cut in cuts], style={"marker": ""})
+        line = figures.Line([cut.coverage for cut in cuts], [cut.precision for cut in cuts], style={"marker": ""})
         draw = partial(figures.lines, lines={"precision": line}, xlabel="share answered", ylabel="share that is right")
         yield Figure("coverage", "Right answers, if only the surest are given (predict.threshold)", draw)
 
@@ -232,13 +231,13 @@ def _training(run: Run) -> Iterator[Part]:
                 yield Figure(f"{name}-{made.stage}", f"{made.stage}: {label}", draw)
 
 
-def _by_phase(log: Sequence[Mapping[str, Any]], name: str) -> dict[str, Line]:
+def _by_phase(log: Sequence[Mapping[str, Any]], name: str) -> dict[str, figures.Line]:
     """Return what was logged in each phase, over the optimizer steps of all phases: each counts its own."""
     lines, before = {}, 0
     for phase, group in groupby(log, lambda entry: str(entry["phase"])):
         entries = list(group)
         steps = [before + entry["step"] for entry in entries]
-        lines[phase] = Line(steps, [entry[name] for entry in entries])
+        lines[phase] = figures.Line(steps, [entry[name] for entry in entries])
         before = steps[-1]
     return lines
 

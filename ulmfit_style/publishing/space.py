@@ -10,15 +10,13 @@ from packaging.requirements import Requirement
 from ulmfit_style.artefacts.directory import installed
 from ulmfit_style.cli import CONF, PACKAGE
 
-TEMPLATES = Path(__file__).with_name("space")
-
 
 def fill(folder: Path, repo: str) -> None:
     """Write the files of the Space of the model in a repository, account/name, into a folder."""
     for source, copy in ((PACKAGE, folder / PACKAGE.name), (CONF, folder / PACKAGE.name / CONF.name)):
         copytree(source, copy, ignore=ignore_patterns("__pycache__", "schema"), dirs_exist_ok=True)
     named = {"name": repo.rpartition("/")[2], "repo": repo, "python": "{}.{}".format(*sys.version_info)}
-    for path in TEMPLATES.iterdir():
+    for path in Path(__file__).with_name("space").iterdir():
         (folder / path.name).write_text(path.read_text(encoding="utf-8").format(**named), encoding="utf-8")
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in _requirements()), encoding="utf-8")
 

@@ -28,15 +28,10 @@ def write_records(records: Collection[Mapping[str, Any]], file: IO[str]) -> None
         writer.writerow({name: guarded(cell) for name, cell in cells.items()})
 
 
-def renamed(fields: Collection[str], answer: Collection[str]) -> dict[str, str]:
-    """Return other names for the fields of an input that are called as those of its answer."""
-    return {name: _free(f"input_{name}", fields) for name in fields if name in answer}
-
-
 def beside(fields: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an answer after the fields of its input."""
-    names = renamed(fields, answer)
-    return {**{names.get(name, name): value for name, value in fields.items()}, **answer}
+    """Return an answer after the fields of its input, which get other names where they are called as one of its own."""
+    names = {name: _free(f"input_{name}", fields) if name in answer else name for name in fields}
+    return {**{names[name]: value for name, value in fields.items()}, **answer}
 
 
 def _free(name: str, taken: Collection[str]) -> str:

@@ -13,7 +13,7 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import MANIFEST, MEASURED, METRICS, RECIPE, damage, no_run, read_json
 from ulmfit_style.config.section import ANSWERING, MODEL_SECTIONS
 from ulmfit_style.console import from_here, say, say_once
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, reworded
 from ulmfit_style.recipe import Config, load
 from ulmfit_style.results import scores
 from ulmfit_style.results.parts import Difference
@@ -22,7 +22,6 @@ MODELS = (*ANSWERING, "adapt", "pretrain")
 """The stages that make a model, the last one of a chain first."""
 
 ADAPTED, NOT_ADAPTED, BEFORE = "adapted + fine-tuned", "fine-tuned, not adapted", "before the update"
-MEAN = "their mean"
 """What models are called in tables."""
 
 FROZEN = "frozen features"
@@ -157,7 +156,7 @@ class Run:
     @property
     def _called(self) -> str:
         """What the model is called in `measured`."""
-        return MEAN if self.members else ADAPTED if self.is_adapted else "fine-tuned"
+        return "their mean" if self.members else ADAPTED if self.is_adapted else "fine-tuned"
 
     @cached_property
     def _compared(self) -> Mapping[str, tuple[Finished, str, Mapping[str, Any]]]:
@@ -238,10 +237,8 @@ def read(directory: Path, name: str) -> Run:
     model = find(from_here(directory))
     assert model is not None  # the caller looked
     recipe = model.directory / RECIPE
-    try:
+    with reworded(f"{recipe}: was written by another version of the program: ", UserError):
         return Run(name, model, load(recipe))
-    except UserError as error:
-        raise UserError(f"{recipe}: was written by another version of the program: {error}") from error
 
 
 def named(runs: Path, name: str) -> Run:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -14,21 +15,14 @@ from ulmfit_style.results.parts import Alignment, Difference, Figure, Interval, 
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.tasks.values import Span
 
-TEMPLATE = Path(__file__).with_name("template.html")
-
 LONGEST = 240
 """Letters of a text beyond which it is folded."""
 
 MOST_ALIGNED = 80
 """Tokens on each side of a matrix that are shown."""
 
-ALIGNMENT = """Each row is a token that was written, and each column one that was read: the darker a cell, the more the
-model looked there when it chose the token. Point at a cell to see how much; a row sums to 1. Cross-attention, the mean
-over all heads of all layers (Bahdanau et al. 2015)."""
-
-EXPLANATION = """Green tokens raised the logit of the answer, and red ones lowered it; the strongest of a text has the
-fullest colour. Point at a token to see its share. Integrated gradients from a text of padding (Sundararajan et al.
-2017)."""
+LEGENDS = yaml.safe_load(Path(__file__).with_name("legends.yaml").read_text(encoding="utf-8"))
+"""How to read what is drawn of explanations."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ def write(page: Page, path: Path) -> Path:
     environment.filters["kind"] = lambda part: type(part).__name__
     environment.filters["text"] = lambda cell: cell if isinstance(cell, Markup) else as_text(cell)
     environment.filters |= {"sort_key": _sort_key, "source": lambda figure: _source(figure, folder)}
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    template = environment.from_string(Path(__file__).with_name("template.html").read_text(encoding="utf-8"))
     with whole(path) as file:
         file.write(template.render(page=page, longest=LONGEST, most_aligned=MOST_ALIGNED))
     return folder
@@ -77,7 +71,7 @@ def explained(task: Task, answers: Iterable[tuple[Row, Answer]]) -> list[Part]:
     if task.writes:
         named = ((f"{row.place}: {task.texts(row)[0]}", answer["explanations"]) for row, answer in answers)
         matrices = [Alignment(name[:LONGEST], *explained) for name, explained in named]
-        return [Prose(ALIGNMENT), *matrices] if matrices else []
+        return [Prose(LEGENDS["alignment"]), *matrices] if matrices else []
     rows: list[tuple[Any, ...]] = []
     for row, answer in answers:
         texts = task.texts(row)
@@ -87,7 +81,9 @@ def explained(task: Task, answers: Iterable[tuple[Row, Answer]]) -> list[Part]:
             rows.append((row.place, text, part["of"] + by, part["logit"]))
         if not answer["explanations"]:
             rows.append((row.place, " / ".join(texts), "nothing was answered", None))
-    return [Prose(EXPLANATION), Table(("row", "text", "explained", "logit"), rows, is_searched=True)] if rows else []
+    return (
+        [Prose(LEGENDS["tokens"]), Table(("row", "text", "explained", "logit"), rows, is_searched=True)] if rows else []
+    )
 
 
 def coloured(texts: Sequence[str], tokens: Sequence[Mapping[str, Any]]) -> list[Markup]:

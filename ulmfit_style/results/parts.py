@@ -20,7 +20,6 @@ Tables of scores with intervals, and the sentences on what a difference is worth
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,8 +74,7 @@ Cell = Any
 it is."""
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table; a column is aligned by what stands in its first row: numbers to the right, texts to the left."""
 
     header: Sequence[str]
@@ -90,16 +88,14 @@ class Table:
         return bool(self.rows) and isinstance(self.rows[0][column], int | float | Interval | Difference)
 
 
-@dataclass(frozen=True)
-class Prose:
+class Prose(NamedTuple):
     """A paragraph, or a remark in small letters."""
 
     text: str
     is_remark: bool = False
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """A figure, with a function of `figures` that needs nothing more than the path, such as a `partial`."""
 
     name: str
@@ -108,8 +104,7 @@ class Figure:
     draw: Callable[[Path], None]
 
 
-@dataclass(frozen=True)
-class Alignment:
+class Alignment(NamedTuple):
     """What a model looked at for each token that it wrote: a matrix, of which a page shows a part where it is large."""
 
     title: str

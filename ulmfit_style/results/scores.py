@@ -1,6 +1,6 @@
 """Tables of scores with intervals, and plain sentences on what they tell, wherever scores are shown."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ulmfit_style import errors
@@ -80,23 +80,21 @@ def groups(metrics: Mapping[str, Any]) -> list[Prose | Table]:
     return [*slices(metrics["metric"], metrics.get("slices", {})), *probed(metrics.get("probe", {}))]
 
 
-def slices(metric: str, measured: Mapping[str, Any]) -> list[Prose | Table]:
-    """Return the scores of each group of rows, which groups are too small to judge, and the widest gap.
+def slices(metric: str, measured: Mapping[str, Any]) -> Iterator[Prose | Table]:
+    """Yield the scores of each group of rows, which of them are too small to judge, and the widest gap.
 
     Args:
         measured: What `analysis.slices.measure` returned.
     """
-    parts: list[Prose | Table] = []
     for column, entry in measured.items():
         judged = {name: group for name, group in entry["groups"].items() if group["rows"] >= FEWEST}
         small = {name: group["rows"] for name, group in entry["groups"].items() if name not in judged}
         if judged:
-            parts.append(by_name(metric, judged, of=column))
+            yield by_name(metric, judged, of=column)
         if small:
-            parts.append(Prose(f"{column}: too few rows to judge, under {FEWEST}: {listed(small)}"))
-        if entry["gap"] is not None:
-            parts.append(Prose(widest_gap(column, metric, entry["gap"], len(judged)), is_remark=True))
-    return parts
+            yield Prose(f"{column}: too few rows to judge, under {FEWEST}: {listed(small)}")
+        if (gap := entry["gap"]) is not None:
+            yield Prose(widest_gap(column, metric, gap, len(judged)), is_remark=True)
 
 
 def probed(models: Mapping[str, Mapping[str, Any]]) -> list[Table]:

@@ -12,10 +12,10 @@ def show(*parts: Prose | Table) -> None:
     for part in parts:
         if isinstance(part, Prose):
             console.say(part.text)
-            continue
-        table = RichTable(title=escape(part.title) or None, title_justify="left")
-        for column, name in enumerate(part.header):
-            table.add_column(escape(name), justify="right" if part.is_number(column) else "left", overflow="fold")
-        for row in part.rows:
-            table.add_row(*(escape(as_text(cell)) for cell in row))
-        console.OUT.print(table)
+        else:
+            table = RichTable(title=escape(part.title) or None, title_justify="left")
+            for column, name in enumerate(part.header):
+                table.add_column(escape(name), justify="right" if part.is_number(column) else "left", overflow="fold")
+            for row in part.rows:
+                table.add_row(*(escape(as_text(cell)) for cell in row))
+            console.OUT.print(table)

@@ -74,12 +74,6 @@ def work(resolved: Resolved) -> float:
     return 3 * resolved.adapt.epochs * resolved.corpus.train.bytes / BYTES_PER_TOKEN
 
 
-def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
-    """Say what to type next."""
-    if resolved.config.task is not None and "finetune" not in stages:
-        say("Next: make finetune, with the same options")
-
-
 def run(step: Step, directory: Path) -> None:
     """Train the language model."""
     from ulmfit_style.training.language_model import prepare, train_language_model

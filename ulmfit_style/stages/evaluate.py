@@ -20,6 +20,7 @@ from ulmfit_style.recipe import load
 from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.results import scores, terminal
 from ulmfit_style.results.parts import Prose
+from ulmfit_style.tasks.base_text import LabelTask
 
 
 def own(resolved: Resolved) -> Resolved:
@@ -42,7 +43,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     Raises:
         UserError: if they are not labels, or there is no task.
     """
-    if resolved.config.evaluate.probe != "none" and resolved.task.label_field is None:
+    if resolved.config.evaluate.probe != "none" and not isinstance(resolved.task, LabelTask):
         kind = type(resolved.task).__name__
         raise UserError(f"evaluate.probe=names: counts labels that change, and {kind} answers none")
 

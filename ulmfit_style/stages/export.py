@@ -18,7 +18,6 @@ from ulmfit_style.resolved import Resolved, Step
 from ulmfit_style.results import finished, scores, terminal
 from ulmfit_style.results.parts import Difference, Prose, Size, Table
 from ulmfit_style.tasks.base import Answer, Row, Task
-from ulmfit_style.tasks.base_generation import GenerationTask
 
 MOST_ROWS = 1000
 """Test rows of which the answers are compared."""
@@ -41,7 +40,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
     problem, model_type = None, checkpoints.model_type(resolved.config.model)
     if resolved.config.ensemble.members:
         problem = "an ensemble is several models, which are exported one by one, by their own names"
-    elif isinstance(resolved.task, GenerationTask):
+    elif resolved.task.writes:
         problem = f"{type(resolved.task).__name__} writes texts, and models that write are not exported"
     elif resolved.task.pools_windows and not resolved.config.export.features:
         problem = "a head that puts windows together (task.long_documents=pooled) is not exported"

@@ -32,12 +32,9 @@ from ulmfit_style.tasks.types import Model, Tokenizer
 from ulmfit_style.training import checks
 
 if TYPE_CHECKING:
-    from ulmfit_style.models.tokenizer_pair import TokenizerPair
     from ulmfit_style.training.batching import EncodedDataset
     from ulmfit_style.training.phases import TrainingPlan
     from ulmfit_style.training.solving import Floats
-
-NEW = "new parameters"
 
 DECODER_TOKENIZER_VERSION = 1
 """Raised whenever another tokenizer would be trained on the same right answers."""
@@ -147,7 +144,7 @@ def run(step: Step, directory: Path) -> None:
         best = monitoring.BestState(task.metric, partial(scorer.metric, watched), options.patience)
     if (reporter := step.reporter) is not None:
         score = partial(scorer.metric, rows.validation, reporter.metric)
-        trial = monitoring.TrialScores(score, reporter.report, reporter.measurements)
+        trial = partial(monitoring.of_trial, reporter, score)
     results = phases.train(plan, directory / CHECKPOINTS, best=best, trial=trial)
     if options.lora_rank:
         lora.merge(plan.model)
@@ -231,11 +228,11 @@ def _calibrate(resolved: Resolved, model: Model, directory: Path) -> None:
 
 def _units_learnt(plan: TrainingPlan, directory: Path) -> Floats:
     """Keep what tells texts that belong to no class, and return it."""
-    from ulmfit_style.training import solving, unlike
+    from ulmfit_style.training import scoring, solving
 
-    units = unlike.units(solving.head_inputs(plan.model, plan.data).inputs) if processes.is_main() else None
+    units = scoring.units(solving.head_inputs(plan.model, plan.data).inputs) if processes.is_main() else None
     if units is not None:
-        np.save(directory / unlike.FILE, units.astype(np.float16))
+        np.save(directory / scoring.UNITS, units.astype(np.float16))
     return cast("Floats", processes.from_main(units))
 
 
@@ -263,15 +260,15 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     architecture = architectures.architecture(checkpoints.body_config(source)["model_type"])
     task = resolved.task.for_architecture(architecture)
     head = task.head(classes)
-    tokenizer, pair = _tokenizer(resolved, source, rows)
+    tokenizer = _tokenizer(resolved, source, rows)
     named = task.name_rows(classes) if options.label_names or not rows else []
     if options.label_names and not named:
         say("  the names of the classes are no words, so they are no examples (finetune.label_names)")
     features = _encoded(task, [*rows, *named] if named else rows, tokenizer, options.max_length, head)
     transformers.set_seed(options.seed)
-    if pair is not None:
+    if config.model.decoder is not None:
         decoder, positions = _decoder(resolved).directory, task.positions_needed(0)
-        model, missing, _ = warm_start.encoder_decoder(config.model, source, decoder, pair, positions)
+        model, missing, _ = warm_start.encoder_decoder(config.model, source, decoder, tokenizer.target, positions)
     elif options.pooling is None or options.pooling == "default":
         # By pad_token_id a causal model finds the last token of a text.
         auto_class = getattr(transformers, task.auto_class(architecture))
@@ -286,25 +283,24 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     layers = lora.add_adapters(model, layer_groups(model, missing), options)
     data = TrainingData(task, features, partial(batching.collate, tokenizer=tokenizer))
     phases = unfreezing.of_finetune(options, layers, data, tokenizer, has_rows=bool(rows))
-    if pair is not None and options.new_epochs:
-        phases.insert(0, Phase(NEW, layers[HEAD], options.new_epochs, options.new_learning_rate))
+    if config.model.decoder is not None and options.new_epochs:
+        phases.insert(0, Phase("new parameters", layers[HEAD], options.new_epochs, options.new_learning_rate))
     how = config.micro_batch_size, config.save_minutes, config.shard
     return TrainingPlan(model, phases, data, options, layers, *how), tokenizer
 
 
-def _tokenizer(resolved: Resolved, source: Path, rows: Sequence[Row]) -> tuple[Tokenizer, TokenizerPair | None]:
-    """Return the tokenizer, and the two that it is made of where an encoder gets a decoder."""
+def _tokenizer(resolved: Resolved, source: Path, rows: Sequence[Row]) -> Tokenizer:
+    """Return the tokenizer, which is a `TokenizerPair` where an encoder gets a decoder."""
     from ulmfit_style.models import warm_start
 
     config, tokenizer = resolved.config, tokenizer_pair.read(source)
     if config.model.decoder is None:
-        return tokenizer, None
+        return tokenizer
     if config.model.decoder == "scratch":
         targets = [str(resolved.task.target(row)) for row in rows]
         learn = partial(warm_start.learn_tokenizer, config.model.decoder_tokenizer, targets)
         _decoder_tokenizer(resolved).make(learn, config.recipe())
-    pair = warm_start.pair_tokenizers(config.model, tokenizer, _decoder(resolved).directory)
-    return cast("Tokenizer", pair), pair
+    return cast("Tokenizer", warm_start.pair_tokenizers(config.model, tokenizer, _decoder(resolved).directory))
 
 
 def _decoder(resolved: Resolved) -> Checkpoint:

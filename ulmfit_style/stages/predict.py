@@ -6,8 +6,8 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import RECIPE, whole
 from ulmfit_style.config.commands import Predict
-from ulmfit_style.config.section import spelled
 from ulmfit_style.console import progress, say
 from ulmfit_style.data import columns, conll, reading
 from ulmfit_style.data.disk_list import DiskList
@@ -46,23 +45,23 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
         raise UserError(f"predict: what? Say predict.input=<a text, a file, or {STDIN} for standard input>")
     if _is_file(options.input):
         reading.first("predict.input", options.input, options.format)
-    elif _names(options.input, Path.is_dir):
+    elif os.path.isdir(os.path.expanduser(options.input)):  # noqa: PTH111, PTH112
         raise UserError(f"predict.input={options.input}: is a folder; name one of its files")
     if options.pair is not None and (options.input == STDIN or _is_file(options.input)):
         raise UserError(f"predict.pair: goes with one text, and predict.input={options.input} is a file; put it there")
     if options.explain or options.threshold is not None:
-        task = resolved.task if options.model is None else _task(resolved.finished_model("predict"))
+        named = None if options.model is None else resolved.finished_model("predict")
+        task = resolved.task if named is None else load(named / RECIPE).require_task()
         if options.explain and options.model is None:
             attributions.check(task, checkpoints.described(resolved.config.model) if task.writes else {})
         if options.threshold is not None and not task.is_single_label:
             kind = f"{type(task).__name__} answers otherwise"
             raise UserError(f"predict.threshold={options.threshold}: is for tasks with one class a text, and {kind}")
-    if options.output is None:
-        return
-    output = Path(options.output).expanduser()
-    require_writable("predict.output", output, ENDINGS)
-    if _is_file(options.input) and output.resolve() == Path(options.input).expanduser().resolve():
-        raise UserError(f"predict.output={options.output}: is the input; choose another name")
+    if options.output is not None:
+        output = Path(options.output).expanduser()
+        require_writable("predict.output", output, ENDINGS)
+        if _is_file(options.input) and output.resolve() == Path(options.input).expanduser().resolve():
+            raise UserError(f"predict.output={options.output}: is the input; choose another name")
 
 
 def require_writable(option: str, output: Path, endings: Sequence[str]) -> None:
@@ -77,11 +76,6 @@ def require_writable(option: str, output: Path, endings: Sequence[str]) -> None:
         raise UserError(f"{option}={output}: there is no folder {output.parent} that can be written to")
 
 
-def _task(directory: Path) -> Task:
-    """Return the task that a fine-tuned model was trained on."""
-    return load(directory / RECIPE).require_task()
-
-
 def run(resolved: Resolved) -> None:
     """Answer the rows of the input, and write each answer with all that stood in its row.
 
@@ -91,7 +85,7 @@ def run(resolved: Resolved) -> None:
         UserError: if there is no model, or something in the input or the options is wrong.
     """
     options, source = resolved.config.predict, resolved.finished_model("predict")
-    rows = _rows(_task(source), str(options.input), options)
+    rows = _rows(load(source / RECIPE).require_task(), str(options.input), options)
     first = list(islice(rows, 5))
     lines = [line for _, record in first if (line := str(record.get(TEXT_COLUMN)).strip())]
     if len(lines) > 1 and all(map(conll.TAGGED.fullmatch, lines)):
@@ -151,14 +145,9 @@ def _is_file(given: str) -> bool:
     """Tell a file from a text: there is one, or it has no blank, and the ending of a file."""
     is_word = not re.search(r"\s", given)
     is_name = re.match(r"package:|hub:.*/", given) or reading.kind(given) in FORMATS
-    return given.startswith(reading.SQLITE) or bool(is_word and is_name) or _names(given, Path.is_file)
-
-
-def _names(given: str, kind: Callable[[Path], bool]) -> bool:
-    """Tell whether what is given is the name of a file or folder."""
-    with suppress(OSError, RuntimeError):  # too long for a name, or it starts with ~
-        return kind(Path(given).expanduser())
-    return False
+    # Not by pathlib, to which a text that is too long for a name, or starts with ~, would be an error.
+    is_there = os.path.isfile(os.path.expanduser(given))  # noqa: PTH111, PTH113
+    return given.startswith(reading.SQLITE) or bool(is_word and is_name) or is_there
 
 
 def _rows(task: Task, given: str, options: Predict) -> Iterator[tuple[Row, Record]]:
@@ -208,8 +197,6 @@ def _answered(
                 is_sure = given["score"] >= lowest
                 answer = {**given, "label": given["label"] if is_sure else None, "guess": given["label"]}
                 counts["guesses"] += not is_sure
-            if not counts["rows"] and (renamed := csv.renamed(fields, answer)):
-                say(f"predict: columns of the input that have another name in the output: {spelled(renamed)}")
             if page is not None:
                 explained.append((row, answer))
             counts["rows"] += 1

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style.console import say
 from ulmfit_style.data.guard import BYTES_PER_TOKEN
 from ulmfit_style.errors import UserError
 from ulmfit_style.resolved import Resolved, Step
@@ -38,12 +37,6 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
 def work(resolved: Resolved) -> float:
     """Return how many tokens pass through the model."""
     return 3 * resolved.pretrain.epochs * resolved.pretraining_text.train.bytes / BYTES_PER_TOKEN
-
-
-def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
-    """Say what to type next."""
-    if resolved.config.task is not None and not {"adapt", "finetune"} & set(stages):
-        say("Next: make adapt finetune, with the same options")
 
 
 def run(step: Step, directory: Path) -> None:

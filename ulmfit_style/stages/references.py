@@ -62,12 +62,11 @@ def run(step: Step, directory: Path) -> None:
             answers[name] += given
     metrics: dict[str, Any] = {"metric": task.metric}
     for split, scored, place in (("validation", rows.validation, 0), ("test", rows.test, len(rows.validation))):
-        if not scored:
-            continue
-        of_split = task.baseline_answers(scored)
-        of_split |= {name: given[place : place + len(scored)] for name, given in answers.items()}
-        targets = [task.target(row) for row in scored]
-        metrics[split] = {name: task.measure(given, targets) for name, given in of_split.items()}
+        if scored:
+            of_split = task.baseline_answers(scored)
+            of_split |= {name: given[place : place + len(scored)] for name, given in answers.items()}
+            targets = [task.target(row) for row in scored]
+            metrics[split] = {name: task.measure(given, targets) for name, given in of_split.items()}
     for name, measured in metrics["test"].items():
         score, interval = measured["scores"][task.metric], Interval(*measured["interval"])
         say(f"  {name}: {task.metric} {score:.3f} (95 % interval {interval})")
@@ -91,7 +90,7 @@ def _answers(resolved: Resolved, unseen: Sequence[Row]) -> dict[str, list[Answer
     frozen, frozen_unseen = features_of(resolved, texts_unseen)
     if named:
         nearest = cosine_similarity(frozen_unseen, frozen(names)).argmax(axis=1)
-        answers["class names alone"] = [{str(task.label_field): task.target(named[place])} for place in nearest]
+        answers["class names alone"] = [{task.answer_field: task.target(named[place])} for place in nearest]
     tf_idf = TfidfVectorizer(tokenizer=TERM.findall, token_pattern=None, ngram_range=(1, 2), sublinear_tf=True)
     learnt = frozen(texts)
     scaler = solving.standard_scaler(learnt)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.console import say
 from ulmfit_style.data.corpus import batched
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import reworded
 from ulmfit_style.models import checkpoints
 from ulmfit_style.models.architectures import CAUSAL_LM, ENCODER_DECODER, has_head, language_model_class, register
 from ulmfit_style.models.new_tokenizer import DECODER, learn
@@ -70,10 +70,8 @@ def run(step: Step, directory: Path) -> None:
         learnt = learn(options.tokenizer, "model.tokenizer", batched(texts), special)
         tokenizer, architecture = _fit(learnt, options.architecture or {}, masked=auto_class != CAUSAL_LM)
     transformers.set_seed(options.seed)
-    try:
+    with reworded("model.architecture: cannot be built (", ValueError, TypeError, after=")"):
         model = getattr(transformers, auto_class).from_config(architecture)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"model.architecture: cannot be built ({error})") from error
     say(f"  {model.num_parameters():,} parameters with random weights, {len(tokenizer):,} tokens")
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

@@ -82,6 +82,8 @@ class Column:
 class Task(Section, abc.ABC):
     """A kind of labelled data. The fields say where the rows are; a subclass adds what its kind needs."""
 
+    answer_field: ClassVar[str]
+    """The field of an answer that is held against the right one."""
     metric: ClassVar[str]
     """The score that ranks models."""
     metrics: ClassVar[str] = ""
@@ -95,8 +97,6 @@ class Task(Section, abc.ABC):
     """Whether an answer is a text that the model writes, token by token; then it is scored by `likelihoods` too."""
     scores_whole_texts: ClassVar[bool] = False
     """Whether the head reads one vector for a whole text, so that there are several ways to pool it."""
-    label_field: ClassVar[str | None] = None
-    """The field of an answer that holds its label, or its labels; None for a task that does not choose labels."""
     reference: ClassVar[Reference | None] = None
     """The linear model that results are compared with."""
     pipeline: ClassVar[Pipeline | None] = None
@@ -425,7 +425,7 @@ class Task(Section, abc.ABC):
 
     def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         """Return answers and targets as that module takes them."""
-        return answers, targets
+        return [answer[self.answer_field] for answer in answers], targets
 
     def score(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
         """Return all scores of the answers, `metric` among them."""

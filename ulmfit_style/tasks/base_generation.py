@@ -35,8 +35,6 @@ class GenerationTask(Task, abc.ABC):
 
     writes: ClassVar[bool] = True
     metrics: ClassVar[str] = "generation"
-    answer_field: ClassVar[str]
-    """What holds the text of an answer, as in the pipelines of transformers."""
     default_prompt: ClassVar[str]
     """The prompt of a decoder where the user gives none."""
 
@@ -254,9 +252,6 @@ class GenerationTask(Task, abc.ABC):
             scores |= {"loss": nats / tokens, "perplexity": math.exp(nats / tokens)}
             scores |= {"bits_per_byte": nats / math.log(2) / size, "token_accuracy": hits / tokens}
         return scores
-
-    def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[Sequence[str], Sequence[str]]:
-        return [answer[self.answer_field] for answer in answers], targets
 
     def text_scores(self, written: Sequence[str], targets: Sequence[str]) -> TextScores:
         """Return the scores of texts that were written, and how they are computed; by default ROUGE."""

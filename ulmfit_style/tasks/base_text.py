@@ -158,8 +158,8 @@ class TextTask(Task, abc.ABC):
 
     def explained_parts(self, features: Sequence[Feature], answer: Answer, label2id: Label2id) -> list[ExplainedPart]:
         """Return the outputs of the labels that were chosen, or all outputs where none are, each of every feature."""
-        chosen = list(label2id) if self.label_field is None else answer[self.label_field]
-        labels = [chosen] if isinstance(chosen, str) else chosen
+        chosen = answer[self.answer_field]
+        labels = [chosen] if isinstance(chosen, str) else chosen if isinstance(chosen, list) else list(label2id)
         return [
             ExplainedPart(name, feature, lambda logits, number=number: logits[:, number])  # type: ignore[misc]
             for name, number in label2id.items()
@@ -172,8 +172,6 @@ class LabelTask(TextTask, abc.ABC):
     """Rows of a text, or a pair of texts, and labels of a set: one, or several."""
 
     metrics: ClassVar[str] = "classification"
-    label_field: ClassVar[str]
-    """Where an answer holds what is chosen: `label` or `labels`."""
 
     top_k: Annotated[int | Literal["all"] | None, Unhashed, Answering] = None
     """A number: an answer has `scores` too, which are so many of the most probable labels with their probabilities, the
@@ -200,7 +198,7 @@ class LabelTask(TextTask, abc.ABC):
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         """Return the largest class of these very rows: how much of a score needs no model at all."""
         largest = [label for label, _ in Counter(label for row in rows for label in self.labels_of(row)).most_common(1)]
-        return {"largest class": [{self.label_field: largest[0] if self.is_single_label else largest}] * len(rows)}
+        return {"largest class": [{self.answer_field: largest[0] if self.is_single_label else largest}] * len(rows)}
 
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Scores]:
         names: Mapping[Any, str] = model.config.id2label or {}
@@ -227,9 +225,6 @@ class LabelTask(TextTask, abc.ABC):
     @abc.abstractmethod
     def answer_from(self, scores: Scores) -> Answer:
         """Return the answer to a row from the probabilities of its labels: what is chosen, and what is said of it."""
-
-    def sides(self, answers: Sequence[Answer], targets: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        return [answer[self.label_field] for answer in answers], targets
 
 
 def text_problem(name: str, value: Any) -> str | None:

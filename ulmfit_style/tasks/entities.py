@@ -129,9 +129,9 @@ def tagged(pieces: Sequence[Range], spans: Sequence[Entity]) -> list[str]:
         place = bisect_right(ends, start)
         if place == len(spans) or spans[place].start >= end:
             tags.append(OUTSIDE)
-            continue
-        tags.append(f"{'I' if place == begun else 'B'}-{spans[place].type}")
-        begun = place
+        else:
+            tags.append(f"{'I' if place == begun else 'B'}-{spans[place].type}")
+            begun = place
     return tags
 
 

@@ -35,7 +35,7 @@ def _one_regression_a_label(features: Any, targets: Sequence[Sequence[str]]) -> 
 class MultiLabelClassification(LabelTask):
     """Rows of a text, or a pair of texts, and its labels: a list, names with a separator, or 0 or 1 for each."""
 
-    label_field: ClassVar[str] = "labels"
+    answer_field: ClassVar[str] = "labels"
     metric: ClassVar[str] = "micro_f1"
     reference: ClassVar[Reference] = Reference("logistic regression", _one_regression_a_label)
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "accuracy")

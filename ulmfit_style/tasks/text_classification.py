@@ -48,7 +48,7 @@ class TextClassification(LabelTask):
     """Rows of a text, or a pair of texts, and its class: a name or a whole number."""
 
     is_single_label: ClassVar[bool] = True
-    label_field: ClassVar[str] = "label"
+    answer_field: ClassVar[str] = "label"
     metric: ClassVar[str] = "accuracy"
     reference: ClassVar[Reference] = Reference("logistic regression", _fit)
     rankings: ClassVar[Sequence[str]] = ("macro_f1", "micro_f1", "matthews")

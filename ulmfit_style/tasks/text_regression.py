@@ -28,6 +28,7 @@ def _ridge_regression(features: Any, targets: Sequence[float]) -> Callable[[Any]
 class TextRegression(TextTask):
     """Rows of a text, or a pair of texts, and a number."""
 
+    answer_field: ClassVar[str] = "value"
     metric: ClassVar[str] = "pearson"
     reference: ClassVar[Reference] = Reference("ridge regression", _ridge_regression)
     metrics: ClassVar[str] = "regression"
@@ -99,9 +100,6 @@ class TextRegression(TextTask):
 
     def baseline_answers(self, rows: Sequence[Row]) -> dict[str, list[Answer]]:
         return {"mean of the numbers": [{"value": float(np.mean(list(map(self.target, rows))))}] * len(rows)}
-
-    def sides(self, answers: Sequence[Answer], targets: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-        return [answer["value"] for answer in answers], targets
 
     def errors(self, answers: Sequence[Answer], targets: Sequence[float]) -> Sequence[float]:
         """Return by how much each number is off."""

@@ -168,8 +168,7 @@ class TokenClassification(Task):
             outputs = [number for name, number in label2id.items() if name[2:] == kind]
             for number, feature in enumerate(features):
                 tokens = [(place, *feature["offsets"][place]) for place in range(*feature["own"])]
-                places = [place for place, start, end in tokens if max(start, first) < min(end, last)]
-                if places:
+                if places := [place for place, start, end in tokens if max(start, first) < min(end, last)]:
                     read = partial(_highest_logits, places=places, outputs=outputs)
                     parts.append(ExplainedPart(f"{kind}: {entity['word']}", number, read))
                     break

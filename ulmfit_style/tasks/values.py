@@ -1,7 +1,6 @@
 """The plain values that tasks and their callers exchange."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ulmfit_style.tasks.types import Tensor
@@ -20,20 +19,18 @@ class Architecture(NamedTuple):
     """Whether it reads texts of any length, in parts of which each goes on where the last one ended."""
 
 
-@dataclass(frozen=True)
-class Pipeline:
+class Pipeline(NamedTuple):
     """How the Hub and transformers run a task's models."""
 
     tag: str
     """What the Hub calls them."""
     exists: bool = True
     """Whether transformers has a pipeline of this name."""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = {}
     """What the pipeline has to be given to answer as the task does."""
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """A linear model that a task's results are compared with."""
 
     name: str
@@ -41,8 +38,7 @@ class Reference:
     """From features (rows, width) and targets to what answers the features of other rows."""
 
 
-@dataclass(frozen=True)
-class ExplainedPart:
+class ExplainedPart(NamedTuple):
     """A part of an answer that can be explained."""
 
     name: str

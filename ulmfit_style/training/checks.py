@@ -2,7 +2,7 @@
 
 from ulmfit_style.compute import processes
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune, LanguageModelling
-from ulmfit_style.errors import UserError, require_packages
+from ulmfit_style.errors import UserError, require_packages, reworded
 from ulmfit_style.models import architectures, checkpoints, tokenizer_pair
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks.base import Task
@@ -66,10 +66,8 @@ def _check_options(config: Config, stage: str, options: LanguageModelling | Fine
     if config.model.architecture is not None:
         architectures.require_fields(config.model.architecture)
     for texts in (1, CONTRAST_GROUP_SIZE) if isinstance(options, Finetune) and options.contrast_steps else (1,):
-        try:
+        with reworded(f"{stage}.", UserError):
             processes.split(options.batch_size, config.micro_batch_size, texts, config.processes)
-        except UserError as error:
-            raise UserError(f"{stage}.{error}") from error
     if options.lora_rank:
         require_packages(f"{stage}.lora_rank={options.lora_rank}", "peft")
     if (options.lora_rank or config.shard) and checkpoints.model_type(config.model) in architectures.OWN:

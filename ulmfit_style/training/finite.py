@@ -17,8 +17,7 @@ def require_weights(model: Any, when: str) -> None:
     """
     # By their extremes: torch.isfinite is slower by a factor of 20.
     weights = dict(model.named_parameters())
-    bad = [name for name, weight in weights.items() if not all(map(math.isfinite, weight.detach().aminmax()))]
-    if bad:
+    if bad := [name for name, weight in weights.items() if not all(map(math.isfinite, weight.detach().aminmax()))]:
         raise UserError(f"{when}: {len(bad)} of {len(weights)} weight tensors are not finite ({bad[0]}); {REMEDY}")
 
 

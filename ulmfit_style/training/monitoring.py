@@ -1,7 +1,6 @@
 """Looking at a model now and then while it is trained: its best state is kept, and training may stop early."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -105,28 +104,20 @@ class BestState:
         self.curve, self.weights = read_json(folder / CURVE), load_file(folder / WEIGHTS)
 
 
-@dataclass(frozen=True)
-class TrialScores:
-    """Scores of a trial of a sweep, reported while it is trained, so that it can be stopped when it falls behind."""
+def of_trial(reporter: Any, score: Callable[[], float], steps_before: int, steps: int) -> Monitor:
+    """Return what scores a trial of a sweep while it is trained, and stops it when it falls behind.
 
-    score: Callable[[], float]
-    report: Callable[[int, float], bool]
-    """Takes the number of the measurement, from 1, and the score; returns whether to stop the trial."""
-    measurements: int
-    """How many there are, evenly spread over the steps of all phases; the stage itself makes the last one."""
+    Args:
+        reporter: Its `measurements`, evenly spread over the steps of all phases, of which the stage makes the last; and
+            `report`, which takes the number of one, from 1, and its score, and returns whether to stop the trial.
+        steps_before: The steps of the phases before this one.
+        steps: The steps of all phases.
+    """
 
-    def monitor(self, steps_before: int, steps: int) -> Monitor:
-        """Return the callback of a phase.
+    def look(state: TrainerState, model: nn.Module) -> bool:
+        measured, measurement = score(), reporter.measurements * (steps_before + state.global_step) // steps
+        if processes.from_main(processes.is_main() and reporter.report(measurement, measured)):
+            raise Pruned(f"stopped at measurement {measurement} of {reporter.measurements}")
+        return False
 
-        Args:
-            steps_before: The steps of the phases before it.
-            steps: The steps of all phases.
-        """
-
-        def look(state: TrainerState, model: nn.Module) -> bool:
-            score, measurement = self.score(), self.measurements * (steps_before + state.global_step) // steps
-            if processes.from_main(processes.is_main() and self.report(measurement, score)):
-                raise Pruned(f"stopped at measurement {measurement} of {self.measurements}")
-            return False
-
-        return Monitor(look, spread(self.measurements, steps, steps_before))
+    return Monitor(look, spread(reporter.measurements, steps, steps_before))

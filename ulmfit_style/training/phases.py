@@ -27,7 +27,7 @@ from ulmfit_style.models.layers import LayerGroups, split_by_layer
 from ulmfit_style.training.batching import Collate, Rows, ShuffledDataset, run_over
 from ulmfit_style.training.finite import require_weights
 from ulmfit_style.training.kept_trunk import kept_trunk
-from ulmfit_style.training.monitoring import BestState, Monitor, TrialScores, at_epoch_end, spread
+from ulmfit_style.training.monitoring import BestState, Monitor, at_epoch_end, spread
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require_same_weights
 from ulmfit_style.training.schedule import rate_factors
@@ -130,7 +130,7 @@ def train(
     folder: Path,
     measure: Callable[[], dict[str, float]] = dict,
     best: BestState | None = None,
-    trial: TrialScores | None = None,
+    trial: Callable[[int, int], Monitor] | None = None,
 ) -> list[PhaseResult]:
     """Train the phases of a plan in place, each from the last weights of the one before, and return what each did.
 
@@ -141,7 +141,7 @@ def train(
         folder: Where checkpoints are kept until the stage is finished.
         measure: Measures the model before the first phase and after each.
         best: Chooses the state that the model has in the end; None for the last one.
-        trial: Reports scores, where the run is a trial of a sweep.
+        trial: Reports scores, where the run is a trial of a sweep; takes the steps before a phase and those of all.
     """
     model, options = plan.model, plan.options
     model.to(PartialState().device)
@@ -153,14 +153,14 @@ def train(
     results: list[PhaseResult] = []
     for number, phase in enumerate(plan.phases):
         before = results[-1].after if results else measure()
-        steps_before = sum(result.log[-1]["step"] for result in results if result.log)
-        reporting.begin(number, steps_before, is_last=number == len(plan.phases) - 1)
+        reporting.phase, reporting.is_last = number, number == len(plan.phases) - 1
+        reporting.steps_before = sum(result.log[-1]["step"] for result in results if result.log)
         callbacks: list[TrainerCallback] = [reporting]
         if before and isinstance(options, LanguageModelling):
             log_measures = partial(_log_measures, phase.title, measure)
             callbacks.append(Monitor(log_measures, spread(options.measurements, steps[number])))
         if trial is not None and phase.data is None:  # before a contrast is over, the head knows nothing
-            callbacks.append(trial.monitor(sum(task_steps[:number]), sum(task_steps)))
+            callbacks.append(trial(sum(task_steps[:number]), sum(task_steps)))
         log = train_phase(plan, number, folder / f"phase-{number}", callbacks, best)
         results.append(PhaseResult(phase.title, before, measure(), log))
         changes = [_format_measure(name, before[name], value) for name, value in results[-1].after.items()]

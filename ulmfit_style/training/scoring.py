@@ -18,13 +18,23 @@ from ulmfit_style.console import progress, say
 from ulmfit_style.data.disk_list import DiskList
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
-from ulmfit_style.training import unlike
 from ulmfit_style.training.batching import EncodedDataset, collate, passes, run_over
 from ulmfit_style.training.finite import require_logits
-from ulmfit_style.training.solving import Floats
+from ulmfit_style.training.solving import Floats, read_by_head
 
 WINDOW = 2048
 """Rows that are in memory at once, and within which features are sorted by length."""
+
+UNITS = "learnt.npy"
+"""The `units` of the texts that a model was trained on, in its directory.
+
+Texts that belong to no class are told by how near what the head reads of them is to that of any of these, by the cosine
+with the nearest one (Sun et al. 2022): of twelve scores it told them best over several kinds of data and of training
+(docs/measured.md).
+"""
+
+UNLIKE = 0.05
+"""The share of the rows that were not trained on that counts as unlike those that were."""
 
 Forward = Callable[[dict[str, torch.Tensor]], list[Any]]
 """Returns the output for each feature of a batch."""
@@ -52,7 +62,7 @@ class Scorer:
     max_length: int
     """Tokens per feature."""
     learnt: Floats | None = None
-    """The `unlike.units` of the training texts, if answers are to tell how `near` a text is to these."""
+    """The `units` of the training texts, if answers are to tell how `near` a text is to these."""
     others: Sequence[Scorer] = ()
     """Those whose outputs are averaged with its own, each by a model, a tokenizer and a length of its own."""
 
@@ -75,7 +85,7 @@ class Scorer:
         """Yield each row with its features, and what the model itself makes of each."""
         answer = partial(self._task().answer, self.model, self.tokenizer)
         if self.learnt is not None:
-            answer = partial(unlike.beside_nearness, answer, self.model, self.learnt)
+            answer = partial(beside_nearness, answer, self.model, self.learnt)
         return self._forward(rows, None, answer, advance)
 
     def likelihoods(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[dict[str, float]]:
@@ -161,3 +171,19 @@ def mean_features(body: Any, tokenizer: PreTrainedTokenizerBase, max_length: int
 
     run_over(rows, order, body, partial(collate, tokenizer=tokenizer), average, "features")
     return features
+
+
+def units(inputs: Floats) -> Floats:
+    """Return what the head reads of texts, (texts, width), at length 1."""
+    return inputs / np.linalg.norm(inputs, axis=1, keepdims=True).clip(1e-12)
+
+
+def beside_nearness(answer: Callable[[Any], list[Any]], model: Any, learnt: Floats, batch: Any) -> list[Any]:
+    """Return what `answer` makes of each text of a batch, with the cosine with the nearest text that was learnt.
+
+    Args:
+        learnt: The `units` of these.
+    """
+    with read_by_head(model) as read:
+        answers = answer(batch)
+    return list(zip(answers, (units(read[0].numpy()) @ learnt.T).max(axis=1).tolist(), strict=True))

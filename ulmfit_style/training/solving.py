@@ -3,7 +3,7 @@
 It is linear probing (Kumar et al. 2022), and after a contrastive phase the classifier of SetFit (Tunstall et al. 2022).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -76,39 +76,39 @@ def head_inputs(model: PreTrainedModel, data: TrainingData) -> HeadInputs:
     return HeadInputs(torch.cat(read).numpy()[np.argsort(order)], labels, weights.astype(np.float32))
 
 
-def solve(model: PreTrainedModel, data: TrainingData, penalty: float | None) -> None:
+@torch.no_grad()
+def solve(model: PreTrainedModel, data: TrainingData, fit: Callable[[HeadInputs, int], tuple[Floats, Floats]]) -> None:
     """Solve the head of a model, once, and give it to all processes.
+
+    Args:
+        fit: Makes its weights (outputs, width) and bias (outputs,) of what it reads, and the number of its outputs.
+    """
+    output, solved = output_layer(model), None
+    if processes.is_main():
+        solved = fit(head_inputs(model, data), output.out_features)
+    weights, bias = processes.from_main(solved)  # type: ignore[misc]
+    output.weight.copy_(torch.from_numpy(weights))
+    output.bias.copy_(torch.from_numpy(bias))
+
+
+def nearest_example(examples: HeadInputs, outputs: int) -> tuple[Floats, Floats]:
+    """Return the weights that choose the class whose one example is nearest, by the cosine of what the head reads.
+
+    A regression would standardise by so few examples, and follow the units in which they hardly differ.
+    """
+    lengths = np.linalg.norm(examples.inputs, axis=1, keepdims=True)
+    rows = examples.inputs / lengths / lengths.mean() / COSINE_TEMPERATURE
+    return rows[np.argsort(examples.labels)], np.zeros(outputs, np.float32)
+
+
+def regression(texts: HeadInputs, outputs: int, penalty: float | None) -> tuple[Floats, Floats]:
+    """Return the weights of multinomial logistic regression.
+
+    The inputs are standardised, so that a penalty means the same for every body.
 
     Args:
         penalty: C of the regression times the texts of a class, on average; None to choose C by cross-validation, which
             is right where the labels did not form what the head reads.
-    """
-    output, solved = output_layer(model), None
-    if processes.is_main():
-        solved = regression(head_inputs(model, data), output.out_features, penalty)
-    weights, bias = processes.from_main(solved)  # type: ignore[misc]
-    with torch.no_grad():
-        output.weight.copy_(torch.from_numpy(weights))
-        output.bias.copy_(torch.from_numpy(bias))
-
-
-def point_to_examples(model: PreTrainedModel, data: TrainingData) -> None:
-    """Let the head choose the class whose one example is nearest, by the cosine of what the head reads of the two.
-
-    A regression would standardise by so few examples, and follow the units in which they hardly differ.
-    """
-    output, examples = output_layer(model), head_inputs(model, data)
-    lengths = np.linalg.norm(examples.inputs, axis=1, keepdims=True)
-    rows = examples.inputs / lengths / lengths.mean() / COSINE_TEMPERATURE
-    with torch.no_grad():
-        output.weight.copy_(torch.from_numpy(rows[np.argsort(examples.labels)]))
-        output.bias.zero_()
-
-
-def regression(texts: HeadInputs, outputs: int, penalty: float | None) -> tuple[Floats, Floats]:
-    """Return the weights (outputs, width) and the bias (outputs,) of multinomial logistic regression.
-
-    The inputs are standardised, so that a penalty means the same for every body.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -135,11 +135,11 @@ def standard_scaler(inputs: Floats) -> Any:
     return scaler
 
 
+@torch.inference_mode()
 def logits(model: PreTrainedModel, inputs: Floats) -> Floats:
     """Return the logits (texts, outputs) of what the head reads, (texts, width)."""
     output = output_layer(model)
-    with torch.inference_mode():
-        return output(torch.from_numpy(inputs).to(output.weight.device)).float().cpu().numpy()
+    return output(torch.from_numpy(inputs).to(output.weight.device)).float().cpu().numpy()
 
 
 def temperature(logits: Floats, labels: np.ndarray[Any, np.dtype[np.int64]]) -> float:
@@ -160,8 +160,8 @@ def temperature(logits: Floats, labels: np.ndarray[Any, np.dtype[np.int64]]) -> 
     return float(np.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))
 
 
+@torch.no_grad()
 def cool(model: PreTrainedModel, by: float) -> None:
     """Divide the logits of a model by a temperature: it is put into the weights, so that every library reads it."""
-    with torch.no_grad():
-        for parameter in output_layer(model).parameters():
-            parameter.div_(by)
+    for parameter in output_layer(model).parameters():
+        parameter.div_(by)

@@ -24,7 +24,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from transformers.integrations import get_reporting_integration_callbacks  # type: ignore[attr-defined]
 
 from ulmfit_style.console import ProgressReport
-from ulmfit_style.errors import UserError, listed
+from ulmfit_style.errors import UserError, listed, reworded
 from ulmfit_style.models.layers import outer_lists
 from ulmfit_style.training.batching import ShuffledDataset, without_blanks
 from ulmfit_style.training.finite import REMEDY, require_weights
@@ -236,15 +236,10 @@ class Reporting(TrainerCallback):
     """
 
     def __init__(self, names: str | Sequence[str], folder: Path) -> None:
-        try:
+        with reworded(f"trainer.report_to={names}: ", ValueError, RuntimeError, ImportError):
             self._callbacks = [callback() for callback in get_reporting_integration_callbacks(names)]
-        except (ValueError, RuntimeError, ImportError) as error:
-            raise UserError(f"trainer.report_to={names}: {error}") from error
+        # The number of the phase from 0, the optimizer steps of those before it, and whether none comes after it.
         self.folder, self.phase, self.steps_before, self.is_last = folder, 0, 0, False
-
-    def begin(self, phase: int, steps_before: int, *, is_last: bool) -> None:
-        """Go on to another phase, by its number from 0; `steps_before` is the optimizer steps of those before it."""
-        self.phase, self.steps_before, self.is_last = phase, steps_before, is_last
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Begin the run; where it was begun by an earlier phase, the integrations go on with it."""

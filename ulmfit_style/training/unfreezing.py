@@ -35,8 +35,8 @@ def of_finetune(
         before.append(Phase("contrast", body, math.inf, rate, steps, data=contrast))
     if options.head == "solved":
         penalty = solving.AFTER_CONTRAST if options.contrast_steps else solving.WEAK if options.epochs else None
-        solve = partial(solving.solve, penalty=penalty) if has_rows else solving.point_to_examples
-        before.append(Phase("head, solved", [], 0, 0, solve=partial(solve, data=data)))
+        fit = partial(solving.regression, penalty=penalty) if has_rows else solving.nearest_example
+        before.append(Phase("head, solved", [], 0, 0, solve=partial(solving.solve, data=data, fit=fit)))
     return [*before, *phases(options, layers, len(data.rows))]
 
 
