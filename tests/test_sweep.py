@@ -23,8 +23,18 @@ from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.experiments import Sweep
 from ulmfit_style.errors import Interrupted, UserError
 from ulmfit_style.experiments import search_space, trial_queue
-from ulmfit_style.experiments.trial_queue import DIED, JOURNAL, Outcome, TrialQueue, of_optuna, open_journal, ranked_by
+from ulmfit_style.experiments.trial_queue import (
+    DIED,
+    JOURNAL,
+    Outcome,
+    TrialQueue,
+    TrialReporter,
+    of_optuna,
+    open_journal,
+    ranked_by,
+)
 from ulmfit_style.recipe import Config
+from ulmfit_style.resolved import Resolved
 
 SPACE = """
 space:
@@ -286,6 +296,34 @@ def test_a_database_that_cannot_be_opened_is_told_in_one_line(queue: Queue, url:
     remedy = "the server must answer, and its driver be installed"
     with pytest.raises(UserError, match=f"^sweep.storage: {problem}; {remedy}$"):
         queue(storage=url)
+
+
+def test_a_database_that_goes_away_in_a_trial_is_told_in_one_line_and_the_same_command_goes_on(
+    sweep: Callable, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, caplog
+):
+    database, begun = folder / "there", list[int]()
+    database.mkdir()
+
+    def train(resolved: Resolved, reporter: TrialReporter) -> None:
+        begun.append(reporter.number)
+        if reporter.number == 1:
+            database.rename(folder / "gone")
+        trial_stub.train(resolved, reporter)
+
+    monkeypatch.setattr("ulmfit_style.experiments.trials.train", train)
+    command = ["sweep", *sweep(SPACE, *INSIDE, "sweep.pruner=none", f"sweep.storage='sqlite:///{database}/trials.db'")]
+    assert main(command) == 2
+    problem = "the database failed: unable to open database file; once it answers again, the same command goes on"
+    assert capsys.readouterr().err == f"ulmfit-style: {problem}\n"
+    assert "trial 1: not reported: sweep.storage: unable to open database file" in caplog.text
+
+    (folder / "gone").rename(database)
+    assert main(command) == 0
+    assert "[4 of 4] trial 3: " in capsys.readouterr().out
+    assert begun == [0, 1, 2, 3]  # the model of trial 1 was made, and is scored alone
+    journal = open_journal(folder / "runs/default-sweep", f"sqlite:///{database}/trials.db")
+    found = optuna.load_study(study_name="default-sweep", storage=journal).trials
+    assert states(found) == ["COMPLETE"] * 4
 
 
 def test_a_report_of_no_sweep_tells_how_one_begins(folder: Path, capsys: pytest.CaptureFixture):
