@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from types import FrameType
 from typing import Literal, NoReturn, TypeVar
 
@@ -35,7 +35,7 @@ SAVING_SECONDS = 600
 """How long processes that are stopped may take to save."""
 
 JOINING_SECONDS = 120
-"""How long the main process waits for those that were started with it, and about how long they wait for it."""
+"""How long processes that are started together wait for each other."""
 
 
 def start(count: int, module: str, arguments: Sequence[str]) -> None:
@@ -187,22 +187,22 @@ def join() -> None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     import torch
     from accelerate import PartialState
-    from torch.distributed import DistError, constants, rendezvous  # type: ignore[attr-defined]
+    from torch.distributed import DistError, rendezvous  # type: ignore[attr-defined]
 
-    timeout = timedelta(seconds=JOINING_SECONDS if is_main() else JOINING_SECONDS / 2)  # of which a client takes two
+    # In a thread, for torch waits without end where something else listens, and hears no signal meanwhile.
+    meeting = ThreadPoolExecutor(1).submit(next, rendezvous("env://"))
     try:
-        store, rank, world_size = next(rendezvous("env://", timeout=timeout))
+        store, rank, world_size = meeting.result(JOINING_SECONDS)
         # What torchrun starts meets at a place of its own; else a run of others may have met there.
         if "TORCHELASTIC_RUN_ID" not in os.environ and store.add("met", 1) > world_size:
             raise DistError("EADDRINUSE")
-    except DistError as error:
+    except (DistError, TimeoutError) as error:
         if "EADDRINUSE" in str(error):
             raise UserError(f"MASTER_PORT={port}: another program has it; take another one, on all machines") from None
         problem = (
             f"the {count()} processes did not meet there in time; see what the others say, and whether it is machine 0"
         )
         raise UserError(f"MASTER_ADDR={address} MASTER_PORT={port}: {problem}") from None
-    store.set_timeout(constants.default_pg_timeout)  # from here on, some wait for what others do
     found = PartialState(cpu=not torch.cuda.is_available(), store=store, rank=rank, world_size=world_size).num_processes
     if found != count():
         raise UserError(f"{count()} processes were started, and {found} found each other")
