@@ -93,6 +93,7 @@ def test_all_mistakes_are_listed_at_once_in_the_users_spelling_with_the_nearest_
             "hydra/launcher=nomad_batch",
             "hydra/launcher=nomad_batch: there is no such hydra/launcher (there are: basic, joblib",
         ),
+        ("adapt=null", "adapt=null: there is no such adapt; did you mean 'none'? (there are: none, plain, ulmfit)"),
     ],
 )
 def test_a_mistake_is_told(override: str, problem: str):
@@ -101,8 +102,13 @@ def test_a_mistake_is_told(override: str, problem: str):
     assert "hf_secret" not in found
 
 
-def test_a_launcher_that_is_not_there_is_told_with_where_others_are_described():
-    (found,) = problems("hydra/launcher=nomad_batch")
+@pytest.mark.parametrize(
+    "override",
+    ["hydra/launcher=nomad_batch", "hydra/launcher=null", "hydra/sweeper=optuna", "hydra/sweeper=ulmfit_style"],
+)
+def test_a_plugin_that_is_not_there_is_told_with_where_others_are_described(override: str):
+    (found,) = problems(override)
+    assert found.startswith(f"{override}: there is no such {override.partition('=')[0]} (there are: basic")
     assert found.endswith("; docs/how-to/sweeps.md tells what others need)")
 
 

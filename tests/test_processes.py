@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from torch.distributed import TCPStore
 
 from ulmfit_style import __main__, launch
 from ulmfit_style.__main__ import main as run
@@ -132,6 +134,83 @@ def test_one_process_agrees_with_itself_and_imports_nothing(monkeypatch: pytest.
     assert processes.from_main("value") == "value"
     monkeypatch.setenv("RANK", "1")
     assert not processes.is_main()
+
+
+@pytest.fixture
+def joining(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Join as one of two processes that no launcher of torch's started, by its number and the port of the first."""
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    kept = {"GLOO_SOCKET_IFNAME": "lo", "TORCH_CPP_LOG_LEVEL": "FATAL"}  # what `join` sets
+
+    def join(rank: int, port: int) -> None:
+        variables = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **kept}
+        for name, value in variables.items():
+            monkeypatch.setenv(name, str(value))
+        processes.join()
+
+    return join
+
+
+def test_a_port_that_is_taken_is_told(joining: Callable[[int, int], None]):
+    with socket.create_server(("", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(UserError, match=f"^MASTER_PORT={port}: another program has it; take another one, on all"):
+            joining(0, port)
+
+
+def test_where_another_run_has_met_no_process_takes_part_in_it(joining: Callable[[int, int], None]):
+    others = TCPStore("127.0.0.1", 0, 2, True, wait_for_workers=False)
+    others.add("met", 2)
+    with pytest.raises(UserError, match=f"^MASTER_PORT={others.port}: another program has it"):
+        joining(1, others.port)
+
+
+AS_UNDER_SRUN = """
+import sys
+from ulmfit_style.compute import processes
+from ulmfit_style.launch import main
+processes.JOINING_SECONDS = 10
+processes.end(main(sys.argv[1:]))
+"""
+
+
+def start_as_srun(recipe: Path, port: int, ranks: str) -> list[tuple[int, str, str]]:
+    """Return the exit code, the output and the errors of some of two processes."""
+    here = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", AS_UNDER_SRUN, str(recipe), "adapt"],
+            env={**here, "RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ranks
+    ]
+    said = [process.communicate(timeout=120) for process in started]
+    return [(process.returncode, *each) for process, each in zip(started, said, strict=True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_two_processes_of_srun_train_together_and_say_one_line_each_where_their_port_is_taken_or_one_is_missing(
+    recipe: Path, is_taken: bool
+):
+    not_met = "the 2 processes did not meet there in time; see what the others say, and whether it is machine 0"
+    with socket.create_server(("", 0)) as listener:  # which answers nobody
+        port = listener.getsockname()[1]
+        alone = f"ulmfit-style: MASTER_ADDR=127.0.0.1 MASTER_PORT={port}: {not_met}\n"
+        if is_taken:
+            first, second = start_as_srun(recipe, port, "01")
+            problem = f"MASTER_PORT={port}: another program has it; take another one, on all machines"
+            assert first == (2, "", f"ulmfit-style: {problem}\n")
+            assert second == (2, "", alone)
+            return
+    assert start_as_srun(recipe, port, "0") == [(2, "", alone)]
+    assert start_as_srun(recipe, port, "1") == [(2, "", alone)]
+    (code, output, errors), other = start_as_srun(recipe, port, "01")
+    assert (code, errors, other) == (0, "", (0, "", ""))
+    assert "2 processes train together" in output
 
 
 class Machines:

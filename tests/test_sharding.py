@@ -97,10 +97,12 @@ def test_what_cannot_be_shared_out_is_told_before_anything_is_made(
     overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     alone = "shard=true: one process has nothing to share out; take processes=2 or more, or shard=false"
+    auto = "finds what fits without shard=true, which needs less; give a number"
     lstm = f"model.checkpoint={save_awd_lstm(tmp_path / 'lstm')}"
     for options, problem in (
         (["processes=1"], alone),
         (["processes=null"], alone),
+        (["processes=2", "micro_batch_size=auto"], f"micro_batch_size=auto: {auto}"),
         (["processes=2", lstm], "shard: is for the layers of transformers, and this model has LSTMs; take shard=false"),
     ):
         assert main(["adapt", *overrides, "shard=true", *options]) == 2

@@ -13,18 +13,30 @@ from unittest.mock import Mock
 import optuna
 import pytest
 import trial_stub
+from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
 
 from ulmfit_style.__main__ import main
 from ulmfit_style.artefacts.directory import MANIFEST, METRICS, read_json
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.experiments import Sweep
-from ulmfit_style.errors import Interrupted, UserError
+from ulmfit_style.errors import Interrupted, UserError, trouble
 from ulmfit_style.experiments import search_space, trial_queue
-from ulmfit_style.experiments.trial_queue import DIED, JOURNAL, Outcome, TrialQueue, of_optuna, open_journal, ranked_by
+from ulmfit_style.experiments.trial_queue import (
+    DIED,
+    JOURNAL,
+    Outcome,
+    TrialQueue,
+    TrialReporter,
+    of_optuna,
+    open_journal,
+    ranked_by,
+)
 from ulmfit_style.recipe import Config
+from ulmfit_style.resolved import Resolved
 
 SPACE = """
 space:
@@ -240,7 +252,7 @@ def test_a_failed_trial_is_recorded_and_a_stopped_one_goes_on_ranked_by_another_
         ("finetune.epochs: [2]", ["finetune.epochs=2,4"], ["sweep: a grid and a space, one at a time"]),
     ],
 )
-def test_what_is_wrong_with_a_sweep_is_told_before_anything_is_trained(
+def test_what_is_wrong_with_a__before_anything_is_trained(
     sweep: Callable, capsys: pytest.CaptureFixture, text: str, overrides: list[str], problems: list[str]
 ):
     assert main(["sweep", *sweep(f"space:\n  {text}\n", *overrides)]) == 2
@@ -286,6 +298,50 @@ def test_a_database_that_cannot_be_opened_is_told_in_one_line(queue: Queue, url:
     remedy = "the server must answer, and its driver be installed"
     with pytest.raises(UserError, match=f"^sweep.storage: {problem}; {remedy}$"):
         queue(storage=url)
+
+
+def test_a_database_that_goes_away_in_a_trial_is_told_in_one_line_when_the_trial_has_ended(
+    sweep: Callable, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, caplog
+):
+    database, begun = folder / "there", list[int]()
+    database.mkdir()
+
+    def train(resolved: Resolved, reporter: TrialReporter) -> None:
+        begun.append(reporter.number)
+        if reporter.number == 1:
+            database.rename(folder / "gone")
+        trial_stub.train(resolved, reporter)
+
+    monkeypatch.setattr("ulmfit_style.experiments.trials.train", train)
+    command = ["sweep", *sweep(SPACE, *INSIDE, "sweep.pruner=none", f"sweep.storage='sqlite:///{database}/trials.db'")]
+    assert main(command) == 2
+    problem = "the database failed: unable to open database file; once it answers again, the same command goes on"
+    assert capsys.readouterr().err == f"ulmfit-style: {problem}\n"
+    assert "trial 1: not reported: sweep.storage: unable to open database file" in caplog.text
+    assert begun == [0, 1]
+
+
+def test_a_trial_whose_end_the_database_did_not_take_waits_again_when_it_is_back(queue: Queue, tmp_path: Path):
+    database = tmp_path / "there"
+    database.mkdir()
+    url = f"sqlite:///{database}/trials.db"
+    process = queue(storage=url)
+    (trial,) = process.take()
+    reporter = TrialReporter(process.sweep, process.folder, trial.number, "accuracy", 4, [])
+    assert not reporter.report(1, 0.5)
+    database.rename(tmp_path / "gone")
+    assert not reporter.report(2, 0.6)
+    with pytest.raises((OperationalError, StorageInternalError)) as raised:
+        process.finish(trial, scored(0.7))
+    assert trouble(raised.value).startswith("the database failed: unable to open database file; once it answers again")
+    process._locks[0].release()  # as the system does when a process ends
+
+    (tmp_path / "gone").rename(database)
+    last = queue(storage=url)
+    (again,) = last.take()
+    last.finish(again, scored(0.7))
+    (found,) = last.study.trials
+    assert (found.number, found.value, found.intermediate_values) == (0, 0.7, {1: 0.5})
 
 
 def test_a_report_of_no_sweep_tells_how_one_begins(folder: Path, capsys: pytest.CaptureFixture):

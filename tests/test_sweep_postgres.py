@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -43,26 +44,49 @@ MISSING = " and ".join(what for what, is_there in NEEDED.items() if not is_there
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(MISSING != "", reason=f"needs {MISSING}")]
 
 
+@dataclass
+class Server:
+    """A server of the test's own, which listens to a socket in its folder and to no port."""
+
+    folder: str
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://me@/postgres?host={self.folder}"
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run a program of PostgreSQL's on the data, which does not run as root."""
+        other = {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}
+        command = [SERVER / program, "-D", f"{self.folder}/data", *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder, **other)
+
+    def start(self) -> None:
+        listening = f"-c listen_addresses='' -c unix_socket_directories='{self.folder}' -c fsync=off"
+        self.run("pg_ctl", "-w", "-l", f"{self.folder}/log", "-o", listening, "start")
+
+    def stop(self) -> None:
+        self.run("pg_ctl", "-w", "-m", "immediate", "stop")
+
+
 @pytest.fixture
-def database() -> Iterator[str]:
-    """The URL of a server of the test's own, which listens to a socket in its folder and to no port."""
-    other = {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}  # it does not run as root
+def server() -> Iterator[Server]:
+    """A server that runs."""
     with tempfile.TemporaryDirectory() as folder:
-        if other:
+        if os.geteuid() == 0:
             shutil.chown(folder, "nobody")
-        data = f"{folder}/data"
-
-        def server(program: str, *arguments: str) -> None:
-            command = [SERVER / program, "-D", data, *arguments]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, **other)
-
-        server("initdb", "--username=me", "--auth=trust", "--no-sync")
-        listening = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off"
-        server("pg_ctl", "-w", "-l", f"{folder}/log", "-o", listening, "start")
+        server = Server(folder)
+        server.run("initdb", "--username=me", "--auth=trust", "--no-sync")
+        server.start()
         try:
-            yield f"postgresql+psycopg://me@/postgres?host={folder}"
+            yield server
         finally:
-            server("pg_ctl", "-w", "-m", "immediate", "stop")
+            server.stop()
+
+
+@pytest.fixture
+def database(server: Server) -> str:
+    """The URL of the server."""
+    return server.url
 
 
 @pytest.fixture
@@ -143,6 +167,34 @@ def test_ten_workers_eight_of_which_are_killed_in_a_trial_lose_none_and_train_no
 
     assert main(["sweep-report", *shared]) == 0
     assert "the best by the validation rows, over one seed" in capfd.readouterr().out
+
+
+def test_a_server_that_is_stopped_in_a_trial_is_told_in_one_line_and_the_same_command_goes_on(
+    overrides: list[str],
+    start: Callable[..., BaseProcess],
+    tmp_path: Path,
+    server: Server,
+    capfd: pytest.CaptureFixture,
+):
+    shared = [*overrides, "sweep.trials=4", f"sweep.storage='{server.url}'"]
+    worker = start(shared)
+    while not any(event == "ended" for event, _, _ in diary(tmp_path / "runs")) or not running(tmp_path / "runs"):
+        assert worker.is_alive(), capfd.readouterr().err
+        time.sleep(0.1)
+    server.stop()
+    worker.join(timeout=60)
+    assert worker.exitcode == 2
+    *_, last = capfd.readouterr().err.splitlines()
+    assert last.startswith("ulmfit-style: the database failed: ")
+    assert last.endswith("; once it answers again, the same command goes on")
+
+    server.start()
+    (other := start(shared)).join(timeout=120)
+    assert other.exitcode == 0, capfd.readouterr().err
+    found = trials(tmp_path / "runs", server.url)
+    assert [(trial.number, trial.state) for trial in found] == [(number, TrialState.COMPLETE) for number in range(4)]
+    begun = Counter(number for event, number, _ in diary(tmp_path / "runs") if event == "begins")
+    assert begun == dict.fromkeys(range(4), 1)  # what the server did not hear of was trained to its end
 
 
 def test_a_server_that_does_not_answer_is_told_before_anything_is_trained(

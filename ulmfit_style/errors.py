@@ -115,6 +115,9 @@ def trouble(error: BaseException, folder: Path | None = None) -> str | None:
         return f"the memory is too small{notes or '; take a smaller batch, max_length or model'}"
     if isinstance(error, RecursionError) or "Exceeds the limit (" in text:
         return f"what was read {NESTED} ({text[:80]}); mend or leave it"
+    # What the driver of a database says is `orig` of SQLAlchemy's error, which Optuna's may wrap.
+    if driver := getattr(error, "orig", None) or getattr(error.__cause__, "orig", None):
+        return f"the database failed: {' '.join(str(driver).split())}; once it answers again, the same command goes on"
     is_torch = "inline_container.cc" in text or "iostream error" in text
     known = [os.strerror(number) for number in TROUBLE if os.strerror(number) in text]
     if not (known or is_torch):

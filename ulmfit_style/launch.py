@@ -71,9 +71,8 @@ def _agreed(arguments: Sequence[str]) -> tuple[Resolved, list[Step]]:
     machine, problem, determinants = processes.machine(), None, dict[tuple[str, str], Any]()  # by step and name
     try:
         resolved, steps = _plan(arguments)
+        determinants = {(step.title, key): value for step in steps for key, value in step.artefact.determinants.items()}
         determinants["", "stages"] = arguments[1:]
-        for step in steps:
-            determinants |= {(step.title, name): value for name, value in step.artefact.determinants.items()}
     except UserError as error:
         problem = f"{machine}: {error}"
     plans = processes.from_all((machine, problem, determinants))

@@ -51,6 +51,9 @@ TRUSTED_VARIABLES = "ULMFIT_STYLE_VARIABLES"
 SWEEPER = ("hydra/sweeper=ulmfit_style", "hydra.sweep.dir=${runs}/${name}-sweep", "hydra.sweep.subdir=.")
 """The plugin, and one folder for what launchers keep: no empty one for each job."""
 
+PLUGINS = ("hydra/launcher", "hydra/sweeper")
+"""The groups whose choices are packages of others."""
+
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
 """Hydra's launcher: from the overrides of each job, and the number of the first, to what each returned."""
 
@@ -198,37 +201,31 @@ def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     folders = {text: override for text, override in parsed if override.key_or_group == SEARCH_PATH}
     if folder_problems := list(_folder_problems(folders.values())):
         raise ConfigError(folder_problems)
-    search_path = list(folders)
 
     loader = GlobalHydra.instance().config_loader()
-    groups = loader.get_group_options("", ObjectType.GROUP, "config", search_path)
+    groups = loader.get_group_options("", ObjectType.GROUP, "config", list(folders))
     accepted, options = [], []
     for text, override in parsed:
         key = override.key_or_group
-        if (key in groups or key == "hydra/launcher") and not override.is_sweep_override():
-            known = loader.get_group_options(key, ObjectType.CONFIG, "config", search_path)
-            choice = override.value()
-            if choice is None or str(choice) in known:
+        if key in (*groups, *PLUGINS) and not override.is_sweep_override():
+            known = loader.get_group_options(key, ObjectType.CONFIG, "config", list(folders))
+            known = [name for name in known if f"{key}={name}" not in SWEEPER]  # which `sweep` chooses by itself
+            choice = str(override.value())
+            if override.is_delete() or choice in known:
                 accepted.append(text)
             else:
-                others = "" if key in groups else "; docs/how-to/sweeps.md tells what others need"
+                others = "; docs/how-to/sweeps.md tells what others need" if key in PLUGINS else ""
                 listed = f"(there are: {', '.join(known)}{others})"
-                problems.append(f"{text}: there is no such {key}{nearest(str(choice), known)} {listed}")
+                problems.append(f"{text}: there is no such {key}{nearest(choice, known)} {listed}")
         elif key in groups or key.startswith("hydra"):
             accepted.append(text)
         else:
             options.append((key, text))
 
-    of_options = {key.partition(".")[0] for key, _ in options} & set(groups)
-    choices = [loader.get_group_options(group, ObjectType.CONFIG, "config", search_path) for group in of_options]
-    # It takes a tenth of the time in which a wrong option is told.
-    can_be_off = any("none" in choice for choice in choices)
-    yamls = loader.compute_defaults_list("config", accepted, RunMode.RUN).defaults if can_be_off else ()
-    names = [yaml_file.config_path or "" for yaml_file in yamls]
-    switched_off = {name.removesuffix("/none") for name in names if name.endswith("/none")}
+    yamls = {each.config_path for each in loader.compute_defaults_list("config", accepted, RunMode.RUN).defaults}
     for key, text in options:
         group = key.partition(".")[0]
-        if group in switched_off:
+        if f"{group}/none" in yamls:
             problems.append(f"{text}: there is no {group} here ({group}=none)")
         else:
             accepted.append(text if text.startswith("~") else f"++{text.lstrip('+')}")

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Literal, NoReturn, TypeVar
@@ -32,6 +33,9 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 SAVING_SECONDS = 600
 """How long processes that are stopped may take to save."""
+
+JOINING_SECONDS = 120
+"""How long processes that are started together wait for each other."""
 
 
 def start(count: int, module: str, arguments: Sequence[str]) -> None:
@@ -171,21 +175,37 @@ def join() -> None:
     """Join the other processes, by NCCL on GPUs and by Gloo without.
 
     Raises:
-        UserError: if they are not as many as the launcher said: each would train by itself.
+        UserError: if they do not meet, or are not as many as the launcher said: each would train by itself.
     """
     if count() == 1:
         return
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read when torch is imported; its errors are raised as well
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     # By itself Gloo takes the address that the machine's own name has, which is often 127.0.1.1.
     with suppress(OSError):  # of which torch tells when it joins
-        if (interface := interface_to(os.environ["MASTER_ADDR"])) is not None:
+        if (interface := interface_to(address)) is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     import torch
     from accelerate import PartialState
+    from torch.distributed import DistError, rendezvous  # type: ignore[attr-defined]
 
-    joined = PartialState(cpu=not torch.cuda.is_available()).num_processes
-    if joined != count():
-        raise UserError(f"{count()} processes were started, and {joined} found each other")
+    # In a thread, for torch waits without end where something else listens, and hears no signal meanwhile.
+    meeting = ThreadPoolExecutor(1).submit(next, rendezvous("env://"))
+    try:
+        store, rank, world_size = meeting.result(JOINING_SECONDS)
+        # What torchrun starts meets at a place of its own; else a run of others may have met there.
+        if "TORCHELASTIC_RUN_ID" not in os.environ and store.add("met", 1) > world_size:
+            raise DistError("EADDRINUSE")
+    except (DistError, TimeoutError) as error:
+        if "EADDRINUSE" in str(error):
+            raise UserError(f"MASTER_PORT={port}: another program has it; take another one, on all machines") from None
+        problem = (
+            f"the {count()} processes did not meet there in time; see what the others say, and whether it is machine 0"
+        )
+        raise UserError(f"MASTER_ADDR={address} MASTER_PORT={port}: {problem}") from None
+    found = PartialState(cpu=not torch.cuda.is_available(), store=store, rank=rank, world_size=world_size).num_processes
+    if found != count():
+        raise UserError(f"{count()} processes were started, and {found} found each other")
 
 
 def interface_to(host: str) -> str | None:
@@ -274,7 +294,4 @@ def joined(results: Sequence[T]) -> list[T]:
 
 def wait() -> None:
     """Wait until every process is here."""
-    if count() > 1:
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
+    from_all(None)

@@ -1,5 +1,6 @@
 """The trials of a sweep in Optuna's journal: which are next, which lost their process, and what became of each."""
 
+import logging
 import math
 import os
 import time
@@ -17,7 +18,7 @@ from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.pool import NullPool
+from sqlalchemy import exc, pool
 
 from ulmfit_style.artefacts.differences import changes as changes_of
 from ulmfit_style.config.experiments import Sweep
@@ -74,7 +75,7 @@ def open_journal(folder: Path, database: str | None = None) -> BaseStorage:
         return JournalStorage(JournalFileBackend(str((folder / JOURNAL).resolve())))
     try:
         # Each measurement opens it anew: pools would hold more connections than a server takes.
-        return RDBStorage(database, engine_kwargs={"poolclass": NullPool})
+        return RDBStorage(database, engine_kwargs={"poolclass": pool.NullPool})
     except Exception as error:  # of Optuna, of SQLAlchemy, or of whichever driver it is
         reason = " ".join(str(error.__cause__ or error).split())
         raise UserError(f"sweep.storage: {reason}; the server must answer, and its driver be installed") from error
@@ -175,7 +176,7 @@ class TrialQueue:
         self._space_is_exhausted = False
         self._locks: dict[int, FileLock] = {}
         """Those of the trials that this process runs, by their numbers."""
-        sampler, pruner = of_optuna("sampler", sweep.sampler), of_optuna("pruner", sweep.pruner)
+        chosen = {kind: of_optuna(kind, getattr(sweep, kind)) for kind in ("sampler", "pruner")}
         recipe, settings = search_space.of_recipe(config, overrides, sweep.space), self._settings()
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._alone():
@@ -183,12 +184,7 @@ class TrialQueue:
             if sweep.storage is None:
                 drop_cut_line(self.folder / JOURNAL)
             self.study = optuna.create_study(
-                study_name=self.folder.name,
-                storage=self.journal,
-                sampler=sampler,
-                pruner=pruner,
-                direction="maximize",
-                load_if_exists=True,
+                study_name=self.folder.name, storage=self.journal, direction="maximize", load_if_exists=True, **chosen
             )
             if (before := self.study.user_attrs.get("settings")) is None:
                 self.study.enqueue_trial(recipe, user_attrs={"default": True}, skip_if_exists=True)
@@ -313,13 +309,18 @@ class TrialReporter:
         """Report a score, and return whether the trial is to be stopped.
 
         What is kept is the mean of the earlier seeds' scores and this one, at a step that counts the measurements over
-        all seeds: so the trials are compared at equal steps.
+        all seeds: so the trials are compared at equal steps. Where the database is gone, the trial goes on without, and
+        its model is whole when it is asked for again.
         """
         step = len(self.earlier_scores) * self.measurements + measurement
-        with quiet():
-            name, journal = self.folder.name, open_journal(self.folder, self.sweep.storage)
-            study = optuna.load_study(study_name=name, storage=journal, pruner=of_optuna("pruner", self.sweep.pruner))
-            trial = optuna.Trial(study, trial_id(journal, name, self.number))
-            trial.report(mean([*self.earlier_scores, score]), step)
-            # Stopped at the last step, it would save nothing.
-            return step < self.measurements * len(self.sweep.seeds) and trial.should_prune()
+        try:
+            with quiet():
+                journal, pruner = open_journal(self.folder, self.sweep.storage), of_optuna("pruner", self.sweep.pruner)
+                study = optuna.load_study(study_name=self.folder.name, storage=journal, pruner=pruner)
+                trial = optuna.Trial(study, trial_id(journal, self.folder.name, self.number))
+                trial.report(mean([*self.earlier_scores, score]), step)
+                # Stopped at the last step, it would save nothing.
+                return step < self.measurements * len(self.sweep.seeds) and trial.should_prune()
+        except (UserError, exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            logging.getLogger(__name__).warning("trial %s: not reported: %s", self.number, error)
+            return False

@@ -75,6 +75,8 @@ def _check_options(config: Config, stage: str, options: LanguageModelling | Fine
         raise UserError(f"{option}: is for the layers of transformers, and this model has LSTMs; take {option}={off}")
     if config.shard and processes.wanted(config.processes) == 1:
         raise UserError("shard=true: one process has nothing to share out; take processes=2 or more, or shard=false")
+    if config.shard and config.micro_batch_size == "auto":
+        raise UserError("micro_batch_size=auto: finds what fits without shard=true, which needs less; give a number")
     positions = checkpoints.positions(config.model)
     if positions_needed > positions:
         answers = f" and answers take {positions_needed:,} in all" if positions_needed > options.max_length else ""
