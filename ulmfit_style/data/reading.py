@@ -14,7 +14,7 @@ from ulmfit_style.config.training import Document
 from ulmfit_style.console import say_once
 from ulmfit_style.data import formats, hub, remote
 from ulmfit_style.data.formats import FORMATS, RUNNING_TEXT, TEXT_COLUMN, How, Numbered, Record, nfc
-from ulmfit_style.errors import UserError, listed, nearest, together
+from ulmfit_style.errors import UserError, listed, nearest, reworded, together
 from ulmfit_style.models import embedded
 from ulmfit_style.tasks.base import Name, Row, Several
 
@@ -234,9 +234,7 @@ def value(record: Mapping[str, Any], name: Name) -> Any:
 def _records(option: str, path: Path, how: How) -> Iterator[Numbered]:
     ending = kind(path, how.format)
     own = {FOLDER_COLUMN: path.parent.name} if how.has_folder and ending in RUNNING_TEXT else {}
-    try:
+    remedy = f"); {_format_of(option)} may help"
+    with reworded(f"{option}={path}: cannot be read (", Exception, after=remedy):  # of whatever library reads it
         for number, record in FORMATS[ending](path, how):
             yield number, {**record, **own} if own and not isinstance(record, str) else record
-    except Exception as error:  # of whatever library reads it
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{option}={path}: cannot be read ({reason}); {_format_of(option)} may help") from error

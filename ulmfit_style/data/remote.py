@@ -2,7 +2,7 @@
 
 import glob
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.console import say
-from ulmfit_style.errors import UserError
+from ulmfit_style.errors import UserError, reworded
 from ulmfit_style.models import embedded
 
 
@@ -81,14 +81,9 @@ def borrowed(option: str, address: str) -> Iterator[str]:
         yield str(path)
 
 
-@contextmanager
-def _told(option: str, address: str) -> Iterator[None]:
+def _told(option: str, address: str) -> AbstractContextManager[None]:
     """Say of an error of whatever library that it is about an address."""
-    try:
-        yield
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{option}={address}: cannot be copied to this machine ({reason})") from error
+    return reworded(f"{option}={address}: cannot be copied to this machine (", Exception, after=")")
 
 
 def _found(address: str) -> tuple[Any, str, str, dict[str, Any]]:
