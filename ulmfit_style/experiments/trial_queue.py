@@ -70,11 +70,10 @@ def open_journal(folder: Path, database: str | None = None) -> BaseStorage:
     Raises:
         UserError: if the database does not answer, or the package that speaks to it is missing.
     """
+    # The lock of a file is a link to its path: one that leads nowhere, as a relative path would, is waited for always.
     if database is None:
-        # Its lock is a link to this path. One that leads nowhere, as a relative path would, is waited for without end.
         return JournalStorage(JournalFileBackend(str((folder / JOURNAL).resolve())))
-    try:
-        # Each measurement opens it anew: pools would hold more connections than a server takes.
+    try:  # each measurement opens it anew: pools would hold more connections than a server takes
         return RDBStorage(database, engine_kwargs={"poolclass": pool.NullPool})
     except Exception as error:  # of Optuna, of SQLAlchemy, or of whichever driver it is
         reason = " ".join(str(error.__cause__ or error).split())

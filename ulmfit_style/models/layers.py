@@ -25,8 +25,7 @@ def layer_groups(model: PreTrainedModel, missing: Collection[str]) -> LayerGroup
         missing: Names of the parameters that `from_pretrained` did not find, and initialised.
     """
     bodies = [model.base_model]
-    if model.config.is_encoder_decoder:
-        # Without a head of their own, as the decoder of an EncoderDecoderModel has one.
+    if model.config.is_encoder_decoder:  # without a head of their own, as the decoder of an EncoderDecoderModel has one
         bodies = [model.get_encoder().base_model, model.get_decoder().base_model]
     title_of: dict[int, str] = {}
     titles = [EMBEDDINGS]

@@ -84,7 +84,7 @@ class PooledForSequenceClassification(PreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
-        # By their inputs, as in the paper's code: the library's 0.02 is too little for as few as 50.
+        """Draw weights by their inputs, as in the paper's code: the library's 0.02 is too little for as few as 50."""
         if isinstance(module, nn.Linear | BatchNorm):
             module.reset_parameters()
 

@@ -109,8 +109,8 @@ def run(step: Step, directory: Path) -> None:
     split, rows = scored(resolved)
     source = resolved.finetuned(options.model, "evaluate.model").directory
     model = Predictor(str(source), option="evaluate.model")
+    # A row of folds is answered by the model that has not seen it.
     if options.path is None and rows is resolved.rows.test and resolved.rows.folds:
-        # Each by the model that has not seen the row.
         answered: Sequence[predictions.Prediction] = predictions.read(source, "test")
         measured = task.measure(answered, list(map(task.target, rows)))
     else:

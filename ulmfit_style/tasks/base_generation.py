@@ -95,7 +95,7 @@ class GenerationTask(Task, abc.ABC):
         return {}
 
     def prepare_model(self, model: Model, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
-        # It is saved with the model: transformers by itself writes the same answers.
+        """Save the options with the model: transformers by itself writes the same answers."""
         model.generation_config = self.settings(model, tokenizer)
 
     def settings(self, model: Model, tokenizer: Tokenizer) -> Generation:
@@ -198,8 +198,8 @@ class GenerationTask(Task, abc.ABC):
         """Return the logits of the tokens to learn, (tokens, vocabulary), these tokens, and the row of each."""
         from accelerate.utils import extract_model_from_parallel
 
+        # A model with positions of its own, such as GPT-2, counts them from the first column.
         if self._causal:
-            # A model with positions of its own, such as GPT-2, counts them from the first column.
             ids, mask, labels = _aside(batch["attention_mask"], batch["input_ids"], batch["labels"], left=False)
             labels = labels.roll(-1, dims=1)  # the first token of a row, which comes last then, is never learnt
             learnt = labels.ne(IGNORED)

@@ -188,7 +188,7 @@ class LabelTask(TextTask, abc.ABC):
         return self.model_copy(update={"top_k": MOST_KEPT})
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
-        # transformers has these words for its pipelines.
+        """Return the outputs, in the words that transformers has for its pipelines."""
         kind = "single_label_classification" if self.is_single_label else "multi_label_classification"
         return {"problem_type": kind, **named_outputs(classes)}
 

@@ -116,7 +116,7 @@ class QuestionAnswering(Task):
         return {"num_labels": 2}
 
     def prepare_model(self, model: Model, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
-        # Kept in config.json: windows without the answer say "none" too, but that the context has none is not learnt.
+        """Keep in config.json whether "none" is learnt of a context: windows without the answer say it too."""
         model.config.unanswerable = UNANSWERABLE in self.classes(rows)
 
     def encode(self, row: Row, tokenizer: Tokenizer, max_length: int, label2id: Label2id | None) -> list[Feature]:

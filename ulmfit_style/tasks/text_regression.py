@@ -71,8 +71,10 @@ class TextRegression(TextTask):
         return {"problem_type": "regression", **named_outputs(["value"])}
 
     def prepare_model(self, model: Model, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
-        # A fresh head answers about 0. It starts at the numbers' mean and with their spread instead, or the few steps
-        # of a small data set would be spent on getting there.
+        """Let a fresh head, which answers about 0, start at the numbers' mean and with their spread.
+
+        The few steps of a small data set would else be spent on getting there.
+        """
         import torch
         from torch import nn
 

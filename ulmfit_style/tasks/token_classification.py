@@ -118,7 +118,7 @@ class TokenClassification(Task):
         return [NO_ENTITY, *sorted({label for row in rows for label in self.labels_of(row)} - {NO_ENTITY})]
 
     def head(self, classes: Sequence[str]) -> dict[str, Any]:
-        # A type has both tags, whether or not the rows show them: entities of several words may come.
+        """Return both tags of each type, whether or not the rows show them: entities of several words may come."""
         names = [OUTSIDE, *(f"{letter}-{name}" for name in classes if name != NO_ENTITY for letter in "BI")]
         return named_outputs(names)
 

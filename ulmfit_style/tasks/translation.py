@@ -82,8 +82,8 @@ class Translation(GenerationTask):
 
     def settings(self, model: Model, tokenizer: Tokenizer) -> Generation:
         settings, codes = super().settings(model, tokenizer), self._codes(tokenizer)
+        # A right answer has its language first (mBART-50, NLLB), or last, from where it is put first (mBART).
         if codes is not None:
-            # A right answer has its language first (mBART-50, NLLB), or last, from where it is put first (mBART).
             tokenizer.tgt_lang = codes[1]
             target, language = tokenizer(text_target="")["input_ids"], tokenizer.convert_tokens_to_ids(codes[1])
             if target[0] == language:

@@ -99,8 +99,8 @@ class ContrastiveObjective:
         with whole.head.register_forward_pre_hook(lambda _, arguments: pooled.append(arguments[0])):
             for part in by_length.chunk(PARTS if is_split else 1):
                 used = mask[part].any(0)
+                # A wrapped model shares its gradients only when it is called itself.
                 with share(lambda *_, part=part, used=used: embedded[part][:, used]):
-                    # A wrapped model shares its gradients only when it is called itself.
                     model(**{name: tensor[part][:, used] for name, tensor in inputs.items()})
         read = torch.cat(pooled).float()[by_length.argsort()]
         features = normalize(read, dim=-1).unflatten(0, (-1, CONTRAST_GROUP_SIZE))
