@@ -43,8 +43,7 @@ from transformers import (
 
 from ulmfit_style.compute import processes
 from ulmfit_style.models.checkpoints import sentinels
-from ulmfit_style.models.layers import layer_groups, split_by_layer
-from ulmfit_style.models.lora import add_adapters
+from ulmfit_style.models.layers import add_adapters, layer_groups, split_by_layer
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.tasks.base import Row, Task
 from ulmfit_style.tasks.base_generation import GenerationTask

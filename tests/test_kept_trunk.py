@@ -12,8 +12,7 @@ from exact import TASKS, features, labelled, untrained
 from tiny_run import finetune_options, without_dropout
 from transformers import BertModel, PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback, set_seed
 
-from ulmfit_style.models.layers import layer_groups
-from ulmfit_style.models.lora import add_adapters
+from ulmfit_style.models.layers import add_adapters, layer_groups
 from ulmfit_style.models.pooling import PooledConfig, PooledForSequenceClassification
 from ulmfit_style.training import kept_trunk
 from ulmfit_style.training.batching import collate

@@ -24,8 +24,7 @@ from transformers import (
 from ulmfit_style import chain
 from ulmfit_style.data import labelled
 from ulmfit_style.errors import UserError
-from ulmfit_style.models.layers import EMBEDDINGS, HEAD, layer_groups
-from ulmfit_style.models.lora import add_adapters, merge
+from ulmfit_style.models.layers import EMBEDDINGS, HEAD, add_adapters, layer_groups, merge_adapters
 from ulmfit_style.recipe import Config
 from ulmfit_style.stages import finetune
 from ulmfit_style.stages.table import resolve
@@ -74,7 +73,7 @@ def test_the_merged_model_is_a_plain_checkpoint_with_the_same_logits(kind: str, 
         assert list(layers) == ["layer 1", "layer 2", HEAD]
         learning = {id(parameter) for title in ("layer 1", "layer 2") for parameter in layers[title]}
         assert all("lora_" in name for name, parameter in model.named_parameters() if id(parameter) in learning)
-    merge(model)
+    merge_adapters(model)
     assert list(model.state_dict()) == names
     model.save_pretrained(tmp_path)
     assert not (tmp_path / "adapter_config.json").exists()
@@ -104,7 +103,7 @@ def test_a_killed_run_with_a_contrastive_phase_ends_with_the_same_best_state(
         scorer = Scorer(plan.model, tokenizer, task, 32)
         best = BestState("accuracy", partial(scorer.metric, labelled.load(task).watched[1]), 5)
         train(killed_before(plan, killed_at), folder, best=best)
-        merge(plan.model)
+        merge_adapters(plan.model)
         return torch.cat([parameter.detach().flatten() for parameter in plan.model.parameters()])
 
     whole = run(None, tmp_path / "whole")

@@ -19,7 +19,9 @@ from ulmfit_style.errors import nearest
 TABLE: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 OURS: Mapping[str, str] = TABLE["ours"]
 """What to use instead of fields that the recipe has an option for, named or by patterns; the first one counts."""
-SET_BY_THE_STAGE: Sequence[str] = TABLE["set_by_the_stage"]
+FIXED: Mapping[str, Any] = TABLE["fixed"]
+"""Fields that always have one value."""
+SET_BY_THE_STAGE: Sequence[str] = [*TABLE["set_by_the_stage"], *FIXED]
 """Fields that the stage, its task or the launcher sets."""
 
 

@@ -127,7 +127,7 @@ def work(resolved: Resolved) -> float:
 
 def run(step: Step, directory: Path) -> None:
     """Fine-tune the model, and score it on the validation and test rows."""
-    from ulmfit_style.models import lora
+    from ulmfit_style.models.layers import merge_adapters
     from ulmfit_style.predictor import Predictor
     from ulmfit_style.training import monitoring, phases, scoring
 
@@ -147,7 +147,7 @@ def run(step: Step, directory: Path) -> None:
         trial = partial(monitoring.of_trial, reporter, score)
     results = phases.train(plan, directory / CHECKPOINTS, best=best, trial=trial)
     if options.lora_rank:
-        lora.merge(plan.model)
+        merge_adapters(plan.model)
     if options.is_calibrated and rows.train:
         _calibrate(resolved, plan.model, directory)
     if task.is_single_label and options.pooling not in (None, "default") and (rows.validation or rows.test):
@@ -249,8 +249,8 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     """
     import transformers
 
-    from ulmfit_style.models import lora, warm_start
-    from ulmfit_style.models.layers import HEAD, layer_groups
+    from ulmfit_style.models import warm_start
+    from ulmfit_style.models.layers import HEAD, add_adapters, layer_groups
     from ulmfit_style.training import batching, unfreezing
     from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan
 
@@ -280,7 +280,7 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     if task.pools_windows:
         model.config.window = options.max_length
     task.prepare_model(model, tokenizer, rows)
-    layers = lora.add_adapters(model, layer_groups(model, missing), options)
+    layers = add_adapters(model, layer_groups(model, missing), options)
     data = TrainingData(task, features, partial(batching.collate, tokenizer=tokenizer))
     phases = unfreezing.of_finetune(options, layers, data, tokenizer, has_rows=bool(rows))
     if config.model.decoder is not None and options.new_epochs:

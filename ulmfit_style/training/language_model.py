@@ -16,8 +16,7 @@ from ulmfit_style.data import tokens
 from ulmfit_style.data.corpus import Documents
 from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models import architectures, checkpoints, new_tokens, shipped_head
-from ulmfit_style.models.layers import HEAD, layer_groups
-from ulmfit_style.models.lora import add_adapters, full_phase_title, merge
+from ulmfit_style.models.layers import HEAD, add_adapters, full_phase_title, layer_groups, merge_adapters
 from ulmfit_style.recipe import Config
 from ulmfit_style.tasks import entities
 from ulmfit_style.tasks.types import Tokenizer
@@ -166,7 +165,7 @@ def train_language_model(prepared: Prepared, source: Path, documents: Documents,
     model, options = prepared.plan.model, prepared.plan.options
     results = train(prepared.plan, directory / CHECKPOINTS, prepared.measure)
     if options.lora_rank:
-        merge(model)
+        merge_adapters(model)
 
     # Finish
     if not processes.is_main():

@@ -21,6 +21,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
 
 from ulmfit_style.compute import devices, processes
+from ulmfit_style.config.trainer_options import FIXED
 from ulmfit_style.config.training import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.layers import LayerGroups, split_by_layer
@@ -306,11 +307,7 @@ def _trainer(
             gradient_accumulation_steps=passes,
             weight_decay=options.weight_decay if phase.rows is None else 0,
             seed=options.seed * 1000 + number,
-            train_sampling_strategy="sequential",  # the dataset brings its order along
-            save_strategy="no",  # `CheckpointKeeper` asks for it
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            logging_nan_inf_filter=False,
+            **FIXED,
             **{**defaults, **options.trainer, "report_to": "none"},  # `Reporting` reports
         ),
         train_dataset=rows,

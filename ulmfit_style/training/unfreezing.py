@@ -7,8 +7,7 @@ from functools import partial
 from ulmfit_style.config.section import spelled
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE, Finetune
 from ulmfit_style.errors import UserError
-from ulmfit_style.models.layers import HEAD, LayerGroups
-from ulmfit_style.models.lora import full_phase_title
+from ulmfit_style.models.layers import HEAD, LayerGroups, full_phase_title
 from ulmfit_style.tasks.types import Tokenizer
 from ulmfit_style.training import solving
 from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
