@@ -60,10 +60,9 @@ def listed(option: str, address: str) -> dict[str, tuple[int, str]]:
     """
     with _told(option, address):
         system, _, _, found = _found(address)
-        sizes = {name: told.get("size") or system.size(name) or 0 for name, told in found.items()}
     if not found:
         raise UserError(f"{option}={address}: there is no such file")
-    return {system.unstrip_protocol(name): (sizes[name], digest(str(told))) for name, told in found.items()}
+    return {system.unstrip_protocol(name): (told.get("size") or 0, digest(str(told))) for name, told in found.items()}
 
 
 @contextmanager
