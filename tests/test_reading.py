@@ -15,7 +15,7 @@ from hypothesis import given, strategies
 from readable import COMMAS, LINES, READ, REFUSED, ROWS, database, parquet, xlsx, zipped
 from samples import jsonl
 
-from ulmfit_style.config.files import FileFormat
+from ulmfit_style.config.section import FileFormat
 from ulmfit_style.data.formats import FORMATS
 from ulmfit_style.data.reading import files, first, read, rows
 from ulmfit_style.errors import UserError

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from ulmfit_style.config.files import FileFormat
+from ulmfit_style.config.section import FileFormat
 from ulmfit_style.data import reading
 from ulmfit_style.data.reading import References
 from ulmfit_style.errors import UserError

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ulmfit_style.config.files import AS_FOUND, FileFormat
-from ulmfit_style.config.section import Count, Section, one_or_several
+from ulmfit_style.config.section import AS_FOUND, Count, FileFormat, Section, one_or_several
 
 
 class Ensemble(Section):

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 MODEL_SECTIONS = ("model", "corpus", "pretrain", "adapt", "task", "finetune")
 """The sections of a config that determine a fine-tuned model, each after those that it builds on."""
@@ -87,3 +87,31 @@ def spelled(value: Any) -> str:
 def one_or_several(value: Any) -> Any:
     """Make a tuple of a single name."""
     return (value,) if isinstance(value, str) else value
+
+
+class FileFormat(Section):
+    """How a file is read, in whichever section names one; what is left open is found out of it, and said if unusual."""
+
+    kind: str | None = None
+    """The ending that a file of this kind has: csv, jsonl, xlsx, conll, txt ...; null: that of its name."""
+    encoding: str | None = None
+    """The encoding of a text file, such as cp1252."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """What stands between the columns of a csv or tsv file."""
+    quotes: bool | None = None
+    """Whether quotation marks enclose the cells of a csv or tsv file, or are parts of its texts."""
+    sheet: str | None = None
+    """The sheet of a spreadsheet."""
+    field: str | None = None
+    """The field of a json file that holds the list of rows."""
+    query: str | None = None
+    """The query of an sqlite file, or the name of its table."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_alone(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+AS_FOUND = FileFormat()
+"""All is found out of the file."""

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ulmfit_style.config.files import AS_FOUND, FileFormat
-from ulmfit_style.config.section import Count, Needs, Rate, Section, Seed, Unhashed, one_or_several
+from ulmfit_style.config.section import Count, FileFormat, Needs, Rate, Section, Seed, Unhashed, one_or_several
 
 Document = Literal["line", "paragraph", "file"]
 """What one document of a txt or md file is."""
@@ -113,7 +112,7 @@ class Corpus(Section):
     """What holds the documents: a file (csv, tsv, json, jsonl, parquet, xlsx, txt, md; also .gz, .bz2, .xz, .zip), a
     folder with all files in it, a glob such as 'notes/*.txt', or a list of these; null for the text of the task's
     training split."""
-    format: FileFormat = AS_FOUND
+    format: FileFormat = FileFormat()
     """How the files are read, where that is not found out of them: corpus.format=txt for files of any name, or
     corpus.format={encoding: cp1252}, as `task.format`."""
     text: str | tuple[str, ...] = "text"

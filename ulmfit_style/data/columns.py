@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from ulmfit_style.config.files import AS_FOUND, FileFormat
+from ulmfit_style.config.section import AS_FOUND, FileFormat
 from ulmfit_style.console import say
 from ulmfit_style.data import reading
 from ulmfit_style.data.formats import Record

@@ -18,7 +18,7 @@ import pyarrow.compute
 
 from ulmfit_style.artefacts.directory import Artefact
 from ulmfit_style.artefacts.fingerprint import digest, file_digest
-from ulmfit_style.config.files import FileFormat
+from ulmfit_style.config.section import FileFormat
 from ulmfit_style.config.training import Corpus
 from ulmfit_style.console import say_once
 from ulmfit_style.data import labelled, reading, remote, shards

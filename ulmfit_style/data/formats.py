@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.parse import quote
 
-from ulmfit_style.config.files import AS_FOUND, FileFormat
+from ulmfit_style.config.section import AS_FOUND, FileFormat
 from ulmfit_style.config.training import Document
 from ulmfit_style.data import conll, dialects, nested
 

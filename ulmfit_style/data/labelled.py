@@ -11,7 +11,7 @@ import numpy as np
 
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.fingerprint import digest, digest_of_all
-from ulmfit_style.config.files import AS_FOUND, FileFormat
+from ulmfit_style.config.section import AS_FOUND, FileFormat
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, reading, splits
 from ulmfit_style.data.rows import Rows, stored

@@ -15,7 +15,7 @@ import yaml
 
 from ulmfit_style import tasks
 from ulmfit_style.cli import CONF
-from ulmfit_style.config.files import FileFormat
+from ulmfit_style.config.section import FileFormat
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, conll, labelled, reading
 from ulmfit_style.data.formats import Record

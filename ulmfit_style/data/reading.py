@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style.config.files import AS_FOUND, FileFormat
-from ulmfit_style.config.section import spelled
+from ulmfit_style.config.section import AS_FOUND, FileFormat, spelled
 from ulmfit_style.config.training import Document
 from ulmfit_style.console import say_once
 from ulmfit_style.data import formats, hub, remote

@@ -15,8 +15,7 @@ import numpy as np
 import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from ulmfit_style.config.files import AS_FOUND, FileFormat
-from ulmfit_style.config.section import Answering, Count, Section, Unhashed, spelled
+from ulmfit_style.config.section import AS_FOUND, Answering, Count, FileFormat, Section, Unhashed, spelled
 from ulmfit_style.errors import UserError, nearest
 from ulmfit_style.metrics.intervals import Array, Points, combined, interval
 from ulmfit_style.tasks.files import Splits
