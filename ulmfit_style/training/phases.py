@@ -26,13 +26,12 @@ from ulmfit_style.config.training import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
 from ulmfit_style.models.layers import LayerGroups, split_by_layer
 from ulmfit_style.training.batching import Collate, Rows, ShuffledDataset, run_over
-from ulmfit_style.training.finite import require_weights
 from ulmfit_style.training.kept_trunk import kept_trunk
 from ulmfit_style.training.monitoring import BestState, Monitor, at_epoch_end, spread
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require_same_weights
 from ulmfit_style.training.schedule import rate_factors
-from ulmfit_style.training.trainer import SHARES, Progress, RecipeTrainer, Reporting, whole
+from ulmfit_style.training.trainer import SHARES, Progress, RecipeTrainer, Reporting, require_weights, whole
 
 LOGGING_STEPS = 10
 """Optimizer steps between two entries of the log; fewer in a phase that would have fewer than so many entries."""

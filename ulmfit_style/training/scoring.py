@@ -16,10 +16,10 @@ from ulmfit_style.artefacts import predictions
 from ulmfit_style.compute import processes
 from ulmfit_style.console import progress, say
 from ulmfit_style.data.disk_list import DiskList
+from ulmfit_style.errors import UserError, listed
 from ulmfit_style.models.architectures import architecture
 from ulmfit_style.tasks.base import Answer, Feature, Row, Task
 from ulmfit_style.training.batching import EncodedDataset, collate, passes, run_over
-from ulmfit_style.training.finite import require_logits
 from ulmfit_style.training.solving import Floats, read_by_head
 
 WINDOW = 2048
@@ -187,3 +187,14 @@ def beside_nearness(answer: Callable[[Any], list[Any]], model: Any, learnt: Floa
     with read_by_head(model) as read:
         answers = answer(batch)
     return list(zip(answers, (units(read[0].numpy()) @ learnt.T).max(axis=1).tolist(), strict=True))
+
+
+def require_logits(places: Sequence[str], model: Any, inputs: Any, output: Any) -> None:
+    """Check the logits that a model returned for rows: a forward hook, once it has the places of the rows.
+
+    Raises:
+        UserError: naming the rows, if some are not a number or infinite; minus infinity rules an answer out.
+    """
+    for name in [name for name in output if "logits" in name]:
+        if not (output[name] < np.inf).all():  # nor is NaN
+            raise UserError(f"the model's {name} are not finite on {listed(places)}; look at the rows and its weights")
