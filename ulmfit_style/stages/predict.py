@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 
+SLOW_WINDOW = 256
+"""Rows whose answers are kept together where each takes long, because it is written or explained."""
+
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
     """Check the options, before anything is trained or loaded.
@@ -288,8 +291,7 @@ def _kept(
 
     checkpoint = checkpoints.resolve(Model(checkpoint=model.name), "predict.model", is_single=False)
     determinants = [checkpoint.identity, model.task.model_dump(mode="json"), ask.__name__, versions()]
-    # What is written or explained takes long, and is kept sooner.
-    size = 256 if model.task.writes or ask == model.explained else scoring.WINDOW
+    size = SLOW_WINDOW if model.task.writes or ask == model.explained else scoring.WINDOW
     windows = iter(lambda: list(islice(rows, size)), [])
     for window in islice(windows, processes.rank(), None, processes.count()):
         path = folder / f"{digest(csv.as_json([determinants, [row.fields for row in window]]))}.json"
