@@ -186,9 +186,8 @@ def _lowest(threshold: float | str, directory: Path, task: Task) -> float:
 
 def _is_file(given: str) -> bool:
     """Tell a file from a text: there is one, or it has no blank, and the ending of a file."""
-    is_word = not re.search(r"\s", given)
-    is_name = re.match(r"package:|hub:.*/", given) or reading.kind(given) in FORMATS
-    return given.startswith(reading.SQLITE) or bool(is_word and is_name) or _names(given, Path.is_file)
+    is_name = not re.search(r"\s", given) and (re.match("package:|hub:.*/", given) or reading.kind(given) in FORMATS)
+    return given.startswith(reading.SQLITE) or bool(is_name) or _names(given, Path.is_file)
 
 
 def _names(given: str, kind: Callable[[Path], bool]) -> bool:
@@ -242,11 +241,10 @@ def _answered(
     # Answers on standard output tell by themselves how far it is.
     with nullcontext() if folder is None else progress("predicting", None) as steps:
         for (row, fields), given in zip(carried, answers, strict=True):
-            answer = given
-            if lowest is not None:
-                is_sure = given["score"] >= lowest
-                answer = {**given, "label": given["label"] if is_sure else None, "guess": given["label"]}
-                counts["guesses"] += not is_sure
+            is_sure = lowest is None or given["score"] >= lowest
+            guess = {} if lowest is None else {"label": given["label"] if is_sure else None, "guess": given["label"]}
+            answer = {**given, **guess}
+            counts["guesses"] += not is_sure
             if not counts["rows"] and (renamed := csv.renamed(fields, answer)):
                 say(f"predict: columns of the input that have another name in the output: {spelled(renamed)}")
             if page is not None:
@@ -297,9 +295,9 @@ def _kept(
         path = folder / f"{digest(csv.as_json([determinants, [row.fields for row in window]]))}.json"
         if not path.exists():
             longs: list[int] = []
-            answers = list(ask(window, lambda _, long, longs=longs: longs.append(long)))
-            write_json(path, [sum(longs), *answers], indent=None)
-        long, *kept = read_json(path)
+            # They are counted when all answers are there.
+            write_json(path, [*ask(window, lambda _, long, longs=longs: longs.append(long)), sum(longs)], indent=None)
+        *kept, long = read_json(path)
         advance(len(window), long)
         yield from kept
 
