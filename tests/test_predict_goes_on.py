@@ -16,7 +16,10 @@ from recipes import Trained
 from samples import jsonl, reviews
 
 from ulmfit_style.__main__ import main
+from ulmfit_style.cli.compose import compose
+from ulmfit_style.compute import processes
 from ulmfit_style.predictor import Predictor
+from ulmfit_style.stages import predict
 from ulmfit_style.training import scoring
 
 ROWS = [{"id": number, "review": text, "label": "mine"} for number, (text, _, _) in enumerate(reviews(40, seed=3))]
@@ -169,6 +172,20 @@ def test_it_is_told_where_one_process_answers_though_several_are_asked_for(
     assert main(["predict", f"predict.model={directory}", given.format(source=source), "processes=2"]) == 0
     said = "processes=2: one answers; several can share a file that is answered to predict.output"
     assert said in capsys.readouterr().err
+
+
+def test_each_of_several_processes_answers_its_windows_alone(
+    directory: Path, asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source, folder = jsonl(tmp_path / "a.jsonl", ROWS), tmp_path / "kept"
+    options = compose(command(directory, source, tmp_path / "b.csv")[1:]).predict.model_dump_json()
+    for rank, rows in ((0, 16), (1, 16), (2, 8)):  # of five windows
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setattr(processes, "count", lambda: 3)
+        asked.rows = 0
+        predict.answer_share(str(folder), options)
+        assert asked.rows == rows
+    assert len(list(folder.iterdir())) == 5
 
 
 MANY = [{"id": number, "text": f"the film number {number} is {'good' * (number % 2)}"} for number in range(9000)]
