@@ -1,4 +1,7 @@
-"""Run a frozen recipe in one of several processes that train together, on one machine or on several."""
+"""Run a frozen recipe in one of several processes that train together, on one machine or on several.
+
+Those that `predict` starts answer a file together, on one machine.
+"""
 
 import pickle
 import sys

@@ -1,4 +1,4 @@
-"""Starts processes that train together, and tells which of them this one is, and what they agree on.
+"""Starts processes that train or answer together, and tells which of them this one is, and what they agree on.
 
 With one process nothing is imported.
 """
