@@ -145,7 +145,8 @@ def test_a_file_of_answers_is_there_whole_or_not_at_all(
     assert main(["predict", *options]) == 2
     assert message in capsys.readouterr().err
     assert (tmp_path / output).read_text() == "what was there\n"
-    assert {inside.name for inside in tmp_path.iterdir()} == {"a.jsonl", output}
+    # What was answered is kept until the row is mended.
+    assert {inside.name for inside in tmp_path.iterdir()} == {"a.jsonl", output, f".{output}.windows"}
 
 
 def test_the_answers_of_rows_with_various_columns_are_answered_again(

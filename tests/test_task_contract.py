@@ -61,8 +61,11 @@ def test_evaluate_finds_the_scores_of_finetune(kind: str, trained: Training, cap
 def test_a_file_is_answered_row_by_row_as_python_does(kind: str, trained: Training, capsys, tmp_path: Path):
     run = trained(kind)
     capsys.readouterr()  # what the training printed, if it was not trained before
-    assert main(["predict", f"predict.model={run.directory}", f"predict.input={run.file}"]) == 0
+    command = ["predict", f"predict.model={run.directory}", f"predict.input={run.file}"]
+    assert main(command) == 0
     answered = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert main([*command, f"predict.output={tmp_path / 'answers.jsonl'}"]) == 0
+    assert [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()] == answered
     config, model = compose(run.overrides), load(run.directory, device="cpu")
     numbers = [row.number for row in reading.rows("path", str(run.file), [])]
     assert len(answered) == len(numbers)

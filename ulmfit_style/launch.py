@@ -1,9 +1,13 @@
-"""Run a frozen recipe in one of several processes that train together, on one machine or on several."""
+"""Run a frozen recipe in one of several processes that train together, on one machine or on several.
+
+Those that `predict` starts answer a file together, on one machine.
+"""
 
 import pickle
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,25 +41,27 @@ def main(arguments: Sequence[str]) -> int:
     finetune` starts on several.
     """
     processes.end_with_launcher()
+    answers = arguments[:1] == ["predict"] and processes.is_started()
     try:
-        with processes.stoppable([]):
+        with suppress(Pruned), processes.stoppable([]):  # who started a trial sees that nothing was made
             processes.join()
+            if answers:
+                STAGES["predict"].module.answer_share(*arguments[1:])
+                return 0
             resolved, steps = _agreed(arguments)
             _require_shared(resolved.config.runs)
             chain.make_in_this_process(steps, resolved.config.name)
             processes.leave()
             if processes.is_main() and not processes.is_started():
                 chain.summarise(resolved, arguments[1:])
-    except Pruned:
-        return 0  # who started it sees that nothing was made
     except BaseException as error:
         ended = (1, LOST.format(processes.address_in(error))) if processes.is_loss(error) else ending(error)
         if ended is None:
             raise
         code, line = ended
+        if code >= 128 and (answers or not processes.is_main()):
+            return code  # all of them were stopped, and another tells it
         if not processes.is_main():
-            if code >= 128:
-                return code  # all of them were stopped
             time.sleep(SPEAKING_SECONDS)
         print(f"ulmfit-style: {line}", file=sys.stderr, flush=True)
         return code
@@ -125,8 +131,7 @@ def _require_shared(runs: Path) -> None:
     while not mark.exists() and time.monotonic() < end:
         time.sleep(0.5)
     seen_by = processes.from_all((processes.machine(), mark.exists()))
-    if processes.is_main():
-        mark.unlink()
+    mark.unlink(missing_ok=True)
     if blind := dict.fromkeys(machine for machine, sees in seen_by if not sees):
         problem = f"{', '.join(blind)} does not see there what {seen_by[0][0]} writes"
         raise UserError(f"runs={runs}: {problem}; all machines need one shared folder, by the same path")

@@ -231,10 +231,10 @@ def lock_of(directory: Path) -> FileLock:
     return FileLock(directory.with_name(f".{directory.name}.lock"))
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     """Write a JSON file so that it is there whole or not at all."""
     with whole(path) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write(json.dumps(value, indent=indent, ensure_ascii=False))
 
 
 @contextmanager

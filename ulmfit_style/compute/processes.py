@@ -1,4 +1,4 @@
-"""Starts processes that train together, and tells which of them this one is, and what they agree on.
+"""Starts processes that train or answer together, and tells which of them this one is, and what they agree on.
 
 With one process nothing is imported.
 """
@@ -156,9 +156,14 @@ def split(batch_size: int, micro_batch_size: Micro, texts: int = 1, among: int |
     return micro, passes
 
 
+def rank() -> int:
+    """Return the number of this process among all, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_main() -> bool:
     """Tell whether this process is the one that prints and writes."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
 
 
 def is_started() -> bool:
@@ -279,7 +284,7 @@ def from_all(value: T) -> list[T]:
 
 def share(items: Sequence[T]) -> Sequence[T]:
     """Return this process's part of the items: every so many-th of them, so that long ones are spread."""
-    return items[int(os.environ.get("RANK", "0")) :: count()]
+    return items[rank() :: count()]
 
 
 def joined(results: Sequence[T]) -> list[T]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.directory import RECIPE, whole
+from ulmfit_style.artefacts.directory import RECIPE, read_json, versions, whole, write_json
+from ulmfit_style.artefacts.fingerprint import digest
+from ulmfit_style.compute import processes
 from ulmfit_style.config.commands import Predict
-from ulmfit_style.console import progress, say
+from ulmfit_style.config.training import Model
+from ulmfit_style.console import lines_on_stderr, progress, say
 from ulmfit_style.data import columns, conll, reading
 from ulmfit_style.data.disk_list import DiskList
 from ulmfit_style.data.formats import FORMATS, TEXT_COLUMN, Record
@@ -29,9 +33,12 @@ from ulmfit_style.tasks.base import Answer, Row, Task
 
 if TYPE_CHECKING:
     from ulmfit_style.predictor import Predictor
+    from ulmfit_style.training.scoring import Advance
 
 STDIN = "-"
-ENDINGS = (".jsonl", ".csv")
+
+SLOW_WINDOW = 256
+"""Rows whose answers are kept together where each takes long, because it is written or explained."""
 
 
 def check(resolved: Resolved, stages: Sequence[str]) -> None:
@@ -59,7 +66,7 @@ def check(resolved: Resolved, stages: Sequence[str]) -> None:
             raise UserError(f"predict.threshold={options.threshold}: is for tasks with one class a text, and {kind}")
     if options.output is not None:
         output = Path(options.output).expanduser()
-        require_writable("predict.output", output, ENDINGS)
+        require_writable("predict.output", output, (".jsonl", ".csv"))
         if _is_file(options.input) and output.resolve() == Path(options.input).expanduser().resolve():
             raise UserError(f"predict.output={options.output}: is the input; choose another name")
 
@@ -79,35 +86,65 @@ def require_writable(option: str, output: Path, endings: Sequence[str]) -> None:
 def run(resolved: Resolved) -> None:
     """Answer the rows of the input, and write each answer with all that stood in its row.
 
-    No more than a window of rows is in memory. A file of answers is there whole or not at all.
+    No more than a window of rows is in memory. A file of answers is there whole or not at all: until then the answers
+    to each window are kept beside it, for the same command to go on from there.
 
     Raises:
         UserError: if there is no model, or something in the input or the options is wrong.
     """
     options, source = resolved.config.predict, resolved.finished_model("predict")
-    rows = _rows(load(source / RECIPE).require_task(), str(options.input), options)
+    own = {} if options.model else {name: getattr(resolved.task, name) for name in resolved.task.answer_options()}
+    options = options.model_copy(update={"model": str(source), "task": {**own, **options.task}})
+    task = load(source / RECIPE).require_task().with_answer_options(options.task)
+    rows = _rows(task, str(options.input), options)
     first = list(islice(rows, 5))
     lines = [line for _, record in first if (line := str(record.get(TEXT_COLUMN)).strip())]
     if len(lines) > 1 and all(map(conll.TAGGED.fullmatch, lines)):
         raise UserError(f"predict.input={options.input}: holds a word and its tag a line; as a file call it .conll")
+    lowest = None if options.threshold is None else _lowest(options.threshold, source, task)
+    output = None if options.output is None else Path(options.output).expanduser()
+    page = (output or resolved.config.runs / resolved.config.name / "explained").with_suffix(".html")
+    folder = None if output is None else output.with_name(f".{output.name}.windows")
+    if folder is not None and _is_file(str(options.input)):
+        if kept := len(list(folder.glob("*.json"))):
+            say(f"predict: goes on: of {kept:,} windows of answers in {folder} those that fit are taken")
+        if (count := processes.wanted(resolved.config.processes)) > 1:
+            processes.start(count, "ulmfit_style.launch", ["predict", str(folder), options.model_dump_json()])
+    elif (count := resolved.config.processes or 1) > 1:
+        say(f"processes={count}: one answers; several can share a file that is answered to predict.output")
 
     from ulmfit_style.predictor import Predictor  # not before the mistakes that can be told without torch
 
-    task = {} if options.model else {name: getattr(resolved.task, name) for name in resolved.task.answer_options()}
-    model = Predictor(str(source), task={**task, **options.task}, option="predict.model")
-    lowest = None if options.threshold is None else _lowest(options.threshold, source, model.task)
-    output = None if options.output is None else Path(options.output).expanduser()
-    page = (output or resolved.config.runs / resolved.config.name / "explained").with_suffix(".html")
+    model = Predictor(str(source), task=options.task, option="predict.model")
     try:
-        _write(_answered(model, chain(first, rows), output, page if options.explain else None, lowest), output)
+        _write(_answered(model, chain(first, rows), folder, page if options.explain else None, lowest), output)
     except BrokenPipeError:
         # Whoever reads our output has enough. Python would complain at its end, when it writes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    if output is not None:
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
         say(f"predict: the answers: {output}")
     if options.explain:
         say(f"predict: what the answers rest on: {page}")
+
+
+def answer_share(folder: str, options: str) -> None:
+    """Answer the windows of this process, one of several, and leave the answers in a folder.
+
+    Args:
+        options: `Predict` as JSON, with the model's directory and how it answers.
+    """
+    from ulmfit_style.predictor import Predictor
+
+    asked = Predict.model_validate_json(options)
+    model = Predictor(str(asked.model), task=asked.task, option="predict.model")
+    rows = (row for row, _ in _rows(model.task, str(asked.input), asked))
+    with lines_on_stderr(), progress("predicting", None) as steps:
+        # The others are about as far.
+        ask = model.explained if asked.explain else model.stream
+        for _ in _kept(model, ask, rows, Path(folder), lambda count, _: steps.advance(count * processes.count())):
+            pass
 
 
 def _lowest(threshold: float | str, directory: Path, task: Task) -> float:
@@ -143,11 +180,10 @@ def _lowest(threshold: float | str, directory: Path, task: Task) -> float:
 
 def _is_file(given: str) -> bool:
     """Tell a file from a text: there is one, or it has no blank, and the ending of a file."""
-    is_word = not re.search(r"\s", given)
-    is_name = re.match(r"package:|hub:.*/", given) or reading.kind(given) in FORMATS
+    is_name = not re.search(r"\s", given) and (re.match("package:|hub:.*/", given) or reading.kind(given) in FORMATS)
     # Not by pathlib, to which a text that is too long for a name, or starts with ~, would be an error.
     is_there = os.path.isfile(os.path.expanduser(given))  # noqa: PTH111, PTH113
-    return given.startswith(reading.SQLITE) or bool(is_word and is_name) or is_there
+    return given.startswith(reading.SQLITE) or bool(is_name) or is_there
 
 
 def _rows(task: Task, given: str, options: Predict) -> Iterator[tuple[Row, Record]]:
@@ -169,11 +205,12 @@ def _rows(task: Task, given: str, options: Predict) -> Iterator[tuple[Row, Recor
 
 
 def _answered(
-    model: Predictor, rows: Iterator[tuple[Row, Record]], output: Path | None, page: Path | None, lowest: float | None
+    model: Predictor, rows: Iterator[tuple[Row, Record]], folder: Path | None, page: Path | None, lowest: float | None
 ) -> Iterator[Record]:
     """Yield each row of the input with its answer; say in the end how many there were, and how many were cut.
 
     Args:
+        folder: Where the answers to each window are kept; None for standard output.
         page: Where it is shown what the answers rest on, for which all of them stay in memory.
         lowest: The probability below which a label is a guess alone; None: all are answers.
     """
@@ -188,15 +225,15 @@ def _answered(
 
     asked, carried = tee(rows)  # which holds the rows between the two: a window of them
     questions = (row for row, _ in asked)
-    answers = model.stream(questions, advance) if page is None else model.explained(questions, advance)
+    ask = model.stream if page is None else model.explained
+    answers = ask(questions, advance) if folder is None else _kept(model, ask, questions, folder, advance)
     # Answers on standard output tell by themselves how far it is.
-    with nullcontext() if output is None else progress("predicting", None) as steps:
+    with nullcontext() if folder is None else progress("predicting", None) as steps:
         for (row, fields), given in zip(carried, answers, strict=True):
-            answer = given
-            if lowest is not None:
-                is_sure = given["score"] >= lowest
-                answer = {**given, "label": given["label"] if is_sure else None, "guess": given["label"]}
-                counts["guesses"] += not is_sure
+            is_sure = lowest is None or given["score"] >= lowest
+            guess = {} if lowest is None else {"label": given["label"] if is_sure else None, "guess": given["label"]}
+            answer = {**given, **guess}
+            counts["guesses"] += not is_sure
             if page is not None:
                 explained.append((row, answer))
             counts["rows"] += 1
@@ -219,6 +256,36 @@ def _answered(
         treatment = f"longer than the {model.max_length} tokens that the model was trained on; {model.task.long_texts}"
         remedy = f": train with {model.task.reads_more}" if model.task.long_texts.startswith("cut") else ""
         say(f"predict: {counts['long']:,} rows are {treatment}{remedy}")
+
+
+def _kept(
+    model: Predictor, ask: Callable[..., Iterator[Answer]], rows: Iterator[Row], folder: Path, advance: Advance
+) -> Iterator[Answer]:
+    """Yield the answer to each row, and keep those to each window of rows in a folder; kept ones are not asked again.
+
+    A window goes by its content, so it is known again in another file. Of several processes each answers every so
+    many-th window, and yields these answers alone.
+
+    Args:
+        ask: The model's `stream` or `explained`.
+        folder: Gets a file for each window, which is there whole or not at all.
+        advance: As `stream` takes it; called after each window.
+    """
+    from ulmfit_style.training import scoring
+
+    checkpoint = checkpoints.resolve(Model(checkpoint=model.name), "predict.model", is_single=False)
+    determinants = [checkpoint.identity, model.task.model_dump(mode="json"), ask.__name__, versions()]
+    size = SLOW_WINDOW if model.task.writes or ask == model.explained else scoring.WINDOW
+    windows = iter(lambda: list(islice(rows, size)), [])
+    for window in islice(windows, processes.rank(), None, processes.count()):
+        path = folder / f"{digest(csv.as_json([determinants, [row.fields for row in window]]))}.json"
+        if not path.exists():
+            longs: list[int] = []
+            # They are counted when all answers are there.
+            write_json(path, [*ask(window, lambda _, long, longs=longs: longs.append(long)), sum(longs)], indent=None)
+        *kept, long = read_json(path)
+        advance(len(window), long)
+        yield from kept
 
 
 def _write(records: Iterator[Record], output: Path | None) -> None:
