@@ -51,8 +51,8 @@ class Config(Section):
     compare: bool
     """Whether `finetune` also fits the reference models and fine-tunes without adaptation, to tell what it is worth."""
     processes: Count | None
-    """Processes that train together, or answer a file; null for one on each visible GPU of this machine, or one where there is none, and
-    under a launcher of your own for as many as it starts."""
+    """Processes that train together, or answer a file; null for one on each visible GPU of this machine, or one where
+    there is none, and under a launcher of your own for as many as it starts."""
     micro_batch_size: Count | Literal["auto"] | None
     """Rows per forward pass of a process; null for as many as `batch_size` has for each; auto for half of that, or half
     again, where the memory of a GPU does not hold them. It only splits the batch."""

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from itertools import chain, islice, tee
@@ -146,11 +146,9 @@ def answer_share(folder: str, options: str) -> None:
     asked = Predict.model_validate_json(options)
     model = Predictor(str(asked.model), task=asked.task, option="predict.model")
     rows = (row for row, _ in _rows(model.task, str(asked.input), asked))
-    with lines_on_stderr(), progress("predicting", None) as steps:
-        # The others are about as far.
-        ask = model.explained if asked.explain else model.stream
-        for _ in _kept(model, ask, rows, Path(folder), lambda count, _: steps.advance(count * processes.count())):
-            pass
+    ask, count = model.explained if asked.explain else model.stream, processes.count()
+    with lines_on_stderr(), progress("predicting", None) as steps:  # in which the others are about as far
+        deque(_kept(model, ask, rows, Path(folder), lambda rows, _: steps.advance(rows * count)), maxlen=0)
 
 
 def _lowest(threshold: float | str, directory: Path, task: Task) -> float:
