@@ -1,6 +1,7 @@
 """`predict` of a file, by several processes, and after it was stopped."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -155,6 +156,21 @@ def test_a_mistake_that_was_mended_loses_no_answers(
     assert asked.rows == 40
     with output.open(newline="", encoding="utf-8") as file:
         assert [int(row["id"]) for row in csv.DictReader(file)] == list(range(40))
+
+
+def test_standard_input_that_goes_to_a_file_goes_on_too(
+    directory: Path, asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def typed() -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the film is good\n" * 20)))
+
+    typed()
+    asked.stopped_after(1, command(directory, Path("-"), tmp_path / "b.jsonl"))
+    typed()
+    assert main(command(directory, Path("-"), tmp_path / "b.jsonl")) == 0
+    assert asked.rows == 4  # for the second window is as the first one
+    assert "predict: goes on: of 1 windows of answers" in capsys.readouterr().err
+    assert len((tmp_path / "b.jsonl").read_text().splitlines()) == 20
 
 
 def test_explanations_go_on_too(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -111,13 +111,13 @@ def run(resolved: Resolved) -> None:
     output = None if options.output is None else Path(options.output).expanduser()
     page = (output or resolved.config.runs / resolved.config.name / "explained").with_suffix(".html")
     folder = None if output is None else output.with_name(f".{output.name}.windows")
-    if folder is not None and _is_file(str(options.input)):
-        if kept := len(list(folder.glob("*.json"))):
-            say(f"predict: goes on: of {kept:,} windows of answers in {folder} those that fit are taken")
-        if (count := processes.wanted(resolved.config.processes)) > 1:
-            processes.start(count, "ulmfit_style.launch", ["predict", str(folder), options.model_dump_json()])
-    elif (count := resolved.config.processes or 1) > 1:
-        say(f"processes={count}: one answers; several can share a file that is answered to predict.output")
+    if folder is not None and (kept := len(list(folder.glob("*.json")))):
+        say(f"predict: goes on: of {kept:,} windows of answers in {folder} those that fit are taken")
+    if folder is None or not _is_file(str(options.input)):
+        if (count := resolved.config.processes or 1) > 1:
+            say(f"processes={count}: one answers; several can share a file that is answered to predict.output")
+    elif (count := processes.wanted(resolved.config.processes)) > 1:
+        processes.start(count, "ulmfit_style.launch", ["predict", str(folder), options.model_dump_json()])
 
     from ulmfit_style.predictor import Predictor  # not before the mistakes that can be told without torch
 
