@@ -1,8 +1,10 @@
 """`predict` of a file, by several processes, and after it was stopped."""
 
 import csv
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +15,14 @@ from pathlib import Path
 
 import pytest
 from recipes import Trained
+from safetensors.torch import load_file, save_file
 from samples import jsonl, reviews
 
 from ulmfit_style.__main__ import main
+from ulmfit_style.artefacts.directory import MANIFEST
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.compute import processes
+from ulmfit_style.models.checkpoints import WEIGHTS
 from ulmfit_style.predictor import Predictor
 from ulmfit_style.stages import predict
 from ulmfit_style.training import scoring
@@ -128,12 +133,14 @@ def test_answers_to_other_texts_or_by_other_options_are_not_taken(
     assert output.read_text() == (tmp_path / "c.jsonl").read_text()
 
 
-def test_answers_of_another_model_are_not_taken(
-    trained: Callable[[str], Trained], directory: Path, asked: Asked, tmp_path: Path
-):
-    source, output = jsonl(tmp_path / "a.jsonl", ROWS), tmp_path / "b.jsonl"
+def test_answers_of_another_model_are_not_taken(directory: Path, asked: Asked, tmp_path: Path):
+    source, output, other = jsonl(tmp_path / "a.jsonl", ROWS), tmp_path / "b.jsonl", tmp_path / "other"
     asked.stopped_after(3, command(directory, source, output))
-    assert main(command(trained("numbers").directory, source, output)) == 0
+    shutil.copytree(directory, other)
+    (other / MANIFEST).unlink()
+    weights = load_file(other / WEIGHTS)
+    save_file({name: -weight for name, weight in weights.items()}, other / WEIGHTS, {"format": "pt"})
+    assert main(command(other, source, output)) == 0
     assert asked.rows == 40
 
 
@@ -149,6 +156,21 @@ def test_a_mistake_that_was_mended_loses_no_answers(
     assert asked.rows == 40
     with output.open(newline="", encoding="utf-8") as file:
         assert [int(row["id"]) for row in csv.DictReader(file)] == list(range(40))
+
+
+def test_standard_input_that_goes_to_a_file_goes_on_too(
+    directory: Path, asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def typed() -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the film is good\n" * 20)))
+
+    typed()
+    asked.stopped_after(1, command(directory, Path("-"), tmp_path / "b.jsonl"))
+    typed()
+    assert main(command(directory, Path("-"), tmp_path / "b.jsonl")) == 0
+    assert asked.rows == 4  # for the second window is as the first one
+    assert "predict: goes on: of 1 windows of answers" in capsys.readouterr().err
+    assert len((tmp_path / "b.jsonl").read_text().splitlines()) == 20
 
 
 def test_explanations_go_on_too(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -12,7 +12,7 @@ from recipes import Trained
 from samples import artefact
 
 from ulmfit_style.__main__ import main
-from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts import predictions, seal
 from ulmfit_style.artefacts.directory import METRICS, read_json, write_json
 from ulmfit_style.chain import preview
 from ulmfit_style.cli.compose import compose
@@ -97,27 +97,31 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     count(reading, "read", lambda option, reference, *rest: f"read {Path(str(reference)).name}")
     count(labelled, "digest_of", lambda task, rows: "hash rows")
-    count(checkpoints, "file_digest", lambda path: f"hash {path.name}")
+    count(seal, "file_digest", lambda path: f"hash {path.parent.name}/{path.name}")
+    monkeypatch.setattr(seal, "_KNOWN", {})
     for cached in (labelled.load, corpus.load, checkpoints.resolve):
         cached.cache_clear()
     return counts
 
 
-def test_a_command_reads_and_hashes_each_source_once(counted: Counter[str], tiny_overrides: list[str]):
+def test_a_command_reads_and_hashes_each_source_once(
+    counted: Counter[str], tiny_overrides: list[str], checkpoint: Path
+):
     assert main(["adapt", "finetune", *tiny_overrides, "adapt.epochs=0.1", "finetune.max_steps=1"]) == 0
     assert counted["read reviews.csv"] == 1
-    assert counted["hash model.safetensors"] == 1
+    assert counted[f"hash {checkpoint.name}/model.safetensors"] == 1
     assert counted["hash rows"] == 3  # of each split
 
 
-def test_predict_reads_no_training_data_and_hashes_no_weights(
+def test_predict_reads_no_training_data_and_hashes_each_file_of_the_model_once(
     counted: Counter[str], chain: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(labelled, "load", lambda task: pytest.fail("the training data are read"))
     output = [f"predict.output={tmp_path / 'answers.jsonl'}", "predict.input=a film"]
     assert main(["predict", *chain.overrides, *output]) == 0
     assert main(["predict", f"predict.model={chain.directory}", f"runs={tmp_path}", *output]) == 0
-    assert counted == {}
+    assert set(counted.values()) == {1}
+    assert f"hash {chain.directory.name}/model.safetensors" in counted
 
 
 def test_a_row_that_is_edited_at_equal_size_and_time_is_noticed(tiny_overrides: list[str], tmp_path: Path, reviews_csv):

@@ -39,7 +39,7 @@ def signed(folder: Path, values: Mapping[str, Any], apart: Collection[str]) -> d
             continue
         sync(path)
         if path.is_file():
-            files[name.as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            files[name.as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     sync(folder)
     sync(folder.parent)
     seal = json.loads(json.dumps({**values, "files": files}))  # as it will be read
@@ -69,14 +69,14 @@ def damage(folder: Path, name: str, large: str = "", gone: str = "") -> str | No
             compares = size <= SMALL or fnmatch(file, large) or _key(folder / file) in _KNOWN
             if size != written["bytes"]:
                 return f"{file} has {size:,} bytes, and had {written['bytes']:,}"
-            if compares and _sha256(folder / file) != written["sha256"]:
+            if compares and sha256(folder / file) != written["sha256"]:
                 return f"{file} has another content than it had (by its SHA-256)"
         except OSError as error:
             return f"{file} is missing" if isinstance(error, FileNotFoundError) else f"{file} cannot be read"
     return None
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, which is read once a process, unless it is written again."""
     if (key := _key(path)) not in _KNOWN:
         _KNOWN[key] = file_digest(path)

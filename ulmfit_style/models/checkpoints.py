@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from ulmfit_style.artefacts.directory import NOT_SEALED, RECIPE, no_run, read_json, require_intact
 from ulmfit_style.artefacts.fingerprint import digest, file_digest
+from ulmfit_style.artefacts.seal import sha256
 from ulmfit_style.config.section import ANSWERING
 from ulmfit_style.config.training import Model
 from ulmfit_style.console import say_once
@@ -62,7 +63,7 @@ def resolve(model: Model, option: str, *, is_single: bool = True) -> Checkpoint:
     paths = sorted(path for folder in (directory, *members(directory)) for path in folder.iterdir())
     # A manifest tells the time too, so the same model made again has another one.
     names = [path for path in paths if path.name.endswith(ENDINGS) and path.name not in NOT_SEALED]
-    digests = {path.relative_to(directory).as_posix(): file_digest(path) for path in names if path.is_file()}
+    digests = {path.relative_to(directory).as_posix(): sha256(path) for path in names if path.is_file()}
     return Checkpoint(directory, {"checkpoint": digest(digests)[:16]})
 
 

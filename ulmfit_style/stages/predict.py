@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import chain, islice, tee
@@ -105,13 +105,13 @@ def run(resolved: Resolved) -> None:
     output = None if options.output is None else Path(options.output).expanduser()
     page = (output or resolved.config.runs / resolved.config.name / "explained").with_suffix(".html")
     folder = None if output is None else output.with_name(f".{output.name}.windows")
-    if folder is not None and _is_file(str(options.input)):
-        if kept := len(list(folder.glob("*.json"))):
-            say(f"predict: goes on: of {kept:,} windows of answers in {folder} those that fit are taken")
-        if (count := processes.wanted(resolved.config.processes)) > 1:
-            processes.start(count, "ulmfit_style.launch", ["predict", str(folder), options.model_dump_json()])
-    elif (count := resolved.config.processes or 1) > 1:
-        say(f"processes={count}: one answers; several can share a file that is answered to predict.output")
+    if folder is not None and (kept := len(list(folder.glob("*.json")))):
+        say(f"predict: goes on: of {kept:,} windows of answers in {folder} those that fit are taken")
+    if folder is None or not _is_file(str(options.input)):
+        if (count := resolved.config.processes or 1) > 1:
+            say(f"processes={count}: one answers; several can share a file that is answered to predict.output")
+    elif (count := processes.wanted(resolved.config.processes)) > 1:
+        processes.start(count, "ulmfit_style.launch", ["predict", str(folder), options.model_dump_json()])
 
     from ulmfit_style.predictor import Predictor  # not before the mistakes that can be told without torch
 
@@ -140,11 +140,9 @@ def answer_share(folder: str, options: str) -> None:
     asked = Predict.model_validate_json(options)
     model = Predictor(str(asked.model), task=asked.task, option="predict.model")
     rows = (row for row, _ in _rows(model.task, str(asked.input), asked))
-    with lines_on_stderr(), progress("predicting", None) as steps:
-        # The others are about as far.
-        ask = model.explained if asked.explain else model.stream
-        for _ in _kept(model, ask, rows, Path(folder), lambda count, _: steps.advance(count * processes.count())):
-            pass
+    ask, count = model.explained if asked.explain else model.stream, processes.count()
+    with lines_on_stderr(), progress("predicting", None) as steps:  # in which the others are about as far
+        deque(_kept(model, ask, rows, Path(folder), lambda rows, _: steps.advance(rows * count)), maxlen=0)
 
 
 def _lowest(threshold: float | str, directory: Path, task: Task) -> float:
