@@ -110,8 +110,8 @@ def test_a_page_holds_its_figures_and_no_text_of_it_is_markup(page: Path):
     assert "<b>bold" not in text
     assert "&lt;script&gt;document.title" in text
     assert "<i>word</i>" in text
-    assert re.search('<td class="number" data-value="0.69124">0.691</td>', text)
-    assert re.search('<td class="number" data-value="0.673">0.673 to 0.709</td>', text)
+    assert '<td class="number">0.691</td>' in text
+    assert '<td class="number">0.673 to 0.709</td>' in text
     assert "<summary>xxx" in text
 
 
@@ -137,20 +137,13 @@ addEventListener("load", () => {
   box.dispatchEvent(new Event("input"));
   seen.searched = shown().length;
   seen.counted = box.nextElementSibling.textContent;
-  box.value = "";
-  box.dispatchEvent(new Event("input"));
-  const heading = [...table.querySelectorAll("th")].at(-1);
-  for (const way of ["up", "down"]) {
-    heading.click();
-    seen[way] = shown().map(row => row.cells[row.cells.length - 1].textContent);
-  }
   seen.bold = document.querySelectorAll("td b").length;
   seen.scripts = document.scripts.length;
 });
 """
 
 
-def test_a_browser_shows_the_figures_searches_sorts_and_fetches_nothing(page: Path, tmp_path: Path):
+def test_a_browser_shows_the_figures_searches_and_fetches_nothing(page: Path, tmp_path: Path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("there is no chromium: no test looks at a page in a browser (apt-get install chromium)")
@@ -162,10 +155,7 @@ def test_a_browser_shows_the_figures_searches_sorts_and_fetches_nothing(page: Pa
     assert "CONSOLE" not in ended.stderr
     (body,) = re.findall("<body(.*?)>", ended.stdout)
     seen = dict(re.findall('data-([a-z]+)="(.*?)"', body))
-    numbers = [*map(str, range(12)), "99"]
     assert (seen["figures"], seen["loads"], seen["wide"], seen["bold"]) == ("1", "0", "0", "0")
     assert (seen["searched"], seen["counted"]) == ("3", "3 of 13 rows")
-    assert seen["up"] == ",".join(numbers)
-    assert seen["down"] == ",".join(reversed(numbers))
     assert seen["scripts"] == "2"  # the page's own, and the one above
     assert "<title>default</title>" in ended.stdout

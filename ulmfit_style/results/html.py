@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from ulmfit_style.artefacts.directory import whole
-from ulmfit_style.results.parts import Alignment, Difference, Figure, Interval, Part, Prose, Table, as_text
+from ulmfit_style.results.parts import Alignment, Figure, Part, Prose, Table, as_text
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.tasks.values import Span
 
@@ -41,7 +41,7 @@ def write(page: Page, path: Path) -> Path:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["kind"] = lambda part: type(part).__name__
     environment.filters["text"] = lambda cell: cell if isinstance(cell, Markup) else as_text(cell)
-    environment.filters |= {"sort_key": _sort_key, "source": lambda figure: _source(figure, folder)}
+    environment.filters["source"] = lambda figure: _source(figure, folder)
     template = environment.from_string(Path(__file__).with_name("template.html").read_text(encoding="utf-8"))
     with whole(path) as file:
         file.write(template.render(page=page, longest=LONGEST, most_aligned=MOST_ALIGNED))
@@ -54,12 +54,6 @@ def _source(figure: Figure, folder: Path) -> str:
     path = folder / figure.name
     figure.draw(path)
     return f"data:image/svg+xml;base64,{b64encode(path.with_suffix('.svg').read_bytes()).decode()}"
-
-
-def _sort_key(cell: Any) -> float | None:
-    """Return the number that a cell is sorted by; None for a text."""
-    number = cell[0] if isinstance(cell, Interval | Difference) else cell
-    return number if isinstance(number, int | float) else None
 
 
 def explained(task: Task, answers: Iterable[tuple[Row, Answer]]) -> list[Part]:
