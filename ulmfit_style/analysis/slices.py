@@ -57,18 +57,12 @@ def measure(task: Task, answers: Sequence[Answer], targets: Sequence[Any], group
     Args:
         groups: The group of each answer.
     """
-    from ulmfit_style.metrics.intervals import by_chance
-
-    def among(rows: Sequence[int]) -> tuple[list[Answer], list[Any]]:
-        return [answers[row] for row in rows], [targets[row] for row in rows]
-
     members = {name: [row for row, other in enumerate(groups) if other == name] for name in sorted(set(groups))}
-    measured = {name: task.measure(*among(rows)) for name, rows in members.items()}
+    own = {name: ([answers[row] for row in rows], [targets[row] for row in rows]) for name, rows in members.items()}
+    measured = {name: task.measure(*of_group) for name, of_group in own.items()}
     judged = [name for name, rows in members.items() if len(rows) >= FEWEST]
     if len(judged) < 2:
         return {"groups": measured, "gap": None}
     lowest, *_, highest = sorted(judged, key=lambda name: measured[name]["scores"][task.metric])
     width = measured[highest]["scores"][task.metric] - measured[lowest]["scores"][task.metric]
-    rows = sorted(row for name in judged for row in members[name])
-    chance = by_chance(task.row_scores(*among(rows)), [groups[row] for row in rows], task.of_means)
-    return {"groups": measured, "gap": {"highest": highest, "lowest": lowest, "value": width, "chance": chance}}
+    return {"groups": measured, "gap": {"highest": highest, "lowest": lowest, "value": width}}

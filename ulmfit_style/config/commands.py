@@ -30,7 +30,7 @@ class Evaluate(Section):
     chosen; null for this config's own model."""
     slices: tuple[str, ...] = ()
     """Columns of the rows' file that tell groups, such as [country, device]: each group's scores are told with their
-    intervals, and the widest gap between two groups with how often chance alone makes one so wide."""
+    intervals, and the widest gap between two groups."""
     probe: Literal["none", "names"] = "none"
     """names: first names, pronouns and the like are exchanged in the rows that hold them, men's for women's and white
     Americans' for black Americans', and the answers that change are counted."""

@@ -138,10 +138,9 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
     say_once(f"{title}: {len(train):,} documents to train on and {len(heldout):,} held out, from {source}")
     options = {"max_documents": corpus.max_documents, "heldout_ratio": corpus.heldout_ratio}
     identity = {"text": text_identity, "removed": digest(np.unique(keys[is_held]).tolist()), **options}
-    beyond = {} if highest == keys.max() else {"highest_key": int(highest)}
+    upto = {} if highest == keys.max() else {"highest_key": int(highest)}
     used = [first + np.flatnonzero(keys[first:end] <= highest) for first, end in pairwise(table.starts)]
-    determinants = [{"text": shard.artefact.determinants, **beyond} for shard in found]
-    parts = list(zip(determinants, [Texts(table, places) for places in used], strict=True))
+    parts = [({"text": of.artefact.determinants, **upto}, Texts(table, at)) for of, at in zip(found, used, strict=True)]
     return Documents(Texts(table, train), Texts(table, heldout), parts, identity, int(is_held.sum()))
 
 

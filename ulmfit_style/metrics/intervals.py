@@ -67,26 +67,6 @@ def intervals_of_sums(scores: Callable[[Array], dict[str, Array]], sums: Any, co
     return {name: percentiles(each, rows, is_signed=name in SIGNED) for name, each in scores(resampled).items()}
 
 
-def by_chance(points: Points, groups: Sequence[str], score: Combine = combined) -> float:
-    """Return how often the widest gap between groups is at least as wide when rows are dealt to them at random.
-
-    A permutation test (Good 2005, section 3.1): of many groups some two lie far apart even if no group is special.
-
-    Args:
-        groups: The group of each row.
-    """
-    from scipy.stats import permutation_test
-
-    rows, members = _rows(points), np.unique(np.asarray(groups), return_inverse=True)[1]
-
-    def widest(dealt: Array) -> float:
-        sums = np.stack([np.bincount(dealt, weights=column) for column in rows.T], axis=1)
-        return float(np.ptp(score(sums / np.bincount(dealt)[:, None])))
-
-    how = {"permutation_type": "pairings", "vectorized": False, "n_resamples": RESAMPLES, "alternative": "greater"}
-    return float(permutation_test((members,), widest, **how, rng=np.random.default_rng(0)).pvalue)
-
-
 def difference(points: Sequence[Points], baseline: Sequence[Points], score: Combine) -> tuple[float, float, float]:
     """Return by how much the mean scores of two models differ, and the 95 % percentile bootstrap interval of that.
 

@@ -162,12 +162,11 @@ def listed(counts: Mapping[str, int]) -> str:
 
 
 def widest_gap(column: str, metric: str, gap: Mapping[str, Any], groups: int) -> str:
-    """Say how far the two groups lie apart that lie farthest, and how often chance alone makes such a gap.
+    """Say how far the two groups lie apart that lie farthest; of many, some two do so by chance.
 
     Args:
         gap: What `analysis.slices.measure` found of the column.
         groups: How many groups were judged.
     """
     widest = f"{gap['value']:.3f} {metric}, from {gap['lowest']} to {gap['highest']}"
-    chance = f"dealt at random, groups of these sizes lie so far apart in {gap['chance']:.1%} of the cases"
-    return f"{column}: the widest gap of {groups} groups is {widest}; {chance}"
+    return f"{column}: the widest gap of {groups} groups is {widest}"
