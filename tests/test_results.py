@@ -93,7 +93,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(12)
     ]
     errors = Table(("text", "marked", "row"), [*rows, ("x" * 300, "", 99)], "Errors", is_searched=True)
-    draw = partial(figures.whiskers, values={"a": (0.5, 0.4, 0.6), "b": (0.7, 0.6, 0.8)}, label="f1")
+    draw = partial(figures.matrix, classes=["a", "b"], counts=[[3, 1], [0, 4]])
     parts = [Prose("A remark.", is_remark=True), TABLE, errors, Figure("scores", "Scores", draw)]
     weights = [[number / 90] * 90 for number in range(90)]
     many = {"read": [f"read{number}" for number in range(90)], "written": ["w"] * 90, "weights": weights}

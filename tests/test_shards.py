@@ -160,9 +160,15 @@ def test_a_streamed_run_that_is_killed_goes_on_to_the_same_weights(
 
 
 RANK = """
+import os
+from pathlib import Path
 from ulmfit_style import launch
-from ulmfit_style.data import corpus
-corpus.SHARD = 1500
+from ulmfit_style.data import corpus, shards
+corpus.SHARD, write = 1500, shards.Shard._write
+def noted(*arguments):
+    Path(f"wrote-{os.environ['RANK']}").touch()
+    write(*arguments)
+shards.Shard._write = noted
 raise SystemExit(launch.main(["recipe.yaml", "adapt"]))
 """
 
@@ -179,6 +185,7 @@ def test_two_processes_share_the_shards_and_train_as_one(tiny_overrides: list[st
     environments = [{**os.environ, **places, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
     started = [subprocess.Popen([sys.executable, "-c", RANK], cwd=tmp_path, env=each) for each in environments]
     assert [process.wait(timeout=120) for process in started] == [0, 0]
+    assert {path.name for path in tmp_path.glob("wrote-*")} == {"wrote-0", "wrote-1"}
     one, two = (weights(tmp_path / runs) for runs in ("one", "two"))
     assert all(np.allclose(one[name], two[name], atol=1e-6) for name in one)
 
@@ -193,7 +200,7 @@ def test_files_at_an_address_are_read_there_and_no_copy_is_left(read, texts: Pat
         assert same_rows(train, read(texts, runs="local")[1])
         assert not (tmp_path / "cache").exists()
         bucket.pipe("/bucket/texts/1.jsonl", json.dumps({"text": "another one"}).encode())
-        with pytest.raises(UserError, match=r"corpus.path: memory://.*1.jsonl has changed while it was read; give the"):
+        with pytest.raises(UserError, match=r"corpus.path: memory://.*1.jsonl has changed meanwhile; give the"):
             list(documents.train)
         identity = documents.identity
         assert read("memory://bucket/texts", stream=True)[0].identity != identity

@@ -140,7 +140,7 @@ class Artefact:
         try:
             return lock_of(self.directory).acquire(blocking=False)
         except Timeout:
-            say(f"{self.stage}: another run is making {self.directory}; waiting for it")
+            say(f"{self.stage}: another process is making {self.directory}; waiting for it")
             return lock_of(self.directory).acquire()
 
     def link(self, name: str, role: str) -> None:
@@ -151,10 +151,10 @@ class Artefact:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / role).is_dir() and not (folder / role).is_symlink():  # `runs` was copied, and links followed
             say(f"{folder / role}: was a folder in place of a link; it is now {_set_aside(folder / role, 'copied')}")
-        fresh = _fresh(folder / role)
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(Path("..") / self.directory.name, target_is_directory=True)
-        fresh.replace(folder / role)
+        new = fresh(folder / role)
+        new.unlink(missing_ok=True)
+        new.symlink_to(Path("..") / self.directory.name, target_is_directory=True)
+        new.replace(folder / role)
 
 
 def _set_aside(directory: Path, word: str) -> Path:
@@ -241,22 +241,22 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
 def whole(path: Path) -> Iterator[IO[str]]:
     """Open a text file to be written, in whatever folder, that is there whole in the end, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = _fresh(path)
+    part = fresh(path)
     try:
-        with fresh.open("w", encoding="utf-8", newline="") as file:
+        with part.open("w", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(path)
+        part.replace(path)
         seal.sync(path.parent)
     except OSError as error:
         error.filename = error.filename or str(path)  # Python names it only when it opens a file
         raise
     finally:
-        fresh.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
-def _fresh(path: Path) -> Path:
+def fresh(path: Path) -> Path:
     """Return a name beside a path that takes its place in the end; what ended runs left under such names is removed.
 
     The name has that of the machine in it: a process of another one does not look as if it had ended.

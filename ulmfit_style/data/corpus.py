@@ -101,6 +101,8 @@ def load(corpus: Corpus, task: Task | None, runs: Path, option: str = "corpus.pa
     """
     if task is not None and task != task.unsampled():
         return load(corpus, task.unsampled(), runs, option)
+    if corpus.stream and corpus.path is None:
+        raise UserError(f"corpus.stream=true: streams files; name them by {option}, or take corpus.stream=false")
     title = option.removesuffix(".path")
     rows = None if task is None else labelled.load(task)
     if corpus.path is not None:
@@ -158,7 +160,7 @@ def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str
     parts = []
     for names in _together(files):
         some = {name: files[name] for name in names}
-        artefact = Artefact("corpus", _determinants(corpus, some.values()), runs)
+        artefact = Artefact("corpus", {"columns": SCHEMA.names, **_determinants(corpus, some.values())}, runs)
         parts.append(Shard(artefact, SCHEMA, partial(_read, corpus, some, option), corpus.stream))
     identity = _determinants(corpus, files.values())
     count = f" ({len(files):,} files)" if len(files) > 1 else ""
@@ -181,7 +183,7 @@ def _determinants(corpus: Corpus, files: Iterable[File]) -> dict[str, Any]:
     read = [file.identity for file in files]
     kinds = {kind for kind, *_ in read}
     units = sorted({corpus.document or usual for kind, usual in RUNNING_TEXT.items() if kind in kinds})
-    streamed = {"stream": True} if corpus.stream else {}
+    streamed = {"stream": SHARD} if corpus.stream else {}
     return {"version": READING_VERSION, "files": read, "text": corpus.text, "document": units, **streamed}
 
 
@@ -227,7 +229,7 @@ def _read(corpus: Corpus, files: Mapping[str, File], option: str) -> Iterator[py
         paths = []
         for name, file in files.items():
             if corpus.stream and _files(corpus, name, option) != {name: file}:
-                raise UserError(f"{option}: {name} has changed while it was read; give the same command again")
+                raise UserError(f"{option}: {name} has changed meanwhile; give the same command to begin anew")
             is_far = reading.is_address(name)
             paths.append(copies.enter_context(remote.borrowed(option, name)) if is_far else name)
         found = reading.read(option, paths, lambda _: {"text": corpus.text}, corpus.document, corpus.format)

@@ -12,8 +12,11 @@ from filelock import FileLock
 
 from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.console import say
-from ulmfit_style.errors import UserError, reworded
+from ulmfit_style.errors import reworded
 from ulmfit_style.models import embedded
+
+MARKS = {"ETag", "etag", "md5Hash", "mtime", "created", "LastModified", "last_modified", "Last-Modified"}
+"""What file systems tell of a file that changes with its content, in a list of files and of each by itself."""
 
 
 @cache  # what a command reads stays as it was when it began
@@ -30,23 +33,21 @@ def copied(option: str, address: str) -> str:
     folder, copies, new = embedded.cache() / "remote" / digest(address)[:8], set[Path](), 0
     with _told(option, address), FileLock(folder.with_suffix(".lock")):
         system, path, parent, found = _found(address)
-        for name, told in found.items():
+        for name, (_, version) in found.items():
             if ".." in Path(name).parts:
                 raise ValueError(f"{name} would lie outside of its folder")
             copy = folder / name.removeprefix(parent).lstrip("/")
-            version = copy.with_name(f".{copy.name}.version")
-            copies |= {copy, version}  # the version is hidden, so it is not read
-            if version.exists() and version.read_text() == str(told):
+            note = copy.with_name(f".{copy.name}.version")
+            copies |= {copy, note}  # the note is hidden, so it is not read
+            if note.exists() and note.read_text() == version:
                 continue
             copy.parent.mkdir(parents=True, exist_ok=True)
             system.get_file(name, str(part := copy.with_name(f".{copy.name}.part")))
             part.replace(copy)
-            version.write_text(str(told))
+            note.write_text(version)
             new += 1
         for gone in set(filter(Path.is_file, folder.rglob("*"))) - copies:
             gone.unlink()
-    if not copies:
-        raise UserError(f"{option}={address}: there is no such file")
     if new:
         say(f"{option}={address}: new or changed files, copied to {folder}: {new:,}")
     return str(folder / path.rstrip("/").removeprefix(parent).lstrip("/"))
@@ -60,9 +61,7 @@ def listed(option: str, address: str) -> dict[str, tuple[int, str]]:
     """
     with _told(option, address):
         system, _, _, found = _found(address)
-    if not found:
-        raise UserError(f"{option}={address}: there is no such file")
-    return {system.unstrip_protocol(name): (told.get("size") or 0, digest(str(told))) for name, told in found.items()}
+        return {system.unstrip_protocol(name): file for name, file in found.items()}
 
 
 @contextmanager
@@ -85,18 +84,27 @@ def _told(option: str, address: str) -> AbstractContextManager[None]:
     return reworded(f"{option}={address}: cannot be copied to this machine (", Exception, after=")")
 
 
-def _found(address: str) -> tuple[Any, str, str, dict[str, Any]]:
-    """Return a file system, the path of an address there, the folder that it lies in, and what is told of its files."""
+def _found(address: str) -> tuple[Any, str, str, dict[str, tuple[int, str]]]:
+    """Return a file system, the path of an address there, the folder that it lies in, and its files as `listed` does.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
     import fsspec
 
     system, path = fsspec.url_to_fs(address)
+    system.invalidate_cache()  # what was there before may have changed
     is_glob = glob.has_magic(path) and not system.exists(path)
     parent = path.rstrip("/").rpartition("/")[0]
     while is_glob and glob.has_magic(parent):
         parent = parent.rpartition("/")[0]
-    found = (system.glob if is_glob else system.find)(path, detail=True)
-    files = {name: told or system.info(name) for name, told in found.items() if told.get("type", "file") == "file"}
+    found, files = (system.glob if is_glob else system.find)(path, detail=True), {}
+    for name in [name for name, told in found.items() if told.get("type", "file") == "file"]:
+        told = found[name] if MARKS & found[name].keys() else system.info(name)
+        size = told.get("size") or 0
+        files[name] = size, digest([size, *(str(told[mark]) for mark in sorted(MARKS & told.keys()))])
     if not files:
         with suppress(FileNotFoundError):  # over http nothing is found where no server answers, either
             system.cat_file(path, 0, 1)
+        raise FileNotFoundError("there is no such file")
     return system, path, parent, files

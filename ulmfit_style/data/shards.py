@@ -4,16 +4,16 @@ So a new file costs its own time alone, and processes share the work.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, final
 
 import numpy as np
 import pyarrow
 
-from ulmfit_style.artefacts.directory import Artefact
+from ulmfit_style.artefacts.directory import Artefact, fresh
 from ulmfit_style.compute import processes
 from ulmfit_style.console import progress
 
@@ -44,18 +44,21 @@ class Shard:
         """Open all columns."""
         if not self.is_streamed:
             return self.index
-        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # what is mapped outlives it
-            self._write(self.schema, bool, Path(folder))
-            return _mapped(Path(folder) / TABLE)
+        path = fresh(self.artefact.directory.with_suffix(".arrow"))
+        self._write(self.schema, bool, path)
+        table = _mapped(path)
+        with suppress(OSError):  # what is mapped outlives its file, but on Windows
+            path.unlink()
+        return table
 
     def make(self, recipe: Mapping[str, Any], count: Callable[[int], object]) -> None:
         """Make what is kept, if it is missing, and count the rows."""
         numbers = pyarrow.schema(field for field in self.schema if pyarrow.types.is_integer(field.type))
         kept = numbers if self.is_streamed else self.schema
-        self.artefact.make(partial(self._write, kept, count), recipe, alone=True)
+        self.artefact.make(lambda directory: self._write(kept, count, directory / TABLE), recipe, alone=True)
 
-    def _write(self, schema: pyarrow.Schema, count: Callable[[int], object], directory: Path) -> None:
-        with pyarrow.ipc.new_file(str(directory / TABLE), schema) as writer:
+    def _write(self, schema: pyarrow.Schema, count: Callable[[int], object], path: Path) -> None:
+        with pyarrow.ipc.new_file(str(path), schema) as writer:
             for batch in self.rows():
                 writer.write_batch(batch.select(schema.names))
                 count(len(batch))

@@ -94,7 +94,7 @@ def _headline(run: Run) -> str:
 def _scores(run: Run) -> Iterator[Part]:
     metrics = run.model.metrics
     if len(run.measured) > 1:
-        yield _whiskers(metrics["metric"], run.measured)
+        yield scores.by_name(metrics["metric"], run.measured)
     yield from map(Prose, run.verdicts)
     if run.measured:
         yield from _learning_curve(metrics["metric"], run.by_labels)
@@ -103,12 +103,6 @@ def _scores(run: Run) -> Iterator[Part]:
     if splits:
         yield scores.by_score(splits)
         yield from scores.classes(metrics.get("test", {}).get("report", ()))
-
-
-def _whiskers(metric: str, measured: Mapping[str, scores.Measured]) -> Figure:
-    values = {name: (scored["scores"][metric], *scored["interval"]) for name, scored in measured.items()}
-    title = f"{metric} on the test rows, with 95 % intervals"
-    return Figure("scores", title, partial(figures.whiskers, values=values, label=metric))
 
 
 def _learning_curve(metric: str, runs: Sequence[Run]) -> Iterator[Part]:
@@ -257,10 +251,9 @@ def _origin(run: Run) -> Iterator[Part]:
 
 def _differences(runs: Sequence[Run]) -> Iterator[Part]:
     first, *others = runs
-    if (task := first.config.task) is None or not all(run.is_finetuned and run.measured for run in runs):
+    if first.config.task is None or not all(run.is_finetuned and run.measured for run in runs):
         return
     tests = {run.name: run.model.metrics["test"] for run in runs}
-    yield _whiskers(task.metric, tests)
     yield scores.by_score(tests)
     rows = []
     for other in others:

@@ -60,21 +60,6 @@ def over_labels(path: Path, by_name: Mapping[str, Line], counts: Sequence[int], 
     lines(path, by_name, xscale="log", xlabel="labelled training rows", ylabel=metric, **ticks)
 
 
-def whiskers(path: Path, values: Mapping[str, tuple[float, float, float]], label: str) -> None:
-    """Draw a number with its interval for each name, the first one on top.
-
-    Args:
-        values: The number, and the bounds of its interval.
-    """
-    with _axes(path, (8, 0.9 + 0.36 * len(values))) as axes:
-        for place, (value, low, high) in enumerate(values.values()):
-            axes.plot([low, high], [place, place], color=COLOURS[0], alpha=0.45, linewidth=5, solid_capstyle="round")
-            axes.plot(value, place, "o", color=COLOURS[0])
-            axes.annotate(f"{value:.3f}", (value, place), (0, 6), textcoords="offset points", ha="center", size="small")
-        axes.set_yticks(range(len(values)), [_shortened(name) for name in values])
-        axes.set(xlabel=label, ylim=(len(values) - 0.5, -0.7))
-
-
 def matrix(path: Path, classes: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
     """Draw how often each class (a row) was answered as which (a column), coloured by its share of the row."""
     names = [_shortened(name) for name in classes]

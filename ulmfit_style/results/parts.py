@@ -7,13 +7,13 @@ A stage or a command puts its numbers, as numbers, into the parts below; how the
         [("fine-tuned", 0.6912, Interval(0.673, 0.709)), ("TF-IDF", 0.6011, Interval(0.582, 0.62))],
         "100 labelled training rows, 2,560 test rows",
     )
-    draw = partial(figures.whiskers, values=spans, label="accuracy")
-    figure = Figure("scores", "accuracy on the test rows", draw)
+    draw = partial(figures.matrix, classes=["bad", "good"], counts=[[30, 9], [7, 34]])
+    figure = Figure("confusion", "Which classes are taken for others", draw)
 
     terminal.show(table, Prose("A sentence."))       # the terminal
     csv.write(folder / "results.csv", table)         # csv, with all digits
     markdown.table(table)                            # the model card
-    figure.draw(folder / figure.name)                # folder/scores.png and folder/scores.svg
+    figure.draw(folder / figure.name)                # folder/confusion.png and .svg
     html.write(Page(..., {"Scores": [table, figure]}), folder / "report.html")   # the page
 
 Tables of scores with intervals, and the sentences on what a difference is worth, are in `scores`.
