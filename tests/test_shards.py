@@ -1,16 +1,20 @@
 """A corpus in shards: what a new file costs, and what streaming keeps, draws and goes on from."""
 
+import http.server
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow
 import pytest
 import yaml
 from safetensors.numpy import load_file
@@ -206,6 +210,36 @@ def test_files_at_an_address_are_read_there_and_no_copy_is_left(read, texts: Pat
         assert read("memory://bucket/texts", stream=True)[0].identity != identity
     finally:
         bucket.rm("/bucket", recursive=True)
+
+
+def test_a_folder_of_a_web_server_is_streamed_and_a_change_there_is_noticed(read, texts: Path):
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=texts)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        documents, train, _ = read(address, stream=True)
+        assert same_rows(train, read(texts, runs="local")[1])
+        changed = (texts / "1.jsonl").read_text().replace("film", "mlif")
+        (texts / "1.jsonl").write_text(changed)
+        os.utime(texts / "1.jsonl", (0, 0))  # HTTP tells the time in seconds
+        with pytest.raises(UserError, match=r"http://.*/1.jsonl has changed meanwhile"):
+            list(documents.train)
+        server.shutdown()
+
+
+def test_texts_that_an_earlier_version_kept_are_made_anew(read, texts: Path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(corpus, "SCHEMA", corpus.SCHEMA.remove(2))
+        earlier.setattr(
+            corpus, "_hashed", lambda texts: pyarrow.record_batch([texts, range(len(texts))], corpus.SCHEMA)
+        )
+        read(texts)
+    assert read(texts)[0].train.bytes > 0
+
+
+def test_a_task_s_own_text_is_not_streamed(tmp_path: Path, tiny_overrides: list[str], capsys):
+    assert main(["adapt", *tiny_overrides, "corpus.stream=true"]) == 2
+    assert "corpus.stream=true: streams files; name them by corpus.path" in capsys.readouterr().err
 
 
 def test_a_model_that_carries_its_state_cannot_stream(tmp_path: Path, texts: Path, capsys):
