@@ -206,6 +206,7 @@ def test_files_at_an_address_are_read_there_and_no_copy_is_left(read, texts: Pat
         bucket.pipe("/bucket/texts/1.jsonl", json.dumps({"text": "another one"}).encode())
         with pytest.raises(UserError, match=r"corpus.path: memory://.*1.jsonl has changed meanwhile; give the"):
             list(documents.train)
+        assert not list(tmp_path.glob("runs/.*.arrow.*"))
         identity = documents.identity
         assert read("memory://bucket/texts", stream=True)[0].identity != identity
     finally:

@@ -45,11 +45,12 @@ class Shard:
         if not self.is_streamed:
             return self.index
         path = fresh(self.artefact.directory.with_suffix(".arrow"))
-        self._write(self.schema, bool, path)
-        table = _mapped(path)
-        with suppress(OSError):  # what is mapped outlives its file, but on Windows
-            path.unlink()
-        return table
+        try:
+            self._write(self.schema, bool, path)
+            return _mapped(path)
+        finally:
+            with suppress(OSError):  # what is mapped outlives its file, but on Windows
+                path.unlink()
 
     def make(self, recipe: Mapping[str, Any], count: Callable[[int], object]) -> None:
         """Make what is kept, if it is missing, and count the rows."""
