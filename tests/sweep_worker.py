@@ -26,8 +26,13 @@ def diary(runs: Path) -> list[tuple[str, int, int]]:
     return [(event, int(trial), int(process)) for event, trial, process in map(str.split, lines)]
 
 
-def work(overrides: Sequence[str], seconds: float) -> None:
-    """Run `sweep` without its report, with trials that take up to so many seconds, and end with its exit code."""
+def work(overrides: Sequence[str], seconds: float, errors: Path) -> None:
+    """Run `sweep` without its report, with trials that take up to so many seconds, and end with its exit code.
+
+    Args:
+        errors: The file to write standard error to: that of the server is of the test that started it.
+    """
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
 
     def train(resolved: Resolved, reporter: TrialReporter) -> None:
         def note(event: str) -> None:

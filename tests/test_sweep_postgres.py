@@ -98,15 +98,19 @@ def overrides(not_adapted: list[str], tmp_path: Path) -> list[str]:
     return [f"hydra.searchpath=['{tmp_path}/my_conf']", *not_adapted, "sweep=mine", *RECIPE]
 
 
+ERRORS = "errors.txt"
+"""What workers say on standard error, in the folder of a test."""
+
+
 @pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., BaseProcess]:
+def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., BaseProcess]:
     """Start a worker, in a fork of a process that has imported all that it needs, so that it begins at once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sweep_worker"])
     monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
 
     def started(overrides: list[str], seconds: float = 4) -> BaseProcess:
-        worker = context.Process(target=sweep_worker.work, args=(overrides, seconds))
+        worker = context.Process(target=sweep_worker.work, args=(overrides, seconds, tmp_path / ERRORS))
         worker.start()
         return worker
 
@@ -131,7 +135,7 @@ def test_ten_workers_eight_of_which_are_killed_in_a_trial_lose_none_and_train_no
 ):
     runs, alone = tmp_path / "runs", tmp_path / "alone"
     (undisturbed_worker := start([*overrides, f"runs={alone}"], 0)).join()
-    assert undisturbed_worker.exitcode == 0, capfd.readouterr().err
+    assert undisturbed_worker.exitcode == 0, (tmp_path / ERRORS).read_text()
     undisturbed = {tuple(trial.params.items()): trial.value for trial in trials(alone, None)}
 
     chance = random.Random(28)
@@ -140,7 +144,7 @@ def test_ten_workers_eight_of_which_are_killed_in_a_trial_lose_none_and_train_no
     killed: set[int] = set()
     deadline = time.monotonic() + 400
     while len(killed) < KILLS:
-        assert time.monotonic() < deadline, capfd.readouterr().err
+        assert time.monotonic() < deadline, (tmp_path / ERRORS).read_text()
         time.sleep(chance.uniform(0, 0.5))
         at = {process: number for number, process in running(runs).items()}
         if victims := [place for place, worker in enumerate(workers) if worker.is_alive() and worker.pid in at]:
@@ -154,7 +158,7 @@ def test_ten_workers_eight_of_which_are_killed_in_a_trial_lose_none_and_train_no
     # What the last ones to be killed had begun is left when nobody asks for more trials: the same command goes on.
     workers.append(start(shared))
     workers[-1].join(timeout=120)
-    assert [worker.exitcode for worker in workers] == [0] * (WORKERS + 1), capfd.readouterr().err
+    assert [worker.exitcode for worker in workers] == [0] * (WORKERS + 1), (tmp_path / ERRORS).read_text()
 
     found = trials(runs, database)
     assert [(trial.number, trial.state) for trial in found] == [(number, TrialState.COMPLETE) for number in range(24)]
@@ -174,23 +178,22 @@ def test_a_server_that_is_stopped_in_a_trial_is_told_in_one_line_and_the_same_co
     start: Callable[..., BaseProcess],
     tmp_path: Path,
     server: Server,
-    capfd: pytest.CaptureFixture,
 ):
     shared = [*overrides, "sweep.trials=4", f"sweep.storage='{server.url}'"]
     worker = start(shared)
     while not any(event == "ended" for event, _, _ in diary(tmp_path / "runs")) or not running(tmp_path / "runs"):
-        assert worker.is_alive(), capfd.readouterr().err
+        assert worker.is_alive(), (tmp_path / ERRORS).read_text()
         time.sleep(0.1)
     server.stop()
     worker.join(timeout=60)
     assert worker.exitcode == 2
-    *_, last = capfd.readouterr().err.splitlines()
+    *_, last = (tmp_path / ERRORS).read_text().splitlines()
     assert last.startswith("ulmfit-style: the database failed: ")
     assert last.endswith("; once it answers again, the same command goes on")
 
     server.start()
     (other := start(shared)).join(timeout=120)
-    assert other.exitcode == 0, capfd.readouterr().err
+    assert other.exitcode == 0, (tmp_path / ERRORS).read_text()
     found = trials(tmp_path / "runs", server.url)
     assert [(trial.number, trial.state) for trial in found] == [(number, TrialState.COMPLETE) for number in range(4)]
     begun = Counter(number for event, number, _ in diary(tmp_path / "runs") if event == "begins")
