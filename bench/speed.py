@@ -45,7 +45,8 @@ from transformers import (
 from ulmfit_style.chain import quiet_libraries
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.console import OUT
-from ulmfit_style.data import tokens
+from ulmfit_style.data import corpus, shards, tokens
+from ulmfit_style.data.corpus import Documents, Texts
 from ulmfit_style.resolved import Resolved
 from ulmfit_style.stages import finetune
 from ulmfit_style.stages.table import resolve
@@ -305,9 +306,12 @@ def tokenise() -> dict[str, Arm]:
     units = len(texts) / len(once) * size / 1e6
 
     def product(round: int) -> tuple[float, float]:
-        with tempfile.TemporaryDirectory() as folder, timed():
-            documents = replace(recipe.corpus, train=texts, heldout=texts[:1], identity=round)  # type: ignore[arg-type]
-            packed = PackedDataset(tokens.load(documents, tokenizer, 128, Path(folder))[0], 128, 0)
+        with tempfile.TemporaryDirectory() as folder:
+            table = shards.make([corpus.of_texts(texts, Path(folder))], "reading", {})
+            train, heldout = Texts(table, np.arange(len(texts))), Texts(table, np.arange(1))
+            with timed():
+                documents = Documents(train, heldout, [(round, train)], round)
+                packed = PackedDataset(tokens.load(documents, tokenizer, 128, Path(folder))[0], 128, 0)
         return units, float(packed.lengths.sum())
 
     def group(batch: Any) -> Any:
