@@ -266,11 +266,7 @@ def end(code: int) -> NoReturn:
 
 def from_main(value: T) -> T:
     """Return the main process's value in every process."""
-    if count() == 1:
-        return value
-    from accelerate.utils import broadcast_object_list
-
-    return broadcast_object_list([value])[0]
+    return from_all(value)[0]
 
 
 def from_all(value: T) -> list[T]:
