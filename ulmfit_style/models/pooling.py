@@ -7,7 +7,7 @@ imports nothing else of this package.
 from typing import Any, Literal, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
@@ -46,7 +46,7 @@ class PooledConfig(PreTrainedConfig):
 class BatchNorm(nn.BatchNorm1d):
     """A batch of one row, which has no spread of its own, is normalised as when the model answers."""
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Normalise inputs (batch, width)."""
         if len(inputs) > 1:
             return super().forward(inputs)
@@ -89,17 +89,13 @@ class PooledForSequenceClassification(PreTrainedModel):
             module.reset_parameters()
 
     def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **inputs: Any,
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **inputs: Any
     ) -> SequenceClassifierOutput:
         """Return logits (batch, labels) of tokens (batch, length); masked ones have no part in them."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
         mask = mask | (mask.sum(1, keepdim=True) == 0)  # an empty text is answered too, by its padding
         read = {"input_ids": input_ids, "attention_mask": mask, **inputs}
-        read |= {name: self._windows(tokens) for name, tokens in read.items() if isinstance(tokens, torch.Tensor)}
+        read |= {name: self._windows(tokens) for name, tokens in read.items() if isinstance(tokens, Tensor)}
         windows = read["input_ids"].shape[0] // input_ids.shape[0]  # `len` would fix it in an export
         own = read["attention_mask"].sum(1) > 0 if windows > 1 else None  # the others are beside a text
         is_bounded = windows > MOST_TRAINED and self.training and torch.is_grad_enabled()
@@ -111,21 +107,20 @@ class PooledForSequenceClassification(PreTrainedModel):
             vectors = torch.where(chosen[:, None], self._vectors(read, chosen)[1], vectors)
         logits = self.head(vectors.unflatten(0, (-1, windows)).amax(1))
         loss = None if labels is None else self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
-        return SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.get("hidden_states"), attentions=outputs.get("attentions")
-        )
+        states, attentions = outputs.get("hidden_states"), outputs.get("attentions")
+        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=states, attentions=attentions)
 
-    def _windows(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _windows(self, tokens: Tensor) -> Tensor:
         """Return what there is of tokens (batch, length) by windows, (batch * windows, window)."""
         length = tokens.shape[1]
         if self.config.window is None or length <= self.config.window:
             return tokens
         return nn.functional.pad(tokens, (0, -length % self.config.window)).view(-1, self.config.window)
 
-    def _vectors(self, read: dict[str, Any], which: torch.Tensor | None) -> tuple[Any, torch.Tensor]:
+    def _vectors(self, read: dict[str, Any], which: Tensor | None) -> tuple[Any, Tensor]:
         """Return what the body makes of some windows, and vectors of all, (windows, features): -inf for the others."""
         if which is not None:
-            read = {name: part[which] if isinstance(part, torch.Tensor) else part for name, part in read.items()}
+            read = {name: part[which] if isinstance(part, Tensor) else part for name, part in read.items()}
         outputs = self.body(**read)
         vectors = self._pooled(outputs.last_hidden_state, read["attention_mask"])
         if which is not None:
@@ -133,7 +128,7 @@ class PooledForSequenceClassification(PreTrainedModel):
             vectors = nothing.masked_scatter(which[:, None], vectors)
         return outputs, vectors
 
-    def _pooled(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _pooled(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return what the head reads, (batch, features), of hidden states (batch, length, width)."""
         masked = mask[..., None] == 0
         mean = hidden.masked_fill(masked, 0).sum(1) / mask.sum(1, keepdim=True).to(hidden.dtype)
