@@ -198,22 +198,19 @@ class GenerationTask(Task, abc.ABC):
         """Return the logits of the tokens to learn, (tokens, vocabulary), these tokens, and the row of each."""
         from accelerate.utils import extract_model_from_parallel
 
+        ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
         # A model with positions of its own, such as GPT-2, counts them from the first column.
         if self._causal:
-            ids, mask, labels = _aside(batch["attention_mask"], batch["input_ids"], batch["labels"], left=False)
+            ids, mask, labels = _aside(mask, ids, labels, left=False)
             labels = labels.roll(-1, dims=1)  # the first token of a row, which comes last then, is never learnt
             learnt = labels.ne(IGNORED)
             with logits_at(model, learnt):
                 logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         else:
-            labels, inner = batch["labels"], extract_model_from_parallel(model)
             learnt = labels.ne(IGNORED)
-            logits = model(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                decoder_input_ids=inner.prepare_decoder_input_ids_from_labels(labels=labels),
-                use_cache=False,
-            ).logits[learnt]
+            read = extract_model_from_parallel(model).prepare_decoder_input_ids_from_labels(labels=labels)
+            outputs = model(input_ids=ids, attention_mask=mask, decoder_input_ids=read, use_cache=False)
+            logits = outputs.logits[learnt]
         return logits.float(), labels[learnt], learnt.nonzero()[:, 0]
 
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Answer]:
