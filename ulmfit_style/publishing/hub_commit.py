@@ -1,18 +1,17 @@
 """How a folder gets to the Hub: in one commit, tried again where that may help, and compared by the hashes there."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_session
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import logging
 
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
 from ulmfit_style.publishing import export
-
-if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo, HfApi
 
 T = TypeVar("T")
 
@@ -35,9 +34,6 @@ REMEDIES = {
 
 def connect(token: str) -> HfApi:
     """Return the Hub's client, which shows its bars on a terminal and no warnings of its own."""
-    from huggingface_hub import HfApi, get_session
-    from huggingface_hub.utils import logging
-
     logging.set_verbosity_error()
     get_session().timeout = SILENCE_SECONDS  # it would wait for ever
     return HfApi(token=token)
@@ -55,8 +51,6 @@ def send(api: HfApi, repo: str, folder: Path, message: str, kind: str, *, privat
     Raises:
         UserError: if the repository is public and `private` is wanted, or holds something else in the end.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
     sdk = "docker" if kind == "space" else None
     url = api.create_repo(repo, private=private, exist_ok=True, repo_type=kind, space_sdk=sdk)
     before = api.space_info(repo) if kind == "space" else api.model_info(repo)
@@ -88,8 +82,6 @@ def patiently(call: Callable[[], T]) -> T:
     Raises:
         UserError: for whatever its client raises: its own errors and those of its libraries share no base class.
     """
-    from huggingface_hub.errors import HfHubHTTPError
-
     for wait in (*WAITS, None):
         try:
             return call()
