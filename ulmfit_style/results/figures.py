@@ -14,11 +14,6 @@ from warnings import catch_warnings
 
 from ulmfit_style.console import say_once
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#000000")
-"""Told apart by people with any kind of colour vision (Okabe and Ito 2008), and on black and white paper by markers."""
-
-MARKERS = "osD^vP*X"
-
 MOST_NUMBERS = 20
 """Classes of a confusion matrix whose counts can be read."""
 
@@ -46,10 +41,8 @@ def lines(path: Path, lines: Mapping[str, Line], **axes_options: Any) -> None:
         axes_options: Arguments of matplotlib's `Axes.set`, such as `xlabel`.
     """
     with _axes(path, (8, 4)) as axes:
-        looks = itertools.cycle(zip(COLOURS, MARKERS, strict=True))
-        for (name, line), (colour, marker) in zip(lines.items(), looks, strict=False):
-            style = {"color": colour, "marker": marker, "markersize": 4, "capsize": 2, **line.style}
-            axes.errorbar(line.x, line.y, line.deviations, label=name, **style)
+        for name, line in lines.items():
+            axes.errorbar(line.x, line.y, line.deviations, label=name, **line.style)
         axes.set(**axes_options)
         axes.minorticks_off()
 
@@ -67,6 +60,7 @@ def matrix(path: Path, classes: Sequence[str], counts: Sequence[Sequence[int]]) 
     with _axes(path, (side + 0.6, side)) as axes:
         shares = [[count / (sum(row) or 1) for count in row] for row in counts]
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.grid(visible=False)
         if len(classes) <= MOST_NUMBERS:
             for row, column in itertools.product(range(len(classes)), repeat=2):
                 colour = "white" if shares[row][column] > 0.5 else "black"
@@ -85,30 +79,27 @@ def _axes(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     """Give the axes of a figure, which is written when the block ends."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # Not pyplot: that keeps figures, and asks for a screen.
-    from matplotlib import rc_context
+    from matplotlib import rcParams, style
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots()
-    yield axes
-    axes.spines[["top", "right"]].set_visible(False)
-    if not axes.images:
-        axes.grid(alpha=0.25)
-    if len(axes.get_legend_handles_labels()[0]) > 1:
-        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
-    texts = figure.findobj(Text)
-    fonts, missing = _fonts({letter for text in texts for letter in text.get_text() if letter.isprintable()})
-    for text in texts:
-        text.set_fontfamily(fonts)
-    if missing:
-        say_once(f"figures: no font is installed that has '{min(missing)}'; a png has boxes for such letters")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Words instead of shapes in the SVG: who looks at it may have the font.
-    kind = "none" if missing else "path"
-    with rc_context({"svg.fonttype": kind}), catch_warnings(action="ignore", category=UserWarning):
-        for ending in ("png", "svg"):
-            figure.savefig(path.with_suffix(f".{ending}"), dpi=150)
+    with style.context(Path(__file__).with_suffix(".mplstyle")):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        yield axes
+        if len(axes.get_legend_handles_labels()[0]) > 1:
+            axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        texts = figure.findobj(Text)
+        fonts, missing = _fonts({letter for text in texts for letter in text.get_text() if letter.isprintable()})
+        for text in texts:
+            text.set_fontfamily(fonts)
+        if missing:
+            say_once(f"figures: no font is installed that has '{min(missing)}'; a png has boxes for such letters")
+            rcParams["svg.fonttype"] = "none"  # words instead of shapes: who looks at it may have the font
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with catch_warnings(action="ignore", category=UserWarning):
+            for ending in ("png", "svg"):
+                figure.savefig(path.with_suffix(f".{ending}"))
 
 
 def _fonts(letters: Set[str]) -> tuple[list[str], Set[str]]:
