@@ -4,10 +4,9 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import Timeout
 
@@ -19,8 +18,7 @@ from ulmfit_style.results import finished, scores, terminal
 from ulmfit_style.results.parts import Interval, Size, Table
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """An artefact's directory as it stands on the disk."""
 
     directory: Path

@@ -7,7 +7,6 @@ only a hash, its size and its place are held.
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -68,8 +67,7 @@ class Texts(Sequence[str]):
         return pyarrow.compute.sum(self.table.index["bytes"].take(self.places)).as_py()
 
 
-@dataclass(frozen=True)
-class Documents:
+class Documents(NamedTuple):
     """The documents that a language model is trained on, and those that it is measured on."""
 
     train: Texts

@@ -9,11 +9,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
-from typing import final
+from typing import NamedTuple, final
 
 import pandas as pd
 
@@ -44,8 +43,7 @@ Choices = Mapping[tuple[str, Labels], Searched]
 
 
 @final
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One run of a study: an arm, or reference models, on the labelled rows that a seed draws."""
 
     arm: str
@@ -66,8 +64,7 @@ class Run:
 
 
 @final
-@dataclass(frozen=True)
-class StudyPlan:
+class StudyPlan(NamedTuple):
     """A study, composed and checked."""
 
     base: Config
@@ -105,8 +102,7 @@ class StudyPlan:
 
 
 @final
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """The scores of a run; no numbers where it failed."""
 
     run: Run
@@ -218,7 +214,7 @@ def _make(plan: StudyPlan, run: Run, made: list[Result], total: int) -> Result:
     if error is None:
         measured = read_json(model.directory / METRICS)
         score, validation = (measured[split]["scores"][metric] for split in ("test", "validation"))
-        result = replace(result, score=score, validation=validation)
+        result = result._replace(score=score, validation=validation)
         if is_new:
             say(f"  {metric} {score:.3f} on the test rows")
     made.append(result)
@@ -255,7 +251,7 @@ def _references(plan: StudyPlan) -> Iterator[Result]:
         metrics = read_json(step.artefact.directory / METRICS)
         for name, measured in metrics["test"].items():
             score = measured["scores"][metrics["metric"]]
-            yield Result(replace(run, arm=name), len(resolved.rows.train), step.artefact.directory, score)
+            yield Result(run._replace(arm=name), len(resolved.rows.train), step.artefact.directory, score)
 
 
 def _tell(plan: StudyPlan, choices: Choices, results: Sequence[Result]) -> None:

@@ -7,9 +7,8 @@ import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from warnings import catch_warnings
 
 from ulmfit_style.console import say_once
@@ -21,15 +20,14 @@ LONGEST_NAME = 40
 """Letters of a name beside an axis."""
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """Points of a figure, joined by a line."""
 
     x: Sequence[float]
     y: Sequence[float]
     deviations: Any = None
     """The standard deviation of each y, drawn as a bar; or how far the bars go down, and how far up."""
-    style: Mapping[str, Any] = field(default_factory=dict)
+    style: Mapping[str, Any] = {}
     """How it looks, where that is not as usual: arguments of matplotlib's `Axes.errorbar`."""
 
 

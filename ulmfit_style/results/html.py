@@ -2,9 +2,8 @@
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from jinja2 import Environment, StrictUndefined
@@ -25,8 +24,7 @@ LEGENDS = yaml.safe_load(Path(__file__).with_name("legends.yaml").read_text(enco
 """How to read what is drawn of explanations."""
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     """A page."""
 
     title: str
