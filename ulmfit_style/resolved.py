@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import ValidationError
 
 from ulmfit_style import auto
-from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.differences import why_missing
+from ulmfit_style.artefacts import differences, predictions
 from ulmfit_style.artefacts.directory import MANIFEST, RECIPE, Artefact, is_finished, read_json, require_intact
 from ulmfit_style.cli import CONF
 from ulmfit_style.config.section import sections_of
@@ -376,7 +375,7 @@ def require_finished(resolved: Resolved, stage: str, command: str) -> Path:
     makes_more = asking is not None and asking.makes_artefact
     # Random weights are made by the way, when something is trained from them.
     commands = [*_makers(resolved, stage), *([command] if makes_more else [])] or ["finetune"]
-    missing, why = resolved.stages[stage].noun, why_missing(artefact, resolved.recipe(stage))
+    missing, why = resolved.stages[stage].noun, differences.why_missing(artefact, resolved.recipe(stage))
     remedy = f"run `{' '.join(commands)}` with the same options"
     raise UserError(f"{command}: there is no {missing} for this config ({why}); {remedy}")
 

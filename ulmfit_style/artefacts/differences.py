@@ -7,8 +7,7 @@ from typing import Any
 import yaml
 
 from ulmfit_style.artefacts.directory import LIBRARIES, MANIFEST, RECIPE, Artefact, damage, read_json, versions
-from ulmfit_style.compute import processes
-from ulmfit_style.compute.devices import device
+from ulmfit_style.compute import devices, processes
 from ulmfit_style.config.section import sections_of, spelled
 
 
@@ -39,7 +38,7 @@ def environment_changes(artefact: Artefact, process_count: int | None, micro_bat
         process_count: The number of processes that the user asks for; None for one on each GPU.
         micro_batch_size: That of the config.
     """
-    manifest, here, device_now = read_json(artefact.directory / MANIFEST), versions(), device()
+    manifest, here, device_now = read_json(artefact.directory / MANIFEST), versions(), devices.device()
     pairs: list[tuple[str, Any, Any]] = [(f"{name} ", manifest["versions"][name], here[name]) for name in LIBRARIES]
     if device_now is not None and manifest["device"] is not None:
         pairs.append(("", manifest["device"], device_now))

@@ -21,8 +21,7 @@ from filelock import FileLock, Timeout
 
 from ulmfit_style.artefacts import seal
 from ulmfit_style.artefacts.fingerprint import digest
-from ulmfit_style.compute import processes
-from ulmfit_style.compute.devices import device
+from ulmfit_style.compute import devices, processes
 from ulmfit_style.console import from_here, logging_to, say
 from ulmfit_style.errors import Pruned, UserError, nearest
 
@@ -115,7 +114,7 @@ class Artefact:
             "seconds": round(seconds, 1),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "processes": processes.count(),
-            "device": device(),
+            "device": devices.device(),
             "versions": versions(),
             "machine": machine(),
         }

@@ -20,8 +20,7 @@ from ulmfit_style.data import guard, labelled
 from ulmfit_style.data.rows import normalised
 from ulmfit_style.errors import UserError
 from ulmfit_style.resolved import Resolved
-from ulmfit_style.results import csv
-from ulmfit_style.results.finished import FROZEN
+from ulmfit_style.results import csv, finished
 from ulmfit_style.stages import predict, references
 from ulmfit_style.stages.table import resolve
 from ulmfit_style.tasks.base_text import LabelTask
@@ -122,7 +121,7 @@ def _scores(resolved: Resolved, texts: Sequence[str], features: Array, labels: A
         return "", pd.DataFrame()
     inputs, regression = regression_of(features, labels[known])
     regression.fit(inputs[known], labels[known])
-    return FROZEN, pd.DataFrame(regression.predict_proba(inputs), columns=regression.classes_)
+    return finished.FROZEN, pd.DataFrame(regression.predict_proba(inputs), columns=regression.classes_)
 
 
 def typical(features: Array, is_known: Array, count: int, seed: int = 0) -> list[int]:
@@ -199,7 +198,7 @@ def _outlook(resolved: Resolved, features: Array, labels: Array) -> None:
     scores = learning_curve(regression, inputs, right.to_numpy(), train_sizes=[0.5, 1.0], cv=draws)[2]
     by_half, by_all = np.nanmean(scores, axis=1)
     measured = f"accuracy {by_half:.3f} by half of them, {by_all:.3f} by all"
-    say(f"{FROZEN}, cross-validated on {len(right):,} labelled texts: {measured}")
+    say(f"{finished.FROZEN}, cross-validated on {len(right):,} labelled texts: {measured}")
     if by_half < by_all < 1:
         more = min(resolved.config.select.count, len(labels) - len(right))
         gain = (1 - by_all) * (1 - ((1 - by_all) / (1 - by_half)) ** np.log2(1 + more / len(right)))

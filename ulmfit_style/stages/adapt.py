@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.console import say
-from ulmfit_style.data import languages
-from ulmfit_style.data.guard import BYTES_PER_TOKEN
+from ulmfit_style.data import guard, languages
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints
 from ulmfit_style.resolved import Resolved, Stage, Step
@@ -71,7 +70,7 @@ def steps(stage: Stage, resolved: Resolved, stages: Sequence[str]) -> list[Step]
 
 def work(resolved: Resolved) -> float:
     """Return how many tokens pass through the model."""
-    return 3 * resolved.adapt.epochs * resolved.corpus.train.bytes / BYTES_PER_TOKEN
+    return 3 * resolved.adapt.epochs * resolved.corpus.train.bytes / guard.BYTES_PER_TOKEN
 
 
 def run(step: Step, directory: Path) -> None:

@@ -7,8 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style.analysis import comparison
-from ulmfit_style.analysis.estimate import tokens
+from ulmfit_style.analysis import comparison, estimate
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json, write_json
 from ulmfit_style.artefacts.fingerprint import digest
@@ -86,7 +85,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
 def work(resolved: Resolved) -> float:
     """Return how many tokens pass through the models: each is scored in the mean, and on the test rows by itself."""
     rows = [*resolved.rows.validation, *resolved.rows.test, *resolved.rows.test]
-    return len(resolved.config.ensemble.members) * tokens(resolved, rows)
+    return len(resolved.config.ensemble.members) * estimate.tokens(resolved, rows)
 
 
 def run(step: Step, directory: Path) -> None:

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ulmfit_style.analysis import probe, slices
-from ulmfit_style.analysis.estimate import tokens
-from ulmfit_style.artefacts import predictions
+from ulmfit_style.analysis import estimate, probe, slices
+from ulmfit_style.artefacts import fingerprint, predictions
 from ulmfit_style.artefacts.directory import METRICS, RECIPE, read_json, write_json
-from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.cli.compose import compose
 from ulmfit_style.compute import processes
 from ulmfit_style.console import say
@@ -74,7 +72,7 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
         "rows": labelled.digest_of(task, rows),
     }
     if options.slices:
-        determinants["slices"] = digest(slices.groups(resolved.config, rows))
+        determinants["slices"] = fingerprint.digest(slices.groups(resolved.config, rows))
     if options.probe != "none":
         determinants["probe"] = options.probe
     return determinants
@@ -98,7 +96,7 @@ def scored(resolved: Resolved) -> tuple[str, Rows]:
 
 def work(resolved: Resolved) -> float:
     """Return how many tokens pass through the model."""
-    return tokens(resolved, scored(resolved)[1])
+    return estimate.tokens(resolved, scored(resolved)[1])
 
 
 def run(step: Step, directory: Path) -> None:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ulmfit_style.analysis import comparison
-from ulmfit_style.analysis.estimate import tokens
+from ulmfit_style.analysis import comparison, estimate
 from ulmfit_style.artefacts import predictions
 from ulmfit_style.artefacts.differences import changes
 from ulmfit_style.artefacts.directory import CHECKPOINTS, METRICS, RECIPE, Artefact, read_json, write_json
@@ -116,13 +115,13 @@ def determinants(resolved: Resolved) -> dict[str, Any]:
 def work(resolved: Resolved) -> float:
     """Return how many tokens pass through the model, with those of the rows that are scored."""
     options, rows = resolved.finetune, resolved.rows
-    learnt = tokens(resolved, resolved.training_rows)
+    learnt = estimate.tokens(resolved, resolved.training_rows)
     step = learnt * options.batch_size / max(1, len(resolved.training_rows))
     phases = 1 if isinstance(options.unfreeze, str) else len(options.unfreeze)
     passes = options.epochs + phases - 1 if options.epochs else 0
     contrast = (options.contrast_steps or 0) * step * (1 + options.calibration_folds * options.is_calibrated)
     trained = min(passes * learnt, step * (options.max_steps or math.inf)) + contrast
-    return 3 * trained + learnt + tokens(resolved, [*rows.validation, *([] if rows.folds else rows.test)])
+    return 3 * trained + learnt + estimate.tokens(resolved, [*rows.validation, *([] if rows.folds else rows.test)])
 
 
 def run(step: Step, directory: Path) -> None:

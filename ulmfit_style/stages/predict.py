@@ -13,9 +13,8 @@ from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ulmfit_style.artefacts import predictions
+from ulmfit_style.artefacts import fingerprint, predictions
 from ulmfit_style.artefacts.directory import RECIPE, read_json, versions, whole, write_json
-from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.compute import processes
 from ulmfit_style.config.commands import Predict
 from ulmfit_style.config.training import Model
@@ -276,7 +275,7 @@ def _kept(
     size = SLOW_WINDOW if model.task.writes or ask == model.explained else scoring.WINDOW
     windows = iter(lambda: list(islice(rows, size)), [])
     for window in islice(windows, processes.rank(), None, processes.count()):
-        path = folder / f"{digest(csv.as_json([determinants, [row.fields for row in window]]))}.json"
+        path = folder / f"{fingerprint.digest(csv.as_json([determinants, [row.fields for row in window]]))}.json"
         if not path.exists():
             longs: list[int] = []
             # They are counted when all answers are there.
