@@ -149,7 +149,8 @@ def test_every_option_in_the_text_is_known(page: Path):
 
 
 def test_every_message_of_troubleshooting_stands_in_the_code():
-    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "ulmfit_style").rglob("*.py"))
+    files = [path for path in (ROOT / "ulmfit_style").rglob("*") if path.suffix in (".py", ".yaml")]
+    code = "".join(path.read_text(encoding="utf-8") for path in files)
     code = re.sub(r'"\s*\n\s*f?"', "", code)  # a literal may go on in the next line
     messages = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
     assert len(messages) > 30

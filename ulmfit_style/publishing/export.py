@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ulmfit_style.artefacts.directory import METRICS, RECIPE
+from ulmfit_style.artefacts.directory import RECIPE
 from ulmfit_style.cli import CONF, PACKAGE
 from ulmfit_style.console import say
 from ulmfit_style.data import hub
@@ -26,14 +26,8 @@ WEIGHTS = "model*.safetensors"
 ONNX = "onnx"
 """The folder in which transformers.js looks for weights."""
 
-UPLOADED = (
-    *(CARD, RECIPE, METRICS, WEIGHTS, "model*.onnx", "model*.onnx.data", "model.safetensors.index.json"),
-    *("config.json", "generation_config.json", "pooling.py", "awd_lstm.py", "rnn.py"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
-    *("vocab.txt", "vocab.json", "*.spm"),
-)
-"""All that is ever uploaded; the first two are written for the Hub. Whatever else lies in a directory (rows of the
-user's text, logs, a library's pickles with a token in them) stays behind."""
+HUB = yaml.safe_load(Path(__file__).with_name("hub.yaml").read_text(encoding="utf-8"))
+"""What is uploaded, and what is said where that is refused."""
 
 
 def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, token: str | None = None) -> None:
@@ -85,7 +79,7 @@ def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, t
 def goes(name: str) -> bool:
     """Tell whether a file of this name is one that is uploaded."""
     name = re.sub(rf"^({tokenizer_pair.FOLDER}|{ONNX}|member-\d+)/", "", name)
-    is_listed = "/" not in name and any(fnmatch(name, pattern) for pattern in UPLOADED)
+    is_listed = "/" not in name and any(fnmatch(name, pattern) for pattern in HUB["uploaded"])
     return is_listed or name.startswith(f"{PACKAGE.name}/")  # which a Space holds
 
 

@@ -24,13 +24,6 @@ PASSING = (408, 429, 500, 502, 503, 504)
 SILENCE_SECONDS = 300
 """How long the Hub may say nothing before the connection counts as broken."""
 
-REMEDIES = {
-    401: "the Hub does not accept your token; make one that may write at https://huggingface.co/settings/tokens",
-    403: "your token has no right to write to this repository; choose another hub.repo, or another token",
-    412: "the repository has changed since this push began, so nothing was written over it",
-}
-"""What to say of other statuses."""
-
 
 def connect(token: str) -> HfApi:
     """Return the Hub's client, which shows its bars on a terminal and no warnings of its own."""
@@ -93,7 +86,7 @@ def patiently(call: Callable[[], T]) -> T:
                 origin = origin.__cause__
             if isinstance(origin, HfHubHTTPError):
                 status = origin.response.status_code
-                reason, may_pass = REMEDIES.get(status, f"the Hub answered {status}"), status in PASSING
+                reason, may_pass = export.HUB["refused"].get(status, f"the Hub answered {status}"), status in PASSING
             else:
                 reason = "the Hub could not be reached, or broke off"
                 may_pass = not isinstance(error, OSError | ValueError)
