@@ -73,9 +73,8 @@ def explained(task: Task, answers: Iterable[tuple[Row, Answer]]) -> list[Part]:
             rows.append((row.place, text, part["of"] + by, part["logit"]))
         if not answer["explanations"]:
             rows.append((row.place, " / ".join(texts), "nothing was answered", None))
-    return (
-        [Prose(LEGENDS["tokens"]), Table(("row", "text", "explained", "logit"), rows, is_searched=True)] if rows else []
-    )
+    table = Table(("row", "text", "explained", "logit"), rows, is_searched=True)
+    return [Prose(LEGENDS["tokens"]), table] if rows else []
 
 
 def coloured(texts: Sequence[str], tokens: Sequence[Mapping[str, Any]]) -> list[Markup]:

@@ -269,8 +269,8 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
         decoder, positions = _decoder(resolved).directory, task.positions_needed(0)
         model, missing, _ = warm_start.encoder_decoder(config.model, source, decoder, tokenizer.target, positions)
     elif options.pooling is None or options.pooling == "default":
-        # By pad_token_id a causal model finds the last token of a text.
         auto_class = getattr(transformers, task.auto_class(architecture))
+        # By pad_token_id a causal model finds the last token of a text.
         model, missing, _ = checkpoints.load_model(auto_class, source, **head, pad_token_id=tokenizer.pad_token_id)
     else:
         model, missing, _ = checkpoints.load_pooled(source, options.pooling, head, is_solved=options.head == "solved")

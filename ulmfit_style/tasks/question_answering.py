@@ -132,8 +132,8 @@ class QuestionAnswering(Task):
 
         output, padding = model(**inputs_of(batch)), batch["attention_mask"].eq(0)
         first = batch["attention_mask"].argmax(dim=1)  # where the padding is on the left, all places are shifted
+        # The padding is no choice, or the loss would depend on which rows share a batch.
         starts, ends = (
-            # The padding is no choice, or the loss would depend on which rows share a batch.
             cross_entropy(logits.float().masked_fill(padding, -float("inf")), first + places, reduction="none")
             for logits, places in zip((output.start_logits, output.end_logits), batch["labels"].T, strict=True)
         )
