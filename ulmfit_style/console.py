@@ -24,7 +24,7 @@ PLAIN_INTERVAL = 20.0
 """Seconds between two progress lines where there is no terminal."""
 
 
-def say(line: str = "", *, style: str | None = None) -> None:
+def say(line: str, *, style: str | None = None) -> None:
     """Print one line; `style` is a rich style such as "bold"."""
     OUT.print(line, style=style, markup=False)
 

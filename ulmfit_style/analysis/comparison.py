@@ -28,8 +28,7 @@ def summarise(resolved: Resolved, stage: str) -> None:
         say(f"Language-model loss on held-out documents, nats per {adapted.metrics['per']}: {losses}.")
     folder = config.runs / config.name / stage
     text = '"..."' if len(task.inputs()) == 1 else '("...", "...")'
-    say()
-    say(f"The model is in {folder} ({config.runs / run.model.directory.name}). Next:")
+    say(f"\nThe model is in {folder} ({config.runs / run.model.directory.name}). Next:")
     say(f"""  python -c 'from ulmfit_style import load; print(load("{folder}")({text}))'""")
     is_contrasted = run.config.finetune.contrast_steps and not run.config.finetune.epochs
     rate = "contrast_learning_rate=5e-5,1e-4,2e-4" if is_contrasted else "learning_rate=2e-5,5e-5,1e-4"

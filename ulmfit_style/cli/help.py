@@ -33,11 +33,9 @@ def options(commands: Mapping[str, str], sections: Sequence[str], overrides: Seq
     for name, section in config:
         if name in sections and isinstance(section, Section):
             choices = ", ".join(sorted(path.stem for path in (CONF / name).glob("*.yaml")))
-            say()
-            say(f"{name}={{{choices}}}" if choices else name, style="bold")
+            say(f"\n{name}={{{choices}}}" if choices else f"\n{name}", style="bold")
             _print(f"{name}.", section, section.model_dump(mode="json"))
-    say()
-    say("of every command", style="bold")
+    say("\nof every command", style="bold")
     kept_apart = {name for name, value in config if isinstance(value, Section) or (CONF / name).is_dir()}
     _print("", config, config.model_dump(mode="json", exclude=kept_apart))
 

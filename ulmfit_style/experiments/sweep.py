@@ -181,8 +181,7 @@ def report(overrides: Sequence[str]) -> None:
     config, ranked, counts = compose(begun_by), trial_queue.ranked(study), trial_queue.count(study)
     done, running = counts[TrialState.COMPLETE], counts[TrialState.RUNNING]
     stopped = f"{counts[TrialState.PRUNED]} stopped early, {counts[TrialState.FAIL]} failed"
-    say()
-    say(f"{folder.name}: {done} trials done, {stopped}, {running} running")
+    say(f"\n{folder.name}: {done} trials done, {stopped}, {running} running")
     for trial, error in trial_queue.failures(study):
         say(f"Failed: trial {trial.number} ({options_of(trial)}): {error}")
     if not ranked:
