@@ -53,7 +53,7 @@ def over_labels(path: Path, by_name: Mapping[str, Line], counts: Sequence[int], 
 
 def matrix(path: Path, classes: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
     """Draw how often each class (a row) was answered as which (a column), coloured by its share of the row."""
-    names = [_shortened(name) for name in classes]
+    names = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in classes]
     side = min(12, 2 + 0.45 * len(names) + 0.08 * max(map(len, names)))
     with _axes(path, (side + 0.6, side)) as axes:
         shares = [[count / (sum(row) or 1) for count in row] for row in counts]
@@ -66,10 +66,6 @@ def matrix(path: Path, classes: Sequence[str], counts: Sequence[Sequence[int]]) 
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel="answered", ylabel="right")
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 @contextmanager
