@@ -228,8 +228,7 @@ def _read(corpus: Corpus, files: Mapping[str, File], option: str) -> Iterator[py
         for name, file in files.items():
             if corpus.stream and _files(corpus, name, option) != {name: file}:
                 raise UserError(f"{option}: {name} has changed meanwhile; give the same command to begin anew")
-            is_far = reading.is_address(name)
-            paths.append(copies.enter_context(remote.borrowed(option, name)) if is_far else name)
+            paths.append(copies.enter_context(remote.borrowed(option, name)) if reading.is_address(name) else name)
         found = reading.read(option, paths, lambda _: {"text": corpus.text}, corpus.document, corpus.format)
         yield from map(_hashed, batched(_text(row) for row, _ in found))
 

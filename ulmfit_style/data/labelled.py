@@ -63,8 +63,7 @@ class Labelled:
         def left(rows: Rows) -> Rows:
             return rows[np.array([predictions.text_digest(self.task, row) not in seen for row in rows], bool)]
 
-        folds = list(map(left, self.folds))
-        return replace(self, validation=left(self.validation), test=left(self.test), folds=folds)
+        return replace(self, validation=left(self.validation), test=left(self.test), folds=list(map(left, self.folds)))
 
     @cached_property
     def watched(self) -> tuple[Rows, Rows]:

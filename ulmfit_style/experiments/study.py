@@ -300,12 +300,11 @@ def _table(by_name: Mapping[str, Sequence[Result]], study: Study, title: str) ->
 
 
 def _every_run(results: Sequence[Result], metric: str) -> Table:
-    header = ("arm", "labels", "seed", "searched", metric, f"validation {metric}", "artefact", "error")
     rows = []
     for result in results:
         run, scored, made = result.run, (result.score, result.validation), result.directory.name
         rows.append((run.arm, run.labels, run.seed, " ".join(run.searched), *scored, made, result.error))
-    return Table(header, rows)
+    return Table(("arm", "labels", "seed", "searched", metric, f"validation {metric}", "artefact", "error"), rows)
 
 
 def _draw(path: Path, results: Sequence[Result], study: Study, metric: str) -> None:

@@ -157,8 +157,7 @@ def _run_grid(overrides: Sequence[str], points: Sequence[Sequence[str]]) -> None
         by_trial[" ".join(swept)] = measured
     rows.sort(key=lambda row: -row[1])
     header = ("trial", f"validation {metric}", "95 % interval", "artefact")
-    title = f"{len(points)} trials, best first by the validation rows"
-    table = Table(header, [row[:-1] for row in rows], title)
+    table = Table(header, [row[:-1] for row in rows], f"{len(points)} trials, best first by the validation rows")
     terminal.show(Prose(""), table, Prose(scores.highest(metric, by_trial)))
     say(trials.command_of_the_best(rows[0][-1]))
 

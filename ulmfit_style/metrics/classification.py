@@ -88,8 +88,7 @@ def per_class(classes: Sequence[str], sums: Sequence[Array], examples: str) -> l
         sums: How many are right, predicted and held, (classes,) each.
     """
     right, predicted, held = sums
-    f1 = divided(2 * right, predicted + held)
-    columns = (divided(right, predicted), divided(right, held), f1, held.astype(int))
+    columns = divided(right, predicted), divided(right, held), divided(2 * right, predicted + held), held.astype(int)
     names = ("class", "precision", "recall", "f1", examples)
     rows = zip(classes, *(column.tolist() for column in columns), strict=True)
     return [dict(zip(names, row, strict=True)) for row in rows]

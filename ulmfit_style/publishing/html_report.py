@@ -112,8 +112,7 @@ def _learning_curve(metric: str, runs: Sequence[Run]) -> Iterator[Part]:
         values = [test["scores"][metric] for test in tests]
         line = figures.Line(counts, values, np.abs(np.transpose([test["interval"] for test in tests]) - values))
         title = f"{metric} by the number of labels, with 95 % intervals: {', '.join(run.name for run in runs)}"
-        draw = partial(figures.over_labels, by_name={"_": line}, counts=counts, metric=metric)
-        yield Figure("labels", title, draw)
+        yield Figure("labels", title, partial(figures.over_labels, by_name={"_": line}, counts=counts, metric=metric))
 
 
 def _next(run: Run, answers: Sequence[predictions.Prediction]) -> Iterator[Part]:
@@ -253,8 +252,7 @@ def _differences(runs: Sequence[Run]) -> Iterator[Part]:
     first, *others = runs
     if first.config.task is None or not all(run.is_finetuned and run.measured for run in runs):
         return
-    tests = {run.name: run.model.metrics["test"] for run in runs}
-    yield scores.by_score(tests)
+    yield scores.by_score({run.name: run.model.metrics["test"] for run in runs})
     rows = []
     for other in others:
         difference = other.difference(first.model)

@@ -124,10 +124,9 @@ def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
         (name, Size(one["bytes"]), *(one[each] for each in held), round(one["rows_per_second"]) or None)
         for name, one in metrics["models"].items()
     ]
-    header = ("", "size", *(heads[each] for each in held), "rows per second")
     title = f"{metrics['rows']:,} test rows" if metrics["rows"] else "no test rows to compare answers on"
     drops = {name: Difference(*one["difference"]) for name, one in metrics["models"].items() if "difference" in one}
     lost = [(name, drop) for name, drop in drops.items() if drop.value < 0]
     said = [Prose(scores.worth(f"{name} changed {metrics['metric']} by", drop)) for name, drop in lost]
-    terminal.show(Table(header, table, title), *said)
+    terminal.show(Table(("", "size", *(heads[each] for each in held), "rows per second"), table, title), *said)
     say(f"export: {directory}; transformers.js and onnxruntime read it (docs/how-to/serve.md)", style="bold")

@@ -245,8 +245,7 @@ def _answered(
     if counts["guesses"]:
         say(f"predict: rows not answered, with a guess alone: {counts['guesses']:,} (predict.threshold)")
     if counts["unlike"]:
-        told = "rows that may belong to no class, unlike those that it was trained on"
-        say(f"predict: {told}: {counts['unlike']:,}")
+        say(f"predict: rows that may belong to no class, unlike those that it was trained on: {counts['unlike']:,}")
     if empty:
         say(f"predict: {len(empty):,} rows have an empty text, and are answered all the same: row {listed(empty, 3)}")
     if counts["long"]:

@@ -209,8 +209,7 @@ class GenerationTask(Task, abc.ABC):
         else:
             learnt = labels.ne(IGNORED)
             read = extract_model_from_parallel(model).prepare_decoder_input_ids_from_labels(labels=labels)
-            outputs = model(input_ids=ids, attention_mask=mask, decoder_input_ids=read, use_cache=False)
-            logits = outputs.logits[learnt]
+            logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=read, use_cache=False).logits[learnt]
         return logits.float(), labels[learnt], learnt.nonzero()[:, 0]
 
     def answer(self, model: Model, tokenizer: Tokenizer, batch: Batch) -> list[Answer]:

@@ -67,8 +67,7 @@ class MultiLabelClassification(LabelTask):
         given = labels.items() if isinstance(labels, dict) else ()
         if wrong := [f"'{name}' has '{value}'" for name, value in given if _is_given(value) is None]:
             return f"the label {wrong[0]}, which is neither 0 nor 1; task.label=<column>.<name> takes one value within"
-        parts = self._parts(labels)
-        if any(isinstance(part, (list, dict)) or not clean_text(part) for part in parts):
+        if any(isinstance(part, (list, dict)) or not clean_text(part) for part in self._parts(labels)):
             return "one of the labels is empty, or no name" if isinstance(labels, list) else None
         unknown = next((name for name in self.target(row) if name not in (self.labels or (name,))), None)
         return unknown and f"the label '{unknown}' is none of task.labels{nearest(unknown, self.labels or ())}"
