@@ -1,15 +1,14 @@
 """A finished model that answers texts, with the task object that trained it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import tee
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 import transformers
 from accelerate import PartialState
+from pandas import DataFrame, isna
 from transformers.utils import logging
 
 from ulmfit_style.artefacts import predictions
@@ -21,9 +20,6 @@ from ulmfit_style.recipe import load
 from ulmfit_style.tasks.base import Answer, Row, Task
 from ulmfit_style.tasks.base_generation import GenerationTask
 from ulmfit_style.training.scoring import UNITS, UNLIKE, Advance, Scorer, ignore
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 Asked = str | tuple[str, str] | Mapping[str, Any]
 """What is asked: a text, a pair of texts for a model of pairs, or the fields of a row by their names."""
@@ -77,8 +73,6 @@ class Predictor:
         Raises:
             UserError: if something is no text, or a row lacks the task's column of texts, or a text in it.
         """
-        from pandas import DataFrame
-
         is_pair = isinstance(asked, tuple) and len(asked) == len(self.task.inputs()) == 2
         if isinstance(asked, (str, Mapping)) or is_pair:
             return self([asked])[0]
@@ -153,8 +147,6 @@ def row_of(task: Task, place: str, asked: Any) -> Row:
     Raises:
         UserError: if it cannot be answered.
     """
-    from pandas import isna
-
     if not isinstance(asked, Mapping):
         texts = [asked] if isinstance(asked, str) else asked
         if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
