@@ -1,7 +1,5 @@
 """Labelled rows: read, checked, split once and for all, and sampled."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -53,7 +51,7 @@ class Labelled:
         """Return the rows of train (those whose labels are used), validation or test."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
-    def unseen(self, seen: Collection[str]) -> Labelled:
+    def unseen(self, seen: Collection[str]) -> "Labelled":
         """Return the rows without those of validation and test whose texts a model was trained on.
 
         Args:

@@ -1,7 +1,5 @@
 """What is read of finished artefacts: a model, what it was made from, and what else was measured beside it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,7 +125,7 @@ class Run:
         return list(self._others("evaluate", {"model": {self.model.stage: self.model.manifest["fingerprint"]}}))
 
     @property
-    def by_labels(self) -> list[Run]:
+    def by_labels(self) -> list["Run"]:
         """The models with a name, of the same checkpoint and files of rows, by the rows that they were trained on."""
 
         def kind(run: Run) -> tuple[Any, ...]:

@@ -1,12 +1,10 @@
 """How a model answers rows, and how it is scored on them: what training, evaluation and prediction share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, tee
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
 import torch
@@ -63,7 +61,7 @@ class Scorer:
     """Tokens per feature."""
     learnt: Floats | None = None
     """The `units` of the training texts, if answers are to tell how `near` a text is to these."""
-    others: Sequence[Scorer] = ()
+    others: Sequence[Self] = ()
     """Those whose outputs are averaged with its own, each by a model, a tokenizer and a length of its own."""
 
     def answers(self, rows: Iterable[Row], advance: Advance = ignore) -> Iterator[Answer]:
