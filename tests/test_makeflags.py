@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ulmfit_style.__main__ import all_commands, main
-from ulmfit_style.cli.compose import overrides_from_make
+from ulmfit_style.cli.overrides import overrides_from_make
 from ulmfit_style.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -57,7 +57,7 @@ def program() -> NoReturn:
 
 def _main(arguments: Sequence[str]) -> None:
     from ulmfit_style.cli import help
-    from ulmfit_style.cli.compose import config_dirs, overrides_from_make
+    from ulmfit_style.cli.overrides import config_dirs, overrides_from_make
     from ulmfit_style.stages.table import STAGES
 
     parser = ArgumentParser("ulmfit-style", add_help=False, allow_abbrev=False)

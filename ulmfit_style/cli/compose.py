@@ -1,11 +1,8 @@
 """From `conf/` and the command line to a `Config`. Past this module nobody knows Hydra and OmegaConf.
 
 Of overrides, `key=value` in Hydra's grammar, syntax, groups and choices are checked here; values are `recipe`'s.
-Hydra's own flags go with every stage: `--multirun`, `--cfg job`, `--info`; and so does `--config-dir`. What was typed
-after `make` is decoded from make's own record of it, so that no value passes through a shell.
+Hydra's own flags go with every stage: `--multirun`, `--cfg job`, `--info`; and so does `--config-dir`.
 """
-
-from __future__ import annotations
 
 import itertools
 import os
@@ -15,17 +12,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+import hydra
 import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ulmfit_style.cli import CONF
+from ulmfit_style.cli.overrides import SEARCH_PATH
 from ulmfit_style.errors import ConfigError, UserError, nearest, reworded
 from ulmfit_style.recipe import Config, from_recipe, require_few_aliases
-
-if TYPE_CHECKING:
-    from hydra.core.override_parser.types import Override
-    from omegaconf import DictConfig
 
 PROSE = re.compile(r"(\+*predict\.(?:input|pair)=)(.*)", re.DOTALL)
 """The overrides whose values are texts."""
@@ -38,9 +41,6 @@ PLAIN = re.compile(r"([^\s=]+=)([^\[{'\"$,][^,$]*)")
 
 WORDS = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*"|[^\s,=:\[\](){}'"\\]+( +[^\s,=:\[\](){}'"\\]+)*""")
 """Words of a value, up to a sign of Hydra's grammar; and what is quoted in it."""
-
-SEARCH_PATH = "hydra.searchpath"
-"""Hydra's list of further folders of YAMLs, which `--config-dir` adds to."""
 
 VARIABLES = ("HOME", "USER", "TMPDIR", "SCRATCH")
 """The variables of the environment that a YAML may read."""
@@ -70,12 +70,10 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: for every unknown key or choice, wrong type and value out of range, all at once.
     """
-    from hydra import compose as hydra_compose
-
     with initialized():
         accepted, problems = validate(overrides)
         try:
-            config = from_omegaconf(hydra_compose("config", overrides=accepted))
+            config = from_omegaconf(hydra.compose("config", overrides=accepted))
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -89,31 +87,22 @@ def from_omegaconf(values: DictConfig) -> Config:
     Raises:
         ConfigError: for every wrong value, all at once.
     """
-    from omegaconf import OmegaConf
-
     return from_recipe(cast(dict[str, Any], OmegaConf.to_container(values, resolve=True)))
 
 
 def chosen(overrides: Sequence[str]) -> dict[str, str | None]:
     """Return which YAML of each group overrides choose: {"model": "minilm", "experiment": None}."""
-    from hydra import compose as hydra_compose
-
     with initialized():
-        values = hydra_compose("config", overrides=validate(overrides)[0], return_hydra_config=True)
+        values = hydra.compose("config", overrides=validate(overrides)[0], return_hydra_config=True)
     return {str(group): choice for group, choice in values.hydra.runtime.choices.items()}
 
 
 @contextmanager
 def initialized() -> Iterator[None]:
     """Initialise Hydra on `conf/`, and turn its errors about YAMLs into a ConfigError."""
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     OmegaConf.register_new_resolver("oc.env", _variable, replace=True)
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             yield
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError([" ".join((str(error).strip() or str(error.__cause__)).split())]) from error
@@ -149,10 +138,6 @@ def parse(text: str) -> Override:
     Raises:
         ConfigError: saying how to quote the value.
     """
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     try:
         return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides([text])[0]
     except HydraException as error:
@@ -187,10 +172,6 @@ def validate(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises:
         ConfigError: if a folder of further YAMLs is wrong, for then no group and no choice can be checked.
     """
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.object_type import ObjectType
-    from hydra.types import RunMode
-
     parsed: list[tuple[str, Override]] = []
     problems: list[str] = []
     for text in map(_as_typed, overrides):
@@ -249,35 +230,6 @@ def _folder_problems(search_path: Iterable[Override]) -> Iterator[str]:
                 yield f"{path}: the program has a {name} of its own; choose another name"
 
 
-def overrides_from_make(makeflags: str) -> list[str]:
-    r"""Return the `key=value` arguments of a make command in the order typed, each as it was typed.
-
-    `makeflags` is the environment's MAKEFLAGS: flags, ` -- `, then the arguments, the last one first, with every `$`
-    doubled and a backslash before every blank and backslash. Names in capitals (PYTHON, VENV) are variables of the
-    Makefile and left out. Two things are lost before they come here: make trims blanks around a key and before its
-    value, and of a key typed twice it keeps the last value alone, in the first one's place.
-
-    Raises:
-        UserError: under `make -e`, which hands nothing over.
-    """
-    words = re.findall(r"(?:[^ \\]|\\.)+", makeflags)
-    if "$(MAKEOVERRIDES)" in words:
-        raise UserError("make -e keeps the options typed after it to itself; leave -e out")
-    # Where no flag was given, make 3.81 (macOS) leaves out the `--` too; but only an argument has a `=` and no dash.
-    assignments = [word for word in words if "=" in word and not word.startswith("-")]
-    typed = [re.sub(r"\\(.)", r"\1", word).replace("$$", "$") for word in reversed(assignments)]
-    return [text for text in typed if not re.match(r"[A-Z][A-Z0-9_]*=", text)]
-
-
-def config_dirs(folders: Sequence[str]) -> str:
-    """Return the override that `--config-dir` is short for.
-
-    So the folders are known wherever overrides go: to our own checks, to a trial of a sweep, and through make.
-    """
-    quoted = ["'" + folder.replace("'", r"\'") + "'" for folder in folders]
-    return f"{SEARCH_PATH}=[{','.join(quoted)}]"
-
-
 def run_by_hydra(job: Callable[[Config], Any], arguments: Sequence[str], search: Search | None = None) -> None:
     """Do a job by Hydra's own entry point, as its flags say: show the config, run many jobs, or the one.
 
@@ -287,9 +239,6 @@ def run_by_hydra(job: Callable[[Config], Any], arguments: Sequence[str], search:
     Raises:
         UserError: from a wrong flag, override or YAML, before the first job; or from a job.
     """
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     def task(values: DictConfig) -> Any:
         return job(from_omegaconf(values))  # which a sweeper is told

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_style.cli import CONF
-from ulmfit_style.cli.compose import compose
 from ulmfit_style.config.section import Section, spelled
 from ulmfit_style.console import say
 
@@ -27,6 +26,8 @@ def options(commands: Mapping[str, str], sections: Sequence[str], overrides: Seq
     Raises:
         ConfigError: if an override is wrong.
     """
+    from ulmfit_style.cli.compose import compose  # which loads Hydra
+
     config = compose(overrides)
     for name, line in commands.items():
         say(f"{name}: {line}")
