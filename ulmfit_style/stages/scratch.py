@@ -1,11 +1,12 @@
 """scratch: a model with random weights and its tokenizer, for `pretrain`, or to fine-tune from scratch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from ulmfit_style.artefacts.fingerprint import digest
 from ulmfit_style.console import say
@@ -15,10 +16,7 @@ from ulmfit_style.models import checkpoints
 from ulmfit_style.models.architectures import CAUSAL_LM, ENCODER_DECODER, has_head, language_model_class, register
 from ulmfit_style.models.new_tokenizer import DECODER, learn
 from ulmfit_style.resolved import Resolved, Stage, Step
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from ulmfit_style.tasks import types
 
 ENCODER = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 """The special tokens of a new encoder (BERT), and of a new encoder-decoder, whose texts [CLS] begins and [SEP] ends."""
@@ -77,11 +75,8 @@ def run(step: Step, directory: Path) -> None:
     tokenizer.save_pretrained(directory)
 
 
-def _fit(
-    learnt: Tokenizer, options: dict[str, Any], *, masked: bool
-) -> tuple[PreTrainedTokenizerBase, PreTrainedConfig]:
+def _fit(learnt: Tokenizer, options: dict[str, Any], *, masked: bool) -> tuple[types.Tokenizer, Any]:
     """Return a new tokenizer with its special tokens, and an architecture that has room for its tokens."""
-    from tokenizers.processors import TemplateProcessing
     from transformers import AutoConfig, PreTrainedTokenizerFast
     from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
