@@ -279,10 +279,14 @@ def _tell(plan: StudyPlan, choices: Choices, results: Sequence[Result]) -> None:
             difference = Difference(*predictions.difference(task, *answered))
             say(scores.worth(f"'{arm}' differs from '{study.baseline}' by", difference, len(study.seeds)))
             differences.append((arm, labels, *difference))
+    runs = []
     for result in results:
         if result.error:
             say(f"Failed: {result.run.title}: {result.error}")
-    csv.write(folder / "results.csv", _every_run(results, task.metric))
+        run, scored, made = result.run, (result.score, result.validation), result.directory.name
+        runs.append((run.arm, run.labels, run.seed, " ".join(run.searched), *scored, made, result.error))
+    header = ("arm", "labels", "seed", "searched", task.metric, f"validation {task.metric}", "artefact", "error")
+    csv.write(folder / "results.csv", Table(header, runs))
     csv.write(folder / "differences.csv", Table(("arm", "labels", "difference", "low", "high"), differences))
     _draw(folder / "figure", results, study, f"{task.metric} on the test rows")
     say(f"Every run: {folder}/results.csv; the differences: {folder}/differences.csv; the figure: {folder}/figure.png")
@@ -297,14 +301,6 @@ def _table(by_name: Mapping[str, Sequence[Result]], study: Study, title: str) ->
         values = [] if any(result.error for result in results) else [result.score for result in results]
         rows.append((name, mean(values) if values else "failed", stdev(values) if len(values) > 1 else None, seeds))
     return Table(("", "mean", "sd", f"seeds {' '.join(map(str, study.seeds))}"), rows, title)
-
-
-def _every_run(results: Sequence[Result], metric: str) -> Table:
-    rows = []
-    for result in results:
-        run, scored, made = result.run, (result.score, result.validation), result.directory.name
-        rows.append((run.arm, run.labels, run.seed, " ".join(run.searched), *scored, made, result.error))
-    return Table(("arm", "labels", "seed", "searched", metric, f"validation {metric}", "artefact", "error"), rows)
 
 
 def _draw(path: Path, results: Sequence[Result], study: Study, metric: str) -> None:
