@@ -248,6 +248,6 @@ def test_where_nothing_is_trained_there_is_nothing_to_report_on(tmp_path: Path, 
 def test_calibration_is_the_mean_gap_between_confidence_and_accuracy():
     pairs = [(0.95, True), (0.91, True), (0.93, False), (1.0, True), (0.55, True), (0.55, False)]
     low, high = selective.bins(pairs)
-    assert (low.count, low.confidence, low.right) == (2, pytest.approx(0.55), 0.5)
-    assert (high.count, high.confidence, high.right) == (4, pytest.approx(0.9475), 0.75)
+    assert (low.claims, low.confidence, low.right) == (2, pytest.approx(0.55), 0.5)
+    assert (high.claims, high.confidence, high.right) == (4, pytest.approx(0.9475), 0.75)
     assert selective.expected_error([low, high]) == pytest.approx((2 * 0.05 + 4 * 0.1975) / 6)

@@ -5,7 +5,6 @@ Wiener 2010, section 2: coverage, and one minus the selective risk.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +19,11 @@ Claims = Sequence[tuple[float, bool]]
 """The probability of each answer, and whether it is right."""
 
 
-@dataclass(frozen=True)
-class Bin:
-    """The claims of a part of the probabilities."""
+class Bin(NamedTuple):
+    """A part of the probabilities."""
 
-    count: int
+    claims: int
+    """How many have such a one."""
     confidence: float
     """The mean of their probabilities."""
     right: float
@@ -51,8 +50,8 @@ def bins(claims: Claims) -> list[Bin]:
 
 def expected_error(parts: Sequence[Bin]) -> float:
     """Return the expected calibration error: how far confidence and truth lie apart, averaged over the claims."""
-    gaps = [abs(part.right - part.confidence) for part in parts]
-    return float(np.average(gaps, weights=[part.count for part in parts]))
+    claims, confidence, right = np.array(parts).T
+    return float(np.average(abs(right - confidence), weights=claims))
 
 
 def cuts(claims: Claims) -> list[Cut]:

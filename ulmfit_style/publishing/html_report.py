@@ -156,7 +156,7 @@ def _calibration(task: Task, pairs: Sequence[tuple[float, bool]]) -> Iterator[Pa
         return
     bins = selective.bins(pairs)
     yield Prose(f"Expected calibration error {selective.expected_error(bins):.3f} (Guo et al. 2017, section 2).")
-    rows = [(part.confidence, part.right, part.count) for part in bins]
+    rows = [(part.confidence, part.right, part.claims) for part in bins]
     yield Table(("mean probability", "share that is right", "answers"), rows)
     if task.is_single_label:
         cuts = [cut for cut in selective.cuts(pairs) if cut.coverage * len(pairs) >= selective.FEWEST]
