@@ -204,9 +204,8 @@ def join() -> None:
     except (DistError, TimeoutError) as error:
         if "EADDRINUSE" in str(error):
             raise UserError(f"MASTER_PORT={port}: another program has it; take another one, on all machines") from None
-        problem = (
-            f"the {count()} processes did not meet there in time; see what the others say, and whether it is machine 0"
-        )
+        remedy = "see what the others say, and whether it is machine 0"
+        problem = f"the {count()} processes did not meet there in time; {remedy}"
         raise UserError(f"MASTER_ADDR={address} MASTER_PORT={port}: {problem}") from None
     found = PartialState(cpu=not torch.cuda.is_available(), store=store, rank=rank, world_size=world_size).num_processes
     if found != count():
