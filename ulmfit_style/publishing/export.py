@@ -14,7 +14,7 @@ from ulmfit_style.console import say
 from ulmfit_style.data import hub
 from ulmfit_style.errors import UserError
 from ulmfit_style.models import checkpoints, tokenizer_pair
-from ulmfit_style.publishing import card, secrets
+from ulmfit_style.publishing import HUB, card, secrets
 from ulmfit_style.recipe import AFTERWARDS, Config, from_recipe, load
 from ulmfit_style.results import finished, terminal
 from ulmfit_style.results.parts import Size, Table
@@ -25,9 +25,6 @@ WEIGHTS = "model*.safetensors"
 
 ONNX = "onnx"
 """The folder in which transformers.js looks for weights."""
-
-HUB = yaml.safe_load(Path(__file__).with_name("hub.yaml").read_text(encoding="utf-8"))
-"""What is uploaded, and what is said where that is refused."""
 
 
 def fill(folder: Path, config: Config, directory: Path, repo: str, notes: str, token: str | None = None) -> None:

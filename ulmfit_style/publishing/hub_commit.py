@@ -11,7 +11,7 @@ from huggingface_hub.utils import logging
 
 from ulmfit_style.console import say
 from ulmfit_style.errors import UserError
-from ulmfit_style.publishing import export
+from ulmfit_style.publishing import HUB, export
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ def patiently(call: Callable[[], T]) -> T:
                 origin = origin.__cause__
             if isinstance(origin, HfHubHTTPError):
                 status = origin.response.status_code
-                reason, may_pass = export.HUB["refused"].get(status, f"the Hub answered {status}"), status in PASSING
+                reason, may_pass = HUB["refused"].get(status, f"the Hub answered {status}"), status in PASSING
             else:
                 reason = "the Hub could not be reached, or broke off"
                 may_pass = not isinstance(error, OSError | ValueError)
