@@ -152,9 +152,8 @@ def of_texts(texts: Sequence[str], runs: Path) -> Shard:
 
 def _of_files(corpus: Corpus, references: Sequence[str], runs: Path, option: str) -> tuple[list[Shard], Any, str]:
     """Return the documents of files, folders and globs, what stands for them, and where they come from, in words."""
-    files: dict[str, File] = {}  # in order, and each once, whichever reference names it
-    for reference in references:
-        files |= _files(corpus, reference, option)
+    # In order, and each once, whichever reference names it.
+    files = {name: file for reference in references for name, file in _files(corpus, reference, option).items()}
     parts = []
     for names in _together(files):
         some = {name: files[name] for name in names}
