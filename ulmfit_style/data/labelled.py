@@ -7,8 +7,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from ulmfit_style.artefacts import predictions
-from ulmfit_style.artefacts.fingerprint import digest, digest_of_all
+from ulmfit_style.artefacts import fingerprint, predictions
 from ulmfit_style.config.section import AS_FOUND, FileFormat
 from ulmfit_style.console import say
 from ulmfit_style.data import columns, reading, splits
@@ -82,12 +81,12 @@ class Labelled:
     def digest(self) -> str:
         """The digest of all that training and scoring read."""
         splits = (self.train, self.validation, *(self.folds or [self.test]))
-        return digest([*(digest_of(self.task, rows) for rows in splits), self.classes])
+        return fingerprint.digest([*(digest_of(self.task, rows) for rows in splits), self.classes])
 
 
 def digest_of(task: Task, rows: Sequence[Row]) -> str:
     """Return the digest of what scoring reads of rows."""
-    return digest_of_all([*task.texts(row), task.target(row)] for row in rows)
+    return fingerprint.digest_of_all([*task.texts(row), task.target(row)] for row in rows)
 
 
 @cache
