@@ -33,9 +33,8 @@ def find(option: str, reference: str, columns: Mapping[str, Column], present: Se
             names[field] = candidates[0]
             identified.append(f"column '{candidates[0]}' as the {field}")
         elif candidates or column.needed:
-            hint = "" if candidates else column.hint
             problem = _unclear(field, candidates, present, f"name it with {column.option}=<column>")
-            problems.append(f"{option}={reference}: {problem}{hint}")
+            problems.append(f"{option}={reference}: {problem}{'' if candidates else column.hint}")
     if problems:
         raise together(f"{option}={reference}", problems)
     if identified:

@@ -297,9 +297,8 @@ class Task(Section, abc.ABC):
         """
         names = list(self.inputs())
         if len(texts) != len(names):
-            fields = " and a ".join(names)
             remedy = "predict.pair gives the second" if len(names) > 1 else "give one"
-            raise UserError(f"this model reads a {fields}, and was given {len(texts)} texts; {remedy}")
+            raise UserError(f"this model reads a {' and a '.join(names)}, and was given {len(texts)} texts; {remedy}")
         row = Row("text", 1, dict(zip(names, texts, strict=True)))
         if (problem := self.input_problem(row)) is not None:
             raise UserError(problem)
