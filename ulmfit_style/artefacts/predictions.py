@@ -34,7 +34,6 @@ def text_digest(task: Task, row: Row) -> str:
 
 def write(directory: Path, predictions: Iterable[Prediction]) -> None:
     """Write the predictions of a directory."""
-    import pyarrow
     import pyarrow.parquet
 
     tables, remaining = [], iter(predictions)

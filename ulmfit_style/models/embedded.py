@@ -1,6 +1,5 @@
 """Models and data that come as Python packages, so that the shipped recipes need no Hub."""
 
-import importlib
 import importlib.util
 import re
 import subprocess
