@@ -55,6 +55,7 @@ from ulmfit_style.training.batching import EncodedDataset
 from ulmfit_style.training.packing import PackedDataset
 from ulmfit_style.training.phases import TrainingPlan, train_phase
 from ulmfit_style.training.scoring import Scorer
+from ulmfit_style.training.seen_words import seen_words
 
 RUNS = Path("runs")
 ROWS = 128
@@ -68,7 +69,7 @@ def trained(plan: TrainingPlan, steps: int, seed: int, callbacks: Sequence[Train
     """Train the first phase of a plan for a few steps."""
     phases = [replace(plan.phases[0], max_steps=steps)]
     plan = replace(plan, phases=phases, options=plan.options.model_copy(update={"seed": seed}))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, seen_words(plan):
         train_phase(plan, 0, Path(folder), callbacks)
 
 
@@ -219,9 +220,9 @@ def contrasted() -> dict[str, Arm]:
 
     def arm(parts: int) -> Arm:
         def run(seed: int) -> tuple[float, float]:
-            contrast.PARTS = parts
+            own = replace(data, objective=contrast.ContrastiveObjective(parts))
             with timed():
-                trained(plan, steps, seed)
+                trained(replace(plan, phases=[replace(plan.phases[0], data=own)]), steps, seed)
             plan.model.load_state_dict(weights)
             with torch.no_grad():
                 drawn = data.collate([{"phase_epoch": (1, 0), "index": 0}, {"phase_epoch": (1, 0), "index": 1}])
