@@ -27,7 +27,7 @@ BY_NUMBER = ("adamw_torch_fused", "adamw_torch", "sgd")
 def seen_words(plan: TrainingPlan) -> Iterator[None]:
     """Train a smaller table of words while the block runs, where the result is the same."""
     words: Any = plan.model.get_input_embeddings()
-    if plan.fast and _is_exact(plan, words):
+    if plan.fast and type(words) is nn.Embedding and _is_exact(plan, words):
         seen = torch.zeros(words.num_embeddings, dtype=torch.bool)
         for row in range(len(plan.data.rows)):
             seen[plan.data.rows[row]["input_ids"]] = True
@@ -37,17 +37,16 @@ def seen_words(plan: TrainingPlan) -> Iterator[None]:
         yield
 
 
-def _is_exact(plan: TrainingPlan, words: Any) -> bool:
+def _is_exact(plan: TrainingPlan, words: nn.Embedding) -> bool:
     """Tell whether words that are not in the rows have no gradient, and what that means for them is known."""
     is_trained = any(weights is words.weight for phase in plan.phases for weights in phase.trainable)
     # An output layer may have the same weights, and all words a gradient by it.
     modules = plan.model.modules()
     users = [module for module in modules for own in module.parameters(recurse=False) if own is words.weight]
-    optimizer = plan.options.trainer.get("optim", BY_NUMBER[0])
-    is_plain = type(words) is nn.Embedding and not plan.shard and optimizer in BY_NUMBER
+    is_by_number = plan.options.trainer.get("optim", BY_NUMBER[0]) in BY_NUMBER and not plan.shard
     # Other objectives put words into the rows, a mask or random ones, and a decoder of its own reads the labels too.
     has_all_words = isinstance(plan.data.objective, Task) and not plan.model.config.is_encoder_decoder
-    return is_trained and users == [words] and is_plain and has_all_words
+    return is_trained and users == [words] and is_by_number and has_all_words
 
 
 @contextmanager
