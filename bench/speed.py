@@ -1,9 +1,11 @@
 """Speed beside what a user would write with plain transformers: `python bench/speed.py [WORK ...] [pairs=5]`.
 
 Works: adapt, finetune, contrast, frozen, score, tokenise; and if they are named adapt-768 and finetune-768, of a BERT
-of 6 layers of 768 with random weights, and finetune-70-8 and finetune-70-32, of rows of some 70 tokens in batches of 8
-and 32. The arms of a work take turns (A B C A B C ...) in one process on one thread, from the same weights and on the
-same texts, and CPU seconds for a unit of work are compared, so that other programs on the machine disturb little. With
+of 6 layers of 768 with random weights, finetune-70-8 and finetune-70-32, of rows of some 70 tokens in batches of 8
+and 32, and words and words-250k, of fine-tuning with the words of its rows alone and with all, 30,522 or 250,000.
+
+The arms of a work take turns (A B C A B C ...) in one process on one thread, from the same weights and on the same
+texts, and CPU seconds for a unit of work are compared, so that other programs on the machine disturb little. With
 `threads=2` they are seconds by the clock, which an idle machine alone can tell. A ratio is the median over the rounds,
 with the lowest and the highest. Beside it stands what tells whether an arm did the same: a figure of quality, as the
 last column calls it. It prints a Markdown table, and writes `runs/speed.json` with every measurement.
@@ -55,6 +57,7 @@ from ulmfit_style.training.batching import EncodedDataset
 from ulmfit_style.training.packing import PackedDataset
 from ulmfit_style.training.phases import TrainingPlan, train_phase
 from ulmfit_style.training.scoring import Scorer
+from ulmfit_style.training.seen_words import seen_words
 
 RUNS = Path("runs")
 ROWS = 128
@@ -68,7 +71,7 @@ def trained(plan: TrainingPlan, steps: int, seed: int, callbacks: Sequence[Train
     """Train the first phase of a plan for a few steps."""
     phases = [replace(plan.phases[0], max_steps=steps)]
     plan = replace(plan, phases=phases, options=plan.options.model_copy(update={"seed": seed}))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, seen_words(plan):
         train_phase(plan, 0, Path(folder), callbacks)
 
 
@@ -113,12 +116,13 @@ def joined() -> list[str]:
     return ["task=text_classification", f"task.path={path}"]
 
 
-def wide() -> list[str]:
-    """Return the options of a BERT of 6 layers of 768 with random weights, and the tokenizer of MiniLM."""
-    folder = RUNS / "speed-bert"
+def bert(name: str, words: int = 30522, width: int = 768) -> list[str]:
+    """Return the options of a BERT of 6 layers with random weights, and the tokenizer of MiniLM."""
+    folder = RUNS / f"speed-{name}"
     set_seed(0)
     tokenizer = transformers.AutoTokenizer.from_pretrained(resolved().source_of("adapt").directory)
-    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), num_hidden_layers=6)).save_pretrained(folder)
+    sizes = BertConfig(vocab_size=words, num_hidden_layers=6, hidden_size=width, intermediate_size=4 * width)
+    BertForMaskedLM(sizes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return [f"model.checkpoint={folder}", "model.license=null"]
 
@@ -211,6 +215,25 @@ def classifiers(samples: int, batch_size: int, *overrides: str) -> dict[str, Arm
     return {name: from_weights(model, weights, run) for name, run in arms.items()}
 
 
+def words(*overrides: str) -> dict[str, Arm]:
+    """Classification, every weight, one pass over 96 rows; a unit is a row, and the figure a loss in the end."""
+    plan, _ = finetune.prepare(resolved("adapt=none", "finetune=plain", "task.train_samples=96", *overrides))
+    weights = {name: weight.clone() for name, weight in plan.model.state_dict().items()}
+    some = plan.data.collate([plan.data.rows[row] for row in range(16)])
+
+    def arm(*, fast: bool) -> Arm:
+        @torch.no_grad()
+        def run(seed: int) -> tuple[float, float]:
+            with timed(), torch.enable_grad():
+                trained(replace(plan, fast=fast), 6, seed)
+            return 96, float(plan.data.objective.loss(plan.model.eval(), some)) / 16
+
+        return run
+
+    arms = {"ours": arm(fast=True), "all words": arm(fast=False)}
+    return {name: from_weights(plan.model, weights, run) for name, run in arms.items()}
+
+
 def contrasted() -> dict[str, Arm]:
     """The contrastive phase of few labels, batches of 16 texts; a unit is a step."""
     plan, _ = finetune.prepare(resolved("adapt=none"))
@@ -219,9 +242,9 @@ def contrasted() -> dict[str, Arm]:
 
     def arm(parts: int) -> Arm:
         def run(seed: int) -> tuple[float, float]:
-            contrast.PARTS = parts
+            own = replace(data, objective=contrast.ContrastiveObjective(parts))
             with timed():
-                trained(plan, steps, seed)
+                trained(replace(plan, phases=[replace(plan.phases[0], data=own)]), steps, seed)
             plan.model.load_state_dict(weights)
             with torch.no_grad():
                 drawn = data.collate([{"phase_epoch": (1, 0), "index": 0}, {"phase_epoch": (1, 0), "index": 1}])
@@ -340,10 +363,12 @@ WORKS: dict[str, tuple[Callable[[], dict[str, Arm]], str]] = {
     "frozen": (frozen, "training loss at the end"),
     "score": (score, "mean score"),
     "tokenise": (tokenise, "tokens"),
-    "adapt-768": (lambda: adapt(4, *wide()), "loss on held-out text"),
-    "finetune-768": (lambda: classifiers(96, 16, *wide()), "loss, same rows"),
+    "adapt-768": (lambda: adapt(4, *bert("768")), "loss on held-out text"),
+    "finetune-768": (lambda: classifiers(96, 16, *bert("768")), "loss, same rows"),
     "finetune-70-8": (lambda: classifiers(32, 8, *joined()), "loss, same rows"),
     "finetune-70-32": (lambda: classifiers(64, 32, *joined()), "loss, same rows"),
+    "words": (words, "loss at the end"),
+    "words-250k": (lambda: words(*bert("250k", 250_000, width=384)), "loss at the end"),
 }
 USUAL = list(WORKS)[:6]
 """What is measured where nothing is named."""

@@ -60,7 +60,7 @@ def test_the_only_text_of_a_class_comes_twice_and_draws_depend_on_seed_phase_epo
 
 
 def test_texts_of_like_length_run_together_and_change_no_gradient(
-    tokenizer: PreTrainedTokenizerFast, model: PooledForSequenceClassification, monkeypatch: pytest.MonkeyPatch
+    tokenizer: PreTrainedTokenizerFast, model: PooledForSequenceClassification
 ):
     groups, tokens, gradients = grouped(tokenizer, [number % 3 for number in range(40)]), [], []
     for number, feature in enumerate(groups.features):
@@ -69,12 +69,11 @@ def test_texts_of_like_length_run_together_and_change_no_gradient(
                 feature[name] = [*feature[name], *[filling] * (number % 9)]
     batch = groups.collate([{"phase_epoch": (1, 0), "index": index} for index in (0, 1)])
     for parts in (contrast.PARTS, 1):
-        monkeypatch.setattr(contrast, "PARTS", parts)
         shapes: list[int] = []
         with model.body.register_forward_pre_hook(
             lambda *arguments, shapes=shapes: shapes.append(arguments[2]["input_ids"].numel()), with_kwargs=True
         ):
-            ContrastiveObjective().loss(model, batch).backward()
+            ContrastiveObjective(parts).loss(model, batch).backward()
         tokens.append(sum(shapes))
         gradients.append(torch.cat([weight.grad.flatten() for weight in model.body.parameters()]))
         model.zero_grad()

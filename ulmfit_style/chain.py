@@ -112,7 +112,8 @@ def make_in_this_process(steps: Sequence[Step], name: str) -> None:
     missing = [step for step in steps if not step.artefact.finished]
     expected, began = estimate.seconds(missing), time.monotonic()
     if missing:
-        quiet_libraries(keep_memory=not missing[0].config.shard)
+        config = missing[0].config
+        quiet_libraries(keep_memory=config.fast and not config.shard)
     for number, step in enumerate(steps, start=1):
         if processes.from_main(step.artefact.finished):
             say(f"[{number}/{len(steps)}] {step.title}: {up_to_date(step)}")

@@ -281,10 +281,10 @@ def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> t
     task.prepare_model(model, tokenizer, rows)
     layers = add_adapters(model, layer_groups(model, missing), options)
     data = TrainingData(task, features, partial(batching.collate, tokenizer=tokenizer))
-    phases = unfreezing.of_finetune(options, layers, data, tokenizer, has_rows=bool(rows))
+    phases = unfreezing.of_finetune(options, layers, data, tokenizer, has_rows=bool(rows), fast=config.fast)
     if config.model.decoder is not None and options.new_epochs:
         phases.insert(0, Phase("new parameters", layers[HEAD], options.new_epochs, options.new_learning_rate))
-    how = config.micro_batch_size, config.save_minutes, config.shard
+    how = config.micro_batch_size, config.save_minutes, config.shard, config.fast
     return TrainingPlan(model, phases, data, options, layers, *how), tokenizer
 
 

@@ -84,6 +84,8 @@ class ContrastiveDataset:
 class ContrastiveObjective:
     """The supervised contrastive loss of what the head reads (Khosla et al. 2020, eq. 2)."""
 
+    parts: int = PARTS
+
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the loss summed over the rows: of each, the mean over its texts."""
         inputs = {name: tensor.flatten(0, 1) for name, tensor in inputs_of(batch).items()}
@@ -97,7 +99,7 @@ class ContrastiveObjective:
         # A head that reads windows asks for the words in another shape, and for some of them twice.
         share = words.register_forward_hook if whole.config.window is None else nullcontext
         with whole.head.register_forward_pre_hook(lambda _, arguments: pooled.append(arguments[0])):
-            for part in by_length.chunk(PARTS if is_split else 1):
+            for part in by_length.chunk(self.parts if is_split else 1):
                 used = mask[part].any(0)
                 # A wrapped model shares its gradients only when it is called itself.
                 with share(lambda *_, part=part, used=used: embedded[part][:, used]):

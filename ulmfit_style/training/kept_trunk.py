@@ -31,7 +31,7 @@ def kept_trunk(plan: TrainingPlan, number: int) -> AbstractContextManager[None]:
     # Other objectives mask or draw the rows anew on each pass, and a decoder of its own reads the labels too.
     has_fixed_rows = isinstance(data.objective, Task) and not model.config.is_encoder_decoder
     has_several_passes = plan.steps(number) * plan.options.batch_size > len(data.rows)
-    if not (is_frozen and has_fixed_rows and has_several_passes):
+    if not (plan.fast and is_frozen and has_fixed_rows and has_several_passes):
         return nullcontext()
     size = int(data.rows.lengths.sum()) * trunk.config.get_text_config().hidden_size * torch.float32.itemsize
     if size > MAX_BYTES:

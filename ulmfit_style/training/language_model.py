@@ -129,7 +129,7 @@ def prepare(
         added.grow(checkpoint)
         anchored = Anchored(objective, checkpoint.to(PartialState().device), options.anchor)
         phases[-1] = replace(phases[-1], data=replace(data, objective=anchored))
-    how = config.micro_batch_size, config.save_minutes, config.shard
+    how = config.micro_batch_size, config.save_minutes, config.shard, config.fast
     plan = TrainingPlan(model, phases, data, options, layers, *how)
     return Prepared(plan, objective, chunks.tokens, heldout, general_heldout, missing, unused, unextended)
 

@@ -31,6 +31,7 @@ from ulmfit_style.training.monitoring import BestState, Monitor, at_epoch_end, s
 from ulmfit_style.training.objectives import Objective
 from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require_same_weights
 from ulmfit_style.training.schedule import rate_factors
+from ulmfit_style.training.seen_words import seen_words
 from ulmfit_style.training.trainer import SHARES, Progress, RecipeTrainer, Reporting, require_weights, whole
 
 LOGGING_STEPS = 10
@@ -95,6 +96,8 @@ class TrainingPlan:
     """Minutes between two checkpoints to resume from."""
     shard: bool = False
     """Whether weights, gradients and moments are shared out among the processes where a phase trains the body."""
+    fast: bool = True
+    """Whether a frozen trunk and words that do not occur are spared the work that changes nothing."""
 
     def data_of(self, number: int) -> TrainingData:
         """Return what a phase is trained on; phases are numbered from 0."""
@@ -151,22 +154,23 @@ def train(
     steps = [plan.steps(number) for number in range(len(plan.phases))]
     task_steps = [0 if phase.data else count for phase, count in zip(plan.phases, steps, strict=True)]
     results: list[PhaseResult] = []
-    for number, phase in enumerate(plan.phases):
-        before = results[-1].after if results else measure()
-        reporting.phase, reporting.is_last = number, number == len(plan.phases) - 1
-        reporting.steps_before = sum(result.log[-1]["step"] for result in results if result.log)
-        callbacks: list[TrainerCallback] = [reporting]
-        if before and isinstance(options, LanguageModelling):
-            log_measures = partial(_log_measures, phase.title, measure)
-            callbacks.append(Monitor(log_measures, spread(options.measurements, steps[number])))
-        if trial is not None and phase.data is None:  # before a contrast is over, the head knows nothing
-            callbacks.append(trial(sum(task_steps[:number]), sum(task_steps)))
-        log = train_phase(plan, number, folder / f"phase-{number}", callbacks, best)
-        results.append(PhaseResult(phase.title, before, measure(), log))
-        changes = [_format_measure(name, before[name], value) for name, value in results[-1].after.items()]
-        say(f"  {phase.title}: {', '.join(changes) or 'done'}")
-    if best is not None:
-        model.load_state_dict(best.weights)
+    with seen_words(plan):
+        for number, phase in enumerate(plan.phases):
+            before = results[-1].after if results else measure()
+            reporting.phase, reporting.is_last = number, number == len(plan.phases) - 1
+            reporting.steps_before = sum(result.log[-1]["step"] for result in results if result.log)
+            callbacks: list[TrainerCallback] = [reporting]
+            if before and isinstance(options, LanguageModelling):
+                log_measures = partial(_log_measures, phase.title, measure)
+                callbacks.append(Monitor(log_measures, spread(options.measurements, steps[number])))
+            if trial is not None and phase.data is None:  # before a contrast is over, the head knows nothing
+                callbacks.append(trial(sum(task_steps[:number]), sum(task_steps)))
+            log = train_phase(plan, number, folder / f"phase-{number}", callbacks, best)
+            results.append(PhaseResult(phase.title, before, measure(), log))
+            changes = [_format_measure(name, before[name], value) for name, value in results[-1].after.items()]
+            say(f"  {phase.title}: {', '.join(changes) or 'done'}")
+        if best is not None:
+            model.load_state_dict(best.weights)
     require_weights(model, f"after '{results[-1].title}'")  # a head may have been solved, and a best state restored
     return results
 

@@ -62,19 +62,21 @@ def require_same_weights(checkpoint: Path, model: PreTrainedModel) -> None:
     """Check that a checkpoint names its weights as the model does: the Trainer passes over all others without an error.
 
     Raises:
-        UserError: if transformers renames the weights of this architecture when it saves them.
+        UserError: if transformers renames the weights of this architecture when it saves them, or sizes differ.
     """
     with safe_open(checkpoint / "model.safetensors", framework="pt") as file:
-        saved = set(file.keys())
+        saved = {name: file.get_slice(name).get_shape() for name in set(file.keys())}
     weights = model.state_dict()
     # Tied weights are saved once.
     known = {weight.data_ptr() for name, weight in weights.items() if name in saved}
     missing = {name for name, weight in weights.items() if weight.data_ptr() not in known}
     missing -= set(model._keys_to_ignore_on_save or ())
-    if missing or saved - set(weights):
-        name = min(missing or saved - set(weights))
-        problem = f"it names its weights in another way than the model ({name})"
-        remedy = f"remove {checkpoint.parents[1]} to start again"
+    problem, remedy = "", f"remove {checkpoint.parents[1]} to start again"
+    if missing or set(saved) - set(weights):
+        problem = f"it names its weights in another way than the model ({min(missing or set(saved) - set(weights))})"
+    elif others := [name for name, shape in saved.items() if list(weights[name].shape) != shape]:
+        problem, remedy = f"{others[0]} has another size there", f"give fast= as before, or {remedy}"
+    if problem:
         raise UserError(f"{checkpoint}: cannot be resumed, because {problem}; {remedy}")
 
 

@@ -15,12 +15,13 @@ from ulmfit_style.training.phases import Phase, TrainingData
 
 
 def of_finetune(
-    options: Finetune, layers: LayerGroups, data: TrainingData, tokenizer: Tokenizer, *, has_rows: bool
+    options: Finetune, layers: LayerGroups, data: TrainingData, tokenizer: Tokenizer, *, has_rows: bool, fast: bool
 ) -> list[Phase]:
     """Return what is done in which order: the contrast, the head, and what `unfreeze` thaws.
 
     Args:
         has_rows: Whether the features are those of labelled rows, and not of the names of classes alone.
+        fast: Whether a contrast may run in parts.
 
     Raises:
         UserError: as `phases`.
@@ -29,7 +30,8 @@ def of_finetune(
     if options.contrast_steps:
         rows = ContrastiveDataset([dict(data.rows[row]) for row in range(len(data.rows))], tokenizer, options.seed)
         body = [parameter for title, parameters in layers.items() if title != HEAD for parameter in parameters]
-        contrast = TrainingData(ContrastiveObjective(), rows, rows.collate, CONTRAST_GROUP_SIZE)
+        objective = ContrastiveObjective() if fast else ContrastiveObjective(parts=1)
+        contrast = TrainingData(objective, rows, rows.collate, CONTRAST_GROUP_SIZE)
         steps, rate = options.contrast_steps, options.contrast_learning_rate
         before.append(Phase("contrast", body, math.inf, rate, steps, data=contrast))
     if options.head == "solved":
