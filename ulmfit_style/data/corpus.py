@@ -62,14 +62,6 @@ class Texts(Sequence[str]):
     def __getitem__(self, index: Any) -> Any:  # an int gives a text; slices are not asked for
         return self.table.value("text", int(self.places[index])).as_py()
 
-    def batches(self, size: int) -> Iterator[pyarrow.LargeStringArray]:
-        """Yield the texts by where they lie: so many bytes of the table at a time, or one longer document."""
-        part = np.cumsum(self.table.index["bytes"])[self.places] // size
-        shard = np.searchsorted(self.table.starts, self.places, side="right")
-        breaks = np.flatnonzero(np.diff(part) | np.diff(shard)) + 1
-        for places in filter(len, np.split(self.places, breaks)):
-            yield self.table.values("text", places)
-
     @property
     def bytes(self) -> int:
         """The bytes of the texts in UTF-8."""
@@ -267,13 +259,13 @@ def _key(text: str) -> int:
     return position(0, normalised(text))
 
 
-def batched(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Gather texts to lists of about `AT_ONCE` characters."""
+def batched(texts: Iterable[str], size: int = AT_ONCE) -> Iterator[list[str]]:
+    """Gather texts to lists of about so many characters."""
     batch, characters = [], 0
     for text in texts:
         batch.append(text)
         characters += len(text)
-        if characters >= AT_ONCE:
+        if characters >= size:
             yield batch
             batch, characters = [], 0
     if batch:

@@ -28,11 +28,17 @@ AFTER = np.array([(byte > 32) * BLANK | (byte < 128 and chr(byte).isalnum()) * S
 after a letter or a digit of ASCII."""
 AFTER[[127, *(character.encode()[-1] for character in WHITE)]] = 0
 
-NORMALIZERS = {"Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
-"""Those that look at letters and their marks, which blanks and stops keep apart."""
+NORMALIZERS = {
+    ("BertPreTokenizer",): {"Sequence", "NFC", "NFD", "Lowercase", "StripAccents", "BertNormalizer"},
+    ("ByteLevel",): (kept := {"Sequence", "NFC", "NFD", "Lowercase"}),
+    ("Sequence", "Digits", "ByteLevel"): kept,
+}
+"""For ways to split a text, the normalizers that look at letters and their marks alone, which blanks and stops keep
+apart. GPT-2's way looks at white space, next to which nothing may be removed. After NFKC the library errs in where a token
+stands."""
 
-REMOVING = {"BertNormalizer", "StripAccents"}
-"""Others of them, which remove characters."""
+KIND = regex.compile('"type": "(.*?)"')
+NO_ACCENTS = json.dumps({"type": "Replace", "pattern": {"Regex": ACCENTS}, "content": ""})
 
 AT_ONCE = 2**10
 """Pieces that are one text to the tokenizer, so that several cores have several texts."""
@@ -45,30 +51,21 @@ def beginnings(backend: Tokenizer) -> Array:
     than white space, and before a stop after a letter or a digit.
     """
     begin, parts = np.zeros(256, np.uint8), json.loads(backend.to_str())
-    added, removing = parts["added_tokens"], set[str]()
-    match parts["pre_tokenizer"]:
-        case {"type": "BertPreTokenizer"} if not any(token["lstrip"] for token in added):
-            removing = REMOVING
-        case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}:
-            pass  # it looks at white space, next to which nothing may be removed
-        case {
-            "pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}]
-        }:
-            pass
-        case _:
-            return begin
-    accents = json.dumps({"type": "Replace", "pattern": {"Regex": ACCENTS}, "content": ""})
-    normalizer = json.dumps(parts["normalizer"]).replace(accents, '"type": "StripAccents"')
-    trims = {
-        '"add_prefix_space": true',
-        '"trim_offsets": true',
-    }  # but not from the first token of a text, or of a piece
+    normalizer, split, after = (json.dumps(parts[name]) for name in ("normalizer", "pre_tokenizer", "post_processor"))
+    kinds, normalizers = (
+        (*KIND.findall(split),),
+        {*KIND.findall(normalizer.replace(NO_ACCENTS, '"type": "StripAccents"'))},
+    )
     normalise = backend.normalizer.normalize_str if backend.normalizer else str
+    added = parts["added_tokens"]
     held = {character for token in added for character in token["content"] + normalise(token["content"])}
     if (
-        {*regex.findall('"type": "(.*?)"', normalizer)} <= NORMALIZERS | removing
-        and not all(option in json.dumps(parts["post_processor"]) for option in trims)
-        and not any(token["rstrip"] for token in added)
+        kinds in NORMALIZERS
+        and normalizers <= NORMALIZERS[kinds]
+        # What is done at the beginning of a text would be done at that of a piece.
+        and not regex.search('"add_prefix_space": true|"use_regex": false', split)
+        and not ('"add_prefix_space": true' in after and '"trim_offsets": true' in after)
+        and not any(token["rstrip"] or (token["lstrip"] and "BertPreTokenizer" in kinds) for token in added)
         and " " not in held
         and not parts["model"].get("dropout")  # which reads a word in another way each time
     ):
@@ -86,7 +83,7 @@ def around(backend: Tokenizer) -> tuple[Sequence[int], Sequence[int]]:
     return whole.ids[:own], whole.ids[own + 1 :]
 
 
-def read(texts: pyarrow.LargeStringArray, backend: Tokenizer, begin: Array) -> pyarrow.LargeListArray:
+def read(texts: Sequence[str], backend: Tokenizer, begin: Array) -> pyarrow.LargeListArray:
     """Return the tokens of texts, without special ones around them.
 
     Args:
@@ -96,7 +93,7 @@ def read(texts: pyarrow.LargeStringArray, backend: Tokenizer, begin: Array) -> p
     Returns:
         A list for each text of the `ids`; `begins`, which is 1 where a word begins; and `bytes`, the length in UTF-8.
     """
-    data, bounds = _buffers(texts)
+    data, bounds = _buffers(pyarrow.array(texts, pyarrow.large_string()))
     is_start = _are_cuts(data, begin)
     is_start[bounds] = True
     starts = np.flatnonzero(is_start)
@@ -106,10 +103,9 @@ def read(texts: pyarrow.LargeStringArray, backend: Tokenizer, begin: Array) -> p
 
 
 def _read_once(pieces: pyarrow.LargeStringArray, backend: Tokenizer, begin: Array) -> pyarrow.LargeListArray:
-    """Return the tokens of pieces; those of ASCII are joined to texts where these would be cut so again."""
+    """Return the tokens of pieces, which are joined where a text would be cut so: a few long texts cost less."""
     data, starts = _buffers(pieces)
-    is_ascii = np.append(np.diff(np.append(0, np.cumsum(data >> 7))[starts]) == 0, False)
-    is_joined = _are_cuts(data, begin)[starts] & is_ascii & np.roll(is_ascii, 1)
+    is_joined = _are_cuts(data, begin)[starts]
     is_joined[::AT_ONCE] = False
     bounds = starts[~is_joined]
     texts = _strings(data, bounds).to_pylist()

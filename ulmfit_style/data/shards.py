@@ -86,12 +86,6 @@ class Sharded:
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self._table(number)[column][row - int(self.starts[number])]
 
-    def values(self, column: str, rows: np.ndarray[Any, np.dtype[np.int64]]) -> pyarrow.Array:
-        """Return what rows of one shard, in ascending order, have in a column."""
-        number = int(np.searchsorted(self.starts, rows[0], side="right")) - 1
-        reach = self._table(number)[column].slice(rows[0] - self.starts[number], rows[-1] - rows[0] + 1)
-        return reach.take(rows - rows[0]).combine_chunks()
-
 
 def make(shards: Sequence[Shard], title: str, recipe: Mapping[str, Any]) -> Sharded:
     """Return shards as one table, and make those that are missing.
