@@ -259,13 +259,13 @@ def _key(text: str) -> int:
     return position(0, normalised(text))
 
 
-def batched(texts: Iterable[str], size: int = AT_ONCE) -> Iterator[list[str]]:
-    """Gather texts to lists of about so many characters."""
+def batched(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Gather texts to lists of about `AT_ONCE` characters."""
     batch, characters = [], 0
     for text in texts:
         batch.append(text)
         characters += len(text)
-        if characters >= size:
+        if characters >= AT_ONCE:
             yield batch
             batch, characters = [], 0
     if batch:

@@ -34,14 +34,14 @@ NORMALIZERS = {
     ("Sequence", "Digits", "ByteLevel"): kept,
 }
 """For ways to split a text, the normalizers that look at letters and their marks alone, which blanks and stops keep
-apart. GPT-2's way looks at white space, next to which nothing may be removed. After NFKC the library errs in where a token
-stands."""
+apart. GPT-2's way looks at white space, next to which nothing may be removed. After NFKC the library errs in where a
+token is."""
 
 KIND = regex.compile('"type": "(.*?)"')
 NO_ACCENTS = json.dumps({"type": "Replace", "pattern": {"Regex": ACCENTS}, "content": ""})
 
 AT_ONCE = 2**10
-"""Pieces that are one text to the tokenizer, so that several cores have several texts."""
+"""Pieces that are one text to the tokenizer at most, so that several cores have several texts."""
 
 
 def beginnings(backend: Tokenizer) -> Array:

@@ -28,9 +28,6 @@ SCHEMA = pyarrow.schema(
 )
 """What is kept of rows: `document` is the number of the one that a row is of, in its shard, and `length` its tokens."""
 
-AT_ONCE = 2**22
-"""Characters of text in which what repeats is tokenised once, but for a longer document."""
-
 WHOLE = 2**31 - 1
 """Tokens of a row that holds a document of any length."""
 
@@ -107,7 +104,7 @@ def load(documents: Documents, tokenizer: Tokenizer, max_length: int, runs: Path
 
 def _tokenised(texts: Texts, backend: tokenizers.Tokenizer, max_length: int) -> Iterator[pyarrow.RecordBatch]:
     first, begin, around = 0, pieces.beginnings(backend), pieces.around(backend)
-    for batch in batched(texts, AT_ONCE):  # which may be lines or books
+    for batch in batched(texts):  # which may be lines or books
         yield _rows(pieces.read(batch, backend, begin), *around, first, max_length)
         first += len(batch)
 
