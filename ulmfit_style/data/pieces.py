@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate, chain, pairwise
 from typing import Any
 
@@ -44,6 +45,7 @@ AT_ONCE = 2**10
 """Pieces that are one text to the tokenizer at most, so that several cores have several texts."""
 
 
+@lru_cache(1)  # a large vocabulary takes a while
 def beginnings(backend: Tokenizer) -> Array:
     """Return what begins a piece, by its first byte: nothing where a rule of the tokenizer may look over that place.
 
@@ -52,10 +54,8 @@ def beginnings(backend: Tokenizer) -> Array:
     """
     begin, parts = np.zeros(256, np.uint8), json.loads(backend.to_str())
     normalizer, split, after = (json.dumps(parts[name]) for name in ("normalizer", "pre_tokenizer", "post_processor"))
-    kinds, normalizers = (
-        (*KIND.findall(split),),
-        {*KIND.findall(normalizer.replace(NO_ACCENTS, '"type": "StripAccents"'))},
-    )
+    kinds = tuple(KIND.findall(split))
+    normalizers = set(KIND.findall(normalizer.replace(NO_ACCENTS, '"type": "StripAccents"')))
     normalise = backend.normalizer.normalize_str if backend.normalizer else str
     added = parts["added_tokens"]
     held = {character for token in added for character in token["content"] + normalise(token["content"])}
@@ -74,6 +74,7 @@ def beginnings(backend: Tokenizer) -> Array:
     return begin
 
 
+@lru_cache(1)
 def around(backend: Tokenizer) -> tuple[Sequence[int], Sequence[int]]:
     """Return the special tokens before and after each text."""
     probe = Tokenizer.from_str(backend.to_str())
