@@ -137,7 +137,7 @@ def test_part_of_a_sentence_is_masked_and_never_the_whole(language: str, kind: s
 def test_the_bytes_of_a_character_are_masked_together(tmp_path: Path):
     tokenizer = tokenizer_of("byte-level", ["a b"])
     (row,) = chunks(["好看 ok"], tokenizer, 64, tmp_path)
-    assert row["words"].tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert row["words"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
 @pytest.mark.parametrize(

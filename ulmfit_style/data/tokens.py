@@ -3,22 +3,19 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import pyarrow
 import tokenizers
-from tokenizers import Encoding
 
 from ulmfit_style.artefacts.directory import Artefact
-from ulmfit_style.data import shards
+from ulmfit_style.data import pieces, shards
 from ulmfit_style.data.corpus import Documents, Places, Texts, batched
 from ulmfit_style.data.shards import Shard, Sharded
 from ulmfit_style.errors import UserError
 from ulmfit_style.tasks.types import Tokenizer
-from ulmfit_style.words import UNSPACED
 
 TOKENS_VERSION = 4
 """Raised whenever other tokens would be made of the same text."""
@@ -84,13 +81,14 @@ def load(documents: Documents, tokenizer: Tokenizer, max_length: int, runs: Path
     backend.no_padding()
     backend.enable_truncation(max_length)
     sha256 = hashlib.sha256(backend.to_str().encode()).hexdigest()
+    backend.no_truncation()  # which is done here
 
     def tokenised(parts: Sequence[tuple[Any, Texts]], *, is_streamed: bool) -> tuple[Sharded, Places]:
         """Return the tokens of texts, and the place of the document of each row."""
         found = []
         for identity, texts in parts:
             determinants = {"version": TOKENS_VERSION, "documents": identity, "tokenizer": sha256}
-            rows = partial(_tokenised, texts, backend)
+            rows = partial(_tokenised, texts, backend, max_length)
             found.append(Shard(Artefact("tokens", determinants, runs), SCHEMA, rows, is_streamed))
         table = shards.make(found, "tokenising documents", {"tokenizer": sha256})
         numbers = [shard.index["document"].to_numpy() for shard in found]
@@ -104,41 +102,28 @@ def load(documents: Documents, tokenizer: Tokenizer, max_length: int, runs: Path
     return train, Chunks(rows, np.flatnonzero(np.isin(places, documents.heldout.places)))
 
 
-def _tokenised(texts: Texts, backend: tokenizers.Tokenizer) -> Iterator[pyarrow.RecordBatch]:
-    first = 0
+def _tokenised(texts: Texts, backend: tokenizers.Tokenizer, max_length: int) -> Iterator[pyarrow.RecordBatch]:
+    first, begin, around = 0, pieces.beginnings(backend), pieces.around(backend)
     for batch in batched(texts):  # which may be lines or books
-        yield _rows(batch, backend.encode_batch(batch), first)
+        yield _rows(pieces.read(batch, backend, begin), *around, first, max_length)
         first += len(batch)
 
 
-def _rows(texts: Sequence[str], encodings: Sequence[Encoding], first: int) -> pyarrow.RecordBatch:
-    """Return the tokens of texts, of which the first has a number, in their parts."""
-    parts = [
-        (number, text, part)
-        for number, (text, encoding) in enumerate(zip(texts, encodings, strict=True), first)
-        for part in [encoding, *encoding.overflowing]
-        if 0 in part.special_tokens_mask  # a control character alone gives no token
-    ]
-    starts = np.cumsum([0, *(len(part) for *_, part in parts)], dtype=np.int32)
-    columns = (
-        (part.ids for *_, part in parts),
-        (_words(text, part) for _, text, part in parts),
-        ([len(text[start:end].encode()) for start, end in part.offsets] for _, text, part in parts),
-    )
-    flat = (np.fromiter(chain.from_iterable(column), np.int32) for column in columns)
-    numbers = np.array([number for number, *_ in parts], np.int32), np.diff(starts)
-    lists = [pyarrow.ListArray.from_arrays(starts, values) for values in flat]
-    return pyarrow.record_batch([*map(pyarrow.array, numbers), *lists], schema=SCHEMA)
-
-
-def _words(text: str, part: Encoding) -> list[int]:
-    """Return the number of each token's word, -1 for none.
-
-    To a tokenizer, Chinese or Thai between two signs is often one word: it would be masked as a whole.
-    """
-    words = [-1 if word is None else word for word in part.word_ids]
-    if text.isascii() or not UNSPACED.search(text):
-        return words
-    places = [start if UNSPACED.search(text, start, end) else -1 for start, end in part.offsets]
-    differ = (before != own for before, own in pairwise([None, *zip(words, places, strict=True)]))
-    return [number if word >= 0 else -1 for word, number in zip(words, accumulate(differ), strict=True)]
+def _rows(
+    texts: pyarrow.LargeListArray, before: Sequence[int], after: Sequence[int], first: int, max_length: int
+) -> pyarrow.RecordBatch:
+    """Return the tokens of texts, of which the first has a number, in parts with special tokens around each."""
+    bounds, (ids, begins, sizes) = texts.offsets.to_numpy(), texts.values.flatten()
+    places = np.arange(len(ids)) - np.repeat(bounds[:-1], np.diff(bounds))
+    starts = np.flatnonzero(places % (max_length - len(before) - len(after)) == 0)
+    ends = np.append(starts, len(ids))[1:]
+    words = np.cumsum(begins.to_numpy(zero_copy_only=False))
+    words -= np.repeat(words[starts], ends - starts)
+    at = np.repeat(np.stack([starts, ends], axis=1), [len(before), len(after)], axis=1).ravel()
+    special = np.tile([*before, *after], len(starts))
+    columns = np.insert(ids, at, special), np.insert(words, at, -1), np.insert(sizes, at, 0)
+    lengths = ends - starts + len(before) + len(after)
+    offsets = np.cumsum(np.append(0, lengths))
+    lists = [pyarrow.ListArray.from_arrays(offsets, pyarrow.array(values, pyarrow.int32())) for values in columns]
+    numbers = first + np.searchsorted(bounds, starts, side="right") - 1  # a control character alone has no token
+    return pyarrow.record_batch([numbers, lengths, *lists], schema=SCHEMA)
