@@ -188,12 +188,15 @@ def classifiers(samples: int, batch_size: int, *overrides: str) -> dict[str, Arm
     padded = rows.map(lambda row: tokenizer.pad({n: row[n] for n in names[:-1]}, padding="max_length", max_length=128))
     some = [features[row] for row in range(16)]
 
-    @torch.no_grad()
-    def product(seed: int) -> tuple[float, float]:
-        with timed(), torch.enable_grad():
-            trained(plan, steps, seed)
-        model.load_state_dict(weights)
-        return samples, float(plan.data.objective.loss(model.eval(), plan.data.collate(some))) / 16
+    def product(micro: int) -> Arm:
+        @torch.no_grad()
+        def run(seed: int) -> tuple[float, float]:
+            with timed(), torch.enable_grad():
+                trained(replace(plan, micro_batch_size=micro), steps, seed)
+            model.load_state_dict(weights)
+            return samples, float(plan.data.objective.loss(model.eval(), plan.data.collate(some))) / 16
+
+        return run
 
     def arm(rows: Dataset, steps: int, **options: Any) -> Arm:
         @torch.no_grad()
@@ -207,7 +210,8 @@ def classifiers(samples: int, batch_size: int, *overrides: str) -> dict[str, Arm
         return run
 
     arms = {
-        "ours": product,
+        "ours": product(batch_size),
+        "ours, micro_batch_size=8": product(8),
         "padded to 128": arm(padded, 2),
         "dynamic padding": arm(rows, steps),
         "grouped by length": arm(rows, steps, train_sampling_strategy="group_by_length"),
