@@ -299,9 +299,19 @@ class Task(Section, abc.ABC):
         if len(texts) != len(names):
             remedy = "predict.pair gives the second" if len(names) > 1 else "give one"
             raise UserError(f"this model reads a {' and a '.join(names)}, and was given {len(texts)} texts; {remedy}")
-        row = Row("text", 1, dict(zip(names, texts, strict=True)))
+        return self.answerable(Row("text", 1, dict(zip(names, texts, strict=True))))
+
+    def answerable(self, row: Row, where: str = "") -> Row:
+        """Return a row that can be answered.
+
+        Args:
+            where: Stands before what is wrong with it.
+
+        Raises:
+            UserError: if it cannot.
+        """
         if (problem := self.input_problem(row)) is not None:
-            raise UserError(problem)
+            raise UserError(f"{where}{problem}")
         return row
 
     def input_problem(self, row: Row) -> str | None:
