@@ -142,8 +142,7 @@ def run(step: Step, directory: Path) -> None:
         say(f"  {len(watched):,} rows are held out to choose the best epoch (finetune.patience)")
         best = monitoring.BestState(task.metric, partial(scorer.metric, watched), options.patience)
     if (reporter := step.reporter) is not None:
-        score = partial(scorer.metric, rows.validation, reporter.metric)
-        trial = partial(monitoring.of_trial, reporter, score)
+        trial = partial(monitoring.of_trial, reporter, partial(scorer.metric, rows.validation, reporter.metric))
     results = phases.train(plan, directory / CHECKPOINTS, best=best, trial=trial)
     if options.lora_rank:
         merge_adapters(plan.model)

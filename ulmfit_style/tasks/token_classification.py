@@ -288,6 +288,5 @@ def _as_tags(answer: Answer, target: Mapping[str, Any]) -> tuple[list[str], list
     if target.get("tags") is not None:
         return list(answer["tags"]), list(target["tags"])
     ours, right = _entities_of({"entities": answer["entities"]}), _entities_of(target)
-    borders = sorted({place for entity in (*ours, *right) for place in (entity.start, entity.end)})
-    pieces = list(pairwise(borders))
+    pieces = list(pairwise(sorted({place for entity in (*ours, *right) for place in (entity.start, entity.end)})))
     return entities.tagged(pieces, ours), entities.tagged(pieces, right)
