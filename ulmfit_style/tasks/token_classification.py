@@ -211,9 +211,8 @@ class TokenClassification(Task):
 
     def _tags(self, row: Row) -> list[str]:
         """Return the tags of a labelled row, by their names where they have numbers."""
-        tags = [str(tag).strip() for tag in row.fields["label"]]
         names = {str(number): name for number, name in enumerate(self.tags or ())}
-        return [names.get(tag, tag) for tag in tags]
+        return [names.get(tag, tag) for tag in map(str.strip, map(str, row.fields["label"]))]
 
     def _entities(self, row: Row) -> list[Entity]:
         """Return the entities of a labelled row, in characters of its text."""
