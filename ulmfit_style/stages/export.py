@@ -113,9 +113,9 @@ def _agreement(task: Task, rows: Sequence[Row], ours: Sequence[Answer], theirs: 
     }
 
 
-def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
+def summarise(resolved: Resolved, stage: str) -> None:
     """Print the files beside the model itself: size, speed, scores and agreement; a drop is said."""
-    directory = resolved.artefact("export").directory
+    directory = resolved.artefact(stage).directory
     metrics = read_json(directory / METRICS)
     heads = {"score": metrics["metric"], "same": "same answers", "apart": "farthest apart"}
     held = [name for name in heads if name in metrics["models"][TORCH]]

@@ -234,9 +234,7 @@ def _units_learnt(plan: TrainingPlan, directory: Path) -> Floats:
     return cast("Floats", processes.from_main(units))
 
 
-def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
-    """Print the scores beside those of the references, and say what adaptation was worth."""
-    comparison.summarise(resolved, "finetune")
+summarise = comparison.summarise
 
 
 def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> tuple[TrainingPlan, Tokenizer]:
