@@ -13,10 +13,10 @@ from tiny_run import GROUPS, TinyRun
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 
 from ulmfit_style.compute import processes
-from ulmfit_style.compute.devices import precision_warning
 from ulmfit_style.compute.processes import split
 from ulmfit_style.errors import UserError, trouble
 from ulmfit_style.training.batching import EncodedDataset, ShuffledDataset, passes
+from ulmfit_style.training.phases import say_if_single_precision
 from ulmfit_style.training.trainer import Progress
 
 
@@ -204,11 +204,13 @@ def test_what_memory_does_not_hold_is_halved_by_auto_and_else_told(make, monkeyp
     )
 
 
-def test_a_gpu_without_bf16_is_told_of(monkeypatch: pytest.MonkeyPatch):
+def test_a_gpu_without_bf16_is_told_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    assert precision_warning({"bf16": False}) is None
-    assert precision_warning({}) == "this GPU has no bf16: training runs in single precision"
+    say_if_single_precision({"bf16": False})
+    assert capsys.readouterr().out == ""
+    say_if_single_precision({})
+    assert capsys.readouterr().out == "  this GPU has no bf16: training runs in single precision\n"
 
 
 def test_a_batch_is_split_evenly_or_refused(monkeypatch: pytest.MonkeyPatch):

@@ -148,7 +148,7 @@ def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
     """Print the results of the stages, and the next command."""
     for name in stages:
         if hasattr(STAGES[name].module, "summarise"):
-            STAGES[name].module.summarise(resolved, stages)
+            STAGES[name].module.summarise(resolved, name)
 
 
 def quiet_libraries(*, keep_memory: bool = True) -> None:

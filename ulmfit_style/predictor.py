@@ -157,7 +157,4 @@ def row_of(task: Task, place: str, asked: Any) -> Row:
     if any(isna(value) is True for value in values.values()):
         raise UserError(f"{place} has no text; leave it out")
     plain = {field: value.tolist() if isinstance(value, np.ndarray) else value for field, value in values.items()}
-    row = Row(place, 1, plain)
-    if (problem := task.input_problem(row)) is not None:
-        raise UserError(f"{place}: {problem}")
-    return row
+    return task.answerable(Row(place, 1, plain), f"{place}: ")

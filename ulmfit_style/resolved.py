@@ -54,7 +54,7 @@ class Stage:
     as JSON values, and `run(step, directory)`, which fills the directory. It may have `starts_from(resolved)`, which
     returns the stage that it goes on from, if it does; `own(resolved)`, which returns the config that it works by,
     where a model that is named has a part in it; `steps(stage, resolved, stages)`, if a plan takes other steps of it
-    than one when it is a command; `summarise(resolved, stages)`, which prints the results after all steps; and
+    than one when it is a command; `summarise(resolved, name)`, which prints the results after all steps; and
     `work(resolved)`, how many tokens pass through the model, those that it learns from three times, by which it is
     foretold how long it takes. The module of a command without an artefact has `run(resolved)`. Both may have
     `check(resolved, stages)`, which refuses wrong options before the data is read.

@@ -115,8 +115,7 @@ def _rate() -> float:
 
 
 def _work(step: Step) -> float:
-    module = step.stage.module
-    return module.work(step.resolved) if hasattr(module, "work") else 0
+    return step.stage.module.work(step.resolved) if hasattr(step.stage.module, "work") else 0
 
 
 def _timed(step: Step) -> list[Timed]:

@@ -1,10 +1,8 @@
-"""What this process computes on, and in which precision."""
+"""What this process computes on, and in which memory."""
 
 import ctypes
 import os
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 from ulmfit_style.compute import processes
 
@@ -35,16 +33,3 @@ def set_memory(*, keep: bool) -> None:
         most_mapped, map_from, trim_threshold = -4, -3, -1
         for option, value in ({most_mapped: 0, trim_threshold: -1} if keep else {map_from: 2**18}).items():
             mallopt(option, value)
-
-
-def precision_warning(trainer_options: Mapping[str, Any]) -> str | None:
-    """Return a warning that training falls back to single precision: the GPU has no bf16, and the user did not choose.
-
-    Args:
-        trainer_options: The `trainer` options of the stage.
-    """
-    import torch
-
-    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported() and "bf16" not in trainer_options:
-        return "this GPU has no bf16: training runs in single precision"
-    return None

@@ -77,9 +77,7 @@ def read_inputs(task: Task, option: str, path: str, form: FileFormat = AS_FOUND)
     """
     source = f"{option}={path}"
     for row, record in reading.read(option, path, partial(find_inputs, task, source=source), form=form):
-        if (problem := task.input_problem(row)) is not None:
-            raise UserError(f"{source}: {row.place}: {problem}")
-        yield row, record
+        yield task.answerable(row, f"{source}: {row.place}: "), record
 
 
 def _is_in(name: Name, present: Sequence[str]) -> bool:

@@ -24,9 +24,7 @@ NEARLY = 0.8
 HASHES, BANDS, CHUNK = 128, 32, 1000
 """Texts that agree in one band of their hashes are compared: at `NEARLY` these are nearly all pairs."""
 
-DEBRIS = re.compile(
-    "\ufffd|[\ud800-\udfff\0]|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|&(?:amp|lt|gt|quot|nbsp|#\\d+);"
-)
+DEBRIS = re.compile(r"\ufffd|[\ud800-\udfff\0]|[\xc2\xc3][\x80-\xbf]|\xe2\u20ac|&(?:amp|lt|gt|quot|nbsp|#\d+);")
 """What is left of a text that was read in another encoding than its own, and of HTML."""
 
 MOST, SAMPLE = 100_000, 20_000

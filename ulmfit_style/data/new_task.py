@@ -63,10 +63,9 @@ def run(arguments: Sequence[str]) -> None:
     what = (kind.__doc__ or "").partition(".")[0]
     say(f"new-task: {name} is taken for task={kind.__module__.rpartition('.')[2]}: {what[:1].lower()}{what[1:]}")
     rows = labelled.load(task)
-    every_row = rows.pool + rows.scored
     used = [part for value in settings.values() for part in ([value] if isinstance(value, str) else value)]
     unused = [name for name in first_row if not any(f"{part}.".startswith(f"{name}.") for part in used)]
-    _write(options, "task", _yaml(task, settings, every_row, unused), "adapt finetune")
+    _write(options, "task", _yaml(task, settings, rows.pool + rows.scored, unused), "adapt finetune")
 
 
 def _write(options: Mapping[str, Any], group: str, text: str, command: str) -> None:

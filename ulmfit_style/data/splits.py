@@ -175,8 +175,7 @@ def sample(task: Task, pool: Rows, classes: Sequence[str]) -> Rows:
     if count < len(firsts):
         needed = f"there are {len(classes)} classes, and it takes {len(firsts)} rows for each to have one"
         raise UserError(f"task.train_samples={count}: {needed}")
-    others = np.setdiff1d(np.arange(len(pool)), firsts)
-    return drawn[np.concatenate([firsts, others]).astype(int)[:count]]
+    return drawn[np.concatenate([firsts, np.setdiff1d(np.arange(len(pool)), firsts)]).astype(int)[:count]]
 
 
 def scored(task: Task, rows: Rows, split: str) -> Rows:

@@ -89,9 +89,8 @@ def per_class(classes: Sequence[str], sums: Sequence[Array], examples: str) -> l
     """
     right, predicted, held = sums
     columns = divided(right, predicted), divided(right, held), divided(2 * right, predicted + held), held.astype(int)
-    names = ("class", "precision", "recall", "f1", examples)
     rows = zip(classes, *(column.tolist() for column in columns), strict=True)
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return [dict(zip(("class", "precision", "recall", "f1", examples), row, strict=True)) for row in rows]
 
 
 def _kinds(predictions: Labels, references: Labels) -> tuple[csr_array, Array, list[str]]:

@@ -41,8 +41,13 @@ def scores(predictions: Sequence[float], references: Sequence[float]) -> dict[st
 
 
 def points(predictions: Sequence[float], references: Sequence[float]) -> list[list[float]]:
-    """Return the moments of both numbers, standardised: their products would drown in those of large numbers."""
-    ours, right = _standardised(predictions), _standardised(references)
+    """Return the moments of both numbers, standardised: their products would drown in those of large numbers.
+
+    Those that are constant are zeros.
+    """
+    both = np.array([predictions, references], dtype=float)
+    centred = both - both.mean(axis=1, keepdims=True)
+    ours, right = divided(centred, both.std(axis=1, keepdims=True))
     return np.stack([ours, right, ours * right, ours**2, right**2], axis=1).tolist()
 
 
@@ -58,10 +63,3 @@ def intervals(predictions: Sequence[float], references: Sequence[float]) -> dict
     ours, right = np.array(predictions, dtype=float), np.array(references, dtype=float)
     resampled = [[score(ours[rows], right[rows]) for score in SCORES.values()] for rows in draws(len(right))]
     return dict(zip(SCORES, map(percentiles, np.concatenate(resampled, axis=1)), strict=True))
-
-
-def _standardised(values: Sequence[float]) -> Array:
-    """Return the values with mean 0 and variance 1; zeros where they are constant."""
-    array = np.asarray(values, dtype=np.float64)
-    centred: Array = array - array.mean()
-    return centred / (array.std() or 1.0)

@@ -107,8 +107,7 @@ class AwdLstmModel(_AwdLstm):
         if wrong or config.num_hidden_layers < 1:
             named = ", ".join(f"{name}={getattr(config, name)}" for name in wrong or ["num_hidden_layers"])
             raise ValueError(f"{named}: a dropout is a share, from 0 to less than 1, and there is a layer at least")
-        between = [config.lstm_size] * (config.num_hidden_layers - 1)
-        sizes = [config.hidden_size, *between, config.hidden_size]
+        sizes = [config.hidden_size, *[config.lstm_size] * (config.num_hidden_layers - 1), config.hidden_size]
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(nn.LSTM(width, size, batch_first=True) for width, size in pairwise(sizes))
         self.state_size = 2 * sum(sizes[1:])

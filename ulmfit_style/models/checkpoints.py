@@ -292,8 +292,7 @@ def load_pooled(
     fits = {name: weight.shape[1:] for name, weight in trained.items()} == {name: new[name].shape[1:] for name in new}
     if fits and not is_solved:
         last = f"head.{len(model.head) - 1}."
-        labels = AutoConfig.from_pretrained(source, trust_remote_code=False).id2label
-        order = _order(labels, head.get("id2label", {}))
+        order = _order(AutoConfig.from_pretrained(source, trust_remote_code=False).id2label, head.get("id2label", {}))
         _take(model, model.head[-1], {part: trained[last + part] for part in ("weight", "bias")}, order)
         below = {name: trained[name] for name in new if not name.startswith(last) and set(order) != {None}}
         model.load_state_dict(below, strict=False)

@@ -46,9 +46,8 @@ def by_score(measured: Mapping[str, Measured], title: str = "") -> Table:
     header = ["score"]
     for name, scored in measured.items():
         header += [f"{name} ({scored['rows']:,} rows)", INTERVAL]
-    names = dict.fromkeys(name for scored in measured.values() for name in scored["scores"])
     rows = []
-    for name in names:
+    for name in dict.fromkeys(name for scored in measured.values() for name in scored["scores"]):
         cells: list[Any] = [name]
         for scored in measured.values():
             interval = scored["intervals"].get(name)

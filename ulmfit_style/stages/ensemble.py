@@ -119,6 +119,4 @@ def run(step: Step, directory: Path) -> None:
     write_json(directory / METRICS, {**told, **measured, "members": members})
 
 
-def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
-    """Print the scores of the members and of their mean, and what to type next."""
-    comparison.summarise(resolved, "ensemble")
+summarise = comparison.summarise

@@ -126,9 +126,9 @@ def run(step: Step, directory: Path) -> None:
     write_json(directory / METRICS, metrics)
 
 
-def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
+def summarise(resolved: Resolved, stage: str) -> None:
     """Print the scores of the finished artefact, each with its interval, and those of each class."""
-    config, directory = resolved.config, resolved.artefact("evaluate").directory
+    config, directory = resolved.config, resolved.artefact(stage).directory
     metrics = read_json(directory / METRICS)
     measured = metrics[metrics["split"]]
     data = config.evaluate.path or metrics["split"]

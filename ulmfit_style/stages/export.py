@@ -105,18 +105,17 @@ def _agreement(task: Task, rows: Sequence[Row], ours: Sequence[Answer], theirs: 
     shown = [[task.display(*one)[1] for one in zip(rows, side, targets, strict=True)] for side in (ours, theirs)]
     pairs = [task.calibration_pairs(answers, targets) for answers in (ours, theirs)]
     ours_sure, theirs_sure = (np.array([sure for sure, _ in side]) for side in pairs)
-    is_comparable = len(ours_sure) == len(theirs_sure) > 0
     return {
         "score": task.score(ours, targets)[task.metric],
         "difference": intervals.difference(points, baseline, task.of_means),
         "same": sum(map(str.__eq__, *shown)) / len(rows),
-        "apart": float(np.abs(ours_sure - theirs_sure).max()) if is_comparable else None,
+        "apart": float(np.abs(ours_sure - theirs_sure).max()) if len(ours_sure) == len(theirs_sure) > 0 else None,
     }
 
 
-def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
+def summarise(resolved: Resolved, stage: str) -> None:
     """Print the files beside the model itself: size, speed, scores and agreement; a drop is said."""
-    directory = resolved.artefact("export").directory
+    directory = resolved.artefact(stage).directory
     metrics = read_json(directory / METRICS)
     heads = {"score": metrics["metric"], "same": "same answers", "apart": "farthest apart"}
     held = [name for name in heads if name in metrics["models"][TORCH]]

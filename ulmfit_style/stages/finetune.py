@@ -142,8 +142,7 @@ def run(step: Step, directory: Path) -> None:
         say(f"  {len(watched):,} rows are held out to choose the best epoch (finetune.patience)")
         best = monitoring.BestState(task.metric, partial(scorer.metric, watched), options.patience)
     if (reporter := step.reporter) is not None:
-        score = partial(scorer.metric, rows.validation, reporter.metric)
-        trial = partial(monitoring.of_trial, reporter, score)
+        trial = partial(monitoring.of_trial, reporter, partial(scorer.metric, rows.validation, reporter.metric))
     results = phases.train(plan, directory / CHECKPOINTS, best=best, trial=trial)
     if options.lora_rank:
         merge_adapters(plan.model)
@@ -235,9 +234,7 @@ def _units_learnt(plan: TrainingPlan, directory: Path) -> Floats:
     return cast("Floats", processes.from_main(units))
 
 
-def summarise(resolved: Resolved, stages: Sequence[str]) -> None:
-    """Print the scores beside those of the references, and say what adaptation was worth."""
-    comparison.summarise(resolved, "finetune")
+summarise = comparison.summarise
 
 
 def prepare(resolved: Resolved, training_rows: Sequence[Row] | None = None) -> tuple[TrainingPlan, Tokenizer]:

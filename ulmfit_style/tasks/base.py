@@ -104,6 +104,12 @@ class Task(Section, abc.ABC):
     """What a list may hold that stands in the place of a text, such as words."""
     is_explained: ClassVar[bool] = False
     """Whether `explained_parts` returns parts of an answer."""
+    long_texts: ClassVar[str] = "cut"
+    """What becomes of texts longer than `finetune.max_length`, for messages."""
+    reads_more: ClassVar[str] = "a higher finetune.max_length"
+    """What reads more of texts that are cut, for messages."""
+    pools_windows: ClassVar[bool] = False
+    """Whether a pooled head puts the windows of a long text together, each of `finetune.max_length` tokens."""
 
     # The data enter a fingerprint by the content of the rows that these options choose, not by the options.
     path: Annotated[Splits, Unhashed]
@@ -158,21 +164,6 @@ class Task(Section, abc.ABC):
             without = "train_samples, shots, test_samples, and files of test or validation rows"
             raise ValueError(f"folds are 2 or more, or 0 for splits, and go without {without}")
         return self
-
-    @property
-    def long_texts(self) -> str:
-        """What becomes of texts longer than `finetune.max_length`, for messages."""
-        return "cut"
-
-    @property
-    def reads_more(self) -> str:
-        """What reads more of texts that are cut, for messages."""
-        return "a higher finetune.max_length"
-
-    @property
-    def pools_windows(self) -> bool:
-        """Whether a pooled head puts the windows of a long text together, each of `finetune.max_length` tokens."""
-        return False
 
     def unsampled(self) -> Self:
         """Return the task with all of its training rows: what a corpus depends on, whichever few labels are used."""
@@ -299,9 +290,19 @@ class Task(Section, abc.ABC):
         if len(texts) != len(names):
             remedy = "predict.pair gives the second" if len(names) > 1 else "give one"
             raise UserError(f"this model reads a {' and a '.join(names)}, and was given {len(texts)} texts; {remedy}")
-        row = Row("text", 1, dict(zip(names, texts, strict=True)))
+        return self.answerable(Row("text", 1, dict(zip(names, texts, strict=True))))
+
+    def answerable(self, row: Row, where: str = "") -> Row:
+        """Return a row that can be answered.
+
+        Args:
+            where: Stands before what is wrong with it.
+
+        Raises:
+            UserError: if it cannot.
+        """
         if (problem := self.input_problem(row)) is not None:
-            raise UserError(problem)
+            raise UserError(f"{where}{problem}")
         return row
 
     def input_problem(self, row: Row) -> str | None:

@@ -69,15 +69,15 @@ class TextTask(Task, abc.ABC):
         return value
 
     @property
-    def long_texts(self) -> str:
+    def long_texts(self) -> str:  # type: ignore[override]  # it depends on the option, as the next two do
         return {"head": "cut", "whole": "read whole"}.get(self.long_documents, "read in windows")
 
     @property
-    def pools_windows(self) -> bool:
+    def pools_windows(self) -> bool:  # type: ignore[override]
         return self.long_documents == "pooled"
 
     @property
-    def reads_more(self) -> str:
+    def reads_more(self) -> str:  # type: ignore[override]
         return super().reads_more + ("" if self.text_pair else ", or task.long_documents=windows")
 
     def for_architecture(self, architecture: Architecture) -> Self:

@@ -106,8 +106,7 @@ def of_tags(tags: Sequence[str]) -> list[Entity]:
     """
     from seqeval.metrics.sequence_labeling import get_entities
 
-    letters = {"L": "E", "U": "S"}
-    chunks = get_entities([letters.get(tag[0], tag[0]) + tag[1:] for tag in tags])
+    chunks = get_entities([{"L": "E", "U": "S"}.get(tag[0], tag[0]) + tag[1:] for tag in tags])
     return [Entity(name, first, last + 1) for name, first, last in chunks]
 
 

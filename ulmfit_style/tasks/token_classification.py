@@ -211,9 +211,8 @@ class TokenClassification(Task):
 
     def _tags(self, row: Row) -> list[str]:
         """Return the tags of a labelled row, by their names where they have numbers."""
-        tags = [str(tag).strip() for tag in row.fields["label"]]
         names = {str(number): name for number, name in enumerate(self.tags or ())}
-        return [names.get(tag, tag) for tag in tags]
+        return [names.get(tag, tag) for tag in map(str.strip, map(str, row.fields["label"]))]
 
     def _entities(self, row: Row) -> list[Entity]:
         """Return the entities of a labelled row, in characters of its text."""
@@ -288,6 +287,5 @@ def _as_tags(answer: Answer, target: Mapping[str, Any]) -> tuple[list[str], list
     if target.get("tags") is not None:
         return list(answer["tags"]), list(target["tags"])
     ours, right = _entities_of({"entities": answer["entities"]}), _entities_of(target)
-    borders = sorted({place for entity in (*ours, *right) for place in (entity.start, entity.end)})
-    pieces = list(pairwise(borders))
+    pieces = list(pairwise(sorted({place for entity in (*ours, *right) for place in (entity.start, entity.end)})))
     return entities.tagged(pieces, ours), entities.tagged(pieces, right)

@@ -56,9 +56,8 @@ def windows(tokenizer: Tokenizer, row: Row, *texts: str, max_length: int, overla
         begin = read.index(piece[0])
         end = begin + len(piece)
         own = (begin + shared // 2 * (start > 0), end - (shared - shared // 2) * (start != starts[-1]))
-        places_of = {"first": start, "inside": (begin, end), "own": own}
         tokens = {name: [column[place] for place in read] for name, column in columns.items()}
-        features.append({**tokens, **places_of, "long": len(starts) > 1})
+        features.append({**tokens, "first": start, "inside": (begin, end), "own": own, "long": len(starts) > 1})
     return features
 
 

@@ -79,11 +79,10 @@ def first_position(model: PreTrainedModel, max_length: int, pad_token_id: int | 
     long as the row, lest a sliding window hide the difference.
     """
     model.eval()
-    random = torch.Generator().manual_seed(0)
     short = max_length // 8 + 1
     sizes = max_length - 2 * short, short, short
     vocabulary = len(cast(torch.nn.Embedding, model.get_input_embeddings()).weight)
-    ids = torch.randint(vocabulary, (1, max_length), generator=random).to(model.device)
+    ids = torch.randint(vocabulary, (1, max_length), generator=torch.Generator().manual_seed(0)).to(model.device)
     after_padding = (pad_token_id or 0) + 1
     ids[ids == pad_token_id] = after_padding % vocabulary  # RoBERTa does not count padding
     documents = torch.repeat_interleave(torch.arange(3), torch.tensor(sizes))[None].to(model.device)

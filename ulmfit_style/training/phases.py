@@ -5,7 +5,7 @@ A stage decides which phases there are, with `unfreezing.phases` in `finetune`; 
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
 
-from ulmfit_style.compute import devices, processes
+from ulmfit_style.compute import processes
 from ulmfit_style.config.trainer_options import FIXED
 from ulmfit_style.config.training import Finetune, LanguageModelling
 from ulmfit_style.console import progress, say
@@ -33,6 +33,14 @@ from ulmfit_style.training.resume import CheckpointKeeper, newest_whole, require
 from ulmfit_style.training.schedule import rate_factors
 from ulmfit_style.training.seen_words import seen_words
 from ulmfit_style.training.trainer import SHARES, Progress, RecipeTrainer, Reporting, require_weights, whole
+
+Callbacks = Sequence[TrainerCallback]
+
+Measure = Callable[[], dict[str, float]]
+"""Measures the model, and returns the measures by their names."""
+
+Trial = Callable[[int, int], Monitor]
+"""From the steps before a phase and those of all phases to what reports scores in it."""
 
 LOGGING_STEPS = 10
 """Optimizer steps between two entries of the log; fewer in a phase that would have fewer than so many entries."""
@@ -129,11 +137,7 @@ class PhaseResult(NamedTuple):
 
 
 def train(
-    plan: TrainingPlan,
-    folder: Path,
-    measure: Callable[[], dict[str, float]] = dict,
-    best: BestState | None = None,
-    trial: Callable[[int, int], Monitor] | None = None,
+    plan: TrainingPlan, folder: Path, measure: Measure = dict, best: BestState | None = None, trial: Trial | None = None
 ) -> list[PhaseResult]:
     """Train the phases of a plan in place, each from the last weights of the one before, and return what each did.
 
@@ -142,14 +146,13 @@ def train(
 
     Args:
         folder: Where checkpoints are kept until the stage is finished.
-        measure: Measures the model before the first phase and after each.
+        measure: What is measured before the first phase and after each.
         best: Chooses the state that the model has in the end; None for the last one.
-        trial: Reports scores, where the run is a trial of a sweep; takes the steps before a phase and those of all.
+        trial: Reports scores, where the run is a trial of a sweep.
     """
     model, options = plan.model, plan.options
     model.to(PartialState().device)
-    if warning := devices.precision_warning(options.trainer):
-        say(f"  {warning}")
+    say_if_single_precision(options.trainer)
     reporting = Reporting(options.trainer.get("report_to", "none"), folder.parent)
     steps = [plan.steps(number) for number in range(len(plan.phases))]
     task_steps = [0 if phase.data else count for phase, count in zip(plan.phases, steps, strict=True)]
@@ -176,11 +179,7 @@ def train(
 
 
 def train_phase(
-    plan: TrainingPlan,
-    number: int,
-    folder: Path,
-    callbacks: Sequence[TrainerCallback] = (),
-    best: BestState | None = None,
+    plan: TrainingPlan, number: int, folder: Path, callbacks: Callbacks = (), best: BestState | None = None
 ) -> list[dict[str, Any]]:
     """Train one phase in place, from its newest whole checkpoint if there is one, and return its log.
 
@@ -229,6 +228,12 @@ def train_phase(
         SHARES.pop(plan.model, None)  # so it stays whole
     plan.model.zero_grad(set_to_none=True)
     return _loss_entries(trainer.state)
+
+
+def say_if_single_precision(trainer_options: Mapping[str, Any]) -> None:
+    """Say that a GPU has no bf16, unless the user chose the precision."""
+    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported() and "bf16" not in trainer_options:
+        say("  this GPU has no bf16: training runs in single precision")
 
 
 def _only(rows: slice, gradient: torch.Tensor) -> torch.Tensor:
@@ -319,7 +324,7 @@ def _trainer(
     )
 
 
-def _log_measures(title: str, measure: Callable[[], dict[str, float]], state: TrainerState, model: nn.Module) -> bool:
+def _log_measures(title: str, measure: Measure, state: TrainerState, model: nn.Module) -> bool:
     """Measure the model in the middle of a phase, and log the measures; training goes on in any case."""
     measures = measure()
     state.log_history.append({"step": state.global_step, **{f"heldout_{key}": measures[key] for key in measures}})

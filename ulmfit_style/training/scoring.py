@@ -40,6 +40,9 @@ Forward = Callable[[dict[str, torch.Tensor]], list[Any]]
 Advance = Callable[[int, int], None]
 """Called after each batch with the number of further rows, and how many of them are longer than `max_length`."""
 
+Outputs = tuple[Row, Sequence[Feature], list[Any]]
+"""A row, the features that were made of it, and the output for each."""
+
 
 def ignore(rows: int, long: int) -> None:
     """Report no progress."""
@@ -79,7 +82,7 @@ class Scorer:
                 answers, near = zip(*outputs, strict=True)
                 yield {**task.merge(row, features, answers), "near": max(near)}
 
-    def _read(self, rows: Iterable[Row], advance: Advance) -> Iterator[tuple[Row, Sequence[Feature], list[Any]]]:
+    def _read(self, rows: Iterable[Row], advance: Advance) -> Iterator[Outputs]:
         """Yield each row with its features, and what the model itself makes of each."""
         answer = partial(self._task().answer, self.model, self.tokenizer)
         if self.learnt is not None:
@@ -129,9 +132,7 @@ class Scorer:
         return self.task.for_architecture(architecture(body.model_type))
 
     @torch.inference_mode()
-    def _forward(
-        self, rows: Iterable[Row], label2id: Any, forward: Forward, advance: Advance
-    ) -> Iterator[tuple[Row, Sequence[Feature], list[Any]]]:
+    def _forward(self, rows: Iterable[Row], label2id: Any, forward: Forward, advance: Advance) -> Iterator[Outputs]:
         """Yield each row with its features and the output for each, computed in batches of features of like length."""
         self.model.eval()
         iterator = iter(rows)

@@ -75,8 +75,8 @@ class StreamedLM(CausalLM):
 
     def save(self, checkpoint: Path) -> None:
         """Save the states of this process."""
-        states = {str(stream): state.clone() for stream, state in self.states.items()}  # they share their memory
-        save_file(states, self._file(checkpoint))
+        # They share their memory.
+        save_file({str(stream): state.clone() for stream, state in self.states.items()}, self._file(checkpoint))
 
     def load(self, checkpoint: Path) -> None:
         """Go on with the states that this process saved."""
