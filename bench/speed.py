@@ -1,8 +1,9 @@
 """Speed beside what a user would write with plain transformers: `python bench/speed.py [WORK ...] [pairs=5]`.
 
 Works: adapt, finetune, contrast, frozen, score, tokenise; and if they are named adapt-768 and finetune-768, of a BERT
-of 6 layers of 768 with random weights, finetune-70-8 and finetune-70-32, of rows of some 70 tokens in batches of 8
-and 32, and words and words-250k, of fine-tuning with the words of its rows alone and with all, 30,522 or 250,000.
+of 6 layers of 768 with random weights, finetune-480, of more labels, finetune-70-8 and finetune-70-32, of rows of some
+70 tokens in batches of 8 and 32, and words and words-250k, of fine-tuning with the words of its rows alone and with
+all, 30,522 or 250,000.
 
 The arms of a work take turns (A B C A B C ...) in one process on one thread, from the same weights and on the same
 texts, and CPU seconds for a unit of work are compared, so that other programs on the machine disturb little. With
@@ -369,6 +370,7 @@ WORKS: dict[str, tuple[Callable[[], dict[str, Arm]], str]] = {
     "tokenise": (tokenise, "tokens"),
     "adapt-768": (lambda: adapt(4, *bert("768")), "loss on held-out text"),
     "finetune-768": (lambda: classifiers(96, 16, *bert("768")), "loss, same rows"),
+    "finetune-480": (lambda: classifiers(480, 16), "loss, same rows"),
     "finetune-70-8": (lambda: classifiers(32, 8, *joined()), "loss, same rows"),
     "finetune-70-32": (lambda: classifiers(64, 32, *joined()), "loss, same rows"),
     "words": (words, "loss at the end"),
