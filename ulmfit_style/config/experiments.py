@@ -162,8 +162,7 @@ class Sweep(Section):
             raise ValueError("needs trials, max_hours or both")
         for number, (key, dimension) in enumerate(self.space.items()):
             above = list(self.space)[:number]
-            for other in dimension.when:
-                if other not in above:
-                    there = f"{nearest(other, above)} (there are: {', '.join(above) or 'none'})"
-                    raise ValueError(f"{key}: when: no dimension above it is '{other}'{there}")
+            for other in [name for name in dimension.when if name not in above]:
+                there = f"{nearest(other, above)} (there are: {', '.join(above) or 'none'})"
+                raise ValueError(f"{key}: when: no dimension above it is '{other}'{there}")
         return self
