@@ -44,4 +44,5 @@ def options(commands: Mapping[str, str], sections: Sequence[str], overrides: Seq
 def _print(prefix: str, section: Section, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         say(f"  {prefix}{name}={spelled(value)}")
-        say(f"      {' '.join((type(section).model_fields[name].description or '').split())}")
+        meaning = type(section).model_fields[name].description or ""
+        say(f"      {' '.join(meaning.split())}")

@@ -104,9 +104,10 @@ class GenerationTask(Task, abc.ABC):
 
         kept = {name: getattr(model.generation_config, name) for name in KEPT}
         kept = {name: getattr(model.config, name, None) if value is None else value for name, value in kept.items()}
+        drawn = {"temperature": self.temperature, "top_k": 0} if self.temperature else {}
         return GenerationConfig(
             **kept,
-            **({"temperature": self.temperature, "top_k": 0} if self.temperature else {}),
+            **drawn,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=end_of(tokenizer),
             do_sample=self.temperature > 0,
