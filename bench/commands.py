@@ -11,18 +11,22 @@ import time
 from resource import RUSAGE_CHILDREN, getrusage
 
 COMMANDS = {
-    "`--help`": ["--help"],
-    "a wrong option": ["finetune", "finetune.epoch=3"],
-    "`plan adapt finetune`": ["plan", "adapt", "finetune"],
-    "`adapt finetune`, all of it up to date": ["adapt", "finetune"],
-    "`doctor`": ["doctor"],
+    "`--help`": (["--help"], "usage"),
+    "a wrong option": (["finetune", "finetune.epoch=3"], "did you mean"),
+    "`plan adapt finetune`": (["plan", "adapt", "finetune"], "up to date"),
+    "`adapt finetune`, all of it up to date": (["adapt", "finetune"], "[4/4] finetune: fine-tuned model: up to date"),
+    "`doctor`": (["doctor"], "torch"),
 }
+"""Commands, and what they have to say."""
 
 
-def run(arguments: list[str]) -> tuple[float, float]:
+def run(arguments: list[str], said: str) -> tuple[float, float]:
     """Run a command, and return its seconds by the clock and its CPU seconds."""
     before, started = getrusage(RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, "-m", "ulmfit_style", *arguments], capture_output=True, check=False)
+    command = [sys.executable, "-m", "ulmfit_style", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if said not in (output := done.stdout + done.stderr):
+        sys.exit(f"{' '.join(arguments)} did not say '{said}':\n{output}")
     seconds, after = time.perf_counter() - started, getrusage(RUSAGE_CHILDREN)
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -33,7 +37,7 @@ def main(arguments: list[str]) -> None:
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
     for _ in range(1 + given.get("times", 5)):
         for name, command in COMMANDS.items():
-            found[name].append(run(command))
+            found[name].append(run(*command))
     print("| command | seconds | CPU seconds |\n|---|---|---|")
     for name, measured in found.items():
         clock, cpu = zip(*measured[1:], strict=True)

@@ -19,7 +19,7 @@ def scripted(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Scripted:
         tiny, left, scored = TinyRun(tokenizer, tmp_path / "scripted"), list(scores), []
 
         def score() -> float:
-            scored.append(tiny.weights())
+            scored.append(tiny.weights(words=False))
             return left.pop(0)
 
         tiny.luck = score
@@ -42,7 +42,7 @@ def test_the_earliest_of_the_best_states_is_kept_and_a_phase_ends_when_none_come
     scripted: Scripted, scores: list[float], patience: int, kept: int
 ):
     run, scored = scripted(scores, patience=patience)
-    assert torch.equal(run.weights(), scored[kept])
+    assert torch.equal(run.weights(words=False), scored[kept])
     assert len({tuple(state.tolist()) for state in scored}) == len(scored)
     assert run.best.kept is run.best.curve[kept]
     assert [entry["luck"] for entry in run.best.curve] == scores

@@ -56,6 +56,8 @@ def test_every_yaml_composes_into_the_schema(row: tuple[str | None, ...]):
 def test_a_config_survives_its_recipe(overrides: list[str]):
     config = compose([*overrides, "finetune.seed=3"])
     assert from_recipe(config.recipe()) == config
+    earlier = {name: value for name, value in config.recipe().items() if name != "fast"}
+    assert from_recipe(earlier) == config
 
 
 def test_an_override_reaches_its_field_with_or_without_a_plus_and_whether_or_not_a_yaml_spells_it_out():

@@ -131,7 +131,7 @@ def test_every_command_is_understood(line: str, readers_own: Path):
         return
     assert program in PROGRAMS
     targets = re.findall(r"^([a-z_-]+) *:.*#+ ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    typed = [word for word in words if "=" not in word and not word.startswith("-") and word != "job"]
+    typed = [word for word in words if "=" not in word and word[0] not in "-~" and word != "job"]
     commands = set(all_commands())
     assert set(typed) <= (commands | set(targets) if program == "make" else commands)
     assert len(typed) == 1 or not set(typed) & set(ALONE)

@@ -118,6 +118,7 @@ def test_an_artefact_that_is_up_to_date_tells_what_is_other_now(made, compose_ti
     assert told(versions=versions) == [f"  made with torch 1.13.1 (here {here})"]
     assert told("processes=1", processes=2) == ["  made with processes=2 (here 1)"]
     assert told("micro_batch_size=2") == ["  made with micro_batch_size=null (here 2)"]
+    assert told("fast=false") == ["  made with fast=true (here false)"]
     assert told("processes=4", versions=versions, device="cuda H100, bf16") == [
         f"  made with torch 1.13.1 (here {here}), cuda H100, bf16 (here {device()}), processes=1 (here 4)"
     ]

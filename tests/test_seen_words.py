@@ -1,6 +1,8 @@
 """The table of words that is trained holds those of the rows alone, and the model ends as it does with all words."""
 
+import copy
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,15 +11,18 @@ from typing import Any
 import pytest
 import torch
 from exact import TASKS, features, untrained
+from samples import Killed
 from test_kept_trunk import ARCHITECTURES, made
 from tiny_run import finetune_options
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from ulmfit_style.config.training import CONTRAST_GROUP_SIZE
 from ulmfit_style.errors import UserError
 from ulmfit_style.models.layers import add_adapters, layer_groups
-from ulmfit_style.training.batching import collate
+from ulmfit_style.training.batching import EncodedDataset, collate
 from ulmfit_style.training.contrast import ContrastiveDataset, ContrastiveObjective
+from ulmfit_style.training.objectives import MaskedLM
 from ulmfit_style.training.phases import Phase, TrainingData, TrainingPlan, train
 from ulmfit_style.training.seen_words import seen_words
 
@@ -90,25 +95,66 @@ def test_the_model_is_that_of_the_whole_table_while_it_is_trained_and_in_the_end
     ("name", "options", "differently"),
     [
         ("completions", {}, {}),  # whose output layer has the weights of the table
+        ("summarisation", {}, {}),  # whose decoder reads other words
         ("classification", {"trainer": {"optim": "adafactor"}}, {}),
+        ("classification", {"trainer": {"use_cpu": True}}, {}),
         ("classification", {"lora_rank": 4}, {}),
         ("classification", {}, {"shard": True}),
         ("classification", {}, {"fast": False}),
+        ("masked language modelling", {}, {}),
+        ("scaled", {}, {}),
+        ("every word", {}, {}),
     ],
 )
 def test_the_table_is_left_as_it_is_where_the_result_would_not_be_the_same_or_it_is_not_trained(
-    name: str, options: dict[str, Any], differently: dict[str, Any], plan_of
+    name: str,
+    options: dict[str, Any],
+    differently: dict[str, Any],
+    plan_of,
+    tokenizer: PreTrainedTokenizerFast,
 ):
-    plan = replace(plan_of(name, **options), **differently)
-    if name == "completions":
-        plan.model.lm_head.weight = table(plan)
-    before = table(plan)
+    kind = name if name in TASKS else "classification"
+    plan = replace(plan_of(kind, **options), **differently)
+    words = plan.model.get_input_embeddings()
+    before, size = words.weight, len(words.weight)
+    match name:
+        case "completions":
+            plan.model.lm_head.weight = before
+        case "summarisation":
+            plan.model.lm_head.weight = nn.Parameter(before.detach().clone())
+            plan.model.decoder.embed_tokens = plan.model.encoder.embed_tokens = words
+        case "masked language modelling":
+            plan = replace(plan, data=replace(plan.data, objective=MaskedLM(tokenizer, 0.15, 0)))
+        case "scaled":
+            words.__class__ = type("Scaled", (nn.Embedding,), {})
+        case "every word":
+            plan = replace(plan, data=replace(plan.data, rows=EncodedDataset([{"input_ids": [*range(size)]}])))
     with seen_words(plan):
         assert table(plan) is before
-        assert len(before) == plan.model.config.get_text_config().vocab_size
+        assert len(before) == size
+
+
+def test_the_table_is_whole_again_after_an_error(plan_of):
+    plan = plan_of("classification")
+    words, size = plan.model.get_input_embeddings(), len(table(plan))
+    with suppress(Killed), seen_words(plan):
+        assert len(words.weight) < size
+        raise Killed
+    assert len(words.weight) == size
+    assert torch.equal(words(torch.arange(size)), words.weight)
+
+
+def test_padding_that_a_model_reads_is_trained(plan_of, tokenizer: PreTrainedTokenizerFast):
+    plan = plan_of("classification")
+    plan.data.collate.keywords["tokenizer"] = tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token = "film"
+    with seen_words(plan):
+        plan.model(input_ids=torch.tensor([[5, tokenizer.pad_token_id]])).logits.sum().backward()
+        assert table(plan).grad[:-1].abs().sum(1).gt(0).sum() == 2
+        assert not table(plan).grad[-1].any()
 
 
 def test_a_checkpoint_with_a_table_of_another_size_is_refused(plan_of, tmp_path: Path):
     train(plan_of("classification"), tmp_path)
-    with pytest.raises(UserError, match=r"embeddings.weight has another size there; give fast= as before, or remove "):
+    with pytest.raises(UserError, match=r"embeddings.weight has another size there; give the other value of fast, or "):
         train(replace(plan_of("classification"), fast=False), tmp_path)

@@ -108,8 +108,10 @@ class TinyRun:
         parameters = [parameter for group in trainable for parameter in self.layers[group]]
         return Phase(title, parameters, learning_rate=learning_rate, **options)
 
-    def weights(self) -> torch.Tensor:
-        return torch.cat([parameter.detach().flatten() for parameter in self.model.parameters()])
+    def weights(self, *, words: bool = True) -> torch.Tensor:
+        """Return all weights, or those but the table of words, which is smaller while it is trained."""
+        table = None if words else self.model.get_input_embeddings().weight
+        return torch.cat([weight.detach().flatten() for weight in self.model.parameters() if weight is not table])
 
     def luck(self) -> float:
         """Return a random number from 0 to 7 for the weights, and another one in each process."""

@@ -140,7 +140,7 @@ def _run_step(step: Step, directory: Path) -> None:
 
 def up_to_date(step: Step) -> str:
     """Return where a finished artefact is, and what has changed since it was made (versions, device, processes)."""
-    differently = environment_changes(step.artefact, step.config.processes, step.config.micro_batch_size)
+    differently = environment_changes(step.artefact, step.recipe)
     return f"up to date ({step.artefact.directory})" + (f"\n  {differently}" if differently else "")
 
 

@@ -29,24 +29,23 @@ def why_missing(artefact: Artefact, recipe: Mapping[str, Any]) -> str:
     return f"{artefact.directory} is not there; the nearest is {directory}: {', '.join(differences)}"
 
 
-def environment_changes(artefact: Artefact, process_count: int | None, micro_batch_size: processes.Micro) -> str | None:
+def environment_changes(artefact: Artefact, recipe: Mapping[str, Any]) -> str | None:
     """Return how libraries, device or processes differ from those that made a finished artefact; None if they do not.
 
     The device, and a number of processes that nobody gave, are compared only if torch is imported anyway.
 
     Args:
-        process_count: The number of processes that the user asks for; None for one on each GPU.
-        micro_batch_size: That of the config.
+        recipe: That of the config.
     """
     manifest, here, device_now = read_json(artefact.directory / MANIFEST), versions(), devices.device()
     pairs: list[tuple[str, Any, Any]] = [(f"{name} ", manifest["versions"][name], here[name]) for name in LIBRARIES]
     if device_now is not None and manifest["device"] is not None:
         pairs.append(("", manifest["device"], device_now))
     if artefact.stage in ("pretrain", "adapt", "finetune"):
-        processes_now = process_count or (manifest["processes"] if device_now is None else processes.count())
-        recipe = yaml.safe_load((artefact.directory / RECIPE).read_text(encoding="utf-8"))
+        processes_now = recipe["processes"] or (manifest["processes"] if device_now is None else processes.count())
+        made_by = yaml.safe_load((artefact.directory / RECIPE).read_text(encoding="utf-8"))
         pairs.append(("processes=", manifest["processes"], processes_now))
-        pairs.append(("micro_batch_size=", recipe["micro_batch_size"], micro_batch_size))
+        pairs += [(f"{name}=", made_by.get(name, recipe[name]), recipe[name]) for name in ("micro_batch_size", "fast")]
     differences = [f"{name}{spelled(then)} (here {spelled(now)})" for name, then, now in pairs if then != now]
     return f"made with {', '.join(differences)}" if differences else None
 

@@ -95,7 +95,7 @@ class ContrastiveObjective:
         whole = extract_model_from_parallel(model)
         words = whole.get_input_embeddings()
         getattr(whole, "unshard", int)()  # a sharded model has its weights only when it is called itself
-        embedded = words(inputs["input_ids"])  # once, for each gradient of it is as large as the vocabulary
+        embedded = words(inputs["input_ids"])  # once, for each gradient of it is as large as the table
         # A head that reads windows asks for the words in another shape, and for some of them twice.
         share = words.register_forward_hook if whole.config.window is None else nullcontext
         with whole.head.register_forward_pre_hook(lambda _, arguments: pooled.append(arguments[0])):

@@ -105,7 +105,7 @@ class TrainingPlan:
     shard: bool = False
     """Whether weights, gradients and moments are shared out among the processes where a phase trains the body."""
     fast: bool = True
-    """Whether a frozen trunk and words that do not occur are spared the work that changes nothing."""
+    """Whether a frozen trunk is run once, and words that do not occur are not trained."""
 
     def data_of(self, number: int) -> TrainingData:
         """Return what a phase is trained on; phases are numbered from 0."""

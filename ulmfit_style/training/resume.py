@@ -74,8 +74,8 @@ def require_same_weights(checkpoint: Path, model: PreTrainedModel) -> None:
     problem, remedy = "", f"remove {checkpoint.parents[1]} to start again"
     if missing or set(saved) - set(weights):
         problem = f"it names its weights in another way than the model ({min(missing or set(saved) - set(weights))})"
-    elif others := [name for name, shape in saved.items() if list(weights[name].shape) != shape]:
-        problem, remedy = f"{others[0]} has another size there", f"give fast= as before, or {remedy}"
+    elif others := sorted(name for name, shape in saved.items() if list(weights[name].shape) != shape):
+        problem, remedy = f"{others[0]} has another size there", f"give the other value of fast, or {remedy}"
     if problem:
         raise UserError(f"{checkpoint}: cannot be resumed, because {problem}; {remedy}")
 
