@@ -18,7 +18,7 @@ from ulmfit_style.training import scoring
 def test_a_text_is_as_near_as_the_nearest_that_was_learnt_by_the_angle_alone(monkeypatch: pytest.MonkeyPatch):
     read = [torch.tensor([[9.0, 0], [1, 1], [-1, 0], [0, 0]])]
     monkeypatch.setattr(scoring, "read_by_head", lambda model: nullcontext(read))
-    learnt = scoring.units(np.array([[3, 0], [0, 2]], dtype=np.float32))
+    learnt = scoring.units(np.array([[3, 0], [0, 2]], dtype=np.float32)).numpy()
     beside = scoring.beside_nearness(lambda batch: batch, None, learnt, "abcd")
     assert [answer for answer, _ in beside] == list("abcd")
     assert [near for _, near in beside] == pytest.approx([1, 0.5**0.5, 0, 0])

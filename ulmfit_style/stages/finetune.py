@@ -228,7 +228,7 @@ def _units_learnt(plan: TrainingPlan, directory: Path) -> Floats:
     """Keep what tells texts that belong to no class, and return it."""
     from ulmfit_style.training import scoring, solving
 
-    units = scoring.units(solving.head_inputs(plan.model, plan.data).inputs) if processes.is_main() else None
+    units = scoring.units(solving.head_inputs(plan.model, plan.data).inputs).numpy() if processes.is_main() else None
     if units is not None:
         np.save(directory / scoring.UNITS, units.astype(np.float16))
     return cast("Floats", processes.from_main(units))

@@ -172,9 +172,9 @@ def mean_features(body: Any, tokenizer: PreTrainedTokenizerBase, max_length: int
     return features
 
 
-def units(inputs: Floats) -> Floats:
+def units(inputs: Any) -> torch.Tensor:
     """Return what the head reads of texts, (texts, width), at length 1."""
-    return inputs / np.linalg.norm(inputs, axis=1, keepdims=True).clip(1e-12)
+    return torch.nn.functional.normalize(torch.as_tensor(inputs))
 
 
 def beside_nearness(answer: Callable[[Any], list[Any]], model: Any, learnt: Floats, batch: Any) -> list[Any]:
@@ -185,7 +185,8 @@ def beside_nearness(answer: Callable[[Any], list[Any]], model: Any, learnt: Floa
     """
     with read_by_head(model) as read:
         answers = answer(batch)
-    return list(zip(answers, (units(read[0].numpy()) @ learnt.T).max(axis=1).tolist(), strict=True))
+    # Not by numpy, whose threads would wait for its next product on the cores of torch's.
+    return list(zip(answers, (units(read[0]) @ torch.from_numpy(learnt).T).amax(1).tolist(), strict=True))
 
 
 def require_logits(places: Sequence[str], model: Any, inputs: Any, output: Any) -> None:
