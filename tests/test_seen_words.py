@@ -144,10 +144,10 @@ def test_the_table_is_whole_again_after_an_error(plan_of):
     assert torch.equal(words(torch.arange(size)), words.weight)
 
 
-def test_padding_that_a_model_reads_is_trained(plan_of, tokenizer: PreTrainedTokenizerFast):
+def test_padding_that_a_model_reads_is_trained(plan_of, tokenizer: PreTrainedTokenizerFast, unseen: int):
     plan = plan_of("classification")
     plan.data.collate.keywords["tokenizer"] = tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.pad_token = "film"
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(unseen)
     with seen_words(plan):
         plan.model(input_ids=torch.tensor([[5, tokenizer.pad_token_id]])).logits.sum().backward()
         assert table(plan).grad[:-1].abs().sum(1).gt(0).sum() == 2
