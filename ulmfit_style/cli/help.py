@@ -44,5 +44,4 @@ def options(commands: Mapping[str, str], sections: Sequence[str], overrides: Seq
 def _print(prefix: str, section: Section, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         say(f"  {prefix}{name}={spelled(value)}")
-        meaning = type(section).model_fields[name].description or ""
-        say(f"      {' '.join(meaning.split())}")
+        say(f"      {' '.join((type(section).model_fields[name].description or '').split())}")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from datasets import List
 from scipy.sparse import csr_array, hstack
-from sklearn.preprocessing import MultiLabelBinarizer
 
 from ulmfit_style.metrics.intervals import Array, Interval, Points, divided, intervals_of_sums
 from ulmfit_style.metrics.metric import TEXT, metric
@@ -99,12 +98,15 @@ def _kinds(predictions: Labels, references: Labels) -> tuple[csr_array, Array, l
     The sums are sparse: of many rows and thousands of classes they would take gigabytes.
     """
     kinds = Counter(zip(map(_labels, predictions), map(_labels, references), strict=True))
-    binarizer = MultiLabelBinarizer(sparse_output=True).fit([labels for kind in kinds for labels in kind])
-    predicted, held = (csr_array(binarizer.transform(side), dtype=float) for side in zip(*kinds, strict=True))
+    rows = [labels for side in zip(*kinds, strict=True) for labels in side]
+    classes, numbers = np.unique([label for labels in rows for label in labels], return_inverse=True)
+    ends = np.cumsum([0, *map(len, rows)])
+    both = csr_array((np.ones(len(numbers)), numbers, ends), shape=(len(rows), len(classes)))
+    predicted, held = both[: len(kinds)], both[len(kinds) :]
     is_exact = (predicted != held).sum(axis=1)[:, None] == 0
     sums = hstack([is_exact, predicted * held, predicted, held], format="csr")
-    return sums, np.array(list(kinds.values())), binarizer.classes_.tolist()
+    return sums, np.array(list(kinds.values())), classes.tolist()
 
 
 def _labels(labels: str | Sequence[str]) -> tuple[str, ...]:
-    return (labels,) if isinstance(labels, str) else tuple(sorted(labels))
+    return (labels,) if isinstance(labels, str) else tuple(sorted(set(labels)))

@@ -105,12 +105,11 @@ def _agreement(task: Task, rows: Sequence[Row], ours: Sequence[Answer], theirs: 
     shown = [[task.display(*one)[1] for one in zip(rows, side, targets, strict=True)] for side in (ours, theirs)]
     pairs = [task.calibration_pairs(answers, targets) for answers in (ours, theirs)]
     ours_sure, theirs_sure = (np.array([sure for sure, _ in side]) for side in pairs)
-    is_comparable = len(ours_sure) == len(theirs_sure) > 0
     return {
         "score": task.score(ours, targets)[task.metric],
         "difference": intervals.difference(points, baseline, task.of_means),
         "same": sum(map(str.__eq__, *shown)) / len(rows),
-        "apart": float(np.abs(ours_sure - theirs_sure).max()) if is_comparable else None,
+        "apart": float(np.abs(ours_sure - theirs_sure).max()) if len(ours_sure) == len(theirs_sure) > 0 else None,
     }
 
 
