@@ -60,9 +60,9 @@ class Config(Section):
     """Whether the processes share weights, gradients and moments out among themselves while they train, where each
     would hold all of them (FSDP2): less memory, more exchange, the same result."""
     fast: bool = True
-    """Whether training is spared work that changes nothing but the last digits: what frozen layers say is kept, words
-    that do not occur are not trained, on a CPU a contrast runs in parts, and the memory of a step is kept for the next.
-    It is in no fingerprint: another `runs` makes anew what is finished."""
+    """Whether training takes shortcuts that change nothing but the last digits: outputs of frozen layers are kept,
+    absent words are not trained, on a CPU a contrast runs in parts, and the memory of a step is kept for the next.
+    It is in no fingerprint: to make a finished model without them, give another `runs`."""
     save_minutes: Annotated[float, Field(gt=0)]
     """Minutes between two checkpoints from which a stopped run goes on."""
     model: Model
